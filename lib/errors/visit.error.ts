@@ -1,0 +1,134 @@
+import { HttpException, HttpStatus } from '@nestjs/common';
+
+/** Stable identifiers of everything this library throws. Messages may change, codes do not. */
+export type VisitErrorCode =
+  | 'VISIT_OPTION'
+  | 'VISIT_NOT_RESOLVED'
+  | 'VISIT_STORE_UNAVAILABLE'
+  | 'VISIT_SCHEMA'
+  | 'VISIT_ENDED'
+  | 'VISIT_KEY_RETIRED'
+  | 'VISIT_WRITE_CONFLICT'
+  | 'VISIT_IDENTITY_REQUIRED'
+  | 'VISIT_FRESH_IDENTITY_REQUIRED'
+  | 'VISIT_USER_ID'
+  | 'VISIT_SOURCE_OFF'
+  | 'SESSION_VALUE'
+  | 'SESSION_UNREADABLE'
+  | 'SESSION_TOO_LARGE'
+  | 'SESSION_RESERVED_NAME';
+
+const BRAND = Symbol.for('nest-visit.error');
+
+/**
+ * The base of all errors of this library: `error instanceof VisitError` holds for every one of them, also for those that
+ * are HTTP exceptions of Nest, and whichever copy of the package made them.
+ */
+export class VisitError extends Error {
+  constructor(
+    /** What went wrong, as a stable identifier. */
+    readonly code: VisitErrorCode,
+    message: string,
+    options?: { cause?: unknown },
+  ) {
+    super(`[visit] ${message}`, options);
+    this.name = new.target.name;
+    Object.defineProperty(this, BRAND, { value: true });
+  }
+
+  static override [Symbol.hasInstance](this: unknown, value: unknown): boolean {
+    if (typeof value !== 'object' || value === null) return false;
+    if (this === VisitError) return BRAND in value;
+    return Function.prototype[Symbol.hasInstance].call(this as () => void, value);
+  }
+}
+
+/** An option that cannot work. Thrown while the application starts; lists every wrong option, one per line. */
+export class VisitOptionError extends VisitError {
+  constructor(message: string) {
+    super('VISIT_OPTION', message);
+  }
+}
+
+/** The tables are missing or lack a column. Thrown while the application starts. */
+export class VisitSchemaError extends VisitError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('VISIT_SCHEMA', message, options);
+  }
+}
+
+/** The session or visit was asked for where no visit has been resolved: outside a request, before the interceptor, or under `@SkipVisit()`. */
+export class VisitNotResolvedError extends VisitError {
+  constructor(message: string) {
+    super('VISIT_NOT_RESOLVED', message);
+  }
+}
+
+/** A value the session cannot keep, or data it cannot read. `path` names the place, such as `cart.items[2].price`. */
+export class SessionDataError extends VisitError {
+  constructor(
+    code: 'SESSION_VALUE' | 'SESSION_UNREADABLE' | 'SESSION_TOO_LARGE' | 'SESSION_RESERVED_NAME',
+    message: string,
+    readonly path?: string,
+    options?: { cause?: unknown },
+  ) {
+    super(code, message, options);
+  }
+}
+
+/** An error that answers the request with a status of its own. */
+export abstract class VisitHttpError extends HttpException {
+  constructor(
+    readonly code: VisitErrorCode,
+    message: string,
+    status: HttpStatus,
+    options?: { cause?: unknown },
+  ) {
+    super({ statusCode: status, message, code }, status, { cause: options?.cause });
+    this.name = new.target.name;
+    this.message = `[visit] ${message}`;
+    Object.defineProperty(this, BRAND, { value: true });
+  }
+}
+
+/** 503: the store did not answer. Nothing was saved, no cookie is sent; the response carries `Retry-After`. */
+export class VisitStoreUnavailableError extends VisitHttpError {
+  constructor(options?: { cause?: unknown }) {
+    super('VISIT_STORE_UNAVAILABLE', 'The store of visits is not available at the moment', HttpStatus.SERVICE_UNAVAILABLE, options);
+  }
+}
+
+/** 409: another request ended this visit meanwhile. What this request wanted to write is not saved. */
+export class VisitEndedError extends VisitHttpError {
+  constructor() {
+    super('VISIT_ENDED', 'This visit has ended', HttpStatus.CONFLICT);
+  }
+}
+
+/** 409: another request signed in, signed out or renewed the key meanwhile, so this request may not write any more. */
+export class VisitKeyRetiredError extends VisitHttpError {
+  constructor() {
+    super('VISIT_KEY_RETIRED', 'The key of this request has been replaced by another request', HttpStatus.CONFLICT);
+  }
+}
+
+/** 503: many requests wrote the same session at once and this one did not get through in the number of tries. Nothing was saved. */
+export class VisitWriteConflictError extends VisitHttpError {
+  constructor(tries: number) {
+    super('VISIT_WRITE_CONFLICT', `The session was changed by others ${tries} times in a row`, HttpStatus.SERVICE_UNAVAILABLE);
+  }
+}
+
+/** 401: nobody is signed in. */
+export class IdentityRequiredError extends VisitHttpError {
+  constructor() {
+    super('VISIT_IDENTITY_REQUIRED', 'Sign in first', HttpStatus.UNAUTHORIZED);
+  }
+}
+
+/** 401: the sign-in is too long ago for this action. */
+export class FreshIdentityRequiredError extends VisitHttpError {
+  constructor() {
+    super('VISIT_FRESH_IDENTITY_REQUIRED', 'Sign in again for this action', HttpStatus.UNAUTHORIZED);
+  }
+}

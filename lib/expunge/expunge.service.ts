@@ -1,0 +1,66 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
+import { VisitStore, type StaleCounts } from '../store/visit.store.js';
+
+const DAY = 86_400_000;
+
+export interface ExpungeOptions {
+  /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
+  keepDays?: number;
+  /** Rows deleted by one statement. @default `expunge.batchSize` */
+  batchSize?: number;
+  /** Only count. @default false */
+  dryRun?: boolean;
+  /** Called after each batch with the counts so far. */
+  onProgress?: (soFar: Readonly<StaleCounts>) => void;
+}
+
+export interface WipeOptions {
+  /** Only count. @default false */
+  dryRun?: boolean;
+  /** Called after each batch with the count so far. */
+  onProgress?: (soFar: number) => void;
+}
+
+/** Removes what has outlived its use. In small batches, safe on several machines at once. Throws what the store throws. */
+@Injectable()
+export class ExpungeService {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock'>,
+    @Inject(VisitStore) private readonly store: VisitStore,
+    @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'onExpunge'>,
+  ) {}
+
+  /** Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each. */
+  async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
+    const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize, dryRun = false, onProgress } = options;
+    const before = this.options.clock.now() - keepDays * DAY;
+    if (dryRun) return this.store.countStale(before);
+    const counts = { visits: 0, identities: 0 };
+    for (;;) {
+      const batch = await this.store.expunge({ before, limit: batchSize });
+      counts.visits += batch.visits;
+      counts.identities += batch.identities;
+      if (batch.visits === 0) break;
+      onProgress?.(counts);
+    }
+    if (counts.visits > 0) await this.plugins.onExpunge({ ...counts });
+    return counts;
+  }
+
+  /** Empties the session data of visits that have expired, and keeps their rows (R62). How many. */
+  async wipeExpired({ dryRun = false, onProgress }: WipeOptions = {}): Promise<number> {
+    // An expiry update may still wait in some process: what it would prolong is not wiped (R27).
+    const before = this.options.clock.now() - 2 * this.options.touch.interval;
+    if (dryRun) return this.store.countUnwiped(before);
+    let wiped = 0;
+    for (;;) {
+      const batch = await this.store.wipe({ before, limit: this.options.expunge.batchSize });
+      if (batch === 0) return wiped;
+      wiped += batch;
+      onProgress?.(wiped);
+    }
+  }
+}

@@ -1,0 +1,72 @@
+import { SetMetadata, type ExecutionContext } from '@nestjs/common';
+import { VisitOptionError } from '../errors/visit.error.js';
+import type { Duration } from '../options/duration.js';
+import { optionTable, Unfit } from '../options/option-table.js';
+import type { VisitSource } from '../options/visit-options.interface.js';
+import type { VisitPolicy } from '../visit.context.js';
+
+const SKIP = 'nest-visit:skip';
+const USE = 'nest-visit:use';
+const PASSIVE = 'nest-visit:passive';
+
+/** What a handler may have otherwise than the rest of the application (R90). */
+export interface VisitOverrides {
+  /** How long the visit lives on after a request to this handler. */
+  timeout?: Duration;
+  /** Where the key is looked for. */
+  source?: string | readonly VisitSource[];
+  /** The path of a cookie that is sent from here. */
+  path?: string;
+}
+
+/** No visit and no session for this controller or handler: nothing is looked up, nothing recorded. `@SkipVisit(false)` takes it back. */
+export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
+
+/** Requests to this controller or handler do not keep the visit alive; for polling. */
+export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
+
+/**
+ * Other settings for this controller or handler.
+ *
+ * @throws VisitOptionError at once for a value that cannot be
+ */
+export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDecorator {
+  const parse = <T>(name: string, option: { parse(value: unknown): unknown }, value: unknown): T | undefined => {
+    try {
+      return value === undefined ? undefined : (option.parse(value) as T);
+    } catch (error) {
+      if (!(error instanceof Unfit)) throw error;
+      throw new VisitOptionError(`@UseVisit() "${name}" must be ${error.message}, got ${JSON.stringify(value)}`);
+    }
+  };
+  const unknown = Object.keys(overrides).filter((name) => !['timeout', 'source', 'path'].includes(name));
+  if (unknown.length > 0) throw new VisitOptionError(`@UseVisit() takes timeout, source and path, got ${unknown.join(', ')}`);
+  return SetMetadata(USE, {
+    timeout: parse('timeout', optionTable.timeout, overrides.timeout),
+    source: parse('source', optionTable.source, overrides.source),
+    path: parse('path', optionTable.cookie.path, overrides.path),
+  });
+}
+
+const policies = new WeakMap<object, WeakMap<object, VisitPolicy>>();
+const NO_POLICY: VisitPolicy = { skip: false, passive: false, timeout: undefined, source: undefined, path: undefined };
+
+/** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
+export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
+  if (!execution) return NO_POLICY;
+  const controller = execution.getClass();
+  const handler = execution.getHandler();
+  let ofController = policies.get(controller);
+  if (!ofController) policies.set(controller, (ofController = new WeakMap()));
+  let policy = ofController.get(handler);
+  if (!policy) {
+    const read = <T>(key: string): T | undefined =>
+      (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
+    const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
+    policy = { ...NO_POLICY, ...overrides, skip: read<boolean>(SKIP) ?? false, passive: read<boolean>(PASSIVE) ?? false };
+    ofController.set(handler, policy);
+  }
+  return policy;
+}
+
+const definedOf = (values: object | undefined): object => Object.fromEntries(Object.entries(values ?? {}).filter(([, value]) => value !== undefined));

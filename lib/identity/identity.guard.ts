@@ -1,0 +1,42 @@
+import { applyDecorators, createParamDecorator, Inject, Injectable, SetMetadata, UseGuards, type CanActivate, type ExecutionContext } from '@nestjs/common';
+import { FreshIdentityRequiredError, IdentityRequiredError, VisitOptionError } from '../errors/visit.error.js';
+import { parseDuration, type Duration } from '../options/duration.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { contextOf } from '../visit.context.js';
+import { VisitLifecycle } from '../visit.lifecycle.js';
+
+const FRESH = 'nest-visit:fresh';
+
+@Injectable()
+export class IdentityGuard implements CanActivate {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+  ) {}
+
+  async canActivate(execution: ExecutionContext): Promise<boolean> {
+    const context = contextOf(execution);
+    await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
+    const { identity } = context.state.record;
+    if (!identity) throw new IdentityRequiredError();
+    const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as number | undefined;
+    if (maxAge !== undefined && this.options.clock.now() - identity.authenticatedAt > maxAge) throw new FreshIdentityRequiredError();
+    return true;
+  }
+}
+
+/** Lets only requests through whose visit belongs to a user; others get 401 (R41). */
+export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards(IdentityGuard);
+
+/** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401 (R41). */
+export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
+  const parsed = parseDuration(maxAge);
+  if (parsed === null) throw new VisitOptionError(`@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`);
+  return applyDecorators(SetMetadata(FRESH, parsed), UseGuards(IdentityGuard));
+}
+
+/** Parameter decorator: the id of the user who is signed in, or null. */
+export const CurrentUserId = createParamDecorator(
+  (_: unknown, execution: ExecutionContext) => contextOf(execution).state.record.identity?.userId ?? null,
+);

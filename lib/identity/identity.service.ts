@@ -1,0 +1,94 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { IdentityRequiredError, VisitError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitContext } from '../visit.context.js';
+import { VisitLifecycle } from '../visit.lifecycle.js';
+import { VisitKeeper } from '../visit/visit.keeper.js';
+import { checkedUserId } from './user-id.js';
+
+export interface LoginOptions {
+  /** "Remember me": the visit outlives the browser's session, for `permanentTimeout`. @default as the visit is */
+  permanent?: boolean;
+}
+
+export interface LogoutOptions {
+  /** Keep the visit and its session data, with a new key and without the user. @default false: the visit ends, its data is wiped */
+  keepVisit?: boolean;
+}
+
+/** Who is there: the user of the visit of the request that is being served. */
+@Injectable()
+export class IdentityService {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+  ) {}
+
+  /** The id of the user who is signed in, or null. Costs no query: it comes with the visit. */
+  get userId(): string | null {
+    return this.context().state.record.identity?.userId ?? null;
+  }
+
+  /** When the user last proved who they are, or null if nobody is signed in. */
+  get authenticatedAt(): Date | null {
+    const identity = this.context().state.record.identity;
+    return identity ? new Date(identity.authenticatedAt) : null;
+  }
+
+  /** What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is. */
+  async user<User = unknown>(): Promise<User | null> {
+    const context = this.context();
+    const userId = this.userId;
+    if (userId === null) return null;
+    const { loadUser } = this.options.identity;
+    if (!loadUser) throw new VisitError('VISIT_OPTION', 'user() needs the option "identity.loadUser"');
+    return (context.user ??= (async () => (await loadUser(userId)) ?? null)()) as Promise<User | null>;
+  }
+
+  /**
+   * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
+   * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
+   *
+   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit or changed its key meanwhile
+   */
+  async login(userId: string | number, { permanent }: LoginOptions = {}): Promise<void> {
+    const checked = checkedUserId(userId);
+    const context = this.context();
+    const signedIn = context.state.record.identity;
+    if (signedIn && signedIn.userId !== checked) await this.keeper.endCurrent(context, 'replaced');
+    const now = this.options.clock.now();
+    const identity = { userId: checked, created: signedIn?.userId === checked ? signedIn.created : now, authenticatedAt: now };
+    context.user = undefined;
+    if (context.state.standing === 'stored') {
+      await this.keeper.rekey(context, { identity, permanent });
+      return;
+    }
+    // To sign in is an act of the user: also a late request begins a visit with it.
+    if (context.state.standing === 'late' || permanent !== undefined) context.visit = this.keeper.prepare(context.exchange, permanent);
+    await this.keeper.storeCurrent(context, { identity });
+  }
+
+  /** Signs out. By default the visit ends and the cookie is cleared. */
+  async logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
+    const context = this.context();
+    context.user = undefined;
+    if (!keepVisit) await this.keeper.endCurrent(context, 'logout');
+    else if (context.state.record.identity) await this.keeper.rekey(context, { identity: null });
+  }
+
+  /** The user has proved again who they are: the key is renewed and `authenticatedAt` is now. @throws IdentityRequiredError (401) */
+  async reauthenticate(): Promise<void> {
+    const context = this.context();
+    const { identity } = context.state.record;
+    if (!identity) throw new IdentityRequiredError();
+    await this.keeper.rekey(context, { identity: { ...identity, authenticatedAt: this.options.clock.now() } });
+  }
+
+  private context(): VisitContext {
+    const context = this.lifecycle.current;
+    if (context) return context;
+    throw new VisitNotResolvedError('there is no request here, so nobody is signed in');
+  }
+}

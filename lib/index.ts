@@ -1,0 +1,75 @@
+export { VisitModule } from './visit.module.js';
+
+// Options
+export type {
+  Clock,
+  VisitCookieOptions,
+  VisitExpungeOptions,
+  VisitIdentityOptions,
+  VisitModuleOptions,
+  VisitRecordOptions,
+  VisitSessionOptions,
+  VisitSource,
+  VisitTouchOptions,
+  VisitWipeOptions,
+} from './options/visit-options.interface.js';
+export type { Duration } from './options/duration.js';
+
+// Visits
+export { CurrentVisit } from './visit/current-visit.js';
+export { VisitService, type CreateVisitOptions, type VisitSummary } from './visit/visit.service.js';
+export { PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './http/visit-policy.js';
+
+// Session
+export { Session, type SessionMethods } from './session/session.js';
+export { DefaultSessionSerializer, type SessionSerializer } from './session/session.codec.js';
+
+// Identity
+export { IdentityService, type LoginOptions, type LogoutOptions } from './identity/identity.service.js';
+export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
+
+// Plugins
+export { VisitPlugin, type EndedVisit, type ExpungedVisits, type VisitPluginHooks, type VisitPluginOptions } from './plugin/visit-plugin.js';
+
+// Cleaning up
+export { ExpungeService, type ExpungeOptions, type WipeOptions } from './expunge/expunge.service.js';
+
+// Stores
+export {
+  VisitStore,
+  type Ending,
+  type IdentityRecord,
+  type NewVisitRecord,
+  type Refusal,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+  type WriteGuard,
+} from './store/visit.store.js';
+export { MemoryVisitStore } from './store/memory/memory-visit.store.js';
+export { TypeOrmVisitStore } from './store/typeorm/typeorm-visit.store.js';
+export { Visit } from './store/typeorm/visit.entity.js';
+export { VisitIdentity } from './store/typeorm/visit-identity.entity.js';
+export { visitEntities } from './store/typeorm/entities.js';
+export { visitMigrations } from './store/typeorm/migrations/index.js';
+
+// Errors
+export {
+  FreshIdentityRequiredError,
+  IdentityRequiredError,
+  SessionDataError,
+  VisitEndedError,
+  VisitError,
+  VisitHttpError,
+  VisitKeyRetiredError,
+  VisitNotResolvedError,
+  VisitOptionError,
+  VisitSchemaError,
+  VisitStoreUnavailableError,
+  VisitWriteConflictError,
+  type VisitErrorCode,
+} from './errors/visit.error.js';

@@ -1,0 +1,55 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { stringifySetCookie } from 'cookie';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+
+/** RFC 6265bis 5.5: browsers cut longer lives to 400 days. */
+const LONGEST_LIFE = 400 * 86_400_000;
+
+/** A browser sends a handful; more is an attack, and none of them is worth a look-up. */
+const MOST_VALUES = 8;
+
+/** Writes and reads the one cookie of this library. */
+@Injectable()
+export class VisitCookie {
+  private readonly options: ResolvedVisitOptions['cookie'];
+
+  constructor(@Inject(VISIT_OPTIONS) options: Pick<ResolvedVisitOptions, 'cookie'>) {
+    this.options = options.cookie;
+  }
+
+  /** The values of all cookies of our name, as many as a parent domain or another path has left us (R21). */
+  read(header: string | undefined): string[] {
+    const values: string[] = [];
+    if (header === undefined || !header.includes(this.options.name)) return values;
+    for (const pair of header.split(';')) {
+      const equals = pair.indexOf('=');
+      if (equals < 0 || pair.slice(0, equals).trim() !== this.options.name) continue;
+      const value = pair.slice(equals + 1).trim();
+      values.push(value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value);
+      if (values.length === MOST_VALUES) break;
+    }
+    return values;
+  }
+
+  /** `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's session. */
+  write(value: string, lifetime: number | null, now: number, path?: string): string {
+    const life = lifetime === null ? null : Math.min(lifetime, LONGEST_LIFE);
+    return stringifySetCookie({
+      name: this.options.name,
+      value,
+      ...this.attributes(path),
+      ...(life === null ? {} : { maxAge: Math.ceil(life / 1000), expires: new Date(now + life) }),
+    });
+  }
+
+  /** `Set-Cookie` that takes the cookie away: same name, path and domain (R18, B32). */
+  clear(path?: string): string {
+    return stringifySetCookie({ name: this.options.name, value: '', ...this.attributes(path), maxAge: 0, expires: new Date(0) });
+  }
+
+  private attributes(path = this.options.path) {
+    const { domain, secure, sameSite, httpOnly } = this.options;
+    return { path, domain, secure, sameSite, httpOnly };
+  }
+}

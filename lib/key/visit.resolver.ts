@@ -1,0 +1,87 @@
+import type { Exchange } from '../platform/exchange.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitRecord, VisitStore } from '../store/visit.store.js';
+import type { TouchQueue } from '../visit/touch.queue.js';
+import type { VisitCookie } from './visit-cookie.js';
+import { VisitKey } from './visit-key.js';
+
+/**
+ * How long a request may be on its way when its key is replaced. Within this time it is taken for a late one; a client
+ * that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
+ */
+export const LATE_REQUEST_WINDOW = 30_000;
+
+export type Resolution =
+  | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }
+  /** The key has just been replaced or ended by its own client. */
+  | { readonly outcome: 'late'; readonly key: VisitKey }
+  /** `known`: there was a visit, which has expired or ended. `forged`: there was a key, but never such a visit. */
+  | { readonly outcome: 'none'; readonly presented: 'nothing' | 'known' | 'forged' };
+
+export type KeySource = 'cookie' | 'query' | 'body';
+
+/** From a request to the visit it belongs to: sources in order, malformed keys dropped, one look-up for the rest. */
+export class VisitResolver {
+  constructor(
+    private readonly options: Pick<ResolvedVisitOptions, 'paramName' | 'clock'>,
+    private readonly cookie: VisitCookie,
+    private readonly store: Pick<VisitStore, 'find'>,
+    private readonly touches: Pick<TouchQueue, 'waiting'>,
+  ) {}
+
+  /** @throws what the store throws: a failed look-up is never "no visit" (B18) */
+  async resolve(exchange: Exchange, sources: readonly KeySource[]): Promise<Resolution> {
+    const keys = this.presentedKeys(exchange, sources);
+    if (keys.length === 0) return { outcome: 'none', presented: 'nothing' };
+    const ids = [...new Set(keys.map((key) => key.id))];
+    const found = new Map<string, VisitRecord>();
+    for (const record of await this.store.find(ids)) if (record) found.set(record.id, record);
+
+    const now = this.options.clock.now();
+    let late: VisitKey | undefined;
+    let known = false;
+    for (const key of keys) {
+      const record = found.get(key.id);
+      const verdict = record ? this.judge(record, key, now) : 'forged';
+      if (verdict === 'live') return { outcome: 'found', record: record!, key };
+      if (verdict === 'late') late ??= key;
+      if (verdict === 'gone') known = true;
+    }
+    if (late) return { outcome: 'late', key: late };
+    return { outcome: 'none', presented: known ? 'known' : 'forged' };
+  }
+
+  /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). */
+  strip(exchange: Exchange, sources: readonly KeySource[]): void {
+    for (const source of sources) if (source !== 'cookie') exchange.strip(source, this.options.paramName);
+  }
+
+  private presentedKeys(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
+    const keys: VisitKey[] = [];
+    for (const source of sources) {
+      const texts = source === 'cookie' ? this.cookie.read(exchange.cookieHeader) : [exchange.parameter(source, this.options.paramName)];
+      for (const text of texts) {
+        const key = VisitKey.parse(text);
+        if (key) keys.push(key);
+      }
+    }
+    return keys;
+  }
+
+  private judge(record: VisitRecord, key: VisitKey, now: number): 'live' | 'late' | 'gone' | 'forged' {
+    const current = key.matches(record.keyHash);
+    const previous = key.matches(record.previousKeyHash);
+    const replacedAt = record.previousKeyUntil;
+    const justReplaced = replacedAt !== null && replacedAt <= now && now < replacedAt + LATE_REQUEST_WINDOW;
+    if (record.endedAt !== null) {
+      if (!current && !previous) return 'forged';
+      return justReplaced ? 'late' : 'gone';
+    }
+    const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
+    if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'gone' : 'forged';
+    if (current || (previous && replacedAt !== null && now < replacedAt)) return 'live';
+    // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
+    if (justReplaced) return 'late';
+    return previous ? 'gone' : 'forged';
+  }
+}

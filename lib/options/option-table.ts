@@ -1,0 +1,117 @@
+import { CronTime } from 'cron';
+import { DefaultSessionSerializer } from '../session/session.codec.js';
+import { VisitStore } from '../store/visit.store.js';
+import { parseDuration } from './duration.js';
+
+/** One option: its default, the one place where it is written, and what it takes. */
+export interface Option {
+  readonly default: () => unknown;
+  /** The value in the form the library uses; throws `Unfit` when it is none. */
+  readonly parse: (value: unknown) => unknown;
+}
+
+export type OptionTable = { readonly [name: string]: Option | OptionTable };
+
+/** "must be …" */
+export class Unfit extends Error {}
+
+const unfit = (expected: string): never => {
+  throw new Unfit(expected);
+};
+
+function option(defaultValue: unknown, parse: (value: unknown) => unknown): Option {
+  return { default: typeof defaultValue === 'function' ? (defaultValue as () => unknown) : () => defaultValue, parse };
+}
+
+const duration = (fallback: unknown, { min = 0, off = false } = {}) =>
+  option(fallback, (value) => {
+    if (off && value === false) return false;
+    const parsed = parseDuration(value);
+    if (parsed === null) return unfit(`a duration such as 30000 or "30s"${off ? ', or false' : ''}`);
+    return parsed >= min ? parsed : unfit(`a duration of at least ${min} ms`);
+  });
+
+const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
+  option(fallback, (value) => (values.includes(value) ? value : unfit(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`)));
+
+const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : unfit('true or false')));
+
+const count = (fallback: number, min: number) =>
+  option(fallback, (value) => (Number.isSafeInteger(value) && (value as number) >= min ? value : unfit(`a whole number of at least ${min}`)));
+
+const cron = (fallback: string) =>
+  option(fallback, (value) => {
+    if (value === false) return false;
+    const expected = `a cron expression such as ${JSON.stringify(fallback)}, or false`;
+    if (typeof value !== 'string') return unfit(expected);
+    try {
+      new CronTime(value);
+    } catch (error) {
+      unfit(`${expected} (${(error as Error).message})`);
+    }
+    return value;
+  });
+
+const has = (value: unknown, ...methods: string[]) =>
+  typeof value === 'object' && value !== null && methods.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
+
+/** RFC 6265bis 4.1.1: a cookie's name is a token. */
+const COOKIE_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/;
+const COOKIE_DOMAIN = /^\.?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/i;
+
+const SOURCES: Record<string, readonly string[]> = { cookie: ['cookie'], query: ['query'], body: ['body'], form: ['query', 'body'] };
+
+function parseSource(value: unknown): readonly string[] {
+  const expected = 'a list of "cookie", "query", "body", "form", such as "cookie, form"';
+  const names = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : unfit(expected);
+  const sources = names.flatMap((name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? unfit(expected));
+  return sources.length > 0 ? [...new Set(sources)] : unfit(expected);
+}
+
+export const optionTable = {
+  dataSource: option(undefined, (value) =>
+    has(value, 'createQueryRunner') || (typeof value === 'object' && value !== null && 'type' in value)
+      ? value
+      : unfit('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }'),
+  ),
+  store: option(undefined, (value) => (value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'))),
+  timeout: duration('20m', { min: 1 }),
+  permanentTimeout: duration(undefined, { min: 1 }),
+  absoluteTimeout: duration(false, { min: 1, off: true }),
+  source: option('cookie', parseSource),
+  paramName: option('tg_visit', (value) =>
+    typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value) ? value : unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"'),
+  ),
+  cookie: {
+    name: option('visit', (value) => (typeof value === 'string' && COOKIE_NAME.test(value) ? value : unfit('a cookie name that browsers accept, such as "visit"'))),
+    path: option('/', (value) => (typeof value === 'string' && /^\/[!-:<-~]*$/.test(value) ? value : unfit('a path that begins with "/"'))),
+    domain: option(undefined, (value) => (typeof value === 'string' && COOKIE_DOMAIN.test(value) ? value : unfit('a host name such as "example.org"'))),
+    secure: bool(() => process.env['NODE_ENV'] === 'production'),
+    sameSite: oneOf('lax', 'strict', 'lax', 'none'),
+    httpOnly: bool(true),
+    permanent: bool(false),
+  },
+  creation: oneOf('lazy', 'immediate', 'lazy'),
+  touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },
+  expunge: {
+    schedule: cron('0 3 * * *'),
+    keepDays: option(7, (value) => (typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : unfit('a number of days, 0 or more'))),
+    batchSize: count(500, 1),
+  },
+  wipe: { schedule: cron('*/5 * * * *') },
+  session: {
+    maxBytes: count(1_048_576, 16),
+    serializer: option(
+      () => new DefaultSessionSerializer(),
+      (value) => (has(value, 'encode', 'decode') ? value : unfit('an object with encode() and decode()')),
+    ),
+    onUnreadable: oneOf('empty', 'empty', 'throw'),
+  },
+  identity: { loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))) },
+  record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
+  clock: option(
+    () => Date,
+    (value) => (typeof (value as { now?: unknown } | null)?.now === 'function' ? value : unfit('an object with now()')),
+  ),
+} satisfies OptionTable;
+

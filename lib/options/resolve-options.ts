@@ -1,0 +1,85 @@
+import { inspect } from 'node:util';
+import { VisitOptionError } from '../errors/visit.error.js';
+import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
+import { optionTable, Unfit, type Option, type OptionTable } from './option-table.js';
+import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
+
+/**
+ * Checks the options and fills in the defaults (R74).
+ *
+ * @throws VisitOptionError naming every wrong option, what it must be and what it is
+ */
+export function resolveOptions(given: VisitModuleOptions): ResolvedVisitOptions {
+  const problems: string[] = [];
+  const resolved = resolveTable(optionTable, given, '', problems) as unknown as Mutable<ResolvedVisitOptions>;
+  if (problems.length === 0) combine(given, resolved, problems);
+  if (problems.length > 0) throw new VisitOptionError(problems.join('\n[visit] '));
+  return resolved;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends (...args: never[]) => unknown ? T[K] : T[K] extends object ? Mutable<T[K]> : T[K] };
+
+const isOption = (entry: Option | OptionTable): entry is Option => typeof entry['parse'] === 'function';
+
+function resolveTable(table: OptionTable, given: unknown, prefix: string, problems: string[]): Record<string, unknown> {
+  if (given === undefined) given = {};
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+    problems.push(`${prefix ? `option "${prefix.slice(0, -1)}"` : 'the options'} must be an object, got ${show(given)}`);
+    given = {};
+  }
+  const values = given as Record<string, unknown>;
+  for (const name of Object.keys(values)) {
+    if (!Object.hasOwn(table, name)) {
+      problems.push(`option "${prefix}${name}" is unknown; ${prefix ? `"${prefix.slice(0, -1)}" has` : 'there are'} ${Object.keys(table).join(', ')}`);
+    }
+  }
+  const resolved: Record<string, unknown> = {};
+  for (const [name, entry] of Object.entries(table)) {
+    const value = values[name];
+    if (!isOption(entry)) {
+      resolved[name] = resolveTable(entry, value, `${prefix}${name}.`, problems);
+      continue;
+    }
+    try {
+      const chosen = value === undefined ? entry.default() : value;
+      resolved[name] = chosen === undefined ? undefined : entry.parse(chosen);
+    } catch (error) {
+      if (!(error instanceof Unfit)) throw error;
+      problems.push(`option "${prefix}${name}" must be ${error.message}, got ${show(value)}`);
+    }
+  }
+  return resolved;
+}
+
+/** What only several options together can tell. */
+function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOptions>, problems: string[]): void {
+  if (given.dataSource && given.store) problems.push('options "dataSource" and "store" exclude each other, got both');
+  if (!given.dataSource && !given.store) {
+    problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
+  }
+  options.permanentTimeout ??= options.timeout;
+  // A coarser step than this would let visits expire that were used all the time.
+  options.touch.resolution = Math.min(options.touch.resolution, Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10));
+
+  const cookie = options.cookie;
+  const host = cookie.secure && cookie.path === '/' && cookie.domain === undefined;
+  const prefix = /^__(host|secure)-/i.exec(cookie.name)?.[0];
+  if (prefix?.toLowerCase() === '__host-' && !host) {
+    problems.push('option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: browsers refuse it otherwise');
+  } else if (prefix?.toLowerCase() === '__secure-' && !cookie.secure) {
+    problems.push('option "cookie.name" with "__Secure-" needs cookie.secure true: browsers refuse it otherwise');
+  } else if (host && !prefix) {
+    cookie.name = `__Host-${cookie.name}`;
+  }
+  if (cookie.sameSite === 'none' && !cookie.secure) {
+    problems.push('option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"');
+  }
+  if (cookie.name.length + VISIT_KEY_LENGTH > 4096) problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
+}
+
+function show(value: unknown): string {
+  const text = (typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0, breakLength: Infinity }))
+    .replace(/:\/\/[^@\s]*@/g, '://***@')
+    .replace(/(pass\w*: )'[^']*'/gi, "$1'***'");
+  return `${text.length > 80 ? `${text.slice(0, 79)}…` : text} (${value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value})`;
+}

@@ -1,0 +1,133 @@
+import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { SessionSerializer } from '../session/session.codec.js';
+import type { VisitStore } from '../store/visit.store.js';
+import type { Duration } from './duration.js';
+
+/** The one clock that every "now" comes from. `Date` is one. */
+export interface Clock {
+  /** Milliseconds since 1970 UTC. */
+  now(): number;
+}
+
+/** Where a visit key may come from. `form` is short for `query` and `body`. */
+export type VisitSource = 'cookie' | 'query' | 'body' | 'form';
+
+export interface VisitCookieOptions {
+  /** With `secure`, path `/` and no `domain` the browser sees `__Host-` before it. @default 'visit' */
+  name?: string;
+  /** @default '/' */
+  path?: string;
+  /** Left out, the cookie goes to this host only. @default undefined */
+  domain?: string;
+  /** @default true if `NODE_ENV` is `production`, else false */
+  secure?: boolean;
+  /** @default 'lax' */
+  sameSite?: 'strict' | 'lax' | 'none';
+  /** @default true */
+  httpOnly?: boolean;
+  /** Every visit outlives the browser's session, not only those made so. @default false */
+  permanent?: boolean;
+}
+
+export interface VisitTouchOptions {
+  /** How long expiry updates are gathered before they are written. @default '30s' */
+  interval?: Duration;
+  /** An update that would move the expiry by less is skipped; never more than a tenth of the timeout. @default '60s' */
+  resolution?: Duration;
+}
+
+export interface VisitExpungeOptions {
+  /** A cron expression, or false for never. @default '0 3 * * *' */
+  schedule?: string | false;
+  /** Visits stay this many days after they expired or ended. @default 7 */
+  keepDays?: number;
+  /** Rows deleted by one statement. @default 500 */
+  batchSize?: number;
+}
+
+export interface VisitWipeOptions {
+  /** A cron expression, or false for never. @default '*\/5 * * * *' */
+  schedule?: string | false;
+}
+
+export interface VisitSessionOptions {
+  /** The most bytes one encoded session may have. @default 1048576 */
+  maxBytes?: number;
+  /** Turns session data into bytes and back. @default the format described in docs/session.md */
+  serializer?: SessionSerializer;
+  /** What happens to data that cannot be read: the session starts empty with a warning, or the request fails. @default 'empty' */
+  onUnreadable?: 'empty' | 'throw';
+}
+
+export interface VisitIdentityOptions {
+  /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
+  loadUser?: (userId: string) => unknown;
+}
+
+export interface VisitRecordOptions {
+  /** What is kept of the client's address; it respects the framework's trust-proxy setting. @default 'full' */
+  remoteAddress?: 'full' | 'truncated' | false;
+  /** Whether the User-Agent header is kept, cut to 255 characters. @default true */
+  userAgent?: boolean;
+}
+
+/** What `VisitModule.forRoot()` takes. Exactly one of `dataSource` and `store` is needed. */
+export interface VisitModuleOptions {
+  /** A TypeORM data source that is open, or the options of one that the module opens and closes itself. @default undefined */
+  dataSource?: DataSource | DataSourceOptions;
+  /** Another store of visits. @default undefined */
+  store?: VisitStore;
+  /** A visit expires this long after its last request. @default '20m' */
+  timeout?: Duration;
+  /** The same for permanent visits ("remember me"); their cookie lasts as long. @default `timeout` */
+  permanentTimeout?: Duration;
+  /** The longest a visit may live, whatever happens in it. @default false */
+  absoluteTimeout?: Duration | false;
+  /** Where the key is looked for, in this order: `'cookie, form'` or a list. @default 'cookie' */
+  source?: string | readonly VisitSource[];
+  /** The parameter's name in query and body. @default 'tg_visit' */
+  paramName?: string;
+  cookie?: VisitCookieOptions;
+  /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request on. @default 'lazy' */
+  creation?: 'immediate' | 'lazy';
+  touch?: VisitTouchOptions;
+  expunge?: VisitExpungeOptions;
+  wipe?: VisitWipeOptions;
+  session?: VisitSessionOptions;
+  identity?: VisitIdentityOptions;
+  record?: VisitRecordOptions;
+  /** @default Date */
+  clock?: Clock;
+}
+
+/** The options, checked, complete and in milliseconds. */
+export interface ResolvedVisitOptions {
+  readonly dataSource: DataSource | DataSourceOptions | undefined;
+  readonly store: VisitStore | undefined;
+  readonly timeout: number;
+  readonly permanentTimeout: number;
+  readonly absoluteTimeout: number | false;
+  readonly source: readonly ('cookie' | 'query' | 'body')[];
+  readonly paramName: string;
+  readonly cookie: {
+    readonly name: string;
+    readonly path: string;
+    readonly domain: string | undefined;
+    readonly secure: boolean;
+    readonly sameSite: 'strict' | 'lax' | 'none';
+    readonly httpOnly: boolean;
+    readonly permanent: boolean;
+  };
+  readonly creation: 'immediate' | 'lazy';
+  readonly touch: { readonly interval: number; readonly resolution: number };
+  readonly expunge: { readonly schedule: string | false; readonly keepDays: number; readonly batchSize: number };
+  readonly wipe: { readonly schedule: string | false };
+  readonly session: {
+    readonly maxBytes: number;
+    readonly serializer: SessionSerializer;
+    readonly onUnreadable: 'empty' | 'throw';
+  };
+  readonly identity: { readonly loadUser: ((userId: string) => unknown) | undefined };
+  readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
+  readonly clock: Clock;
+}

@@ -1,0 +1,23 @@
+/** How a value was: a primitive as it is, anything that can be changed from within as its encoded form. */
+export type Snapshot = { readonly value: unknown } | { readonly bytes: Uint8Array };
+
+/** What one request did to its session, so that it can be replayed on newer data. */
+export interface SessionChanges {
+  /** Everything that is not in `written` goes, whoever wrote it. */
+  readonly cleared: boolean;
+  readonly written: ReadonlyMap<string, { readonly value: unknown; readonly snapshot: Snapshot }>;
+  readonly deleted: ReadonlySet<string>;
+}
+
+/** The stored data with the changes made on top: other requests' keys survive (law 3, B8). */
+export function applyChanges(stored: ReadonlyMap<string, unknown>, changes: SessionChanges): Map<string, unknown> {
+  const data = changes.cleared ? new Map<string, unknown>() : new Map(stored);
+  for (const key of changes.deleted) data.delete(key);
+  for (const [key, { value }] of changes.written) data.set(key, value);
+  return data;
+}
+
+export function sameSnapshot(one: Snapshot, other: Snapshot): boolean {
+  if ('bytes' in one) return 'bytes' in other && Buffer.compare(one.bytes, other.bytes) === 0;
+  return 'value' in other && Object.is(one.value, other.value);
+}

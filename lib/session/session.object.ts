@@ -1,0 +1,151 @@
+import { inspect } from 'node:util';
+import { SessionDataError } from '../errors/visit.error.js';
+import type { SessionDictionary } from './session.dictionary.js';
+
+/** What the session of a request can do besides being a dictionary. */
+export interface SessionActions {
+  readonly dictionary: SessionDictionary;
+  /** Saves what has changed. */
+  save(): Promise<void>;
+  /** Loads again what is stored; what has not been saved is gone. */
+  reload(): Promise<void>;
+  /** Changes one key atomically, on the newest data, whoever else writes. */
+  update(key: string, change: (value: unknown) => unknown): Promise<unknown>;
+  /** Takes one key out atomically: of all who try, one gets the value. */
+  take(key: string): Promise<unknown>;
+}
+
+const ACTIONS = Symbol('actions');
+
+/** The methods of a session. They live on the prototype: `Object.keys`, `for…in` and `JSON.stringify` see data only. */
+export class SessionObject {
+  declare private readonly [ACTIONS]: SessionActions;
+
+  constructor(actions: SessionActions) {
+    // Configurable: a proxy must list all properties of its target that are not.
+    Object.defineProperty(this, ACTIONS, { value: actions, configurable: true });
+  }
+
+  get(key: string, fallback?: unknown): unknown {
+    const dictionary = this[ACTIONS].dictionary;
+    return dictionary.has(key) ? dictionary.get(key) : fallback;
+  }
+
+  set(key: string, value: unknown): this {
+    this[ACTIONS].dictionary.set(key, value);
+    return this;
+  }
+
+  has(key: string): boolean {
+    return this[ACTIONS].dictionary.has(key);
+  }
+
+  delete(key: string): boolean {
+    return this[ACTIONS].dictionary.delete(key);
+  }
+
+  pop(key: string, fallback?: unknown): unknown {
+    const value = this.get(key, fallback);
+    this.delete(key);
+    return value;
+  }
+
+  setDefault(key: string, value: unknown): unknown {
+    if (!this.has(key)) this.set(key, value);
+    return this.get(key);
+  }
+
+  clear(): void {
+    this[ACTIONS].dictionary.clear();
+  }
+
+  keys(): string[] {
+    return this[ACTIONS].dictionary.keys();
+  }
+
+  values(): unknown[] {
+    return this.keys().map((key) => this.get(key));
+  }
+
+  entries(): [string, unknown][] {
+    return this.keys().map((key) => [key, this.get(key)]);
+  }
+
+  get size(): number {
+    return this[ACTIONS].dictionary.size;
+  }
+
+  update(key: string, change: (value: unknown) => unknown): Promise<unknown> {
+    return this[ACTIONS].update(key, change);
+  }
+
+  take(key: string): Promise<unknown> {
+    return this[ACTIONS].take(key);
+  }
+
+  flash(key: string, value: unknown): this {
+    return this.set(key, value);
+  }
+
+  save(): Promise<void> {
+    return this[ACTIONS].save();
+  }
+
+  reload(): Promise<void> {
+    return this[ACTIONS].reload();
+  }
+
+  revert(): void {
+    this[ACTIONS].dictionary.revert();
+  }
+
+  [inspect.custom](): unknown {
+    return Object.fromEntries(this.entries());
+  }
+}
+
+const METHODS: ReadonlySet<string> = new Set(
+  Object.getOwnPropertyNames(SessionObject.prototype).filter((name) => name !== 'constructor'),
+);
+
+/** Whether the name is a method of the session, so that it cannot be used as `session.name = …`. */
+export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && METHODS.has(name);
+
+const dictionaryOf = (target: SessionObject): SessionDictionary => (target as unknown as { [ACTIONS]: SessionActions })[ACTIONS].dictionary;
+
+const asPlainObject: ProxyHandler<SessionObject> = {
+  get(target, name) {
+    if (typeof name === 'symbol' || METHODS.has(name)) return Reflect.get(target, name, target) as unknown;
+    const dictionary = dictionaryOf(target);
+    return dictionary.has(name) ? dictionary.get(name) : name === '__proto__' ? undefined : (Reflect.get(Object.prototype, name) as unknown);
+  },
+  set(target, name, value) {
+    if (typeof name === 'symbol') return false;
+    if (METHODS.has(name)) {
+      throw new SessionDataError('SESSION_RESERVED_NAME', `session.${name} is a method; keep the value with session.set("${name}", …)`, name);
+    }
+    dictionaryOf(target).set(name, value);
+    return true;
+  },
+  has: (target, name) => typeof name === 'string' && (METHODS.has(name) || dictionaryOf(target).has(name)),
+  deleteProperty(target, name) {
+    if (typeof name === 'string') dictionaryOf(target).delete(name);
+    return true;
+  },
+  ownKeys: (target) => dictionaryOf(target).keys(),
+  getOwnPropertyDescriptor(target, name) {
+    const dictionary = dictionaryOf(target);
+    if (typeof name !== 'string' || !dictionary.has(name)) return undefined;
+    return { value: dictionary.get(name), writable: true, enumerable: true, configurable: true };
+  },
+  defineProperty(target, name, descriptor) {
+    if (typeof name !== 'string' || !('value' in descriptor)) return false;
+    dictionaryOf(target).set(name, descriptor.value);
+    return true;
+  },
+};
+
+/** The session as handlers see it: methods, and its data as plain properties (R45). */
+export function createSessionObject(actions: SessionActions): SessionObject {
+  return new Proxy(new SessionObject(actions), asPlainObject);
+}

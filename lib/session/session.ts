@@ -1,0 +1,57 @@
+import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import { contextOf } from '../visit.context.js';
+
+type Key<T> = Extract<keyof T, string>;
+
+/** The methods of a session; `T` is the shape of its data. */
+export interface SessionMethods<T extends object> {
+  /** The value, or `fallback` (undefined if left out) if the key is not there. */
+  get<K extends Key<T>>(key: K): T[K] | undefined;
+  get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
+  set<K extends Key<T>>(key: K, value: T[K]): this;
+  has(key: Key<T>): boolean;
+  /** Whether it was there. */
+  delete(key: Key<T>): boolean;
+  /** The value, which is then no longer in the session. */
+  pop<K extends Key<T>>(key: K): T[K] | undefined;
+  pop<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
+  /** The value, which is set first if the key is not there. */
+  setDefault<K extends Key<T>>(key: K, value: NonNullable<T[K]>): NonNullable<T[K]>;
+  clear(): void;
+  keys(): Key<T>[];
+  values(): T[Key<T>][];
+  entries(): [Key<T>, T[Key<T>]][];
+  readonly size: number;
+  /**
+   * Changes one key atomically, at once, on the newest stored data, whatever other request or process writes it;
+   * `change` may be called again with a newer value. Resolves to the new value; undefined takes the key out.
+   */
+  update<K extends Key<T>>(key: K, change: (value: T[K] | undefined) => T[K] | undefined | Promise<T[K] | undefined>): Promise<T[K] | undefined>;
+  /** Takes one key out atomically, at once: of all requests that try, exactly one gets the value, the others undefined. */
+  take<K extends Key<T>>(key: K): Promise<T[K] | undefined>;
+  /** Keeps a value that is to be read once, with `take`. */
+  flash<K extends Key<T>>(key: K, value: T[K]): this;
+  /** Saves now what has changed; it is done by itself before the response leaves. */
+  save(): Promise<void>;
+  /** Loads again what is stored; what has not been saved is gone. */
+  reload(): Promise<void>;
+  /** Forgets what has not been saved. */
+  revert(): void;
+}
+
+/** The session of the request: its methods, and its data as properties. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- a session without a declared shape holds anything
+export type Session<T extends object = Record<string, any>> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
+
+// Typed as a class too, so that TypeScript emits it as metadata and Nest can inject by it.
+type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => Session);
+
+/**
+ * Three things under one name: the parameter decorator `@Session()`, the injection token of the session of the request
+ * that is being served (also in singletons), and the type.
+ *
+ * @throws VisitNotResolvedError under `@SkipVisit()`
+ */
+export const Session = createParamDecorator(
+  (_: unknown, execution: ExecutionContext) => contextOf(execution).session,
+) as unknown as SessionToken;

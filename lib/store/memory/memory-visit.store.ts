@@ -1,0 +1,171 @@
+import {
+  VisitStore,
+  type Ending,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+} from '../visit.store.js';
+import { refusalOf } from '../write-guard.js';
+
+type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
+
+export interface MemoryVisitStoreOptions {
+  /** With more visits than this, those go that have ended, then those that expire first. @default 100000 */
+  maxVisits?: number;
+}
+
+/** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
+export class MemoryVisitStore extends VisitStore {
+  readonly #visits = new Map<string, Mutable>();
+  readonly #maxVisits: number;
+
+  constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
+    super();
+    this.#maxVisits = maxVisits;
+  }
+
+  async check(): Promise<void> {}
+
+  async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    return ids.map((id) => copyOf(this.#visits.get(id) ?? null));
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    const ids = new Set(visits.map(({ id }) => id));
+    if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id))) throw new Error('[visit] a visit with this id exists already');
+    for (const visit of visits) {
+      this.#visits.set(
+        visit.id,
+        copyOf({ ...visit, previousKeyHash: null, previousKeyUntil: null, endedAt: null, endReason: null, sessionVersion: 0 }),
+      );
+    }
+    if (this.#visits.size > this.#maxVisits) this.#evict();
+  }
+
+  async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    return saves.map((save): SaveResult => {
+      const visit = this.#visits.get(save.id) ?? null;
+      const reason = refusalOf(visit, save);
+      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      if (visit.sessionVersion !== save.version) {
+        return { outcome: 'conflict', version: visit.sessionVersion, data: visit.sessionData && visit.sessionData.slice() };
+      }
+      visit.sessionData = save.data && Uint8Array.from(save.data);
+      visit.sessionVersion++;
+      return { outcome: 'saved', version: visit.sessionVersion };
+    });
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    for (const { id, accessed, expiry } of touches) {
+      const visit = this.#visits.get(id);
+      if (!visit || visit.endedAt !== null) continue;
+      visit.accessed = Math.max(visit.accessed, accessed);
+      visit.expiry = Math.max(visit.expiry, expiry);
+    }
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    return changes.map((change): RekeyResult => {
+      const visit = this.#visits.get(change.id) ?? null;
+      const reason = refusalOf(visit, change);
+      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      visit.previousKeyHash = visit.keyHash;
+      visit.previousKeyUntil = change.previousKeyUntil;
+      visit.keyHash = change.newKeyHash;
+      if (change.identity !== undefined) visit.identity = change.identity && { ...change.identity };
+      if (change.permanent !== undefined) visit.permanent = change.permanent;
+      if (change.expiry !== undefined) visit.expiry = Math.max(visit.expiry, change.expiry);
+      return { outcome: 'done' };
+    });
+  }
+
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    return ids.filter((id) => this.#endOne(this.#visits.get(id), ending));
+  }
+
+  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+    return this.#filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
+      .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1))
+      .map(copyOf);
+  }
+
+  async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
+    const visits = this.#filter(({ id, identity }) => identity?.userId === userId && id !== except);
+    return visits.filter((visit) => this.#endOne(visit, ending)).map(({ id }) => id);
+  }
+
+  async endEverything(ending: Ending): Promise<number> {
+    return this.#filter((visit) => this.#endOne(visit, ending)).length;
+  }
+
+  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+    const stale = this.#filter(isStale(before)).slice(0, limit);
+    for (const { id } of stale) this.#visits.delete(id);
+    return countsOf(stale);
+  }
+
+  async countStale(before: number): Promise<StaleCounts> {
+    return countsOf(this.#filter(isStale(before)));
+  }
+
+  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
+    const unwiped = this.#filter(isUnwiped(before)).slice(0, limit);
+    for (const visit of unwiped) wipeData(visit);
+    return unwiped.length;
+  }
+
+  async countUnwiped(before: number): Promise<number> {
+    return this.#filter(isUnwiped(before)).length;
+  }
+
+  async close(): Promise<void> {}
+
+  #filter(condition: (visit: Mutable) => boolean): Mutable[] {
+    return [...this.#visits.values()].filter(condition);
+  }
+
+  #endOne(visit: Mutable | undefined, { at, reason }: Ending): boolean {
+    if (!visit || visit.endedAt !== null) return false;
+    visit.endedAt = at;
+    visit.endReason = reason;
+    wipeData(visit);
+    return true;
+  }
+
+  /** Makes room for more than one: looking through all of them at each new visit would be slow. */
+  #evict(): void {
+    const lifeOf = ({ endedAt, expiry }: Mutable) => (endedAt === null ? expiry : Number.NEGATIVE_INFINITY);
+    const excess = this.#visits.size - this.#maxVisits + Math.floor(this.#maxVisits / 100);
+    const first = [...this.#visits.values()].sort((a, b) => (lifeOf(a) < lifeOf(b) ? -1 : lifeOf(a) > lifeOf(b) ? 1 : 0)).slice(0, excess);
+    for (const { id } of first) this.#visits.delete(id);
+  }
+}
+
+function isStale(before: number) {
+  return ({ expiry, endedAt }: VisitRecord) => expiry < before || (endedAt !== null && endedAt < before);
+}
+
+function isUnwiped(before: number) {
+  return ({ expiry, sessionData }: VisitRecord) => expiry < before && sessionData !== null;
+}
+
+function countsOf(visits: readonly VisitRecord[]): StaleCounts {
+  return { visits: visits.length, identities: visits.filter(({ identity }) => identity).length };
+}
+
+function wipeData(visit: Mutable): void {
+  visit.sessionData = null;
+  visit.sessionVersion++;
+}
+
+/** What callers hold and what is stored never share bytes. */
+function copyOf<T extends VisitRecord | null>(visit: T): T {
+  if (!visit) return visit;
+  return { ...visit, sessionData: visit.sessionData && Uint8Array.from(visit.sessionData), identity: visit.identity && { ...visit.identity } };
+}

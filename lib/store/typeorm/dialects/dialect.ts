@@ -1,0 +1,150 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DataSource, QueryRunner } from 'typeorm';
+
+/** A statement with `?` for its parameters, whatever the dialect. */
+export interface Statement {
+  readonly sql: string;
+  readonly params: readonly unknown[];
+  /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
+  readonly mustChange?: number;
+}
+
+export interface Result {
+  readonly rows: Record<string, unknown>[];
+  /** How many rows a write has changed. Not known for a statement that returns rows. */
+  readonly affected: number;
+}
+
+/** A statement of a transaction, or how to make it from the results so far. */
+export type Step = Statement | ((results: readonly Result[]) => Statement);
+
+const MAX_TRIES = 8;
+
+/** What differs from database to database, and how statements get there. */
+export abstract class Dialect {
+  /** The function that gives the larger of two values. */
+  readonly greatest: string = 'GREATEST';
+  /** A parameter that is an instant or a number, where its type cannot be seen from its place. */
+  readonly number: string = '?';
+  /** A parameter that is binary data, where its type cannot be seen from its place. */
+  readonly bytes: string = '?';
+  /** What makes a SELECT lock its rows; empty where a transaction needs no row locks. */
+  readonly lock: string = ' FOR UPDATE';
+  /** Behind the name of a table: rows are to be found, and so locked, by their primary key alone. */
+  readonly byPrimaryKey: string = '';
+  /** Whether an UPDATE can tell what it changed. */
+  readonly returning: boolean = true;
+  /** How transactions see each other; undefined: as the data source says. */
+  protected readonly isolation: 'READ COMMITTED' | undefined;
+
+  constructor(protected readonly dataSource: DataSource) {}
+
+  /** A condition with two parameters, both the same text: the column equals it byte by byte, whatever its collation. */
+  abstract sameText(column: string): string;
+
+  /** The beginning of a DELETE that finds its rows by primary key. */
+  deleteFrom(table: string): string {
+    return `DELETE FROM ${table}`;
+  }
+
+  /** What turns an INSERT into an UPDATE, ready for its assignments, when the key exists. */
+  abstract onDuplicate(key: string): string;
+
+  /** Whether the database undid everything because others were in the way, so that the same can be tried again. */
+  protected abstract isTransient(error: DriverError): boolean;
+
+  /** Whether a table, a column or the schema is not there. */
+  protected abstract isMissing(error: DriverError): boolean;
+
+  /** Tells a wrong schema from every other trouble. */
+  isSchemaError(error: unknown): boolean {
+    return this.isMissing(driverError(error));
+  }
+
+  /** A name, or a path such as `schema.table`, as it is written in SQL. */
+  escape(path: string): string {
+    return path
+      .split('.')
+      .map((name) => this.dataSource.driver.escape(name))
+      .join('.');
+  }
+
+  /** Runs one statement. */
+  run(statement: Statement): Promise<Result> {
+    return this.patiently(() => this.withQueryRunner((queryRunner) => this.send(queryRunner, statement)));
+  }
+
+  /** Runs statements in one transaction. Null if one did not change what it must; then nothing is changed. */
+  atomic(steps: readonly Step[]): Promise<Result[] | null> {
+    return this.patiently(() => this.withQueryRunner((queryRunner) => this.transact(queryRunner, steps)));
+  }
+
+  protected async send(queryRunner: QueryRunner, { sql, params }: Statement): Promise<Result> {
+    const result = await queryRunner.query(sql, params as unknown[], true);
+    return { rows: result.records ?? [], affected: result.affected ?? 0 };
+  }
+
+  private async transact(queryRunner: QueryRunner, steps: readonly Step[]): Promise<Result[] | null> {
+    await queryRunner.startTransaction(this.isolation);
+    try {
+      const results: Result[] = [];
+      for (const step of steps) {
+        const statement = statementOf(step, results);
+        const result = await this.send(queryRunner, statement);
+        if (isShort(statement, result)) {
+          await queryRunner.rollbackTransaction();
+          return null;
+        }
+        results.push(result);
+      }
+      await queryRunner.commitTransaction();
+      return results;
+    } catch (error) {
+      // Fails too when the connection is gone; the first error is the one that tells why.
+      await queryRunner.rollbackTransaction().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Tries again when others were in the way; the waits are random, so that two that collided do not collide again. */
+  protected async patiently<T>(work: () => T | Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (tries === MAX_TRIES || !this.isTransient(driverError(error))) throw error;
+        await sleep(Math.random() * 5 * 2 ** tries);
+      }
+    }
+  }
+
+  private async withQueryRunner<T>(work: (queryRunner: QueryRunner) => Promise<T>): Promise<T> {
+    const queryRunner = this.dataSource.createQueryRunner();
+    try {
+      return await work(queryRunner);
+    } finally {
+      await queryRunner.release();
+    }
+  }
+}
+
+/** The statement of a step. */
+export function statementOf(step: Step, results: readonly Result[]): Statement {
+  return typeof step === 'function' ? step(results) : step;
+}
+
+/** Whether a statement changed another number of rows than it must. */
+export function isShort({ mustChange }: Statement, { affected }: Result): boolean {
+  return mustChange !== undefined && affected !== mustChange;
+}
+
+/** What drivers tell about an error. */
+export interface DriverError {
+  readonly code?: string;
+  readonly errno?: number;
+  readonly message: string;
+}
+
+function driverError(error: unknown): DriverError {
+  return (error as { driverError?: DriverError } | null)?.driverError ?? (error as DriverError);
+}

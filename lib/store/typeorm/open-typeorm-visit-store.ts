@@ -1,0 +1,67 @@
+import { DataSource, type DataSourceOptions } from 'typeorm';
+import { VisitError } from '../../errors/visit.error.js';
+import { requireFamily } from './dialects/dialects.js';
+import { visitEntities } from './entities.js';
+import { visitMigrations } from './migrations/index.js';
+import { TypeOrmVisitStore } from './typeorm-visit.store.js';
+import { isSameOrSubclass } from './visit.tables.js';
+
+/**
+ * A store on a data source that is open already, which stays the application's own; or on a new one made from options,
+ * which knows the entities and migrations of the library and is closed with the store. Tables are neither created nor
+ * changed, unless the options say `migrationsRun` or `synchronize`.
+ */
+export async function openTypeOrmVisitStore(source: DataSource | DataSourceOptions): Promise<TypeOrmVisitStore> {
+  // Not `instanceof`: an application may have a second copy of TypeORM.
+  if ('createQueryRunner' in source) return new TypeOrmVisitStore(source);
+  requireFamily(source);
+  const dataSource = new DataSource(withVisits(source));
+  try {
+    await dataSource.initialize();
+  } catch (error) {
+    throw connectionError(source, error);
+  }
+  return new TypeOrmVisitStore(dataSource, { owned: true });
+}
+
+function withVisits(options: DataSourceOptions): DataSourceOptions {
+  const entities = listOf(options.entities);
+  const migrations = listOf(options.migrations);
+  const missing = visitEntities.filter((entity) => !entities.some((one) => isSameOrSubclass(one, entity)));
+  return {
+    ...options,
+    entities: [...entities, ...missing],
+    migrations: [...migrations, ...visitMigrations.filter((migration) => !migrations.includes(migration))],
+  } as DataSourceOptions;
+}
+
+/** TypeORM takes its lists as arrays or as objects, such as the namespace of `import * as entities`. */
+function listOf<T>(mixed: T[] | Record<string, T> | undefined): T[] {
+  return Object.values(mixed ?? []);
+}
+
+function connectionError(options: DataSourceOptions, cause: unknown): Error {
+  if (cause instanceof VisitError) return cause;
+  const { url, host, port, database, password } = options as { url?: string; host?: string; port?: number; database?: unknown; password?: unknown };
+  const given = typeof url === 'string' && URL.canParse(url) ? new URL(url) : undefined;
+  const place = given ? `${given.host}${given.pathname}` : [host && `${host}:${port ?? 'default port'}`, database].filter(Boolean).join('/');
+  let text = `cannot open the data source of type "${options.type}"${place ? ` at ${place}` : ''}: ${messageOf(cause)}`;
+  for (const secret of [password, url, given?.password, decoded(given?.password)]) {
+    if (typeof secret === 'string' && secret) text = text.replaceAll(secret, '***');
+  }
+  return new VisitError('VISIT_STORE_UNAVAILABLE', text, { cause });
+}
+
+function decoded(part = ''): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** A refused connection to a name with several addresses is an AggregateError, whose own message is empty. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && !error.message) return error.errors.map(messageOf).join('; ');
+  return error instanceof Error ? error.message || error.name : String(error);
+}

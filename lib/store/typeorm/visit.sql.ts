@@ -1,0 +1,287 @@
+import type { NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
+import { toBuffer } from './column.transformers.js';
+import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
+import type { VisitIdentity } from './visit-identity.entity.js';
+import type { Visit } from './visit.entity.js';
+import type { TableNames } from './visit.tables.js';
+
+const VISIT_COLUMNS = [
+  'id',
+  'keyHash',
+  'previousKeyHash',
+  'previousKeyUntil',
+  'created',
+  'accessed',
+  'expiry',
+  'absoluteExpiry',
+  'endedAt',
+  'endReason',
+  'permanent',
+  'remoteAddress',
+  'userAgent',
+  'sessionData',
+  'sessionVersion',
+] as const satisfies readonly (keyof Visit)[];
+
+const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
+
+/**
+ * All SQL of the store, with the names that the data source knows. What every write but an insert has in common: it finds
+ * its rows by primary key, and it says again what must hold of them.
+ */
+export class VisitSql {
+  readonly #dialect: Dialect;
+  readonly #visit: string;
+  readonly #identity: string;
+  /** Escaped column names. */
+  readonly #v: Record<(typeof VISIT_COLUMNS)[number], string>;
+  readonly #i: Record<(typeof IDENTITY_COLUMNS)[number], string>;
+  readonly #select: string;
+  readonly #isLive: string;
+
+  constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>) {
+    const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
+      Object.fromEntries(keys.map((key) => [key, dialect.escape(names[key])])) as Record<K, string>;
+    this.#dialect = dialect;
+    this.#visit = dialect.escape(visit.path);
+    this.#identity = dialect.escape(identity.path);
+    this.#v = escaped(VISIT_COLUMNS, visit.columns);
+    this.#i = escaped(IDENTITY_COLUMNS, identity.columns);
+    this.#isLive = `${this.#v.endedAt} IS NULL`;
+    const columns = [
+      ...VISIT_COLUMNS.map((key) => `v.${this.#v[key]} AS "${key}"`),
+      `i.${this.#i.userId} AS "userId"`,
+      `i.${this.#i.created} AS "linked"`,
+      `i.${this.#i.authenticatedAt} AS "authenticatedAt"`,
+    ];
+    this.#select = `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
+  }
+
+  /** Reads nothing, but fails if a column is not there. Columns are qualified: SQLite takes a lone quoted name it does not know for text. */
+  get probes(): { visit: Statement; identity: Statement } {
+    const probe = (table: string, columns: Record<string, string>): Statement => {
+      const names = Object.values(columns).map((column) => `t.${column}`);
+      return { sql: `SELECT ${names.join(', ')} FROM ${table} t WHERE 1 = 0`, params: [] };
+    };
+    return { visit: probe(this.#visit, this.#v), identity: probe(this.#identity, this.#i) };
+  }
+
+  find(ids: readonly string[]): Statement {
+    return { sql: `${this.#select} WHERE v.${this.#v.id} IN (${marks(ids)})`, params: ids };
+  }
+
+  insertVisits(visits: readonly NewVisitRecord[]): Statement {
+    const rows = visits.map((visit) => {
+      const row = { ...visit, previousKeyHash: null, previousKeyUntil: null, endedAt: null, endReason: null, sessionVersion: 0 };
+      const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toBuffer(visit.sessionData) };
+      return VISIT_COLUMNS.map((key) => stored[key]);
+    });
+    return insert(this.#visit, Object.values(this.#v), rows);
+  }
+
+  insertIdentities(visits: readonly NewVisitRecord[]): Statement {
+    const rows = visits.map(({ id, identity }) => [id, identity?.userId, identity?.created, identity?.authenticatedAt]);
+    return insert(this.#identity, Object.values(this.#i), rows);
+  }
+
+  /** Where the dialect can, the statement returns the ids that it has written. */
+  save(saves: readonly SessionSave[]): Statement {
+    const v = this.#v;
+    const data = saves.map(() => `WHEN ? THEN ${this.#dialect.bytes}`).join(' ');
+    const conditions = saves.map(() => `(${v.id} = ? AND ${v.sessionVersion} = ? AND ${this.#guard})`).join(' OR ');
+    return {
+      sql:
+        `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${data} END, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
+        ` WHERE ${v.id} IN (${marks(saves)}) AND ${this.#isLive} AND (${conditions})` +
+        (this.#dialect.returning ? ` RETURNING ${v.id} AS "id"` : ''),
+      params: [
+        ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
+        ...saves.map((save) => save.id),
+        ...saves.flatMap((save) => [save.id, save.version, ...guardParams(save)]),
+      ],
+    };
+  }
+
+  touch(touches: readonly Touch[]): Statement {
+    const { id, accessed, expiry } = this.#v;
+    const forward = (column: string) =>
+      `${column} = ${this.#dialect.greatest}(${column}, CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END)`;
+    return {
+      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${id} IN (${marks(touches)}) AND ${this.#isLive}`,
+      params: [
+        ...touches.flatMap((touch) => [touch.id, touch.accessed]),
+        ...touches.flatMap((touch) => [touch.id, touch.expiry]),
+        ...touches.map((touch) => touch.id),
+      ],
+    };
+  }
+
+  /** The new key, and as a second statement the identity if it changes. */
+  rekey(change: Rekey): Statement[] {
+    const v = this.#v;
+    // MySQL assigns from left to right: the old hash must be read before it is replaced.
+    const assignments = [`${v.previousKeyHash} = ${v.keyHash}`, `${v.previousKeyUntil} = ?`, `${v.keyHash} = ?`];
+    const values: unknown[] = [change.previousKeyUntil, change.newKeyHash];
+    if (change.permanent !== undefined) {
+      assignments.push(`${v.permanent} = ?`);
+      values.push(change.permanent ? 1 : 0);
+    }
+    if (change.expiry !== undefined) {
+      assignments.push(`${v.expiry} = ${this.#dialect.greatest}(${v.expiry}, ?)`);
+      values.push(change.expiry);
+    }
+    const key: Statement = {
+      sql: `${this.#update} SET ${assignments.join(', ')} WHERE ${v.id} = ? AND ${this.#isLive} AND ${this.#guard}`,
+      params: [...values, change.id, ...guardParams(change)],
+      mustChange: 1,
+    };
+    return change.identity === undefined ? [key] : [key, this.#link(change)];
+  }
+
+  /** `keyHash`, if given, must still be the current one; so the visit still belongs to whom it belonged when that was read. */
+  end(id: string, { reason, at }: { reason: string; at: number }, keyHash?: string): Statement {
+    const { sql, params } = this.#ending(reason, at);
+    const isUnchanged = keyHash === undefined ? '' : ` AND ${this.#v.keyHash} = ?`;
+    const guards = keyHash === undefined ? [] : [keyHash];
+    return { sql: `${sql} WHERE ${this.#v.id} = ? AND ${this.#isLive}${isUnchanged}`, params: [...params, id, ...guards] };
+  }
+
+  endMany(ids: readonly string[], { reason, at }: { reason: string; at: number }): Statement {
+    const { sql, params } = this.#ending(reason, at);
+    return { sql: `${sql} WHERE ${this.#v.id} IN (${marks(ids)}) AND ${this.#isLive}`, params: [...params, ...ids] };
+  }
+
+  /** The ids of visits that have not ended, in order, after `after`. */
+  liveIds(after: string, limit: number): Statement {
+    const { id, endedAt } = this.#v;
+    const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${endedAt} IS NULL AND ${id} > ? ORDER BY ${id} LIMIT ${limit}`;
+    return { sql, params: [after] };
+  }
+
+  /** The visits of a user that have not ended, whether expired or not. */
+  keysOfUser(userId: string, except: string): Statement {
+    const v = this.#v;
+    return {
+      sql:
+        `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${this.#i.visitId}` +
+        ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ?`,
+      params: [userId, userId, except],
+    };
+  }
+
+  listForUser(userId: string, now: number): Statement {
+    const v = this.#v;
+    return {
+      sql: `${this.#select} WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.expiry} > ? ORDER BY v.${v.accessed} DESC, v.${v.id}`,
+      params: [userId, userId, now],
+    };
+  }
+
+  /** Two statements, each on its index, instead of one with OR that may use none. */
+  staleIds(column: 'expiry' | 'endedAt', before: number, limit: number): Statement {
+    const { id, [column]: name } = this.#v;
+    return { sql: `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${name} < ? ORDER BY ${name} LIMIT ${limit}`, params: [before] };
+  }
+
+  /** Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two results count. */
+  expunge(ids: readonly string[], before: number): [Step, Step, Step] {
+    const { id, expiry, endedAt } = this.#v;
+    const { lock, byPrimaryKey } = this.#dialect;
+    const stale = `${id} IN (${marks(ids)}) AND (${expiry} < ? OR ${endedAt} < ?)`;
+    const deleteThem = (table: string, column: string) => (results: readonly Result[]) => {
+      const locked = results[0]?.rows.map((row) => row['id']) ?? [];
+      return { sql: `${this.#dialect.deleteFrom(table)} WHERE ${column} IN (${marks(locked)})`, params: locked };
+    };
+    return [
+      {
+        sql: `SELECT ${id} AS "id" FROM ${this.#visit}${byPrimaryKey} WHERE ${stale} ORDER BY ${id}${lock}`,
+        params: [...ids, before, before],
+      },
+      deleteThem(this.#identity, this.#i.visitId),
+      deleteThem(this.#visit, id),
+    ];
+  }
+
+  countStale(before: number): { visits: Statement; identities: Statement } {
+    const { id, expiry, endedAt } = this.#v;
+    const where = `WHERE v.${expiry} < ? OR v.${endedAt} < ?`;
+    const params = [before, before];
+    const join = `JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${id}`;
+    return {
+      visits: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${where}`, params },
+      identities: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${join} ${where}`, params },
+    };
+  }
+
+  /** Expired visits that hold data, the earliest expiry first. */
+  unwiped({ from, before, limit }: { from: number; before: number; limit: number }): Statement {
+    const { id, expiry, sessionData } = this.#v;
+    return {
+      sql:
+        `SELECT ${id} AS "id", ${expiry} AS "expiry" FROM ${this.#visit}` +
+        ` WHERE ${expiry} >= ? AND ${expiry} < ? AND ${sessionData} IS NOT NULL ORDER BY ${expiry} LIMIT ${limit}`,
+      params: [from, before],
+    };
+  }
+
+  wipe(ids: readonly string[], before: number): Statement {
+    const { id, expiry, sessionData, sessionVersion } = this.#v;
+    return {
+      sql:
+        `${this.#update} SET ${sessionData} = NULL, ${sessionVersion} = ${sessionVersion} + 1` +
+        ` WHERE ${id} IN (${marks(ids)}) AND ${expiry} < ? AND ${sessionData} IS NOT NULL`,
+      params: [...ids, before],
+    };
+  }
+
+  countUnwiped(before: number): Statement {
+    const { expiry, sessionData } = this.#v;
+    return { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} WHERE ${expiry} < ? AND ${sessionData} IS NOT NULL`, params: [before] };
+  }
+
+  get #update(): string {
+    return `UPDATE ${this.#visit}${this.#dialect.byPrimaryKey}`;
+  }
+
+  get #guard(): string {
+    const { keyHash, previousKeyHash, previousKeyUntil } = this.#v;
+    return `(${keyHash} = ? OR (${previousKeyHash} = ? AND ${previousKeyUntil} > ?))`;
+  }
+
+  get #isOfUser(): string {
+    return this.#dialect.sameText(`i.${this.#i.userId}`);
+  }
+
+  #link({ id, identity }: Rekey): Statement {
+    const i = this.#i;
+    if (!identity) return { sql: `DELETE FROM ${this.#identity} WHERE ${i.visitId} = ?`, params: [id] };
+    const values = [identity.userId, identity.created, identity.authenticatedAt];
+    const { sql, params } = insert(this.#identity, Object.values(i), [[id, ...values]]);
+    const assignments = `${i.userId} = ?, ${i.created} = ?, ${i.authenticatedAt} = ?`;
+    return { sql: `${sql} ${this.#dialect.onDuplicate(i.visitId)} ${assignments}`, params: [...params, ...values] };
+  }
+
+  #ending(reason: string, at: number): Statement {
+    const v = this.#v;
+    return {
+      sql:
+        `${this.#update} SET ${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
+        ` ${v.sessionVersion} = ${v.sessionVersion} + 1`,
+      params: [at, reason],
+    };
+  }
+}
+
+function insert(table: string, columns: readonly string[], rows: readonly (readonly unknown[])[]): Statement {
+  const values = rows.map((row) => `(${marks(row)})`).join(', ');
+  return { sql: `INSERT INTO ${table} (${columns.join(', ')}) VALUES ${values}`, params: rows.flat() };
+}
+
+function guardParams({ keyHash, now }: WriteGuard): unknown[] {
+  return [keyHash, keyHash, now];
+}
+
+/** For an empty list `NULL`: valid, and equal to nothing. */
+function marks(values: readonly unknown[]): string {
+  return values.map(() => '?').join(', ') || 'NULL';
+}

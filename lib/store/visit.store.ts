@@ -1,0 +1,156 @@
+/** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them (R25). */
+export interface VisitRecord {
+  /** Public, random, 32 lower-case hexadecimal digits; the primary key; stays for the life of the visit. */
+  readonly id: string;
+  /** SHA-256 of the secret in the cookie, 64 lower-case hexadecimal digits. */
+  readonly keyHash: string;
+  /** The hash that was replaced last, or null. */
+  readonly previousKeyHash: string | null;
+  /** Until when the previous hash is as good as the current one. An instant in the past: it is retired. */
+  readonly previousKeyUntil: number | null;
+  readonly created: number;
+  /** When the visit was last used, as far as it has been recorded. */
+  readonly accessed: number;
+  readonly expiry: number;
+  /** The instant that no activity moves, or null. */
+  readonly absoluteExpiry: number | null;
+  readonly endedAt: number | null;
+  readonly endReason: string | null;
+  readonly permanent: boolean;
+  readonly remoteAddress: string | null;
+  readonly userAgent: string | null;
+  /** The encoded session, or null when it is empty. */
+  readonly sessionData: Uint8Array | null;
+  /** Grows by one with every write of `sessionData`. Starts at 0. */
+  readonly sessionVersion: number;
+  readonly identity: IdentityRecord | null;
+}
+
+/** Whose a visit is. */
+export interface IdentityRecord {
+  /** At most 255 characters; compared byte by byte. */
+  readonly userId: string;
+  /** When this user was linked to this visit. */
+  readonly created: number;
+  /** When the user last proved who they are. */
+  readonly authenticatedAt: number;
+}
+
+/** A visit to insert: neither ended nor renewed yet, its `sessionVersion` 0. */
+export type NewVisitRecord = Omit<VisitRecord, 'previousKeyHash' | 'previousKeyUntil' | 'endedAt' | 'endReason' | 'sessionVersion'>;
+
+/** Who writes: the visit, and the hash of the key that the request came with. */
+export interface WriteGuard {
+  readonly id: string;
+  /** Must be the visit's current hash, or its previous one while `previousKeyUntil` lies after `now`. */
+  readonly keyHash: string;
+  readonly now: number;
+}
+
+/** Why a write was refused. Nothing was written. */
+export type Refusal = 'unknown' | 'ended' | 'retired';
+
+export interface SessionSave extends WriteGuard {
+  /** The version the new data was made from. */
+  readonly version: number;
+  readonly data: Uint8Array | null;
+}
+
+export type SaveResult =
+  | { readonly outcome: 'saved'; readonly version: number }
+  /** The version has moved on; here is what is stored now. */
+  | { readonly outcome: 'conflict'; readonly version: number; readonly data: Uint8Array | null }
+  | { readonly outcome: 'refused'; readonly reason: Refusal };
+
+export interface Touch {
+  readonly id: string;
+  readonly accessed: number;
+  readonly expiry: number;
+}
+
+export interface Rekey extends WriteGuard {
+  readonly newKeyHash: string;
+  /** Until when the replaced key still works: `now` plus a grace for a renewal, `now` itself for a change of rights. */
+  readonly previousKeyUntil: number;
+  /** The identity from now on: a record links, null unlinks, undefined leaves it. */
+  readonly identity?: IdentityRecord | null;
+  readonly permanent?: boolean;
+  /** Only ever moves the stored expiry forward. */
+  readonly expiry?: number;
+}
+
+export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };
+
+export interface Ending {
+  /** A short word such as `logout`; at most 32 characters. */
+  readonly reason: string;
+  readonly at: number;
+  /**
+   * The client ends the visit itself and knows: `previousKeyUntil` becomes `at`, so that a request that still comes with
+   * the key is known for a late one. False for a visit that is ended from elsewhere.
+   */
+  readonly retiresKey?: boolean;
+}
+
+export interface StaleCounts {
+  visits: number;
+  identities: number;
+}
+
+/**
+ * Where visits are kept. The contract and its injection token.
+ *
+ * What holds for all methods: lists in, answers in the same order. "Not found" is an answer, not an error; a method
+ * throws only when the store itself fails, and then nothing of that call may have been acknowledged. A store does not
+ * judge expiry: it returns what it has, and the one clock of the application decides. Only `create` brings a visit into
+ * being. No other method may make one live that has ended, nor move an expiry back, nor write a column that is not its own.
+ */
+export abstract class VisitStore {
+  /** Resolves when the store can be used; throws an error that says what to do when it cannot (for example: which migration to run). */
+  abstract check(): Promise<void>;
+
+  /** The visits with these ids (each id at most once), or null where there is none; ended and expired ones too. */
+  abstract find(ids: readonly string[]): Promise<(VisitRecord | null)[]>;
+
+  /** Inserts visits, with their identities. An id that exists already is an error. */
+  abstract create(visits: readonly NewVisitRecord[]): Promise<void>;
+
+  /**
+   * Writes session data, each as a compare-and-set on its version: `saved` raises it by one. Only while the visit is not
+   * ended and the guard holds.
+   */
+  abstract save(saves: readonly SessionSave[]): Promise<SaveResult[]>;
+
+  /** Moves `accessed` and `expiry` forward, never back; leaves ended and unknown visits alone. */
+  abstract touch(touches: readonly Touch[]): Promise<void>;
+
+  /** Replaces keys and, in the same step, links or unlinks identities. Only while the visit is not ended and the guard holds. */
+  abstract rekey(changes: readonly Rekey[]): Promise<RekeyResult[]>;
+
+  /** Ends visits, wipes their data and unlinks nobody (the row still tells whose it was). The ids that this call ended. */
+  abstract end(ids: readonly string[], ending: Ending): Promise<string[]>;
+
+  /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. */
+  abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+
+  /** Ends all visits of a user but `except`. The ids that this call ended. */
+  abstract endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
+
+  /** Ends every visit that has not ended. How many. */
+  abstract endEverything(ending: Ending): Promise<number>;
+
+  /** Deletes at most `limit` visits that expired or ended before `before`, with their identities. How many; 0 visits: done. */
+  abstract expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts>;
+
+  /** How many visits and identities `expunge` would delete. */
+  abstract countStale(before: number): Promise<StaleCounts>;
+
+  /** Empties the session data of at most `limit` visits that expired before `before`, and raises their version. How many; 0: done. */
+  abstract wipe(batch: { readonly before: number; readonly limit: number }): Promise<number>;
+
+  /** How many visits `wipe` would empty. */
+  abstract countUnwiped(before: number): Promise<number>;
+
+  /** Closes what the store opened itself. Called once, after the last request. */
+  abstract close(): Promise<void>;
+}

@@ -1,0 +1,14 @@
+import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import { contextOf } from '../visit.context.js';
+import type { VisitView } from './visit-view.js';
+
+/** The visit of the request that is being served. */
+export type CurrentVisit = VisitView;
+
+// Typed as a class too, so that TypeScript emits it as metadata.
+type CurrentVisitToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => CurrentVisit);
+
+/** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()` */
+export const CurrentVisit = createParamDecorator(
+  (_: unknown, execution: ExecutionContext) => contextOf(execution).current,
+) as unknown as CurrentVisitToken;

@@ -1,0 +1,123 @@
+import { inspect } from 'node:util';
+import { VisitError } from '../errors/visit.error.js';
+import type { VisitState } from '../visit.context.js';
+
+/** What the view needs from the request it belongs to. */
+export interface VisitViewSource {
+  state(): VisitState;
+  now(): number;
+  readonly paramName: string;
+  readonly source: readonly string[];
+  /** The key goes into the page: the visit has to be stored and the response needs its headers (R14). */
+  keyInPage(): void;
+}
+
+const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
+const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
+
+/** The visit of the request that is being served. Follows it through sign-in and sign-out. */
+export class VisitView {
+  readonly #source: VisitViewSource;
+
+  constructor(source: VisitViewSource) {
+    this.#source = source;
+  }
+
+  /** The public id: 32 hexadecimal digits; may be listed and logged. */
+  get id(): string {
+    return this.#source.state().record.id;
+  }
+
+  /** The key itself, a secret of its client. Not enumerable, so that no log shows it by accident. */
+  get key(): string {
+    return this.#source.state().key.text;
+  }
+
+  /** Whether the visit began with this request. */
+  get isNew(): boolean {
+    return this.#source.state().isNew;
+  }
+
+  get created(): Date {
+    return new Date(this.#source.state().record.created);
+  }
+
+  /** When the visit was used before this request, to within `touch.resolution`. */
+  get accessed(): Date {
+    return new Date(this.#source.state().record.accessed);
+  }
+
+  /** When the visit ends unless it is used again. */
+  get expiry(): Date {
+    return new Date(this.#source.state().record.expiry);
+  }
+
+  get permanent(): boolean {
+    return this.#source.state().record.permanent;
+  }
+
+  /** The address the visit began at, or null. A hint, never a proof. */
+  get remoteAddress(): string | null {
+    return this.#source.state().record.remoteAddress;
+  }
+
+  /** The browser the visit began with, or null. A hint, never a proof. */
+  get userAgent(): string | null {
+    return this.#source.state().record.userAgent;
+  }
+
+  /** Milliseconds since the visit began. */
+  age(): number {
+    return this.#source.now() - this.#source.state().record.created;
+  }
+
+  /** Milliseconds since the visit was used before this request. */
+  idle(): number {
+    return this.#source.now() - this.#source.state().record.accessed;
+  }
+
+  /**
+   * The address with the key in its query, for clients without cookies. Percent-encoded; in HTML it has to be escaped
+   * like every attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store` (R14).
+   *
+   * @param url a path of this site, such as `/cart?page=2#top`
+   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `query` is on, or for an address of another site: the key would leak there
+   */
+  link(url: string): string {
+    this.requireSource('query');
+    const base = 'http://visit.invalid';
+    const target = URL.canParse(url, base) ? new URL(url, base) : null;
+    if (target?.origin !== base || target.username !== '' || target.password !== '') {
+      throw new VisitError('VISIT_SOURCE_OFF', `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`);
+    }
+    target.searchParams.set(this.#source.paramName, this.key);
+    this.#source.keyInPage();
+    return `${target.pathname}${target.search}${target.hash}`;
+  }
+
+  /**
+   * `<input type="hidden" …>` with the key, escaped, for a form of a client without cookies.
+   *
+   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `body` is on
+   */
+  hiddenField(): string {
+    this.requireSource('body');
+    this.#source.keyInPage();
+    return `<input type="hidden" name="${escapeHtml(this.#source.paramName)}" value="${escapeHtml(this.key)}">`;
+  }
+
+  /** What may be shown; without the key. */
+  toJSON(): Record<string, unknown> {
+    const { id, isNew, created, accessed, expiry, permanent, remoteAddress, userAgent } = this;
+    return { id, isNew, created, accessed, expiry, permanent, remoteAddress, userAgent };
+  }
+
+  [inspect.custom](): unknown {
+    return this.toJSON();
+  }
+
+  private requireSource(source: 'query' | 'body'): void {
+    if (this.#source.source.includes(source)) return;
+    throw new VisitError('VISIT_SOURCE_OFF', `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`);
+  }
+}

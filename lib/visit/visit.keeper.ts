@@ -1,0 +1,143 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VisitEndedError, VisitKeyRetiredError } from '../errors/visit.error.js';
+import { VisitHeaders } from '../http/visit-headers.js';
+import { VisitKey } from '../key/visit-key.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
+import type { Exchange } from '../platform/exchange.js';
+import { StoreAccess } from '../store/store-access.js';
+import type { IdentityRecord, Refusal, VisitRecord } from '../store/visit.store.js';
+import type { VisitContext, VisitState } from '../visit.context.js';
+import { truncateAddress } from './remote-address.js';
+import { TouchQueue } from './touch.queue.js';
+
+export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError {
+  return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
+}
+
+/** Brings visits into being, changes their keys and ends them: all that is written about a visit but its session data. */
+@Injectable()
+export class VisitKeeper {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(TouchQueue) private readonly touches: TouchQueue,
+    @Inject(VisitHeaders) private readonly headers: VisitHeaders,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+  ) {}
+
+  /** A visit that is not stored yet. */
+  prepare(exchange: Exchange | null, permanent = this.options.cookie.permanent): VisitState {
+    const now = this.options.clock.now();
+    const key = VisitKey.create();
+    const absoluteExpiry = this.options.absoluteTimeout === false ? null : now + this.options.absoluteTimeout;
+    const { remoteAddress, userAgent } = this.options.record;
+    const address = exchange?.remoteAddress;
+    const record: VisitRecord = {
+      id: key.id,
+      keyHash: key.hash,
+      previousKeyHash: null,
+      previousKeyUntil: null,
+      created: now,
+      accessed: now,
+      expiry: this.expiry(now, permanent, absoluteExpiry),
+      absoluteExpiry,
+      endedAt: null,
+      endReason: null,
+      permanent,
+      remoteAddress: address === undefined || remoteAddress === false ? null : remoteAddress === 'truncated' ? truncateAddress(address) : address,
+      userAgent: userAgent ? (exchange?.userAgent?.slice(0, 255) ?? null) : null,
+      sessionData: null,
+      sessionVersion: 0,
+      identity: null,
+    };
+    return { record, key, isNew: true, standing: 'unsaved', sendKey: false, kept: false };
+  }
+
+  /** When a visit that is used now expires. */
+  expiry(now: number, permanent: boolean, absoluteExpiry: number | null, timeout?: number): number {
+    const idle = timeout ?? (permanent ? this.options.permanentTimeout : this.options.timeout);
+    return Math.min(now + idle, absoluteExpiry ?? Infinity);
+  }
+
+  /** Inserts a visit that was not stored, with what is to be kept in it from the start. */
+  async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {}): Promise<void> {
+    const record: VisitRecord = { ...state.record, ...content };
+    const { previousKeyHash: _hash, previousKeyUntil: _until, endedAt: _at, endReason: _reason, sessionVersion: _version, ...row } = record;
+    await this.store.call((store) => store.create([row]));
+    state.record = record;
+    state.standing = 'stored';
+  }
+
+  /** Stores the unsaved visit of a request; its response will carry the key. */
+  async storeCurrent(context: VisitContext, content: Parameters<VisitKeeper['insert']>[1] = {}): Promise<void> {
+    const state = context.state;
+    await this.insert(state, content);
+    this.deliverKey(context);
+    await this.plugins.onNewVisit(context.current, context.exchange.request);
+  }
+
+  /**
+   * Gives the visit of a request a new key; the old one has no rights from then on (law 4).
+   *
+   * @throws VisitEndedError, VisitKeyRetiredError when another request was faster
+   */
+  async rekey(context: VisitContext, change: { identity?: IdentityRecord | null; permanent?: boolean }): Promise<void> {
+    const state = context.state;
+    const now = this.options.clock.now();
+    const newKey = VisitKey.create(state.record.id);
+    const permanent = change.permanent ?? state.record.permanent;
+    const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
+    const [result] = await this.store.call((store) =>
+      store.rekey([{ id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now, expiry, ...change }]),
+    );
+    if (result!.outcome === 'refused') throw refusalError(result!.reason);
+    state.record = {
+      ...state.record,
+      keyHash: newKey.hash,
+      previousKeyHash: state.key.hash,
+      previousKeyUntil: now,
+      permanent,
+      expiry,
+      ...(change.identity === undefined ? {} : { identity: change.identity }),
+    };
+    state.key = newKey;
+    this.deliverKey(context);
+  }
+
+  /** Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared. */
+  async endCurrent(context: VisitContext, reason: string): Promise<void> {
+    const state = context.state;
+    if (state.standing === 'stored') {
+      await this.end([state.record.id], reason, { retiresKey: true });
+    }
+    if (state.standing === 'late') return;
+    context.visit = this.prepare(context.exchange);
+    context.user = undefined;
+    context.dictionary.revert();
+    context.clearCookie = true;
+    this.headers.watch(context);
+  }
+
+  /** Ends visits for every process at once. The ids of those that this call ended. */
+  async end(ids: readonly string[], reason: string, { retiresKey = false } = {}): Promise<string[]> {
+    const at = this.options.clock.now();
+    const ended = await this.store.call((store) => store.end(ids, { reason, at, retiresKey }));
+    await this.announceEnd(ended, reason, at);
+    return ended;
+  }
+
+  async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
+    for (const id of ids) {
+      this.touches.forget(id);
+      await this.plugins.onVisitEnded({ id, reason, endedAt: new Date(at) });
+    }
+  }
+
+  private deliverKey(context: VisitContext): void {
+    context.state.sendKey = true;
+    context.clearCookie = false;
+    this.headers.watch(context);
+  }
+}

@@ -1,0 +1,425 @@
+import { Body, Controller, Delete, Get, Injectable, Param, Post, Query } from '@nestjs/common';
+import { CurrentUserId, IdentityService, RequireFresh, RequireIdentity, Session, VisitPlugin, VisitService, type EndedVisit } from 'nest-visit';
+import { describe, expect, test } from 'vitest';
+import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
+
+@Injectable()
+class Gates {
+  private readonly gates = new Map<string, { arrived: () => void; go: Promise<void> }>();
+
+  make(name: string): { arrived: Promise<void>; open: () => void } {
+    let open!: () => void;
+    let arrive!: () => void;
+    const go = new Promise<void>((resolve) => (open = resolve));
+    const arrived = new Promise<void>((resolve) => (arrive = resolve));
+    this.gates.set(name, { arrived: arrive, go });
+    return { arrived, open };
+  }
+
+  async pass(name: string): Promise<void> {
+    this.gates.get(name)?.arrived();
+    await this.gates.get(name)?.go;
+  }
+}
+
+@VisitPlugin()
+class Ends {
+  readonly seen: EndedVisit[] = [];
+
+  onVisitEnded(visit: EndedVisit): void {
+    this.seen.push(visit);
+  }
+}
+
+@Controller()
+class IdentityController {
+  constructor(
+    private readonly identity: IdentityService,
+    private readonly visits: VisitService,
+    private readonly session: Session,
+    private readonly gates: Gates,
+  ) {}
+
+  @Get('who')
+  async who(@CurrentUserId() userId: string | null) {
+    return { userId, same: userId === this.identity.userId, user: await this.identity.user(), again: (await this.identity.user()) ?? null };
+  }
+
+  @Post('login')
+  async login(@Body() body: { user: string | number; permanent?: boolean }, @Query('gate') gate = '') {
+    await this.gates.pass(gate);
+    await this.identity.login(body.user, body.permanent === undefined ? {} : { permanent: body.permanent });
+    return { userId: this.identity.userId };
+  }
+
+  @Post('logout')
+  async logout(@Query('keep') keep?: string) {
+    await this.identity.logout({ keepVisit: keep === '1' });
+    if (keep === 'flash') this.session.flash('notice', 'Good bye');
+    return { userId: this.identity.userId };
+  }
+
+  @Post('reauthenticate')
+  async reauthenticate() {
+    await this.identity.reauthenticate();
+    return { at: this.identity.authenticatedAt };
+  }
+
+  @Post('renew')
+  async renew() {
+    await this.visits.renew();
+  }
+
+  @Post('set')
+  set(@Body() body: Record<string, unknown>) {
+    for (const [key, value] of Object.entries(body)) this.session[key] = value;
+  }
+
+  @Get('data')
+  data() {
+    return Object.fromEntries(this.session.entries());
+  }
+
+  @Get('waiting')
+  async waiting(@Query('gate') gate: string, @Query('write') write?: string) {
+    const before = this.identity.userId;
+    await this.gates.pass(gate);
+    if (write) this.session['written'] = write;
+    return { before, after: this.identity.userId };
+  }
+
+  @Get('secret')
+  @RequireIdentity()
+  secret(@CurrentUserId() userId: string) {
+    return `for ${userId}`;
+  }
+
+  @Get('fresh')
+  @RequireFresh({ maxAge: '15m' })
+  fresh() {
+    return 'fresh';
+  }
+
+  @Get('visits')
+  @RequireIdentity()
+  list(@CurrentUserId() userId: string) {
+    return this.visits.listForUser(userId);
+  }
+
+  @Delete('visits/others')
+  endOthers() {
+    return this.visits.endOthers();
+  }
+
+  @Delete('visits/:id')
+  async end(@Param('id') id: string) {
+    return String(await this.visits.end(id));
+  }
+
+  @Delete('users/:id')
+  endAll(@Param('id') id: string) {
+    return this.visits.endAllForUser(id);
+  }
+
+  @Delete('everything')
+  endEverything() {
+    return this.visits.endEverything();
+  }
+}
+
+const parts = { controllers: [IdentityController], providers: [Gates, Ends] };
+let people = 0;
+/** A user of this test alone. */
+const someone = (): string => `user ${++people} ä`;
+
+describeStacks('Identity', (stack: Stack) => {
+  const start = (options = {}): Promise<RunningApp> => stack.start(parts, options);
+  const json = (answer: { text: string }): Record<string, unknown> => JSON.parse(answer.text) as Record<string, unknown>;
+  const key = (browser: { jar: Map<string, string> }): string => browser.jar.get('visit')!;
+
+  async function signedIn(app: RunningApp, user = someone(), more: object = {}) {
+    const browser = app.browser();
+    const answer = await browser.post('/login', { json: { user, ...more } });
+    expect(answer.status, answer.text).toBe(201);
+    return { browser, user, answer };
+  }
+
+  describe('at sign-in', () => {
+    test('R37, R38: the user is known from then on, without a query of its own; loadUser is called once per request', async () => {
+      let calls = 0;
+      const app = await start({ identity: { loadUser: (userId: string) => ({ name: `${userId}!`, calls: ++calls }) } });
+      const { browser, user } = await signedIn(app);
+      let answer: Record<string, unknown> = {};
+      expect(await stack.statements(async () => (answer = json(await browser.get('/who'))))).toHaveLength(1);
+      expect(answer).toEqual({ userId: user, same: true, user: { name: `${user}!`, calls: 1 }, again: { name: `${user}!`, calls: 1 } });
+      expect(json(await app.browser().get('/who'))).toEqual({ userId: null, same: true, user: null, again: null });
+    });
+
+    test('R37: a number is an id like another; upper and lower case, and a space at the end, make a difference', async () => {
+      const app = await start();
+      expect(json(await (await signedIn(app, 42 as never)).browser.get('/data'))).toEqual({});
+      const name = someone();
+      const lower = await signedIn(app, `${name}a`);
+      for (const other of [`${name}A`, `${name}a `]) await signedIn(app, other);
+      expect(await app.app.get(VisitService).listForUser(`${name}a`)).toHaveLength(1);
+      expect(await app.app.get(VisitService).endAllForUser(`${name}A`)).toBe(1);
+      expect((await lower.browser.get('/secret')).status).toBe(200);
+    });
+
+    test.each(['', 'x'.repeat(256), null, 1.5, 'a\0b'])('a user id must be one: %j', async (user) => {
+      const app = await start();
+      expect((await app.browser().post('/login', { json: { user } })).status).toBe(500);
+    });
+
+    test('R39, B23, B24: the key is renewed, the visit and its data stay, and the old key is dead', async () => {
+      const app = await start();
+      const browser = app.browser();
+      await browser.post('/set', { json: { cart: 1 } });
+      const before = key(browser);
+      const answer = await browser.post('/login', { json: { user: someone() } });
+      expect(answer.cookies).toHaveLength(1);
+      expect(key(browser)).not.toBe(before);
+      expect(key(browser).slice(0, 32)).toBe(before.slice(0, 32));
+      expect(json(await browser.get('/data'))).toEqual({ cart: 1 });
+      const old = app.browser();
+      expect((await old.get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
+      stack.clock.advance(60_000);
+      expect((await old.get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
+      expect((await browser.get('/secret')).status).toBe(200);
+    });
+
+    test('B17, B2: a request with the old key that arrives late is anonymous, cannot write, and does not replace the cookie', async () => {
+      const app = await start();
+      const browser = app.browser();
+      await browser.post('/set', { json: { cart: 1 } });
+      const tab = browser.clone();
+      await browser.post('/login', { json: { user: someone() } });
+      const late = await tab.get('/data');
+      expect(late.cookies).toEqual([]);
+      expect(json(late)).toEqual({});
+      const writing = await tab.post('/set', { json: { late: true } });
+      expect(writing.status).toBe(409);
+      expect(writing.cookies).toEqual([]);
+      expect(json(await browser.get('/data'))).toEqual({ cart: 1 });
+      stack.clock.advance(60_000);
+      expect((await tab.post('/set', { json: { fresh: true } })).cookies).toHaveLength(1);
+    });
+
+    test('R31, B3: a request that began before it neither sees the user nor writes', async () => {
+      const app = await start();
+      const browser = app.browser();
+      await browser.post('/set', { json: { cart: 1 } });
+      const gate = app.app.get(Gates).make('before');
+      const slow = browser.clone().get('/waiting?gate=before&write=x');
+      await gate.arrived;
+      await browser.post('/login', { json: { user: someone() } });
+      gate.open();
+      const answer = await slow;
+      expect(answer.status).toBe(409);
+      expect(answer.cookies).toEqual([]);
+      expect(json(await browser.get('/data'))).toEqual({ cart: 1 });
+    });
+
+    test('R39: of two sign-ins at once with one key, one wins and the other is told', async () => {
+      const app = await start();
+      const browser = app.browser();
+      await browser.post('/set', { json: { cart: 1 } });
+      const users = [someone(), someone()];
+      const gates = users.map((_, i) => app.app.get(Gates).make(`login ${i}`));
+      const tabs = users.map(() => browser.clone());
+      const logins = users.map((user, i) => tabs[i]!.post(`/login?gate=login ${i}`, { json: { user } }));
+      await Promise.all(gates.map((gate) => gate.arrived));
+      for (const gate of gates) gate.open();
+      const answers = await Promise.all(logins);
+      expect(answers.map(({ status }) => status).sort()).toEqual([201, 409]);
+      const winner = answers.findIndex(({ status }) => status === 201);
+      expect((await tabs[winner]!.get('/secret')).text).toBe(`for ${users[winner]}`);
+      expect((await tabs[1 - winner]!.get('/secret')).status).toBe(401);
+    });
+
+    test('another user gets a new visit: nothing of the first one is left in it', async () => {
+      const app = await start();
+      const { browser, user } = await signedIn(app);
+      await browser.post('/set', { json: { private: user } });
+      const before = key(browser);
+      const next = someone();
+      await browser.post('/login', { json: { user: next } });
+      expect(key(browser).slice(0, 32)).not.toBe(before.slice(0, 32));
+      expect(json(await browser.get('/data'))).toEqual({});
+      expect((await browser.get('/secret')).text).toBe(`for ${next}`);
+      expect(await app.app.get(VisitService).find(before.slice(0, 32))).toMatchObject({ endReason: 'replaced', userId: user });
+    });
+
+    test('R36: one visit may be permanent while others are not', async () => {
+      const app = await start({ permanentTimeout: '30d' });
+      const { answer, browser } = await signedIn(app, someone(), { permanent: true });
+      expect(answer.cookies[0]).toContain('Max-Age=2592000');
+      const ordinary = await signedIn(app);
+      expect(ordinary.answer.cookies[0]).not.toContain('Max-Age');
+      stack.clock.advance(24 * 3_600_000);
+      expect((await browser.get('/secret')).status).toBe(200);
+      expect((await ordinary.browser.get('/secret')).status).toBe(401);
+    });
+  });
+
+  describe('at sign-out', () => {
+    test('R40, B32: the visit ends, the cookie goes, the old key is dead at once for every process', async () => {
+      const app = await start();
+      const other = await start();
+      const { browser } = await signedIn(app);
+      const old = key(browser);
+      const answer = await browser.post('/logout');
+      expect(json(answer)).toEqual({ userId: null });
+      expect(answer.cookies[0]).toContain('Max-Age=0');
+      for (const one of [app, other]) expect((await one.browser().get('/secret', { cookie: `visit=${old}` })).status).toBe(401);
+    });
+
+    test('B1, B2: a request that was on its way neither signs in again nor brings a cookie back', async () => {
+      const app = await start();
+      const { browser } = await signedIn(app);
+      const gate = app.app.get(Gates).make('out');
+      const slow = browser.clone().get('/waiting?gate=out&write=x');
+      await gate.arrived;
+      const tab = browser.clone();
+      await browser.post('/logout');
+      gate.open();
+      expect(await slow).toMatchObject({ status: 409, cookies: [] });
+      expect(await tab.get('/data')).toMatchObject({ status: 200, cookies: [] });
+      expect(await tab.post('/set', { json: { late: 1 } })).toMatchObject({ status: 409, cookies: [] });
+      expect((await tab.get('/secret')).status).toBe(401);
+    });
+
+    test('a message can be left for the next page', async () => {
+      const app = await start();
+      const { browser } = await signedIn(app);
+      const before = key(browser);
+      await browser.post('/logout?keep=flash');
+      expect(key(browser).slice(0, 32)).not.toBe(before.slice(0, 32));
+      expect(json(await browser.get('/data'))).toEqual({ notice: 'Good bye' });
+    });
+
+    test('R40: or the visit stays with a new key and without the user', async () => {
+      const app = await start();
+      const { browser } = await signedIn(app);
+      await browser.post('/set', { json: { cart: 1 } });
+      const before = key(browser);
+      await browser.post('/logout?keep=1');
+      expect(key(browser).slice(0, 32)).toBe(before.slice(0, 32));
+      expect(key(browser)).not.toBe(before);
+      expect(json(await browser.get('/data'))).toEqual({ cart: 1 });
+      expect((await browser.get('/secret')).status).toBe(401);
+      expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
+    });
+
+    test('B35: of nobody makes no row', async () => {
+      const app = await start();
+      const before = (await stack.rows()).length;
+      for (const keep of ['', '?keep=1']) expect((await app.browser().post(`/logout${keep}`)).status).toBe(201);
+      expect(await stack.rows()).toHaveLength(before);
+    });
+  });
+
+  test('R41: guards let in who is signed in, and recently', async () => {
+    const app = await start({ timeout: '5h' });
+    expect(json(await app.browser().get('/secret'))).toMatchObject({ statusCode: 401, code: 'VISIT_IDENTITY_REQUIRED' });
+    const { browser } = await signedIn(app);
+    expect((await browser.get('/fresh')).status).toBe(200);
+    stack.clock.advance(16 * 60_000);
+    expect(json(await browser.get('/fresh'))).toMatchObject({ statusCode: 401, code: 'VISIT_FRESH_IDENTITY_REQUIRED' });
+    const before = key(browser);
+    await browser.post('/reauthenticate');
+    expect(key(browser)).not.toBe(before);
+    expect((await browser.get('/fresh')).status).toBe(200);
+    expect((await app.browser().post('/reauthenticate')).status).toBe(401);
+  });
+
+  test('renew() changes the key and nothing else', async () => {
+    const app = await start();
+    const { browser, user } = await signedIn(app);
+    const before = key(browser);
+    await browser.post('/renew');
+    expect(key(browser)).not.toBe(before);
+    expect((await browser.get('/secret')).text).toBe(`for ${user}`);
+  });
+
+  describe('seen from elsewhere', () => {
+    test('R42: lists and ends the visits of a user by public id; the others are gone at once', async () => {
+      const app = await start();
+      const other = await start();
+      const { browser, user } = await signedIn(app);
+      const second = await signedIn(other, user);
+      const third = await signedIn(other, user);
+      const list = JSON.parse((await browser.get('/visits')).text) as { id: string; isCurrent: boolean }[];
+      expect(list.map(({ id }) => id).sort()).toEqual([browser, second.browser, third.browser].map((one) => key(one).slice(0, 32)).sort());
+      expect(list.filter(({ isCurrent }) => isCurrent).map(({ id }) => id)).toEqual([key(browser).slice(0, 32)]);
+      expect(JSON.stringify(list)).not.toContain(key(second.browser).slice(33));
+
+      expect((await browser.get(`/visits`)).status).toBe(200);
+      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32))).toBe(true);
+      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32))).toBe(false);
+      expect((await second.browser.get('/secret')).status).toBe(401);
+      // Whoever did not end the visit themselves gets a new one, at once.
+      expect((await second.browser.post('/set', { json: { a: 1 } })).cookies).toHaveLength(1);
+      expect((await third.browser.get('/secret')).status).toBe(200);
+    });
+
+    test('R42, B29: ends all others, or all', async () => {
+      const app = await start();
+      const { browser, user } = await signedIn(app);
+      const others = [await signedIn(app, user), await signedIn(app, user)];
+      const stranger = await signedIn(app);
+      const send = (path: string) => browser.get(path, { method: 'DELETE' });
+      expect((await send('/visits/others')).text).toBe('2');
+      for (const one of others) expect((await one.browser.get('/secret')).status).toBe(401);
+      expect((await browser.get('/secret')).status).toBe(200);
+      await signedIn(app, user);
+      const answer = await send(`/users/${encodeURIComponent(user)}`);
+      expect(answer.text).toBe('2');
+      expect(answer.cookies[0]).toContain('Max-Age=0');
+      expect(await app.app.get(VisitService).listForUser(user)).toEqual([]);
+      expect((await stranger.browser.get('/secret')).status).toBe(200);
+    });
+
+    test('R72: each end is told once', async () => {
+      const app = await start();
+      const ends = app.app.get(Ends);
+      const { browser, user } = await signedIn(app);
+      const other = await signedIn(app, user);
+      await browser.get('/visits/others', { method: 'DELETE' });
+      await browser.post('/logout');
+      expect(ends.seen.map(({ id, reason }) => [id, reason])).toEqual([
+        [key(other.browser).slice(0, 32), 'revoked'],
+        [expect.any(String), 'logout'],
+      ]);
+    });
+
+    test('R42: everything ends', async () => {
+      const app = await start();
+      const one = await signedIn(app);
+      const { browser } = await signedIn(app);
+      const live = (await stack.rows()).filter(({ endedAt }) => endedAt === null).length;
+      const answer = await browser.get('/everything', { method: 'DELETE' });
+      expect(answer.text).toBe(String(live));
+      expect(answer.cookies[0]).toContain('Max-Age=0');
+      expect((await one.browser.get('/secret')).status).toBe(401);
+      expect((await stack.rows()).filter(({ endedAt }) => endedAt === null)).toEqual([]);
+    });
+
+    test('R33: a visit made on the server side is a visit', async () => {
+      const app = await start();
+      const user = someone();
+      const { visit, key: handedOver } = await app.app.get(VisitService).create({ userId: user, permanent: true });
+      expect(visit).toMatchObject({ id: handedOver.slice(0, 32), userId: user, permanent: true });
+      expect((await app.browser().get('/secret', { cookie: `visit=${handedOver}` })).text).toBe(`for ${user}`);
+    });
+
+    test('an id that is none finds nothing and ends nothing', async () => {
+      const app = await start();
+      const visits = app.app.get(VisitService);
+      for (const id of ['', 'x', '0'.repeat(32), "' OR 1=1"]) {
+        expect(await visits.find(id)).toBeNull();
+        expect(await visits.end(id)).toBe(false);
+      }
+    });
+  });
+});

@@ -1,0 +1,363 @@
+import { Controller, Get, Injectable, Module, Post, Res, type Type } from '@nestjs/common';
+import { SchedulerRegistry, ScheduleModule } from '@nestjs/schedule';
+import { Test } from '@nestjs/testing';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import {
+  CurrentVisit,
+  ExpungeService,
+  MemoryVisitStore,
+  Session,
+  Visit,
+  visitEntities,
+  VisitIdentity,
+  VisitModule,
+  visitMigrations,
+  VisitPlugin,
+  VisitService,
+  VisitStore,
+  type EndedVisit,
+  type ExpungedVisits,
+  type VisitModuleOptions,
+} from 'nest-visit';
+import { DataSource, type DataSourceOptions } from 'typeorm';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { describeStacks, platforms, startApp, type RunningApp, type Stack } from '../support/app.js';
+import { openDatabase } from '../support/databases.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+@Controller()
+class CountController {
+  constructor(private readonly session: Session) {}
+
+  @Get('count')
+  count(@CurrentVisit() _visit: CurrentVisit) {
+    return (this.session['count'] = ((this.session['count'] as number | undefined) ?? 0) + 1);
+  }
+
+  @Get('look')
+  look() {
+    return this.session.size;
+  }
+
+  @Post('res')
+  res(@Res() response: { send(body: string): void }) {
+    response.send('sent');
+  }
+}
+
+const parts = { controllers: [CountController] };
+const DAY = 86_400_000;
+
+const running: { close(): Promise<unknown> }[] = [];
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((one) => one.close()));
+  vi.restoreAllMocks();
+});
+
+async function compile(options: VisitModuleOptions, imports: unknown[] = []) {
+  const module = await Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot(options), ...(imports as Type[])] })
+    .setLogger(false as never)
+    .compile();
+  running.push(module);
+  return module;
+}
+
+describe('Options', () => {
+  const store = new MemoryVisitStore();
+
+  test.each<[string, unknown, string]>([
+    ['nothing', {}, 'option "dataSource" is needed'],
+    ['both stores', { dataSource: { type: 'mysql' } }, 'options "dataSource" and "store" exclude each other, got both'],
+    ['a word for a duration', { touch: { interval: '5 apples' } }, 'option "touch.interval" must be a duration such as 30000 or "30s", got "5 apples" (string)'],
+    ['a negative duration', { timeout: -1 }, 'option "timeout" must be a duration such as 30000 or "30s", got -1 (number)'],
+    ['an unknown option', { cokie: {} }, 'option "cokie" is unknown; there are dataSource, store, timeout'],
+    ['an unknown nested option', { cookie: { nam: 'x' } }, 'option "cookie.nam" is unknown; "cookie" has name, path, domain'],
+    ['an unknown source', { source: 'cookie, header' }, 'option "source" must be a list of "cookie", "query", "body", "form"'],
+    ['an empty source', { source: [] }, 'option "source" must be a list'],
+    ['a bad cookie name', { cookie: { name: 'my visit' } }, 'option "cookie.name" must be a cookie name that browsers accept, such as "visit", got "my visit" (string)'],
+    ['header injection by path', { cookie: { path: '/a; Domain=evil' } }, 'option "cookie.path" must be a path that begins with "/"'],
+    ['a bad domain', { cookie: { domain: 'a b' } }, 'option "cookie.domain" must be a host name'],
+    ['SameSite=None without Secure', { cookie: { sameSite: 'none', secure: false } }, 'browsers refuse SameSite=None without Secure, got "none"'],
+    ['__Host- with a domain', { cookie: { name: '__Host-x', secure: true, domain: 'example.org' } }, '"__Host-" needs cookie.secure true'],
+    ['a bad cron expression', { expunge: { schedule: 'every night' } }, 'option "expunge.schedule" must be a cron expression such as "0 3 * * *", or false'],
+    ['a fraction for a count', { expunge: { batchSize: 1.5 } }, 'option "expunge.batchSize" must be a whole number of at least 1, got 1.5 (number)'],
+    ['text for an object', { cookie: 'visit' }, 'option "cookie" must be an object, got "visit" (string)'],
+    ['no clock', { clock: {} }, 'option "clock" must be an object with now(), got {} (object)'],
+    ['a password in what is shown', { dataSource: 'mysql://root:secret@localhost/db' }, 'got "mysql://***@localhost/db" (string)'],
+  ])('R16, R74: %s is refused at the start, with a text that helps', async (_, options, text) => {
+    const given = _ === 'nothing' || 'dataSource' in (options as object) ? (options as VisitModuleOptions) : { store, ...(options as object) };
+    const all = _ === 'both stores' ? { store, ...given } : given;
+    await expect(compile(all)).rejects.toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
+  });
+
+  test('R74: all that is wrong is said at once', async () => {
+    await expect(compile({ store, timeout: 'x', creation: 'never' as never })).rejects.toThrow(/"timeout"[^]*"creation"/);
+  });
+
+  test.each(['10m', 600_000, '600s', '0.5h', ' 1H '])('R22: a duration may be %j', async (timeout) => {
+    await compile({ store, timeout });
+  });
+});
+
+describe.each(platforms)('forRootAsync under %s', (platform) => {
+  const open = async (): Promise<DataSourceOptions> => {
+    const { options, drop } = await openDatabase('sqlite');
+    running.push({ close: drop });
+    return { ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true } as DataSourceOptions;
+  };
+  const begin = async (imports: unknown[]): Promise<void> => {
+    @Module({ imports: imports as Type[], ...parts })
+    class AppModule {}
+    const module = await Test.createTestingModule({ imports: [AppModule] }).compile();
+    const { FastifyAdapter } = await import('@nestjs/platform-fastify');
+    const { ExpressAdapter } = await import('@nestjs/platform-express');
+    const app = module.createNestApplication((platform === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as never, { logger: false });
+    running.unshift(app);
+    await app.listen(0, '127.0.0.1');
+    const answer = await fetch(`${await app.getUrl()}/count`);
+    expect(await answer.text()).toBe('1');
+    expect(answer.headers.getSetCookie()).toHaveLength(1);
+    await app.close();
+  };
+
+  test('R65, R74: beside @nestjs/typeorm, whose data source is used and not closed by us', async () => {
+    const options = await open();
+    await begin([
+      TypeOrmModule.forRoot(options),
+      VisitModule.forRootAsync({ inject: [getDataSourceToken()], useFactory: (dataSource: DataSource) => ({ dataSource }) }),
+    ]);
+  });
+
+  test('R74: with a class', async () => {
+    const dataSource = await open();
+    @Injectable()
+    class Config {
+      createVisitOptions(): VisitModuleOptions {
+        return { dataSource };
+      }
+    }
+    await begin([VisitModule.forRootAsync({ useClass: Config })]);
+  });
+});
+
+describeStacks('The module', (stack: Stack) => {
+  const ownOptions = async (): Promise<DataSourceOptions> => {
+    const { options, drop } = await openDatabase(stack.database);
+    running.push({ close: drop });
+    return { ...options, migrationsRun: true } as DataSourceOptions;
+  };
+
+  test('R44, R65: opens a data source of its own from options, and closes it', async () => {
+    const dataSource = await ownOptions();
+    const app = await startApp(stack.platform, { dataSource }, parts);
+    const store = app.app.get<{ dataSource: DataSource }>(VisitStore as never);
+    const browser = app.browser();
+    expect((await browser.get('/count')).text).toBe('1');
+    expect((await browser.get('/count')).text).toBe('2');
+    expect(store.dataSource.isInitialized).toBe(true);
+    await app.close();
+    expect(store.dataSource.isInitialized).toBe(false);
+  });
+
+  test('R71: no DDL by surprise: a missing table is said at the start, and which migration makes it', async () => {
+    const { migrationsRun: _, ...dataSource } = (await ownOptions()) as DataSourceOptions & { migrationsRun: boolean };
+    await expect(startApp(stack.platform, { dataSource: dataSource as DataSourceOptions }, parts)).rejects.toMatchObject({
+      code: 'VISIT_SCHEMA',
+      message: expect.stringMatching(/visit[^]*visitMigrations[^]*migrationsRun/) as string,
+    });
+  });
+
+  test('B39, R29: what waits is written at shutdown, by an own data source too', async () => {
+    const dataSource = await ownOptions();
+    const app = await startApp(stack.platform, { dataSource, clock: stack.clock, timeout: '5h', touch: { interval: '1h' } }, parts);
+    const browser = app.browser();
+    await browser.get('/count');
+    stack.clock.advance(3_600_000);
+    await browser.get('/look');
+    const expected = stack.clock.now() + 5 * 3_600_000;
+    await app.close();
+    const again = await new DataSource({ ...dataSource, entities: visitEntities, migrationsRun: false } as never).initialize();
+    const [visit] = await again.getRepository(Visit).find();
+    await again.destroy();
+    expect(visit!.expiry.getTime()).toBe(expected);
+  });
+
+  describe('cleans up', () => {
+    async function withVisits(app: RunningApp) {
+      const visits = app.app.get(VisitService);
+      await visits.endEverything();
+      await app.app.get(ExpungeService).run({ keepDays: 0 });
+      stack.clock.advance(1);
+      await app.app.get(ExpungeService).run({ keepDays: 0 });
+      const stale = await visits.create({ userId: 'stale' });
+      const browser = app.browser();
+      await browser.get('/count');
+      return { visits, stale, browser };
+    }
+
+    test('R61, R63, B37: what expired more than keepDays ago, with its identity, and nothing else', async () => {
+      const app = await stack.start(parts, { timeout: '1h' });
+      const { visits, stale, browser } = await withVisits(app);
+      const expunge = app.app.get(ExpungeService);
+      stack.clock.advance(50 * 60_000);
+      await browser.get('/look');
+      await visits.flush();
+      stack.clock.advance(7 * DAY);
+      expect(await expunge.run()).toEqual({ visits: 0, identities: 0 });
+      stack.clock.advance(11 * 60_000);
+      expect(await expunge.run({ dryRun: true })).toEqual({ visits: 1, identities: 1 });
+      expect(await expunge.run({ batchSize: 1 })).toEqual({ visits: 1, identities: 1 });
+      expect(await visits.find(stale.visit.id)).toBeNull();
+      expect(await visits.find(browser.jar.get('visit')!.slice(0, 32))).not.toBeNull();
+      expect(await stack.dataSource().getRepository(VisitIdentity).countBy({ userId: 'stale' })).toBe(0);
+    });
+
+    test('R62: the data of what has expired, and keeps its row', async () => {
+      const app = await stack.start(parts, { timeout: '1h' });
+      const { browser, visits } = await withVisits(app);
+      const expunge = app.app.get(ExpungeService);
+      expect(await expunge.wipeExpired()).toBe(0);
+      stack.clock.advance(3_600_000 + 61_000);
+      expect(await expunge.wipeExpired({ dryRun: true })).toBe(1);
+      expect(await expunge.wipeExpired()).toBe(1);
+      expect(await expunge.wipeExpired()).toBe(0);
+      const id = browser.jar.get('visit')!.slice(0, 32);
+      expect(await stack.dataSource().getRepository(Visit).findOneByOrFail({ id })).toMatchObject({ sessionData: null });
+      expect(await visits.find(id)).not.toBeNull();
+    });
+  });
+
+  describe('when the database is away', () => {
+    const away = (): void => {
+      vi.spyOn(stack.dataSource(), 'createQueryRunner').mockImplementation(() => {
+        throw new Error('Connection lost: the server closed the connection to root:secret@db');
+      });
+    };
+
+    test('B18: a failed look-up is 503 with Retry-After: no cookie, no visit, no internals', async () => {
+      const app = await stack.start(parts);
+      const browser = app.browser();
+      await browser.get('/count');
+      const before = (await stack.rows()).length;
+      away();
+      for (const path of ['/look', '/count']) {
+        const answer = await browser.get(path);
+        expect(answer.status).toBe(503);
+        expect(answer.headers.get('retry-after')).toBe('5');
+        expect(answer.cookies).toEqual([]);
+        expect(answer.text).not.toMatch(/root|secret|Connection/);
+      }
+      vi.restoreAllMocks();
+      expect((await browser.get('/count')).text).toBe('2');
+      expect(await stack.rows()).toHaveLength(before);
+    });
+
+    test('a failed save is 503 before anything is acknowledged, for a new visit too', async () => {
+      const app = await stack.start(parts);
+      away();
+      const answer = await app.browser().get('/count');
+      expect(answer).toMatchObject({ status: 503, cookies: [] });
+    });
+
+    test('B19, B21, R28: the touches wait and are written when it is back', async () => {
+      const app = await stack.start(parts, { timeout: '5h', touch: { interval: '1h' } });
+      const browser = app.browser();
+      await browser.get('/count');
+      stack.clock.advance(3_600_000);
+      await browser.get('/look');
+      const expected = stack.clock.now() + 5 * 3_600_000;
+      const visits = app.app.get(VisitService);
+      away();
+      await visits.flush();
+      vi.restoreAllMocks();
+      await visits.flush();
+      const id = browser.jar.get('visit')!.slice(0, 32);
+      expect((await stack.dataSource().getRepository(Visit).findOneByOrFail({ id })).expiry.getTime()).toBe(expected);
+    });
+  });
+});
+
+describe('Schedules', () => {
+  test('R63: jobs of our own, unless they are off', async () => {
+    const clock = new ManualClock();
+    const store = new MemoryVisitStore();
+    const module = await compile({ store, clock, expunge: { schedule: '* * * * * *' }, wipe: { schedule: false } });
+    const run = vi.spyOn(module.get(ExpungeService), 'run');
+    await module.init();
+    await expect.poll(() => run.mock.calls.length, { timeout: 5000 }).toBeGreaterThan(0);
+  });
+
+  test('R63: in the scheduler of the host, if it has one', async () => {
+    const module = await compile({ store: new MemoryVisitStore() }, [ScheduleModule.forRoot()]);
+    await module.init();
+    const registry = module.get(SchedulerRegistry, { strict: false });
+    expect([...registry.getCronJobs().keys()].sort()).toEqual(['nest-visit:expunge', 'nest-visit:wipe']);
+    await module.close();
+    expect([...registry.getCronJobs().keys()]).toEqual([]);
+  });
+});
+
+describe.each(platforms)('Plugins under %s', (platform) => {
+  const calls: string[] = [];
+
+  @VisitPlugin({ order: 2 })
+  class Second {
+    async onNewVisit(visit: CurrentVisit): Promise<void> {
+      await Promise.resolve();
+      calls.push(`second new ${visit.id.length}`);
+    }
+  }
+
+  @VisitPlugin({ order: 1 })
+  class First {
+    onNewVisit(visit: CurrentVisit, request: { headers: unknown }): void {
+      calls.push(`first new ${visit.isNew} ${typeof request.headers}`);
+    }
+    onRecordRequest(visit: CurrentVisit): void {
+      calls.push(`record ${visit.isNew}`);
+      throw new Error('isolated');
+    }
+    onVisitEnded(visit: EndedVisit): void {
+      calls.push(`ended ${visit.reason}`);
+    }
+    onExpunge(counts: ExpungedVisits): void {
+      calls.push(`expunged ${counts.visits}`);
+    }
+  }
+
+  @VisitPlugin({ enabled: false })
+  class Disabled {
+    onRecordRequest(): void {
+      calls.push('disabled');
+    }
+  }
+
+  @VisitPlugin({ onError: 'throw' })
+  class Fatal {
+    onRecordRequest(): void {
+      throw new Error('fatal');
+    }
+  }
+
+  test('R72: are found, called in order and awaited; one that fails is isolated', async () => {
+    calls.length = 0;
+    const clock = new ManualClock();
+    const app = await startApp(platform, { store: new MemoryVisitStore(), clock }, { ...parts, providers: [Second, First, Disabled] });
+    running.push(app);
+    const browser = app.browser();
+    expect((await browser.get('/count')).status).toBe(200);
+    expect(calls).toEqual(['record true', 'first new true object', 'second new 32']);
+    calls.length = 0;
+    await browser.get('/count');
+    await app.app.get(VisitService).endEverything();
+    clock.advance(8 * DAY);
+    await app.app.get(ExpungeService).run();
+    expect(calls).toEqual(['record false', 'expunged 1']);
+  });
+
+  test('R72: fatal by option', async () => {
+    const app = await startApp(platform, { store: new MemoryVisitStore() }, { ...parts, providers: [Fatal] });
+    running.push(app);
+    expect((await app.browser().get('/count')).status).toBe(500);
+  });
+});

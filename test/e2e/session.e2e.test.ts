@@ -1,0 +1,535 @@
+import { Readable } from 'node:stream';
+import {
+  BadRequestException,
+  Body,
+  Controller,
+  Get,
+  Header,
+  HttpException,
+  Injectable,
+  Param,
+  Post,
+  Query,
+  Redirect,
+  Req,
+  Res,
+  ServiceUnavailableException,
+  Sse,
+  StreamableFile,
+  UseGuards,
+  type CanActivate,
+  type ExecutionContext,
+} from '@nestjs/common';
+import { Session, Visit, VisitService } from 'nest-visit';
+import { from, Observable } from 'rxjs';
+import { describe, expect, test } from 'vitest';
+import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
+
+interface Data {
+  name: string;
+  count: number;
+  cart: { items: string[] };
+  [key: string]: unknown;
+}
+
+/** Lets a test hold a request in its handler until it says go. */
+@Injectable()
+class Gates {
+  private readonly gates = new Map<string, { arrived: () => void; go: Promise<void> }>();
+
+  /** `arrived` resolves when a request waits at the gate. */
+  make(name: string): { arrived: Promise<void>; open: () => void } {
+    let open!: () => void;
+    let arrive!: () => void;
+    const go = new Promise<void>((resolve) => (open = resolve));
+    const arrived = new Promise<void>((resolve) => (arrive = resolve));
+    this.gates.set(name, { arrived: arrive, go });
+    return { arrived, open };
+  }
+
+  async pass(name: string | undefined): Promise<void> {
+    const gate = name === undefined ? undefined : this.gates.get(name);
+    gate?.arrived();
+    await gate?.go;
+  }
+}
+
+@Injectable()
+class WritingGuard implements CanActivate {
+  constructor(private readonly visits: VisitService) {}
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    await this.visits.resolve(context);
+    const request = context.switchToHttp().getRequest<{ session: Session; query: Record<string, string> }>();
+    request.session['guarded'] = true;
+    return request.query['pass'] === '1';
+  }
+}
+
+@Controller()
+class SessionController {
+  constructor(
+    private readonly gates: Gates,
+    private readonly visits: VisitService,
+  ) {}
+
+  @Get('data')
+  data(@Session() session: Session<Data>) {
+    return session;
+  }
+
+  @Post('set')
+  async set(@Body() body: Record<string, unknown>, @Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
+    for (const [key, value] of Object.entries(body)) session[key] = value;
+    await this.gates.pass(gate);
+    return 'ok';
+  }
+
+  @Post('read')
+  async read(@Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
+    const before = session.get('cart');
+    await this.gates.pass(gate);
+    return { before, name: session.get('name') };
+  }
+
+  @Post('nested')
+  nested(@Session() session: Session<Data>) {
+    session.setDefault('cart', { items: [] }).items.push('apple');
+    return session.get('cart')!.items.length;
+  }
+
+  @Post('push')
+  push(@Session() session: Session<Data>) {
+    session.get('cart')!.items.push('pear');
+    return 'ok';
+  }
+
+  @Post('dictionary')
+  dictionary(@Session() session: Session<Data>) {
+    session.set('name', 'Ada').set('count', 1);
+    const seen = [session.get('name'), session.get('missing'), session.get('missing', 'x'), session.has('name'), session.has('missing')];
+    session.other = 'property';
+    const shape = [session.keys(), session.values(), session.entries(), session.size, Object.keys(session), JSON.stringify(session), 'other' in session];
+    const gone = [session.pop('count'), session.pop('count', 5), session.delete('name'), session.delete('name'), delete session.other, session.size];
+    session.set('name', 'Bob');
+    session.revert();
+    const reverted = session.size;
+    session.set('name', 'Cy');
+    session.clear();
+    return { seen, shape, gone, reverted, cleared: session.size };
+  }
+
+  @Post('clear')
+  clear(@Session() session: Session<Data>) {
+    session.clear();
+  }
+
+  @Post('increment')
+  async increment(@Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
+    await this.gates.pass(gate);
+    return session.update('count', (count) => (count ?? 0) + 1);
+  }
+
+  @Post('take')
+  async take(@Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
+    await this.gates.pass(gate);
+    return { taken: (await session.take('name')) ?? null };
+  }
+
+  @Post('assign')
+  assign(@Req() request: { session: unknown }, @Query('value') value: string) {
+    request.session = JSON.parse(value) as unknown;
+  }
+
+  @Post('save-reload')
+  async saveReload(@Session() session: Session<Data>) {
+    session.set('name', 'saved');
+    await session.save();
+    session.set('name', 'forgotten');
+    await session.reload();
+    return session.get('name');
+  }
+
+  @Post('redirect')
+  @Redirect('/data', 303)
+  redirect(@Session() session: Session<Data>) {
+    session.set('name', 'redirected');
+  }
+
+  @Get('stream')
+  stream(@Session() session: Session<Data>) {
+    session.set('name', 'streamed');
+    return new StreamableFile(Readable.from(['a', 'b']));
+  }
+
+  @Sse('events')
+  events(@Session() session: Session<Data>): Observable<{ data: string }> {
+    session.set('name', 'evented');
+    return from([{ data: 'one' }, { data: 'two' }]);
+  }
+
+  @Post('res')
+  async res(@Res() response: { status(code: number): { send(body: string): unknown } }, @Query('save') save: string, @Session() session: Session<Data>) {
+    session.set('name', 'by hand');
+    if (save === '1') await session.save();
+    response.status(200).send('sent');
+  }
+
+  @Post('fail')
+  fail(@Query('with') status: string, @Session() session: Session<Data>) {
+    session.set('name', `failed ${status}`);
+    if (status === '400') throw new BadRequestException();
+    if (status === '503') throw new ServiceUnavailableException();
+    if (status === '418') throw new HttpException('teapot', 418);
+    throw new Error('unexpected');
+  }
+
+  @Post('guarded')
+  @UseGuards(WritingGuard)
+  guarded() {
+    return 'passed';
+  }
+
+  @Post('keep/:what')
+  keep(@Param('what') what: string, @Session() session: Session<Data>) {
+    const values: Record<string, unknown> = {
+      function: { a: [() => 1] },
+      class: { when: new (class Money {})() },
+      method: 'x',
+      big: 'x'.repeat(200 * 1024),
+      emoji: '👩‍🚀 ünï ☃',
+      date: new Date(0),
+      proto: JSON.parse('{"__proto__":{"polluted":true}}') as unknown,
+    };
+    if (what === 'method') (session as Record<string, unknown>)['get'] = 1;
+    session['kept'] = values[what];
+  }
+
+  @Get('kept')
+  kept(@Session() session: Session<Data>) {
+    const kept = session['kept'];
+    return { kept: kept instanceof Date ? kept.toISOString() : kept, length: String(kept).length, polluted: ({} as Record<string, unknown>)['polluted'] ?? false };
+  }
+
+  @Post('end')
+  async end(@Query('then') then: string | undefined, @Session() session: Session<Data>) {
+    await this.visits.end();
+    if (then) session.set('name', then);
+    return 'ended';
+  }
+
+  @Post('late-set')
+  async lateSet(@Query('gate') gate: string, @Session() session: Session<Data>) {
+    session.get('name');
+    await this.gates.pass(gate);
+    session.set('name', 'late');
+    return 'ok';
+  }
+
+  @Get('plain')
+  @Header('content-type', 'text/plain')
+  plain() {
+    return 'plain';
+  }
+}
+
+const parts = { controllers: [SessionController], providers: [Gates, WritingGuard] };
+
+describeStacks('The session', (stack: Stack) => {
+  const start = async (options = {}): Promise<RunningApp> => stack.start(parts, options);
+
+  async function begin(app: RunningApp, data: Record<string, unknown> = { name: 'Ada' }) {
+    const browser = app.browser();
+    const answer = await browser.post('/set', { json: data });
+    expect(answer.status, answer.text).toBe(201);
+    const read = async () => JSON.parse((await browser.get('/data')).text) as Record<string, unknown>;
+    return { browser, read };
+  }
+
+  const storedData = async (key: string | undefined): Promise<unknown> =>
+    (await stack.dataSource().getRepository(Visit).findOneByOrFail({ id: key!.slice(0, 32) })).sessionData;
+
+  test('R45: is a dictionary and a plain object', async () => {
+    const app = await start();
+    expect(JSON.parse((await app.browser().post('/dictionary')).text)).toEqual({
+      seen: ['Ada', null, 'x', true, false],
+      shape: [
+        ['name', 'count', 'other'],
+        ['Ada', 1, 'property'],
+        [
+          ['name', 'Ada'],
+          ['count', 1],
+          ['other', 'property'],
+        ],
+        3,
+        ['name', 'count', 'other'],
+        '{"name":"Ada","count":1,"other":"property"}',
+        true,
+      ],
+      gone: [1, 5, true, false, true, 0],
+      reverted: 0,
+      cleared: 0,
+    });
+  });
+
+  test('R44, R46: keeps data in the row of the visit, under one statement to read and one to write', async () => {
+    const app = await start();
+    const { browser, read } = await begin(app);
+    expect(await read()).toEqual({ name: 'Ada' });
+    expect(await stack.statements(() => browser.post('/set', { json: { name: 'Bob' } }))).toHaveLength(2);
+    expect(await stack.statements(() => browser.get('/data'))).toHaveLength(1);
+  });
+
+  test('R49: empty data is NULL', async () => {
+    const app = await start();
+    const { browser, read } = await begin(app);
+    expect(await storedData(browser.jar.get('visit'))).not.toBeNull();
+    await browser.post('/clear');
+    expect(await storedData(browser.jar.get('visit'))).toBeNull();
+    expect(await read()).toEqual({});
+  });
+
+  test('R50, B9: a request that only reads writes nothing, not even what it read', async () => {
+    const app = await start();
+    const { browser, read } = await begin(app, { name: 'Ada', cart: { items: [] } });
+    const gate = app.app.get(Gates).make('r');
+    const reading = browser.clone().post('/read?gate=r');
+    await gate.arrived;
+    await browser.post('/set', { json: { name: 'Bob' } });
+    const statements = await stack.statements(async () => {
+      gate.open();
+      await reading;
+    });
+    expect(statements).toEqual([]);
+    expect(await read()).toEqual({ name: 'Bob', cart: { items: [] } });
+  });
+
+  test('R50: writing the same value again writes nothing', async () => {
+    const app = await start();
+    const { browser } = await begin(app, { name: 'Ada', cart: { items: ['x'] } });
+    expect(await stack.statements(() => browser.post('/set', { json: { name: 'Ada', cart: { items: ['x'] } } }))).toHaveLength(1);
+  });
+
+  test('R46, B11: a nested change is noticed', async () => {
+    const app = await start();
+    const { browser, read } = await begin(app);
+    expect((await browser.post('/nested')).text).toBe('1');
+    expect((await browser.post('/nested')).text).toBe('2');
+    expect(await read()).toEqual({ name: 'Ada', cart: { items: ['apple', 'apple'] } });
+  });
+
+  describe('written by two at once', () => {
+    test('R51, B8: different keys both survive, nested ones too', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app, { name: 'Ada', cart: { items: [] } });
+      const gate = app.app.get(Gates).make('w');
+      const slow = browser.clone().post('/set?gate=w', { json: { slow: 1, name: 'Slow' } });
+      await gate.arrived;
+      await browser.post('/push');
+      await browser.post('/set', { json: { fast: 1 } });
+      gate.open();
+      expect((await slow).status).toBe(201);
+      expect(await read()).toEqual({ name: 'Slow', cart: { items: ['pear'] }, slow: 1, fast: 1 });
+    });
+
+    test('R51, B14: update() is atomic', async () => {
+      const app = await start();
+      const other = await start();
+      const { browser, read } = await begin(app, { count: 1 });
+      const cookie = `visit=${browser.jar.get('visit')}`;
+      await Promise.all(
+        Array.from({ length: 5 }, async (_, i) => {
+          const client = (i % 2 ? app : other).browser();
+          for (let n = 0; n < 10; n++) expect((await client.post('/increment', { cookie })).status).toBe(201);
+        }),
+      );
+      expect(await read()).toEqual({ count: 51 });
+    });
+
+    test('R51: take() gives a value to one', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app);
+      const gates = [1, 2, 3].map((i) => app.app.get(Gates).make(`t${i}`));
+      const takers = [1, 2, 3].map((i) => browser.clone().post(`/take?gate=t${i}`));
+      await Promise.all(gates.map((gate) => gate.arrived));
+      for (const gate of gates) gate.open();
+      const taken = (await Promise.all(takers)).map((answer) => (JSON.parse(answer.text) as { taken: unknown }).taken);
+      expect(taken.filter((value) => value !== null)).toEqual(['Ada']);
+      expect(await read()).toEqual({});
+    });
+  });
+
+  describe('is saved before the response leaves', () => {
+    const saved = async (app: RunningApp, ask: (browser: ReturnType<RunningApp['browser']>) => Promise<{ status: number; text: string; cookies: readonly string[] }>, name: string) => {
+      // A new visit, whose cookie has to come with this very response; and one that is there already.
+      for (const { browser } of [{ browser: app.browser() }, await begin(app)]) {
+        const answer = await ask(browser);
+        expect(answer.status, answer.text).toBeLessThan(400);
+        expect(JSON.parse((await browser.get('/data')).text)).toMatchObject({ name });
+      }
+    };
+
+    test('R47: a returned value', async () => {
+      await saved(await start(), (browser) => browser.post('/set', { json: { name: 'returned' } }), 'returned');
+    });
+
+    test('R47, B10: a redirect', async () => {
+      await saved(await start(), (browser) => browser.post('/redirect'), 'redirected');
+    });
+
+    test('R47: a stream', async () => {
+      await saved(await start(), (browser) => browser.get('/stream'), 'streamed');
+    });
+
+    test('R47: server-sent events', async () => {
+      const app = await start();
+      await saved(app, (browser) => browser.get('/events'), 'evented');
+      expect((await app.browser().get('/events')).text).toMatch(/data: one[^]*data: two/);
+    });
+
+    test('R47: @Res() with `await session.save()`', async () => {
+      await saved(await start(), (browser) => browser.post('/res?save=1'), 'by hand');
+    });
+
+    test('R47: @Res() without it: the cookie leaves with the response, the data follows', async () => {
+      const app = await start();
+      const browser = app.browser();
+      await browser.post('/res');
+      await expect.poll(async () => JSON.parse((await browser.get('/data')).text) as unknown).toEqual({ name: 'by hand' });
+    });
+
+    test('save() and reload() at any time', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app);
+      expect((await browser.post('/save-reload')).text).toBe('saved');
+      expect(await read()).toEqual({ name: 'saved' });
+    });
+  });
+
+  describe('of a handler that fails', () => {
+    test.each([
+      ['400', 400, true],
+      ['418', 418, true],
+      ['503', 503, false],
+      ['error', 500, false],
+    ])('R48: with %s', async (how, status, kept) => {
+      const app = await start();
+      const { browser, read } = await begin(app);
+      expect((await browser.post(`/fail?with=${how}`)).status).toBe(status);
+      expect(await read()).toEqual({ name: kept ? `failed ${how}` : 'Ada' });
+      const anonymous = app.browser();
+      expect((await anonymous.post(`/fail?with=${how}`)).cookies).toHaveLength(kept ? 1 : 0);
+    });
+
+    test('R48: what a denying guard wrote is saved, as of a 4xx', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app);
+      expect((await browser.post('/guarded')).status).toBe(403);
+      await expect.poll(read).toEqual({ name: 'Ada', guarded: true });
+      expect((await browser.post('/guarded?pass=1')).status).toBe(201);
+      const anonymous = app.browser();
+      expect((await anonymous.post('/guarded')).cookies).toHaveLength(1);
+      await expect.poll(async () => JSON.parse((await anonymous.get('/data')).text) as unknown).toEqual({ guarded: true });
+    });
+  });
+
+  describe('and the values in it', () => {
+    test.each(['function', 'class'])('R53: refuses a %s and names the path', async (what) => {
+      const app = await start();
+      const { browser, read } = await begin(app);
+      expect((await browser.post(`/keep/${what}`)).status).toBe(500);
+      expect(await read()).toEqual({ name: 'Ada' });
+    });
+
+    test('R45: refuses to replace a method', async () => {
+      const app = await start();
+      expect((await app.browser().post('/keep/method')).status).toBe(500);
+    });
+
+    test('R53, B15: emoji, 200 KB, dates and `__proto__` come back as they were', async () => {
+      const app = await start();
+      const { browser } = await begin(app);
+      const kept = async () => JSON.parse((await browser.get('/kept')).text) as Record<string, unknown>;
+      await browser.post('/keep/emoji');
+      expect(await kept()).toMatchObject({ kept: '👩‍🚀 ünï ☃' });
+      await browser.post('/keep/big');
+      expect(await kept()).toMatchObject({ length: 200 * 1024 });
+      await browser.post('/keep/date');
+      expect(await kept()).toMatchObject({ kept: '1970-01-01T00:00:00.000Z' });
+      await browser.post('/keep/proto');
+      expect(await kept()).toMatchObject({ polluted: false });
+    });
+
+    test('R56, B15: more than maxBytes is refused before any SQL', async () => {
+      const app = await start({ session: { maxBytes: 1000 } });
+      const { browser, read } = await begin(app);
+      const statements = await stack.statements(async () => expect((await browser.post('/keep/big')).status).toBe(500));
+      expect(statements).toHaveLength(1);
+      expect(await read()).toEqual({ name: 'Ada' });
+    });
+
+    test('R54, B16: data that cannot be read starts empty, or fails, by option', async () => {
+      const app = await start();
+      const strict = await start({ session: { onUnreadable: 'throw' } });
+      const { browser, read } = await begin(app);
+      const id = browser.jar.get('visit')!.slice(0, 32);
+      await stack.dataSource().getRepository(Visit).update({ id }, { sessionData: Buffer.from('broken') });
+      expect(await read()).toEqual({});
+      const cookie = `visit=${browser.jar.get('visit')}`;
+      expect((await strict.browser().get('/data', { cookie })).status).toBe(500);
+      expect((await strict.browser().get('/plain', { cookie })).status).toBe(200);
+      await browser.post('/set', { json: { name: 'again' } });
+      expect(await read()).toEqual({ name: 'again' });
+    });
+
+    test('request.session = … takes an object or null', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app, { name: 'Ada', count: 1 });
+      await browser.post(`/assign?value=${encodeURIComponent('{"count":2}')}`);
+      expect(await read()).toEqual({ count: 2 });
+      await browser.post('/assign?value=null');
+      expect(await read()).toEqual({});
+      expect((await browser.post('/assign?value=5')).status).toBe(500);
+    });
+  });
+
+  describe('of a visit that ends', () => {
+    test('R32, B32: the cookie is cleared with its name and path, the data is wiped, the key is dead', async () => {
+      const app = await start();
+      const { browser } = await begin(app);
+      const key = browser.jar.get('visit')!;
+      const answer = await browser.post('/end');
+      expect(answer.cookies).toEqual([expect.stringMatching(/^visit=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax$/)]);
+      expect(browser.jar.size).toBe(0);
+      expect(await storedData(key)).toBeNull();
+      const replay = await app.browser().get('/data', { cookie: `visit=${key}` });
+      expect(JSON.parse(replay.text)).toEqual({});
+    });
+
+    test('R31, B1: a request that began before the end writes nothing, and gets no cookie', async () => {
+      const app = await start();
+      const other = await start();
+      const { browser } = await begin(app);
+      const key = browser.jar.get('visit')!;
+      const gate = app.app.get(Gates).make('l');
+      const late = browser.clone().post('/late-set?gate=l');
+      await gate.arrived;
+      await other.browser().post('/end', { cookie: `visit=${key}` });
+      gate.open();
+      const answer = await late;
+      expect(answer.status).toBe(409);
+      expect(answer.cookies).toEqual([]);
+      expect(await storedData(key)).toBeNull();
+    });
+
+    test('R57: after the end, the same handler may begin a new visit', async () => {
+      const app = await start();
+      const { browser } = await begin(app);
+      const key = browser.jar.get('visit')!;
+      const answer = await browser.post('/end?then=goodbye');
+      expect(answer.cookies).toHaveLength(1);
+      expect(browser.jar.get('visit')!.slice(0, 32)).not.toBe(key.slice(0, 32));
+      expect(JSON.parse((await browser.get('/data')).text)).toEqual({ name: 'goodbye' });
+    });
+  });
+});

@@ -1,0 +1,22 @@
+import type { Clock } from 'nest-visit';
+
+/** A clock that goes on only when it is told to. */
+export class ManualClock implements Clock {
+  private time = Date.now();
+
+  now(): number {
+    return this.time;
+  }
+
+  advance(milliseconds: number): void {
+    this.time += milliseconds;
+  }
+
+  set(time: number): void {
+    this.time = time;
+  }
+
+  reset(): void {
+    this.time = Math.max(this.time, Date.now());
+  }
+}

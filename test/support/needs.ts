@@ -1,0 +1,47 @@
+import { describe, test } from 'vitest';
+
+/** The parts of a test run that a machine may lack. `npm test` (test/run.mjs) finds or starts them and says so in the environment. */
+export type Need = 'mysql' | 'postgres' | 'chromium';
+
+/** An account that may create databases, or undefined. */
+export const mysqlUrl = process.env['VISIT_TEST_MYSQL_URL'] || undefined;
+/** An account that may create databases, or undefined. */
+export const postgresUrl = process.env['VISIT_TEST_POSTGRES_URL'] || undefined;
+/** The path of a browser for playwright-core, or undefined. */
+export const chromium = process.env['VISIT_TEST_CHROMIUM'] || undefined;
+
+const needs: Record<Need, { there: boolean; name: string }> = {
+  mysql: { there: mysqlUrl !== undefined, name: 'MariaDB or MySQL (VISIT_TEST_MYSQL_URL)' },
+  postgres: { there: postgresUrl !== undefined, name: 'PostgreSQL (VISIT_TEST_POSTGRES_URL)' },
+  chromium: { there: chromium !== undefined, name: 'Chromium (VISIT_TEST_CHROMIUM)' },
+};
+
+const isCi = ['true', '1'].includes(process.env['CI'] ?? '');
+
+/** Whether the machine has it. */
+export function has(need: Need): boolean {
+  return needs[need].there;
+}
+
+/**
+ * `describe`, for a suite that needs something a machine may lack, or several such things. Without it the suite is
+ * replaced by one test that says so: skipped on a developer's machine, failed where CI=true.
+ */
+export function describeWith(need: Need | readonly Need[], title: string, suite: () => void): void {
+  const missing = [need].flat().filter((one) => !has(one));
+  if (missing.length === 0) {
+    describe(title, suite);
+    return;
+  }
+  // test/run.mjs lists the tests whose title begins so.
+  const reason = `could not run: needs ${missing.map((one) => needs[one].name).join(' and ')}`;
+  describe(title, () => {
+    if (isCi) {
+      test(reason, () => {
+        throw new Error(reason);
+      });
+    } else {
+      test.skip(reason, () => {});
+    }
+  });
+}

@@ -1,0 +1,32 @@
+/** A server that tests started and may kill. */
+export interface TestServer {
+  /** `MariaDB`, `MySQL` or `PostgreSQL`. */
+  readonly name: string;
+  /** With user and database; stays the same through `kill` and `restart`. */
+  readonly url: string;
+  readonly port: number;
+  /** Of the running server; another one after `restart`. */
+  readonly pid: number;
+  readonly folder: string;
+  /** The last lines that the server printed. */
+  log(): string;
+  /** SIGKILL, without a warning; resolves when every process of the server is gone. The data stays. */
+  kill(): Promise<void>;
+  /** Starts it again after `kill`, or stops it in order and starts it. Resolves when it answers. */
+  restart(): Promise<void>;
+  /** Stops it in order and removes its data. May be called twice. */
+  stop(): Promise<void>;
+}
+
+/** Starts a MariaDB (or MySQL) of its own. Throws when none is installed. `args` are further arguments of the server. */
+export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>;
+
+/** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server. */
+export function startPostgres(options?: { args?: string[] }): Promise<TestServer>;
+
+export function findMariaDb(): string | undefined;
+export function findPostgres(): { postgres: string; initdb: string } | undefined;
+export function findChromium(): string | undefined;
+
+/** A fresh folder, removed with this process at the latest. */
+export function temporaryFolder(name: string): { readonly path: string; remove(): Promise<void> };

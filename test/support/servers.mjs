@@ -1,0 +1,431 @@
+// Private database servers for tests: on 127.0.0.1 and a free port, with fresh data in a folder of their own, as durable as
+// they are in production. Built-in modules only, so that test/run.mjs can load it before anything is installed; the
+// database drivers are loaded when the first server starts.
+import { spawn, spawnSync } from 'node:child_process';
+import {
+  accessSync,
+  chmodSync,
+  chownSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const START_TIMEOUT = 60_000;
+const STOP_TIMEOUT = 30_000;
+const MAX_CONNECTIONS = 200;
+
+const isRoot = process.getuid?.() === 0;
+
+// ---- What is installed
+
+/**
+ * The program with the first of these names that is installed, or undefined. Looked for on the PATH and then in `folders`;
+ * with VISIT_TEST_PATH set only in the folders that it names.
+ */
+function findProgram(names, folders = []) {
+  const only = process.env.VISIT_TEST_PATH;
+  const searched = only === undefined ? [...(process.env.PATH ?? '').split(delimiter), ...folders] : only.split(delimiter);
+  for (const name of names) {
+    for (const folder of searched) {
+      if (folder && isExecutable(join(folder, name))) return join(folder, name);
+    }
+  }
+  return undefined;
+}
+
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The server program of MariaDB, or else of MySQL. */
+export function findMariaDb() {
+  return findProgram(['mariadbd', 'mysqld'], ['/usr/sbin', '/usr/local/sbin', '/usr/libexec', '/opt/homebrew/bin']);
+}
+
+/** `{ postgres, initdb }`: the programs of PostgreSQL, of the newest version where Debian keeps several. */
+export function findPostgres() {
+  const home = '/usr/lib/postgresql';
+  const versions = existsSync(home) ? readdirSync(home).toSorted((a, b) => Number(b) - Number(a)) : [];
+  const folders = [...versions.map((version) => join(home, version, 'bin')), '/opt/homebrew/bin'];
+  const postgres = findProgram(['postgres'], folders);
+  const initdb = findProgram(['initdb'], folders);
+  return postgres && initdb ? { postgres, initdb } : undefined;
+}
+
+export function findChromium() {
+  const named = process.env.VISIT_TEST_CHROMIUM;
+  if (named) return named;
+  return findProgram(
+    ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'],
+    ['/usr/bin', '/Applications/Google Chrome.app/Contents/MacOS'],
+  );
+}
+
+// ---- What must not outlive this process
+
+let watchdog;
+const watched = new Set();
+
+/** Has `entry` ("process <id>" or "folder <path>") removed should this process end without `unwatch`, even by SIGKILL. */
+export function watch(entry) {
+  if (!watchdog) {
+    // In a group of its own: Ctrl-C in a terminal must not reach it.
+    watchdog = spawn(process.execPath, [fileURLToPath(new URL('watchdog.mjs', import.meta.url))], {
+      stdio: ['pipe', 'ignore', 'inherit'],
+      detached: true,
+    });
+    watchdog.stdin.on('error', () => {});
+    watchdog.unref();
+    watchdog.stdin.unref?.();
+  }
+  watched.add(entry);
+  watchdog.stdin.write(`+${entry}\n`);
+}
+
+/** Says that `entry` is gone. The promise is that of the watchdog's end, when that was the last one. */
+export async function unwatch(entry) {
+  if (!watched.delete(entry)) return;
+  const dog = watchdog;
+  dog.stdin.write(`-${entry}\n`);
+  if (watched.size > 0) return;
+  watchdog = undefined;
+  const ended = new Promise((resolve) => dog.once('exit', resolve));
+  dog.ref();
+  dog.stdin.end();
+  await ended;
+}
+
+/** A fresh folder in the system's folder for such, removed with this process at the latest. */
+export function temporaryFolder(name) {
+  const path = mkdtempSync(join(tmpdir(), `nest-visit-${name}-`));
+  // PostgreSQL runs as another user than root and must get through to its folder.
+  if (isRoot) chmodSync(path, 0o711);
+  const entry = `folder ${path}`;
+  watch(entry);
+  return {
+    path,
+    async remove() {
+      rmSync(path, { recursive: true, force: true, maxRetries: 5 });
+      await unwatch(entry);
+    },
+  };
+}
+
+// ---- Servers
+
+/** A port that nothing listens on, below the range that systems take the ports of outgoing connections from: it stays free for a restart. */
+async function freePort() {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const probe = createServer();
+    const free = await new Promise((resolve) => {
+      probe.once('error', () => resolve(false));
+      probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
+}
+
+/** Runs a program to its end; an error carries what it printed. */
+function runToEnd(command, args, options) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', ...options });
+  if (status !== 0) throw new Error(`${command} failed: ${error?.message ?? `${stdout}\n${stderr}`}`);
+}
+
+/**
+ * One server: its folder and port stay the same through `kill` and `restart`.
+ * `recipe` says how to run it: `{ name, command, args(port), options, readyLine, stopSignal, url(port), prepare?(port), cleanUp?() }`.
+ */
+class Server {
+  #recipe;
+  #folder;
+  #child;
+  #ended;
+  #log = [];
+  #stopped = false;
+
+  constructor(recipe, folder) {
+    this.#recipe = recipe;
+    this.#folder = folder;
+    this.name = recipe.name;
+    this.folder = folder.path;
+  }
+
+  get url() {
+    return this.#recipe.url(this.port);
+  }
+
+  get pid() {
+    return this.#child?.pid;
+  }
+
+  log() {
+    return this.#log.join('\n');
+  }
+
+  /** Starts it on a free port; another program may be quicker to take that port, so more than once. */
+  async start() {
+    for (let attempt = 1; ; attempt++) {
+      this.port = await freePort();
+      try {
+        await this.#launch();
+        break;
+      } catch (error) {
+        if (attempt === 3 || !/address already in use/i.test(this.log())) throw error;
+      }
+    }
+    await this.#recipe.prepare?.(this.port);
+    return this;
+  }
+
+  async #launch() {
+    const { name, command, args, options, readyLine } = this.#recipe;
+    this.#log = [];
+    // In a group of its own: Ctrl-C in a terminal must not reach the server before the tests have ended.
+    const child = spawn(command, args(this.port), { ...options, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    let ready;
+    const isReady = new Promise((resolve) => (ready = resolve));
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => {
+        this.#log.push(line);
+        if (this.#log.length > 500) this.#log.shift();
+        if (line.includes(readyLine)) ready('ready');
+      });
+    }
+    const ended = new Promise((resolve) => {
+      child.once('error', (error) => resolve(error.message));
+      child.once('close', (code, signal) => resolve(`it ended with ${signal ?? code}`));
+    });
+    this.#child = child;
+    this.#ended = ended;
+    if (child.pid) {
+      const entry = `process ${child.pid}`;
+      watch(entry);
+      void ended.then(() => unwatch(entry));
+    }
+
+    const timer = new AbortController();
+    const outcome = await Promise.race([
+      isReady,
+      ended,
+      pause(START_TIMEOUT, 'it is not ready in time', { signal: timer.signal }).catch(() => {}),
+    ]);
+    timer.abort();
+    if (outcome === 'ready') return;
+    child.kill('SIGKILL');
+    await ended;
+    throw new Error(`${name} did not start: ${outcome}\n${this.log()}`);
+  }
+
+  /** Kills it without a warning (SIGKILL), its own child processes too, and waits until all are gone. The data stays. */
+  async kill() {
+    const { pid } = this;
+    if (!pid || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const children = childrenOf(pid);
+    this.#child.kill('SIGKILL');
+    for (const id of children) sendSignal(id, 'SIGKILL');
+    // Comes when the last of them has let go of the log, which a process does after its memory.
+    await this.#ended;
+  }
+
+  /** Starts it again after `kill`, or stops it in order and starts it: the same port, folder and URL. */
+  async restart() {
+    if (this.#stopped) throw new Error(`${this.name} was stopped, and its data is gone`);
+    await this.#end();
+    await this.#launch();
+  }
+
+  async #end() {
+    if (!this.#child?.pid) return;
+    // SIGINT is PostgreSQL's "fast" stop, which does not wait for clients; SIGTERM would.
+    this.#child.kill(this.#recipe.stopSignal);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_TIMEOUT);
+    await this.#ended;
+    clearTimeout(timer);
+  }
+
+  /** Stops it, waits for its end and removes its data. */
+  async stop() {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    await this.#end();
+    this.#recipe.cleanUp?.();
+    await this.#folder.remove();
+  }
+}
+
+function sendSignal(pid, name) {
+  try {
+    return process.kill(pid, name);
+  } catch {
+    return false;
+  }
+}
+
+/** The ids of a process's children. Not by the group: those of PostgreSQL make groups of their own. */
+function childrenOf(pid) {
+  const found = [];
+  if (existsSync('/proc/self/stat')) {
+    for (const id of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+      try {
+        const stat = readFileSync(`/proc/${id}/stat`, 'utf8');
+        // The name, in parentheses, may itself hold spaces and parentheses: state and parent follow the last one.
+        const parent = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1];
+        if (Number(parent) === pid) found.push(Number(id));
+      } catch {
+        // It ended meanwhile.
+      }
+    }
+    return found;
+  }
+  const { stdout = '' } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' });
+  for (const line of stdout.split('\n')) {
+    const [id, parent] = line.trim().split(/\s+/).map(Number);
+    if (parent === pid) found.push(id);
+  }
+  return found;
+}
+
+/** Starts a server in a folder of its own; nothing stays when that fails. */
+async function startServer(name, recipeFor) {
+  const folder = temporaryFolder(name);
+  let server;
+  try {
+    server = new Server(recipeFor(folder.path), folder);
+    return await server.start();
+  } catch (error) {
+    await server?.stop();
+    await folder.remove();
+    throw error;
+  }
+}
+
+/**
+ * Starts MariaDB, or MySQL where that is what is installed. The URL names the user `root`, without a password, and the
+ * database `visit`. `args` are further arguments of the server.
+ */
+export async function startMariaDb({ args: more = [] } = {}) {
+  const program = findMariaDb();
+  if (!program) throw new Error('Neither MariaDB nor MySQL is installed');
+  return startServer('mariadb', (folder) => {
+    const data = join(folder, 'data');
+    const asRoot = isRoot ? ['--user=root'] : [];
+    const isMariaDb = spawnSync(program, ['--no-defaults', '--version'], { encoding: 'utf8' }).stdout?.includes('MariaDB');
+    const common = ['--no-defaults', ...asRoot, `--datadir=${data}`];
+    if (isMariaDb) {
+      const install = findProgram(['mariadb-install-db', 'mysql_install_db'], ['/usr/bin', '/usr/local/bin']);
+      if (!install) throw new Error(`${program} is installed, but mariadb-install-db is not`);
+      runToEnd(install, [...common, '--auth-root-authentication-method=normal', '--skip-test-db']);
+    } else {
+      runToEnd(program, [...common, '--initialize-insecure']);
+    }
+
+    // Read at every start, before the server answers. MySQL has no root@127.0.0.1 of its own.
+    const initial = join(folder, 'init.sql');
+    writeFileSync(
+      initial,
+      [
+        "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';",
+        "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;",
+        'CREATE DATABASE IF NOT EXISTS visit CHARACTER SET utf8mb4;',
+        '',
+      ].join('\n'),
+    );
+    return {
+      name: isMariaDb ? 'MariaDB' : 'MySQL',
+      command: program,
+      args: (port) => [
+        ...common,
+        `--port=${port}`,
+        '--bind-address=127.0.0.1',
+        `--socket=${join(folder, 'socket')}`,
+        `--pid-file=${join(folder, 'pid')}`,
+        `--init-file=${initial}`,
+        '--skip-name-resolve',
+        '--character-set-server=utf8mb4',
+        `--max-connections=${MAX_CONNECTIONS}`,
+        // MySQL's second protocol listens on a port of its own.
+        ...(isMariaDb ? [] : ['--mysqlx=OFF']),
+        ...more,
+      ],
+      options: { cwd: folder },
+      readyLine: 'ready for connections',
+      stopSignal: 'SIGTERM',
+      url: (port) => `mysql://root@127.0.0.1:${port}/visit`,
+    };
+  });
+}
+
+/** The account to run PostgreSQL as, which refuses to run as root: undefined for our own. */
+function postgresAccount() {
+  if (!isRoot) return undefined;
+  const accounts = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .map((line) => line.split(':'));
+  const account = accounts.find(([name]) => name === 'postgres') ?? accounts.find(([name]) => name === 'nobody');
+  if (!account) throw new Error('PostgreSQL does not run as root, and there is neither a user "postgres" nor "nobody"');
+  return { uid: Number(account[2]), gid: Number(account[3]) };
+}
+
+/** Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are further arguments of the server. */
+export async function startPostgres({ args: more = [] } = {}) {
+  const programs = findPostgres();
+  if (!programs) throw new Error('PostgreSQL is not installed');
+  return startServer('postgres', (folder) => {
+    const data = join(folder, 'data');
+    const account = postgresAccount();
+    if (account) chownSync(folder, account.uid, account.gid);
+    // No variable such as PGPORT or LC_ALL of whoever runs the tests may change the server or the language of its log.
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name)));
+    const options = { ...account, cwd: folder, env: { ...env, LC_ALL: 'C' } };
+    runToEnd(programs.initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'], options);
+    return {
+      name: 'PostgreSQL',
+      command: programs.postgres,
+      args: (port) => {
+        const listening = ['-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-N', String(MAX_CONNECTIONS)];
+        // The path of a Unix socket must be short, and nobody needs one.
+        return ['-D', data, ...listening, '-c', 'unix_socket_directories=', ...more];
+      },
+      options,
+      readyLine: 'ready to accept connections',
+      stopSignal: 'SIGINT',
+      url: (port) => `postgres://postgres@127.0.0.1:${port}/visit`,
+      async prepare(port) {
+        const { default: pg } = await import('pg');
+        const client = new pg.Client({ connectionString: `postgres://postgres@127.0.0.1:${port}/postgres` });
+        await client.connect();
+        try {
+          await client.query('CREATE DATABASE visit');
+        } finally {
+          await client.end();
+        }
+      },
+      cleanUp: () => removeSharedMemory(data),
+    };
+  });
+}
+
+/** After SIGKILL, PostgreSQL's segment of shared memory stays until the next start from the same folder. */
+function removeSharedMemory(data) {
+  const pidFile = join(data, 'postmaster.pid');
+  if (!existsSync(pidFile)) return;
+  const segment = readFileSync(pidFile, 'utf8').split('\n')[6]?.trim().split(/\s+/)[1];
+  if (segment) spawnSync('ipcrm', ['-m', segment]);
+}
