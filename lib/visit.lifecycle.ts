@@ -9,7 +9,6 @@ import type { ResolvedVisitOptions } from './options/visit-options.interface.js'
 import { Exchange, type FrameworkRequest, type FrameworkResponse } from './platform/exchange.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { SessionSaver } from './session/session.saver.js';
-import { StoreAccess } from './store/store-access.js';
 import { attachContext, contextOf, findContext, VisitContext, type VisitPolicy } from './visit.context.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { VisitKeeper } from './visit/visit.keeper.js';
@@ -32,7 +31,6 @@ export class VisitLifecycle {
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
-    @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(VisitResolver) private readonly resolver: VisitResolver,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
@@ -90,7 +88,7 @@ export class VisitLifecycle {
   private async resolveOnce(context: VisitContext, policy: VisitPolicy): Promise<void> {
     const sources = policy.source ?? this.options.source;
     try {
-      const resolution = await this.store.call(() => this.resolver.resolve(context.exchange, sources));
+      const resolution = await this.resolver.resolve(context.exchange, sources);
       if (resolution.outcome === 'found') {
         const { record, key } = resolution;
         context.visit = { record, key, isNew: false, standing: 'stored', sendKey: false, kept: true };

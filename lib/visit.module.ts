@@ -46,8 +46,8 @@ import { VisitService } from './visit/visit.service.js';
     },
     {
       provide: VisitResolver,
-      inject: [VISIT_OPTIONS, VisitCookie, VisitStore, TouchQueue],
-      useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: VisitStore, touches: TouchQueue) =>
+      inject: [VISIT_OPTIONS, VisitCookie, StoreAccess, TouchQueue],
+      useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: StoreAccess, touches: TouchQueue) =>
         new VisitResolver(options, cookie, store, touches),
     },
     { provide: Session, inject: [VisitLifecycle], useFactory: (lifecycle: VisitLifecycle) => createInjectableSession(lifecycle) },

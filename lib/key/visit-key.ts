@@ -1,4 +1,4 @@
-import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { hash as digest, randomBytes, timingSafeEqual } from 'node:crypto';
 import { inspect } from 'node:util';
 
 const KEY = /^[0-9a-f]{32}\.[A-Za-z0-9_-]{43}$/;
@@ -20,7 +20,7 @@ export class VisitKey {
 
   private constructor(id: string, secret: string) {
     this.id = id;
-    this.hash = hash('sha256', secret);
+    this.hash = digest('sha256', secret);
     this.#secret = secret;
   }
 
@@ -46,7 +46,9 @@ export class VisitKey {
 
   /** Whether the hash belongs to this secret; takes the same time for each hash. */
   matches(hash: string | null): boolean {
-    return hash !== null && hash.length === this.hash.length && timingSafeEqual(Buffer.from(hash), Buffer.from(this.hash));
+    if (hash === null) return false;
+    const [given, own] = [Buffer.from(hash), Buffer.from(this.hash)];
+    return given.length === own.length && timingSafeEqual(given, own);
   }
 
   toString(): string {

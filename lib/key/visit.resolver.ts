@@ -1,6 +1,7 @@
 import type { Exchange } from '../platform/exchange.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import type { VisitRecord, VisitStore } from '../store/visit.store.js';
+import type { StoreAccess } from '../store/store-access.js';
+import type { VisitRecord } from '../store/visit.store.js';
 import type { TouchQueue } from '../visit/touch.queue.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
@@ -25,17 +26,17 @@ export class VisitResolver {
   constructor(
     private readonly options: Pick<ResolvedVisitOptions, 'paramName' | 'clock'>,
     private readonly cookie: VisitCookie,
-    private readonly store: Pick<VisitStore, 'find'>,
+    private readonly store: Pick<StoreAccess, 'find'>,
     private readonly touches: Pick<TouchQueue, 'waiting'>,
   ) {}
 
-  /** @throws what the store throws: a failed look-up is never "no visit" (B18) */
+  /** @throws VisitStoreUnavailableError: a failed look-up is never "no visit" (B18) */
   async resolve(exchange: Exchange, sources: readonly KeySource[]): Promise<Resolution> {
     const keys = this.presentedKeys(exchange, sources);
     if (keys.length === 0) return { outcome: 'none', presented: 'nothing' };
     const ids = [...new Set(keys.map((key) => key.id))];
-    const found = new Map<string, VisitRecord>();
-    for (const record of await this.store.find(ids)) if (record) found.set(record.id, record);
+    const found = new Map<string, VisitRecord | null>();
+    await Promise.all(ids.map(async (id) => found.set(id, await this.store.find(id))));
 
     const now = this.options.clock.now();
     let late: VisitKey | undefined;

@@ -1,13 +1,143 @@
-// PLACEHOLDER so that others can run; the author of the codec overwrites this file.
+import { isUtf8 } from 'node:buffer';
+import { types } from 'node:util';
+import { SessionDataError } from '../errors/visit.error.js';
+import { flatten, unflatten, unreadable } from './session.graph.js';
+
+/** Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are found by comparing them. */
 export interface SessionSerializer {
+  /** Throws SessionDataError (code SESSION_VALUE) with the path of a value it cannot keep. */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array;
+  /** Throws when it cannot read the bytes. */
   decode(bytes: Uint8Array): Map<string, unknown>;
 }
+
+const FORMAT = 1;
+
+/** Deeper data goes the other way, which is a loop. */
+const PLAIN_DEPTH = 200;
+
+/**
+ * Keeps plain data, and besides: Date, Map, Set, BigInt, Buffer, ArrayBuffer, DataView and typed arrays, undefined, NaN,
+ * infinities and -0, cycles, and one object in several places of the same entry. Any depth.
+ *
+ * What comes back a little different: a hole of an array as undefined, an object without a prototype as a plain one, a
+ * getter as the value it had, a view with a buffer of its own. Two entries that share an object come back with one each.
+ * Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not kept.
+ *
+ * Functions, symbols and instances of classes (Error, RegExp and URL among them) are refused with the path of the value.
+ * `toJSON` is never called.
+ *
+ * Format 1 is the byte 1 and then JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if an entry is more
+ * than JSON can say, and `[…, …, [keys]]` if the keys have another order than these objects give.
+ */
 export class DefaultSessionSerializer implements SessionSerializer {
+  /** @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be kept */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array {
-    return Buffer.from(JSON.stringify([...data]));
+    const plain: [string, unknown][] = [];
+    const graphs: [string, unknown[]][] = [];
+    let ordered = true;
+    for (const [key, value] of data) {
+      if (typeof key !== 'string') throw new SessionDataError('SESSION_VALUE', `a key of the session must be a string, got ${String(key)} (${typeof key})`);
+      if (startsWithDigit(key)) ordered = false;
+      if (isPlainEntry(value)) {
+        plain.push([key, value]);
+        if (graphs.length > 0) ordered = false;
+      } else {
+        graphs.push([key, flatten(key, value)]);
+      }
+    }
+    // fromEntries defines properties and never assigns them: "__proto__" becomes a key like any other.
+    const parts: unknown[] = [Object.fromEntries(plain)];
+    if (graphs.length > 0) parts.push(Object.fromEntries(graphs));
+    if (!ordered) addOrder(parts, [...data.keys()]);
+    try {
+      return Buffer.from(String.fromCharCode(FORMAT) + JSON.stringify(parts));
+    } catch (error) {
+      throw new SessionDataError('SESSION_VALUE', `the session cannot be written: ${(error as Error).message}`, undefined, { cause: error });
+    }
   }
+
+  /** @throws SessionDataError with code SESSION_UNREADABLE, whatever the bytes are */
   decode(bytes: Uint8Array): Map<string, unknown> {
-    return new Map(JSON.parse(Buffer.from(bytes).toString()) as [string, unknown][]);
+    try {
+      return read(bytes);
+    } catch (error) {
+      if (error instanceof SessionDataError) throw error;
+      throw unreadable((error as Error).message, undefined, error);
+    }
   }
+}
+
+/** Whether JSON gives the value back as it is: no other types, nothing twice. */
+function isPlainEntry(value: unknown): boolean {
+  if (typeof value !== 'object') return isPlain(value, undefined, 0);
+  try {
+    return isPlain(value, new Set(), 0);
+  } catch {
+    // A getter threw; the other way names its path.
+    return false;
+  }
+}
+
+function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number): boolean {
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return true;
+  if (typeof value === 'number') return Number.isFinite(value) && !Object.is(value, -0);
+  if (typeof value !== 'object' || depth > PLAIN_DEPTH) return false;
+  if (seen!.has(value)) return false;
+  seen!.add(value);
+  // JSON.stringify would call it, even an inherited one.
+  if (typeof (value as { toJSON?: unknown }).toJSON === 'function') return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (Array.isArray(value)) return prototype === Array.prototype && value.every((item) => isPlain(item, seen, depth + 1));
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  for (const key of Object.keys(value)) if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1)) return false;
+  return true;
+}
+
+/** Objects put keys that are whole numbers first. */
+function startsWithDigit(key: string): boolean {
+  const code = key.charCodeAt(0);
+  return code >= 48 && code <= 57;
+}
+
+function addOrder(parts: unknown[], keys: string[]): void {
+  const natural = parts.flatMap((part) => Object.keys(part as object));
+  if (keys.every((key, index) => key === natural[index])) return;
+  if (parts.length === 1) parts.push({});
+  parts.push(keys);
+}
+
+function read(bytes: Uint8Array): Map<string, unknown> {
+  if (!types.isUint8Array(bytes)) throw unreadable(`expected bytes, got ${bytes === null ? 'null' : typeof bytes}`);
+  if (bytes.length === 0) throw unreadable('there are no bytes');
+  // Formats of the past get their own reader here, forever.
+  if (bytes[0] !== FORMAT) {
+    const format = bytes[0]!.toString(16).padStart(2, '0');
+    throw unreadable(`its format 0x${format} is unknown here, where 0x01 is read; another serializer or a newer version may have written it`);
+  }
+  if (!isUtf8(bytes)) throw unreadable('it is not UTF-8 text');
+  return readFormat1(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8', 1));
+}
+
+function readFormat1(text: string): Map<string, unknown> {
+  const parts = JSON.parse(text) as unknown;
+  if (!Array.isArray(parts) || parts.length > 3) throw unreadable('it is not a list of one to three parts');
+  const [plain, graphs = {}, keys] = parts as unknown[];
+  if (!isObject(plain) || !isObject(graphs)) throw unreadable('a part of it is not an object');
+  const data = new Map(Object.entries(plain));
+  const count = data.size + Object.keys(graphs).length;
+  for (const key of Object.keys(graphs)) data.set(key, unflatten(graphs[key], key));
+  if (data.size !== count) throw unreadable('it has an entry twice');
+  return keys === undefined ? data : inOrder(data, keys);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function inOrder(data: ReadonlyMap<string, unknown>, keys: unknown): Map<string, unknown> {
+  const ordered = new Map<string, unknown>();
+  if (Array.isArray(keys)) for (const key of keys as string[]) if (data.has(key)) ordered.set(key, data.get(key));
+  if (ordered.size !== data.size) throw unreadable('its list of keys does not fit');
+  return ordered;
 }

@@ -92,7 +92,7 @@ export class SessionSaver {
     return this.inTurn(context, async () => {
       const state = context.state;
       if (state.standing === 'stored') {
-        const [record] = await this.store.call((store) => store.find([state.record.id]));
+        const record = await this.store.find(state.record.id);
         if (!record || record.endedAt !== null) throw refusalError(record ? 'ended' : 'unknown');
         if (!state.key.matches(record.keyHash) && !state.key.matches(record.previousKeyHash)) throw new VisitKeyRetiredError();
         state.record = { ...state.record, sessionData: record.sessionData, sessionVersion: record.sessionVersion };
@@ -122,13 +122,13 @@ export class SessionSaver {
       }
       const version = state.record.sessionVersion;
       const guard = { id: state.record.id, keyHash: state.key.hash, now: this.options.clock.now() };
-      const [result] = await this.store.call((store) => store.save([{ ...guard, version, data: sessionData }]));
-      if (result!.outcome === 'refused') throw refusalError(result!.reason);
-      if (result!.outcome === 'saved') {
-        state.record = { ...state.record, sessionData, sessionVersion: result!.version };
+      const result = await this.store.save({ ...guard, version, data: sessionData });
+      if (result.outcome === 'refused') throw refusalError(result.reason);
+      if (result.outcome === 'saved') {
+        state.record = { ...state.record, sessionData, sessionVersion: result.version };
         return data;
       }
-      state.record = { ...state.record, sessionData: result!.data, sessionVersion: result!.version };
+      state.record = { ...state.record, sessionData: result.data, sessionVersion: result.version };
       if (tries > 2) await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(tries * 2, 30)));
     }
     throw new VisitWriteConflictError(MOST_TRIES);

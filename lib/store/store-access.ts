@@ -1,13 +1,30 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { VisitError, VisitStoreUnavailableError } from '../errors/visit.error.js';
-import { VisitStore } from './visit.store.js';
+import { createVisitAccess, type VisitAccess } from './batching/batching.js';
+import { VisitStore, type NewVisitRecord, type SaveResult, type SessionSave, type VisitRecord } from './visit.store.js';
 
 /** The way to the store for everything that a request or a caller waits for: what fails there is said in one voice. */
 @Injectable()
 export class StoreAccess {
   private readonly logger = new Logger('Visit');
+  /** What requests do all the time goes out in groups. */
+  private readonly grouped: VisitAccess;
 
-  constructor(@Inject(VisitStore) private readonly store: VisitStore) {}
+  constructor(@Inject(VisitStore) private readonly store: VisitStore) {
+    this.grouped = createVisitAccess(store);
+  }
+
+  find(id: string): Promise<VisitRecord | null> {
+    return this.call(() => this.grouped.find(id));
+  }
+
+  create(visit: NewVisitRecord): Promise<void> {
+    return this.call(() => this.grouped.create(visit));
+  }
+
+  save(save: SessionSave): Promise<SaveResult> {
+    return this.call(() => this.grouped.save(save));
+  }
 
   /** @throws VisitStoreUnavailableError (503) when the store fails; the cause goes to the log, not to the client */
   async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {

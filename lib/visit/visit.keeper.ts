@@ -65,7 +65,7 @@ export class VisitKeeper {
   async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {}): Promise<void> {
     const record: VisitRecord = { ...state.record, ...content };
     const { previousKeyHash: _hash, previousKeyUntil: _until, endedAt: _at, endReason: _reason, sessionVersion: _version, ...row } = record;
-    await this.store.call((store) => store.create([row]));
+    await this.store.create(row);
     state.record = record;
     state.standing = 'stored';
   }

@@ -68,7 +68,7 @@ export class VisitService {
   /** The visit with this public id, also if it has expired or ended, or null if there is none. */
   async find(id: string): Promise<VisitSummary | null> {
     if (!VisitKey.isId(id)) return null;
-    const [record] = await this.store.call((store) => store.find([id]));
+    const record = await this.store.find(id);
     return record ? this.summary(record) : null;
   }
 

@@ -528,6 +528,17 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
         expect([...ended, ...rest].toSorted()).toEqual(visits.map(({ id }) => id).toSorted());
       });
 
+      test('B7: endAllForUser does not miss a visit whose key is renewed at that moment', async () => {
+        for (let round = 0; round < ROUNDS; round++) {
+          const visit = await made({ identity: identityOf('alice') });
+          const [ended] = await Promise.all([
+            store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+            second.rekey([rekeyOf(visit, { previousKeyUntil: NOW + MINUTE })]),
+          ]);
+          expect(ended).toEqual([visit.id]);
+        }
+      });
+
       test('endAllForUser spares a visit that another user has just taken over', async () => {
         for (let round = 0; round < ROUNDS; round++) {
           const visit = await made({ identity: identityOf('alice') });

@@ -1,0 +1,55 @@
+import { Catch, HttpException, Logger, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
+import { VisitService } from 'nest-visit';
+import { html } from './html.js';
+import { pageHeaders } from './page-headers.js';
+import { PageException, Pages, type Page } from './pages.js';
+import type { Texts } from './texts.js';
+
+/** Answers with a page whatever goes wrong. What it says comes from the texts, never from the error. */
+@Catch()
+export class ProblemFilter implements ExceptionFilter {
+  private readonly logger = new Logger('Problem');
+
+  constructor(
+    private readonly host: HttpAdapterHost,
+    private readonly visits: VisitService,
+    private readonly pages: Pages,
+  ) {}
+
+  async catch(error: unknown, host: ArgumentsHost): Promise<void> {
+    const status = statusOf(error);
+    if (status === 500) this.logger.error(error instanceof Error ? error.stack : error);
+
+    // An address that leads nowhere meets no interceptor, so nobody has asked for the visit yet. If the store is away,
+    // so is the visit, and the page is in the default language.
+    await this.visits.resolve(host.switchToHttp().getRequest()).catch(() => undefined);
+    const body = await this.pages.renderProblem((texts) => (error instanceof PageException ? error.page : problemPage(status, texts)));
+
+    const { httpAdapter } = this.host;
+    const response: unknown = host.switchToHttp().getResponse();
+    for (const [name, value] of Object.entries(pageHeaders)) httpAdapter.setHeader(response, name, value);
+    httpAdapter.reply(response, body, status);
+  }
+}
+
+function problemPage(status: number, { problems }: Texts): Page {
+  const { title, text, then } = (problems as Record<number, Problem>)[status] ?? (status < 500 ? problems[400] : problems[500]);
+  return {
+    title,
+    body: html`<section class="card problem">
+      <p class="status" aria-hidden="true">${status}</p>
+      <p>${text}</p>
+      <p><a class="button" href="${then.href}">${then.text}</a></p>
+    </section>`,
+  };
+}
+
+type Problem = Texts['problems'][500];
+
+function statusOf(error: unknown): number {
+  if (error instanceof HttpException) return error.getStatus();
+  // Express and Fastify say so when a request cannot be read, such as a body that is too large.
+  const status = (error as { statusCode?: unknown } | null)?.statusCode;
+  return typeof status === 'number' && status >= 400 && status < 500 ? status : 500;
+}

@@ -1,0 +1,44 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { describeDatabases } from '../support/databases.js';
+
+const run = promisify(execFile);
+const fixture = (name: string): string => fileURLToPath(new URL(`../support/fixtures/${name}`, import.meta.url));
+
+describe('The process', () => {
+  test('B39, R29: is not kept alive by schedules, timers or waiting updates', async () => {
+    const { stdout } = await run(process.execPath, [fixture('idle.mjs')], { timeout: 15_000 });
+    expect(stdout).toBe('ready\n');
+  });
+});
+
+describeDatabases('Time zones', (db) => {
+  interface Shown {
+    id: string;
+    created: string;
+    expiry: string;
+  }
+
+  test('R25, B22: no time zone of process, connection or database moves an instant, over a daylight-saving change either', async () => {
+    const { options } = await db.open();
+    const show = async (zone: string, now: number, id = '', more: object = {}): Promise<Shown> => {
+      const { stdout } = await run(process.execPath, [fixture('daylight.mjs'), JSON.stringify({ ...options, driver: undefined, ...more }), String(now), id], {
+        env: { ...process.env, TZ: zone },
+        timeout: 15_000,
+      });
+      return JSON.parse(stdout) as Shown;
+    };
+    // Half an hour before clocks in Berlin go from 3:00 back to 2:00, and half an hour before they go from 2:00 to 3:00.
+    for (const now of [Date.UTC(2026, 9, 25, 0, 30), Date.UTC(2026, 2, 29, 0, 30)]) {
+      const made = await show('Europe/Berlin', now);
+      expect(made.expiry).toBe(new Date(now + 3_600_000).toISOString());
+      const zones = ['Europe/Berlin', 'Pacific/Auckland', 'America/St_Johns', 'UTC'];
+      const connections = db.name === 'mariadb' ? [{}, { timezone: '+09:30' }] : [{}];
+      for (const zone of zones) {
+        for (const connection of connections) expect(await show(zone, now, made.id, connection)).toMatchObject({ created: made.created, expiry: made.expiry });
+      }
+    }
+  }, 60_000);
+});

@@ -1,0 +1,43 @@
+import { describe, expect, test } from 'vitest';
+import { VisitCookie } from '../../lib/key/visit-cookie.js';
+
+const options = { name: 'visit', path: '/', domain: undefined, secure: false, sameSite: 'lax', httpOnly: true, permanent: false } as const;
+const cookie = (more: object = {}): VisitCookie => new VisitCookie({ cookie: { ...options, ...more } });
+
+describe('The cookie', () => {
+  test.each([
+    ['visit=a', ['a']],
+    ['other=1; visit=a; visit=b', ['a', 'b']],
+    ['visit="a"', ['a']],
+    [' visit = a ;;=;x', ['a']],
+    ['visits=a; xvisit=b; Visit=c', []],
+    ['visit', []],
+    ['', []],
+  ])('R21: reads all values of its name from %j', (header, values) => {
+    expect(cookie().read(header)).toEqual(values);
+  });
+
+  test('reads no more values than a browser could mean', () => {
+    expect(cookie().read(Array.from({ length: 1000 }, (_, i) => `visit=${i}`).join(';'))).toHaveLength(8);
+  });
+
+  test('look-alikes of a __Host- name are not read', () => {
+    expect(cookie({ name: '__Host-visit' }).read('__host-visit=a; visit=b; __Host-Visit=c')).toEqual([]);
+  });
+
+  test('R15: SameSite is always sent, the other attributes as set', () => {
+    expect(cookie({ domain: 'example.org', path: '/app', secure: true, sameSite: 'strict', httpOnly: false }).write('k', null, 0)).toBe(
+      'visit=k; Domain=example.org; Path=/app; Secure; SameSite=Strict',
+    );
+  });
+
+  test('R18, B32: is cleared with the same name, path and domain', () => {
+    expect(cookie({ domain: 'example.org', path: '/app' }).clear()).toBe(
+      'visit=; Max-Age=0; Domain=example.org; Path=/app; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax',
+    );
+  });
+
+  test('R19: a permanent one says how long, a whole number of seconds', () => {
+    expect(cookie().write('k', 1500, 0)).toBe('visit=k; Max-Age=2; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; HttpOnly; SameSite=Lax');
+  });
+});
