@@ -18,7 +18,7 @@ export type { Duration } from './options/duration.js';
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
 export { VisitService, type CreateVisitOptions, type VisitSummary } from './visit/visit.service.js';
-export { PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './http/visit-policy.js';
+export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './http/visit-policy.js';
 
 // Session
 export { Session, type SessionMethods } from './session/session.js';
@@ -39,6 +39,8 @@ export {
   VisitStore,
   type Ending,
   type IdentityRecord,
+  type Lock,
+  type LockResult,
   type NewVisitRecord,
   type Refusal,
   type Rekey,
@@ -66,6 +68,8 @@ export {
   VisitError,
   VisitHttpError,
   VisitKeyRetiredError,
+  VisitLockedError,
+  VisitLockLostError,
   VisitNotResolvedError,
   VisitOptionError,
   VisitSchemaError,

@@ -33,6 +33,8 @@ export interface VisitPolicy {
   readonly timeout: number | undefined;
   readonly source: readonly ('cookie' | 'query' | 'body')[] | undefined;
   readonly path: string | undefined;
+  /** How long to wait for exclusive access to the session, in milliseconds; undefined: it is not wanted. */
+  readonly exclusive: number | undefined;
 }
 
 const CONTEXT = Symbol.for('nest-visit.context');
@@ -49,11 +51,13 @@ export class VisitContext {
   clearCookie = false;
   /** A link or field with the key has been made for this response. */
   keyInPage = false;
-  /** The store failed this request. */
-  storeFailed = false;
+  /** The request failed for a reason that passes. */
+  retryLater = false;
   /** The handler is done; what is to be saved has been saved, or never will. */
   finished = false;
   headersWatched = false;
+  /** The exclusive access of this request to its session. */
+  lock: { readonly visitId: string; readonly owner: string; release(): Promise<void> } | undefined;
   /** The user object, loaded when first asked for. */
   user: Promise<unknown> | undefined;
   private sessionObject: SessionObject | undefined;

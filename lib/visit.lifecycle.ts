@@ -8,6 +8,7 @@ import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
 import { Exchange, type FrameworkRequest, type FrameworkResponse } from './platform/exchange.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
+import { SessionLock } from './session/session.lock.js';
 import { SessionSaver } from './session/session.saver.js';
 import { attachContext, contextOf, findContext, VisitContext, type VisitPolicy } from './visit.context.js';
 import { TouchQueue } from './visit/touch.queue.js';
@@ -36,6 +37,7 @@ export class VisitLifecycle {
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
     @Inject(SessionSaver) private readonly saver: SessionSaver,
     @Inject(VisitHeaders) private readonly headers: VisitHeaders,
+    @Inject(SessionLock) private readonly lock: SessionLock,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {
     headers.lateSave = (context) => this.saver.save(context);
@@ -127,7 +129,8 @@ export class VisitLifecycle {
     // The browser's copy of a permanent cookie is renewed in the first request of each half of its life (R17).
     const half = this.options.permanentTimeout / 2;
     const newHalf = permanent && Math.floor((now - created) / half) !== Math.floor((accessed - created) / half);
-    if (newHalf) {
+    // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
+    if (newHalf && state.key.matches(state.record.keyHash)) {
       state.sendKey = true;
       this.headers.watch(context);
     }
@@ -136,6 +139,22 @@ export class VisitLifecycle {
     state.record = { ...state.record, expiry: Math.max(written, expiry) };
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
     if (written - now <= 2 * this.options.touch.interval) await this.touches.flush();
+  }
+
+  /** Gives the handler what it asks for besides the visit: exclusive access to the session. */
+  async enter(context: VisitContext, policy: VisitPolicy): Promise<void> {
+    if (policy.exclusive === undefined || context.lock) return;
+    try {
+      await this.lock.enter(context, policy.exclusive);
+    } catch (error) {
+      this.noteFailure(context, error);
+      throw error;
+    }
+  }
+
+  /** The request is over, whatever became of it. */
+  leave(context: VisitContext): Promise<void> | undefined {
+    return context.lock?.release();
   }
 
   /** The handler has succeeded. What is to be saved is saved when this resolves; undefined: there was nothing. */
@@ -167,8 +186,8 @@ export class VisitLifecycle {
 
   private noteFailure(context: VisitContext, error: unknown): void {
     context.finished = true;
-    if (error instanceof HttpException && error.getStatus() === 503) {
-      context.storeFailed = true;
+    if (error instanceof HttpException && [423, 503].includes(error.getStatus())) {
+      context.retryLater = true;
       this.headers.watch(context);
     }
   }

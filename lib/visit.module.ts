@@ -16,6 +16,7 @@ import { bindPlatform } from './platform/platform.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { Session } from './session/session.js';
 import { createInjectableSession } from './session/session.injectable.js';
+import { SessionLock } from './session/session.lock.js';
 import { SessionSaver } from './session/session.saver.js';
 import { StoreAccess } from './store/store-access.js';
 import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
@@ -61,6 +62,7 @@ import { VisitService } from './visit/visit.service.js';
     IdentityService,
     IdentityGuard,
     SessionSaver,
+    SessionLock,
     StoreAccess,
     PluginRegistry,
     ExpungeService,

@@ -9,6 +9,8 @@ export type VisitErrorCode =
   | 'VISIT_ENDED'
   | 'VISIT_KEY_RETIRED'
   | 'VISIT_WRITE_CONFLICT'
+  | 'VISIT_LOCKED'
+  | 'VISIT_LOCK_LOST'
   | 'VISIT_IDENTITY_REQUIRED'
   | 'VISIT_FRESH_IDENTITY_REQUIRED'
   | 'VISIT_USER_ID'
@@ -109,6 +111,20 @@ export class VisitEndedError extends VisitHttpError {
 export class VisitKeyRetiredError extends VisitHttpError {
   constructor() {
     super('VISIT_KEY_RETIRED', 'The key of this request has been replaced by another request', HttpStatus.CONFLICT);
+  }
+}
+
+/** 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`. */
+export class VisitLockedError extends VisitHttpError {
+  constructor(timeout: number) {
+    super('VISIT_LOCKED', `Another request kept this session to itself for more than ${timeout} ms`, 423 as HttpStatus);
+  }
+}
+
+/** 409: this request's exclusive access ended before it did, because its process stood still for too long. Nothing was saved. */
+export class VisitLockLostError extends VisitHttpError {
+  constructor() {
+    super('VISIT_LOCK_LOST', 'The exclusive access of this request has ended', HttpStatus.CONFLICT);
   }
 }
 

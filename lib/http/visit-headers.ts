@@ -5,7 +5,7 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitContext } from '../visit.context.js';
 
-/** Seconds after which a client may try again when the store has failed. */
+/** Seconds after which a client may try again when the store has failed, or a lock was held for too long. */
 const RETRY_AFTER = 5;
 
 /** Saves a session that has changed and whose response is about to leave. */
@@ -34,7 +34,7 @@ export class VisitHeaders {
   private write(context: VisitContext): void {
     const response = context.exchange.rawResponse;
     const state = context.visit;
-    if (context.storeFailed && response.statusCode === 503) response.setHeader('Retry-After', String(RETRY_AFTER));
+    if (context.retryLater && [423, 503].includes(response.statusCode)) response.setHeader('Retry-After', String(RETRY_AFTER));
     if (!state) return;
     // The handler sends the response itself, or a guard has denied the request: this is the last chance for the cookie.
     if (!context.finished && response.statusCode < 500 && this.hasSomethingToKeep(context)) {

@@ -1,6 +1,6 @@
 import { SetMetadata, type ExecutionContext } from '@nestjs/common';
 import { VisitOptionError } from '../errors/visit.error.js';
-import type { Duration } from '../options/duration.js';
+import { parseDuration, type Duration } from '../options/duration.js';
 import { optionTable, Unfit } from '../options/option-table.js';
 import type { VisitSource } from '../options/visit-options.interface.js';
 import type { VisitPolicy } from '../visit.context.js';
@@ -8,6 +8,7 @@ import type { VisitPolicy } from '../visit.context.js';
 const SKIP = 'nest-visit:skip';
 const USE = 'nest-visit:use';
 const PASSIVE = 'nest-visit:passive';
+const EXCLUSIVE = 'nest-visit:exclusive';
 
 /** What a handler may have otherwise than the rest of the application (R90). */
 export interface VisitOverrides {
@@ -24,6 +25,18 @@ export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetM
 
 /** Requests to this controller or handler do not keep the visit alive; for polling. */
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
+
+/**
+ * Requests of one visit to handlers marked so run one after the other, on whatever machine (R52). Access ends with the
+ * handler, however it ends; at the latest half a minute after its process has died. Who waits longer than `timeout` gets 423.
+ *
+ * @param options.timeout how long to wait, @default '10s'
+ */
+export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {}): MethodDecorator & ClassDecorator {
+  const parsed = parseDuration(timeout);
+  if (parsed === null) throw new VisitOptionError(`@ExclusiveSession() "timeout" must be a duration such as "10s", got ${JSON.stringify(timeout)}`);
+  return SetMetadata(EXCLUSIVE, parsed);
+}
 
 /**
  * Other settings for this controller or handler.
@@ -49,7 +62,7 @@ export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDeco
 }
 
 const policies = new WeakMap<object, WeakMap<object, VisitPolicy>>();
-const NO_POLICY: VisitPolicy = { skip: false, passive: false, timeout: undefined, source: undefined, path: undefined };
+const NO_POLICY: VisitPolicy = { skip: false, passive: false, timeout: undefined, source: undefined, path: undefined, exclusive: undefined };
 
 /** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
 export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
@@ -63,7 +76,7 @@ export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
     const read = <T>(key: string): T | undefined =>
       (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
     const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
-    policy = { ...NO_POLICY, ...overrides, skip: read<boolean>(SKIP) ?? false, passive: read<boolean>(PASSIVE) ?? false };
+    policy = { ...NO_POLICY, ...overrides, skip: read<boolean>(SKIP) ?? false, passive: read<boolean>(PASSIVE) ?? false, exclusive: read<number>(EXCLUSIVE) };
     ofController.set(handler, policy);
   }
   return policy;

@@ -24,13 +24,17 @@ export class VisitInterceptor implements NestInterceptor {
     // An Observable of our own: an async interceptor, or operators, cost several promises per request.
     return new Observable((subscriber) => {
       let handler: Subscription | undefined;
-      this.lifecycle.resolve(context, policy).then(
-        () => {
-          if (!subscriber.closed) handler = next.handle().subscribe(observe(this.lifecycle, context, subscriber));
-        },
-        (error: unknown) => subscriber.error(error),
-      );
-      return () => handler?.unsubscribe();
+      const run = (): void => {
+        if (subscriber.closed) void this.lifecycle.leave(context);
+        else handler = next.handle().subscribe(observe(this.lifecycle, context, subscriber));
+      };
+      const refuse = (error: unknown): void => subscriber.error(error);
+      const resolved = this.lifecycle.resolve(context, policy);
+      (policy.exclusive === undefined ? resolved : resolved.then(() => this.lifecycle.enter(context, policy))).then(run, refuse);
+      return () => {
+        handler?.unsubscribe();
+        void this.lifecycle.leave(context);
+      };
     });
   }
 }

@@ -76,7 +76,8 @@ export class VisitResolver {
     const justReplaced = replacedAt !== null && replacedAt <= now && now < replacedAt + LATE_REQUEST_WINDOW;
     if (record.endedAt !== null) {
       if (!current && !previous) return 'forged';
-      return justReplaced ? 'late' : 'gone';
+      // Ended by its own client, which has been told; one that others ended comes to know it by this answer.
+      return record.previousKeyUntil === record.endedAt && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'gone';
     }
     const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
     if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'gone' : 'forged';

@@ -37,7 +37,8 @@ export class DefaultSessionSerializer implements SessionSerializer {
     const graphs: [string, unknown[]][] = [];
     let ordered = true;
     for (const [key, value] of data) {
-      if (typeof key !== 'string') throw new SessionDataError('SESSION_VALUE', `a key of the session must be a string, got ${String(key)} (${typeof key})`);
+      if (typeof key !== 'string')
+        throw new SessionDataError('SESSION_VALUE', `a key of the session must be a string, got ${String(key)} (${typeof key})`);
       if (startsWithDigit(key)) ordered = false;
       if (isPlainEntry(value)) {
         plain.push([key, value]);
@@ -53,7 +54,9 @@ export class DefaultSessionSerializer implements SessionSerializer {
     try {
       return Buffer.from(String.fromCharCode(FORMAT) + JSON.stringify(parts));
     } catch (error) {
-      throw new SessionDataError('SESSION_VALUE', `the session cannot be written: ${(error as Error).message}`, undefined, { cause: error });
+      throw new SessionDataError('SESSION_VALUE', `the session cannot be written: ${(error as Error).message}`, undefined, {
+        cause: error,
+      });
     }
   }
 
@@ -88,7 +91,11 @@ function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number):
   // JSON.stringify would call it, even an inherited one.
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function') return false;
   const prototype: unknown = Object.getPrototypeOf(value);
-  if (Array.isArray(value)) return prototype === Array.prototype && value.every((item) => isPlain(item, seen, depth + 1));
+  if (Array.isArray(value)) {
+    // Not `every`, which passes over holes.
+    for (let at = 0; at < value.length; at++) if (!isPlain(value[at], seen, depth + 1)) return false;
+    return prototype === Array.prototype;
+  }
   if (prototype !== Object.prototype && prototype !== null) return false;
   for (const key of Object.keys(value)) if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1)) return false;
   return true;
@@ -113,7 +120,9 @@ function read(bytes: Uint8Array): Map<string, unknown> {
   // Formats of the past get their own reader here, forever.
   if (bytes[0] !== FORMAT) {
     const format = bytes[0]!.toString(16).padStart(2, '0');
-    throw unreadable(`its format 0x${format} is unknown here, where 0x01 is read; another serializer or a newer version may have written it`);
+    throw unreadable(
+      `its format 0x${format} is unknown here, where 0x01 is read; another serializer or a newer version may have written it`,
+    );
   }
   if (!isUtf8(bytes)) throw unreadable('it is not UTF-8 text');
   return readFormat1(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8', 1));
@@ -136,8 +145,9 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function inOrder(data: ReadonlyMap<string, unknown>, keys: unknown): Map<string, unknown> {
+  if (!Array.isArray(keys)) throw unreadable('its keys are not a list');
   const ordered = new Map<string, unknown>();
-  if (Array.isArray(keys)) for (const key of keys as string[]) if (data.has(key)) ordered.set(key, data.get(key));
-  if (ordered.size !== data.size) throw unreadable('its list of keys does not fit');
+  for (const key of keys as string[]) if (data.has(key)) ordered.set(key, data.get(key));
+  if (ordered.size !== data.size || keys.length !== data.size) throw unreadable('its list of keys does not fit');
   return ordered;
 }

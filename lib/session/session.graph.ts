@@ -122,7 +122,12 @@ class GraphWriter {
       }
       const { parent, step } = this.origins[index]!;
       const remedy = REMEDIES.get(types.isNativeError(value) ? 'Error' : name);
-      return this.refuse(parent, step, `an instance of ${name}`, remedy ?? 'keep a plain object with what you need of it, or an id that leads to it');
+      return this.refuse(
+        parent,
+        step,
+        `an instance of ${name}`,
+        remedy ?? 'keep a plain object with what you need of it, or an id that leads to it',
+      );
     } catch (error) {
       if (error instanceof SessionDataError) throw error;
       const { parent, step } = this.origins[index]!;
@@ -253,7 +258,8 @@ export function unflatten(nodes: unknown, key: string): unknown {
     }
     const content = node as unknown[];
     if (content[0] === 'Array') for (let at = 1; at < content.length; at++) (value as unknown[]).push(resolve(content[at]));
-    if (content[0] === 'Map') for (let at = 1; at < content.length; at += 2) (value as Map<unknown, unknown>).set(resolve(content[at]), resolve(content[at + 1]));
+    if (content[0] === 'Map')
+      for (let at = 1; at < content.length; at += 2) (value as Map<unknown, unknown>).set(resolve(content[at]), resolve(content[at + 1]));
     if (content[0] === 'Set') for (let at = 1; at < content.length; at++) (value as Set<unknown>).add(resolve(content[at]));
   }
   return values[0];
@@ -267,5 +273,10 @@ function constant(tag: unknown, content: unknown, key: string): unknown {
 
 /** The error for data that cannot be read. */
 export function unreadable(reason: string, path?: string, cause?: unknown): SessionDataError {
-  return new SessionDataError('SESSION_UNREADABLE', `session data cannot be read: ${reason}`, path, cause === undefined ? undefined : { cause });
+  return new SessionDataError(
+    'SESSION_UNREADABLE',
+    `session data cannot be read: ${reason}`,
+    path,
+    cause === undefined ? undefined : { cause },
+  );
 }

@@ -121,8 +121,9 @@ export class SessionSaver {
         return data;
       }
       const version = state.record.sessionVersion;
+      const lockOwner = context.lock?.visitId === state.record.id ? context.lock.owner : undefined;
       const guard = { id: state.record.id, keyHash: state.key.hash, now: this.options.clock.now() };
-      const result = await this.store.save({ ...guard, version, data: sessionData });
+      const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
       if (result.outcome === 'refused') throw refusalError(result.reason);
       if (result.outcome === 'saved') {
         state.record = { ...state.record, sessionData, sessionVersion: result.version };

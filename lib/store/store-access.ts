@@ -22,8 +22,12 @@ export class StoreAccess {
     return this.call(() => this.grouped.create(visit));
   }
 
-  save(save: SessionSave): Promise<SaveResult> {
-    return this.call(() => this.grouped.save(save));
+  save(save: SessionSave): Promise<Exclude<SaveResult, { outcome: 'failed' }>> {
+    return this.call(async () => {
+      const result = await this.grouped.save(save);
+      if (result.outcome === 'failed') throw result.error;
+      return result;
+    });
   }
 
   /** @throws VisitStoreUnavailableError (503) when the store fails; the cause goes to the log, not to the client */

@@ -47,20 +47,24 @@ export interface WriteGuard {
   readonly now: number;
 }
 
-/** Why a write was refused. Nothing was written. */
-export type Refusal = 'unknown' | 'ended' | 'retired';
+/** Why a write was refused. Nothing was written. `unlocked`: the writer does not hold the lock any more that it relies on. */
+export type Refusal = 'unknown' | 'ended' | 'retired' | 'unlocked';
 
 export interface SessionSave extends WriteGuard {
   /** The version the new data was made from. */
   readonly version: number;
   readonly data: Uint8Array | null;
+  /** Who must still hold the lock of the visit; left out, locks do not matter. */
+  readonly lockOwner?: string;
 }
 
 export type SaveResult =
   | { readonly outcome: 'saved'; readonly version: number }
   /** The version has moved on; here is what is stored now. */
   | { readonly outcome: 'conflict'; readonly version: number; readonly data: Uint8Array | null }
-  | { readonly outcome: 'refused'; readonly reason: Refusal };
+  | { readonly outcome: 'refused'; readonly reason: Refusal }
+  /** This one could not be written, for example because it is too large for the database; it says nothing of the others. */
+  | { readonly outcome: 'failed'; readonly error: unknown };
 
 export interface Touch {
   readonly id: string;
@@ -80,6 +84,16 @@ export interface Rekey extends WriteGuard {
 }
 
 export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };
+
+export interface Lock extends WriteGuard {
+  /** Who wants the lock: 32 random hexadecimal digits. */
+  readonly owner: string;
+  /** The lock is free again at this instant, whatever became of its owner. */
+  readonly until: number;
+}
+
+/** `held`: somebody else has it. */
+export type LockResult = { readonly outcome: 'locked' | 'held' } | { readonly outcome: 'refused'; readonly reason: Refusal };
 
 export interface Ending {
   /** A short word such as `logout`; at most 32 characters. */
@@ -126,6 +140,12 @@ export abstract class VisitStore {
 
   /** Replaces keys and, in the same step, links or unlinks identities. Only while the visit is not ended and the guard holds. */
   abstract rekey(changes: readonly Rekey[]): Promise<RekeyResult[]>;
+
+  /** Takes the exclusive lock of a visit, or prolongs the one that its owner holds. Only while the visit is not ended and the guard holds. */
+  abstract lock(lock: Lock): Promise<LockResult>;
+
+  /** Gives the lock back; nothing happens if somebody else holds it by now. */
+  abstract unlock(id: string, owner: string): Promise<void>;
 
   /** Ends visits, wipes their data and unlinks nobody (the row still tells whose it was). The ids that this call ended. */
   abstract end(ids: readonly string[], ending: Ending): Promise<string[]>;

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { VisitEndedError, VisitKeyRetiredError } from '../errors/visit.error.js';
+import { VisitEndedError, VisitKeyRetiredError, VisitLockLostError } from '../errors/visit.error.js';
 import { VisitHeaders } from '../http/visit-headers.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -12,7 +12,8 @@ import type { VisitContext, VisitState } from '../visit.context.js';
 import { truncateAddress } from './remote-address.js';
 import { TouchQueue } from './touch.queue.js';
 
-export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError {
+export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError | VisitLockLostError {
+  if (reason === 'unlocked') return new VisitLockLostError();
   return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
 }
 
@@ -46,7 +47,7 @@ export class VisitKeeper {
       endedAt: null,
       endReason: null,
       permanent,
-      remoteAddress: address === undefined || remoteAddress === false ? null : remoteAddress === 'truncated' ? truncateAddress(address) : address,
+      remoteAddress: address === undefined || remoteAddress === false ? null : remoteAddress === 'truncated' ? truncateAddress(address) : address.slice(0, 45),
       userAgent: userAgent ? (exchange?.userAgent?.slice(0, 255) ?? null) : null,
       sessionData: null,
       sessionVersion: 0,
@@ -79,25 +80,26 @@ export class VisitKeeper {
   }
 
   /**
-   * Gives the visit of a request a new key; the old one has no rights from then on (law 4).
+   * Gives the visit of a request a new key. With a grace (milliseconds) the old one works as long: for a renewal that
+   * changes no rights. Without, it has no rights from then on (law 4).
    *
    * @throws VisitEndedError, VisitKeyRetiredError when another request was faster
    */
-  async rekey(context: VisitContext, change: { identity?: IdentityRecord | null; permanent?: boolean }): Promise<void> {
+  async rekey(context: VisitContext, { grace = 0, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; grace?: number }): Promise<void> {
     const state = context.state;
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
     const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
     const [result] = await this.store.call((store) =>
-      store.rekey([{ id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now, expiry, ...change }]),
+      store.rekey([{ id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change }]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     state.record = {
       ...state.record,
       keyHash: newKey.hash,
       previousKeyHash: state.key.hash,
-      previousKeyUntil: now,
+      previousKeyUntil: now + grace,
       permanent,
       expiry,
       ...(change.identity === undefined ? {} : { identity: change.identity }),

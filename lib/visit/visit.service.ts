@@ -13,6 +13,9 @@ import type { CurrentVisit } from './current-visit.js';
 import { TouchQueue } from './touch.queue.js';
 import { VisitKeeper } from './visit.keeper.js';
 
+/** How long the old key works after a renewal, in milliseconds: longer than a request takes, shorter than a thief likes. */
+const RENEWAL_GRACE = 30_000;
+
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
   readonly id: string;
@@ -81,10 +84,15 @@ export class VisitService {
     return { visit: this.summary(state.record), key: state.key.text };
   }
 
-  /** Gives the current visit a new key; the old one is dead at once. Nothing else changes. */
+  /**
+   * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are served
+   * as ever for half a minute. When rights change, `IdentityService` renews the key by itself, and without such a grace.
+   *
+   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit or changed its key meanwhile
+   */
   async renew(): Promise<void> {
     const context = this.context();
-    if (context.state.standing === 'stored') await this.keeper.rekey(context, {});
+    if (context.state.standing === 'stored') await this.keeper.rekey(context, { grace: RENEWAL_GRACE });
   }
 
   /**

@@ -34,7 +34,7 @@ const en = {
     user: 'Signed in as',
     nobody: 'nobody',
     counter: 'A counter in your session',
-    clicks: (count: number) => (count === 1 ? 'click' : 'clicks'),
+    clicks: (count: number): string => (count === 1 ? 'click' : 'clicks'),
     addOne: 'Add one',
     reset: 'Start again at 0',
     opened: (times: number) => `You have opened this page ${times === 1 ? 'once' : `${times} times`}. Each change is stored before its answer leaves.`,

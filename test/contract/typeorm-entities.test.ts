@@ -204,6 +204,8 @@ describeDatabases('Entities and migrations', (db) => {
         userAgent: null,
         sessionData: Buffer.of(0, 255, 128),
         sessionVersion: 0,
+        lockOwner: null,
+        lockedUntil: null,
       }),
     ]);
     expect(Buffer.isBuffer(found[0]!.sessionData)).toBe(true);
@@ -373,6 +375,27 @@ describeDatabases('SQL of the store', (db) => {
   }
 
   if (db.name !== 'sqlite') {
+    test('B37: a visit that comes to life while expunge waits for it stays, with its identity, and expunge goes on with others', async () => {
+      const { options } = await db.open();
+      const store = new TypeOrmVisitStore(await connect(options, { migrationsRun: true }));
+      const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
+      const [revived, stale] = [newVisit({ expiry: NOW - 2, identity }), newVisit({ expiry: NOW - 1, identity })];
+      await store.create([revived, stale]);
+      const other = (await connect(options)).createQueryRunner();
+      await other.startTransaction();
+      await other.query(`UPDATE visit SET expiry = ${NOW + DAY} WHERE id = '${revived.id}'`);
+      // It sees what is stored, so it chooses the visit that the other one is about to prolong.
+      const expunged = store.expunge({ before: NOW, limit: 1 });
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      await other.commitTransaction();
+      await other.release();
+      expect(await expunged).toEqual({ visits: 1, identities: 1 });
+      const [kept, gone] = await store.find([revived.id, stale.id]);
+      expect(kept).toMatchObject({ expiry: NOW + DAY, identity });
+      expect(gone).toBeNull();
+      expect(await store.expunge({ before: NOW, limit: 1 })).toEqual({ visits: 0, identities: 0 });
+    });
+
     test('B36: expunge on several machines and the traffic beside it meet no deadlock', async () => {
       const { options } = await db.open();
       const { failures, logger } = collectFailures();

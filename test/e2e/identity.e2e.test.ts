@@ -333,13 +333,30 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await app.browser().post('/reauthenticate')).status).toBe(401);
   });
 
-  test('renew() changes the key and nothing else', async () => {
+  test('B17: renew() changes the key and nothing else: the old one works for a grace, and gets no cookie', async () => {
     const app = await start();
     const { browser, user } = await signedIn(app);
     const before = key(browser);
     await browser.post('/renew');
     expect(key(browser)).not.toBe(before);
     expect((await browser.get('/secret')).text).toBe(`for ${user}`);
+    const late = await app.browser().post('/set', { json: { late: 1 }, cookie: `visit=${before}` });
+    expect(late).toMatchObject({ status: 201, cookies: [] });
+    expect(json(await browser.get('/data'))).toEqual({ late: 1 });
+    stack.clock.advance(30_000);
+    expect(await app.browser().get('/secret', { cookie: `visit=${before}` })).toMatchObject({ status: 401, cookies: [] });
+    stack.clock.advance(30_000);
+    expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
+    expect((await browser.get('/secret')).text).toBe(`for ${user}`);
+  });
+
+  test('B24: a sign-in ends the grace of an older key', async () => {
+    const app = await start();
+    const { browser } = await signedIn(app, 'first');
+    const before = key(browser);
+    await browser.post('/renew');
+    await browser.post('/reauthenticate');
+    expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
   });
 
   describe('seen from elsewhere', () => {

@@ -20,7 +20,7 @@ import {
   type CanActivate,
   type ExecutionContext,
 } from '@nestjs/common';
-import { Session, Visit, VisitService } from 'nest-visit';
+import { ExclusiveSession, Session, Visit, VisitService } from 'nest-visit';
 import { from, Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
@@ -128,6 +128,31 @@ class SessionController {
   async increment(@Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
     await this.gates.pass(gate);
     return session.update('count', (count) => (count ?? 0) + 1);
+  }
+
+  @Post('exclusive')
+  @ExclusiveSession({ timeout: '15s' })
+  async exclusive(@Query('gate') gate: string | undefined, @Query('fail') fail: string | undefined, @Session() session: Session<Data>) {
+    const count = session.get('count', 0);
+    await this.gates.pass(gate);
+    session.set('count', count + 1);
+    if (fail) throw new Error('unexpected');
+    return count + 1;
+  }
+
+  @Post('impatient')
+  @ExclusiveSession({ timeout: 20 })
+  impatient(@Session() session: Session<Data>) {
+    return session.get('count', 0);
+  }
+
+  @Post('exclusive-end')
+  @ExclusiveSession()
+  async exclusiveEnd(@Session() session: Session<Data>) {
+    await this.visits.end();
+    session.set('name', 'next');
+    await session.save();
+    await session.update('count', () => 1);
   }
 
   @Post('take')
@@ -356,6 +381,66 @@ describeStacks('The session', (stack: Stack) => {
       const taken = (await Promise.all(takers)).map((answer) => (JSON.parse(answer.text) as { taken: unknown }).taken);
       expect(taken.filter((value) => value !== null)).toEqual(['Ada']);
       expect(await read()).toEqual({});
+    });
+  });
+
+  describe('for one request at a time', () => {
+    const lockOf = async (browser: { jar: Map<string, string> }): Promise<string | null> =>
+      (await stack.dataSource().getRepository(Visit).findOneByOrFail({ id: browser.jar.get('visit')!.slice(0, 32) })).lockOwner;
+
+    test('R52, B14: get and set count right, on several machines', async () => {
+      const apps = [await start(), await start()];
+      const { browser, read } = await begin(apps[0]!, { count: 1 });
+      const cookie = `visit=${browser.jar.get('visit')}`;
+      await Promise.all(
+        Array.from({ length: 5 }, async (_, i) => {
+          const client = apps[i % 2]!.browser();
+          for (let n = 0; n < 6; n++) expect((await client.post('/exclusive', { cookie })).status).toBe(201);
+        }),
+      );
+      expect(await read()).toEqual({ count: 31 });
+      await expect.poll(() => lockOf(browser)).toBeNull();
+    });
+
+    test('R52: who waits for too long is told when to come again, by 423; others do not wait', async () => {
+      const apps = [await start(), await start()];
+      const { browser } = await begin(apps[0]!, { count: 1 });
+      const cookie = `visit=${browser.jar.get('visit')}`;
+      const gate = apps[0]!.app.get(Gates).make('x');
+      const holder = browser.clone().post('/exclusive?gate=x');
+      await gate.arrived;
+      for (const app of apps) {
+        const answer = await app.browser().post('/impatient', { cookie });
+        expect(answer.status).toBe(423);
+        expect(answer.headers.get('retry-after')).toBe('5');
+      }
+      expect((await browser.post('/set', { json: { name: 'free' } })).status).toBe(201);
+      gate.open();
+      expect((await holder).text).toBe('2');
+      await expect.poll(async () => (await apps[1]!.browser().post('/impatient', { cookie })).text).toBe('2');
+    });
+
+    test('R52: is given back when the handler throws, and when it ends the visit', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app, { count: 1 });
+      expect((await browser.post('/exclusive?fail=1')).status).toBe(500);
+      expect((await browser.post('/exclusive')).text).toBe('2');
+      expect((await browser.post('/exclusive-end')).status).toBe(201);
+      expect(await read()).toEqual({ name: 'next', count: 1 });
+    });
+
+    test('R52: is free again half a minute after its holder has died; who comes back then cannot write', async () => {
+      const app = await start();
+      const other = await start();
+      const { browser, read } = await begin(app, { count: 1 });
+      const gate = app.app.get(Gates).make('dead');
+      const dead = browser.clone().post('/exclusive?gate=dead');
+      await gate.arrived;
+      stack.clock.advance(30_000);
+      expect((await other.browser().post('/exclusive', { cookie: `visit=${browser.jar.get('visit')}` })).text).toBe('2');
+      gate.open();
+      expect((await dead).status).toBe(409);
+      expect(await read()).toEqual({ count: 2 });
     });
   });
 

@@ -1,6 +1,8 @@
 import {
   VisitStore,
   type Ending,
+  type Lock,
+  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
@@ -22,6 +24,7 @@ export interface MemoryVisitStoreOptions {
 /** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
 export class MemoryVisitStore extends VisitStore {
   readonly #visits = new Map<string, Mutable>();
+  readonly #locks = new Map<string, { readonly owner: string; readonly until: number }>();
   readonly #maxVisits: number;
 
   constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
@@ -52,6 +55,7 @@ export class MemoryVisitStore extends VisitStore {
       const visit = this.#visits.get(save.id) ?? null;
       const reason = refusalOf(visit, save);
       if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      if (save.lockOwner !== undefined && this.#locks.get(save.id)?.owner !== save.lockOwner) return { outcome: 'refused', reason: 'unlocked' };
       if (visit.sessionVersion !== save.version) {
         return { outcome: 'conflict', version: visit.sessionVersion, data: visit.sessionData && visit.sessionData.slice() };
       }
@@ -83,6 +87,19 @@ export class MemoryVisitStore extends VisitStore {
       if (change.expiry !== undefined) visit.expiry = Math.max(visit.expiry, change.expiry);
       return { outcome: 'done' };
     });
+  }
+
+  async lock({ owner, until, ...guard }: Lock): Promise<LockResult> {
+    const reason = refusalOf(this.#visits.get(guard.id) ?? null, guard);
+    if (reason) return { outcome: 'refused', reason };
+    const held = this.#locks.get(guard.id);
+    if (held && held.owner !== owner && held.until > guard.now) return { outcome: 'held' };
+    this.#locks.set(guard.id, { owner, until });
+    return { outcome: 'locked' };
+  }
+
+  async unlock(id: string, owner: string): Promise<void> {
+    if (this.#locks.get(id)?.owner === owner) this.#locks.delete(id);
   }
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
@@ -130,11 +147,13 @@ export class MemoryVisitStore extends VisitStore {
     return [...this.#visits.values()].filter(condition);
   }
 
-  #endOne(visit: Mutable | undefined, { at, reason }: Ending): boolean {
+  #endOne(visit: Mutable | undefined, { at, reason, retiresKey = false }: Ending): boolean {
     if (!visit || visit.endedAt !== null) return false;
+    if (retiresKey) visit.previousKeyUntil = at;
     visit.endedAt = at;
     visit.endReason = reason;
     wipeData(visit);
+    this.#locks.delete(visit.id);
     return true;
   }
 

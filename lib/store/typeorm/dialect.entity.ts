@@ -12,6 +12,7 @@ const MYSQL_COLUMNS: Readonly<Record<string, { charset: string; collation?: stri
   visitId: HEX,
   keyHash: HEX,
   previousKeyHash: HEX,
+  lockOwner: HEX,
   userId: BYTEWISE,
   endReason: TEXT,
   remoteAddress: TEXT,

@@ -3,6 +3,8 @@ import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js'
 import {
   VisitStore,
   type Ending,
+  type Lock,
+  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
@@ -77,19 +79,35 @@ export class TypeOrmVisitStore extends VisitStore {
   }
 
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    const { dialect, sql } = this.#prepare();
     const results: SaveResult[] = [];
     let waiting = saves.map((save, index) => ({ save, index }));
     let puzzles = 0;
+    let mostInGroup = MAX_SAVES;
     while (waiting.length > 0) {
-      const group = nextGroup(waiting);
-      const saved = await this.#saveGroup(group.map(({ save }) => save));
+      const group = nextGroup(waiting, mostInGroup);
+      let saved: Set<string>;
+      try {
+        saved = await this.#saveGroup(group.map(({ save }) => save));
+      } catch (error) {
+        // Which of them the database refuses is found by trying halves. What may have been written is never tried again.
+        const lost = dialect.isRefusal(error) ? (group.length === 1 ? group : []) : waiting;
+        for (const { index } of lost) results[index] = { outcome: 'failed', error };
+        waiting = waiting.filter(({ index }) => !(index in results));
+        mostInGroup = Math.max(1, group.length >> 1);
+        continue;
+      }
       const missed = group.filter(({ save }) => !saved.has(save.id));
       const stored = await this.find(missed.map(({ save }) => save.id));
+      const owners = new Map<string, unknown>();
+      for (const { save } of missed) {
+        if (save.lockOwner !== undefined) owners.set(save.id, (await dialect.run(sql.lockOwner(save.id))).rows[0]?.['lockOwner']);
+      }
       for (const { save, index } of group) {
         if (saved.has(save.id)) results[index] = { outcome: 'saved', version: save.version + 1 };
       }
       missed.forEach(({ save, index }, position) => {
-        const verdict = verdictOn(save, stored[position] ?? null);
+        const verdict = verdictOn(save, stored[position] ?? null, owners.get(save.id));
         if (verdict) results[index] = verdict;
       });
       const before = waiting.length;
@@ -113,6 +131,19 @@ export class TypeOrmVisitStore extends VisitStore {
     const results: RekeyResult[] = [];
     for (const change of changes) results.push(await this.#rekeyOne(change));
     return results;
+  }
+
+  async lock(lock: Lock): Promise<LockResult> {
+    const { dialect, sql } = this.#prepare();
+    if ((await dialect.run(sql.lock(lock))).affected > 0) return { outcome: 'locked' };
+    const [stored = null] = await this.find([lock.id]);
+    const reason = refusalOf(stored, lock);
+    return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
+  }
+
+  async unlock(id: string, owner: string): Promise<void> {
+    const { dialect, sql } = this.#prepare();
+    await dialect.run(sql.unlock(id, owner));
   }
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
@@ -277,21 +308,22 @@ function prepare(dataSource: DataSource) {
   return { dialect, sql: new VisitSql(dialect, visit, identity), visitTable: visit.path, identityTable: identity.path };
 }
 
-function verdictOn(save: SessionSave, stored: VisitRecord | null): SaveResult | null {
+function verdictOn(save: SessionSave, stored: VisitRecord | null, lockOwner: unknown): SaveResult | null {
   const reason = refusalOf(stored, save);
   if (reason) return { outcome: 'refused', reason };
+  if (save.lockOwner !== undefined && save.lockOwner !== lockOwner) return { outcome: 'refused', reason: 'unlocked' };
   if (!stored || stored.sessionVersion === save.version) return null;
   return { outcome: 'conflict', version: stored.sessionVersion, data: stored.sessionData };
 }
 
 /** The first saves that can go in one statement: each visit once, ordered by id, bounded in number and size. */
-function nextGroup<E extends { save: SessionSave }>(entries: readonly E[]): E[] {
+function nextGroup<E extends { save: SessionSave }>(entries: readonly E[], most: number): E[] {
   const group = new Map<string, E>();
   let bytes = 0;
   for (const entry of entries) {
     const { id, data } = entry.save;
     bytes += data?.length ?? 0;
-    if (group.size >= MAX_SAVES || (bytes > MAX_BYTES && group.size > 0)) break;
+    if (group.size >= most || (bytes > MAX_BYTES && group.size > 0)) break;
     if (!group.has(id)) group.set(id, entry);
   }
   return [...group.values()].sort((a, b) => byId(a.save, b.save));

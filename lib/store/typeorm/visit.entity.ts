@@ -73,4 +73,12 @@ export class Visit extends DialectEntity {
   /** Grows by one with every write of `sessionData`. */
   @Column({ name: 'session_version', type: 'int' })
   sessionVersion!: number;
+
+  /** Who has exclusive access to the session at the moment. */
+  @Column({ name: 'lock_owner', type: 'varchar', length: 32, nullable: true })
+  lockOwner!: string | null;
+
+  /** When that access ends at the latest. */
+  @Column({ name: 'locked_until', type: 'bigint', nullable: true, transformer: instant })
+  lockedUntil!: Date | null;
 }

@@ -1,4 +1,4 @@
-import type { NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
+import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
 import { toBuffer } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
@@ -23,6 +23,9 @@ const VISIT_COLUMNS = [
   'sessionVersion',
 ] as const satisfies readonly (keyof Visit)[];
 
+/** Never read with a visit: who needs a lock asks for it. */
+const LOCK_COLUMNS = ['lockOwner', 'lockedUntil'] as const satisfies readonly (keyof Visit)[];
+
 const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
 
 /**
@@ -34,7 +37,7 @@ export class VisitSql {
   readonly #visit: string;
   readonly #identity: string;
   /** Escaped column names. */
-  readonly #v: Record<(typeof VISIT_COLUMNS)[number], string>;
+  readonly #v: Record<(typeof VISIT_COLUMNS)[number] | (typeof LOCK_COLUMNS)[number], string>;
   readonly #i: Record<(typeof IDENTITY_COLUMNS)[number], string>;
   readonly #select: string;
   readonly #isLive: string;
@@ -45,7 +48,7 @@ export class VisitSql {
     this.#dialect = dialect;
     this.#visit = dialect.escape(visit.path);
     this.#identity = dialect.escape(identity.path);
-    this.#v = escaped(VISIT_COLUMNS, visit.columns);
+    this.#v = escaped([...VISIT_COLUMNS, ...LOCK_COLUMNS], visit.columns);
     this.#i = escaped(IDENTITY_COLUMNS, identity.columns);
     this.#isLive = `${this.#v.endedAt} IS NULL`;
     const columns = [
@@ -76,7 +79,11 @@ export class VisitSql {
       const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toBuffer(visit.sessionData) };
       return VISIT_COLUMNS.map((key) => stored[key]);
     });
-    return insert(this.#visit, Object.values(this.#v), rows);
+    return insert(
+      this.#visit,
+      VISIT_COLUMNS.map((key) => this.#v[key]),
+      rows,
+    );
   }
 
   insertIdentities(visits: readonly NewVisitRecord[]): Statement {
@@ -88,16 +95,17 @@ export class VisitSql {
   save(saves: readonly SessionSave[]): Statement {
     const v = this.#v;
     const data = saves.map(() => `WHEN ? THEN ${this.#dialect.bytes}`).join(' ');
-    const conditions = saves.map(() => `(${v.id} = ? AND ${v.sessionVersion} = ? AND ${this.#guard})`).join(' OR ');
+    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ?`);
+    const conditions = saves.map((save) => `(${v.id} = ? AND ${v.sessionVersion} = ? AND ${this.#guard}${locked(save)})`).join(' OR ');
     return {
       sql:
         `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${data} END, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
-        ` WHERE ${v.id} IN (${marks(saves)}) AND ${this.#isLive} AND (${conditions})` +
+        ` WHERE ${this.#isAmong(saves)} AND ${this.#isLive} AND (${conditions})` +
         (this.#dialect.returning ? ` RETURNING ${v.id} AS "id"` : ''),
       params: [
         ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
         ...saves.map((save) => save.id),
-        ...saves.flatMap((save) => [save.id, save.version, ...guardParams(save)]),
+        ...saves.flatMap((save) => [save.id, save.version, ...guardParams(save), ...(save.lockOwner === undefined ? [] : [save.lockOwner])]),
       ],
     };
   }
@@ -107,7 +115,7 @@ export class VisitSql {
     const forward = (column: string) =>
       `${column} = ${this.#dialect.greatest}(${column}, CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END)`;
     return {
-      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${id} IN (${marks(touches)}) AND ${this.#isLive}`,
+      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${this.#isAmong(touches)} AND ${this.#isLive}`,
       params: [
         ...touches.flatMap((touch) => [touch.id, touch.accessed]),
         ...touches.flatMap((touch) => [touch.id, touch.expiry]),
@@ -138,17 +146,38 @@ export class VisitSql {
     return change.identity === undefined ? [key] : [key, this.#link(change)];
   }
 
+  lock(lock: Lock): Statement {
+    const { id, lockOwner, lockedUntil } = this.#v;
+    return {
+      sql:
+        `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard}` +
+        ` AND (${lockOwner} IS NULL OR ${lockOwner} = ? OR ${lockedUntil} <= ?)`,
+      params: [lock.owner, lock.until, lock.id, ...guardParams(lock), lock.owner, lock.now],
+    };
+  }
+
+  unlock(visitId: string, owner: string): Statement {
+    const { id, lockOwner, lockedUntil } = this.#v;
+    const sql = `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
+    return { sql, params: [visitId, owner] };
+  }
+
+  /** Who holds the lock. */
+  lockOwner(visitId: string): Statement {
+    return { sql: `SELECT ${this.#v.lockOwner} AS "lockOwner" FROM ${this.#visit} WHERE ${this.#v.id} = ?`, params: [visitId] };
+  }
+
   /** `keyHash`, if given, must still be the current one; so the visit still belongs to whom it belonged when that was read. */
-  end(id: string, { reason, at }: { reason: string; at: number }, keyHash?: string): Statement {
-    const { sql, params } = this.#ending(reason, at);
+  end(id: string, ending: Ending, keyHash?: string): Statement {
+    const { sql, params } = this.#ending(ending);
     const isUnchanged = keyHash === undefined ? '' : ` AND ${this.#v.keyHash} = ?`;
     const guards = keyHash === undefined ? [] : [keyHash];
     return { sql: `${sql} WHERE ${this.#v.id} = ? AND ${this.#isLive}${isUnchanged}`, params: [...params, id, ...guards] };
   }
 
-  endMany(ids: readonly string[], { reason, at }: { reason: string; at: number }): Statement {
-    const { sql, params } = this.#ending(reason, at);
-    return { sql: `${sql} WHERE ${this.#v.id} IN (${marks(ids)}) AND ${this.#isLive}`, params: [...params, ...ids] };
+  endMany(ids: readonly string[], ending: Ending): Statement {
+    const { sql, params } = this.#ending(ending);
+    return { sql: `${sql} WHERE ${this.#isAmong(ids)} AND ${this.#isLive}`, params: [...params, ...ids] };
   }
 
   /** The ids of visits that have not ended, in order, after `after`. */
@@ -225,11 +254,11 @@ export class VisitSql {
   }
 
   wipe(ids: readonly string[], before: number): Statement {
-    const { id, expiry, sessionData, sessionVersion } = this.#v;
+    const { expiry, sessionData, sessionVersion } = this.#v;
     return {
       sql:
         `${this.#update} SET ${sessionData} = NULL, ${sessionVersion} = ${sessionVersion} + 1` +
-        ` WHERE ${id} IN (${marks(ids)}) AND ${expiry} < ? AND ${sessionData} IS NOT NULL`,
+        ` WHERE ${this.#isAmong(ids)} AND ${expiry} < ? AND ${sessionData} IS NOT NULL`,
       params: [...ids, before],
     };
   }
@@ -241,6 +270,10 @@ export class VisitSql {
 
   get #update(): string {
     return `UPDATE ${this.#visit}${this.#dialect.byPrimaryKey}`;
+  }
+
+  #isAmong(rows: readonly unknown[]): string {
+    return this.#dialect.isAmong(this.#visit, this.#v.id, marks(rows));
   }
 
   get #guard(): string {
@@ -261,13 +294,14 @@ export class VisitSql {
     return { sql: `${sql} ${this.#dialect.onDuplicate(i.visitId)} ${assignments}`, params: [...params, ...values] };
   }
 
-  #ending(reason: string, at: number): Statement {
+  #ending({ reason, at, retiresKey = false }: Ending): Statement {
     const v = this.#v;
+    const retired = retiresKey ? `${v.previousKeyUntil} = ?, ` : '';
     return {
       sql:
-        `${this.#update} SET ${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
+        `${this.#update} SET ${retired}${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
         ` ${v.sessionVersion} = ${v.sessionVersion} + 1`,
-      params: [at, reason],
+      params: [...(retiresKey ? [at] : []), at, reason],
     };
   }
 }

@@ -42,6 +42,11 @@ export abstract class Dialect {
   /** A condition with two parameters, both the same text: the column equals it byte by byte, whatever its collation. */
   abstract sameText(column: string): string;
 
+  /** A condition on a statement that writes many rows: its key is among these. Rows are locked in the order of their keys. */
+  isAmong(_table: string, key: string, marks: string): string {
+    return `${key} IN (${marks})`;
+  }
+
   /** The beginning of a DELETE that finds its rows by primary key. */
   deleteFrom(table: string): string {
     return `DELETE FROM ${table}`;
@@ -59,6 +64,17 @@ export abstract class Dialect {
   /** Tells a wrong schema from every other trouble. */
   isSchemaError(error: unknown): boolean {
     return this.isMissing(driverError(error));
+  }
+
+  /**
+   * Whether the database has refused the statement itself, so that it certainly did nothing. False when the connection,
+   * or the server, went away: what was under way may have been done.
+   */
+  isRefusal(error: unknown): boolean {
+    const { sqlState, code = '' } = driverError(error);
+    const state = sqlState ?? (/^[0-9A-Z]{5}$/.test(code) ? code : code.startsWith('SQLITE_') ? 'HY000' : '08000');
+    // Connection exceptions, interventions of the operator, interruptions.
+    return !/^(08|57|70|XX)/.test(state);
   }
 
   /** A name, or a path such as `schema.table`, as it is written in SQL. */
@@ -142,6 +158,7 @@ export function isShort({ mustChange }: Statement, { affected }: Result): boolea
 export interface DriverError {
   readonly code?: string;
   readonly errno?: number;
+  readonly sqlState?: string;
   readonly message: string;
 }
 

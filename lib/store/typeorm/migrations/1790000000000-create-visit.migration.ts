@@ -39,6 +39,8 @@ function shapes(family: Family) {
       userAgent: text(255, MYSQL_TEXT, nullable),
       sessionData: { type: BINARY[family], ...nullable },
       sessionVersion: { type: family === 'sqlite' ? 'integer' : 'int' },
+      lockOwner: text(32, MYSQL_HEX, nullable),
+      lockedUntil: { ...instant, ...nullable },
     } satisfies Record<string, Shape>,
     identity: {
       visitId: text(32, MYSQL_HEX, { isPrimary: true }),

@@ -1,0 +1,115 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { VisitLockedError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { StoreAccess } from '../store/store-access.js';
+import { refusalError } from '../visit/visit.keeper.js';
+import type { VisitContext } from '../visit.context.js';
+
+/** A lock that nobody prolongs is free after this long: its process has died. In milliseconds. */
+const LEASE = 30_000;
+const PROLONG_EVERY = LEASE / 3;
+const LONGEST_PAUSE = 100;
+
+/**
+ * Exclusive access to a session (R52): a lease in the row of the visit, prolonged while the handler runs. No connection is
+ * held meanwhile, so waiting requests cannot use up the pool that the one in front needs. A save says who holds the lock,
+ * so that a process that stood still for longer than its lease cannot write over its successor.
+ */
+@Injectable()
+export class SessionLock {
+  private readonly logger = new Logger('Visit');
+  /** The last request of each visit that waits in this process: the others queue here, and one asks the store. */
+  private readonly queues = new Map<string, Promise<unknown>>();
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
+  ) {}
+
+  /**
+   * Waits for exclusive access, and loads the session again when it has it. A visit that is not stored needs none.
+   *
+   * @throws VisitLockedError (423) after `timeout` milliseconds, VisitEndedError, VisitKeyRetiredError (409)
+   */
+  async enter(context: VisitContext, timeout: number): Promise<void> {
+    if (context.state.standing !== 'stored') return;
+    const id = context.state.record.id;
+    const deadline = performance.now() + timeout;
+    const leave = await this.queue(id, timeout);
+    try {
+      await this.acquire(context, deadline, timeout, leave);
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  }
+
+  /** Stands in line within this process. Resolves to what has to be called in the end. */
+  private async queue(id: string, timeout: number): Promise<() => void> {
+    const before = this.queues.get(id);
+    let leave!: () => void;
+    const own = new Promise<void>((resolve) => (leave = resolve));
+    const last = before ? before.then(() => own) : own;
+    this.queues.set(id, last);
+    void last.then(() => this.queues.get(id) === last && this.queues.delete(id));
+    const abort = new AbortController();
+    const late = before && (await Promise.race([before.then(() => false), sleep(timeout, true, { signal: abort.signal }).catch(() => false)]));
+    abort.abort();
+    if (!late) return leave;
+    leave();
+    throw new VisitLockedError(timeout);
+  }
+
+  private async acquire(context: VisitContext, deadline: number, timeout: number, leave: () => void): Promise<void> {
+    const owner = randomBytes(16).toString('hex');
+    for (let tries = 0; ; tries++) {
+      const result = await this.take(context, owner);
+      if (result.outcome === 'refused') throw refusalError(result.reason);
+      if (result.outcome === 'locked') break;
+      const left = deadline - performance.now();
+      if (left <= 0) throw new VisitLockedError(timeout);
+      await sleep(Math.min(left, LONGEST_PAUSE, (0.5 + Math.random()) * 5 * 2 ** Math.min(tries, 5)));
+    }
+    const { id } = context.state.record;
+    const prolong = setInterval(() => {
+      if (context.state.record.id !== id) return; // The request has ended its visit and goes on with another one.
+      this.take(context, owner).catch((error: unknown) => this.logger.warn(`The lock of visit ${id} could not be prolonged: ${(error as Error).message}`));
+    }, PROLONG_EVERY).unref();
+    let released: Promise<void> | undefined;
+    context.lock = {
+      visitId: id,
+      owner,
+      release: () =>
+        (released ??= (async () => {
+          clearInterval(prolong);
+          try {
+            await this.store.call((store) => store.unlock(id, owner));
+          } catch {
+            // Logged already. The lease runs out by itself.
+          } finally {
+            leave();
+          }
+        })()),
+    };
+    try {
+      // What was loaded before may be what the one in front has changed.
+      const record = await this.store.find(id);
+      if (!record) throw refusalError('unknown');
+      const { sessionData, sessionVersion } = record;
+      context.state.record = { ...context.state.record, sessionData, sessionVersion };
+      if (context.sessionUsed) context.dictionary.revert();
+    } catch (error) {
+      await context.lock.release();
+      throw error;
+    }
+  }
+
+  private take(context: VisitContext, owner: string) {
+    const now = this.options.clock.now();
+    const { record, key } = context.state;
+    return this.store.call((store) => store.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE }));
+  }
+}
