@@ -193,7 +193,7 @@ class GraphWriter {
   private path(parent: number, step: Step): string {
     const parts = [stepText(step)];
     for (let at = parent; at >= 0; at = this.origins[at]!.parent) parts.push(stepText(this.origins[at]!.step));
-    const path = parts.reverse().join('').replace(/^\./, '');
+    const path = parts.toReversed().join('').replace(/^\./, '');
     return path.length > 300 ? `${path.slice(0, 200)} … ${path.slice(-80)}` : path;
   }
 }

@@ -1,0 +1,75 @@
+import { randomBytes } from 'node:crypto';
+import { TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
+import { DataSource } from 'typeorm';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { describeDatabases } from '../support/databases.js';
+
+const NOW = Date.now();
+
+const newVisit = (): NewVisitRecord => ({
+  id: randomBytes(16).toString('hex'),
+  keyHash: randomBytes(32).toString('hex'),
+  created: NOW,
+  accessed: NOW,
+  expiry: NOW + 1000,
+  absoluteExpiry: null,
+  permanent: false,
+  remoteAddress: null,
+  userAgent: null,
+  sessionData: null,
+  identity: null,
+});
+
+/** What makes each database refuse data that begins with `!`. */
+const REFUSING = {
+  mariadb: 'ALTER TABLE visit ADD CONSTRAINT calm CHECK (session_data NOT LIKE BINARY "!%")',
+  postgres: `ALTER TABLE visit ADD CONSTRAINT calm CHECK (get_byte(session_data, 0) <> 33)`,
+  sqlite: `CREATE TRIGGER calm BEFORE UPDATE ON visit WHEN hex(substr(new.session_data, 1, 1)) = '21' BEGIN SELECT RAISE(ABORT, 'calm'); END`,
+};
+
+describeDatabases('A group of saves', (db) => {
+  let dataSource: DataSource;
+  let store: TypeOrmVisitStore;
+  beforeAll(async () => {
+    const { options } = await db.open();
+    dataSource = await new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true } as never).initialize();
+    store = new TypeOrmVisitStore(dataSource);
+    await dataSource.query(REFUSING[db.name]);
+  });
+  afterAll(() => dataSource?.destroy());
+
+  const group = async (count: number, bad: readonly number[]) => {
+    const visits = Array.from({ length: count }, newVisit);
+    await store.create(visits);
+    return visits.map(({ id, keyHash }, i) => ({ id, keyHash, now: NOW, version: 0, data: Buffer.from(bad.includes(i) ? '!bad' : 'good') }));
+  };
+
+  test.each([[[0]], [[3]], [[0, 6]]])('B15: one that the database refuses does not fail its neighbours: %j', async (bad) => {
+    const saves = await group(7, bad);
+    const results = await store.save(saves);
+    expect(results.map(({ outcome }) => outcome)).toEqual(saves.map((_, i) => (bad.includes(i) ? 'failed' : 'saved')));
+    const stored = await store.find(saves.map(({ id }) => id));
+    expect(stored.map((visit) => visit?.sessionVersion)).toEqual(saves.map((_, i) => (bad.includes(i) ? 0 : 1)));
+  });
+
+  test('what may have been written when the connection went away is not written again', async () => {
+    const saves = await group(3, []);
+    const create = dataSource.createQueryRunner.bind(dataSource);
+    let statements = 0;
+    vi.spyOn(dataSource, 'createQueryRunner').mockImplementation((mode) => {
+      const runner = create(mode);
+      const query = runner.query.bind(runner) as (...args: unknown[]) => Promise<unknown>;
+      runner.query = (async (...args: unknown[]) => {
+        const result = await query(...args);
+        if (!String(args[0]).startsWith('UPDATE')) return result;
+        statements++;
+        throw Object.assign(new Error('Connection lost'), { code: 'PROTOCOL_CONNECTION_LOST' });
+      }) as typeof runner.query;
+      return runner;
+    });
+    const results = await store.save(saves);
+    vi.restoreAllMocks();
+    expect(results.map(({ outcome }) => outcome)).toEqual(['failed', 'failed', 'failed']);
+    expect(statements).toBe(1);
+  });
+});
