@@ -65,6 +65,8 @@ export class VisitContext {
 
   constructor(
     readonly exchange: Exchange,
+    /** When the request came in, in milliseconds since 1970. A sign-in is as old as its request. */
+    public began: number,
     /** The lifecycle that opened this context: several applications in one process do not share any (R75). */
     readonly owner: object,
     private readonly actionsOf: (context: VisitContext) => SessionActions,

@@ -46,6 +46,7 @@ export class VisitLifecycle {
   open(request: FrameworkRequest, response: FrameworkResponse, next: () => void): void {
     const context = new VisitContext(
       new Exchange(request, response),
+      this.options.clock.now(),
       this,
       (own) => this.saver.actionsOf(own),
       (own) => this.viewOf(own),

@@ -1,7 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { IdentityRequiredError, VisitError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { IdentityRequiredError, VisitEndedError, VisitError, VisitNotResolvedError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { StoreAccess } from '../store/store-access.js';
 import type { VisitContext } from '../visit.context.js';
 import { VisitLifecycle } from '../visit.lifecycle.js';
 import { VisitKeeper } from '../visit/visit.keeper.js';
@@ -24,6 +25,7 @@ export class IdentityService {
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
   ) {}
 
   /** The id of the user who is signed in, or null. Costs no query: it comes with the visit. */
@@ -51,7 +53,7 @@ export class IdentityService {
    * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
    * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
    *
-   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit or changed its key meanwhile
+   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit, or all visits of this user, or changed the key meanwhile
    */
   async login(userId: string | number, { permanent }: LoginOptions = {}): Promise<void> {
     const checked = checkedUserId(userId);
@@ -63,11 +65,17 @@ export class IdentityService {
     context.user = undefined;
     if (context.state.standing === 'stored') {
       await this.keeper.rekey(context, { identity, permanent });
-      return;
+    } else {
+      // To sign in is an act of the user: also a late request begins a visit with it.
+      if (context.state.standing === 'late' || permanent !== undefined) context.visit = this.keeper.prepare(context.exchange, permanent);
+      await this.keeper.storeCurrent(context, { identity });
     }
-    // To sign in is an act of the user: also a late request begins a visit with it.
-    if (context.state.standing === 'late' || permanent !== undefined) context.visit = this.keeper.prepare(context.exchange, permanent);
-    await this.keeper.storeCurrent(context, { identity });
+    // Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
+    const endedAll = await this.store.call((store) => store.endedAllAt(checked));
+    if (endedAll !== null && endedAll >= context.began) {
+      await this.keeper.endCurrent(context, 'revoked');
+      throw new VisitEndedError();
+    }
   }
 
   /** Signs out. By default the visit ends and the cookie is cleared. */

@@ -153,13 +153,21 @@ export abstract class VisitStore {
   /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. */
   abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
 
-  /** Ends all visits of a user but `except`. The ids that this call ended. */
+  /**
+   * Ends all visits of a user but `except`, and remembers when. The ids that this call ended.
+   *
+   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
+   * `endedAllAt` that it began too early.
+   */
   abstract endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
 
-  /** Ends every visit that has not ended. How many. */
+  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. How many. */
   abstract endEverything(ending: Ending): Promise<number>;
 
-  /** Deletes at most `limit` visits that expired or ended before `before`, with their identities. How many; 0 visits: done. */
+  /** When `endAllForUser` or `endEverything` last ended all visits of the user, or null if never, or so long ago that it has been expunged. */
+  abstract endedAllAt(userId: string): Promise<number | null>;
+
+  /** Deletes at most `limit` visits that expired or ended before `before`, with their identities, and what is remembered of ends before then. How many; 0 visits: done. */
   abstract expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts>;
 
   /** How many visits and identities `expunge` would delete. */

@@ -140,7 +140,10 @@ export class VisitService {
     const context = this.lifecycle.current;
     const own = context?.visit?.standing === 'stored' ? 1 : 0;
     if (context && own) await this.keeper.endCurrent(context, reason);
-    return own + (await this.store.call((store) => store.endEverything({ reason, at: this.options.clock.now() })));
+    const at = this.options.clock.now();
+    const ended = await this.store.call((store) => store.endEverything({ reason, at }));
+    this.beginAgain(at);
+    return own + ended;
   }
 
   /** Writes the expiry updates that wait. It is done by itself, also at shutdown. */
@@ -151,8 +154,15 @@ export class VisitService {
   private async endAll(userId: string, reason: string, except?: string): Promise<number> {
     const at = this.options.clock.now();
     const ended = await this.store.call((store) => store.endAllForUser(userId, { reason, at, except }));
+    this.beginAgain(at);
     await this.keeper.announceEnd(ended, reason, at);
     return ended.length;
+  }
+
+  /** The request that has ended all visits may sign in afterwards: after a change of password, for example. */
+  private beginAgain(at: number): void {
+    const context = this.lifecycle.current;
+    if (context) context.began = at + 1;
   }
 
   private context(): VisitContext {

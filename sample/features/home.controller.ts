@@ -5,6 +5,7 @@ import { browserName } from '../web/browser-name.js';
 import { html, type Html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
 import { Pages } from '../web/pages.js';
+import type { Texts } from '../web/texts.js';
 import { BrowserCount } from './browser-count.plugin.js';
 import { CounterService } from './counter.service.js';
 
@@ -55,7 +56,7 @@ export class HomeController {
           </section>
           <section class="card" aria-labelledby="browsers">
             <h2 id="browsers">${texts.browsers}</h2>
-            ${this.browserTable(texts.otherBrowser)}
+            ${this.browserTable(texts)}
             <p><small>${texts.browsersHint}</small></p>
           </section>
         </div>`,
@@ -74,13 +75,14 @@ export class HomeController {
     this.counter.reset();
   }
 
-  private browserTable(other: string): Html {
+  private browserTable({ noBrowsers, otherBrowser }: Texts['home']): Html {
     const ranking = this.browsers.ranking();
-    const most = ranking[0]?.[1] ?? 1;
+    if (ranking.length === 0) return html`<p>${noBrowsers}</p>`;
+    const most = ranking[0]![1];
     return html`<table class="ranking" aria-labelledby="browsers">${ranking.map(
       ([family, count]) => html`
         <tr>
-          <th scope="row">${family === '?' ? other : family}</th>
+          <th scope="row">${family === '?' ? otherBrowser : family}</th>
           <td>${count}</td>
           <td aria-hidden="true"><meter max="${most}" value="${count}"></meter></td>
         </tr>`,

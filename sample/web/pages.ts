@@ -100,16 +100,16 @@ function layout({ place, title, body, language, theme, notice, user }: Page & Pr
 <header>
   <div class="bar">
     <a class="brand" href="/"><img src="${assets.icon}" alt="" width="28" height="28">${site}</a>
-    <nav aria-label="${menuLabel}">
-      <ul>${(Object.keys(menu) as (keyof typeof menu)[]).map((one) => html`<li>${link(one, menu[one], nav[one])}</li>`)}</ul>
-    </nav>
     <div class="account">
       ${
         user
           ? html`<span class="user">${user.name}</span><form method="post" action="/sign-out"><button class="quiet">${signOut}</button></form>`
-          : link('signIn', '/sign-in', nav.signIn)
+          : html`<a class="button quiet" href="/sign-in"${place === 'signIn' && html` aria-current="page"`}>${nav.signIn}</a>`
       }
     </div>
+    <nav aria-label="${menuLabel}">
+      <ul>${(Object.keys(menu) as (keyof typeof menu)[]).map((one) => html`<li>${link(one, menu[one], nav[one])}</li>`)}</ul>
+    </nav>
   </div>
 </header>
 <main id="content" tabindex="-1">

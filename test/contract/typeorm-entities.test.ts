@@ -7,6 +7,7 @@ import { visitMigrations } from '../../lib/store/typeorm/migrations/index.js';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import { TypeOrmVisitStore } from '../../lib/store/typeorm/typeorm-visit.store.js';
 import { VisitIdentity } from '../../lib/store/typeorm/visit-identity.entity.js';
+import { VisitRevocation } from '../../lib/store/typeorm/visit-revocation.entity.js';
 import { Visit } from '../../lib/store/typeorm/visit.entity.js';
 import type { NewVisitRecord, Rekey } from '../../lib/store/visit.store.js';
 import { describeDatabases } from '../support/databases.js';
@@ -128,13 +129,13 @@ describeDatabases('Entities and migrations', (db) => {
 
   test('R71: entities may be extended: own columns, own table names', async () => {
     const { options } = await db.open();
-    const entities = [GuestVisit, GuestIdentity];
+    const entities = [GuestVisit, GuestIdentity, VisitRevocation];
     const dataSource = await connect(options, { entities, migrationsRun: true });
     // The migration brings the columns of the library; those of the application are its own to add.
     expect((await differences(dataSource)).join('\n')).toMatch(/tenant/);
     await dataSource.synchronize();
     expect(await differences(dataSource)).toEqual([]);
-    expect((await tablesOf(dataSource)).filter((name) => /visit|identity/.test(name))).toEqual(['guest_identity', 'guest_visit']);
+    expect((await tablesOf(dataSource)).filter((name) => /visit|identity/.test(name))).toEqual(['guest_identity', 'guest_visit', 'visit_revocation']);
     const store = new TypeOrmVisitStore(dataSource);
     await walkThrough(store);
 
@@ -152,7 +153,7 @@ describeDatabases('Entities and migrations', (db) => {
 
   test('R71: one entity may be extended alone; of an entity and its subclass the subclass is used', async () => {
     const { options } = await db.open();
-    const dataSource = await connect(options, { entities: [Visit, GuestVisit, VisitIdentity], synchronize: true });
+    const dataSource = await connect(options, { entities: [Visit, GuestVisit, VisitIdentity, VisitRevocation], synchronize: true });
     expect(await differences(dataSource)).toEqual([]);
     const store = new TypeOrmVisitStore(dataSource);
     await walkThrough(store);
@@ -311,7 +312,7 @@ describeDatabases('Entities and migrations', (db) => {
       const entities = { GuestVisit };
       const store = await openTypeOrmVisitStore({ ...options, entities, migrations: visitMigrations, migrationsRun: true } as DataSourceOptions);
       opened.push(store.dataSource);
-      expect(new Set(store.dataSource.entityMetadatas.map(({ target }) => target))).toEqual(new Set([GuestVisit, VisitIdentity]));
+      expect(new Set(store.dataSource.entityMetadatas.map(({ target }) => target))).toEqual(new Set([GuestVisit, VisitIdentity, VisitRevocation]));
       expect(store.dataSource.migrations).toHaveLength(1);
       expect(options).not.toHaveProperty('entities');
     });
@@ -438,6 +439,7 @@ describeDatabases('SQL of the store', (db) => {
         { name: 'migrations' },
         { name: 'visit' },
         { name: 'visit_identity' },
+        { name: 'visit_revocation' },
       ]);
       await walkThrough(new TypeOrmVisitStore(dataSource));
       await dataSource.undoLastMigration();
@@ -460,11 +462,13 @@ describeDatabases('SQL of the store', (db) => {
           id: 'ascii_bin',
           key_hash: 'ascii_bin',
           previous_key_hash: 'ascii_bin',
+          lock_owner: 'ascii_bin',
           end_reason: expect.stringMatching(/^utf8mb4/),
           remote_address: expect.stringMatching(/^utf8mb4/),
           user_agent: expect.stringMatching(/^utf8mb4/),
         });
         expect(await collations('visit_identity')).toEqual({ visit_id: 'ascii_bin', user_id: 'utf8mb4_bin' });
+        expect(await collations('visit_revocation')).toEqual({ user_id: 'utf8mb4_bin' });
       }
     });
   }

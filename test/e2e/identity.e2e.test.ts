@@ -52,6 +52,12 @@ class IdentityController {
     return { userId: this.identity.userId };
   }
 
+  @Post('change-password')
+  async changePassword(@Body() body: { user: string }) {
+    await this.visits.endAllForUser(body.user);
+    await this.identity.login(body.user);
+  }
+
   @Post('logout')
   async logout(@Query('keep') keep?: string) {
     await this.identity.logout({ keepVisit: keep === '1' });
@@ -389,12 +395,42 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await send('/visits/others')).text).toBe('2');
       for (const one of others) expect((await one.browser.get('/secret')).status).toBe(401);
       expect((await browser.get('/secret')).status).toBe(200);
+      stack.clock.advance(1);
       await signedIn(app, user);
       const answer = await send(`/users/${encodeURIComponent(user)}`);
       expect(answer.text).toBe('2');
       expect(answer.cookies[0]).toContain('Max-Age=0');
       expect(await app.app.get(VisitService).listForUser(user)).toEqual([]);
       expect((await stranger.browser.get('/secret')).status).toBe(200);
+    });
+
+    test('B7: a sign-in that began before all visits of the user were ended does not survive it; one that began after does', async () => {
+      const app = await start();
+      const other = await start();
+      for (const endAll of [(user: string) => `/users/${encodeURIComponent(user)}`, () => '/everything']) {
+        const user = someone();
+        for (const fresh of [true, false]) {
+          const browser = app.browser();
+          if (!fresh) await browser.post('/set', { json: { cart: 1 } });
+          const gate = app.app.get(Gates).make('slow login');
+          const slow = browser.post('/login?gate=slow login', { json: { user } });
+          await gate.arrived;
+          expect((await other.browser().get(endAll(user), { method: 'DELETE' })).status).toBe(200);
+          gate.open();
+          expect((await slow).status).toBe(409);
+          expect((await browser.get('/secret')).status).toBe(401);
+          expect(await app.app.get(VisitService).listForUser(user)).toEqual([]);
+        }
+        stack.clock.advance(1);
+        expect((await (await signedIn(app, user)).browser.get('/secret')).status).toBe(200);
+      }
+    });
+
+    test('B7: who ends all visits may sign in with the same request', async () => {
+      const app = await start();
+      const { browser, user } = await signedIn(app);
+      expect((await browser.post('/change-password', { json: { user } })).status).toBe(201);
+      expect((await browser.get('/secret')).text).toBe(`for ${user}`);
     });
 
     test('R72: each end is told once', async () => {

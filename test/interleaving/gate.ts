@@ -26,7 +26,6 @@ export function gateOf(dataSource: DataSource): Gate {
 
 // ---- SQLite
 
-type Call = () => unknown;
 interface Connection {
   prepare(sql: string): { reader: boolean; all(...params: unknown[]): unknown; run(...params: unknown[]): unknown };
   exec(sql: string): unknown;
@@ -68,8 +67,11 @@ export function cutSqliteTransactions(): () => void {
           all: (...params) => answer(sql, (text) => databaseConnection.prepare(text).all(...params)),
           run: (...params) => answer(sql, (text) => databaseConnection.prepare(text).run(...params)),
         }),
-        // Of the application's own transactions there are none here.
-        inTransaction: false,
+        // Looked at where it is asked for, and the same in the next run.
+        get inTransaction() {
+          if (!next && !known[place]) known.push({ value: databaseConnection.inTransaction });
+          return answer('', () => undefined) as boolean;
+        },
       };
       const dialect = Object.create(this, { dataSource: { value: { driver: { databaseConnection: standIn } } } }) as SqliteDialect;
       try {
@@ -91,5 +93,3 @@ export function cutSqliteTransactions(): () => void {
     SqliteDialect.prototype.atomic = atomic;
   };
 }
-
-export type { Call };

@@ -4,7 +4,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
 import { Visit, visitEntities, VisitModule, visitMigrations, type VisitModuleOptions } from 'nest-visit';
 import { DataSource } from 'typeorm';
-import { afterAll, afterEach, beforeAll, describe } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe } from 'vitest';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
 import { ManualClock } from './manual-clock.js';
@@ -53,6 +53,8 @@ export interface Stack {
 export function describeStacks(title: string, suite: (stack: Stack) => void): void {
   describeDatabases(title, (db) => {
     let dataSource: DataSource;
+    // One for both platforms: what one has written must not lie in the future of the other.
+    const clock = new ManualClock();
     beforeAll(async () => {
       const { options } = await db.open();
       dataSource = await new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true } as never).initialize();
@@ -61,9 +63,8 @@ export function describeStacks(title: string, suite: (stack: Stack) => void): vo
     for (const platform of platforms) {
       describe(`under ${platform}`, () => {
         const running: RunningApp[] = [];
-        const clock = new ManualClock();
         afterAll(() => Promise.all(running.map((one) => one.close())));
-        afterEach(() => clock.reset());
+        beforeEach(() => clock.advance(1000));
         suite({
           platform,
           database: db.name,

@@ -15,8 +15,4 @@ export class ManualClock implements Clock {
   set(time: number): void {
     this.time = time;
   }
-
-  reset(): void {
-    this.time = Math.max(this.time, Date.now());
-  }
 }

@@ -24,6 +24,8 @@ export interface MemoryVisitStoreOptions {
 /** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
 export class MemoryVisitStore extends VisitStore {
   readonly #visits = new Map<string, Mutable>();
+  /** By user id; the empty one is everybody. */
+  readonly #endedAllAt = new Map<string, number>();
   readonly #locks = new Map<string, { readonly owner: string; readonly until: number }>();
   readonly #maxVisits: number;
 
@@ -113,17 +115,25 @@ export class MemoryVisitStore extends VisitStore {
   }
 
   async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
+    this.#remember(userId, ending.at);
     const visits = this.#filter(({ id, identity }) => identity?.userId === userId && id !== except);
     return visits.filter((visit) => this.#endOne(visit, ending)).map(({ id }) => id);
   }
 
+  async endedAllAt(userId: string): Promise<number | null> {
+    const instants = [userId, ''].map((id) => this.#endedAllAt.get(id)).filter((at) => at !== undefined);
+    return instants.length > 0 ? Math.max(...instants) : null;
+  }
+
   async endEverything(ending: Ending): Promise<number> {
+    this.#remember('', ending.at);
     return this.#filter((visit) => this.#endOne(visit, ending)).length;
   }
 
   async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
     const stale = this.#filter(isStale(before)).slice(0, limit);
     for (const { id } of stale) this.#visits.delete(id);
+    for (const [userId, at] of this.#endedAllAt) if (at < before) this.#endedAllAt.delete(userId);
     return countsOf(stale);
   }
 
@@ -155,6 +165,10 @@ export class MemoryVisitStore extends VisitStore {
     wipeData(visit);
     this.#locks.delete(visit.id);
     return true;
+  }
+
+  #remember(userId: string, at: number): void {
+    this.#endedAllAt.set(userId, Math.max(at, this.#endedAllAt.get(userId) ?? at));
   }
 
   /** Makes room for more than one: looking through all of them at each new visit would be slow. */

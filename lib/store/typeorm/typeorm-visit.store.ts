@@ -18,9 +18,10 @@ import { refusalOf } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
 import { VisitIdentity } from './visit-identity.entity.js';
+import { VisitRevocation } from './visit-revocation.entity.js';
 import { Visit } from './visit.entity.js';
 import { recordOf, type VisitRow } from './visit.row.js';
-import { VisitSql } from './visit.sql.js';
+import { EVERYBODY, VisitSql } from './visit.sql.js';
 import { namesOf } from './visit.tables.js';
 
 const MAX_ROWS = 500;
@@ -40,7 +41,7 @@ const MAX_PUZZLES = 10;
 export class TypeOrmVisitStore extends VisitStore {
   readonly #owned: boolean;
   #wiped = { before: Number.NaN, from: 0 };
-  #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string } | undefined;
+  #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
 
   constructor(
     readonly dataSource: DataSource,
@@ -52,9 +53,10 @@ export class TypeOrmVisitStore extends VisitStore {
   }
 
   async check(): Promise<void> {
-    const { sql, visitTable, identityTable } = this.#prepare();
+    const { sql, visitTable, identityTable, revocationTable } = this.#prepare();
     await this.#probe(sql.probes.visit, visitTable);
     await this.#probe(sql.probes.identity, identityTable);
+    await this.#probe(sql.probes.revocation, revocationTable);
   }
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
@@ -163,6 +165,7 @@ export class TypeOrmVisitStore extends VisitStore {
 
   async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
     const { dialect, sql } = this.#prepare();
+    await dialect.run(sql.revoke(userId, ending.at));
     const ended: string[] = [];
     for (;;) {
       const { rows } = await dialect.run(sql.keysOfUser(userId, except));
@@ -176,6 +179,7 @@ export class TypeOrmVisitStore extends VisitStore {
 
   async endEverything(ending: Ending): Promise<number> {
     const { dialect, sql } = this.#prepare();
+    await dialect.run(sql.revoke(EVERYBODY, ending.at));
     const endRound = async (): Promise<number> => {
       let ended = 0;
       for (let after: string | undefined = ''; ; ) {
@@ -195,11 +199,21 @@ export class TypeOrmVisitStore extends VisitStore {
     }
   }
 
+  async endedAllAt(userId: string): Promise<number | null> {
+    const { dialect, sql } = this.#prepare();
+    const { rows } = await dialect.run(sql.revokedAt(userId));
+    const at = rows[0]?.['endedAt'] ?? null;
+    return at === null ? null : Number(at);
+  }
+
   async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
     const { dialect, sql } = this.#prepare();
     for (;;) {
       const ids = await this.#staleIds(before, Math.min(limit, MAX_ROWS));
-      if (ids.length === 0) return { visits: 0, identities: 0 };
+      if (ids.length === 0) {
+        await dialect.run(sql.expungeRevocations(before));
+        return { visits: 0, identities: 0 };
+      }
       const [, identities, visits] = (await dialect.atomic(sql.expunge(ids, before))) ?? [];
       // None left of them: another machine took them, or they came to life. Zero would say that all is done.
       if (visits?.affected) return { visits: visits.affected, identities: identities?.affected ?? 0 };
@@ -301,11 +315,12 @@ function prepare(dataSource: DataSource) {
   if (!dataSource.isInitialized) throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
   const visit = namesOf(dataSource, Visit);
   const identity = namesOf(dataSource, VisitIdentity);
-  if (!visit || !identity) {
-    const missing = visit ? 'VisitIdentity' : 'Visit';
+  const revocation = namesOf(dataSource, VisitRevocation);
+  if (!visit || !identity || !revocation) {
+    const missing = !visit ? 'Visit' : !identity ? 'VisitIdentity' : 'VisitRevocation';
     throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
   }
-  return { dialect, sql: new VisitSql(dialect, visit, identity), visitTable: visit.path, identityTable: identity.path };
+  return { dialect, sql: new VisitSql(dialect, visit, identity, revocation), visitTable: visit.path, identityTable: identity.path, revocationTable: revocation.path };
 }
 
 function verdictOn(save: SessionSave, stored: VisitRecord | null, lockOwner: unknown): SaveResult | null {

@@ -2,6 +2,7 @@ import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuar
 import { toBuffer } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
+import type { VisitRevocation } from './visit-revocation.entity.js';
 import type { Visit } from './visit.entity.js';
 import type { TableNames } from './visit.tables.js';
 
@@ -28,9 +29,15 @@ const LOCK_COLUMNS = ['lockOwner', 'lockedUntil'] as const satisfies readonly (k
 
 const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
 
+const REVOCATION_COLUMNS = ['userId', 'endedAt'] as const satisfies readonly (keyof VisitRevocation)[];
+
+/** What is remembered under this user id is of everybody. */
+export const EVERYBODY = '';
+
 /**
  * All SQL of the store, with the names that the data source knows. What every write but an insert has in common: it finds
- * its rows by primary key, and it says again what must hold of them.
+ * its rows by primary key, and it says again what must hold of them. That condition is written so that no index serves it
+ * (`ended_at + 0`): a planner with old statistics would otherwise go through all visits that have not ended.
  */
 export class VisitSql {
   readonly #dialect: Dialect;
@@ -39,10 +46,12 @@ export class VisitSql {
   /** Escaped column names. */
   readonly #v: Record<(typeof VISIT_COLUMNS)[number] | (typeof LOCK_COLUMNS)[number], string>;
   readonly #i: Record<(typeof IDENTITY_COLUMNS)[number], string>;
+  readonly #revocation: string;
+  readonly #r: Record<(typeof REVOCATION_COLUMNS)[number], string>;
   readonly #select: string;
   readonly #isLive: string;
 
-  constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>) {
+  constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>, revocation: TableNames<VisitRevocation>) {
     const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
       Object.fromEntries(keys.map((key) => [key, dialect.escape(names[key])])) as Record<K, string>;
     this.#dialect = dialect;
@@ -50,7 +59,9 @@ export class VisitSql {
     this.#identity = dialect.escape(identity.path);
     this.#v = escaped([...VISIT_COLUMNS, ...LOCK_COLUMNS], visit.columns);
     this.#i = escaped(IDENTITY_COLUMNS, identity.columns);
-    this.#isLive = `${this.#v.endedAt} IS NULL`;
+    this.#revocation = dialect.escape(revocation.path);
+    this.#r = escaped(REVOCATION_COLUMNS, revocation.columns);
+    this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
     const columns = [
       ...VISIT_COLUMNS.map((key) => `v.${this.#v[key]} AS "${key}"`),
       `i.${this.#i.userId} AS "userId"`,
@@ -61,12 +72,12 @@ export class VisitSql {
   }
 
   /** Reads nothing, but fails if a column is not there. Columns are qualified: SQLite takes a lone quoted name it does not know for text. */
-  get probes(): { visit: Statement; identity: Statement } {
+  get probes(): { visit: Statement; identity: Statement; revocation: Statement } {
     const probe = (table: string, columns: Record<string, string>): Statement => {
       const names = Object.values(columns).map((column) => `t.${column}`);
       return { sql: `SELECT ${names.join(', ')} FROM ${table} t WHERE 1 = 0`, params: [] };
     };
-    return { visit: probe(this.#visit, this.#v), identity: probe(this.#identity, this.#i) };
+    return { visit: probe(this.#visit, this.#v), identity: probe(this.#identity, this.#i), revocation: probe(this.#revocation, this.#r) };
   }
 
   find(ids: readonly string[]): Statement {
@@ -96,11 +107,12 @@ export class VisitSql {
     const v = this.#v;
     const data = saves.map(() => `WHEN ? THEN ${this.#dialect.bytes}`).join(' ');
     const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ?`);
-    const conditions = saves.map((save) => `(${v.id} = ? AND ${v.sessionVersion} = ? AND ${this.#guard}${locked(save)})`).join(' OR ');
+    // Not joined by OR: PostgreSQL would spend more time on planning than on the work.
+    const conditions = saves.map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard}${locked(save)}`).join(' ');
     return {
       sql:
         `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${data} END, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
-        ` WHERE ${this.#isAmong(saves)} AND ${this.#isLive} AND (${conditions})` +
+        ` WHERE ${this.#isAmong(saves)} AND ${this.#isLive} AND CASE ${v.id} ${conditions} END` +
         (this.#dialect.returning ? ` RETURNING ${v.id} AS "id"` : ''),
       params: [
         ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
@@ -180,6 +192,27 @@ export class VisitSql {
     return { sql: `${sql} WHERE ${this.#isAmong(ids)} AND ${this.#isLive}`, params: [...params, ...ids] };
   }
 
+  /** All visits of the user end now; what was remembered before, if it is later, stays. */
+  revoke(userId: string, at: number): Statement {
+    const { userId: user, endedAt } = this.#r;
+    const { sql, params } = insert(this.#revocation, [user, endedAt], [[userId, at]]);
+    const stored = `${this.#revocation}.${endedAt}`;
+    return { sql: `${sql} ${this.#dialect.onDuplicate(user)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`, params: [...params, at] };
+  }
+
+  revokedAt(userId: string): Statement {
+    const { userId: user, endedAt } = this.#r;
+    const isOfUser = this.#dialect.sameText(user);
+    return {
+      sql: `SELECT MAX(${endedAt}) AS "endedAt" FROM ${this.#revocation} WHERE (${isOfUser}) OR ${user} = ?`,
+      params: [userId, userId, EVERYBODY],
+    };
+  }
+
+  expungeRevocations(before: number): Statement {
+    return { sql: `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?`, params: [before] };
+  }
+
   /** The ids of visits that have not ended, in order, after `after`. */
   liveIds(after: string, limit: number): Statement {
     const { id, endedAt } = this.#v;
@@ -216,7 +249,7 @@ export class VisitSql {
   expunge(ids: readonly string[], before: number): [Step, Step, Step] {
     const { id, expiry, endedAt } = this.#v;
     const { lock, byPrimaryKey } = this.#dialect;
-    const stale = `${id} IN (${marks(ids)}) AND (${expiry} < ? OR ${endedAt} < ?)`;
+    const stale = `${id} IN (${marks(ids)}) AND (${expiry} + 0 < ? OR ${endedAt} + 0 < ?)`;
     const deleteThem = (table: string, column: string) => (results: readonly Result[]) => {
       const locked = results[0]?.rows.map((row) => row['id']) ?? [];
       return { sql: `${this.#dialect.deleteFrom(table)} WHERE ${column} IN (${marks(locked)})`, params: locked };
@@ -258,7 +291,7 @@ export class VisitSql {
     return {
       sql:
         `${this.#update} SET ${sessionData} = NULL, ${sessionVersion} = ${sessionVersion} + 1` +
-        ` WHERE ${this.#isAmong(ids)} AND ${expiry} < ? AND ${sessionData} IS NOT NULL`,
+        ` WHERE ${this.#isAmong(ids)} AND ${expiry} + 0 < ? AND ${sessionData} IS NOT NULL`,
       params: [...ids, before],
     };
   }

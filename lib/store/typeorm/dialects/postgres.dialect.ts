@@ -15,9 +15,10 @@ export class PostgresDialect extends Dialect {
     return `${column} = ? AND ${column} = ? COLLATE "C"`;
   }
 
-  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock.
+  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is made,
+  // and so the rows are locked, before the first is written.
   override isAmong(table: string, key: string, marks: string): string {
-    return `${key} IN (SELECT ${key} FROM ${table} WHERE ${key} IN (${marks}) ORDER BY ${key} FOR NO KEY UPDATE)`;
+    return `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${key} IN (${marks}) ORDER BY ${key} FOR NO KEY UPDATE))`;
   }
 
   onDuplicate(key: string): string {

@@ -2,6 +2,7 @@ import { Table, type MigrationInterface, type QueryRunner, type TableColumnOptio
 import { VisitOptionError } from '../../../errors/visit.error.js';
 import { familyOf, type Family } from '../dialects/family.js';
 import { VisitIdentity } from '../visit-identity.entity.js';
+import { VisitRevocation } from '../visit-revocation.entity.js';
 import { Visit } from '../visit.entity.js';
 import { defaultNamesOf, namesOf } from '../visit.tables.js';
 
@@ -48,16 +49,20 @@ function shapes(family: Family) {
       created: instant,
       authenticatedAt: instant,
     } satisfies Record<string, Shape>,
+    revocation: {
+      userId: text(255, MYSQL_BYTEWISE, { isPrimary: true }),
+      endedAt: instant,
+    } satisfies Record<string, Shape>,
   };
 }
 
-/** Creates `visit` and `visit_identity`, under the names that the data source gives them. */
+/** Creates `visit`, `visit_identity` and `visit_revocation`, under the names that the data source gives them. */
 export class CreateVisit1790000000000 implements MigrationInterface {
   readonly name = 'CreateVisit1790000000000';
 
   /** Creates the tables with their indexes. */
   async up(queryRunner: QueryRunner): Promise<void> {
-    const { family, visit, identity } = tablesOf(queryRunner);
+    const { family, visit, identity, revocation } = tablesOf(queryRunner);
     const shape = shapes(family);
     await queryRunner.createTable(
       new Table({
@@ -82,11 +87,19 @@ export class CreateVisit1790000000000 implements MigrationInterface {
         ],
       }),
     );
+    await queryRunner.createTable(
+      new Table({
+        name: revocation.path,
+        columns: named(shape.revocation, revocation.columns),
+        indices: [{ columnNames: [revocation.columns.endedAt] }],
+      }),
+    );
   }
 
   /** Drops the tables, and with them all visits. */
   async down(queryRunner: QueryRunner): Promise<void> {
-    const { visit, identity } = tablesOf(queryRunner);
+    const { visit, identity, revocation } = tablesOf(queryRunner);
+    await queryRunner.dropTable(revocation.path);
     await queryRunner.dropTable(identity.path);
     await queryRunner.dropTable(visit.path);
   }
@@ -101,6 +114,7 @@ function tablesOf(queryRunner: QueryRunner) {
     family,
     visit: namesOf(dataSource, Visit) ?? defaultNamesOf(dataSource, Visit),
     identity: namesOf(dataSource, VisitIdentity) ?? defaultNamesOf(dataSource, VisitIdentity),
+    revocation: namesOf(dataSource, VisitRevocation) ?? defaultNamesOf(dataSource, VisitRevocation),
   };
 }
 

@@ -1,5 +1,7 @@
+// Run in the page, by Playwright: nothing from outside these functions exists there.
+
 /**
- * Runs in the page: texts with less contrast to their ground than WCAG 2 asks for at level AA, 4.5 to 1, or 3 to 1 where
+ * Texts with less contrast to their ground than WCAG 2 asks for at level AA, 4.5 to 1, or 3 to 1 where
  * letters are large. Colours must be opaque.
  */
 export function lowContrast() {
@@ -29,4 +31,13 @@ export function lowContrast() {
     if (contrast < (isLarge ? 3 : 4.5)) found.push(`${contrast.toFixed(2)}: ${textContent.trim()}`);
   }
   return found;
+}
+
+export function unlabelledFields() {
+  const fields = [...document.querySelectorAll('input:not([type=hidden]), textarea')];
+  return fields.filter(({ labels }) => labels.length !== 1).map(({ name }) => name);
+}
+
+export function focusOutline() {
+  return getComputedStyle(document.activeElement).outlineStyle;
 }
