@@ -29,7 +29,13 @@ export { IdentityService, type LoginOptions, type LogoutOptions } from './identi
 export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
 
 // Plugins
-export { VisitPlugin, type EndedVisit, type ExpungedVisits, type VisitPluginHooks, type VisitPluginOptions } from './plugin/visit-plugin.js';
+export {
+  VisitPlugin,
+  type EndedVisit,
+  type ExpungedVisits,
+  type VisitPluginHooks,
+  type VisitPluginOptions,
+} from './plugin/visit-plugin.js';
 
 // Cleaning up
 export { ExpungeService, type ExpungeOptions, type WipeOptions } from './expunge/expunge.service.js';

@@ -1,4 +1,12 @@
-import { Inject, Module, type BeforeApplicationShutdown, type MiddlewareConsumer, type NestModule, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import {
+  Inject,
+  Module,
+  type BeforeApplicationShutdown,
+  type MiddlewareConsumer,
+  type NestModule,
+  type OnApplicationShutdown,
+  type OnModuleInit,
+} from '@nestjs/common';
 import { APP_INTERCEPTOR, DiscoveryModule, HttpAdapterHost } from '@nestjs/core';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
@@ -71,7 +79,10 @@ import { VisitService } from './visit/visit.service.js';
   // IdentityGuard is made in the module of each controller that uses it, so what it needs is exported too.
   exports: [VISIT_OPTIONS, VisitStore, VisitLifecycle, VisitService, IdentityService, IdentityGuard, ExpungeService, Session],
 })
-export class VisitModule extends ConfigurableModuleClass implements NestModule, OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown {
+export class VisitModule
+  extends ConfigurableModuleClass
+  implements NestModule, OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown
+{
   constructor(
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
     @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,

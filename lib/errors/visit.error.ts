@@ -117,7 +117,7 @@ export class VisitKeyRetiredError extends VisitHttpError {
 /** 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`. */
 export class VisitLockedError extends VisitHttpError {
   constructor(timeout: number) {
-    super('VISIT_LOCKED', `Another request kept this session to itself for more than ${timeout} ms`, 423 as HttpStatus);
+    super('VISIT_LOCKED', `Another request kept this session to itself for more than ${timeout} ms`, 423);
   }
 }
 

@@ -53,7 +53,9 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
   private schedule(name: string, expression: string | false, work: () => Promise<void>): void {
     if (expression === false) return;
     const onTick = async (): Promise<void> => {
-      const run = work().catch((error: unknown) => this.logger.error(`${name} failed and will be tried again: ${(error as Error).message}`));
+      const run = work().catch((error: unknown) =>
+        this.logger.error(`${name} failed and will be tried again: ${(error as Error).message}`),
+      );
       this.running.add(run);
       await run;
       this.running.delete(run);

@@ -34,7 +34,8 @@ export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator =
  */
 export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {}): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(timeout);
-  if (parsed === null) throw new VisitOptionError(`@ExclusiveSession() "timeout" must be a duration such as "10s", got ${JSON.stringify(timeout)}`);
+  if (parsed === null)
+    throw new VisitOptionError(`@ExclusiveSession() "timeout" must be a duration such as "10s", got ${JSON.stringify(timeout)}`);
   return SetMetadata(EXCLUSIVE, parsed);
 }
 
@@ -62,7 +63,14 @@ export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDeco
 }
 
 const policies = new WeakMap<object, WeakMap<object, VisitPolicy>>();
-const NO_POLICY: VisitPolicy = { skip: false, passive: false, timeout: undefined, source: undefined, path: undefined, exclusive: undefined };
+const NO_POLICY: VisitPolicy = {
+  skip: false,
+  passive: false,
+  timeout: undefined,
+  source: undefined,
+  path: undefined,
+  exclusive: undefined,
+};
 
 /** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
 export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
@@ -76,10 +84,17 @@ export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
     const read = <T>(key: string): T | undefined =>
       (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
     const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
-    policy = { ...NO_POLICY, ...overrides, skip: read<boolean>(SKIP) ?? false, passive: read<boolean>(PASSIVE) ?? false, exclusive: read<number>(EXCLUSIVE) };
+    policy = {
+      ...NO_POLICY,
+      ...overrides,
+      skip: read<boolean>(SKIP) ?? false,
+      passive: read<boolean>(PASSIVE) ?? false,
+      exclusive: read<number>(EXCLUSIVE),
+    };
     ofController.set(handler, policy);
   }
   return policy;
 }
 
-const definedOf = (values: object | undefined): object => Object.fromEntries(Object.entries(values ?? {}).filter(([, value]) => value !== undefined));
+const definedOf = (values: object | undefined): object =>
+  Object.fromEntries(Object.entries(values ?? {}).filter(([, value]) => value !== undefined));

@@ -1,4 +1,13 @@
-import { applyDecorators, createParamDecorator, Inject, Injectable, SetMetadata, UseGuards, type CanActivate, type ExecutionContext } from '@nestjs/common';
+import {
+  applyDecorators,
+  createParamDecorator,
+  Inject,
+  Injectable,
+  SetMetadata,
+  UseGuards,
+  type CanActivate,
+  type ExecutionContext,
+} from '@nestjs/common';
 import { FreshIdentityRequiredError, IdentityRequiredError, VisitOptionError } from '../errors/visit.error.js';
 import { parseDuration, type Duration } from '../options/duration.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -20,7 +29,9 @@ export class IdentityGuard implements CanActivate {
     await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
     const { identity } = context.state.record;
     if (!identity) throw new IdentityRequiredError();
-    const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as number | undefined;
+    const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as
+      | number
+      | undefined;
     if (maxAge !== undefined && this.options.clock.now() - identity.authenticatedAt > maxAge) throw new FreshIdentityRequiredError();
     return true;
   }
@@ -32,7 +43,8 @@ export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards
 /** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401 (R41). */
 export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(maxAge);
-  if (parsed === null) throw new VisitOptionError(`@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`);
+  if (parsed === null)
+    throw new VisitOptionError(`@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`);
   return applyDecorators(SetMetadata(FRESH, parsed), UseGuards(IdentityGuard));
 }
 

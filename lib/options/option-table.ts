@@ -37,7 +37,9 @@ const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
 const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : unfit('true or false')));
 
 const count = (fallback: number, min: number) =>
-  option(fallback, (value) => (Number.isSafeInteger(value) && (value as number) >= min ? value : unfit(`a whole number of at least ${min}`)));
+  option(fallback, (value) =>
+    Number.isSafeInteger(value) && (value as number) >= min ? value : unfit(`a whole number of at least ${min}`),
+  );
 
 const cron = (fallback: string) =>
   option(fallback, (value) => {
@@ -74,18 +76,26 @@ export const optionTable = {
       ? value
       : unfit('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }'),
   ),
-  store: option(undefined, (value) => (value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'))),
+  store: option(undefined, (value) =>
+    value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'),
+  ),
   timeout: duration('20m', { min: 1 }),
   permanentTimeout: duration(undefined, { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),
   source: option('cookie', parseSource),
   paramName: option('tg_visit', (value) =>
-    typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value) ? value : unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"'),
+    typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value)
+      ? value
+      : unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"'),
   ),
   cookie: {
-    name: option('visit', (value) => (typeof value === 'string' && COOKIE_NAME.test(value) ? value : unfit('a cookie name that browsers accept, such as "visit"'))),
+    name: option('visit', (value) =>
+      typeof value === 'string' && COOKIE_NAME.test(value) ? value : unfit('a cookie name that browsers accept, such as "visit"'),
+    ),
     path: option('/', (value) => (typeof value === 'string' && /^\/[!-:<-~]*$/.test(value) ? value : unfit('a path that begins with "/"'))),
-    domain: option(undefined, (value) => (typeof value === 'string' && COOKIE_DOMAIN.test(value) ? value : unfit('a host name such as "example.org"'))),
+    domain: option(undefined, (value) =>
+      typeof value === 'string' && COOKIE_DOMAIN.test(value) ? value : unfit('a host name such as "example.org"'),
+    ),
     secure: bool(() => process.env['NODE_ENV'] === 'production'),
     sameSite: oneOf('lax', 'strict', 'lax', 'none'),
     httpOnly: bool(true),
@@ -95,7 +105,9 @@ export const optionTable = {
   touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },
   expunge: {
     schedule: cron('0 3 * * *'),
-    keepDays: option(7, (value) => (typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : unfit('a number of days, 0 or more'))),
+    keepDays: option(7, (value) =>
+      typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : unfit('a number of days, 0 or more'),
+    ),
     batchSize: count(500, 1),
   },
   wipe: { schedule: cron('*/5 * * * *') },
@@ -114,4 +126,3 @@ export const optionTable = {
     (value) => (typeof (value as { now?: unknown } | null)?.now === 'function' ? value : unfit('an object with now()')),
   ),
 } satisfies OptionTable;
-

@@ -17,7 +17,9 @@ export function resolveOptions(given: VisitModuleOptions): ResolvedVisitOptions 
   return resolved;
 }
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] extends (...args: never[]) => unknown ? T[K] : T[K] extends object ? Mutable<T[K]> : T[K] };
+type Mutable<T> = {
+  -readonly [K in keyof T]: T[K] extends (...args: never[]) => unknown ? T[K] : T[K] extends object ? Mutable<T[K]> : T[K];
+};
 
 const isOption = (entry: Option | OptionTable): entry is Option => typeof entry['parse'] === 'function';
 
@@ -30,7 +32,9 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
   const values = given as Record<string, unknown>;
   for (const name of Object.keys(values)) {
     if (!Object.hasOwn(table, name)) {
-      problems.push(`option "${prefix}${name}" is unknown; ${prefix ? `"${prefix.slice(0, -1)}" has` : 'there are'} ${Object.keys(table).join(', ')}`);
+      problems.push(
+        `option "${prefix}${name}" is unknown; ${prefix ? `"${prefix.slice(0, -1)}" has` : 'there are'} ${Object.keys(table).join(', ')}`,
+      );
     }
   }
   const resolved: Record<string, unknown> = {};
@@ -65,14 +69,18 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   const host = cookie.secure && cookie.path === '/' && cookie.domain === undefined;
   const prefix = /^__(host|secure)-/i.exec(cookie.name)?.[0];
   if (prefix?.toLowerCase() === '__host-' && !host) {
-    problems.push('option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: browsers refuse it otherwise');
+    problems.push(
+      'option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: browsers refuse it otherwise',
+    );
   } else if (prefix?.toLowerCase() === '__secure-' && !cookie.secure) {
     problems.push('option "cookie.name" with "__Secure-" needs cookie.secure true: browsers refuse it otherwise');
   } else if (host && !prefix) {
     cookie.name = `__Host-${cookie.name}`;
   }
   if (cookie.sameSite === 'none' && !cookie.secure) {
-    problems.push('option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"');
+    problems.push(
+      'option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"',
+    );
   }
   if (cookie.name.length + VISIT_KEY_LENGTH > 4096) problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
 }

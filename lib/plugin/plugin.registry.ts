@@ -25,7 +25,8 @@ export class PluginRegistry {
     for (const { metatype, instance } of this.discovery.getProviders()) {
       const options = typeof metatype === 'function' ? pluginOptionsOf(metatype) : undefined;
       if (!options?.enabled || typeof instance !== 'object' || instance === null) continue;
-      if (!found.some((plugin) => plugin.instance === instance)) found.push({ name: metatype!.name, instance: instance as VisitPluginHooks, options });
+      if (!found.some((plugin) => plugin.instance === instance))
+        found.push({ name: metatype!.name, instance: instance as VisitPluginHooks, options });
     }
     found.sort((one, other) => one.options.order - other.options.order);
     for (const hook of Object.keys(this.plugins) as Hook[]) {

@@ -103,7 +103,7 @@ export class SessionDictionary {
     for (const key of changes.deleted) this.before.set(key, null);
     if (changes.cleared) this.cleared = false;
     const data = this.data;
-    for (const key of [...data.keys()]) if (!stored.has(key) && !this.before.has(key)) data.delete(key);
+    for (const key of data.keys()) if (!stored.has(key) && !this.before.has(key)) data.delete(key);
     for (const [key, value] of stored) if (!this.before.has(key)) data.set(key, value);
   }
 

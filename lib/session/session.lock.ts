@@ -56,7 +56,8 @@ export class SessionLock {
     this.queues.set(id, last);
     void last.then(() => this.queues.get(id) === last && this.queues.delete(id));
     const abort = new AbortController();
-    const late = before && (await Promise.race([before.then(() => false), sleep(timeout, true, { signal: abort.signal }).catch(() => false)]));
+    const late =
+      before && (await Promise.race([before.then(() => false), sleep(timeout, true, { signal: abort.signal }).catch(() => false)]));
     abort.abort();
     if (!late) return leave;
     leave();
@@ -76,7 +77,9 @@ export class SessionLock {
     const { id } = context.state.record;
     const prolong = setInterval(() => {
       if (context.state.record.id !== id) return; // The request has ended its visit and goes on with another one.
-      this.take(context, owner).catch((error: unknown) => this.logger.warn(`The lock of visit ${id} could not be prolonged: ${(error as Error).message}`));
+      this.take(context, owner).catch((error: unknown) =>
+        this.logger.warn(`The lock of visit ${id} could not be prolonged: ${(error as Error).message}`),
+      );
     }, PROLONG_EVERY).unref();
     let released: Promise<void> | undefined;
     context.lock = {

@@ -104,9 +104,7 @@ export class SessionObject {
   }
 }
 
-const METHODS: ReadonlySet<string> = new Set(
-  Object.getOwnPropertyNames(SessionObject.prototype).filter((name) => name !== 'constructor'),
-);
+const METHODS: ReadonlySet<string> = new Set(Object.getOwnPropertyNames(SessionObject.prototype).filter((name) => name !== 'constructor'));
 
 /** Whether the name is a method of the session, so that it cannot be used as `session.name = …`. */
 export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && METHODS.has(name);
@@ -117,12 +115,20 @@ const asPlainObject: ProxyHandler<SessionObject> = {
   get(target, name) {
     if (typeof name === 'symbol' || METHODS.has(name)) return Reflect.get(target, name, target) as unknown;
     const dictionary = dictionaryOf(target);
-    return dictionary.has(name) ? dictionary.get(name) : name === '__proto__' ? undefined : (Reflect.get(Object.prototype, name) as unknown);
+    return dictionary.has(name)
+      ? dictionary.get(name)
+      : name === '__proto__'
+        ? undefined
+        : (Reflect.get(Object.prototype, name) as unknown);
   },
   set(target, name, value) {
     if (typeof name === 'symbol') return false;
     if (METHODS.has(name)) {
-      throw new SessionDataError('SESSION_RESERVED_NAME', `session.${name} is a method; keep the value with session.set("${name}", …)`, name);
+      throw new SessionDataError(
+        'SESSION_RESERVED_NAME',
+        `session.${name} is a method; keep the value with session.set("${name}", …)`,
+        name,
+      );
     }
     dictionaryOf(target).set(name, value);
     return true;

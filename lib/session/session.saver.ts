@@ -141,7 +141,8 @@ export class SessionSaver {
       return this.options.session.serializer.decode(record.sessionData);
     } catch (error) {
       const text = `session data of visit ${record.id} cannot be read: ${(error as Error).message}`;
-      if (this.options.session.onUnreadable === 'throw') throw new SessionDataError('SESSION_UNREADABLE', text, undefined, { cause: error });
+      if (this.options.session.onUnreadable === 'throw')
+        throw new SessionDataError('SESSION_UNREADABLE', text, undefined, { cause: error });
       this.logger.warn(`The ${text}; the session starts empty`);
       return new Map();
     }
@@ -152,9 +153,11 @@ export class SessionSaver {
     const bytes = this.options.session.serializer.encode(data);
     const { maxBytes } = this.options.session;
     if (bytes.length > maxBytes) {
-      throw new SessionDataError('SESSION_TOO_LARGE', `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in it, or an id that leads to the rest`);
+      throw new SessionDataError(
+        'SESSION_TOO_LARGE',
+        `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in it, or an id that leads to the rest`,
+      );
     }
     return bytes;
   }
 }
-

@@ -26,7 +26,10 @@ export interface SessionMethods<T extends object> {
    * Changes one key atomically, at once, on the newest stored data, whatever other request or process writes it;
    * `change` may be called again with a newer value. Resolves to the new value; undefined takes the key out.
    */
-  update<K extends Key<T>>(key: K, change: (value: T[K] | undefined) => T[K] | undefined | Promise<T[K] | undefined>): Promise<T[K] | undefined>;
+  update<K extends Key<T>>(
+    key: K,
+    change: (value: T[K] | undefined) => T[K] | undefined | Promise<T[K] | undefined>,
+  ): Promise<T[K] | undefined>;
   /** Takes one key out atomically, at once: of all requests that try, exactly one gets the value, the others undefined. */
   take<K extends Key<T>>(key: K): Promise<T[K] | undefined>;
   /** Keeps a value that is to be read once, with `take`. */

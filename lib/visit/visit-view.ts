@@ -88,7 +88,10 @@ export class VisitView {
     const base = 'http://visit.invalid';
     const target = URL.canParse(url, base) ? new URL(url, base) : null;
     if (target?.origin !== base || target.username !== '' || target.password !== '') {
-      throw new VisitError('VISIT_SOURCE_OFF', `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`);
+      throw new VisitError(
+        'VISIT_SOURCE_OFF',
+        `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
+      );
     }
     target.searchParams.set(this.#source.paramName, this.key);
     this.#source.keyInPage();

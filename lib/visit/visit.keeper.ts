@@ -47,7 +47,12 @@ export class VisitKeeper {
       endedAt: null,
       endReason: null,
       permanent,
-      remoteAddress: address === undefined || remoteAddress === false ? null : remoteAddress === 'truncated' ? truncateAddress(address) : address.slice(0, 45),
+      remoteAddress:
+        address === undefined || remoteAddress === false
+          ? null
+          : remoteAddress === 'truncated'
+            ? truncateAddress(address)
+            : address.slice(0, 45),
       userAgent: userAgent ? (exchange?.userAgent?.slice(0, 255) ?? null) : null,
       sessionData: null,
       sessionVersion: 0,
@@ -63,7 +68,10 @@ export class VisitKeeper {
   }
 
   /** Inserts a visit that was not stored, with what is to be kept in it from the start. */
-  async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {}): Promise<void> {
+  async insert(
+    state: VisitState,
+    content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {},
+  ): Promise<void> {
     const record: VisitRecord = { ...state.record, ...content };
     const { previousKeyHash: _hash, previousKeyUntil: _until, endedAt: _at, endReason: _reason, sessionVersion: _version, ...row } = record;
     await this.store.create(row);
@@ -85,14 +93,19 @@ export class VisitKeeper {
    *
    * @throws VisitEndedError, VisitKeyRetiredError when another request was faster
    */
-  async rekey(context: VisitContext, { grace = 0, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; grace?: number }): Promise<void> {
+  async rekey(
+    context: VisitContext,
+    { grace = 0, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; grace?: number },
+  ): Promise<void> {
     const state = context.state;
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
     const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
     const [result] = await this.store.call((store) =>
-      store.rekey([{ id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change }]),
+      store.rekey([
+        { id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change },
+      ]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     state.record = {

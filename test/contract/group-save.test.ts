@@ -32,7 +32,12 @@ describeDatabases('A group of saves', (db) => {
   let store: TypeOrmVisitStore;
   beforeAll(async () => {
     const { options } = await db.open();
-    dataSource = await new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true } as never).initialize();
+    dataSource = await new DataSource({
+      ...options,
+      entities: visitEntities,
+      migrations: visitMigrations,
+      migrationsRun: true,
+    }).initialize();
     store = new TypeOrmVisitStore(dataSource);
     await dataSource.query(REFUSING[db.name]);
   });
@@ -41,7 +46,13 @@ describeDatabases('A group of saves', (db) => {
   const group = async (count: number, bad: readonly number[]) => {
     const visits = Array.from({ length: count }, newVisit);
     await store.create(visits);
-    return visits.map(({ id, keyHash }, i) => ({ id, keyHash, now: NOW, version: 0, data: Buffer.from(bad.includes(i) ? '!bad' : 'good') }));
+    return visits.map(({ id, keyHash }, i) => ({
+      id,
+      keyHash,
+      now: NOW,
+      version: 0,
+      data: Buffer.from(bad.includes(i) ? '!bad' : 'good'),
+    }));
   };
 
   test.each([[[0]], [[3]], [[0, 6]]])('B15: one that the database refuses does not fail its neighbours: %j', async (bad) => {

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { NewVisitRecord, Rekey, SessionSave, VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
+import type { Lock, NewVisitRecord, Rekey, SessionSave, VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
 
 /** A store to prove, and a second one on the same visits as another process would have it. */
 export interface StoreFixture {
@@ -341,6 +341,80 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
       });
     });
 
+    describe('lock', () => {
+      const [mine, theirs] = [newId(), newId()];
+      const lockOf = ({ id, keyHash }: NewVisitRecord, owner: string, given: Partial<Lock> = {}): Lock => ({
+        id,
+        keyHash,
+        now: NOW,
+        owner,
+        until: NOW + MINUTE,
+        ...given,
+      });
+
+      test('R52: one has it until it gives it back or its time is over', async () => {
+        const visit = await made();
+        const before = await read(visit.id);
+        expect(await store.lock(lockOf(visit, mine))).toEqual({ outcome: 'locked' });
+        expect(await second.lock(lockOf(visit, theirs))).toEqual({ outcome: 'held' });
+        await second.unlock(visit.id, theirs);
+        expect(await second.lock(lockOf(visit, theirs))).toEqual({ outcome: 'held' });
+        await store.unlock(visit.id, mine);
+        expect(await second.lock(lockOf(visit, theirs))).toEqual({ outcome: 'locked' });
+        expect(await store.lock(lockOf(visit, mine, { now: NOW + MINUTE - 1 }))).toEqual({ outcome: 'held' });
+        expect(await store.lock(lockOf(visit, mine, { now: NOW + MINUTE }))).toEqual({ outcome: 'locked' });
+        await store.unlock(visit.id, mine);
+        await store.unlock(newId(), mine);
+        expect(plain(await read(visit.id))).toEqual(plain(before));
+      });
+
+      test('R52: its owner prolongs it', async () => {
+        const visit = await made();
+        await store.lock(lockOf(visit, mine));
+        expect(await store.lock(lockOf(visit, mine, { until: NOW + 2 * MINUTE }))).toEqual({ outcome: 'locked' });
+        expect(await second.lock(lockOf(visit, theirs, { now: NOW + MINUTE }))).toEqual({ outcome: 'held' });
+      });
+
+      test('R52: only of a visit that may be written', async () => {
+        const [visit, ended] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+        await store.end([ended.id], { reason: 'logout', at: NOW });
+        expect(await store.lock(lockOf(newVisit(), mine))).toEqual({ outcome: 'refused', reason: 'unknown' });
+        expect(await store.lock(lockOf(ended, mine))).toEqual({ outcome: 'refused', reason: 'ended' });
+        expect(await store.lock(lockOf({ ...visit, keyHash: newHash() }, mine))).toEqual({ outcome: 'refused', reason: 'retired' });
+        expect(await store.lock(lockOf(visit, theirs))).toEqual({ outcome: 'locked' });
+      });
+
+      test('R52: a save that relies on it is refused without it, in a group too', async () => {
+        const [locked, lost, free] = (await madeMany(3)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord];
+        await store.lock(lockOf(locked, mine));
+        await second.lock(lockOf(lost, theirs));
+        const results = await store.save([
+          saveOf(locked, { lockOwner: mine, data: bytes('mine') }),
+          saveOf(lost, { lockOwner: mine, data: bytes('mine') }),
+          saveOf(free, { lockOwner: mine, data: bytes('mine') }),
+        ]);
+        expect(results).toEqual([
+          { outcome: 'saved', version: 1 },
+          { outcome: 'refused', reason: 'unlocked' },
+          { outcome: 'refused', reason: 'unlocked' },
+        ]);
+        expect([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf)).toEqual(['mine', null, null]);
+        // Who asks for no lock is not held up by one.
+        expect(await store.save([saveOf(lost, { data: bytes('any') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+      });
+
+      test('R52: of many that want it at once, one gets it', async () => {
+        for (let round = 0; round < ROUNDS; round++) {
+          const visit = await made();
+          const owners = Array.from({ length: 6 }, newId);
+          const results = await Promise.all(owners.map((owner, index) => (index % 2 ? store : second).lock(lockOf(visit, owner))));
+          expect(results.filter(({ outcome }) => outcome === 'locked')).toHaveLength(1);
+          const winner = owners[results.findIndex(({ outcome }) => outcome === 'locked')]!;
+          expect(await store.save([saveOf(visit, { lockOwner: winner })])).toEqual([{ outcome: 'saved', version: 1 }]);
+        }
+      });
+    });
+
     describe('touch', () => {
       test('moves accessed and expiry forward, never back, and touches nothing else', async () => {
         const visit = await made({ sessionData: bytes('data'), identity: identityOf('7') });
@@ -410,6 +484,14 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
         expect(await store.end([visit.id, other.id], { reason: 'again', at: NOW + 1 })).toEqual([other.id]);
         expect(await read(visit.id)).toMatchObject({ endedAt: NOW, endReason: 'logout', sessionVersion: 1 });
         expect(await store.end([], { reason: 'none', at: NOW })).toEqual([]);
+      });
+
+      test('by its own client: the key is retired at that instant', async () => {
+        const [byClient, fromElsewhere] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+        await store.end([byClient.id], { reason: 'logout', at: NOW, retiresKey: true });
+        await store.end([fromElsewhere.id], { reason: 'admin', at: NOW });
+        expect(await read(byClient.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW, keyHash: byClient.keyHash });
+        expect(await read(fromElsewhere.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: null });
       });
 
       test('B6: asks for no expiry: ends what never expires and what has expired', async () => {
@@ -508,6 +590,24 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
         for (const { id } of [here, theirs, anonymous]) expect((await read(id)).endedAt).toBeNull();
         expect(await store.endAllForUser('alice', { reason: 'password', at: NOW })).toEqual([here.id]);
         expect(await store.endAllForUser('alice', { reason: 'password', at: NOW })).toEqual([]);
+      });
+
+      test('B7: it is remembered when all visits of a user were ended, until that is expunged', async () => {
+        expect(await store.endedAllAt('carol')).toBeNull();
+        await store.endAllForUser('carol', { reason: 'everywhere', at: NOW + 2 });
+        await second.endAllForUser('carol', { reason: 'everywhere', at: NOW + 1 });
+        for (const other of ['Carol', 'carol ', '', ' ']) expect(await store.endedAllAt(other)).toBeNull();
+        await store.endAllForUser('carol ', { reason: 'everywhere', at: NOW + 5 });
+        expect(await second.endedAllAt('carol')).toBe(NOW + 2);
+        expect(await second.endedAllAt('carol ')).toBe(NOW + 5);
+        await store.endEverything({ reason: 'incident', at: NOW + 3 });
+        expect(await second.endedAllAt('carol')).toBe(NOW + 3);
+        expect(await second.endedAllAt('anybody')).toBe(NOW + 3);
+        expect(await store.expunge({ before: NOW + 3, limit: 10 })).toEqual({ visits: 0, identities: 0 });
+        expect(await second.endedAllAt('carol')).toBe(NOW + 3);
+        expect(await second.endedAllAt('carol ')).toBe(NOW + 5);
+        await store.expunge({ before: NOW + 6, limit: 10 });
+        expect(await second.endedAllAt('carol ')).toBeNull();
       });
 
       test('B7: ends what was linked before it began, also while others are being linked', async () => {

@@ -1,5 +1,14 @@
 import { Body, Controller, Delete, Get, Injectable, Param, Post, Query } from '@nestjs/common';
-import { CurrentUserId, IdentityService, RequireFresh, RequireIdentity, Session, VisitPlugin, VisitService, type EndedVisit } from 'nest-visit';
+import {
+  CurrentUserId,
+  IdentityService,
+  RequireFresh,
+  RequireIdentity,
+  Session,
+  VisitPlugin,
+  VisitService,
+  type EndedVisit,
+} from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
 
@@ -237,7 +246,7 @@ describeStacks('Identity', (stack: Stack) => {
       await Promise.all(gates.map((gate) => gate.arrived));
       for (const gate of gates) gate.open();
       const answers = await Promise.all(logins);
-      expect(answers.map(({ status }) => status).sort()).toEqual([201, 409]);
+      expect(answers.map(({ status }) => status).sort((a, b) => a - b)).toEqual([201, 409]);
       const winner = answers.findIndex(({ status }) => status === 201);
       expect((await tabs[winner]!.get('/secret')).text).toBe(`for ${users[winner]}`);
       expect((await tabs[1 - winner]!.get('/secret')).status).toBe(401);

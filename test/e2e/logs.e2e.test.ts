@@ -35,7 +35,8 @@ class LoggingController {
 describeStacks('Logs', (stack) => {
   test('R77: nothing that is logged, whatever happens, holds a secret', async () => {
     const lines: string[] = [];
-    const write = (...parts: unknown[]): void => void lines.push(parts.map((part) => (typeof part === 'string' ? part : inspect(part, { depth: 9 }))).join(' '));
+    const write = (...parts: unknown[]): void =>
+      void lines.push(parts.map((part) => (typeof part === 'string' ? part : inspect(part, { depth: 9 }))).join(' '));
     const logger: LoggerService = { log: write, error: write, warn: write, debug: write, verbose: write, fatal: write };
     const app = await stack.start({ controllers: [LoggingController] }, {}, (nest) => nest.useLogger(logger));
     const browser = app.browser();

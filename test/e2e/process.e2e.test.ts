@@ -24,10 +24,14 @@ describeDatabases('Time zones', (db) => {
   test('R25, B22: no time zone of process, connection or database moves an instant, over a daylight-saving change either', async () => {
     const { options } = await db.open();
     const show = async (zone: string, now: number, id = '', more: object = {}): Promise<Shown> => {
-      const { stdout } = await run(process.execPath, [fixture('daylight.mjs'), JSON.stringify({ ...options, driver: undefined, ...more }), String(now), id], {
-        env: { ...process.env, TZ: zone },
-        timeout: 15_000,
-      });
+      const { stdout } = await run(
+        process.execPath,
+        [fixture('daylight.mjs'), JSON.stringify({ ...options, driver: undefined, ...more }), String(now), id],
+        {
+          env: { ...process.env, TZ: zone },
+          timeout: 15_000,
+        },
+      );
       return JSON.parse(stdout) as Shown;
     };
     // Half an hour before clocks in Berlin go from 3:00 back to 2:00, and half an hour before they go from 2:00 to 3:00.
@@ -37,7 +41,8 @@ describeDatabases('Time zones', (db) => {
       const zones = ['Europe/Berlin', 'Pacific/Auckland', 'America/St_Johns', 'UTC'];
       const connections = db.name === 'mariadb' ? [{}, { timezone: '+09:30' }] : [{}];
       for (const zone of zones) {
-        for (const connection of connections) expect(await show(zone, now, made.id, connection)).toMatchObject({ created: made.created, expiry: made.expiry });
+        for (const connection of connections)
+          expect(await show(zone, now, made.id, connection)).toMatchObject({ created: made.created, expiry: made.expiry });
       }
     }
   }, 60_000);

@@ -22,7 +22,13 @@ class RequestController {
 
   @Get('who')
   who(@CurrentVisit() visit: CurrentVisit) {
-    return { id: visit.id, isNew: visit.isNew, same: this.visits.current().id === visit.id, expiry: visit.expiry, address: visit.remoteAddress };
+    return {
+      id: visit.id,
+      isNew: visit.isNew,
+      same: this.visits.current().id === visit.id,
+      expiry: visit.expiry,
+      address: visit.remoteAddress,
+    };
   }
 
   @Get('count')
@@ -173,16 +179,21 @@ describeStacks('A request', (stack: Stack) => {
       expect(keyIn(answer.cookies).slice(0, 32)).not.toBe(key.slice(0, 32));
     });
 
-    test.each(['', 'x', `${'0'.repeat(32)}.${'A'.repeat(42)}`, `${'G'.repeat(32)}.${'A'.repeat(43)}`, `${'A'.repeat(32)}.${'A'.repeat(43)}`, "' OR 1=1 --", 'a'.repeat(5000)])(
-      'R9, B35: the malformed key %j costs no query and makes no row',
-      async (key) => {
-        const app = await stack.start(parts);
-        const before = (await stack.rows()).length;
-        const statements = await stack.statements(() => app.browser().get('/who', { cookie: `visit=${key}` }));
-        expect(statements).toEqual([]);
-        expect(await stack.rows()).toHaveLength(before);
-      },
-    );
+    test.each([
+      '',
+      'x',
+      `${'0'.repeat(32)}.${'A'.repeat(42)}`,
+      `${'G'.repeat(32)}.${'A'.repeat(43)}`,
+      `${'A'.repeat(32)}.${'A'.repeat(43)}`,
+      "' OR 1=1 --",
+      'a'.repeat(5000),
+    ])('R9, B35: the malformed key %j costs no query and makes no row', async (key) => {
+      const app = await stack.start(parts);
+      const before = (await stack.rows()).length;
+      const statements = await stack.statements(() => app.browser().get('/who', { cookie: `visit=${key}` }));
+      expect(statements).toEqual([]);
+      expect(await stack.rows()).toHaveLength(before);
+    });
 
     test('R9: a well-formed key costs exactly one', async () => {
       const app = await stack.start(parts);
@@ -296,7 +307,10 @@ describeStacks('A request', (stack: Stack) => {
       for (const [record, address, agent] of cases) {
         const app = await stack.start(parts, { record });
         const answer = await app.browser().get('/count', { headers: { 'user-agent': 'Tester/1.0' } });
-        expect(await app.app.get(VisitService).find(keyIn(answer.cookies).slice(0, 32))).toMatchObject({ remoteAddress: address, userAgent: agent });
+        expect(await app.app.get(VisitService).find(keyIn(answer.cookies).slice(0, 32))).toMatchObject({
+          remoteAddress: address,
+          userAgent: agent,
+        });
       }
     });
 
@@ -350,7 +364,10 @@ describeStacks('A request', (stack: Stack) => {
     test('R6: the parameter can be named; a repeated value is ignored and stripped', async () => {
       const app = await stack.start(parts, { source: 'cookie, query', paramName: 'v' });
       const { key } = await begin(app);
-      expect(JSON.parse((await app.browser().get(`/query?v=${key}&tg_visit=1`)).text)).toEqual({ id: key.slice(0, 32), query: { tg_visit: '1' } });
+      expect(JSON.parse((await app.browser().get(`/query?v=${key}&tg_visit=1`)).text)).toEqual({
+        id: key.slice(0, 32),
+        query: { tg_visit: '1' },
+      });
       const repeated = JSON.parse((await app.browser().get(`/query?v=${key}&v=${key}`)).text) as { id: string; query: unknown };
       expect(repeated.id).not.toBe(key.slice(0, 32));
       expect(repeated.query).toEqual({});
@@ -385,9 +402,7 @@ describeStacks('A request', (stack: Stack) => {
 
     test('R12: requests at the same time never mix, in singletons either', async () => {
       const app = await stack.start(parts);
-      const answers = await Promise.all(
-        Array.from({ length: 20 }, (_, i) => app.browser().get(`/slow-count?wait=${(i * 7) % 40}`)),
-      );
+      const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => app.browser().get(`/slow-count?wait=${(i * 7) % 40}`)));
       for (const [i, answer] of answers.entries()) {
         const name = String((i * 7) % 40);
         expect(JSON.parse(answer.text)).toEqual({ name, own: name });

@@ -109,8 +109,23 @@ class SessionController {
     session.set('name', 'Ada').set('count', 1);
     const seen = [session.get('name'), session.get('missing'), session.get('missing', 'x'), session.has('name'), session.has('missing')];
     session.other = 'property';
-    const shape = [session.keys(), session.values(), session.entries(), session.size, Object.keys(session), JSON.stringify(session), 'other' in session];
-    const gone = [session.pop('count'), session.pop('count', 5), session.delete('name'), session.delete('name'), delete session.other, session.size];
+    const shape = [
+      session.keys(),
+      session.values(),
+      session.entries(),
+      session.size,
+      Object.keys(session),
+      JSON.stringify(session),
+      'other' in session,
+    ];
+    const gone = [
+      session.pop('count'),
+      session.pop('count', 5),
+      session.delete('name'),
+      session.delete('name'),
+      delete session.other,
+      session.size,
+    ];
     session.set('name', 'Bob');
     session.revert();
     const reverted = session.size;
@@ -194,7 +209,11 @@ class SessionController {
   }
 
   @Post('res')
-  async res(@Res() response: { status(code: number): { send(body: string): unknown } }, @Query('save') save: string, @Session() session: Session<Data>) {
+  async res(
+    @Res() response: { status(code: number): { send(body: string): unknown } },
+    @Query('save') save: string,
+    @Session() session: Session<Data>,
+  ) {
     session.set('name', 'by hand');
     if (save === '1') await session.save();
     response.status(200).send('sent');
@@ -233,7 +252,11 @@ class SessionController {
   @Get('kept')
   kept(@Session() session: Session<Data>) {
     const kept = session['kept'];
-    return { kept: kept instanceof Date ? kept.toISOString() : kept, length: String(kept).length, polluted: ({} as Record<string, unknown>)['polluted'] ?? false };
+    return {
+      kept: kept instanceof Date ? kept.toISOString() : kept,
+      length: String(kept).length,
+      polluted: ({} as Record<string, unknown>)['polluted'] ?? false,
+    };
   }
 
   @Post('end')
@@ -272,7 +295,12 @@ describeStacks('The session', (stack: Stack) => {
   }
 
   const storedData = async (key: string | undefined): Promise<unknown> =>
-    (await stack.dataSource().getRepository(Visit).findOneByOrFail({ id: key!.slice(0, 32) })).sessionData;
+    (
+      await stack
+        .dataSource()
+        .getRepository(Visit)
+        .findOneByOrFail({ id: key!.slice(0, 32) })
+    ).sessionData;
 
   test('R45: is a dictionary and a plain object', async () => {
     const app = await start();
@@ -386,7 +414,12 @@ describeStacks('The session', (stack: Stack) => {
 
   describe('for one request at a time', () => {
     const lockOf = async (browser: { jar: Map<string, string> }): Promise<string | null> =>
-      (await stack.dataSource().getRepository(Visit).findOneByOrFail({ id: browser.jar.get('visit')!.slice(0, 32) })).lockOwner;
+      (
+        await stack
+          .dataSource()
+          .getRepository(Visit)
+          .findOneByOrFail({ id: browser.jar.get('visit')!.slice(0, 32) })
+      ).lockOwner;
 
     test('R52, B14: get and set count right, on several machines', async () => {
       const apps = [await start(), await start()];
@@ -445,7 +478,11 @@ describeStacks('The session', (stack: Stack) => {
   });
 
   describe('is saved before the response leaves', () => {
-    const saved = async (app: RunningApp, ask: (browser: ReturnType<RunningApp['browser']>) => Promise<{ status: number; text: string; cookies: readonly string[] }>, name: string) => {
+    const expectSaved = async (
+      app: RunningApp,
+      ask: (browser: ReturnType<RunningApp['browser']>) => Promise<{ status: number; text: string; cookies: readonly string[] }>,
+      name: string,
+    ) => {
       // A new visit, whose cookie has to come with this very response; and one that is there already.
       for (const { browser } of [{ browser: app.browser() }, await begin(app)]) {
         const answer = await ask(browser);
@@ -455,25 +492,25 @@ describeStacks('The session', (stack: Stack) => {
     };
 
     test('R47: a returned value', async () => {
-      await saved(await start(), (browser) => browser.post('/set', { json: { name: 'returned' } }), 'returned');
+      await expectSaved(await start(), (browser) => browser.post('/set', { json: { name: 'returned' } }), 'returned');
     });
 
     test('R47, B10: a redirect', async () => {
-      await saved(await start(), (browser) => browser.post('/redirect'), 'redirected');
+      await expectSaved(await start(), (browser) => browser.post('/redirect'), 'redirected');
     });
 
     test('R47: a stream', async () => {
-      await saved(await start(), (browser) => browser.get('/stream'), 'streamed');
+      await expectSaved(await start(), (browser) => browser.get('/stream'), 'streamed');
     });
 
     test('R47: server-sent events', async () => {
       const app = await start();
-      await saved(app, (browser) => browser.get('/events'), 'evented');
+      await expectSaved(app, (browser) => browser.get('/events'), 'evented');
       expect((await app.browser().get('/events')).text).toMatch(/data: one[^]*data: two/);
     });
 
     test('R47: @Res() with `await session.save()`', async () => {
-      await saved(await start(), (browser) => browser.post('/res?save=1'), 'by hand');
+      await expectSaved(await start(), (browser) => browser.post('/res?save=1'), 'by hand');
     });
 
     test('R47: @Res() without it: the cookie leaves with the response, the data follows', async () => {
@@ -558,7 +595,10 @@ describeStacks('The session', (stack: Stack) => {
       const strict = await start({ session: { onUnreadable: 'throw' } });
       const { browser, read } = await begin(app);
       const id = browser.jar.get('visit')!.slice(0, 32);
-      await stack.dataSource().getRepository(Visit).update({ id }, { sessionData: Buffer.from('broken') });
+      await stack
+        .dataSource()
+        .getRepository(Visit)
+        .update({ id }, { sessionData: Buffer.from('broken') });
       expect(await read()).toEqual({});
       const cookie = `visit=${browser.jar.get('visit')}`;
       expect((await strict.browser().get('/data', { cookie })).status).toBe(500);
@@ -584,7 +624,9 @@ describeStacks('The session', (stack: Stack) => {
       const { browser } = await begin(app);
       const key = browser.jar.get('visit')!;
       const answer = await browser.post('/end');
-      expect(answer.cookies).toEqual([expect.stringMatching(/^visit=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax$/)]);
+      expect(answer.cookies).toEqual([
+        expect.stringMatching(/^visit=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax$/),
+      ]);
       expect(browser.jar.size).toBe(0);
       expect(await storedData(key)).toBeNull();
       const replay = await app.browser().get('/data', { cookie: `visit=${key}` });

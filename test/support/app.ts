@@ -24,7 +24,12 @@ export interface RunningApp {
 }
 
 /** Starts an application on a free port of this machine. */
-export async function startApp(platform: PlatformName, options: VisitModuleOptions, parts: ModuleMetadata, configure?: (app: INestApplication) => void): Promise<RunningApp> {
+export async function startApp(
+  platform: PlatformName,
+  options: VisitModuleOptions,
+  parts: ModuleMetadata,
+  configure?: (app: INestApplication) => void,
+): Promise<RunningApp> {
   const module = await Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot(options), ...(parts.imports ?? [])] })
     .setLogger(false as never)
     .compile();
@@ -57,7 +62,12 @@ export function describeStacks(title: string, suite: (stack: Stack) => void): vo
     const clock = new ManualClock();
     beforeAll(async () => {
       const { options } = await db.open();
-      dataSource = await new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true } as never).initialize();
+      dataSource = await new DataSource({
+        ...options,
+        entities: visitEntities,
+        migrations: visitMigrations,
+        migrationsRun: true,
+      }).initialize();
     });
     afterAll(() => dataSource?.destroy());
     for (const platform of platforms) {
@@ -72,7 +82,7 @@ export function describeStacks(title: string, suite: (stack: Stack) => void): vo
           dataSource: () => dataSource,
           statements: async (work) => {
             const seen: string[] = [];
-            const { logQuery } = dataSource.logger;
+            const logQuery = dataSource.logger.logQuery.bind(dataSource.logger);
             dataSource.logger.logQuery = (query: string) => void seen.push(query);
             try {
               await work();
@@ -83,7 +93,12 @@ export function describeStacks(title: string, suite: (stack: Stack) => void): vo
           },
           rows: () => dataSource.getRepository(Visit).find(),
           start: async (parts, options = {}, configure) => {
-            const app = await startApp(platform, { dataSource, clock, expunge: { schedule: false }, wipe: { schedule: false }, ...options }, parts, configure);
+            const app = await startApp(
+              platform,
+              { dataSource, clock, expunge: { schedule: false }, wipe: { schedule: false }, ...options },
+              parts,
+              configure,
+            );
             running.push(app);
             return app;
           },

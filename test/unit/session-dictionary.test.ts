@@ -5,7 +5,7 @@ import { SessionDictionary } from '../../lib/session/session.dictionary.js';
 
 const dictionary = (data: Record<string, unknown> = {}) => {
   const stored = () => structuredClone(new Map(Object.entries(data)));
-  const load = vi.fn(stored);
+  const load = vi.fn<typeof stored>(stored);
   const session = new SessionDictionary(new DefaultSessionSerializer(), load);
   /** What a save on top of `current` would store. */
   const savedOn = (current: Record<string, unknown>): Record<string, unknown> | null => {
@@ -47,7 +47,12 @@ describe('The dictionary', () => {
     ['a date', (date: Date) => date.setTime(5)],
     ['a buffer', (buffer: Buffer) => (buffer[0] = 9)],
   ])('B11: a change within %s is noticed', (what, change) => {
-    const values: Record<string, unknown> = { 'an array': [1], 'a map in it': [new Map()], 'a date': new Date(0), 'a buffer': Buffer.from('abc') };
+    const values: Record<string, unknown> = {
+      'an array': [1],
+      'a map in it': [new Map()],
+      'a date': new Date(0),
+      'a buffer': Buffer.from('abc'),
+    };
     const { session } = dictionary({ value: values[what] });
     change(session.get('value') as never);
     expect([...session.changes()!.written.keys()]).toEqual(['value']);

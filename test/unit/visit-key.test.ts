@@ -21,12 +21,21 @@ describe('A key', () => {
     expect(renewed.matches(key.hash)).toBe(false);
   });
 
-  test.each([undefined, null, 5, {}, [], '', ' ', 'x'.repeat(76), `${'a'.repeat(32)}-${'b'.repeat(43)}`, `${'A'.repeat(32)}.${'b'.repeat(43)}`, `${'a'.repeat(32)}.${'b'.repeat(42)}\n`])(
-    'R9: %j is none',
-    (text) => {
-      expect(VisitKey.parse(text)).toBeNull();
-    },
-  );
+  test.each([
+    undefined,
+    null,
+    5,
+    {},
+    [],
+    '',
+    ' ',
+    'x'.repeat(76),
+    `${'a'.repeat(32)}-${'b'.repeat(43)}`,
+    `${'A'.repeat(32)}.${'b'.repeat(43)}`,
+    `${'a'.repeat(32)}.${'b'.repeat(42)}\n`,
+  ])('R9: %j is none', (text) => {
+    expect(VisitKey.parse(text)).toBeNull();
+  });
 
   test('a hash of another form does not match, and does not throw', () => {
     for (const hash of [null, '', 'x', 'é'.repeat(64)]) expect(VisitKey.create().matches(hash)).toBe(false);

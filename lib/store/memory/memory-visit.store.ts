@@ -42,7 +42,8 @@ export class MemoryVisitStore extends VisitStore {
 
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
     const ids = new Set(visits.map(({ id }) => id));
-    if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id))) throw new Error('[visit] a visit with this id exists already');
+    if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id)))
+      throw new Error('[visit] a visit with this id exists already');
     for (const visit of visits) {
       this.#visits.set(
         visit.id,
@@ -57,7 +58,8 @@ export class MemoryVisitStore extends VisitStore {
       const visit = this.#visits.get(save.id) ?? null;
       const reason = refusalOf(visit, save);
       if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      if (save.lockOwner !== undefined && this.#locks.get(save.id)?.owner !== save.lockOwner) return { outcome: 'refused', reason: 'unlocked' };
+      if (save.lockOwner !== undefined && this.#locks.get(save.id)?.owner !== save.lockOwner)
+        return { outcome: 'refused', reason: 'unlocked' };
       if (visit.sessionVersion !== save.version) {
         return { outcome: 'conflict', version: visit.sessionVersion, data: visit.sessionData && visit.sessionData.slice() };
       }
@@ -200,5 +202,9 @@ function wipeData(visit: Mutable): void {
 /** What callers hold and what is stored never share bytes. */
 function copyOf<T extends VisitRecord | null>(visit: T): T {
   if (!visit) return visit;
-  return { ...visit, sessionData: visit.sessionData && Uint8Array.from(visit.sessionData), identity: visit.identity && { ...visit.identity } };
+  return {
+    ...visit,
+    sessionData: visit.sessionData && Uint8Array.from(visit.sessionData),
+    identity: visit.identity && { ...visit.identity },
+  };
 }

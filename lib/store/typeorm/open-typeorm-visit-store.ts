@@ -32,7 +32,7 @@ function withVisits(options: DataSourceOptions): DataSourceOptions {
     ...options,
     entities: [...entities, ...missing],
     migrations: [...migrations, ...visitMigrations.filter((migration) => !migrations.includes(migration))],
-  } as DataSourceOptions;
+  };
 }
 
 /** TypeORM takes its lists as arrays or as objects, such as the namespace of `import * as entities`. */
@@ -42,9 +42,17 @@ function listOf<T>(mixed: T[] | Record<string, T> | undefined): T[] {
 
 function connectionError(options: DataSourceOptions, cause: unknown): Error {
   if (cause instanceof VisitError) return cause;
-  const { url, host, port, database, password } = options as { url?: string; host?: string; port?: number; database?: unknown; password?: unknown };
+  const { url, host, port, database, password } = options as {
+    url?: string;
+    host?: string;
+    port?: number;
+    database?: unknown;
+    password?: unknown;
+  };
   const given = typeof url === 'string' && URL.canParse(url) ? new URL(url) : undefined;
-  const place = given ? `${given.host}${given.pathname}` : [host && `${host}:${port ?? 'default port'}`, database].filter(Boolean).join('/');
+  const place = given
+    ? `${given.host}${given.pathname}`
+    : [host && `${host}:${port ?? 'default port'}`, database].filter(Boolean).join('/');
   let text = `cannot open the data source of type "${options.type}"${place ? ` at ${place}` : ''}: ${messageOf(cause)}`;
   for (const secret of [password, url, given?.password, decoded(given?.password)]) {
     if (typeof secret === 'string' && secret) text = text.replaceAll(secret, '***');

@@ -182,7 +182,7 @@ export class TypeOrmVisitStore extends VisitStore {
     await dialect.run(sql.revoke(EVERYBODY, ending.at));
     const endRound = async (): Promise<number> => {
       let ended = 0;
-      for (let after: string | undefined = ''; ; ) {
+      for (let after: string | undefined = ''; ;) {
         const { rows } = await dialect.run(sql.liveIds(after, MAX_ROWS));
         const ids = rows.map(({ id }) => String(id));
         after = ids.at(-1);
@@ -320,7 +320,13 @@ function prepare(dataSource: DataSource) {
     const missing = !visit ? 'Visit' : !identity ? 'VisitIdentity' : 'VisitRevocation';
     throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
   }
-  return { dialect, sql: new VisitSql(dialect, visit, identity, revocation), visitTable: visit.path, identityTable: identity.path, revocationTable: revocation.path };
+  return {
+    dialect,
+    sql: new VisitSql(dialect, visit, identity, revocation),
+    visitTable: visit.path,
+    identityTable: identity.path,
+    revocationTable: revocation.path,
+  };
 }
 
 function verdictOn(save: SessionSave, stored: VisitRecord | null, lockOwner: unknown): SaveResult | null {

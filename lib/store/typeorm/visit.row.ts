@@ -44,9 +44,7 @@ export function recordOf(row: VisitRow): VisitRecord {
     sessionData: row.sessionData && toBuffer(row.sessionData),
     sessionVersion: Number(row.sessionVersion),
     identity:
-      row.userId === null
-        ? null
-        : { userId: row.userId, created: Number(row.linked), authenticatedAt: Number(row.authenticatedAt) },
+      row.userId === null ? null : { userId: row.userId, created: Number(row.linked), authenticatedAt: Number(row.authenticatedAt) },
   };
 }
 

@@ -117,7 +117,12 @@ export class VisitSql {
       params: [
         ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
         ...saves.map((save) => save.id),
-        ...saves.flatMap((save) => [save.id, save.version, ...guardParams(save), ...(save.lockOwner === undefined ? [] : [save.lockOwner])]),
+        ...saves.flatMap((save) => [
+          save.id,
+          save.version,
+          ...guardParams(save),
+          ...(save.lockOwner === undefined ? [] : [save.lockOwner]),
+        ]),
       ],
     };
   }
@@ -197,7 +202,10 @@ export class VisitSql {
     const { userId: user, endedAt } = this.#r;
     const { sql, params } = insert(this.#revocation, [user, endedAt], [[userId, at]]);
     const stored = `${this.#revocation}.${endedAt}`;
-    return { sql: `${sql} ${this.#dialect.onDuplicate(user)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`, params: [...params, at] };
+    return {
+      sql: `${sql} ${this.#dialect.onDuplicate(user)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`,
+      params: [...params, at],
+    };
   }
 
   revokedAt(userId: string): Statement {
