@@ -13,7 +13,8 @@ function readEnvironment({ PLATFORM, PORT, DATABASE_URL }: NodeJS.ProcessEnv): E
   if (platform !== 'express' && platform !== 'fastify') throw new Error(`PLATFORM must be express or fastify, got "${platform}"`);
 
   const port = Number(PORT || 3000);
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`PORT must be a number from 0 (any free port) to 65535, got "${PORT}"`);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new Error(`PORT must be a number from 0 (any free port) to 65535, got "${PORT}"`);
 
   return { platform, port, database: readDatabase(DATABASE_URL || './nest-visit-sample.sqlite') };
 }
@@ -50,12 +51,16 @@ function withoutPassword(address: string): string {
   return `${protocol}//${username && `${username}@`}${host}${pathname}`;
 }
 
+function exitWith(line: string): never {
+  console.error(line);
+  process.exit(1);
+}
+
 function readOrExit(): Environment {
   try {
     return readEnvironment(process.env);
   } catch (error) {
-    console.error((error as Error).message);
-    process.exit(1);
+    return exitWith((error as Error).message);
   }
 }
 

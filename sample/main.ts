@@ -27,7 +27,9 @@ async function start(): Promise<INestApplication> {
 
 try {
   const app = await start();
-  console.log(`nest-visit sample: ${await app.getUrl()}/ (on ${environment.platform}; visits in ${environment.database.name}; Ctrl-C ends it)`);
+  console.log(
+    `nest-visit sample: ${await app.getUrl()}/ (on ${environment.platform}; visits in ${environment.database.name}; Ctrl-C ends it)`,
+  );
 } catch (error) {
   console.error(`The sample cannot start: ${(error as Error).message}`);
   process.exit(1);

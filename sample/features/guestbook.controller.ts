@@ -1,8 +1,10 @@
 import { Body, Controller, Get, Post, Redirect } from '@nestjs/common';
 import { Session } from 'nest-visit';
+import { fieldOf, type Form } from '../web/form.js';
 import { html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
-import { PageException, Pages, type Page } from '../web/pages.js';
+import type { Page } from '../web/layout.js';
+import { PageException, Pages } from '../web/pages.js';
 
 interface Entry {
   readonly name: string;
@@ -27,10 +29,11 @@ export class GuestbookController {
 
   @Post()
   @Redirect('/guestbook', 303)
-  write(@Session() session: Session<{ name: string }>, @Body() body: Record<string, unknown> = {}): void {
-    const [name, message] = [body['name'], body['message']].map((value) => (typeof value === 'string' ? value.trim() : ''));
+  write(@Session() session: Session<{ name: string }>, @Body() form: Form): void {
+    const name = fieldOf(form, 'name').trim();
+    const message = fieldOf(form, 'message').trim();
     if (!name || !message || name.length > 40 || message.length > 500) {
-      throw new PageException(400, this.page(name ?? '', message ?? '', true));
+      throw new PageException(400, this.page(name, message, true));
     }
     this.entries.unshift({ name, message, written: new Date() });
     this.entries.splice(MOST_ENTRIES);
@@ -44,22 +47,23 @@ export class GuestbookController {
     return {
       place: 'guestbook',
       title: texts.title,
-      body: html`
-        <p class="intro">${texts.intro}</p>
+      body: html` <p class="intro">${texts.intro}</p>
         ${incomplete && html`<p class="warning" role="alert">${texts.incomplete}</p>`}
         <form method="post" action="/guestbook" class="card">
-          <label>${texts.name} <input name="name" value="${name}" maxlength="40" autocomplete="name" required></label>
+          <label>${texts.name} <input name="name" value="${name}" maxlength="40" autocomplete="name" required /></label>
           <label>${texts.message} <textarea name="message" maxlength="500" rows="3" required>${message}</textarea></label>
           <button>${texts.send}</button>
         </form>
         ${this.entries.length === 0 && html`<p class="hint">${texts.empty}</p>`}
         <ul class="cards" id="entries">
           ${this.entries.map(
-            (entry) => html`
-            <li class="card entry">
-              <p>${entry.message}</p>
-              <p><small><b>${entry.name}</b>, ${this.pages.time(entry.written)}</small></p>
-            </li>`,
+            (entry) =>
+              html` <li class="card entry">
+                <p>${entry.message}</p>
+                <p>
+                  <small><b>${entry.name}</b>, ${this.pages.time(entry.written)}</small>
+                </p>
+              </li>`,
           )}
         </ul>`,
     };

@@ -2,6 +2,7 @@ import { Controller, Get, Post, Redirect } from '@nestjs/common';
 import { CurrentVisit, IdentityService, Session } from 'nest-visit';
 import type { User } from '../users.js';
 import { browserName } from '../web/browser-name.js';
+import { fact, facts } from '../web/facts.js';
 import { html, type Html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
 import { Pages } from '../web/pages.js';
@@ -30,19 +31,18 @@ export class HomeController {
     return this.pages.render({
       place: 'home',
       title: texts.title,
-      body: html`
-        <section class="card" aria-labelledby="visit">
+      body: html` <section class="card" aria-labelledby="visit">
           <h2 id="visit">${texts.visit}</h2>
-          <dl class="facts">
-            <div><dt>${texts.id}</dt><dd><code id="visit-id">${visit.id}</code> <small>${texts.idHint}</small></dd></div>
-            <div><dt>${texts.known}</dt><dd id="known">${visit.isNew ? texts.isNew : texts.isKnown}</dd></div>
-            <div><dt>${texts.user}</dt><dd id="user">${user?.name ?? texts.nobody}</dd></div>
-            <div><dt>${texts.begun}</dt><dd>${this.pages.time(visit.created)}</dd></div>
-            <div><dt>${texts.ends}</dt><dd>${this.pages.time(visit.expiry)} <small>${texts.endsHint}</small></dd></div>
-            <div><dt>${texts.kept}</dt><dd id="kept">${visit.permanent ? texts.permanent : texts.temporary}</dd></div>
-            <div><dt>${texts.address}</dt><dd>${visit.remoteAddress}</dd></div>
-            <div><dt>${texts.browser}</dt><dd>${browserName(visit.userAgent)}</dd></div>
-          </dl>
+          ${facts(
+            fact(texts.id, html`<code id="visit-id">${visit.id}</code> <small>${texts.idHint}</small>`),
+            fact(texts.known, visit.isNew ? texts.isNew : texts.isKnown, 'known'),
+            fact(texts.user, user?.name ?? texts.nobody, 'user'),
+            fact(texts.begun, this.pages.time(visit.created)),
+            fact(texts.ends, html`${this.pages.time(visit.expiry)} <small>${texts.endsHint}</small>`),
+            fact(texts.kept, visit.permanent ? texts.permanent : texts.temporary, 'kept'),
+            fact(texts.address, visit.remoteAddress),
+            fact(texts.browser, browserName(visit.userAgent)),
+          )}
         </section>
         <div class="columns">
           <section class="card" aria-labelledby="counter">
@@ -79,13 +79,15 @@ export class HomeController {
     const ranking = this.browsers.ranking();
     if (ranking.length === 0) return html`<p>${noBrowsers}</p>`;
     const most = ranking[0]![1];
-    return html`<table class="ranking" aria-labelledby="browsers">${ranking.map(
-      ([family, count]) => html`
-        <tr>
-          <th scope="row">${family === '?' ? otherBrowser : family}</th>
-          <td>${count}</td>
-          <td aria-hidden="true"><meter max="${most}" value="${count}"></meter></td>
-        </tr>`,
-    )}</table>`;
+    return html`<table class="ranking" aria-labelledby="browsers">
+      ${ranking.map(
+        ([family, count]) =>
+          html` <tr>
+            <th scope="row">${family === '?' ? otherBrowser : family}</th>
+            <td>${count}</td>
+            <td aria-hidden="true"><meter max="${most}" value="${count}"></meter></td>
+          </tr>`,
+      )}
+    </table>`;
   }
 }

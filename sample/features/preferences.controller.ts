@@ -1,7 +1,9 @@
 import { BadRequestException, Body, Controller, Get, Post, Redirect } from '@nestjs/common';
+import { fieldOf, type Form } from '../web/form.js';
 import { html, type Html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
-import { Pages, themes } from '../web/pages.js';
+import { themes } from '../web/layout.js';
+import { Pages } from '../web/pages.js';
 import { languageNames, type Language } from '../web/texts.js';
 
 const languageCodes = Object.keys(languageNames) as Language[];
@@ -19,8 +21,7 @@ export class PreferencesController {
     return this.pages.render({
       place: 'preferences',
       title: texts.title,
-      body: html`
-        <p class="intro">${texts.intro}</p>
+      body: html` <p class="intro">${texts.intro}</p>
         <form method="post" class="card">
           <fieldset>
             <legend>${texts.language}</legend>
@@ -37,9 +38,9 @@ export class PreferencesController {
 
   @Post()
   @Redirect('/preferences', 303)
-  save(@Body() body: Record<string, unknown> = {}): void {
-    const language = languageCodes.find((code) => code === body['language']);
-    const theme = themes.find((name) => name === body['theme']);
+  save(@Body() form: Form): void {
+    const language = languageCodes.find((code) => code === fieldOf(form, 'language'));
+    const theme = themes.find((name) => name === fieldOf(form, 'theme'));
     if (!language || !theme) throw new BadRequestException();
     this.pages.preferences = { language, theme };
     this.pages.notify(this.pages.texts.preferences.saved);
@@ -47,5 +48,5 @@ export class PreferencesController {
 }
 
 function radio(name: string, value: string, label: Html | string, checked: boolean): Html {
-  return html`<label class="choice"><input type="radio" name="${name}" value="${value}"${checked && html` checked`}> ${label}</label>`;
+  return html`<label class="choice"><input type="radio" name="${name}" value="${value}" ${checked && html`checked`} /> ${label}</label>`;
 }

@@ -1,6 +1,8 @@
 import { Body, Controller, Get, NotFoundException, Post, Redirect } from '@nestjs/common';
 import { CurrentUserId, RequireIdentity, VisitService, type VisitSummary } from 'nest-visit';
 import { browserName } from '../web/browser-name.js';
+import { fieldOf, type Form } from '../web/form.js';
+import { fact, facts } from '../web/facts.js';
 import { html, type Html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
 import { Pages } from '../web/pages.js';
@@ -22,9 +24,10 @@ export class VisitsController {
     return this.pages.render({
       place: 'visits',
       title: texts.title,
-      body: html`
-        <p class="intro">${texts.intro}</p>
-        <ul class="cards">${visits.map((visit) => this.card(visit))}</ul>
+      body: html` <p class="intro">${texts.intro}</p>
+        <ul class="cards">
+          ${visits.map((visit) => this.card(visit))}
+        </ul>
         ${
           visits.length === 1
             ? html`<p class="hint">${texts.none}</p>`
@@ -35,9 +38,9 @@ export class VisitsController {
 
   @Post('end')
   @Redirect('/visits', 303)
-  async end(@CurrentUserId() userId: string, @Body('id') id: unknown): Promise<void> {
+  async end(@CurrentUserId() userId: string, @Body() form: Form): Promise<void> {
     // `end` ends any visit, so first: is it one of this user's?
-    const visit = (await this.visits.listForUser(userId)).find((one) => one.id === id);
+    const visit = (await this.visits.listForUser(userId)).find(({ id }) => id === fieldOf(form, 'id'));
     if (!visit) throw new NotFoundException();
     await this.visits.end(visit.id);
     this.pages.notify(this.pages.texts.visits.ended);
@@ -53,25 +56,24 @@ export class VisitsController {
   private card(visit: VisitSummary): Html {
     const texts = this.pages.texts.visits;
     const heading = `visit-${visit.id}`;
-    return html`
-      <li class="card visit"${visit.isCurrent && html` aria-current="true"`}>
-        <h2 id="${heading}">${browserName(visit.userAgent)}
-          ${visit.isCurrent && html`<span class="badge">${texts.current}</span>`}
-          ${visit.permanent && html`<span class="badge quiet">${texts.permanent}</span>`}
-        </h2>
-        <dl class="facts">
-          <div><dt>${texts.created}</dt><dd>${this.pages.time(visit.created)}</dd></div>
-          <div><dt>${texts.accessed}</dt><dd>${this.pages.time(visit.accessed)}</dd></div>
-          <div><dt>${texts.address}</dt><dd>${visit.remoteAddress}</dd></div>
-          <div><dt>${texts.id}</dt><dd><code>${visit.id}</code></dd></div>
-        </dl>
-        ${
-          !visit.isCurrent &&
-          html`<form method="post" action="/visits/end">
-            <input type="hidden" name="id" value="${visit.id}">
-            <button class="quiet" aria-describedby="${heading}">${texts.end}</button>
-          </form>`
-        }
-      </li>`;
+    return html` <li class="card visit" ${visit.isCurrent && html`aria-current="true"`}>
+      <h2 id="${heading}">
+        ${browserName(visit.userAgent)} ${visit.isCurrent && html`<span class="badge">${texts.current}</span>`}
+        ${visit.permanent && html`<span class="badge quiet">${texts.permanent}</span>`}
+      </h2>
+      ${facts(
+        fact(texts.created, this.pages.time(visit.created)),
+        fact(texts.accessed, this.pages.time(visit.accessed)),
+        fact(texts.address, visit.remoteAddress),
+        fact(texts.id, html`<code>${visit.id}</code>`),
+      )}
+      ${
+        !visit.isCurrent &&
+        html`<form method="post" action="/visits/end">
+          <input type="hidden" name="id" value="${visit.id}" />
+          <button class="quiet" aria-describedby="${heading}">${texts.end}</button>
+        </form>`
+      }
+    </li>`;
   }
 }

@@ -1,5 +1,6 @@
 import { Controller, Get, Post, Redirect } from '@nestjs/common';
 import { CurrentVisit, IdentityService } from 'nest-visit';
+import { fact, facts } from '../web/facts.js';
 import { Html, html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
 import { Pages } from '../web/pages.js';
@@ -26,25 +27,23 @@ export class WithoutCookiesController {
     return this.pages.render({
       place: 'withoutCookies',
       title: texts.title,
-      body: html`
-        <p class="intro">${texts.intro}</p>
+      body: html` <p class="intro">${texts.intro}</p>
         ${
           // The key of somebody who is signed in is worth stealing. It stays in the cookie.
           this.identity.userId === null
-            ? html`
-              <div class="warning" role="note"><p><strong>${texts.warning}</strong></p><p>${texts.warningText}</p></div>
-              <section class="card">
-                <dl class="facts">
-                  <div><dt>${texts.visit}</dt><dd><code id="visit-id">${visit.id}</code></dd></div>
-                  <div><dt>${texts.count}</dt><dd id="clicks">${this.counter.count}</dd></div>
-                </dl>
-                <form method="post" action="${PATH}/add" class="actions">
-                  ${new Html(visit.hiddenField())}
-                  <button>${texts.addOne}</button>
-                  <a class="button quiet" href="${visit.link(PATH)}">${texts.follow}</a>
-                </form>
-              </section>
-              <p class="hint">${texts.hint}</p>`
+            ? html` <div class="warning" role="note">
+                  <p><strong>${texts.warning}</strong></p>
+                  <p>${texts.warningText}</p>
+                </div>
+                <section class="card">
+                  ${facts(fact(texts.visit, html`<code id="visit-id">${visit.id}</code>`), fact(texts.count, this.counter.count, 'clicks'))}
+                  <form method="post" action="${PATH}/add" class="actions">
+                    ${new Html(visit.hiddenField())}
+                    <button>${texts.addOne}</button>
+                    <a class="button quiet" href="${visit.link(PATH)}">${texts.follow}</a>
+                  </form>
+                </section>
+                <p class="hint">${texts.hint}</p>`
             : html`<p class="notice">${texts.signedIn}</p>`
         }`,
     });

@@ -2,8 +2,9 @@ import { Catch, HttpException, Logger, type ArgumentsHost, type ExceptionFilter 
 import { HttpAdapterHost } from '@nestjs/core';
 import { VisitService } from 'nest-visit';
 import { html } from './html.js';
+import type { Page } from './layout.js';
 import { pageHeaders } from './page-headers.js';
-import { PageException, Pages, type Page } from './pages.js';
+import { PageException, Pages } from './pages.js';
 import type { Texts } from './texts.js';
 
 /** Answers with a page whatever goes wrong. What it says comes from the texts, never from the error. */
@@ -33,19 +34,19 @@ export class ProblemFilter implements ExceptionFilter {
   }
 }
 
-function problemPage(status: number, { problems }: Texts): Page {
-  const { title, text, then } = (problems as Record<number, Problem>)[status] ?? (status < 500 ? problems[400] : problems[500]);
+function problemPage(status: number, { problems, goHome, layout }: Texts): Page {
+  const known = status in problems ? (status as keyof typeof problems) : status < 500 ? 400 : 500;
+  const { title, text } = problems[known];
+  const [address, label] = status === 401 ? ['/sign-in', layout.nav.signIn] : ['/', goHome];
   return {
     title,
     body: html`<section class="card problem">
       <p class="status" aria-hidden="true">${status}</p>
       <p>${text}</p>
-      <p><a class="button" href="${then.href}">${then.text}</a></p>
+      <p><a class="button" href="${address}">${label}</a></p>
     </section>`,
   };
 }
-
-type Problem = Texts['problems'][500];
 
 function statusOf(error: unknown): number {
   if (error instanceof HttpException) return error.getStatus();

@@ -37,7 +37,8 @@ const en = {
     clicks: (count: number): string => (count === 1 ? 'click' : 'clicks'),
     addOne: 'Add one',
     reset: 'Start again at 0',
-    opened: (times: number) => `You have opened this page ${times === 1 ? 'once' : `${times} times`}. Each change is stored before its answer leaves.`,
+    opened: (times: number) =>
+      `You have opened this page ${times === 1 ? 'once' : `${times} times`}. Each change is stored before its answer leaves.`,
     browsers: 'New visits since the server started',
     noBrowsers: 'None yet. Yours is being stored with this page: open it again.',
     browsersHint: 'Counted by a plugin of fifteen lines.',
@@ -103,22 +104,21 @@ const en = {
     signedIn: 'You are signed in, so this page gives no key away. Sign out to see how it works.',
   },
   problems: {
-    400: { title: 'This request cannot be read', text: 'Something in it is not as it should be.', then: { href: '/', text: 'Go to the home page' } },
-    401: { title: 'Please sign in', text: 'This page is for people who are signed in.', then: { href: '/sign-in', text: 'Sign in' } },
-    404: { title: 'There is no such page', text: 'The address may be mistyped, or what was here is gone.', then: { href: '/', text: 'Go to the home page' } },
+    400: { title: 'This request cannot be read', text: 'Something in it is not as it should be.' },
+    401: { title: 'Please sign in', text: 'This page is for people who are signed in.' },
+    404: { title: 'There is no such page', text: 'The address may be mistyped, or what was here is gone.' },
     409: {
       title: 'Your visit has changed meanwhile',
       text: 'In another window you have signed in or out, or the visit has ended. Nothing was saved here. Please try it again.',
-      then: { href: '/', text: 'Go to the home page' },
     },
-    413: { title: 'That is too much', text: 'What you sent is larger than this site takes.', then: { href: '/', text: 'Go to the home page' } },
-    500: { title: 'Something went wrong', text: 'It is our fault, not yours, and has been written down.', then: { href: '/', text: 'Go to the home page' } },
+    413: { title: 'That is too much', text: 'What you sent is larger than this site takes.' },
+    500: { title: 'Something went wrong', text: 'It is our fault, not yours, and has been written down.' },
     503: {
       title: 'The database does not answer',
       text: 'You are still signed in if you were, and nothing is lost. Please try it again in a few seconds.',
-      then: { href: '/', text: 'Try the home page' },
     },
   },
+  goHome: 'Go to the home page',
 };
 
 export type Texts = typeof en;
@@ -184,7 +184,8 @@ const de: Texts = {
     remember: '30 Tage angemeldet bleiben',
     wrong: 'Name und Passwort gehören nicht zusammen. Sonst hat sich nichts geändert: Ihre Sitzung ist, wie sie war.',
     tryWith: 'Zwei Menschen zum Ausprobieren',
-    newKey: 'Mit der Anmeldung bekommt Ihr Besuch einen neuen Schlüssel: Wer den alten kannte, kommt damit nicht weiter. Die öffentliche Kennung bleibt.',
+    newKey:
+      'Mit der Anmeldung bekommt Ihr Besuch einen neuen Schlüssel: Wer den alten kannte, kommt damit nicht weiter. Die öffentliche Kennung bleibt.',
     already: (name) => `Sie sind als ${name} angemeldet. Um jemand anders zu sein, melden Sie sich erst ab.`,
     signedIn: (name) => `Guten Tag, ${name}. Ihr Besuch hat jetzt einen neuen Schlüssel.`,
     signedOut: 'Sie sind abgemeldet. Jener Besuch ist zu Ende, und ein neuer hat begonnen.',
@@ -216,7 +217,8 @@ const de: Texts = {
   },
   withoutCookies: {
     title: 'Ohne Cookies',
-    intro: 'Für Browser, die Cookies ablehnen, kann eine Seite den Schlüssel des Besuchs in ihre Links und Formulare schreiben. Diese tut es.',
+    intro:
+      'Für Browser, die Cookies ablehnen, kann eine Seite den Schlüssel des Besuchs in ihre Links und Formulare schreiben. Diese tut es.',
     warning: 'In der Adresse dieser Seite steht der Schlüssel zu Ihrem Besuch.',
     warningText:
       'Wer ihn bekommt, ist für diesen Server Sie: Geben Sie die Adresse nicht weiter, und setzen Sie kein Lesezeichen. Sie bleibt im Verlauf dieses Browsers. Darum sind Schlüssel in Adressen aus, solange eine Anwendung sie nicht verlangt, und diese Seite gibt Angemeldeten keinen.',
@@ -228,26 +230,21 @@ const de: Texts = {
     signedIn: 'Sie sind angemeldet, darum gibt diese Seite keinen Schlüssel heraus. Melden Sie sich ab, um zu sehen, wie sie arbeitet.',
   },
   problems: {
-    400: { title: 'Diese Anfrage ist nicht lesbar', text: 'Etwas darin ist nicht, wie es sein soll.', then: { href: '/', text: 'Zur Startseite' } },
-    401: { title: 'Bitte anmelden', text: 'Diese Seite ist für Angemeldete.', then: { href: '/sign-in', text: 'Anmelden' } },
-    404: {
-      title: 'Diese Seite gibt es nicht',
-      text: 'Vielleicht ist die Adresse vertippt, oder was hier war, ist weg.',
-      then: { href: '/', text: 'Zur Startseite' },
-    },
+    400: { title: 'Diese Anfrage ist nicht lesbar', text: 'Etwas darin ist nicht, wie es sein soll.' },
+    401: { title: 'Bitte anmelden', text: 'Diese Seite ist für Angemeldete.' },
+    404: { title: 'Diese Seite gibt es nicht', text: 'Vielleicht ist die Adresse vertippt, oder was hier war, ist weg.' },
     409: {
       title: 'Ihr Besuch hat sich inzwischen geändert',
       text: 'In einem anderen Fenster haben Sie sich an- oder abgemeldet, oder der Besuch ist zu Ende. Hier wurde nichts gespeichert. Bitte versuchen Sie es noch einmal.',
-      then: { href: '/', text: 'Zur Startseite' },
     },
-    413: { title: 'Das ist zu viel', text: 'Was Sie geschickt haben, ist größer, als diese Website annimmt.', then: { href: '/', text: 'Zur Startseite' } },
-    500: { title: 'Etwas ist schiefgegangen', text: 'Es liegt an uns, nicht an Ihnen, und ist notiert.', then: { href: '/', text: 'Zur Startseite' } },
+    413: { title: 'Das ist zu viel', text: 'Was Sie geschickt haben, ist größer, als diese Website annimmt.' },
+    500: { title: 'Etwas ist schiefgegangen', text: 'Es liegt an uns, nicht an Ihnen, und ist notiert.' },
     503: {
       title: 'Die Datenbank antwortet nicht',
       text: 'Waren Sie angemeldet, sind Sie es noch, und nichts ist verloren. Bitte versuchen Sie es in ein paar Sekunden noch einmal.',
-      then: { href: '/', text: 'Startseite versuchen' },
     },
   },
+  goHome: 'Zur Startseite',
 };
 
 export const languages = { en, de };

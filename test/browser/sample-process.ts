@@ -59,7 +59,11 @@ export class SampleProcess {
   }
 
   private static spawn(env: Record<string, string>): ChildProcess {
-    return spawn(process.execPath, ['dist/sample/main.js'], { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    return spawn(process.execPath, ['dist/sample/main.js'], {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
   }
 
   /** All it has printed. */

@@ -40,14 +40,15 @@ describeWith('chromium', 'the sample in a browser', () => {
       afterEach(async () => {
         const complaints = visitors.flatMap((visitor) => visitor.takeComplaints());
         await Promise.all(visitors.splice(0).map(({ context }) => context.close()));
-        expect(complaints).toEqual([]);
+        if (complaints.length > 0) throw new Error(complaints.join('\n'));
       });
 
       const keep = (visitor: Visitor): Visitor => {
         visitors.push(visitor);
         return visitor;
       };
-      const arrive = async (options?: BrowserContextOptions): Promise<Visitor> => keep(await Visitor.arrive(browser, sample.address, options));
+      const arrive = async (options?: BrowserContextOptions): Promise<Visitor> =>
+        keep(await Visitor.arrive(browser, sample.address, options));
 
       /** What a client with this cookie gets to see, beside any browser. */
       const ask = (path: string, cookie: string): Promise<Response> =>
@@ -347,7 +348,8 @@ describeWith('chromium', 'the sample in a browser', () => {
 
       test('R72: the plugin counts new visits, and only new ones', async () => {
         const visitor = await arrive({ userAgent: FIREFOX });
-        const count = async (): Promise<number> => Number(await visitor.page.getByRole('row', { name: 'Firefox' }).locator('td').first().innerText());
+        const count = async (): Promise<number> =>
+          Number(await visitor.page.getByRole('row', { name: 'Firefox' }).locator('td').first().innerText());
         await visitor.open('/');
         // The page was made before the visit was stored with it.
         await visitor.page.reload();
@@ -405,7 +407,9 @@ describeWith('chromium', 'the sample in a browser', () => {
         const id = await visitor.text('#visit-id');
         const cookie = await visitor.cookie();
 
-        const { default: Database } = (await import('libsql')) as unknown as { default: new (path: string) => { exec(sql: string): void; close(): void } };
+        const { default: Database } = (await import('libsql')) as unknown as {
+          default: new (path: string) => { exec(sql: string): void; close(): void };
+        };
         const other = new Database(database);
         other.exec('ALTER TABLE visit RENAME TO visit_away');
         try {
@@ -426,6 +430,8 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await visitor.cookie()).toEqual(cookie);
       });
 
+      // The pages are the same on every platform: looked at once.
+      if (platform !== 'express') return;
       for (const colorScheme of ['light', 'dark'] as const) {
         test(`all pages in ${colorScheme}: readable, whole on a narrow screen, every field labelled`, async () => {
           for (const signedIn of [false, true]) {
@@ -439,7 +445,7 @@ describeWith('chromium', 'the sample in a browser', () => {
               for (const path of PAGES) {
                 await page.setViewportSize({ width: 1100, height: 800 });
                 await visitor.open(path);
-                const name = `${platform}-${colorScheme}-${signedIn ? 'ada' : 'nobody'}-${language}${path.replace('/', '-')}`;
+                const name = `${colorScheme}-${signedIn ? 'ada' : 'nobody'}-${language}${path.replace('/', '-')}`;
                 await visitor.screenshot(name);
                 expect(await page.evaluate(lowContrast), name).toEqual([]);
                 expect(await page.locator('h1').count(), name).toBe(1);
@@ -483,7 +489,10 @@ describeWith('chromium', 'the sample in a browser', () => {
   test.each([
     [{ PLATFORM: 'koa' }, 'PLATFORM must be express or fastify, got "koa"'],
     [{ PORT: '99999' }, 'PORT must be a number from 0 (any free port) to 65535, got "99999"'],
-    [{ DATABASE_URL: 'redis://me:secret@127.0.0.1/1' }, 'DATABASE_URL must be mysql://…, postgres://… or the path of a SQLite file, got redis:…'],
+    [
+      { DATABASE_URL: 'redis://me:secret@127.0.0.1/1' },
+      'DATABASE_URL must be mysql://…, postgres://… or the path of a SQLite file, got redis:…',
+    ],
     [
       { DATABASE_URL: 'mysql://me:secret@127.0.0.1:1/visit' },
       'The sample cannot start: [visit] cannot open the data source of type "mysql" at 127.0.0.1:1/visit: connect ECONNREFUSED 127.0.0.1:1',

@@ -468,7 +468,7 @@ describeDatabases('SQL of the store', (db) => {
           user_agent: expect.stringMatching(/^utf8mb4/),
         });
         expect(await collations('visit_identity')).toEqual({ visit_id: 'ascii_bin', user_id: 'utf8mb4_bin' });
-        expect(await collations('visit_revocation')).toEqual({ user_id: 'utf8mb4_bin' });
+        expect(await collations('visit_revocation')).toEqual({ user_hash: 'ascii_bin' });
       }
     });
   }

@@ -14,6 +14,7 @@ const MYSQL_COLUMNS: Readonly<Record<string, { charset: string; collation?: stri
   previousKeyHash: HEX,
   lockOwner: HEX,
   userId: BYTEWISE,
+  userHash: HEX,
   endReason: TEXT,
   remoteAddress: TEXT,
   userAgent: TEXT,

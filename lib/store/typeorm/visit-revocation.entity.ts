@@ -8,9 +8,9 @@ import { DialectEntity } from './dialect.entity.js';
  */
 @Entity('visit_revocation')
 export class VisitRevocation extends DialectEntity {
-  /** Compared byte by byte. Empty: everybody. */
-  @PrimaryColumn({ name: 'user_id', type: 'varchar', length: 255 })
-  userId!: string;
+  /** SHA-256 of the user id, so that the key tells apart what collations take for equal; that of the empty text: everybody. */
+  @PrimaryColumn({ name: 'user_hash', type: 'varchar', length: 64 })
+  userHash!: string;
 
   @Index()
   @Column({ name: 'ended_at', type: 'bigint', transformer: instant })

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
 import { toBuffer } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
@@ -29,7 +30,7 @@ const LOCK_COLUMNS = ['lockOwner', 'lockedUntil'] as const satisfies readonly (k
 
 const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
 
-const REVOCATION_COLUMNS = ['userId', 'endedAt'] as const satisfies readonly (keyof VisitRevocation)[];
+const REVOCATION_COLUMNS = ['userHash', 'endedAt'] as const satisfies readonly (keyof VisitRevocation)[];
 
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
@@ -199,21 +200,20 @@ export class VisitSql {
 
   /** All visits of the user end now; what was remembered before, if it is later, stays. */
   revoke(userId: string, at: number): Statement {
-    const { userId: user, endedAt } = this.#r;
-    const { sql, params } = insert(this.#revocation, [user, endedAt], [[userId, at]]);
+    const { userHash, endedAt } = this.#r;
+    const { sql, params } = insert(this.#revocation, [userHash, endedAt], [[hashOf(userId), at]]);
     const stored = `${this.#revocation}.${endedAt}`;
     return {
-      sql: `${sql} ${this.#dialect.onDuplicate(user)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`,
+      sql: `${sql} ${this.#dialect.onDuplicate(userHash)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`,
       params: [...params, at],
     };
   }
 
   revokedAt(userId: string): Statement {
-    const { userId: user, endedAt } = this.#r;
-    const isOfUser = this.#dialect.sameText(user);
+    const { userHash, endedAt } = this.#r;
     return {
-      sql: `SELECT MAX(${endedAt}) AS "endedAt" FROM ${this.#revocation} WHERE (${isOfUser}) OR ${user} = ?`,
-      params: [userId, userId, EVERYBODY],
+      sql: `SELECT MAX(${endedAt}) AS "endedAt" FROM ${this.#revocation} WHERE ${userHash} IN (?, ?)`,
+      params: [hashOf(userId), hashOf(EVERYBODY)],
     };
   }
 
@@ -350,6 +350,10 @@ export class VisitSql {
 function insert(table: string, columns: readonly string[], rows: readonly (readonly unknown[])[]): Statement {
   const values = rows.map((row) => `(${marks(row)})`).join(', ');
   return { sql: `INSERT INTO ${table} (${columns.join(', ')}) VALUES ${values}`, params: rows.flat() };
+}
+
+function hashOf(userId: string): string {
+  return createHash('sha256').update(userId).digest('hex');
 }
 
 function guardParams({ keyHash, now }: WriteGuard): unknown[] {

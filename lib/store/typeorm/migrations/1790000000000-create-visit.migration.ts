@@ -50,7 +50,7 @@ function shapes(family: Family) {
       authenticatedAt: instant,
     } satisfies Record<string, Shape>,
     revocation: {
-      userId: text(255, MYSQL_BYTEWISE, { isPrimary: true }),
+      userHash: text(64, MYSQL_HEX, { isPrimary: true }),
       endedAt: instant,
     } satisfies Record<string, Shape>,
   };
