@@ -62,7 +62,10 @@ function collectFailures(): { failures: string[]; logger: Logger } {
   const failures: string[] = [];
   const ignore = (): void => {};
   const logQueryError = (error: string | Error): void => void failures.push(String(error));
-  return { failures, logger: { log: ignore, logMigration: ignore, logQuery: ignore, logQuerySlow: ignore, logSchemaBuild: ignore, logQueryError } };
+  return {
+    failures,
+    logger: { log: ignore, logMigration: ignore, logQuery: ignore, logQuerySlow: ignore, logSchemaBuild: ignore, logQueryError },
+  };
 }
 
 async function tablesOf(dataSource: DataSource): Promise<string[]> {
@@ -71,7 +74,8 @@ async function tablesOf(dataSource: DataSource): Promise<string[]> {
     postgres: "SELECT table_name AS name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')",
     'better-sqlite3': "SELECT name FROM sqlite_master WHERE type = 'table'",
   }[dataSource.options.type as 'mariadb'];
-  return ((await dataSource.query(sql)) as { name: string }[]).map(({ name }) => name).toSorted();
+  const rows: { name: string }[] = await dataSource.query(sql);
+  return rows.map(({ name }) => name).toSorted();
 }
 
 /** Every kind of statement once, so that each name is used. */
@@ -135,7 +139,11 @@ describeDatabases('Entities and migrations', (db) => {
     expect((await differences(dataSource)).join('\n')).toMatch(/tenant/);
     await dataSource.synchronize();
     expect(await differences(dataSource)).toEqual([]);
-    expect((await tablesOf(dataSource)).filter((name) => /visit|identity/.test(name))).toEqual(['guest_identity', 'guest_visit', 'visit_revocation']);
+    expect((await tablesOf(dataSource)).filter((name) => /visit|identity/.test(name))).toEqual([
+      'guest_identity',
+      'guest_visit',
+      'visit_revocation',
+    ]);
     const store = new TypeOrmVisitStore(dataSource);
     await walkThrough(store);
 
@@ -185,7 +193,11 @@ describeDatabases('Entities and migrations', (db) => {
   test('repositories read and ask for dates, bytes and booleans', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
-    const visit = newVisit({ permanent: true, sessionData: Uint8Array.of(0, 255, 128), identity: { userId: '🦊', created: NOW, authenticatedAt: NOW } });
+    const visit = newVisit({
+      permanent: true,
+      sessionData: Uint8Array.of(0, 255, 128),
+      identity: { userId: '🦊', created: NOW, authenticatedAt: NOW },
+    });
     await new TypeOrmVisitStore(dataSource).create([visit, newVisit({ expiry: NOW - DAY })]);
     const found = await dataSource.getRepository(Visit).findBy({ expiry: MoreThan(new Date(NOW)) });
     expect(found).toEqual([
@@ -211,14 +223,18 @@ describeDatabases('Entities and migrations', (db) => {
     ]);
     expect(Buffer.isBuffer(found[0]!.sessionData)).toBe(true);
     expect(await dataSource.getRepository(Visit).countBy({ expiry: LessThan(new Date(NOW)) })).toBe(1);
-    expect(await dataSource.getRepository(VisitIdentity).findOneByOrFail({ userId: '🦊' })).toMatchObject({ authenticatedAt: new Date(NOW) });
+    expect(await dataSource.getRepository(VisitIdentity).findOneByOrFail({ userId: '🦊' })).toMatchObject({
+      authenticatedAt: new Date(NOW),
+    });
   });
 
   test('user ids are compared byte by byte whatever the collation of the column', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     if (db.name === 'mariadb') {
-      await dataSource.query('ALTER TABLE visit_identity MODIFY user_id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL');
+      await dataSource.query(
+        'ALTER TABLE visit_identity MODIFY user_id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL',
+      );
     } else if (db.name === 'postgres') {
       await dataSource.query("CREATE COLLATION lax (provider = icu, locale = 'und-u-ks-level1', deterministic = false)");
       await dataSource.query('ALTER TABLE visit_identity ALTER user_id TYPE varchar(255) COLLATE lax');
@@ -280,14 +296,16 @@ describeDatabases('Entities and migrations', (db) => {
     test('an entity', async () => {
       const { options } = await db.open();
       const dataSource = await connect(options, { entities: [Visit] });
-      await expect(new TypeOrmVisitStore(dataSource).check()).rejects.toThrow(/entity VisitIdentity: add `\.\.\.visitEntities` to its `entities`/);
+      await expect(new TypeOrmVisitStore(dataSource).check()).rejects.toThrow(
+        /entity VisitIdentity: add `\.\.\.visitEntities` to its `entities`/,
+      );
       const none = await connect(options, { entities: [] });
       await expect(new TypeOrmVisitStore(none).find(['x'])).rejects.toThrow(VisitOptionError);
     });
 
     test('the connection', async () => {
       const { options } = await db.open();
-      const store = new TypeOrmVisitStore(new DataSource({ ...options, entities: visitEntities } as DataSourceOptions));
+      const store = new TypeOrmVisitStore(new DataSource({ ...options, entities: visitEntities }));
       await expect(store.check()).rejects.toThrow(/not initialized: await `dataSource.initialize\(\)`/);
       await expect(store.check()).rejects.toThrow(VisitOptionError);
     });
@@ -310,9 +328,11 @@ describeDatabases('Entities and migrations', (db) => {
     test('adds entities and migrations to those of the options, but not beside a subclass', async () => {
       const { options } = await db.open();
       const entities = { GuestVisit };
-      const store = await openTypeOrmVisitStore({ ...options, entities, migrations: visitMigrations, migrationsRun: true } as DataSourceOptions);
+      const store = await openTypeOrmVisitStore({ ...options, entities, migrations: visitMigrations, migrationsRun: true });
       opened.push(store.dataSource);
-      expect(new Set(store.dataSource.entityMetadatas.map(({ target }) => target))).toEqual(new Set([GuestVisit, VisitIdentity, VisitRevocation]));
+      expect(new Set(store.dataSource.entityMetadatas.map(({ target }) => target))).toEqual(
+        new Set([GuestVisit, VisitIdentity, VisitRevocation]),
+      );
       expect(store.dataSource.migrations).toHaveLength(1);
       expect(options).not.toHaveProperty('entities');
     });
@@ -321,7 +341,7 @@ describeDatabases('Entities and migrations', (db) => {
   test('waits for others who are in the way, and tries again', async () => {
     const { options } = await db.open();
     const { failures, logger } = collectFailures();
-    const dataSource = await connect(options, { migrationsRun: true, logger, ...(db.name === 'sqlite' ? { timeout: 1 } : {}) } as never);
+    const dataSource = await connect(options, { migrationsRun: true, logger, ...(db.name === 'sqlite' ? { timeout: 1 } : {}) });
     const store = new TypeOrmVisitStore(dataSource);
     const visits = Array.from({ length: 40 }, () => newVisit()).sort((a, b) => (a.id < b.id ? -1 : 1));
     await store.create(visits);
@@ -360,7 +380,7 @@ describeDatabases('SQL of the store', (db) => {
         const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
         expect(await store.rekey([{ ...rekeyOf(visit), identity }])).toEqual([{ outcome: 'done' }]);
         expect(await store.rekey([{ ...rekeyOf(visit), identity: null }])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
-        await expect(store.create([visit, { ...visit, identity }])).rejects.toThrow();
+        await expect(store.create([visit, { ...visit, identity }])).rejects.toThrow('UNIQUE');
         expect(queryRunner!.isTransactionActive).toBe(true);
       });
       expect(await notes()).toEqual([{ text: 'kept' }]);
@@ -400,15 +420,24 @@ describeDatabases('SQL of the store', (db) => {
     test('B36: expunge on several machines and the traffic beside it do not run into deadlocks', async () => {
       const { options } = await db.open();
       const { failures, logger } = collectFailures();
-      const sources = [await connect(options, { migrationsRun: true }), await connect(options, { logger }), await connect(options, { logger })];
-      const [maker, ...stores] = sources.map((dataSource) => new TypeOrmVisitStore(dataSource)) as [TypeOrmVisitStore, ...TypeOrmVisitStore[]];
+      const sources = [
+        await connect(options, { migrationsRun: true }),
+        await connect(options, { logger }),
+        await connect(options, { logger }),
+      ];
+      const [maker, ...stores] = sources.map((dataSource) => new TypeOrmVisitStore(dataSource)) as [
+        TypeOrmVisitStore,
+        ...TypeOrmVisitStore[],
+      ];
       const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
-      const stale = Array.from({ length: 1_500 }, (_, index) => newVisit({ expiry: NOW - 1 - (index % 7), ...(index % 2 ? { identity } : {}) }));
+      const stale = Array.from({ length: 1_500 }, (_, index) =>
+        newVisit({ expiry: NOW - 1 - (index % 7), ...(index % 2 ? { identity } : {}) }),
+      );
       const living = Array.from({ length: 60 }, () => newVisit({ identity }));
       await maker.create([...stale, ...living]);
-      let machinesAtWork = 4;
+      const machines = { atWork: 4 };
       const traffic = async (store: TypeOrmVisitStore): Promise<void> => {
-        for (let step = 1; machinesAtWork > 0; step++) {
+        for (let step = 1; machines.atWork > 0; step++) {
           await store.touch(living.map(({ id }) => ({ id, accessed: NOW + step, expiry: NOW + 2 * DAY + step })));
           const guests = [newVisit(), newVisit({ identity })];
           await store.create(guests);
@@ -418,7 +447,7 @@ describeDatabases('SQL of the store', (db) => {
       };
       const clean = async (store: TypeOrmVisitStore): Promise<void> => {
         while ((await store.expunge({ before: NOW, limit: 60 })).visits > 0);
-        machinesAtWork--;
+        machines.atWork--;
       };
       await Promise.all([...stores, ...stores].flatMap((store) => [clean(store), traffic(store)]));
       // InnoDB checks the foreign key by locking neighbours too, so once in many runs two meet. They are tried again. When
@@ -433,7 +462,7 @@ describeDatabases('SQL of the store', (db) => {
       const { options } = await db.open();
       const plain = await connect(options);
       await plain.query('CREATE SCHEMA app');
-      const dataSource = await connect(options, { schema: 'app', migrationsRun: true } as Partial<DataSourceOptions>);
+      const dataSource = await connect(options, { schema: 'app', migrationsRun: true });
       expect(await differences(dataSource)).toEqual([]);
       expect(await plain.query("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'app' ORDER BY 1")).toEqual([
         { name: 'migrations' },
@@ -455,7 +484,11 @@ describeDatabases('SQL of the store', (db) => {
       for (const bring of [() => dataSource.runMigrations(), () => dataSource.synchronize(true)]) {
         await bring();
         const collations = async (table: string): Promise<Record<string, string>> => {
-          const columns = (await dataSource.query(`SHOW FULL COLUMNS FROM ${table}`)) as { Field: string; Type: string; Collation: string }[];
+          const columns = (await dataSource.query(`SHOW FULL COLUMNS FROM ${table}`)) as {
+            Field: string;
+            Type: string;
+            Collation: string;
+          }[];
           return Object.fromEntries(columns.filter(({ Collation }) => Collation).map(({ Field, Collation }) => [Field, Collation]));
         };
         expect(await collations('visit')).toEqual({
@@ -486,10 +519,10 @@ describeDatabases('SQL of the store', (db) => {
 
 describe('openTypeOrmVisitStore', () => {
   test('names the types of data source that it knows', async () => {
-    await expect(openTypeOrmVisitStore({ type: 'oracle' } as DataSourceOptions)).rejects.toThrow(
+    await expect(openTypeOrmVisitStore({ type: 'oracle' })).rejects.toThrow(
       /must be one of mysql, mariadb, postgres, better-sqlite3; got "oracle"/,
     );
-    await expect(openTypeOrmVisitStore({ type: 'oracle' } as DataSourceOptions)).rejects.toThrow(VisitOptionError);
+    await expect(openTypeOrmVisitStore({ type: 'oracle' })).rejects.toThrow(VisitOptionError);
   });
 
   test.each<[string, DataSourceOptions]>([
@@ -498,7 +531,9 @@ describe('openTypeOrmVisitStore', () => {
   ])('R77: says where it could not connect and why, without the password: %s', async (_, options) => {
     const error = (await openTypeOrmVisitStore(options).catch((reason: unknown) => reason)) as Error;
     expect(error).toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE', cause: expect.any(Error) });
-    expect(error.message).toMatch(/^\[visit\] cannot open the data source of type "(mysql|postgres)" at 127\.0\.0\.1:1\/shop: .*ECONNREFUSED/);
+    expect(error.message).toMatch(
+      /^\[visit\] cannot open the data source of type "(mysql|postgres)" at 127\.0\.0\.1:1\/shop: .*ECONNREFUSED/,
+    );
     expect(error.message).not.toMatch(/s3cr/);
   });
 });

@@ -17,8 +17,11 @@ describeDatabases('R65: TypeORM', (db) => {
     const { options } = await db.open();
     const store = await openTypeOrmVisitStore({ ...options, migrationsRun: true });
     // As another process would be that was configured otherwise.
-    const second = await openTypeOrmVisitStore({ ...options, ...(db.name === 'mariadb' ? { timezone: '-09:30' } : {}) } as never);
-    if (db.name === 'postgres') await second.dataSource.query(`ALTER ROLE CURRENT_USER IN DATABASE "${nameOf(second.dataSource)}" SET timezone = 'Pacific/Marquesas'`);
+    const second = await openTypeOrmVisitStore({ ...options, ...(db.name === 'mariadb' ? { timezone: '-09:30' } : {}) });
+    if (db.name === 'postgres')
+      await second.dataSource.query(
+        `ALTER ROLE CURRENT_USER IN DATABASE "${nameOf(second.dataSource)}" SET timezone = 'Pacific/Marquesas'`,
+      );
     return {
       store,
       second,

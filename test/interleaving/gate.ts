@@ -14,8 +14,12 @@ export function gateOf(dataSource: DataSource): Gate {
   const gate: Gate = {};
   gates.set(dataSource, gate);
   const createQueryRunner = dataSource.createQueryRunner.bind(dataSource);
+  // SQLite has one for all.
+  const gated = new WeakSet<QueryRunner>();
   dataSource.createQueryRunner = (mode) => {
     const queryRunner = createQueryRunner(mode);
+    if (gated.has(queryRunner)) return queryRunner;
+    gated.add(queryRunner);
     const query = queryRunner.query.bind(queryRunner) as (sql: string, ...more: unknown[]) => Promise<unknown>;
     queryRunner.query = ((sql: string, ...more: unknown[]) =>
       gate.pass ? gate.pass(sql, (text) => query(text, ...more)) : query(sql, ...more)) as QueryRunner['query'];

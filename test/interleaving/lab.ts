@@ -108,8 +108,8 @@ export class Laboratory {
       const course = await new Conductor(parts, {
         database: this.database,
         monitor: this.monitor,
-        rewrite: (sql) => sql,
         ...options,
+        rewrite: options.rewrite ?? ((sql) => sql),
         onStep: async ({ actor, sql, moved }) => {
           actors.push(actor);
           const freed = moved.slice(1).map((slot) => `, which lets ${names[slot]} (${slot}) go on`);

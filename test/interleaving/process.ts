@@ -98,9 +98,8 @@ export class Process {
       expunge: { schedule: false },
       wipe: { schedule: false },
     });
-    const module = await Test.createTestingModule({ imports: [visit], providers: [Ends] })
-      .setLogger(false as never)
-      .compile();
+    const module = await Test.createTestingModule({ imports: [visit], providers: [Ends] }).compile();
+    module.useLogger(false);
     await module.init();
     return new Process(module, clock);
   }
