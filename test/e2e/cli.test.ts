@@ -96,7 +96,7 @@ describeDatabases('The command', (db) => {
       entities: visitEntities,
       migrations: visitMigrations,
       migrationsRun: true,
-    } as never).initialize();
+    }).initialize();
     store = new TypeOrmVisitStore(dataSource);
     optionsText = JSON.stringify({ ...options, driver: undefined });
   });

@@ -1,0 +1,311 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { Browser } from '../support/browser.js';
+import { openDatabase } from '../support/databases.js';
+import { describeWith } from '../support/needs.js';
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+let folder: string;
+let tarball: string;
+let files: string[];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nest-visit-consumer-'));
+  await run(process.execPath, ['lib/build.mjs'], { cwd: root });
+  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root });
+  const [packed] = JSON.parse(stdout) as [{ filename: string; files: { path: string }[] }];
+  tarball = join(folder, packed.filename);
+  files = packed.files.map(({ path }) => path);
+}, 120_000);
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+const children: ChildProcess[] = [];
+afterEach(async () => {
+  for (const child of children.splice(0)) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    const exit = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGTERM');
+    await exit;
+  }
+});
+
+interface Application {
+  readonly nest: string;
+  readonly typeorm: string;
+  readonly type: 'module' | 'commonjs';
+  readonly typescript: string;
+}
+
+/** An empty folder with the package and what it stands on, as `npm install` leaves it. */
+async function install(name: string, { nest, typeorm, type, typescript }: Application): Promise<string> {
+  const place = join(folder, name);
+  await mkdir(join(place, 'src'), { recursive: true });
+  await writeFile(join(place, 'package.json'), JSON.stringify({ name, version: '1.0.0', private: true, type }));
+  const module = type === 'module' ? 'nodenext' : 'node16';
+  const compilerOptions = {
+    target: 'es2022',
+    module,
+    moduleResolution: module,
+    strict: true,
+    // The types of others are not ours to check; ours are checked by publint and attw, and by being used here.
+    skipLibCheck: true,
+    experimentalDecorators: true,
+    emitDecoratorMetadata: true,
+    types: ['node'],
+    rootDir: 'src',
+    outDir: 'dist',
+  };
+  await writeFile(join(place, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['src'] }));
+  const packages = [
+    tarball,
+    `@nestjs/common@${nest}`,
+    `@nestjs/core@${nest}`,
+    `@nestjs/platform-express@${nest}`,
+    `typeorm@${typeorm}`,
+    'mysql2@3',
+    'libsql@0.5',
+    'reflect-metadata@0.2',
+    'rxjs@7',
+    `typescript@${typescript}`,
+    '@types/node@20',
+  ];
+  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 150_000 });
+  return place;
+}
+
+async function compile(place: string): Promise<void> {
+  await run(process.execPath, [join(place, 'node_modules/typescript/bin/tsc'), '-p', place], { cwd: place }).catch(
+    (error: { stdout: string }) => {
+      throw new Error(error.stdout);
+    },
+  );
+}
+
+/** Starts the compiled application; resolves to its address when it prints that it listens. */
+async function start(place: string, env: Record<string, string> = {}): Promise<string> {
+  const child = spawn(process.execPath, ['dist/main.js'], {
+    cwd: place,
+    env: { ...process.env, PORT: '0', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.push(child);
+  let errors = '';
+  child.stderr.on('data', (data: Buffer) => (errors += data.toString()));
+  return new Promise((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`ended with ${code}: ${errors}`)));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const address = /listening on (http:\S+)/.exec(line)?.[1];
+      if (address) resolve(address);
+    });
+  });
+}
+
+const MAIN = (await_: string): string => `
+import 'reflect-metadata';
+import { Controller, Get, Injectable, Module, Post } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import {
+  CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
+  type VisitPluginHooks, type VisitSummary,
+} from 'nest-visit';
+
+@Injectable()
+class Counter {
+  constructor(private readonly session: Session) {}
+
+  add(): number {
+    this.session.count = (this.session.count ?? 0) + 1;
+    return this.session.count;
+  }
+}
+
+@VisitPlugin()
+class Visitors implements VisitPluginHooks {
+  count = 0;
+  onNewVisit(visit: CurrentVisit): void {
+    if (visit.isNew) this.count++;
+  }
+}
+
+@Controller()
+class AppController {
+  constructor(
+    private readonly counter: Counter,
+    private readonly identity: IdentityService,
+    private readonly visits: VisitService,
+    private readonly visitors: Visitors,
+  ) {}
+
+  @Get()
+  home(@Session() session: Session<{ name: string }>, @CurrentVisit() visit: CurrentVisit): string {
+    const name: string = session.get('name', 'nobody');
+    return \`\${this.counter.add()} \${name} \${visit.id.length} \${this.visitors.count}\`;
+  }
+
+  @Post('login')
+  @ExclusiveSession()
+  async login(): Promise<void> {
+    await this.identity.login(7);
+  }
+
+  @Get('visits')
+  @RequireIdentity()
+  list(@CurrentUserId() userId: string): Promise<VisitSummary[]> {
+    return this.visits.listForUser(userId);
+  }
+
+  @Post('logout')
+  logout(): Promise<void> {
+    return this.identity.logout();
+  }
+}
+
+@Module({
+  imports: [
+    VisitModule.forRoot({ dataSource: { type: 'better-sqlite3', driver: require_('libsql'), database: ':memory:', migrationsRun: true } }),
+  ],
+  controllers: [AppController],
+  providers: [Counter, Visitors],
+})
+class AppModule {}
+
+async function main(): Promise<void> {
+  const required = require_('nest-visit') as { VisitModule: unknown };
+  const imported = await import('nest-visit');
+  if (required.VisitModule !== imported.VisitModule || required.VisitModule !== VisitModule) throw new Error('there are two instances of the package');
+  const app = await NestFactory.create(AppModule, { logger: false });
+  await app.listen(0, '127.0.0.1');
+  console.log(\`listening on \${await app.getUrl()}\`);
+}
+
+${await_}
+`;
+
+const APPLICATIONS: Record<string, Application & { main: string }> = {
+  'Nest 12, ES modules, TypeORM 1': {
+    nest: '12',
+    typeorm: '1',
+    type: 'module',
+    typescript: '6.0.3',
+    main: `import { createRequire } from 'node:module';\nconst require_ = createRequire(import.meta.url);\n${MAIN('await main();')}`,
+  },
+  'Nest 11, CommonJS, TypeORM 0.3': {
+    nest: '11',
+    typeorm: '0.3',
+    type: 'commonjs',
+    typescript: '5.9',
+    main: `const require_ = require;\n${MAIN('void main();')}`,
+  },
+};
+
+describe('The package', () => {
+  test('has what a user needs, and nothing else', () => {
+    expect(files.filter((file) => !/^dist\/(esm|cjs)\/.*\.(js|d\.ts)$/.test(file)).sort()).toEqual([
+      'CHANGELOG.md',
+      'LICENSE',
+      'README.md',
+      'dist/cjs/package.json',
+      'dist/esm/package.json',
+      'package.json',
+    ]);
+    for (const format of ['esm', 'cjs'])
+      expect(files).toEqual(expect.arrayContaining([`dist/${format}/index.js`, `dist/${format}/index.d.ts`]));
+    expect(files).toContain('dist/esm/cli/main.js');
+  });
+
+  test('publint finds nothing', async () => {
+    const { stdout } = await run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), tarball, '--strict'], { cwd: root });
+    expect(stdout).toContain('All good');
+  });
+
+  test('its types are right for both formats', async () => {
+    await expect(
+      run(process.execPath, [join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), tarball], { cwd: root }),
+    ).resolves.toBeDefined();
+  });
+});
+
+describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (name, application) => {
+  test('installs, compiles and runs with public names, as one instance', async () => {
+    const place = await install(name.replaceAll(/\W+/g, '-'), application);
+    await writeFile(join(place, 'src/main.ts'), application.main);
+    await compile(place);
+    const browser = new Browser(await start(place));
+    expect((await browser.get('/')).text).toBe('1 nobody 32 0');
+    expect((await browser.get('/')).text).toBe('2 nobody 32 1');
+    expect((await browser.get('/visits')).status).toBe(401);
+    const before = browser.jar.get('visit');
+    expect((await browser.post('/login')).status).toBe(201);
+    expect(browser.jar.get('visit')).not.toBe(before);
+    expect(JSON.parse((await browser.get('/visits')).text)).toMatchObject([{ userId: '7', isCurrent: true }]);
+    await browser.post('/logout');
+    expect((await browser.get('/visits')).status).toBe(401);
+    const { stdout } = await run('npx', ['--no-install', 'nest-visit', '--version'], { cwd: place });
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+/);
+  }, 240_000);
+});
+
+describeWith('mysql', "The README's first example", () => {
+  test('runs, copied as it stands', async () => {
+    const readme = await readFile(join(root, 'README.md'), 'utf8');
+    const section = readme.slice(readme.indexOf('## A first example'), readme.indexOf('## Beside'));
+    const blocks = [...section.matchAll(/`([\w.]+\.ts)`\n\n```ts\n([^]*?)```/g)];
+    expect(blocks.map(([, file]) => file)).toEqual(['app.module.ts', 'main.ts']);
+    const place = await install('readme', APPLICATIONS['Nest 12, ES modules, TypeORM 1']!);
+    for (const [, file, text] of blocks) await writeFile(join(place, 'src', file!), text!);
+    await compile(place);
+    const { options, drop } = await openDatabase('mariadb');
+    try {
+      const address = await startListening(place, (options as { url: string }).url);
+      const browser = new Browser(address);
+      expect((await browser.get('/')).text).toMatch(/^visit [0-9a-f]{32}, 1 times$/);
+      expect((await browser.get('/')).text).toMatch(/, 2 times$/);
+    } finally {
+      await Promise.all(children.splice(0).map((child) => new Promise((resolve) => (child.once('exit', resolve), child.kill('SIGTERM')))));
+      await drop();
+    }
+  }, 240_000);
+});
+
+/** The example prints what Nest prints, and listens where PORT says: a free one. */
+async function startListening(place: string, url: string): Promise<string> {
+  const { createServer } = await import('node:net');
+  const port = await new Promise<number>((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port: free } = server.address() as { port: number };
+      server.close(() => resolve(free));
+    });
+  });
+  const child = spawn(process.execPath, ['dist/main.js'], {
+    cwd: place,
+    env: { ...process.env, NODE_ENV: '', PORT: String(port), DATABASE_URL: url, NO_COLOR: '1' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.push(child);
+  let output = '';
+  child.stderr.on('data', (data: Buffer) => (output += data.toString()));
+  await new Promise<void>((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`ended with ${code}: ${output}`)));
+    child.stdout.on('data', (data: Buffer) => {
+      output += data.toString();
+      if (output.includes('successfully started')) resolve();
+    });
+  });
+  // Nest says so a moment before it listens.
+  const address = `http://127.0.0.1:${port}`;
+  const answers = (): Promise<boolean> =>
+    fetch(address).then(
+      () => true,
+      () => false,
+    );
+  await expect.poll(answers, { timeout: 10_000 }).toBe(true);
+  return address;
+}
