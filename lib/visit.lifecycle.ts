@@ -172,6 +172,8 @@ export class VisitLifecycle {
         context.finished = true;
       },
       (error: unknown) => {
+        // Who answers the error sees what is stored, not what was refused.
+        context.dictionary.revert();
         this.noteFailure(context, error);
         throw error;
       },

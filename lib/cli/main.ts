@@ -2,31 +2,30 @@
 import 'reflect-metadata';
 import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { HELP, Interrupted, runCommand } from './command.js';
+import { debuglog } from 'node:util';
+import { Interrupted, runCommand } from './command.js';
+import { lineOf } from './error-line.js';
 import { UsageError } from './usage.error.js';
 
 /** Where nobody watches, a line of progress at most this often, in milliseconds. */
-const QUIET_PROGRESS = 10_000;
+const RARELY = 10_000;
 
+const debug = debuglog('nest-visit');
 let interrupted = false;
+// Once: who presses Ctrl-C again means it.
 process.once('SIGINT', () => (interrupted = true));
 
-let lastProgress = Date.now();
-let hasProgress = false;
+let progressAt = Date.now();
+let isProgressShown = false;
 
 function progress(line: string): void {
   if (process.stderr.isTTY) {
     process.stderr.write(`\r${line}\u001B[K`);
-    hasProgress = true;
-  } else if (Date.now() - lastProgress >= QUIET_PROGRESS) {
-    lastProgress = Date.now();
+    isProgressShown = true;
+  } else if (Date.now() - progressAt >= RARELY) {
+    progressAt = Date.now();
     process.stderr.write(`${line}\n`);
   }
-}
-
-function endProgress(): void {
-  if (hasProgress) process.stderr.write('\r\u001B[K');
-  hasProgress = false;
 }
 
 function out(line: string): void {
@@ -34,22 +33,25 @@ function out(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function exitCodeOf(error: unknown): number {
-  endProgress();
-  if (error instanceof Interrupted) return 130;
-  const text = error instanceof Error ? error.message.replace(/^\[visit\] /, '') || error.name : String(error);
-  process.stderr.write(`nest-visit: ${text}\n`);
-  if (!(error instanceof UsageError)) return 1;
-  process.stderr.write(`\n${HELP.split('\n').slice(2, 5).join('\n')}\n  nest-visit --help\n`);
-  return 2;
+function endProgress(): void {
+  if (isProgressShown) process.stderr.write('\r\u001B[K');
+  isProgressShown = false;
 }
 
-// Seen from dist/<format>/cli, wherever the link to this file lies.
-const { version } = createRequire(realpathSync(process.argv[1]!))('../../../package.json') as { version: string };
+/** Seen from dist/<format>/cli, wherever the link lies by which this file was called. */
+function version(): string {
+  const { version: own } = createRequire(realpathSync(process.argv[1]!))('../../../package.json') as { version: string };
+  return own;
+}
 
-runCommand(process.argv.slice(2), { out, progress }, version, () => interrupted).then(
-  () => undefined,
-  (error: unknown) => {
-    process.exitCode = exitCodeOf(error);
-  },
-);
+function report(error: unknown): number {
+  endProgress();
+  debug('%O', error);
+  process.stderr.write(`nest-visit: ${lineOf(error)}\n`);
+  if (error instanceof UsageError) process.stderr.write('Try: nest-visit --help\n');
+  return error instanceof Interrupted ? 130 : error instanceof UsageError ? 2 : 1;
+}
+
+runCommand(process.argv.slice(2), { terminal: { out, progress }, version, isInterrupted: () => interrupted }).catch((error: unknown) => {
+  process.exitCode = report(error);
+});

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { IdentityRequiredError, VisitEndedError, VisitError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { IdentityRequiredError, VisitEndedError, VisitError, VisitKeyRetiredError, VisitNotResolvedError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { StoreAccess } from '../store/store-access.js';
@@ -53,7 +53,9 @@ export class IdentityService {
    * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
    * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
    *
-   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit, or all visits of this user, or changed the key meanwhile
+   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too.
+   *
+   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in
    */
   async login(userId: string | number, { permanent }: LoginOptions = {}): Promise<void> {
     const checked = checkedUserId(userId);
@@ -63,11 +65,10 @@ export class IdentityService {
     const now = this.options.clock.now();
     const identity = { userId: checked, created: signedIn?.userId === checked ? signedIn.created : now, authenticatedAt: now };
     context.user = undefined;
-    if (context.state.standing === 'stored') {
-      await this.keeper.rekey(context, { identity, permanent });
-    } else {
-      // To sign in is an act of the user: also a late request begins a visit with it.
-      if (context.state.standing === 'late' || permanent !== undefined) context.visit = this.keeper.prepare(context.exchange, permanent);
+    const linked = context.state.standing === 'stored' && (await this.link(context, { identity, permanent }));
+    if (!linked) {
+      // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
+      if (context.state.standing !== 'unsaved' || permanent !== undefined) this.keeper.replaceCurrent(context, permanent);
       await this.keeper.storeCurrent(context, { identity });
     }
     // Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
@@ -75,6 +76,17 @@ export class IdentityService {
     if (endedAll !== null && endedAll >= context.began) {
       await this.keeper.endCurrent(context, 'revoked');
       throw new VisitEndedError();
+    }
+  }
+
+  /** Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click on "Sign in", for example. */
+  private async link(context: VisitContext, change: Parameters<VisitKeeper['rekey']>[1]): Promise<boolean> {
+    try {
+      await this.keeper.rekey(context, change);
+      return true;
+    } catch (error) {
+      if (error instanceof VisitKeyRetiredError || error instanceof VisitEndedError) return false;
+      throw error;
     }
   }
 

@@ -7,10 +7,10 @@ import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 
 /**
- * How long a request may be on its way when its key is replaced. Within this time it is taken for a late one; a client
- * that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
+ * How long a request may take to arrive while its key is replaced, in milliseconds. Within this time it is taken for a late
+ * one; a client that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
  */
-export const LATE_REQUEST_WINDOW = 30_000;
+export const LATE_REQUEST_WINDOW = 10_000;
 
 export type Resolution =
   | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }

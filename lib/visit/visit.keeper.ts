@@ -128,11 +128,16 @@ export class VisitKeeper {
       await this.end([state.record.id], reason, { retiresKey: true });
     }
     if (state.standing === 'late') return;
-    context.visit = this.prepare(context.exchange);
-    context.user = undefined;
-    context.dictionary.revert();
+    this.replaceCurrent(context);
     context.clearCookie = true;
     this.headers.watch(context);
+  }
+
+  /** The request goes on with a new, unsaved visit, in which nothing of the old one is left. */
+  replaceCurrent(context: VisitContext, permanent?: boolean): void {
+    context.visit = this.prepare(context.exchange, permanent);
+    context.user = undefined;
+    if (context.sessionUsed) context.dictionary.revert();
   }
 
   /** Ends visits for every process at once. The ids of those that this call ended. */

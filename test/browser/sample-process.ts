@@ -59,11 +59,16 @@ export class SampleProcess {
   }
 
   private static spawn(env: Record<string, string>): ChildProcess {
-    return spawn(process.execPath, ['dist/sample/main.js'], {
+    const child = spawn(process.execPath, ['dist/sample/main.js'], {
       cwd: root,
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    // A test that fails does not stop it.
+    const kill = (): boolean => child.kill('SIGKILL');
+    process.once('exit', kill);
+    child.once('exit', () => process.off('exit', kill));
+    return child;
   }
 
   /** All it has printed. */

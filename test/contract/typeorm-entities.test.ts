@@ -68,6 +68,24 @@ function collectFailures(): { failures: string[]; logger: Logger } {
   };
 }
 
+/** Until somebody in this database waits for a lock that somebody else holds. */
+async function untilOneWaits(dataSource: DataSource): Promise<void> {
+  const sql = {
+    mariadb:
+      'SELECT COUNT(*) AS waiting FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id' +
+      " WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
+    postgres: "SELECT COUNT(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    // It does not show; the one that waits does so in this process, by timer.
+    'better-sqlite3': 'SELECT 1 AS waiting',
+  }[dataSource.options.type as 'mariadb'];
+  const waiting = async (): Promise<number> => {
+    const [row]: { waiting: number | string }[] = await dataSource.query(sql);
+    return Number(row?.waiting);
+  };
+  // InnoDB renews what it shows only when nobody has looked for a tenth of a second.
+  await expect.poll(waiting, { interval: 250, timeout: 15_000 }).toBeGreaterThan(0);
+}
+
 async function tablesOf(dataSource: DataSource): Promise<string[]> {
   const sql = {
     mariadb: 'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()',
@@ -355,7 +373,7 @@ describeDatabases('Entities and migrations', (db) => {
     // Much is at stake for the other one, so the database lets it live.
     await other.query(`UPDATE visit SET accessed = accessed + 1 WHERE id > '${first.id}'`);
     const touched = store.touch(touches);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await untilOneWaits(others);
     if (db.name !== 'sqlite') await other.query(`UPDATE visit SET accessed = accessed + 1 WHERE id = '${first.id}'`);
     await other.query('COMMIT');
     await other.release();
@@ -402,12 +420,13 @@ describeDatabases('SQL of the store', (db) => {
       const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
       const [revived, stale] = [newVisit({ expiry: NOW - 2, identity }), newVisit({ expiry: NOW - 1, identity })];
       await store.create([revived, stale]);
-      const other = (await connect(options)).createQueryRunner();
+      const others = await connect(options);
+      const other = others.createQueryRunner();
       await other.startTransaction();
       await other.query(`UPDATE visit SET expiry = ${NOW + DAY} WHERE id = '${revived.id}'`);
       // It sees what is stored, so it chooses the visit that the other one is about to prolong.
       const expunged = store.expunge({ before: NOW, limit: 1 });
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await untilOneWaits(others);
       await other.commitTransaction();
       await other.release();
       expect(await expunged).toEqual({ visits: 1, identities: 1 });

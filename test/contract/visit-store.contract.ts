@@ -502,10 +502,11 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
 
       test('by its own client: the key is retired at that instant', async () => {
         const [byClient, fromElsewhere] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+        await store.rekey([byClient, fromElsewhere].map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE })));
         await store.end([byClient.id], { reason: 'logout', at: NOW, retiresKey: true });
         await store.end([fromElsewhere.id], { reason: 'admin', at: NOW });
-        expect(await read(byClient.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW, keyHash: byClient.keyHash });
-        expect(await read(fromElsewhere.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: null });
+        expect(await read(byClient.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW, previousKeyHash: byClient.keyHash });
+        expect(await read(fromElsewhere.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW + MINUTE });
       });
 
       test('B6: asks for no expiry: ends what never expires and what has expired', async () => {

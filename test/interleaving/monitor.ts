@@ -82,15 +82,15 @@ export class Monitor {
     return Number(row!.id);
   }
 
-  /** Whether a connection waits for a lock at this moment. */
-  async isBlocked(connection: number): Promise<boolean> {
+  /** Those of the connections that wait for a lock at this moment. */
+  async blocked(connections: readonly number[]): Promise<number[]> {
     if (this.name === 'postgres') {
-      const [row] = await this.dataSource.query<{ blocked: boolean }[]>('SELECT cardinality(pg_blocking_pids($1)) > 0 AS blocked', [connection]);
-      return row!.blocked;
+      const sql = 'SELECT pid FROM unnest($1::int[]) pid WHERE cardinality(pg_blocking_pids(pid)) > 0';
+      return (await this.dataSource.query<{ pid: number }[]>(sql, [connections])).map(({ pid }) => pid);
     }
     // The tables of information_schema that would tell are up to a tenth of a second old.
     const [row] = await this.dataSource.query<{ Status: string }[]>('SHOW ENGINE INNODB STATUS');
-    const transaction = row!.Status.split('\n---TRANSACTION ').find((text) => new RegExp(`thread id ${connection},`).test(text));
-    return transaction?.includes('LOCK WAIT') ?? false;
+    const waiting = row!.Status.split('\n---TRANSACTION ').filter((text) => text.includes('LOCK WAIT'));
+    return connections.filter((connection) => waiting.some((text) => new RegExp(`thread id ${connection},`).test(text)));
   }
 }

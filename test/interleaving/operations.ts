@@ -81,7 +81,8 @@ export const operations = {
   },
   login: {
     isRequest: true,
-    owns: [...KEY, 'userId', 'authenticatedAt', 'permanent'],
+    // A sign-in that comes too late for "end all" ends what it has just begun.
+    owns: [...KEY, ...END, 'userId', 'authenticatedAt', 'permanent'],
     mayBegin: true,
     run: (process, { key, user }) => process.request({ key }, () => process.identity.login(user)),
   },

@@ -48,6 +48,7 @@ const PRELUDE = /^(START TRANSACTION|SET TRANSACTION|BEGIN TRANSACTION|SAVEPOINT
 const BEGIN = /^(START TRANSACTION|BEGIN|SAVEPOINT)\b/;
 const END = /^(COMMIT|ROLLBACK(?! TO)|RELEASE)\b/;
 const READ = /^SELECT\b(?!.*FOR UPDATE)/s;
+const PATIENCE = 15_000;
 const NO_WRITE = /^(SELECT|COMMIT|ROLLBACK|RELEASE)\b/;
 
 class Actor {
@@ -172,20 +173,36 @@ export class Conductor {
       const busy = this.actors.filter(({ state }) => state === 'computing' || state === 'sending');
       if (this.failure) throw this.failure;
       if (busy.length === 0) return;
-      const suspects = busy.filter((actor) => actor.state === 'sending' && this.mayBeBlocked(actor));
-      await Promise.race([change, ...(suspects.length > 0 ? [this.look(suspects)] : [])]);
+      let isChanged = false;
+      const changed = change.then(() => (isChanged = true));
+      if (!this.mayAllBeBlocked(busy)) {
+        await this.soon(changed);
+        continue;
+      }
+      // All of them, in one look, and nothing has happened meanwhile: only then is it not just the moment before one goes on.
+      const blocked = await Promise.race([changed, this.options.monitor.blocked(busy.map(({ part }) => part.connection))]);
+      if (!isChanged && Array.isArray(blocked) && blocked.length === busy.length) for (const actor of busy) actor.state = 'blocked';
     }
   }
 
-  private mayBeBlocked(actor: Actor): boolean {
-    if (this.options.database === 'sqlite') return false;
-    return this.actors.some((other) => other !== actor && (other.inTransaction || other.state === 'sending'));
+  private mayAllBeBlocked(busy: readonly Actor[]): boolean {
+    if (this.options.database === 'sqlite' || busy.some(({ state }) => state === 'computing')) return false;
+    return busy.length > 1 || this.actors.some((other) => other !== busy[0] && other.inTransaction);
   }
 
-  private async look(suspects: readonly Actor[]): Promise<void> {
-    for (const actor of suspects) {
-      const isBlocked = await this.options.monitor.isBlocked(actor.part.connection);
-      if (isBlocked && actor.state === 'sending') actor.state = 'blocked';
+  /** A statement that does not end, and is not at a lock, would keep us here for ever. */
+  private async soon(change: Promise<unknown>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const state = this.actors.map(({ number, state: one, sql }) => `${number} is ${one}: ${sql}`);
+        reject(new Error(`nothing has happened for ${PATIENCE} ms; ${state.join('; ')}`));
+      }, PATIENCE);
+    });
+    try {
+      await Promise.race([change, late]);
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -1,0 +1,9 @@
+import { parseDuration } from '../options/duration.js';
+import { optionTable } from '../options/option-table.js';
+
+// The defaults of the options, which the command line cannot know otherwise: an application may have set others.
+const { expunge, touch } = optionTable;
+
+export const KEEP_DAYS = expunge.keepDays.default() as number;
+export const BATCH_SIZE = expunge.batchSize.default() as number;
+export const TOUCH = { interval: parseDuration(touch.interval.default())!, resolution: parseDuration(touch.resolution.default())! };

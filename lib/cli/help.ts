@@ -1,0 +1,56 @@
+import { BATCH_SIZE, KEEP_DAYS } from './defaults.js';
+
+const OPTIONS = `  --data-source <file>   a JavaScript file that exports a DataSource of typeorm, or its options, or a function or promise
+                         that gives one of them: by default, or under any name`;
+
+const MORE_OPTIONS = `  --batch-size <rows>    rows that one statement changes, at most 500 (${BATCH_SIZE})
+  --dry-run              only count
+  --json                 print the counts as JSON
+  --quiet                print nothing but errors`;
+
+const EXIT_CODES = `Exit codes:
+  0    done
+  1    the database failed, or something unexpected
+  2    wrong usage
+  130  interrupted by Ctrl-C, after the batch that was under way; what is done stays done
+
+Tables are never created or changed. With NODE_DEBUG=nest-visit, errors show where they come from.`;
+
+export const GENERAL_HELP = `nest-visit: cleans up visits, for cron or by hand
+
+Usage:
+  nest-visit expunge --data-source <file> [options]   deletes visits that expired or ended long ago
+  nest-visit wipe --data-source <file> [options]      empties the session data of visits that have expired
+  nest-visit <command> --help                         what a command takes
+  nest-visit --version
+
+${EXIT_CODES}`;
+
+export const HELP_OF = {
+  expunge: `nest-visit expunge --data-source <file> [options]
+
+Deletes visits that expired or ended long ago, with their identities.
+
+Options:
+${OPTIONS}
+  --keep-days <days>     visits stay this long after they expired or ended (${KEEP_DAYS})
+${MORE_OPTIONS}
+
+${EXIT_CODES}
+
+Example, each night at 3:
+  0 3 * * *    cd /srv/app && npx nest-visit expunge --data-source ./dist/data-source.js`,
+
+  wipe: `nest-visit wipe --data-source <file> [options]
+
+Empties the session data of visits that have expired, and keeps their rows.
+
+Options:
+${OPTIONS}
+${MORE_OPTIONS}
+
+${EXIT_CODES}
+
+Example, every five minutes:
+  */5 * * * *  cd /srv/app && npx nest-visit wipe --quiet --data-source ./dist/data-source.js`,
+} as const;
