@@ -1,3 +1,0 @@
-import { describeInterleavings } from './interleaving.suite.js';
-
-describeInterleavings('mariadb');
