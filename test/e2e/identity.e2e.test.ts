@@ -1,4 +1,4 @@
-import { Body, Controller, Delete, Get, Injectable, Param, Post, Query } from '@nestjs/common';
+import { Body, Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
 import {
   CurrentUserId,
   IdentityService,
@@ -11,25 +11,7 @@ import {
 } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
-
-@Injectable()
-class Gates {
-  private readonly gates = new Map<string, { arrived: () => void; go: Promise<void> }>();
-
-  make(name: string): { arrived: Promise<void>; open: () => void } {
-    let open!: () => void;
-    let arrive!: () => void;
-    const go = new Promise<void>((resolve) => (open = resolve));
-    const arrived = new Promise<void>((resolve) => (arrive = resolve));
-    this.gates.set(name, { arrived: arrive, go });
-    return { arrived, open };
-  }
-
-  async pass(name: string): Promise<void> {
-    this.gates.get(name)?.arrived();
-    await this.gates.get(name)?.go;
-  }
-}
+import { Gates } from '../support/gates.js';
 
 @VisitPlugin()
 class Ends {

@@ -24,34 +24,13 @@ import { ExclusiveSession, Session, Visit, VisitService } from 'nest-visit';
 import { from, Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
+import { Gates } from '../support/gates.js';
 
 interface Data {
   name: string;
   count: number;
   cart: { items: string[] };
   [key: string]: unknown;
-}
-
-/** Lets a test hold a request in its handler until it says go. */
-@Injectable()
-class Gates {
-  private readonly gates = new Map<string, { arrived: () => void; go: Promise<void> }>();
-
-  /** `arrived` resolves when a request waits at the gate. */
-  make(name: string): { arrived: Promise<void>; open: () => void } {
-    let open!: () => void;
-    let arrive!: () => void;
-    const go = new Promise<void>((resolve) => (open = resolve));
-    const arrived = new Promise<void>((resolve) => (arrive = resolve));
-    this.gates.set(name, { arrived: arrive, go });
-    return { arrived, open };
-  }
-
-  async pass(name: string | undefined): Promise<void> {
-    const gate = name === undefined ? undefined : this.gates.get(name);
-    gate?.arrived();
-    await gate?.go;
-  }
 }
 
 @Injectable()
