@@ -1,5 +1,5 @@
 import { Body, Controller, Get, Injectable, NotFoundException, Post, Query, Req, Session as NestSession } from '@nestjs/common';
-import { CurrentVisit, Session, SkipVisit, UseVisit, VisitService } from 'nest-visit';
+import { CurrentVisit, PassiveVisit, Session, SkipVisit, UseVisit, VisitService } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
 
@@ -79,6 +79,12 @@ class RequestController {
   @Get('tuned')
   tuned(@CurrentVisit() visit: CurrentVisit) {
     return { id: visit.id, expiry: visit.expiry };
+  }
+
+  @PassiveVisit()
+  @Get('poll')
+  poll(@CurrentVisit() visit: CurrentVisit) {
+    return { isNew: visit.isNew };
   }
 
   @Get('missing')
@@ -275,6 +281,26 @@ describeStacks('A request', (stack: Stack) => {
       const tuned = JSON.parse((await browser.get(`/tuned?tg_visit=${key}`)).text) as { id: string; expiry: string };
       expect(tuned.id).toBe(key.slice(0, 32));
       expect(new Date(tuned.expiry).getTime()).toBe(stack.clock.now() + 5 * 3_600_000);
+    });
+
+    test('a passive handler does not keep it alive', async () => {
+      const app = await stack.start(parts, { timeout: '20m' });
+      const { browser } = await begin(app);
+      stack.clock.advance(15 * 60_000);
+      expect(JSON.parse((await browser.get('/poll')).text)).toEqual({ isNew: false });
+      stack.clock.advance(5 * 60_000);
+      expect(JSON.parse((await browser.get('/poll')).text)).toEqual({ isNew: true });
+    });
+
+    test('B38: no request cleans up after others', async () => {
+      const app = await stack.start(parts, { timeout: '1m' });
+      for (let i = 0; i < 3; i++) await begin(app);
+      stack.clock.advance(30 * 86_400_000);
+      const statements = await stack.statements(async () => {
+        for (let i = 0; i < 20; i++) await begin(app);
+      });
+      expect(statements.length).toBeGreaterThanOrEqual(20);
+      expect(statements.filter((sql) => /DELETE|= NULL/.test(sql))).toEqual([]);
     });
 
     test('R11: a skipped handler has no visit and no session, and costs nothing', async () => {
