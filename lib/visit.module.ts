@@ -51,7 +51,7 @@ import { VisitService } from './visit/visit.service.js';
     {
       provide: TouchQueue,
       inject: [VisitStore, VISIT_OPTIONS],
-      useFactory: (store: VisitStore, options: ResolvedVisitOptions) => new TouchQueue(store, options.touch.interval),
+      useFactory: (store: VisitStore, options: ResolvedVisitOptions) => new TouchQueue(store, options.touch.interval, options.storeTimeout),
     },
     {
       provide: VisitResolver,

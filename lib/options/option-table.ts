@@ -79,6 +79,7 @@ export const optionTable = {
   store: option(undefined, (value) =>
     value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'),
   ),
+  storeTimeout: duration('10s', { min: 1 }),
   timeout: duration('20m', { min: 1 }),
   permanentTimeout: duration(undefined, { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),

@@ -77,6 +77,8 @@ export interface VisitModuleOptions {
   dataSource?: DataSource | DataSourceOptions;
   /** Another store of visits. @default undefined */
   store?: VisitStore;
+  /** A request waits this long for the store, then it is answered with 503. @default '10s' */
+  storeTimeout?: Duration;
   /** A visit expires this long after its last request. @default '20m' */
   timeout?: Duration;
   /** The same for permanent visits ("remember me"); their cookie lasts as long. @default `timeout` */
@@ -104,6 +106,7 @@ export interface VisitModuleOptions {
 export interface ResolvedVisitOptions {
   readonly dataSource: DataSource | DataSourceOptions | undefined;
   readonly store: VisitStore | undefined;
+  readonly storeTimeout: number;
   readonly timeout: number;
   readonly permanentTimeout: number;
   readonly absoluteTimeout: number | false;

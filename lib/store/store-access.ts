@@ -1,5 +1,8 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { VisitError, VisitStoreUnavailableError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { withDeadline } from './deadline.js';
 import { createVisitAccess, type VisitAccess } from './batching/batching.js';
 import { VisitStore, type NewVisitRecord, type SaveResult, type SessionSave, type VisitRecord } from './visit.store.js';
 
@@ -10,7 +13,10 @@ export class StoreAccess {
   /** What requests do all the time goes out in groups. */
   private readonly grouped: VisitAccess;
 
-  constructor(@Inject(VisitStore) private readonly store: VisitStore) {
+  constructor(
+    @Inject(VisitStore) private readonly store: VisitStore,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'>,
+  ) {
     this.grouped = createVisitAccess(store);
   }
 
@@ -30,10 +36,10 @@ export class StoreAccess {
     });
   }
 
-  /** @throws VisitStoreUnavailableError (503) when the store fails; the cause goes to the log, not to the client */
+  /** @throws VisitStoreUnavailableError (503) when the store fails or does not answer in time; the cause goes to the log, not to the client */
   async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     try {
-      return await work(this.store);
+      return await withDeadline(work(this.store), this.options.storeTimeout);
     } catch (error) {
       if (error instanceof VisitError) throw error;
       this.logger.error(`The store failed: ${(error as Error).message}`);

@@ -1,4 +1,5 @@
 import { Logger } from '@nestjs/common';
+import { withDeadline } from '../store/deadline.js';
 import type { Touch, VisitStore } from '../store/visit.store.js';
 
 /** More than this many visits never wait; the ones that have waited longest are given up first. */
@@ -21,6 +22,7 @@ export class TouchQueue {
   constructor(
     private readonly store: Pick<VisitStore, 'touch'>,
     private readonly interval: number,
+    private readonly storeTimeout: number,
   ) {}
 
   add(touch: Touch): void {
@@ -66,7 +68,7 @@ export class TouchQueue {
     this.flying = this.queued;
     this.queued = new Map();
     try {
-      await this.store.touch([...this.flying.values()]);
+      await withDeadline(this.store.touch([...this.flying.values()]), this.storeTimeout);
       if (this.failing) this.logger.log('Expiry updates are written again');
       this.failing = false;
     } catch (error) {

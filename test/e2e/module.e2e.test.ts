@@ -74,7 +74,7 @@ describe('Options', () => {
       'option "touch.interval" must be a duration such as 30000 or "30s", got "5 apples" (string)',
     ],
     ['a negative duration', { timeout: -1 }, 'option "timeout" must be a duration such as 30000 or "30s", got -1 (number)'],
-    ['an unknown option', { cokie: {} }, 'option "cokie" is unknown; there are dataSource, store, timeout'],
+    ['an unknown option', { cokie: {} }, 'option "cokie" is unknown; there are dataSource, store, storeTimeout'],
     ['an unknown nested option', { cookie: { nam: 'x' } }, 'option "cookie.nam" is unknown; "cookie" has name, path, domain'],
     ['an unknown source', { source: 'cookie, header' }, 'option "source" must be a list of "cookie", "query", "body", "form"'],
     ['an empty source', { source: [] }, 'option "source" must be a list'],
@@ -280,6 +280,33 @@ describeStacks('The module', (stack: Stack) => {
       away();
       const answer = await app.browser().get('/count');
       expect(answer).toMatchObject({ status: 503, cookies: [] });
+    });
+
+    test('B18: one that hangs is away, too: 503 in bounded time, and all is well when it answers again', async () => {
+      const app = await stack.start(parts, { storeTimeout: 50 });
+      const browser = app.browser();
+      await browser.get('/count');
+      const create = stack.dataSource().createQueryRunner.bind(stack.dataSource());
+      let release!: () => void;
+      const released = new Promise<void>((resolve) => (release = resolve));
+      vi.spyOn(stack.dataSource(), 'createQueryRunner').mockImplementation((mode) => {
+        const runner = create(mode);
+        const query = runner.query.bind(runner) as (...args: unknown[]) => Promise<unknown>;
+        runner.query = (async (...args: unknown[]) => {
+          await released;
+          return query(...args);
+        }) as typeof runner.query;
+        return runner;
+      });
+      for (let i = 0; i < 4; i++) {
+        const answer = await browser.get('/look');
+        expect(answer).toMatchObject({ status: 503, cookies: [] });
+        expect(answer.headers.get('retry-after')).toBe('5');
+      }
+      vi.restoreAllMocks();
+      release();
+      await expect.poll(async () => (await browser.get('/look')).status).toBe(200);
+      expect((await browser.get('/count')).text).toBe('2');
     });
 
     test('B19, B21, R28: the touches wait and are written when it is back', async () => {

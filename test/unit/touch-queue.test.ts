@@ -15,7 +15,7 @@ function queue() {
   const batches: (readonly Touch[])[] = [];
   let answer: () => Promise<void> = async () => {};
   const store = { touch: (touches: readonly Touch[]) => (batches.push(touches), answer()) };
-  return { queue: new TouchQueue(store, 30_000), batches, answerWith: (next: () => Promise<void>) => (answer = next) };
+  return { queue: new TouchQueue(store, 30_000, 10_000), batches, answerWith: (next: () => Promise<void>) => (answer = next) };
 }
 
 describe('The touch queue', () => {

@@ -4,6 +4,9 @@ interface Waiting<Question, Answer> {
   readonly reject: (error: unknown) => void;
 }
 
+/** While the store hangs, those who have given up still stand here: memory stays bounded. */
+const MOST_WAITING = 10_000;
+
 export interface BatcherOptions {
   /** Questions in one batch. */
   readonly most: number;
@@ -27,6 +30,10 @@ export class Batcher<Question, Answer> {
 
   load(question: Question): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      if (this.waiting.length >= MOST_WAITING) {
+        reject(new Error(`${MOST_WAITING} requests wait for the store already`));
+        return;
+      }
       this.waiting.push({ question, resolve, reject });
       this.schedule();
     });
