@@ -43,7 +43,7 @@ export interface SessionMethods<T extends object> {
 }
 
 /** The session of the request: its methods, and its data as properties. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- a session without a declared shape holds anything
+// `any`: a session without a declared shape holds anything.
 export type Session<T extends object = Record<string, any>> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
 
 // Typed as a class too, so that TypeScript emits it as metadata and Nest can inject by it.
