@@ -102,10 +102,11 @@ export class VisitKeeper {
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
     const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
+    // Asked as if every grace were over, a renewal is only of the current key: one by a key that has just been renewed would
+    // cut that grace short, for others and for itself.
+    const guard = { id: state.record.id, keyHash: state.key.hash, now: grace > 0 ? Number.MAX_SAFE_INTEGER : now };
     const [result] = await this.store.call((store) =>
-      store.rekey([
-        { id: state.record.id, keyHash: state.key.hash, now, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change },
-      ]),
+      store.rekey([{ ...guard, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change }]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     state.record = {

@@ -1,5 +1,5 @@
 import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
-import { VisitNotResolvedError } from '../errors/visit.error.js';
+import { VisitKeyRetiredError, VisitNotResolvedError } from '../errors/visit.error.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -88,11 +88,20 @@ export class VisitService {
    * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are served
    * as ever for half a minute. When rights change, `IdentityService` renews the key by itself, and without such a grace.
    *
-   * @throws VisitEndedError, VisitKeyRetiredError (409) when another request has ended the visit or changed its key meanwhile
+   * If the key has been changed a moment ago, nothing is left to do.
+   *
+   * @throws VisitEndedError (409) when another request has ended the visit meanwhile
    */
   async renew(): Promise<void> {
     const context = this.context();
-    if (context.state.standing === 'stored') await this.keeper.rekey(context, { grace: RENEWAL_GRACE });
+    const { standing, record } = context.state;
+    const isInGrace = (record.previousKeyUntil ?? 0) > this.options.clock.now();
+    if (standing !== 'stored' || isInGrace) return;
+    try {
+      await this.keeper.rekey(context, { grace: RENEWAL_GRACE });
+    } catch (error) {
+      if (!(error instanceof VisitKeyRetiredError)) throw error;
+    }
   }
 
   /**

@@ -350,6 +350,25 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await browser.get('/secret')).text).toBe(`for ${user}`);
   });
 
+  test('B17: of renewals at once one counts, and no browser, and nobody on the way, loses the visit', async () => {
+    const app = await start();
+    const { browser, user } = await signedIn(app);
+    const gate = app.app.get(Gates).make('renewing');
+    const slow = browser.clone().get('/waiting?gate=renewing&write=x');
+    await gate.arrived;
+    const tabs = [browser.clone(), browser.clone(), browser.clone()];
+    const answers = await Promise.all(tabs.map((tab) => tab.post('/renew')));
+    expect(answers.map(({ status }) => status)).toEqual([201, 201, 201]);
+    const cookies = answers.flatMap((answer) => answer.cookies);
+    expect(cookies).toHaveLength(1);
+    expect((await tabs[0]!.post('/renew')).status).toBe(201);
+    gate.open();
+    expect(await slow).toMatchObject({ status: 200, cookies: [] });
+    stack.clock.advance(60_000);
+    const renewed = tabs.find((tab) => key(tab) !== key(browser))!;
+    expect((await renewed.get('/secret')).text).toBe(`for ${user}`);
+  });
+
   test('B24: a sign-in ends the grace of an older key', async () => {
     const app = await start();
     const { browser } = await signedIn(app, 'first');

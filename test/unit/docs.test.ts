@@ -36,6 +36,12 @@ const IN_WORDS: Record<string, string> = {
   clock: '`Date`',
 };
 
+/** The headings of a page, as links name them. */
+function anchorsOf(text: string): string[] {
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!.toLowerCase());
+  return headings.map((heading) => heading.replaceAll(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-'));
+}
+
 describe('The documentation', () => {
   test("the README's table has every option with its default", () => {
     const rows = [...readme.matchAll(/^\| `([\w.]+)` \|(.*?)\|/gm)].map(([, name, text]) => [name, text!.trim()]);
@@ -57,9 +63,23 @@ describe('The documentation', () => {
     }
   });
 
-  test('every exported name is explained somewhere', () => {
+  test('every exported name is explained somewhere, types too', () => {
+    const lists = [...read('lib/index.ts').matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);
+    const names = lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!));
+    expect(names).toEqual(expect.arrayContaining([...Object.keys(library), 'VisitModuleOptions']));
     const all = pages.map(read).join('\n');
-    expect(Object.keys(library).filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);
+    expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);
+  });
+
+  test('the tests that guarantees are shown by exist', () => {
+    const shown = [...read('docs/guarantees.md').matchAll(/`(test\/[^`]+)`((?:,? [RB]\d+)*)/g)];
+    expect(shown.length).toBeGreaterThan(10);
+    for (const [, place, ids] of shown) {
+      const path = join(root, place!);
+      const files = place!.endsWith('.ts') ? [path] : readdirSync(path).map((file) => join(path, file));
+      const text = files.map((file) => readFileSync(file, 'utf8')).join('\n');
+      for (const [id] of ids!.matchAll(/[RB]\d+/g)) expect(text, `${place} ${id}`).toMatch(new RegExp(`\\b${id}\\b`));
+    }
   });
 
   test('every error code is explained', () => {
@@ -69,7 +89,11 @@ describe('The documentation', () => {
   });
 
   test.each(pages)('links of %s lead somewhere', (page) => {
-    const links = [...read(page).matchAll(/\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)/g)].map(([, to]) => to!);
-    expect(links.filter((to) => !existsSync(join(root, dirname(page), to)))).toEqual([]);
+    const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)].map(([, to, anchor]) => ({
+      file: to ? join(dirname(page), to) : page,
+      anchor,
+    }));
+    expect(links.filter(({ file }) => !existsSync(join(root, file)))).toEqual([]);
+    expect(links.filter(({ file, anchor }) => anchor !== undefined && !anchorsOf(read(file)).includes(anchor))).toEqual([]);
   });
 });
