@@ -71,10 +71,10 @@ describe('The documentation', () => {
     expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);
   });
 
-  test('the tests that guarantees are shown by exist', () => {
-    const shown = [...read('docs/guarantees.md').matchAll(/`(test\/[^`]+)`((?:,? [RB]\d+)*)/g)];
-    expect(shown.length).toBeGreaterThan(10);
-    for (const [, place, ids] of shown) {
+  test('the tests that show the guarantees exist', () => {
+    const rows = [...read('docs/guarantees.md').matchAll(/`(test\/[^`]+)`((?:,? [RB]\d+)*)/g)];
+    expect(rows.length).toBeGreaterThan(10);
+    for (const [, place, ids] of rows) {
       const path = join(root, place!);
       const files = place!.endsWith('.ts') ? [path] : readdirSync(path).map((file) => join(path, file));
       const text = files.map((file) => readFileSync(file, 'utf8')).join('\n');
