@@ -79,7 +79,7 @@ export class VisitContext {
     throw new VisitNotResolvedError(
       this.policy?.skip
         ? 'this handler is marked with @SkipVisit(), so it has neither visit nor session'
-        : 'the visit is not resolved yet; in a guard or middleware, `await visits.resolve(context)` first (VisitService)',
+        : 'the visit is not resolved yet; in a guard, `await visits.resolve(context)` first (VisitService)',
     );
   }
 

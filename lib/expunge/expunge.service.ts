@@ -6,6 +6,9 @@ import { VisitStore, type StaleCounts } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
+/** Requests get their turn between batches, also where the database works within the process (SQLite). */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 export interface ExpungeOptions {
   /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
   keepDays?: number;
@@ -45,6 +48,7 @@ export class ExpungeService {
       counts.identities += batch.identities;
       if (batch.visits === 0) break;
       onProgress?.(counts);
+      await nextTurn();
     }
     if (counts.visits > 0) await this.plugins.onExpunge({ ...counts });
     return counts;
@@ -61,6 +65,7 @@ export class ExpungeService {
       if (batch === 0) return wiped;
       wiped += batch;
       onProgress?.(wiped);
+      await nextTurn();
     }
   }
 }

@@ -34,7 +34,8 @@ export class VisitKeeper {
     const key = VisitKey.create();
     const absoluteExpiry = this.options.absoluteTimeout === false ? null : now + this.options.absoluteTimeout;
     const { remoteAddress, userAgent } = this.options.record;
-    const address = exchange?.remoteAddress;
+    // A server that listens on IPv6 shows IPv4 addresses within it.
+    const address = exchange?.remoteAddress?.replace(/^::ffff:(?=\d+\.)/i, '');
     const record: VisitRecord = {
       id: key.id,
       keyHash: key.hash,

@@ -45,7 +45,7 @@ async function file(text: string, extension = 'mjs'): Promise<string> {
   return path;
 }
 
-describe('The command', () => {
+describe('The command', { timeout: 60_000 }, () => {
   test('R63: explains itself, as a whole and command by command', async () => {
     const { code, out } = await command('--help');
     expect(code).toBe(0);
