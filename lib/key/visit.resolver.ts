@@ -72,8 +72,6 @@ export class VisitResolver {
   private judge(record: VisitRecord, key: VisitKey, now: number): 'live' | 'late' | 'gone' | 'forged' {
     const current = key.matches(record.keyHash);
     const previous = key.matches(record.previousKeyHash);
-    const replacedAt = record.previousKeyUntil;
-    const justReplaced = replacedAt !== null && replacedAt <= now && now < replacedAt + LATE_REQUEST_WINDOW;
     if (record.endedAt !== null) {
       if (!current && !previous) return 'forged';
       // Ended by its own client, which has been told; one that others ended comes to know it by this answer.
@@ -81,9 +79,10 @@ export class VisitResolver {
     }
     const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
     if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'gone' : 'forged';
-    if (current || (previous && replacedAt !== null && now < replacedAt)) return 'live';
+    if (current || (previous && now < (record.previousKeyUntil ?? 0))) return 'live';
     // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
-    if (justReplaced) return 'late';
+    const retiredAt = Math.max(record.keyChanged, record.previousKeyUntil ?? 0);
+    if (record.previousKeyHash !== null && now < retiredAt + LATE_REQUEST_WINDOW) return 'late';
     return previous ? 'gone' : 'forged';
   }
 }

@@ -4,6 +4,7 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
+import { refusalOf } from '../store/write-guard.js';
 import { refusalError, VisitKeeper } from '../visit/visit.keeper.js';
 import type { VisitContext } from '../visit.context.js';
 import { applyChanges } from './session.changes.js';
@@ -93,8 +94,9 @@ export class SessionSaver {
       const state = context.state;
       if (state.standing === 'stored') {
         const record = await this.store.find(state.record.id);
-        if (!record || record.endedAt !== null) throw refusalError(record ? 'ended' : 'unknown');
-        if (!state.key.matches(record.keyHash) && !state.key.matches(record.previousKeyHash)) throw new VisitKeyRetiredError();
+        const guard = { id: state.record.id, keyHash: state.key.hash, now: this.options.clock.now() };
+        const reason = refusalOf(record, guard);
+        if (!record || reason) throw refusalError(reason ?? 'unknown');
         state.record = { ...state.record, sessionData: record.sessionData, sessionVersion: record.sessionVersion };
       }
       context.dictionary.revert();

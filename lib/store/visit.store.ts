@@ -6,8 +6,10 @@ export interface VisitRecord {
   readonly keyHash: string;
   /** The hash that was replaced last, or null. */
   readonly previousKeyHash: string | null;
-  /** Until when the previous hash is as good as the current one. An instant in the past: it is retired. */
+  /** Until when the previous hash is as good as the current one; null: it has not been since it was replaced. */
   readonly previousKeyUntil: number | null;
+  /** When the current key was made. */
+  readonly keyChanged: number;
   readonly created: number;
   /** When the visit was last used, as far as it has been recorded. */
   readonly accessed: number;
@@ -36,8 +38,11 @@ export interface IdentityRecord {
   readonly authenticatedAt: number;
 }
 
-/** A visit to insert: neither ended nor renewed yet, its `sessionVersion` 0. */
-export type NewVisitRecord = Omit<VisitRecord, 'previousKeyHash' | 'previousKeyUntil' | 'endedAt' | 'endReason' | 'sessionVersion'>;
+/** A visit to insert: neither ended nor renewed yet, so `keyChanged` is `created`, and `sessionVersion` 0. */
+export type NewVisitRecord = Omit<
+  VisitRecord,
+  'previousKeyHash' | 'previousKeyUntil' | 'keyChanged' | 'endedAt' | 'endReason' | 'sessionVersion'
+>;
 
 /** Who writes: the visit, and the hash of the key that the request came with. */
 export interface WriteGuard {
@@ -74,8 +79,12 @@ export interface Touch {
 
 export interface Rekey extends WriteGuard {
   readonly newKeyHash: string;
-  /** Until when the replaced key still works: `now` plus a grace for a renewal, `now` itself for a change of rights. */
-  readonly previousKeyUntil: number;
+  /**
+   * A renewal: until when the replaced key still works. Only the current key can be renewed; a key in its grace would cut
+   * that grace short, for others and for itself. Null, a change of rights: the replaced key is dead at once, whatever
+   * the clocks of other machines say.
+   */
+  readonly previousKeyUntil: number | null;
   /** The identity from now on: a record links, null unlinks, undefined leaves it. */
   readonly identity?: IdentityRecord | null;
   readonly permanent?: boolean;

@@ -1,4 +1,4 @@
-import type { Refusal, VisitRecord, WriteGuard } from './visit.store.js';
+import type { Refusal, Rekey, VisitRecord, WriteGuard } from './visit.store.js';
 
 /** Why this write must be refused, given what is stored; null if nothing speaks against it. */
 export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusal | null {
@@ -7,4 +7,9 @@ export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusa
   const isCurrent = stored.keyHash === guard.keyHash;
   const isInGrace = stored.previousKeyHash === guard.keyHash && (stored.previousKeyUntil ?? 0) > guard.now;
   return isCurrent || isInGrace ? null : 'retired';
+}
+
+/** The guard of a change of key: for a renewal as if every grace were over. */
+export function rekeyGuard({ id, keyHash, now, previousKeyUntil }: Rekey): WriteGuard {
+  return { id, keyHash, now: previousKeyUntil === null ? now : Number.MAX_SAFE_INTEGER };
 }

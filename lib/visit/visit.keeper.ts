@@ -41,6 +41,7 @@ export class VisitKeeper {
       keyHash: key.hash,
       previousKeyHash: null,
       previousKeyUntil: null,
+      keyChanged: now,
       created: now,
       accessed: now,
       expiry: this.expiry(now, permanent, absoluteExpiry),
@@ -74,7 +75,15 @@ export class VisitKeeper {
     content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {},
   ): Promise<void> {
     const record: VisitRecord = { ...state.record, ...content };
-    const { previousKeyHash: _hash, previousKeyUntil: _until, endedAt: _at, endReason: _reason, sessionVersion: _version, ...row } = record;
+    const {
+      previousKeyHash: _hash,
+      previousKeyUntil: _until,
+      keyChanged: _changed,
+      endedAt: _at,
+      endReason: _reason,
+      sessionVersion: _version,
+      ...row
+    } = record;
     await this.store.create(row);
     state.record = record;
     state.standing = 'stored';
@@ -103,18 +112,18 @@ export class VisitKeeper {
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
     const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
-    // Asked as if every grace were over, a renewal is only of the current key: one by a key that has just been renewed would
-    // cut that grace short, for others and for itself.
-    const guard = { id: state.record.id, keyHash: state.key.hash, now: grace > 0 ? Number.MAX_SAFE_INTEGER : now };
+    const guard = { id: state.record.id, keyHash: state.key.hash, now };
+    const previousKeyUntil = grace > 0 ? now + grace : null;
     const [result] = await this.store.call((store) =>
-      store.rekey([{ ...guard, newKeyHash: newKey.hash, previousKeyUntil: now + grace, expiry, ...change }]),
+      store.rekey([{ ...guard, newKeyHash: newKey.hash, previousKeyUntil, expiry, ...change }]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     state.record = {
       ...state.record,
       keyHash: newKey.hash,
       previousKeyHash: state.key.hash,
-      previousKeyUntil: now + grace,
+      previousKeyUntil,
+      keyChanged: now,
       permanent,
       expiry,
       ...(change.identity === undefined ? {} : { identity: change.identity }),

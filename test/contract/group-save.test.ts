@@ -63,6 +63,9 @@ describeDatabases('A group of saves', (db) => {
     expect(stored.map((visit) => visit?.sessionVersion)).toEqual(saves.map((_, i) => (bad.includes(i) ? 0 : 1)));
   });
 
+  // SQLite has no connection that goes away.
+  if (db.name === 'sqlite') return;
+
   test('what may have been written when the connection went away is not written again', async () => {
     const saves = await group(3, []);
     const create = dataSource.createQueryRunner.bind(dataSource);

@@ -110,7 +110,7 @@ async function walkThrough(store: TypeOrmVisitStore): Promise<void> {
     keyHash,
     now: NOW,
     newKeyHash: newHash(),
-    previousKeyUntil: NOW,
+    previousKeyUntil: null,
     permanent: true,
     expiry: NOW + 3 * DAY,
     identity: { userId: 'b', created: NOW, authenticatedAt: NOW },
@@ -224,6 +224,7 @@ describeDatabases('Entities and migrations', (db) => {
         keyHash: visit.keyHash,
         previousKeyHash: null,
         previousKeyUntil: null,
+        keyChanged: new Date(visit.created),
         created: new Date(visit.created),
         accessed: new Date(visit.accessed),
         expiry: new Date(visit.expiry),
@@ -583,5 +584,5 @@ function newVisit(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
 }
 
 function rekeyOf({ id, keyHash }: NewVisitRecord): Rekey {
-  return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: NOW };
+  return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: null };
 }

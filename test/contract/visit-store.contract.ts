@@ -65,7 +65,15 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
           identity: { userId: '42', created: NOW - 5, authenticatedAt: NOW - 7 },
         });
         expect(plain(await read(visit.id))).toEqual(
-          plain({ ...visit, previousKeyHash: null, previousKeyUntil: null, endedAt: null, endReason: null, sessionVersion: 0 }),
+          plain({
+            ...visit,
+            previousKeyHash: null,
+            previousKeyUntil: null,
+            keyChanged: visit.created,
+            endedAt: null,
+            endReason: null,
+            sessionVersion: 0,
+          }),
         );
       });
 
@@ -259,6 +267,32 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
         expect(await late(NOW + 999, 0)).toEqual([{ outcome: 'saved', version: 1 }]);
         expect(await store.rekey([rekeyOf(visit, { now: NOW + 1_000 })])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
         expect(await store.rekey([rekeyOf(visit, { now: NOW + 999 })])).toEqual([{ outcome: 'done' }]);
+      });
+
+      test('B24: a key that a change of rights has replaced is dead for a writer whose clock is behind, too', async () => {
+        const visit = await made();
+        expect(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })])).toEqual([{ outcome: 'done' }]);
+        const before = NOW - 60_000;
+        expect(await store.rekey([rekeyOf(visit, { now: before, identity: identityOf('8') })])).toEqual([
+          { outcome: 'refused', reason: 'retired' },
+        ]);
+        expect(await store.save([saveOf(visit, { now: before, data: bytes('x') })])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
+        expect(await read(visit.id)).toMatchObject({
+          previousKeyUntil: null,
+          keyChanged: NOW,
+          identity: { userId: '7' },
+          sessionData: null,
+        });
+      });
+
+      test('a key in its grace cannot be renewed: that would cut its grace short', async () => {
+        const visit = await made();
+        const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 30_000 });
+        await store.rekey([renewal]);
+        expect(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })])).toEqual([
+          { outcome: 'refused', reason: 'retired' },
+        ]);
+        expect(await read(visit.id)).toMatchObject({ keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
       });
 
       test('the key before the previous one is dead, whatever grace it had', async () => {
@@ -866,7 +900,7 @@ function saveOf({ id, keyHash }: NewVisitRecord, given: Partial<SessionSave> = {
 }
 
 function rekeyOf({ id, keyHash }: NewVisitRecord, given: Partial<Rekey> = {}): Rekey {
-  return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: NOW, ...given };
+  return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: null, ...given };
 }
 
 /** Comparable whatever kind of bytes a store gives. */

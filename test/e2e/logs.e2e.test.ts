@@ -2,6 +2,7 @@ import { Controller, Get, Logger, Post, type LoggerService } from '@nestjs/commo
 import { CurrentVisit, IdentityService, Session, VisitService } from 'nest-visit';
 import { expect, test, vi } from 'vitest';
 import { inspect } from 'node:util';
+import { breakDatabase } from '../support/break-database.js';
 import { describeStacks } from '../support/app.js';
 
 @Controller()
@@ -48,9 +49,7 @@ describeStacks('Logs', (stack) => {
     }
     await browser.get('/fail');
     await browser.get('/fail', { cookie: `visit=${keys[0]}` });
-    vi.spyOn(stack.dataSource(), 'createQueryRunner').mockImplementation(() => {
-      throw new Error('away');
-    });
+    breakDatabase(stack.dataSource(), 'away');
     await browser.get('/fail');
     vi.restoreAllMocks();
     await browser.post('/end');

@@ -21,6 +21,7 @@ import {
 } from 'nest-visit';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { breakDatabase } from '../support/break-database.js';
 import { describeStacks, platforms, startApp, type RunningApp, type Stack } from '../support/app.js';
 import { openDatabase } from '../support/databases.js';
 import { ManualClock } from '../support/manual-clock.js';
@@ -251,11 +252,7 @@ describeStacks('The module', (stack: Stack) => {
   });
 
   describe('when the database is away', () => {
-    const away = (): void => {
-      vi.spyOn(stack.dataSource(), 'createQueryRunner').mockImplementation(() => {
-        throw new Error('Connection lost: the server closed the connection to root:secret@db');
-      });
-    };
+    const away = (): void => breakDatabase(stack.dataSource(), 'Connection lost: the server closed the connection to root:secret@db');
 
     test('B18: a failed look-up is 503 with Retry-After: no cookie, no visit, no internals', async () => {
       const app = await stack.start(parts);

@@ -28,13 +28,21 @@ export function has(need: Need): boolean {
  * replaced by one test that says so: skipped on a developer's machine, failed where CI=true.
  */
 export function describeWith(need: Need | readonly Need[], title: string, suite: () => void): void {
-  const missing = [need].flat().filter((one) => !has(one));
+  describeUnlessMissing(
+    [need].flat().flatMap((one) => (has(one) ? [] : needs[one].name)),
+    title,
+    suite,
+  );
+}
+
+/** The same for anything that may be missing, by its name. */
+export function describeUnlessMissing(missing: readonly string[], title: string, suite: () => void): void {
   if (missing.length === 0) {
     describe(title, suite);
     return;
   }
   // test/run.mjs lists the tests whose title begins so.
-  const reason = `could not run: needs ${missing.map((one) => needs[one].name).join(' and ')}`;
+  const reason = `could not run: needs ${missing.join(' and ')}`;
   describe(title, () => {
     if (isCi) {
       test(reason, () => {

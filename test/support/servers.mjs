@@ -294,8 +294,8 @@ function childrenOf(pid) {
     }
     return found;
   }
-  const { stdout = '' } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' });
-  for (const line of stdout.split('\n')) {
+  const { stdout } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' });
+  for (const line of stdout?.split('\n') ?? []) {
     const [id, parent] = line.trim().split(/\s+/).map(Number);
     if (parent === pid) found.push(id);
   }

@@ -12,7 +12,7 @@ import {
   type Touch,
   type VisitRecord,
 } from '../visit.store.js';
-import { refusalOf } from '../write-guard.js';
+import { refusalOf, rekeyGuard } from '../write-guard.js';
 
 type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
 
@@ -47,7 +47,15 @@ export class MemoryVisitStore extends VisitStore {
     for (const visit of visits) {
       this.#visits.set(
         visit.id,
-        copyOf({ ...visit, previousKeyHash: null, previousKeyUntil: null, endedAt: null, endReason: null, sessionVersion: 0 }),
+        copyOf({
+          ...visit,
+          previousKeyHash: null,
+          previousKeyUntil: null,
+          keyChanged: visit.created,
+          endedAt: null,
+          endReason: null,
+          sessionVersion: 0,
+        }),
       );
     }
     if (this.#visits.size > this.#maxVisits) this.#evict();
@@ -81,10 +89,11 @@ export class MemoryVisitStore extends VisitStore {
   async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
     return changes.map((change): RekeyResult => {
       const visit = this.#visits.get(change.id) ?? null;
-      const reason = refusalOf(visit, change);
+      const reason = refusalOf(visit, rekeyGuard(change));
       if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
       visit.previousKeyHash = visit.keyHash;
       visit.previousKeyUntil = change.previousKeyUntil;
+      visit.keyChanged = change.now;
       visit.keyHash = change.newKeyHash;
       if (change.identity !== undefined) visit.identity = change.identity && { ...change.identity };
       if (change.permanent !== undefined) visit.permanent = change.permanent;

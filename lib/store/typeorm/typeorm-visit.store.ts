@@ -14,7 +14,7 @@ import {
   type Touch,
   type VisitRecord,
 } from '../visit.store.js';
-import { refusalOf } from '../write-guard.js';
+import { refusalOf, rekeyGuard } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -287,7 +287,7 @@ export class TypeOrmVisitStore extends VisitStore {
       const isDone = only ? (await dialect.run(only)).affected === 1 : (await dialect.atomic(statements)) !== null;
       if (isDone) return { outcome: 'done' };
       const [stored = null] = await this.find([change.id]);
-      const reason = refusalOf(stored, change);
+      const reason = refusalOf(stored, rekeyGuard(change));
       if (reason) return { outcome: 'refused', reason };
     }
     throw puzzle('rekey');

@@ -31,9 +31,13 @@ export class Visit extends DialectEntity {
   @Column({ name: 'previous_key_hash', type: 'varchar', length: 64, nullable: true })
   previousKeyHash!: string | null;
 
-  /** Until when the previous key is as good as the current one. */
+  /** Until when the previous key is as good as the current one; null: it is not. */
   @Column({ name: 'previous_key_until', type: 'bigint', nullable: true, transformer: instant })
   previousKeyUntil!: Date | null;
+
+  /** When the current key was made. */
+  @Column({ name: 'key_changed', type: 'bigint', transformer: instant })
+  keyChanged!: Date;
 
   @Column({ name: 'created', type: 'bigint', transformer: instant })
   created!: Date;

@@ -9,6 +9,7 @@ export interface VisitRow extends Record<string, unknown> {
   readonly keyHash: string;
   readonly previousKeyHash: string | null;
   readonly previousKeyUntil: Whole | null;
+  readonly keyChanged: Whole;
   readonly created: Whole;
   readonly accessed: Whole;
   readonly expiry: Whole;
@@ -32,6 +33,7 @@ export function recordOf(row: VisitRow): VisitRecord {
     keyHash: row.keyHash,
     previousKeyHash: row.previousKeyHash,
     previousKeyUntil: wholeOrNull(row.previousKeyUntil),
+    keyChanged: Number(row.keyChanged),
     created: Number(row.created),
     accessed: Number(row.accessed),
     expiry: Number(row.expiry),

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
+import { rekeyGuard } from '../write-guard.js';
 import { toBuffer } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
@@ -12,6 +13,7 @@ const VISIT_COLUMNS = [
   'keyHash',
   'previousKeyHash',
   'previousKeyUntil',
+  'keyChanged',
   'created',
   'accessed',
   'expiry',
@@ -87,7 +89,8 @@ export class VisitSql {
 
   insertVisits(visits: readonly NewVisitRecord[]): Statement {
     const rows = visits.map((visit) => {
-      const row = { ...visit, previousKeyHash: null, previousKeyUntil: null, endedAt: null, endReason: null, sessionVersion: 0 };
+      const fresh = { previousKeyHash: null, previousKeyUntil: null, keyChanged: visit.created, endedAt: null, endReason: null };
+      const row = { ...visit, ...fresh, sessionVersion: 0 };
       const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toBuffer(visit.sessionData) };
       return VISIT_COLUMNS.map((key) => stored[key]);
     });
@@ -146,8 +149,8 @@ export class VisitSql {
   rekey(change: Rekey): Statement[] {
     const v = this.#v;
     // MySQL assigns from left to right: the old hash must be read before it is replaced.
-    const assignments = [`${v.previousKeyHash} = ${v.keyHash}`, `${v.previousKeyUntil} = ?`, `${v.keyHash} = ?`];
-    const values: unknown[] = [change.previousKeyUntil, change.newKeyHash];
+    const assignments = [`${v.previousKeyHash} = ${v.keyHash}`, `${v.previousKeyUntil} = ?`, `${v.keyChanged} = ?`, `${v.keyHash} = ?`];
+    const values: unknown[] = [change.previousKeyUntil, change.now, change.newKeyHash];
     if (change.permanent !== undefined) {
       assignments.push(`${v.permanent} = ?`);
       values.push(change.permanent ? 1 : 0);
@@ -158,7 +161,7 @@ export class VisitSql {
     }
     const key: Statement = {
       sql: `${this.#update} SET ${assignments.join(', ')} WHERE ${v.id} = ? AND ${this.#isLive} AND ${this.#guard}`,
-      params: [...values, change.id, ...guardParams(change)],
+      params: [...values, change.id, ...guardParams(rekeyGuard(change))],
       mustChange: 1,
     };
     return change.identity === undefined ? [key] : [key, this.#link(change)];

@@ -4,7 +4,16 @@ import { Dialect, isShort, statementOf, type DriverError, type Result, type Stat
 interface SqliteConnection {
   prepare(sql: string): { reader: boolean; all(...params: unknown[]): Result['rows']; run(...params: unknown[]): { changes: number } };
   exec(sql: string): unknown;
+  readonly inTransaction: boolean;
 }
+
+/** How a transaction begins and ends; within one of the application's it is a savepoint. */
+const TRANSACTION = { begin: 'BEGIN IMMEDIATE', commit: 'COMMIT', undo: ['ROLLBACK'] };
+const SAVEPOINT = {
+  begin: 'SAVEPOINT visit_store',
+  commit: 'RELEASE visit_store',
+  undo: ['ROLLBACK TO visit_store', 'RELEASE visit_store'],
+};
 
 /** SQLite, through TypeORM's type `better-sqlite3`. */
 export class SqliteDialect extends Dialect {
@@ -19,30 +28,41 @@ export class SqliteDialect extends Dialect {
     return `ON CONFLICT (${key}) DO UPDATE SET`;
   }
 
+  /** A write that another process is in the way of must fail before it begins, see `atomic`. */
+  override async run({ sql, params }: Statement): Promise<Result> {
+    if (sql.startsWith('SELECT')) return super.run({ sql, params });
+    return (await this.atomic([{ sql, params }]))![0]!;
+  }
+
   /**
    * A data source has one SQLite connection, which the application's own transactions share. Running all statements in
-   * one turn of the event loop keeps the two apart: nothing else can come in between. A savepoint, because such a
-   * transaction may be open at the moment.
+   * one turn of the event loop keeps the two apart: nothing else can come in between. If such a transaction is open at the
+   * moment, ours is a part of it.
+   *
+   * The right to write is taken first, so that nothing after it is refused because another process writes. Not only is a
+   * transaction that has read already never let in later; libsql leaves a statement that was refused half done, and no
+   * transaction ends before that is garbage-collected.
    */
   override atomic(steps: readonly Step[]): Promise<Result[] | null> {
     return this.patiently(() => {
       const { databaseConnection } = this.dataSource.driver as unknown as { databaseConnection: SqliteConnection };
-      databaseConnection.exec('SAVEPOINT visit_store');
+      const { begin, commit, undo } = databaseConnection.inTransaction ? SAVEPOINT : TRANSACTION;
+      this.logged(begin, () => databaseConnection.exec(begin));
       try {
         const results: Result[] = [];
         for (const step of steps) {
           const statement = statementOf(step, results);
-          const result = execute(databaseConnection, statement);
+          const result = this.execute(databaseConnection, statement);
           if (isShort(statement, result)) {
-            undo(databaseConnection);
+            execAll(databaseConnection, undo);
             return null;
           }
           results.push(result);
         }
-        databaseConnection.exec('RELEASE visit_store');
+        this.logged(commit, () => databaseConnection.exec(commit));
         return results;
       } catch (error) {
-        undo(databaseConnection);
+        execAll(databaseConnection, undo);
         throw error;
       }
     });
@@ -55,19 +75,31 @@ export class SqliteDialect extends Dialect {
   protected isMissing({ message }: DriverError): boolean {
     return /no such (table|column)/.test(message);
   }
+
+  private execute(connection: SqliteConnection, { sql, params }: Statement): Result {
+    this.dataSource.logger.logQuery(sql, [...params]);
+    return this.logged(sql, () => {
+      const prepared = connection.prepare(sql);
+      if (prepared.reader) return { rows: prepared.all(...params), affected: 0 };
+      return { rows: [], affected: prepared.run(...params).changes };
+    });
+  }
+
+  /** As TypeORM does with the statements that go through it. */
+  private logged<T>(sql: string, work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.dataSource.logger.logQueryError(error as Error, sql);
+      throw error;
+    }
+  }
 }
 
-function execute(connection: SqliteConnection, { sql, params }: Statement): Result {
-  const prepared = connection.prepare(sql);
-  if (prepared.reader) return { rows: prepared.all(...params), affected: 0 };
-  return { rows: [], affected: prepared.run(...params).changes };
-}
-
-function undo(connection: SqliteConnection): void {
+function execAll(connection: SqliteConnection, sqls: readonly string[]): void {
   try {
-    connection.exec('ROLLBACK TO visit_store');
-    connection.exec('RELEASE visit_store');
+    for (const sql of sqls) connection.exec(sql);
   } catch {
-    // On some errors, such as a full disk, SQLite has undone everything itself, and the savepoint with it.
+    // On some errors, such as a full disk, SQLite has undone everything itself.
   }
 }

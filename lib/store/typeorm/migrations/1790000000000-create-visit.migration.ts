@@ -29,6 +29,7 @@ function shapes(family: Family) {
       keyHash: text(64, MYSQL_HEX),
       previousKeyHash: text(64, MYSQL_HEX, nullable),
       previousKeyUntil: { ...instant, ...nullable },
+      keyChanged: instant,
       created: instant,
       accessed: instant,
       expiry: instant,

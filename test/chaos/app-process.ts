@@ -1,0 +1,102 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { VisitModuleOptions } from 'nest-visit';
+import { vi } from 'vitest';
+import type { PlatformName } from '../support/app.js';
+
+const FIXTURE = fileURLToPath(new URL('fixtures/app.mjs', import.meta.url));
+
+export interface AppSetting {
+  readonly platform: PlatformName;
+  /** The database; its tables are there already. */
+  readonly dataSource: object;
+  /** Options of the library that JSON can say. */
+  readonly visits?: Partial<VisitModuleOptions>;
+}
+
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** Milliseconds from the request to end until the end. */
+  readonly took: number;
+}
+
+/** One process of an application, from the built package. */
+export class AppProcess {
+  private isEnding = false;
+
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly lines: readonly string[],
+    readonly platform: PlatformName,
+    readonly address: string,
+  ) {}
+
+  static async start({ platform, dataSource, visits = {} }: AppSetting): Promise<AppProcess> {
+    const setting = JSON.stringify({ platform, dataSource, visits });
+    const env = { ...process.env, NO_COLOR: '1', NODE_ENV: 'test' };
+    // The pipe of stdin ends with this process, and then the child ends itself.
+    const child = spawn(process.execPath, ['--expose-gc', FIXTURE, setting], { stdio: ['pipe', 'pipe', 'pipe'], env });
+    child.stdin.on('error', () => {});
+    const lines: string[] = [];
+    const address = await new Promise<string>((resolve, reject) => {
+      for (const stream of [child.stdout, child.stderr]) {
+        createInterface({ input: stream }).on('line', (line) => {
+          lines.push(line);
+          if (lines.length > 300) lines.shift();
+          if (line.startsWith('listening: ')) resolve(line.slice('listening: '.length));
+        });
+      }
+      child.once('close', (code, signal) => reject(new Error(`The application ended with ${signal ?? code}:\n${lines.join('\n')}`)));
+    });
+    return new AppProcess(child, lines, platform, address);
+  }
+
+  /** The last lines that it printed. */
+  get log(): string {
+    return this.lines.join('\n');
+  }
+
+  get running(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Whether a load balancer would still send requests here. */
+  get serving(): boolean {
+    return this.running && !this.isEnding;
+  }
+
+  printed(text: string): Promise<boolean> {
+    return vi.waitUntil(() => this.log.includes(text), { timeout: 10_000 });
+  }
+
+  /** What is told by a handler that needs no visit. */
+  async tell<T>(path: '/alive' | '/ends' | '/heap'): Promise<T> {
+    const response = await fetch(`${this.address}${path}`);
+    const text = await response.text();
+    if (response.status !== 200) throw new Error(`${path} answered ${response.status}: ${text}`);
+    return (path === '/alive' ? text : JSON.parse(text)) as T;
+  }
+
+  async end(signal: NodeJS.Signals): Promise<Ended> {
+    this.isEnding = true;
+    const start = performance.now();
+    const ended = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+    if (!this.running) return { code: this.child.exitCode, signal: this.child.signalCode, took: 0 };
+    this.child.kill(signal);
+    const [code, by] = await ended;
+    return { code, signal: by, took: performance.now() - start };
+  }
+}
+
+/** Starts several, at the same time. If one does not start, none is left. */
+export async function startApps(settings: readonly AppSetting[]): Promise<AppProcess[]> {
+  const started = await Promise.allSettled(settings.map((setting) => AppProcess.start(setting)));
+  const apps = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const failed = started.find((one) => one.status === 'rejected');
+  if (!failed) return apps;
+  await Promise.all(apps.map((app) => app.end('SIGKILL')));
+  throw failed.reason;
+}

@@ -1,0 +1,197 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createRequire } from 'node:module';
+import { createConnection } from 'mysql2/promise';
+import { describeUnlessMissing } from '../support/needs.js';
+import { findMariaDb, findPostgres, startMariaDb, startPostgres, type TestServer } from '../support/servers.mjs';
+
+type Row = Record<string, unknown>;
+
+/** A connection of its own, beside those of the application. */
+export interface Session {
+  query(sql: string): Promise<Row[]>;
+  close(): Promise<void>;
+}
+
+/** A database server that a test may break; the application connects to it without an operator's rights. */
+export interface FaultServer {
+  readonly name: 'mariadb' | 'postgres';
+  readonly server: TestServer;
+  /** For a TypeORM DataSource. */
+  readonly dataSource: { type: 'mariadb' | 'postgres'; url: string };
+  /** As the operator, or as the application. */
+  connect(as?: 'operator' | 'application'): Promise<Session>;
+  /** As the operator, with a connection for this one query. */
+  ask(sql: string): Promise<Row[]>;
+  setReadOnly(on: boolean): Promise<void>;
+  /** Closes the connections of the application, from the server's side. How many. */
+  dropConnections(): Promise<number>;
+  /** Lets no connection of the application in; those it has go. */
+  refuseConnections(on: boolean): Promise<void>;
+  /** How often the server has undone something because of a deadlock. */
+  deadlocks(): Promise<number>;
+  /** The server's processes stand still, until the function that this gives is called. */
+  hang(): Promise<() => Promise<void>>;
+  stop(): Promise<void>;
+}
+
+/** Stops processes where they are. The shell goes on with them when its stdin ends, so also when this process is killed. */
+async function standStill(pids: readonly number[]): Promise<() => Promise<void>> {
+  const script = 'kill -STOP "$@"; echo stopped; read line; kill -CONT "$@"';
+  const shell = spawn('/bin/sh', ['-c', script, 'sh', ...pids.map(String)], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
+  await once(shell.stdout, 'data');
+  return async () => {
+    const ended = once(shell, 'exit');
+    shell.stdin.end();
+    await ended;
+  };
+}
+
+const APPLICATION = 'app';
+const MOST_CONNECTIONS = 100;
+
+function asApplication(url: string): string {
+  const address = new URL(url);
+  address.username = APPLICATION;
+  return address.href;
+}
+
+async function startFaultyMariaDb(): Promise<FaultServer> {
+  // A second, so that a wait for a lock is over within a test; the default is 50.
+  const server = await startMariaDb({ args: ['--innodb-lock-wait-timeout=1', `--max-connections=${MOST_CONNECTIONS}`] });
+  const urls = { operator: server.url, application: asApplication(server.url) };
+  const hogs: Session[] = [];
+  const connect = async (as: keyof typeof urls = 'operator'): Promise<Session> => {
+    const connection = await createConnection(urls[as]);
+    // Emitted when the server goes away; the query that is under way, or the next one, tells.
+    connection.on('error', () => {});
+    return { query: async (sql) => (await connection.query(sql))[0] as Row[], close: async () => connection.destroy() };
+  };
+  const ask = asking(connect);
+  await ask(`CREATE USER '${APPLICATION}'@'127.0.0.1'`);
+  await ask(`GRANT ALL PRIVILEGES ON visit.* TO '${APPLICATION}'@'127.0.0.1'`);
+  const dropConnections = async (): Promise<number> => {
+    const rows = await ask(`SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`);
+    // One that has ended meanwhile is an error.
+    await Promise.all(rows.map(({ id }) => ask(`KILL ${Number(id)}`).catch(() => {})));
+    return rows.length;
+  };
+  return {
+    name: 'mariadb',
+    server,
+    dataSource: { type: 'mariadb', url: urls.application },
+    connect,
+    ask,
+    dropConnections,
+    setReadOnly: async (on) => void (await ask(`SET GLOBAL read_only = ${on ? 1 : 0}`)),
+    async refuseConnections(on) {
+      if (!on) {
+        await Promise.all(hogs.splice(0).map((hog) => hog.close()));
+        await ask(`SET GLOBAL max_connections = ${MOST_CONNECTIONS}`);
+        return;
+      }
+      // Fewer than ten places cannot be had. An operator has one place more, so that this one can stay, too.
+      const operator = await connect();
+      hogs.push(operator);
+      await operator.query('SET GLOBAL max_connections = 10');
+      const places: unknown[] = [];
+      while (hogs.length < 10) {
+        try {
+          const hog = await connect('application');
+          hogs.push(hog);
+          places.push((await hog.query('SELECT CONNECTION_ID() AS id'))[0]!['id']);
+        } catch {
+          // Full: those go that are not ours.
+          const rows = await operator.query(`SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`);
+          for (const { id } of rows.filter((row) => !places.includes(row['id'])))
+            await operator.query(`KILL ${Number(id)}`).catch(() => {});
+        }
+      }
+    },
+    deadlocks: async () => Number((await ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'"))[0]!['Value']),
+    hang: () => standStill([server.pid]),
+    stop: () => server.stop(),
+  };
+}
+
+/** The part of `pg` that is used here; the package brings no types. */
+interface Pg {
+  Client: new (options: { connectionString: string }) => {
+    connect(): Promise<void>;
+    query(sql: string): Promise<{ rows: Row[] }>;
+    on(event: 'error', listener: () => void): void;
+    end(): Promise<void>;
+  };
+}
+
+const pg = createRequire(import.meta.url)('pg') as Pg;
+
+async function startFaultyPostgres(): Promise<FaultServer> {
+  const server = await startPostgres({ args: ['-c', 'deadlock_timeout=50ms'] });
+  const urls = { operator: server.url, application: asApplication(server.url) };
+  const connect = async (as: keyof typeof urls = 'operator'): Promise<Session> => {
+    const client = new pg.Client({ connectionString: urls[as] });
+    client.on('error', () => {});
+    await client.connect();
+    return { query: async (sql) => (await client.query(sql)).rows, close: () => client.end() };
+  };
+  const ask = asking(connect);
+  await ask(`CREATE ROLE ${APPLICATION} LOGIN`);
+  await ask(`ALTER DATABASE visit OWNER TO ${APPLICATION}`);
+  const dropConnections = async (): Promise<number> =>
+    (await ask(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${APPLICATION}'`)).length;
+  return {
+    name: 'postgres',
+    server,
+    dataSource: { type: 'postgres', url: urls.application },
+    connect,
+    ask,
+    dropConnections,
+    async setReadOnly(on) {
+      await ask(`ALTER SYSTEM SET default_transaction_read_only = ${on ? 'on' : 'off'}`);
+      await ask('SELECT pg_reload_conf()');
+    },
+    async refuseConnections(on) {
+      await ask(`ALTER ROLE ${APPLICATION} CONNECTION LIMIT ${on ? 0 : -1}`);
+      if (on) await dropConnections();
+    },
+    deadlocks: async () => Number((await ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'visit'"))[0]!['deadlocks']),
+    async hang() {
+      const session = await connect();
+      // First the one that starts the others.
+      const resumeFirst = await standStill([server.pid]);
+      const rows = await session.query('SELECT pid FROM pg_stat_activity');
+      const resumeOthers = await standStill(rows.map(({ pid }) => Number(pid)));
+      return async () => {
+        await resumeOthers();
+        await resumeFirst();
+        await session.close();
+      };
+    },
+    stop: () => server.stop(),
+  };
+}
+
+function asking(connect: () => Promise<Session>): (sql: string) => Promise<Row[]> {
+  return async (sql) => {
+    const session = await connect();
+    try {
+      return await session.query(sql);
+    } finally {
+      await session.close();
+    }
+  };
+}
+
+const KINDS = [
+  { name: 'mariadb', missing: findMariaDb() ? [] : ['MariaDB, installed'], start: startFaultyMariaDb },
+  { name: 'postgres', missing: findPostgres() ? [] : ['PostgreSQL, installed'], start: startFaultyPostgres },
+] as const;
+
+/**
+ * Runs a suite for each kind of server. It needs one of its own, even where the tests were given one of somebody else's,
+ * which must not be broken.
+ */
+export function describeFaultServers(title: string, suite: (name: FaultServer['name'], start: () => Promise<FaultServer>) => void): void {
+  for (const { name, missing, start } of KINDS) describeUnlessMissing(missing, `${title} on ${name}`, () => suite(name, start));
+}

@@ -1,0 +1,202 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { expect, vi } from 'vitest';
+import type { AppProcess } from './app-process.js';
+import { idOf, Visitor, type Reply } from './visitor.js';
+
+/** Long enough for a database to recover on a busy machine. */
+const PATIENCE = 40_000;
+
+/** One visitor, who does one thing after the other and remembers what came of it. */
+class Client {
+  readonly visitor: Visitor;
+  key = '';
+  user: string | null = null;
+  /** What acknowledged increments came to. */
+  readonly sums: number[] = [];
+  /** Increments of which nobody knows whether they were done. */
+  unknown = 0;
+  /** The last value that was acknowledged, and the last one that was tried. */
+  stored = 0;
+  tried = 0;
+  /** Requests that were answered since `Load.recovered` was called. */
+  successes = 0;
+
+  constructor(choose: () => string) {
+    this.visitor = new Visitor(choose);
+  }
+}
+
+/** Visitors who use their sessions all the time, and what they must find when the fault is over. */
+export class Load {
+  readonly clients: readonly Client[];
+  /** Answers that no fault may have. */
+  readonly complaints: string[] = [];
+  /** How many requests were answered 503, or not at all. */
+  failures = 0;
+  /** Answers to requests that have only read. */
+  reads = 0;
+  private isOver = false;
+  private working: Promise<unknown> = Promise.resolve();
+  private waiting = 0;
+  private heapBefore = 0;
+
+  constructor(
+    readonly apps: readonly AppProcess[],
+    count = 40,
+    /** Whether a connection may break: only when an application is killed, or ends. */
+    private readonly mayBreak = false,
+  ) {
+    let turn = 0;
+    // By turns, as a load balancer does it.
+    const choose = (): string => {
+      const serving = apps.filter((app) => app.serving);
+      return (serving[turn++ % serving.length] ?? apps[0]!).address;
+    };
+    this.clients = Array.from({ length: count }, () => new Client(choose));
+  }
+
+  /** Requests under way. */
+  get underWay(): number {
+    return this.waiting;
+  }
+
+  /** Each visitor begins a visit, every second one signs in; then all work until `finish`. */
+  async begin(): Promise<this> {
+    await Promise.all(
+      this.clients.map(async (client, index) => {
+        const { status, body, text } = await client.visitor.post('/add');
+        expect(status, text).toBe(201);
+        client.sums.push(body!['value'] as number);
+        if (index % 2 === 0) {
+          client.user = `user ${index}`;
+          expect((await client.visitor.post('/login', { user: client.user })).status).toBe(201);
+        }
+        client.key = client.visitor.key!;
+      }),
+    );
+    this.heapBefore = await this.heap();
+    this.working = Promise.all(this.clients.map((client) => this.work(client)));
+    return this;
+  }
+
+  private async work(client: Client): Promise<void> {
+    for (let turn = 0; !this.isOver && this.complaints.length < 20; turn++) {
+      const succeeded = await (turn % 4 === 3 ? this.read(client) : turn % 2 ? this.set(client) : this.add(client));
+      if (succeeded) client.successes++;
+      // The load is to be one that two processors can bear, and nobody hammers a service that is away.
+      await pause(succeeded ? 20 : 100);
+    }
+  }
+
+  private async add(client: Client): Promise<boolean> {
+    const reply = await this.ask(client, () => client.visitor.post('/add'));
+    if (reply.status === 201) client.sums.push(reply.body!['value'] as number);
+    else client.unknown++;
+    return reply.status === 201;
+  }
+
+  private async set(client: Client): Promise<boolean> {
+    const value = ++client.tried;
+    const reply = await this.ask(client, () => client.visitor.post('/set', { key: 'last', value }));
+    if (reply.status === 201) client.stored = value;
+    return reply.status === 201;
+  }
+
+  private async read(client: Client): Promise<boolean> {
+    const reply = await this.ask(client, () => client.visitor.get('/who'));
+    if (reply.status === 200) this.reads++;
+    return reply.status === 200;
+  }
+
+  private async ask(client: Client, send: () => Promise<Reply>): Promise<Reply> {
+    this.waiting++;
+    const reply = await send();
+    this.waiting--;
+    const { status, body, given } = reply;
+    if (given !== undefined || client.visitor.key !== client.key) this.complain(reply, 'the cookie was changed');
+    if (status === 200 || status === 201) {
+      if (body!['id'] !== idOf(client.key)) this.complain(reply, `another visit than ${client.key}`);
+      if (body!['user'] !== client.user) this.complain(reply, `the user was ${client.user}`);
+      return reply;
+    }
+    this.failures++;
+    if (status === 0) {
+      if (!this.mayBreak) this.complain(reply, 'no answer');
+    } else if (!(this.mayBreak && isClosing(reply))) {
+      complainAboutFailure(reply, (what) => this.complain(reply, what));
+    }
+    return reply;
+  }
+
+  /** Resolves when so many more requests have failed. */
+  async suffers(count = 40): Promise<void> {
+    const before = this.failures;
+    await this.until(() => this.failures >= before + count, `${count} requests fail`);
+  }
+
+  /** Resolves when so many more requests have succeeded that write, all visitors among them. */
+  async thrives(rounds = 8): Promise<void> {
+    for (const client of this.clients) client.successes = 0;
+    await this.until(() => this.clients.every(({ successes }) => successes >= rounds), `all visitors are served ${rounds} times again`);
+  }
+
+  /** Resolves when the condition holds, or when there is something to complain about. */
+  async until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+    try {
+      await vi.waitUntil(async () => this.complaints.length > 0 || (await condition()), { timeout: PATIENCE, interval: 20 });
+    } catch (error) {
+      throw new Error(`${PATIENCE} ms were not enough until ${what}${this.said()}`, { cause: error });
+    }
+    expect(this.complaints, this.said()).toEqual([]);
+  }
+
+  /** The last words of the applications. */
+  private said(): string {
+    return this.apps.map(({ platform, running, log }) => `\n${platform} ${running ? 'runs' : 'has ended'}:\n${log.slice(-1500)}`).join('');
+  }
+
+  async finish(): Promise<void> {
+    this.isOver = true;
+    await this.working;
+  }
+
+  /** Ends the work and compares what is stored with what was acknowledged. */
+  async settle(): Promise<void> {
+    await this.finish();
+    for (const client of this.clients) {
+      const reply = await client.visitor.get('/data');
+      const { id, user, data } = (reply.body ?? {}) as { id?: string; user?: string; data?: { n?: number; last?: number } };
+      const { n = 0, last = 0 } = data ?? {};
+      if (reply.given !== undefined || id !== idOf(client.key) || user !== client.user) this.complain(reply, `the visit was ${client.key}`);
+      if (n < client.sums.length || n > client.sums.length + client.unknown)
+        this.complain(reply, `${client.sums.length} increments were acknowledged, ${client.unknown} may have been done`);
+      if (new Set(client.sums).size !== client.sums.length) this.complain(reply, `increments came to ${client.sums.join()}`);
+      if (last < client.stored || last > client.tried)
+        this.complain(reply, `${client.stored} was acknowledged, ${client.tried} tried last`);
+    }
+    expect(this.complaints).toEqual([]);
+    // Not exact: a process that has been busy has compiled more, and its pools are full.
+    expect((await this.heap()) - this.heapBefore, 'bytes of the heap more than before').toBeLessThan(40 * 2 ** 20);
+  }
+
+  private async heap(): Promise<number> {
+    const running = this.apps.filter((app) => app.running);
+    const sizes = await Promise.all(running.map((app) => app.tell<number>('/heap')));
+    return Math.max(0, ...sizes);
+  }
+
+  private complain({ path, status, text, given }: Reply, what: string): void {
+    this.complaints.push(`${path}: ${what} (${status} ${text}; cookie ${given})`);
+  }
+}
+
+/** Fastify says so itself while it closes. */
+const isClosing = ({ status, body }: Reply): boolean => status === 503 && body?.['code'] !== 'VISIT_STORE_UNAVAILABLE';
+
+/** A failure is to be one that a client can act on, and that tells nothing of the inside. */
+export function complainAboutFailure({ status, body, retryAfter, text }: Reply, complain: (what: string) => void): void {
+  if (status !== 503) complain('not a 503');
+  else if (retryAfter === null || !(Number(retryAfter) > 0)) complain(`Retry-After is ${retryAfter}`);
+  else if (body?.['code'] !== 'VISIT_STORE_UNAVAILABLE') complain('not the code of this library');
+  if (/select |update |insert |econn|127\.0\.0\.1|sql|at .*\.js|node_modules|\bapp\b/i.test(text)) complain('it shows the inside');
+}

@@ -1,0 +1,102 @@
+import type { DataSource, QueryRunner } from 'typeorm';
+import { SqliteDialect } from '../../lib/store/typeorm/dialects/sqlite.dialect.js';
+
+/** Where every statement of a data source has to pass. */
+export interface Gate {
+  /** Called instead of the statement; `execute` sends it, or another text in its place. */
+  pass?: <T>(sql: string, execute: (sql: string) => T | Promise<T>) => Promise<T>;
+}
+
+const gates = new WeakMap<DataSource, Gate>();
+
+/** Lets every statement of the data source pass a gate, those that begin and end transactions too. The gate stands open at first. */
+export function gateOf(dataSource: DataSource): Gate {
+  const gate: Gate = {};
+  gates.set(dataSource, gate);
+  const createQueryRunner = dataSource.createQueryRunner.bind(dataSource);
+  // SQLite has one for all.
+  const gated = new WeakSet<QueryRunner>();
+  dataSource.createQueryRunner = (mode) => {
+    const queryRunner = createQueryRunner(mode);
+    if (gated.has(queryRunner)) return queryRunner;
+    gated.add(queryRunner);
+    const query = queryRunner.query.bind(queryRunner) as (sql: string, ...more: unknown[]) => Promise<unknown>;
+    queryRunner.query = ((sql: string, ...more: unknown[]) =>
+      gate.pass ? gate.pass(sql, (text) => query(text, ...more)) : query(sql, ...more)) as QueryRunner['query'];
+    return queryRunner;
+  };
+  return gate;
+}
+
+// ---- SQLite
+
+interface Connection {
+  prepare(sql: string): { reader: boolean; all(...params: unknown[]): unknown; run(...params: unknown[]): unknown };
+  exec(sql: string): unknown;
+  readonly inTransaction: boolean;
+}
+
+const SUSPENDED = new Error('not yet');
+
+/**
+ * On SQLite the store runs a transaction in one turn of the event loop, on a connection that answers at once, so nothing in
+ * this process can come in between; statements of another process do. To let them, the store's own code runs again and again
+ * on a stand-in of the connection, which gives the answers that are known and breaks off at the first statement that is
+ * not: that one then waits at the gate, is sent, and is known in the next run.
+ */
+export function cutSqliteTransactions(): () => void {
+  // oxlint-disable-next-line typescript/unbound-method -- called with a dialect each time
+  const { atomic } = SqliteDialect.prototype;
+  SqliteDialect.prototype.atomic = async function (steps) {
+    const dataSource = (this as unknown as { dataSource: DataSource }).dataSource;
+    const pass = gates.get(dataSource)?.pass;
+    if (!pass) return atomic.call(this, steps);
+    const { databaseConnection } = dataSource.driver as unknown as { databaseConnection: Connection };
+    const known: ({ value: unknown } | { error: unknown })[] = [];
+    for (;;) {
+      let place = 0;
+      let next: { sql: string; call: (sql: string) => unknown } | undefined;
+      const answer = (sql: string, call: (sql: string) => unknown): unknown => {
+        const one = next ? undefined : known[place++];
+        if (!one) {
+          next ??= { sql, call };
+          throw SUSPENDED;
+        }
+        if ('error' in one) throw one.error;
+        return one.value;
+      };
+      const standIn: Connection = {
+        exec: (sql) => answer(sql, (text) => databaseConnection.exec(text)),
+        prepare: (sql) => ({
+          reader: databaseConnection.prepare(sql).reader,
+          all: (...params) => answer(sql, (text) => databaseConnection.prepare(text).all(...params)),
+          run: (...params) => answer(sql, (text) => databaseConnection.prepare(text).run(...params)),
+        }),
+        // Looked at where it is asked for, and the same in the next run.
+        get inTransaction() {
+          if (!next && !known[place]) known.push({ value: databaseConnection.inTransaction });
+          return answer('', () => undefined) as boolean;
+        },
+      };
+      const dialect = Object.create(this, {
+        dataSource: { value: { driver: { databaseConnection: standIn }, logger: dataSource.logger } },
+      }) as SqliteDialect;
+      try {
+        const result = await atomic.call(dialect, steps);
+        if (!next) return result;
+      } catch (error) {
+        if (!next) throw error;
+      }
+      const { sql, call } = next;
+      known.push(
+        await pass(sql, call).then(
+          (value) => ({ value }),
+          (error: unknown) => ({ error }),
+        ),
+      );
+    }
+  };
+  return () => {
+    SqliteDialect.prototype.atomic = atomic;
+  };
+}

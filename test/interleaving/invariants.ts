@@ -1,0 +1,237 @@
+import { VisitKey } from '../../lib/key/visit-key.js';
+import type { Sample, VisitSample } from './monitor.js';
+import type { Told } from './process.js';
+import { INITIAL, operationOf, timeOf, type OperationName, type Outcome, type World } from './operations.js';
+
+/** An order that came to its end, and what it left. */
+export interface Ending {
+  readonly world: World;
+  readonly names: readonly OperationName[];
+  readonly outcomes: readonly Outcome[];
+  /** Before the first step, and after each. */
+  readonly samples: readonly Sample[];
+  /** What the plugins of all processes were told. */
+  readonly told: readonly Told[];
+  /** Whom the library takes the bearer of a key for, now; undefined: it does not know the key. */
+  readonly bearers: ReadonlyMap<string, string | null | undefined>;
+}
+
+export class Violation extends Error {}
+
+function violated(text: string): never {
+  throw new Violation(text);
+}
+
+/** Whether a key with this hash opens the visit. */
+function opens(visit: VisitSample | undefined, hash: string, now: number): boolean {
+  if (!visit || visit.endedAt !== null || now >= visit.expiry) return false;
+  return visit.keyHash === hash || (visit.previousKeyHash === hash && visit.previousKeyUntil !== null && visit.previousKeyUntil > now);
+}
+
+const whose = (visit: VisitSample | undefined): string => `${visit?.userId} since ${visit?.authenticatedAt}`;
+
+// ---- After each step
+
+/** What one step may do to the visits, given who took it, or was let go by it. Each statement owns its columns (law 2). */
+export function checkStep(world: World, names: readonly OperationName[], moved: readonly number[], before: Sample, after: Sample): void {
+  for (const [id, old] of before) {
+    const now = after.get(id);
+    if (now) checkChange(world, names, moved, old, now);
+    else checkExpunged(world, names, moved, old);
+  }
+  for (const id of after.keys()) {
+    if (before.has(id)) continue;
+    if (!moved.some((slot) => operationOf(names[slot]!).mayBegin)) violated(`R31: ${said(names, moved)} brought a visit into being`);
+  }
+}
+
+function checkExpunged(world: World, names: readonly OperationName[], moved: readonly number[], old: VisitSample): void {
+  if (!moved.some((slot) => names[slot] === 'expunge')) violated(`${said(names, moved)} deleted the visit`);
+  const before = timeOf('expunge', world);
+  if (old.expiry >= before && (old.endedAt === null || old.endedAt >= before)) violated('B37: a live visit was expunged');
+}
+
+function checkChange(world: World, names: readonly OperationName[], moved: readonly number[], old: VisitSample, now: VisitSample): void {
+  const changed = (Object.keys(old) as (keyof VisitSample)[]).filter(
+    (column) => JSON.stringify(old[column]) !== JSON.stringify(now[column]),
+  );
+  if (changed.length === 0) return;
+  if (old.endedAt !== null) violated(`R31: ${said(names, moved)} changed ${changed.join(', ')} of a visit that had ended`);
+  if (now.expiry < old.expiry) violated(`R27: expiry went back by ${old.expiry - now.expiry} ms`);
+  if (now.accessed < old.accessed) violated(`R27: accessed went back by ${old.accessed - now.accessed} ms`);
+  if (now.sessionVersion < old.sessionVersion)
+    violated(`R51: session_version went back from ${old.sessionVersion} to ${now.sessionVersion}`);
+
+  const owned = new Set(moved.flatMap((slot) => operationOf(names[slot]!).owns));
+  if (moved.some((slot) => operationOf(names[slot]!).isRequest)) for (const column of ['accessed', 'expiry']) owned.add(column);
+  const entries = new Set(moved.flatMap((slot) => operationOf(names[slot]!).ownsEntries?.(slot) ?? []));
+  for (const column of changed) {
+    if (owned.has(column) || (column === 'data' && entries.size > 0)) continue;
+    violated(`B9: ${said(names, moved)} changed ${column} from ${JSON.stringify(old[column])} to ${JSON.stringify(now[column])}`);
+  }
+  const isRekeyed = changed.includes('keyHash') && now.id === world.visitId;
+  if (isRekeyed && !opens(old, VisitKey.parse(world.key)!.hash, clockOf(world)))
+    violated(`R39: ${said(names, moved)} replaced the key with one that was dead`);
+  if (changed.includes('data')) checkData(world, names, moved, entries, old, now);
+
+  if (whose(old) !== whose(now)) {
+    const at = clockOf(world);
+    for (const hash of [old.keyHash, old.previousKeyHash]) {
+      if (hash !== null && opens(old, hash, at) && opens(now, hash, at))
+        violated('B24: a key from before the change of identity still opens the visit');
+    }
+  }
+}
+
+function checkData(
+  world: World,
+  names: readonly OperationName[],
+  moved: readonly number[],
+  entries: ReadonlySet<string>,
+  old: VisitSample,
+  now: VisitSample,
+): void {
+  if (now.sessionVersion <= old.sessionVersion) violated(`R51: the data changed, session_version stayed ${now.sessionVersion}`);
+  const mayErase = moved.some((slot) => operationOf(names[slot]!).owns.includes('data'));
+  if (now.data === null && mayErase) {
+    const isExpired = names.some((name) => name === 'wipe') && old.expiry < timeOf('wipe', world);
+    if (now.endedAt === null && !isExpired) violated('B37: the data of a live visit was wiped');
+    return;
+  }
+  const keys = new Set([...Object.keys(old.data ?? {}), ...Object.keys(now.data ?? {})]);
+  for (const key of keys) {
+    const [from, to] = [old.data?.[key], now.data?.[key]];
+    if (from === to) continue;
+    if (!entries.has(key) && !mayErase)
+      violated(`B8: ${said(names, moved)} changed the entry "${key}" from ${String(from)} to ${String(to)}`);
+    if (key === 'counter' && !mayErase && (to as number) <= ((from as number | undefined) ?? 0))
+      violated(`B14: the counter went from ${String(from)} to ${String(to)}`);
+  }
+  // The guard of the writer's key: what it came with must have opened the visit when it wrote (law 4).
+  const hash = VisitKey.parse(world.key)!.hash;
+  if (now.id === world.visitId && !mayErase && !opens(old, hash, clockOf(world)))
+    violated(`B3: ${said(names, moved)} wrote with a key that was dead`);
+}
+
+const clockOf = (world: World): number => timeOf('load', world);
+
+const said = (names: readonly OperationName[], moved: readonly number[]): string =>
+  moved.map((slot) => `${names[slot]} (${slot})`).join(', or ');
+
+// ---- At the end
+
+export function checkEnding(ending: Ending): void {
+  checkErrors(ending);
+  checkAcknowledged(ending);
+  checkCounter(ending);
+  checkGift(ending);
+  checkCookies(ending);
+  checkBearers(ending);
+  checkEvents(ending);
+  checkEnds(ending);
+  checkEndAll(ending);
+}
+
+const last = (ending: Ending): Sample => ending.samples.at(-1)!;
+const own = (ending: Ending): VisitSample | undefined => last(ending).get(ending.world.visitId);
+const slotsOf = (ending: Ending, name: OperationName): number[] => ending.names.flatMap((one, slot) => (one === name ? [slot] : []));
+
+/** A refusal is a typed error, and there is a reason for it. */
+function checkErrors(ending: Ending): void {
+  const visit = own(ending);
+  const isGone = !visit || visit.endedAt !== null;
+  const isRetired = !opens(visit, VisitKey.parse(ending.world.key)!.hash, clockOf(ending.world));
+  ending.outcomes.forEach(({ error }, slot) => {
+    if (error === undefined) return;
+    const isFair = (error === 'VISIT_ENDED' && isGone) || (error === 'VISIT_KEY_RETIRED' && isRetired);
+    if (!isFair) violated(`${ending.names[slot]} (${slot}) failed without a reason: ${error}`);
+  });
+}
+
+/** What was acknowledged was readable, until somebody changed it who may; what was refused never was. */
+function checkAcknowledged(ending: Ending): void {
+  for (const slot of slotsOf(ending, 'set')) {
+    const { error, visitId } = ending.outcomes[slot]!;
+    const found = ending.samples.flatMap((sample) => [...sample.values()]).filter((visit) => visit.data?.[`set by ${slot}`] === slot);
+    if (error && found.length > 0) violated(`B1: set (${slot}) was refused with ${error}, yet it was written`);
+    if (!error && !found.some(({ id }) => id === visitId)) violated(`B10: set (${slot}) was acknowledged, yet it was never readable`);
+  }
+}
+
+function acknowledged(ending: Ending, name: OperationName): number[] {
+  return slotsOf(ending, name).filter((slot) => !ending.outcomes[slot]!.error && ending.outcomes[slot]!.visitId === ending.world.visitId);
+}
+
+const wasErased = (ending: Ending): boolean => ending.samples.some((sample) => !sample.get(ending.world.visitId)?.data);
+
+function checkCounter(ending: Ending): void {
+  if (wasErased(ending)) return;
+  const expected = INITIAL.counter + acknowledged(ending, 'update').length;
+  const counter = own(ending)?.data?.['counter'];
+  if (counter !== expected) violated(`B14, R51: the counter is ${String(counter)}, not ${expected}`);
+}
+
+function checkGift(ending: Ending): void {
+  const takers = slotsOf(ending, 'take').filter((slot) => ending.outcomes[slot]!.value === INITIAL.gift);
+  if (takers.length > 1) violated(`B12, B13: the gift was taken by ${takers.join(' and ')}`);
+  if (wasErased(ending)) return;
+  const isThere = own(ending)?.data?.['gift'] !== undefined;
+  if (takers.length === 1 && isThere) violated(`B13: the gift was taken by ${takers[0]}, and is still there`);
+  if (takers.length === 0 && (!isThere || acknowledged(ending, 'take').length > 0)) violated('B12: the gift is gone, and nobody has it');
+}
+
+/** A request that only comes late never sends a cookie: the browser has a better one, or none on purpose (B2, B17). */
+function checkCookies(ending: Ending): void {
+  const visit = own(ending);
+  const endedByOthers = !visit || visit.endReason === 'revoked';
+  for (const name of ['load', 'set', 'update', 'take', 'touch'] as const) {
+    for (const slot of slotsOf(ending, name)) {
+      const { key } = ending.outcomes[slot]!;
+      if (key !== undefined && !endedByOthers) violated(`B17: ${name} (${slot}) came late and sent a cookie`);
+    }
+  }
+}
+
+/** The library's own judgement of each key agrees with what the rows say. */
+function checkBearers(ending: Ending): void {
+  for (const [text, bearer] of ending.bearers) {
+    const { id, hash } = VisitKey.parse(text)!;
+    const visit = last(ending).get(id);
+    const expected = opens(visit, hash, clockOf(ending.world)) ? visit!.userId : undefined;
+    if (bearer !== expected) violated(`B24: a key is taken for the one of ${String(bearer)}, it is the one of ${String(expected)}`);
+  }
+}
+
+/** The plugins were told of each visit that began, and of each that has ended, once, by whoever did it. */
+function checkEvents({ samples, told, world }: Ending): void {
+  const seen = samples.flatMap((sample) => [...sample.values()]);
+  const happened = {
+    new: new Set(seen.flatMap(({ id }) => (id === world.visitId ? [] : [id]))),
+    ended: new Set(seen.flatMap(({ id, endedAt }) => (endedAt === null ? [] : [id]))),
+  };
+  for (const event of ['new', 'ended'] as const) {
+    const ids = told.filter((one) => one.event === event).map(({ visitId }) => visitId);
+    for (const id of new Set([...happened[event], ...ids])) {
+      const times = ids.filter((one) => one === id).length;
+      const expected = happened[event].has(id) ? 1 : 0;
+      if (times !== expected) violated(`R31, R72: plugins were told ${times} times of a visit: ${event}; that happened ${expected} times`);
+    }
+  }
+}
+
+function checkEnds(ending: Ending): void {
+  const visit = own(ending);
+  if (acknowledgedEnd(ending, 'end') && visit?.endedAt === null) violated('R32: end was acknowledged, and the visit lives');
+  const stillOpens = opens(visit, VisitKey.parse(ending.world.key)!.hash, clockOf(ending.world));
+  if (acknowledgedEnd(ending, 'logout') && stillOpens) violated('R40: logout was acknowledged, and its key still opens the visit');
+}
+
+const acknowledgedEnd = (ending: Ending, name: OperationName): boolean =>
+  slotsOf(ending, name).some((slot) => !ending.outcomes[slot]!.error);
+
+/** No visit of the user outlives "end all", also if its login is committed later: all of them began before. */
+function checkEndAll(ending: Ending): void {
+  if (!acknowledgedEnd(ending, 'endAll')) return;
+  const survivors = [...last(ending).values()].filter(({ userId, endedAt }) => userId === ending.world.user && endedAt === null);
+  if (survivors.length > 0) violated('B7: all visits of the user were ended, and one lives');
+}

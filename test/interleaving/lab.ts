@@ -1,0 +1,212 @@
+import { randomBytes } from 'node:crypto';
+import { DefaultSessionSerializer, TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
+import { DataSource } from 'typeorm';
+import { VisitKey } from '../../lib/key/visit-key.js';
+import { openDatabase, type DatabaseName, type OpenDatabase } from '../support/databases.js';
+import { findMariaDb, startMariaDb } from '../support/servers.mjs';
+import { cutSqliteTransactions, gateOf, type Gate } from './gate.js';
+import { checkEnding, checkStep, type Ending } from './invariants.js';
+import { Monitor, type Sample } from './monitor.js';
+import { INITIAL, operationOf, timeOf, type OperationName, type Outcome, type Situation, type World } from './operations.js';
+import { Conductor, type Course, type CourseOptions, type Part } from './order.js';
+import { codeOf, Process, TIMEOUT } from './process.js';
+
+/** Which operations run side by side, and from where. */
+export interface Scene {
+  readonly operations: readonly OperationName[];
+  readonly situation: Situation;
+}
+
+/** An order as it is printed when it fails, to be run again. */
+export interface Order extends Scene {
+  /** Statements are not the same everywhere, and so neither are their orders. */
+  readonly database: DatabaseName;
+  readonly schedule: readonly number[];
+}
+
+/** A guard that is taken out: the statement as the database gets it. */
+export type Rewrite = (sql: string) => string;
+
+interface Lab {
+  readonly process: Process;
+  readonly dataSource: DataSource;
+  readonly gate: Gate;
+  readonly connection: number;
+}
+
+/** Why an order fails, with all that is needed to see it again. */
+export class FailedOrder extends Error {}
+
+/**
+ * A database that does not wait for the disk: what is asked here has nothing to do with durability, and most of the time
+ * would go into that. MariaDB has this setting for the whole server only, so it gets one of its own where one is installed.
+ */
+export async function openQuickDatabase(name: DatabaseName, { ownServer }: { readonly ownServer: boolean }): Promise<OpenDatabase> {
+  if (name === 'mariadb' && ownServer && findMariaDb()) {
+    const server = await startMariaDb({ args: ['--innodb-flush-log-at-trx-commit=0'] });
+    return { options: { type: server.name === 'MySQL' ? 'mysql' : 'mariadb', url: server.url }, drop: () => server.stop() };
+  }
+  const { options, drop } = await openDatabase(name);
+  const quick = {
+    mariadb: {},
+    postgres: { extra: { options: '-c synchronous_commit=off' } },
+    sqlite: { prepareDatabase: (connection: { pragma(text: string): unknown }) => connection.pragma('synchronous = OFF') },
+  };
+  return { options: { ...options, ...quick[name] } as OpenDatabase['options'], drop };
+}
+
+/** Three processes with a connection each, and somebody who watches, on one database. */
+export class Laboratory {
+  private constructor(
+    readonly database: DatabaseName,
+    private readonly labs: readonly Lab[],
+    private readonly observer: Process,
+    private readonly monitor: Monitor,
+    private readonly store: TypeOrmVisitStore,
+    private readonly closers: readonly (() => unknown)[],
+  ) {}
+
+  static async open(name: DatabaseName, { options }: OpenDatabase): Promise<Laboratory> {
+    const closers: (() => unknown)[] = [];
+    const connect = async (more: object = {}): Promise<DataSource> => {
+      // Otherwise PostgreSQL's pool gives up its connection after ten seconds, and takes one of another number.
+      const extra = { ...(options.extra as object), ...(name === 'postgres' ? { idleTimeoutMillis: 0 } : {}) };
+      // The timeout is SQLite's for locks. Whoever would wait for one is not let go, see order.ts.
+      const single = { ...options, extra, poolSize: 1, timeout: 0, entities: visitEntities, ...more };
+      const dataSource = await new DataSource(single as never).initialize();
+      closers.unshift(() => dataSource.destroy());
+      return dataSource;
+    };
+    const start = async (dataSource: DataSource): Promise<Process> => {
+      const process = await Process.start({ dataSource });
+      closers.unshift(() => process.close());
+      return process;
+    };
+    if (name === 'sqlite') closers.push(cutSqliteTransactions());
+    const watching = await connect({ migrations: visitMigrations, migrationsRun: true });
+    const monitor = new Monitor(name, watching);
+    const labs: Lab[] = [];
+    for (let slot = 0; slot < 3; slot++) {
+      const dataSource = await connect();
+      labs.push({
+        dataSource,
+        gate: gateOf(dataSource),
+        process: await start(dataSource),
+        connection: await monitor.connectionOf(dataSource),
+      });
+    }
+    return new Laboratory(name, labs, await start(watching), monitor, new TypeOrmVisitStore(watching), closers);
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.closers) await close();
+  }
+
+  /** Runs one order and checks it. @throws FailedOrder */
+  async run(
+    scene: Scene,
+    options: Pick<CourseOptions, 'schedule' | 'choose' | 'skipReads'> & { rewrite?: Rewrite | undefined },
+  ): Promise<Course> {
+    const world = await this.begin(scene.situation);
+    const names = scene.operations;
+    const outcomes: Outcome[] = [];
+    const samples: Sample[] = [await this.monitor.sample()];
+    const trace: string[] = [];
+    const actors: number[] = [];
+    const parts = names.map((name, slot): Part => {
+      const { process, gate, connection } = this.labs[slot]!;
+      process.clock.set(timeOf(name, world, slot));
+      return {
+        gate,
+        connection,
+        run: async () => {
+          outcomes[slot] = await operationOf(name)
+            .run(process, world, slot)
+            .catch((error: unknown) => ({ error: codeOf(error) }));
+        },
+      };
+    });
+    try {
+      const course = await new Conductor(parts, {
+        database: this.database,
+        monitor: this.monitor,
+        ...options,
+        rewrite: options.rewrite ?? ((sql) => sql),
+        onStep: async ({ actor, sql, moved }) => {
+          actors.push(actor);
+          const freed = moved.slice(1).map((slot) => `, which lets ${names[slot]} (${slot}) go on`);
+          trace.push(`${names[actor]} (${actor})${freed.join('')}: ${sql.replace(/\s+/g, ' ').slice(0, 160)}`);
+          samples.push(await this.monitor.sample());
+          checkStep(world, names, moved, samples.at(-2)!, samples.at(-1)!);
+        },
+      }).run();
+      const told = this.labs.flatMap(({ process }) => process.takeTold());
+      const ending: Ending = { world, names, outcomes, samples, told, bearers: await this.bearers(world, outcomes) };
+      checkEnding(ending);
+      return course;
+    } catch (error) {
+      throw new FailedOrder(this.report(error as Error, scene, actors, trace, outcomes), { cause: error });
+    } finally {
+      await this.tidy(samples);
+    }
+  }
+
+  private async begin(situation: Situation): Promise<World> {
+    const start = 1_900_000_000_000;
+    const key = VisitKey.create();
+    const user = `user ${randomBytes(4).toString('hex')}`;
+    const visit: NewVisitRecord = {
+      id: key.id,
+      keyHash: key.hash,
+      created: start,
+      accessed: start,
+      expiry: start + TIMEOUT,
+      absoluteExpiry: null,
+      permanent: false,
+      remoteAddress: null,
+      userAgent: null,
+      sessionData: new DefaultSessionSerializer().encode(new Map(Object.entries(INITIAL))),
+      identity: situation === 'anonymous' ? null : { userId: user, created: start, authenticatedAt: start },
+    };
+    await this.store.create([visit]);
+    return { start, visitId: key.id, key: key.text, user, situation };
+  }
+
+  private async bearers(world: World, outcomes: readonly Outcome[]): Promise<Map<string, string | null | undefined>> {
+    const { observer } = this;
+    observer.clock.set(timeOf('load', world));
+    const bearers = new Map<string, string | null | undefined>();
+    for (const key of [world.key, ...outcomes.flatMap(({ key: sent }) => sent ?? [])]) {
+      const { value, visitId } = await observer.request({ key, passive: true }, () => observer.identity.userId);
+      bearers.set(key, key.startsWith(visitId ?? '-') ? value : undefined);
+    }
+    return bearers;
+  }
+
+  private async tidy(samples: readonly Sample[]): Promise<void> {
+    for (const { process } of this.labs) {
+      process.takeTold();
+      for (const sample of samples) for (const id of sample.keys()) process.touches.forget(id);
+    }
+    await this.monitor.empty();
+  }
+
+  private report(
+    error: Error,
+    { operations, situation }: Scene,
+    actors: readonly number[],
+    trace: readonly string[],
+    outcomes: readonly Outcome[],
+  ): string {
+    const order = `{ database: '${this.database}', operations: [${operations.map((name) => `'${name}'`).join(', ')}], situation: '${situation}', schedule: [${actors.join(', ')}] }`;
+    return [
+      error.message,
+      '',
+      'To see it again, put this into KNOWN_ORDERS of test/interleaving/orders.ts:',
+      `  ${order},`,
+      '',
+      ...trace,
+      ...operations.map((name, slot) => `${name} (${slot}) ends with ${JSON.stringify(outcomes[slot] ?? 'nothing yet')}`),
+    ].join('\n');
+  }
+}

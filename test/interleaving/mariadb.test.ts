@@ -1,0 +1,3 @@
+import { describeInterleavings } from './interleaving.suite.js';
+
+describeInterleavings('mariadb');
