@@ -27,6 +27,8 @@ servers on free ports of 127.0.0.1, runs the tests and removes all of it again. 
   npm test -- test/unit                only the files whose path contains this
   npm test -- -t "signs in"            only the tests whose name matches
   npm test -- --coverage               what else vitest knows
+  npm run test:soak                    the tests that look for rare things, for an hour or two: every order of statements,
+                                       longer load, more random input; takes filters, too
 
 On Debian and Ubuntu, root gets missing servers and the browser installed by apt-get. Suites whose server is missing are
 skipped and named; with CI=true they fail.
@@ -37,6 +39,7 @@ Environment:
                             allowed to create databases
   VISIT_TEST_POSTGRES_URL   use this PostgreSQL, such as postgres://postgres@127.0.0.1:5432/visit; likewise
   VISIT_TEST_CHROMIUM       use this browser: the path of Chromium or Chrome
+  VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an
                             empty folder stands for a machine without them`;
@@ -44,6 +47,8 @@ Environment:
 const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 const isCi = ['true', '1'].includes(process.env.CI ?? '');
+
+const SOAKED = ['test/interleaving', 'test/model', 'test/chaos', 'test/fuzz'];
 
 const tally = { passed: 0, failed: 0, skipped: 0 };
 /** What to read again at the end, above the last line. */
@@ -275,14 +280,21 @@ function count({ testResults }) {
 
 // ---- All of it
 
-async function main(args) {
+async function main(given) {
+  const isSoak = given.includes('--soak');
+  const args = given.filter((arg) => arg !== '--soak');
+  if (isSoak) {
+    process.env.VISIT_TEST_SOAK = '1';
+    if (args.every((arg) => arg.startsWith('-'))) args.push(...SOAKED);
+  }
   const quick = args.includes('--quick');
   if (!installDependencies(root)) {
     tally.failed++;
     remarks.push('failed: the dependencies could not be installed');
     return;
   }
-  if (!quick) await checkSources();
+  if (isSoak) await check('build', node(at('lib/build.mjs')));
+  else if (!quick) await checkSources();
 
   // Whatever the tests put into the folder for temporary files goes with this one.
   const folder = temporaryFolder('test');

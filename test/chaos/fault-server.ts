@@ -30,6 +30,8 @@ export interface FaultServer {
   refuseConnections(on: boolean): Promise<void>;
   /** How often the server has undone something because of a deadlock. */
   deadlocks(): Promise<number>;
+  /** Leaves no room for more data, until the function that this gives is called. */
+  fill(): Promise<() => Promise<void>>;
   /** The server's processes stand still, until the function that this gives is called. */
   hang(): Promise<() => Promise<void>>;
   stop(): Promise<void>;
@@ -49,6 +51,8 @@ async function standStill(pids: readonly number[]): Promise<() => Promise<void>>
 
 const APPLICATION = 'app';
 const MOST_CONNECTIONS = 100;
+/** In bytes, on PostgreSQL. Its log is written in files of this size, which must stay writable. */
+const LARGEST_FILE = 16 * 2 ** 20;
 
 function asApplication(url: string): string {
   const address = new URL(url);
@@ -57,8 +61,10 @@ function asApplication(url: string): string {
 }
 
 async function startFaultyMariaDb(): Promise<FaultServer> {
-  // A second, so that a wait for a lock is over within a test; the default is 50.
-  const server = await startMariaDb({ args: ['--innodb-lock-wait-timeout=1', `--max-connections=${MOST_CONNECTIONS}`] });
+  const server = await startMariaDb({
+    // The second: so that a wait for a lock is over within a test; the default is 50.
+    args: [`--max-connections=${MOST_CONNECTIONS}`, '--innodb-lock-wait-timeout=1'],
+  });
   const urls = { operator: server.url, application: asApplication(server.url) };
   const hogs: Session[] = [];
   const connect = async (as: keyof typeof urls = 'operator'): Promise<Session> => {
@@ -86,8 +92,8 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
     setReadOnly: async (on) => void (await ask(`SET GLOBAL read_only = ${on ? 1 : 0}`)),
     async refuseConnections(on) {
       if (!on) {
+        await hogs[0]?.query(`SET GLOBAL max_connections = ${MOST_CONNECTIONS}`);
         await Promise.all(hogs.splice(0).map((hog) => hog.close()));
-        await ask(`SET GLOBAL max_connections = ${MOST_CONNECTIONS}`);
         return;
       }
       // Fewer than ten places cannot be had. An operator has one place more, so that this one can stay, too.
@@ -109,6 +115,17 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
       }
     },
     deadlocks: async () => Number((await ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'"))[0]!['Value']),
+    // A stand-in for a full disk: with one, InnoDB may end the server itself.
+    async fill() {
+      const refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table visit is full'";
+      const grows = 'LENGTH(NEW.session_data) > COALESCE(LENGTH(OLD.session_data), 0)';
+      await ask(`CREATE TRIGGER full_for_insert BEFORE INSERT ON visit FOR EACH ROW ${refuse}`);
+      await ask(`CREATE TRIGGER full_for_update BEFORE UPDATE ON visit FOR EACH ROW IF ${grows} THEN ${refuse}; END IF`);
+      return async () => {
+        await ask('DROP TRIGGER full_for_insert');
+        await ask('DROP TRIGGER full_for_update');
+      };
+    },
     hang: () => standStill([server.pid]),
     stop: () => server.stop(),
   };
@@ -127,7 +144,7 @@ interface Pg {
 const pg = createRequire(import.meta.url)('pg') as Pg;
 
 async function startFaultyPostgres(): Promise<FaultServer> {
-  const server = await startPostgres({ args: ['-c', 'deadlock_timeout=50ms'] });
+  const server = await startPostgres({ args: ['-c', 'deadlock_timeout=50ms'], largestFile: LARGEST_FILE });
   const urls = { operator: server.url, application: asApplication(server.url) };
   const connect = async (as: keyof typeof urls = 'operator'): Promise<Session> => {
     const client = new pg.Client({ connectionString: urls[as] });
@@ -156,6 +173,24 @@ async function startFaultyPostgres(): Promise<FaultServer> {
       if (on) await dropConnections();
     },
     deadlocks: async () => Number((await ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'visit'"))[0]!['deadlocks']),
+    async fill() {
+      const others = "'-', 0, 0, 0, 0, FALSE, 0 FROM generate_series(1, 1000)";
+      const columns = 'id, user_agent, key_hash, key_changed, created, accessed, expiry, permanent, session_version';
+      const ballast = `INSERT INTO visit (${columns}) SELECT md5(random()::text), repeat('x', 250), ${others}`;
+      for (let isFull = false; !isFull;) {
+        isFull = await ask(ballast).then(
+          () => false,
+          (error: Error) => {
+            if (error.message.includes('File too large')) return true;
+            throw error;
+          },
+        );
+      }
+      return async () => {
+        await ask("DELETE FROM visit WHERE key_hash = '-'");
+        await ask('VACUUM visit');
+      };
+    },
     async hang() {
       const session = await connect();
       // First the one that starts the others.

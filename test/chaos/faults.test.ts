@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { visitEntities, visitMigrations, type VisitModuleOptions } from 'nest-visit';
 import { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -5,7 +6,7 @@ import { platforms } from '../support/app.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { describeFaultServers, type FaultServer } from './fault-server.js';
 import { complainAboutFailure, Load } from './load.js';
-import { Dice, idOf, SEED, Visitor } from './visitor.js';
+import { Dice, idOf, SEED, Visitor, type Reply } from './visitor.js';
 
 /** How long a request waits for a database that hangs. */
 const STORE_TIMEOUT = 2000;
@@ -110,6 +111,33 @@ describeFaultServers('Faults', (name, start) => {
       });
     });
 
+    test('B18: it is full: what does not fit is refused, and fits when there is room again', { timeout: 60_000 }, async () => {
+      await expectNothingLost(async (load) => {
+        const long = 'x'.repeat(40_000);
+        const writeToNew = (app: AppProcess): Promise<Reply> => new Visitor(() => app.address).post('/set', { key: 'long', value: long });
+        const makeRoom = await db.fill();
+        try {
+          for (const app of apps) {
+            await load.until(async () => {
+              const reply = await writeToNew(app);
+              if (reply.status === 201) return false;
+              complainAboutFailure(reply, (what) => expect.fail(`${what}: ${reply.text}`));
+              expect(reply.given).toBeUndefined();
+              return true;
+            }, 'the database is full');
+          }
+          const before = load.reads;
+          await load.until(() => load.reads > before + 20, 'visits are read');
+        } finally {
+          await makeRoom();
+        }
+        // Servers do not give room back at once.
+        for (const app of apps) await load.until(async () => (await writeToNew(app)).status === 201, 'there is room again');
+        await load.thrives();
+        await touchesArrive(load);
+      });
+    });
+
     test('B18, B19: it drops connections again and again', { timeout: 60_000 }, async () => {
       await expectNothingLost(async (load) => {
         const enough = load.failures + 60;
@@ -167,6 +195,7 @@ describeFaultServers('Faults', (name, start) => {
           };
           await load.until(async () => {
             await disturb();
+            await pause(20);
             return (await db.deadlocks()) - before - own >= 3;
           }, 'there were deadlocks that hit the library');
           await session.close();

@@ -84,6 +84,3 @@ export class Dice {
 }
 
 export const SEED = Number(process.env['VISIT_TEST_SEED'] ?? Date.now() % 2 ** 31);
-
-/** A minute or more instead of seconds, and a million inputs instead of some hundred thousand. */
-export const isSoak = process.env['VISIT_TEST_SOAK'] === '1';

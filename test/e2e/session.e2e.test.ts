@@ -441,6 +441,20 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ name: 'next', count: 1 });
     });
 
+    test('R52: is given back when the client goes away; what its request does is finished', async () => {
+      const app = await start();
+      const { browser } = await begin(app, { count: 1 });
+      const gate = app.app.get(Gates).make('gone');
+      const client = new AbortController();
+      const headers = { cookie: `visit=${browser.jar.get('visit')}` };
+      const gone = fetch(`${app.address}/exclusive?gate=gone`, { method: 'POST', headers, signal: client.signal });
+      await gate.arrived;
+      client.abort();
+      await expect(gone).rejects.toThrow('aborted');
+      gate.open();
+      expect((await browser.post('/exclusive')).text).toBe('3');
+    });
+
     test('R52: is free again half a minute after its holder has died; who comes back then cannot write', async () => {
       const app = await start();
       const other = await start();

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { DatabaseName, OpenDatabase } from '../support/databases.js';
 import { describeWith, type Need } from '../support/needs.js';
+import { isSoak } from '../support/soak.js';
 import { explore, replay, type Exploration } from './explorer.js';
 import { FailedOrder, Laboratory, openQuickDatabase, type Rewrite, type Scene } from './lab.js';
 import { operations, type OperationName } from './operations.js';
 import { KNOWN_ORDERS, scenes } from './orders.js';
 
-const isSoak = process.env['VISIT_TEST_SOAK'] === '1';
 const MOST_ORDERS = isSoak ? 20_000 : 250;
 const SECONDS = isSoak ? 3600 : 120;
 

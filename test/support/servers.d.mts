@@ -21,8 +21,9 @@ export interface TestServer {
 /** Starts a MariaDB (or MySQL) of its own. Throws when none is installed. `args` are further arguments of the server. */
 export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>;
 
-/** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server. */
-export function startPostgres(options?: { args?: string[] }): Promise<TestServer>;
+/** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server; no file of it
+ * gets longer than `largestFile` bytes, as on a disk that is full. */
+export function startPostgres(options?: { args?: string[]; largestFile?: number }): Promise<TestServer>;
 
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;

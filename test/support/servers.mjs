@@ -150,7 +150,7 @@ function runToEnd(command, args, options) {
 
 /**
  * One server: its folder and port stay the same through `kill` and `restart`.
- * `recipe` says how to run it: `{ name, command, args(port), options, readyLine, stopSignal, url(port), prepare?(port), cleanUp?() }`.
+ * `recipe` says how to run it: `{ name, command, args(port), options, readyLine, stopSignal, url(port), largestFile?, prepare?(port), cleanUp?() }`.
  */
 class Server {
   #recipe;
@@ -195,10 +195,14 @@ class Server {
   }
 
   async #launch() {
-    const { name, command, args, options, readyLine } = this.#recipe;
+    const { name, command, args, options, readyLine, largestFile } = this.#recipe;
     this.#log = [];
     // In a group of its own: Ctrl-C in a terminal must not reach the server before the tests have ended.
-    const child = spawn(command, args(this.port), { ...options, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    const child = spawn(...limited(largestFile, command, args(this.port)), {
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
     let ready;
     const isReady = new Promise((resolve) => (ready = resolve));
     for (const stream of [child.stdout, child.stderr]) {
@@ -302,6 +306,11 @@ function childrenOf(pid) {
   return found;
 }
 
+/** How to start a program whose files get no longer than so many bytes: a write beyond is an error, and not the end of the process. */
+function limited(largestFile, command, args) {
+  if (largestFile === undefined) return [command, args];
+  return ['/bin/sh', ['-c', `trap '' XFSZ; ulimit -f ${largestFile / 512}; exec "$0" "$@"`, command, ...args]];
+}
 /** Starts a server in a folder of its own; nothing stays when that fails. */
 async function startServer(name, recipeFor) {
   const folder = temporaryFolder(name);
@@ -383,8 +392,11 @@ function postgresAccount() {
   return { uid: Number(account[2]), gid: Number(account[3]) };
 }
 
-/** Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are further arguments of the server. */
-export async function startPostgres({ args: more = [] } = {}) {
+/**
+ * Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are further arguments of the
+ * server; no file of it gets longer than `largestFile` bytes, as on a disk that is full.
+ */
+export async function startPostgres({ args: more = [], largestFile } = {}) {
   const programs = findPostgres();
   if (!programs) throw new Error('PostgreSQL is not installed');
   return startServer('postgres', (folder) => {
@@ -404,6 +416,7 @@ export async function startPostgres({ args: more = [] } = {}) {
         return ['-D', data, ...listening, '-c', 'unix_socket_directories=', ...more];
       },
       options,
+      largestFile,
       readyLine: 'ready to accept connections',
       stopSignal: 'SIGINT',
       url: (port) => `postgres://postgres@127.0.0.1:${port}/visit`,

@@ -18,7 +18,9 @@ export interface Result {
 /** A statement of a transaction, or how to make it from the results so far. */
 export type Step = Statement | ((results: readonly Result[]) => Statement);
 
-const MAX_TRIES = 8;
+const MAX_TRIES = 12;
+/** In milliseconds. */
+const LONGEST_PAUSE = 500;
 
 /** What differs from database to database, and how statements get there. */
 export abstract class Dialect {
@@ -129,7 +131,7 @@ export abstract class Dialect {
         return await work();
       } catch (error) {
         if (tries === MAX_TRIES || !this.isTransient(driverError(error))) throw error;
-        await sleep(Math.random() * 5 * 2 ** tries);
+        await sleep(Math.random() * Math.min(5 * 2 ** tries, LONGEST_PAUSE));
       }
     }
   }

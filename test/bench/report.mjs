@@ -1,0 +1,283 @@
+// What was measured, as tables: printed, and written to docs/.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { judge, nodesMissing } from './aims.mjs';
+import { barChart } from './chart.mjs';
+import { COUNTED_BY } from './databases.mjs';
+import { spreadOf } from './results.mjs';
+
+/**
+ * @typedef {{ title: string, text?: string[], head?: string[], rows?: string[][] }} Section a table, and what is to be said about it
+ * @typedef {import('./results.mjs').Results} Results
+ */
+
+const ROUTES = ['static', 'read', 'write'];
+const PLATFORMS = { express: 'Express', fastify: 'Fastify' };
+const NONE = '–';
+
+const at = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+// ---- Numbers as text
+
+const digits = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.0995 ? value.toFixed(2) : value.toFixed(3));
+
+/** "0.85 (0.81–0.90)", the median of the rounds and their extremes. */
+function ratio(spread) {
+  if (!spread) return NONE;
+  const { median, min, max } = spread;
+  return min === max ? digits(median) : `${digits(median)} (${digits(min)}–${digits(max)})`;
+}
+
+const whole = (spread) => (spread ? Math.round(spread.median).toLocaleString('en') : NONE);
+const megabytes = (bytes) => (bytes === undefined ? NONE : (bytes / 2 ** 20).toFixed(0));
+
+// ---- Sections
+
+/** Each platform on each Node, which is what ratios are made within. */
+function groupsOf(results) {
+  const groups = new Map();
+  for (const app of results.apps) {
+    const { platform, node } = app.subject;
+    const name = `${PLATFORMS[platform]}, Node ${node.version.slice(1)}`;
+    const group = groups.get(name) ?? { name, apps: [], subjects: [] };
+    group.apps.push(app);
+    group.subjects.push(app.subject);
+    groups.set(name, group);
+  }
+  return [...groups.values()];
+}
+
+const measured = (results, subjects, connections) =>
+  ROUTES.filter((route) => subjects.some((subject) => results.samples(subject, route, connections).length > 0));
+
+/** @returns {Section} */
+function shareSection(results, { name, apps, subjects }) {
+  const routes = measured(results, subjects, 64);
+  return {
+    title: `${name}: requests per second as a share of the bare application`,
+    head: ['64 connections', ...routes, ...routes.map((route) => `SQL/1,000 ${route}`), 'memory, MB', 'errors'],
+    rows: apps.map(({ subject, memory, warmUp }) => [
+      subject.variant.title,
+      ...routes.map((route) => ratio(results.ratio(subject, results.sibling(subject, 'bare'), route))),
+      ...routes.map((route) => whole(results.spread(subject, route, 64, ({ statements }) => statements))),
+      `${megabytes(memory.warm)} → ${megabytes(memory.end)}`,
+      troubles([...results.samplesOf(subject), subject.variant.counts ? warmUp : { ...warmUp, lost: 0 }]),
+    ]),
+  };
+}
+
+/** Never an empty cell where something went wrong. */
+function troubles(samples) {
+  const sum = (name) => samples.reduce((total, sample) => total + (sample[name] ?? 0), 0);
+  const broken = samples.filter(({ error }) => error).length;
+  const found = [
+    sum('refused') && `${sum('refused')} not 2xx`,
+    sum('failed') && `${sum('failed')} unanswered`,
+    sum('lost') && `${sum('lost')} writes lost`,
+    sum('surplus') && `${sum('surplus')} writes too many`,
+    broken && `${broken} measurings failed`,
+  ].filter(Boolean);
+  return found.length > 0 ? `**${found.join(', ')}**` : 'none';
+}
+
+/** @returns {Section} */
+function peerSection(results, { name, subjects }) {
+  const routes = measured(results, subjects, 64);
+  const own = subjects.filter(({ variant }) => ['visit-mariadb', 'visit-postgres'].includes(variant.id));
+  const peers = subjects.filter(({ variant }) => variant.app !== 'nest-visit' && variant.id !== 'bare');
+  return {
+    title: `${name}: nest-visit is so many times as fast`,
+    head: ['as …', ...own.flatMap(({ variant }) => routes.map((route) => `${route}, ${short(variant)}`))],
+    rows: peers.map((peer) => [
+      peer.variant.title,
+      ...own.flatMap((subject) => routes.map((route) => ratio(results.ratio(subject, peer, route)))),
+    ]),
+  };
+}
+
+const short = ({ title }) => /\((.*)\)/.exec(title)[1];
+
+/** @returns {Section} */
+function connectionSection(results, { name, subjects }) {
+  const some = (connections) => subjects.filter((subject) => measured(results, [subject], connections).length > 0);
+  const ids = new Set([...some(1), ...some(512)]);
+  const latency = ({ rate }) => 1000 / rate;
+  const one = (subject) => results.sibling(subject, `one-${subject.variant.database}`);
+  return {
+    title: `${name}: one connection, and 512`,
+    text: ['Latency is that of one connection. With 512, many requests meet in the same session.'],
+    head: ['', '`read`, latency in ms', '÷ one statement per need', '`read` × 512 ÷ bare', '`write` × 512 ÷ bare'],
+    rows: [...ids].map((subject) => [
+      subject.variant.title,
+      ratio(results.spread(subject, 'read', 1, latency)),
+      ratio(results.ratio(subject, one(subject), 'read', 1, latency)),
+      ratio(results.ratio(subject, results.sibling(subject, 'bare'), 'read', 512)),
+      ratio(results.ratio(subject, results.sibling(subject, 'bare'), 'write', 512)),
+    ]),
+  };
+}
+
+/** @returns {Section} */
+function contestSection(results) {
+  return {
+    title: 'Writes that meet in the same session',
+    text: ['64 connections add to 20 sessions; how many of the answered additions are missing afterwards.'],
+    head: ['', 'answered', 'lost'],
+    rows: results.apps
+      .filter(({ warmUp }) => warmUp.lost !== undefined)
+      .map(({ subject, warmUp: { answered, lost } }) => [
+        `${subject.variant.title}, ${PLATFORMS[subject.platform]}, Node ${subject.node.major}`,
+        String(answered),
+        String(lost),
+      ]),
+  };
+}
+
+/** @returns {Section} */
+function scaleSection(scale) {
+  return {
+    title: 'A large table',
+    text: [
+      '`read` with 64 connections under Fastify. Active are the visits that are read, in turn; they are spread over the whole table, and with many of them the pages of a large one do not fit into the cache that MariaDB has by default.',
+    ],
+    head: ['', 'rows', 'active', '÷ with 10,000 rows', 'aim', ''],
+    rows: scale.map(({ name, rows, active, ratios, troubles: count, aim }) => {
+      const spread = spreadOf(ratios);
+      const judged = rows < aim.rows ? 'too few rows to tell' : verdict(spread.median >= aim.share, 1 - spread.median / aim.share);
+      const trouble = count > 0 ? `, **${count} not answered with 2xx**` : '';
+      return [name, rows.toLocaleString('en'), active.toLocaleString('en'), ratio(spread), `≥ ${aim.share}`, judged + trouble];
+    }),
+  };
+}
+
+/** @returns {Section} */
+function aimSection(results) {
+  const missing = nodesMissing(results);
+  return {
+    title: 'Aims',
+    text: missing.length > 0 ? [`Not held against anything here: the aims for ${missing.join(' and ')}, which --node adds.`] : [],
+    head: ['', 'on', 'aim', 'measured', ''],
+    rows: judge(results).map(({ aim, subject, measured: spread, met, gap }) => [
+      aim.title,
+      `${PLATFORMS[subject.platform]}, ${short(subject.variant)}, Node ${subject.node.major}`,
+      `${aim.of === 'rate' ? '≥' : '≤'} ${aim.limit}`,
+      ratio(spread),
+      verdict(met, gap),
+    ]),
+  };
+}
+
+const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)} %`);
+
+/** @returns {Section[]} */
+function sectionsFor(results, scale) {
+  const groups = groupsOf(results);
+  return [
+    ...groups.flatMap((group) => [shareSection(results, group), peerSection(results, group), connectionSection(results, group)]),
+    contestSection(results),
+    ...(scale ? [scaleSection(scale)] : []),
+    aimSection(results),
+  ].filter(({ rows }) => rows.length > 0);
+}
+
+// ---- As text
+
+export function printReport(results, facts) {
+  for (const { title, text = [], head, rows } of sectionsFor(results, facts.scale)) {
+    console.log(`\n${title}\n`);
+    for (const line of text) console.log(`${line}\n`);
+    const widths = head.map((name, column) => Math.max(...[name, ...rows.map((row) => row[column])].map((cell) => cell.length)));
+    for (const row of [head, ...rows])
+      console.log(
+        row
+          .map((cell, column) => cell.padEnd(widths[column]))
+          .join('   ')
+          .trimEnd(),
+      );
+  }
+  console.log(`\n${facts.minutes.toFixed(1)} minutes`);
+}
+
+// ---- As docs/benchmarks.md
+
+export function writeReport(results, facts) {
+  const sections = sectionsFor(results, facts.scale).map(({ title, text = [], head, rows }) =>
+    [`## ${title}`, ...text, tableOf(head, rows)].join('\n\n'),
+  );
+  writeFileSync(at('../../docs/benchmarks.md'), `${[introduction(facts), ...sections].join('\n\n')}\n`);
+  writeFileSync(at('../../docs/benchmarks.svg'), barChart(panelsFor(results)));
+  console.log('\ndocs/benchmarks.md and docs/benchmarks.svg are written');
+}
+
+function tableOf(head, rows) {
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+function panelsFor(results) {
+  const newest = Math.max(...results.subjects().map(({ node }) => node.major));
+  return groupsOf(results)
+    .filter(({ subjects: [{ node }] }) => node.major === newest)
+    .map(({ name, subjects }) => ({
+      title: `${name}: requests per second, bare application = 1`,
+      bars: subjects.map((subject) => ({
+        label: subject.variant.title,
+        own: subject.variant.app === 'nest-visit',
+        shares: Object.fromEntries(
+          ROUTES.map((route) => [route, results.ratio(subject, results.sibling(subject, 'bare'), route)?.median]).filter(
+            ([, share]) => share,
+          ),
+        ),
+      })),
+    }));
+}
+
+function introduction({ nodes, seconds, load, databases, minutes, options: { rounds, quick } }) {
+  const above = ['@nestjs/core', 'typeorm', 'mysql2', 'pg'];
+  const peers = ['express-session', 'connect-typeorm', 'express-mysql-session', 'connect-pg-simple', '@fastify/session'];
+  const servers = Object.values(databases).map(({ title }) => title);
+  const counting = Object.keys(databases).map((kind) => COUNTED_BY[kind]);
+  const machine = `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB of memory, ${process.platform} (${process.arch})`;
+  const order = rounds === 1 ? 'One round through all variants' : `${rounds} rounds through all variants, every other one backwards`;
+  const lines = [
+    'The same Nest application with three routes, as a process of its own for each variant: `static` does not touch the session, `read` returns a counter of it, `write` adds one. Every request carries the cookie of one of 200 sessions, in turn.',
+    `${order}, ${seconds} s for each load, ${Math.ceil(minutes)} minutes from start to end.`,
+    'Only ratios within one round count: medians of the rounds, with the least and the greatest in parentheses.',
+    'The servers run with their defaults (PostgreSQL also loads `pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Each variant may open ten connections to its database.',
+    `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}.`,
+    '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by then.',
+    'After each `write`, the counters of all sessions are added up: none of the additions that were answered with 2xx may be missing.',
+    '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each write, by the driver alone, without grouping.',
+    'The others run with their defaults, and with what their documentation recommends: `resave` and `saveUninitialized` are off.',
+  ];
+  if (load.startsWith('autocannon')) {
+    lines.push(
+      'Autocannon is slower than the bare application under Fastify, so shares of that look better than they are; wrk shows more.',
+    );
+  }
+  return `# Benchmarks
+
+Written by \`npm run bench\`, which starts private database servers, loads each variant in turn and stops all again; what it
+compares with is installed when it first runs. \`npm run bench -- --help\` says what its options are.
+${quick ? '\n**This was a quick run: too short for its figures to mean anything.**\n' : ''}
+![Requests per second as a share of the bare application](benchmarks.svg)
+
+## How it is measured
+
+${lines.map((line) => `- ${line}`).join('\n')}
+
+| | |
+| --- | --- |
+| machine, shared by application, database and load | ${machine} |
+| load | ${load} |
+| Node | ${nodes.map(({ version }) => version.slice(1)).join(', ')} |
+| databases | ${servers.join(', ')} |
+| below all | ${above.map((name) => `${name} ${versionOf(name, '../../')}`).join(', ')} |
+| compared with | ${peers.map((name) => `${name} ${versionOf(name)}`).join(', ')}; connect-typeorm with typeorm ${versionOf('typeorm')} |`;
+}
+
+/** The version of a package as it is installed for what is compared with, or for the library. */
+function versionOf(name, folder = '') {
+  return JSON.parse(readFileSync(at(`${folder}node_modules/${name}/package.json`), 'utf8')).version;
+}

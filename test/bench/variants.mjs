@@ -1,0 +1,123 @@
+// What is compared, and how much of it is measured.
+
+/**
+ * @typedef {object} Variant
+ * @property {string} id
+ * @property {string} title
+ * @property {string} app the file in apps/
+ * @property {string} [store] for the peers: which of their stores
+ * @property {'mariadb' | 'postgres' | 'sqlite'} [database] where its sessions are
+ * @property {readonly ('express' | 'fastify')[]} platforms
+ * @property {boolean} [counts] whether its sum of counters must be right
+ */
+
+const both = ['express', 'fastify'];
+
+/** @type {Variant[]} */
+export const variants = [
+  { id: 'bare', title: 'bare Nest, no sessions', app: 'bare', platforms: both },
+  { id: 'express-memory', title: 'express-session, in memory', app: 'express-session', store: 'memory', platforms: ['express'] },
+  {
+    id: 'connect-typeorm',
+    title: 'express-session + connect-typeorm (MariaDB)',
+    app: 'express-session',
+    store: 'typeorm',
+    database: 'mariadb',
+    platforms: ['express'],
+  },
+  {
+    id: 'express-mysql',
+    title: 'express-session + express-mysql-session',
+    app: 'express-session',
+    store: 'mysql',
+    database: 'mariadb',
+    platforms: ['express'],
+  },
+  {
+    id: 'express-pg',
+    title: 'express-session + connect-pg-simple',
+    app: 'express-session',
+    store: 'postgres',
+    database: 'postgres',
+    platforms: ['express'],
+  },
+  { id: 'fastify-memory', title: '@fastify/session, in memory', app: 'fastify-session', store: 'memory', platforms: ['fastify'] },
+  {
+    id: 'fastify-mysql',
+    title: '@fastify/session + express-mysql-session',
+    app: 'fastify-session',
+    store: 'mysql',
+    database: 'mariadb',
+    platforms: ['fastify'],
+  },
+  {
+    id: 'one-mariadb',
+    title: 'one statement per need (MariaDB)',
+    app: 'one-statement',
+    database: 'mariadb',
+    platforms: both,
+    counts: true,
+  },
+  {
+    id: 'one-postgres',
+    title: 'one statement per need (PostgreSQL)',
+    app: 'one-statement',
+    database: 'postgres',
+    platforms: both,
+    counts: true,
+  },
+  { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
+  { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
+  { id: 'visit-sqlite', title: 'nest-visit (SQLite)', app: 'nest-visit', database: 'sqlite', platforms: both, counts: true },
+];
+
+export const ROUTES = { static: 'GET', read: 'GET', write: 'POST' };
+
+const single = ['bare', 'one-mariadb', 'one-postgres', 'visit-mariadb', 'visit-postgres'];
+const crowd = ['bare', 'visit-mariadb', 'visit-postgres'];
+
+/** Which variants meet which load; what quick runs leave out makes no difference to whether the benchmark works. */
+const full = [
+  { connections: 64, routes: ['static', 'read', 'write'] },
+  { connections: 1, routes: ['read'], only: single },
+  { connections: 512, routes: ['read', 'write'], only: crowd },
+];
+const quick = [
+  {
+    connections: 64,
+    routes: ['read', 'write'],
+    only: ['bare', 'connect-typeorm', 'fastify-mysql', 'one-mariadb', 'visit-mariadb', 'visit-postgres'],
+  },
+];
+
+/** All applications to start: `{ key, variant, platform, node }`. */
+export function subjectsFor({ quick: isQuick, only = /^/, nodes }) {
+  const loads = isQuick ? quick : full;
+  const wanted = ({ variant }) => loads.some((load) => isMeant(load, variant));
+  return nodes.flatMap((node) =>
+    ['express', 'fastify'].flatMap((platform) => {
+      const all = variants
+        .filter((variant) => variant.platforms.includes(platform))
+        .map((variant) => ({ key: `${platform}/${variant.id}/node${node.major}`, variant, platform, node }))
+        .filter(wanted);
+      const named = all.filter(({ key }) => only.test(key));
+      // Without the bare application there is nothing to compare with.
+      return named.length > 0 ? all.filter((subject) => subject.variant.id === 'bare' || named.includes(subject)) : [];
+    }),
+  );
+}
+
+/** All measurings of one round, in an order that leaves little time between those that are compared. */
+export function measuringsFor(subjects, { quick: isQuick }) {
+  return (isQuick ? quick : full).flatMap((load) =>
+    load.routes.flatMap((route) =>
+      subjects
+        .filter(({ variant }) => isMeant(load, variant))
+        .map((subject) => ({ subject, route, method: ROUTES[route], connections: load.connections })),
+    ),
+  );
+}
+
+function isMeant({ only }, { id }) {
+  return !only || only.includes(id);
+}
