@@ -65,16 +65,18 @@ export class IdentityService {
     const now = this.options.clock.now();
     const identity = { userId: checked, created: signedIn?.userId === checked ? signedIn.created : now, authenticatedAt: now };
     context.user = undefined;
-    const linked = context.state.standing === 'stored' && (await this.link(context, { identity, permanent }));
-    if (!linked) {
-      // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
-      if (context.state.standing !== 'unsaved' || permanent !== undefined) this.keeper.replaceCurrent(context, permanent);
-      await this.keeper.storeCurrent(context, { identity });
-    }
+    const { standing } = context.state;
+    const linked = standing === 'stored' && (await this.link(context, { identity, permanent }));
+    // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
+    const isReplacing = !linked && standing !== 'unsaved';
+    if (isReplacing) this.keeper.replaceCurrent(context);
+    if (!linked) await this.keeper.storeCurrent(context, { identity, ...(permanent === undefined ? {} : { permanent }) });
     // Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
     const endedAll = await this.store.call((store) => store.endedAllAt(checked));
     if (endedAll !== null && endedAll >= context.began) {
       await this.keeper.endCurrent(context, 'revoked');
+      // The browser has a better key than the one that this request came with.
+      if (isReplacing) context.clearCookie = false;
       throw new VisitEndedError();
     }
   }

@@ -75,7 +75,8 @@ export class VisitResolver {
     if (record.endedAt !== null) {
       if (!current && !previous) return 'forged';
       // Ended by its own client, which has been told; one that others ended comes to know it by this answer.
-      return record.previousKeyUntil === record.endedAt && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'gone';
+      const isRetired = record.keyChanged === record.endedAt && record.previousKeyUntil === record.endedAt;
+      return isRetired && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'gone';
     }
     const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
     if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'gone' : 'forged';

@@ -29,7 +29,10 @@ export interface VisitPluginHooks {
   onNewVisit?(visit: VisitView, request: unknown): unknown;
   /** A request has been resolved to its visit. Called for each request that is not marked with `@SkipVisit()`. */
   onRecordRequest?(visit: VisitView, request: unknown): unknown;
-  /** A visit has ended; called once, in the process that ended it. */
+  /**
+   * A visit has ended; called once, in the process that ended it. Not called for the visits that `endEverything()` ends,
+   * which may be millions, but for the caller's own.
+   */
   onVisitEnded?(visit: EndedVisit): unknown;
   /** Stale visits have been deleted. */
   onExpunge?(expunged: ExpungedVisits): unknown;

@@ -109,7 +109,7 @@ export interface Ending {
   readonly reason: string;
   readonly at: number;
   /**
-   * The client ends the visit itself and knows: `previousKeyUntil` becomes `at`, so that a request that still comes with
+   * The client ends the visit itself and knows: `previousKeyUntil` and `keyChanged` become `at`, so that a request that still comes with
    * the key is known for a late one. False for a visit that is ended from elsewhere.
    */
   readonly retiresKey?: boolean;

@@ -70,11 +70,10 @@ export class VisitKeeper {
   }
 
   /** Inserts a visit that was not stored, with what is to be kept in it from the start. */
-  async insert(
-    state: VisitState,
-    content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent' | 'expiry'>> = {},
-  ): Promise<void> {
-    const record: VisitRecord = { ...state.record, ...content };
+  async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>> = {}): Promise<void> {
+    const { created, absoluteExpiry, permanent } = { ...state.record, ...content };
+    const expiry = content.permanent === undefined ? state.record.expiry : this.expiry(created, permanent, absoluteExpiry);
+    const record: VisitRecord = { ...state.record, ...content, expiry };
     const {
       previousKeyHash: _hash,
       previousKeyUntil: _until,
@@ -145,10 +144,12 @@ export class VisitKeeper {
   }
 
   /** The request goes on with a new, unsaved visit, in which nothing of the old one is left. */
-  replaceCurrent(context: VisitContext, permanent?: boolean): void {
-    context.visit = this.prepare(context.exchange, permanent);
+  replaceCurrent(context: VisitContext): void {
+    // A late request has seen nothing of its visit: what it has set is its own.
+    const isOwn = context.state.standing === 'late';
+    context.visit = this.prepare(context.exchange);
     context.user = undefined;
-    if (context.sessionUsed) context.dictionary.revert();
+    if (context.sessionUsed && !isOwn) context.dictionary.revert();
   }
 
   /** Ends visits for every process at once. The ids of those that this call ended. */

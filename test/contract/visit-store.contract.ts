@@ -539,7 +539,12 @@ export function describeVisitStoreContract(name: string, open: () => Promise<Sto
         await store.rekey([byClient, fromElsewhere].map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE })));
         await store.end([byClient.id], { reason: 'logout', at: NOW, retiresKey: true });
         await store.end([fromElsewhere.id], { reason: 'admin', at: NOW });
-        expect(await read(byClient.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW, previousKeyHash: byClient.keyHash });
+        expect(await read(byClient.id)).toMatchObject({
+          endedAt: NOW,
+          previousKeyUntil: NOW,
+          keyChanged: NOW,
+          previousKeyHash: byClient.keyHash,
+        });
         expect(await read(fromElsewhere.id)).toMatchObject({ endedAt: NOW, previousKeyUntil: NOW + MINUTE });
       });
 

@@ -43,6 +43,13 @@ class IdentityController {
     return { userId: this.identity.userId };
   }
 
+  @Post('cart-and-login')
+  async cartAndLogin(@Body() { user, permanent }: { user: string; permanent?: boolean }, @Query('gate') gate = '') {
+    await this.gates.pass(gate);
+    this.session['cart'] = user;
+    await this.identity.login(user, permanent === undefined ? {} : { permanent });
+  }
+
   @Post('change-password')
   async changePassword(@Body() body: { user: string }) {
     await this.visits.endAllForUser(body.user);
@@ -262,6 +269,28 @@ describeStacks('Identity', (stack: Stack) => {
     });
   });
 
+  describe('what a request has set before it signs in', () => {
+    test.each([[undefined], [true], [false]])('R39: stays, in the first visit of a browser, permanent: %s', async (permanent) => {
+      const app = await start();
+      const browser = app.browser();
+      const answer = await browser.post('/cart-and-login', { json: { user: 'Ann', permanent } });
+      expect(answer.status).toBe(201);
+      expect(answer.cookies).toHaveLength(1);
+      expect(answer.cookies[0]!.includes('Max-Age')).toBe(permanent === true);
+      expect(json(await browser.get('/data'))).toEqual({ cart: 'Ann' });
+    });
+
+    test('R39: stays, when the key that it came with has been replaced meanwhile', async () => {
+      const app = await start();
+      const { browser, user } = await signedIn(app);
+      const late = browser.clone();
+      await browser.post('/reauthenticate');
+      expect((await late.post('/cart-and-login', { json: { user } })).status).toBe(201);
+      expect(json(await late.get('/data'))).toEqual({ cart: user });
+      expect(json(await browser.get('/data'))).toEqual({});
+    });
+  });
+
   describe('at sign-out', () => {
     test('R40, B32: the visit ends, the cookie goes, the old key is dead at once for every process', async () => {
       const app = await start();
@@ -437,6 +466,21 @@ describeStacks('Identity', (stack: Stack) => {
         stack.clock.advance(1);
         expect((await (await signedIn(app, user)).browser.get('/secret')).status).toBe(200);
       }
+    });
+
+    test('B2, B7: a sign-in that is late as well leaves the cookie alone, because the browser has a better one', async () => {
+      const app = await start();
+      const { browser } = await signedIn(app);
+      const late = browser.clone();
+      await browser.post('/reauthenticate');
+      const bob = someone();
+      const gate = app.app.get(Gates).make('late login');
+      const slow = late.post('/login?gate=late login', { json: { user: bob } });
+      await gate.arrived;
+      await app.app.get(VisitService).endAllForUser(bob);
+      gate.open();
+      expect(await slow).toMatchObject({ status: 409, cookies: [] });
+      expect((await browser.get('/secret')).status).toBe(200);
     });
 
     test('B7: who ends all visits may sign in with the same request', async () => {

@@ -90,7 +90,7 @@ export const operations = {
   },
   logout: {
     isRequest: true,
-    owns: [...END, 'previousKeyUntil'],
+    owns: [...END, 'previousKeyUntil', 'keyChanged'],
     run: (process, { key }) => process.request({ key }, () => process.identity.logout()),
   },
   renew: {

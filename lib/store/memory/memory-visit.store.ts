@@ -170,7 +170,7 @@ export class MemoryVisitStore extends VisitStore {
 
   #endOne(visit: Mutable | undefined, { at, reason, retiresKey = false }: Ending): boolean {
     if (!visit || visit.endedAt !== null) return false;
-    if (retiresKey) visit.previousKeyUntil = at;
+    if (retiresKey) visit.previousKeyUntil = visit.keyChanged = at;
     visit.endedAt = at;
     visit.endReason = reason;
     wipeData(visit);

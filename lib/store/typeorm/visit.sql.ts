@@ -340,12 +340,12 @@ export class VisitSql {
 
   #ending({ reason, at, retiresKey = false }: Ending): Statement {
     const v = this.#v;
-    const retired = retiresKey ? `${v.previousKeyUntil} = ?, ` : '';
+    const retired = retiresKey ? `${v.previousKeyUntil} = ?, ${v.keyChanged} = ?, ` : '';
     return {
       sql:
         `${this.#update} SET ${retired}${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
         ` ${v.sessionVersion} = ${v.sessionVersion} + 1`,
-      params: [...(retiresKey ? [at] : []), at, reason],
+      params: [...(retiresKey ? [at, at] : []), at, reason],
     };
   }
 }

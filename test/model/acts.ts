@@ -1,0 +1,210 @@
+import * as fc from 'fast-check';
+import type { Process } from '../interleaving/process.js';
+import type { Model, Turn, User, Visit } from './model.js';
+
+/** Something that is done within a request, or by somebody outside of all requests. */
+export interface Act {
+  /** Which visits are meant is settled before anything is done. */
+  readonly among: (model: Model) => Deed;
+  readonly toString: () => string;
+}
+
+export interface Deed {
+  /** What it should give. Called when the ids of all visits are known. @throws Refusal */
+  readonly expect: (turn: Turn) => () => unknown;
+  readonly run: (process: Process) => unknown;
+}
+
+const act = (words: string, expect: (turn: Turn) => unknown, run: Deed['run']): Act => ({
+  among: () => ({
+    expect: (turn) => {
+      const value = expect(turn);
+      return () => value;
+    },
+    run,
+  }),
+  toString: () => words,
+});
+
+const count = (value: unknown): number => ((value as number | undefined) ?? 0) + 1;
+
+type Items = { items?: string[] } | undefined;
+
+const ENTRIES = ['cart', 'notice'];
+const entry = fc.constantFrom(...ENTRIES);
+const value = fc.constantFrom<unknown>('a', 'b', { items: ['c'] });
+export const anyUser = fc.constantFrom<User>('Ann', 'Bob');
+
+const set = (method: 'set' | 'flash') =>
+  fc.tuple(entry, value).map(([name, what]) =>
+    act(
+      `${method} ${name} to ${JSON.stringify(what)}`,
+      (turn) => void turn.session.set(name, what),
+      ({ session }) => void session[method](name, structuredClone(what)),
+    ),
+  );
+
+/** A change within a value, which nobody sets. */
+const addWithin = entry.map((name) =>
+  act(
+    `add to what ${name} holds`,
+    ({ session }) => {
+      const held = session.get(name) as Items;
+      if (held?.items) session.set(name, { items: [...held.items, 'd'] });
+    },
+    ({ session }) => void (session.get(name) as Items)?.items?.push('d'),
+  ),
+);
+
+const remove = entry.map((name) =>
+  act(
+    `delete ${name}`,
+    (turn) => turn.session.delete(name),
+    ({ session }) => session.delete(name),
+  ),
+);
+
+const clear = fc.constant(
+  act(
+    'clear the session',
+    (turn) => turn.session.clear(),
+    ({ session }) => session.clear(),
+  ),
+);
+
+const update = fc.constant(
+  act(
+    'update the counter',
+    (turn) => turn.update('counter', count),
+    ({ session }) => session.update('counter', count),
+  ),
+);
+
+const take = entry.map((name) =>
+  act(
+    `take ${name}`,
+    (turn) => turn.take(name),
+    ({ session }) => session.take(name),
+  ),
+);
+
+const login = fc.tuple(anyUser, fc.constantFrom(undefined, undefined, true, false)).map(([user, permanent]) =>
+  act(
+    `sign in as ${user}${permanent === undefined ? '' : permanent ? ', to be remembered' : ', not to be remembered'}`,
+    (turn) => turn.login(user, permanent),
+    ({ identity }) => identity.login(user, permanent === undefined ? {} : { permanent }),
+  ),
+);
+
+const logout = fc.constantFrom(false, false, true).map((keepVisit) =>
+  act(
+    keepVisit ? 'sign out and keep the visit' : 'sign out',
+    (turn) => turn.logout(keepVisit),
+    ({ identity }) => identity.logout({ keepVisit }),
+  ),
+);
+
+const renew = fc.constant(
+  act(
+    'renew the key',
+    (turn) => turn.renew(),
+    ({ visits }) => visits.renew(),
+  ),
+);
+
+const reauthenticate = fc.constant(
+  act(
+    'prove again who it is',
+    (turn) => turn.reauthenticate(),
+    ({ identity }) => identity.reauthenticate(),
+  ),
+);
+
+const endOwn = fc.constant(
+  act(
+    'end the own visit',
+    (turn) => turn.endOwn('ended'),
+    ({ visits }) => visits.end(),
+  ),
+);
+
+const endOne = fc.nat({ max: 7 }).map((pick): Act => ({
+  among: (model) => {
+    // Expunged ones too: to end them is to end nothing.
+    const visit: Visit | undefined = model.visits[pick % Math.max(1, model.visits.length)];
+    const id = visit?.id;
+    return {
+      expect: (turn) => {
+        const isEnded = visit !== undefined && turn.endOne(visit);
+        return () => isEnded;
+      },
+      run: ({ visits }) => (id === undefined ? false : visits.end(id)),
+    };
+  },
+  toString: () => `end visit ${pick} of those there ever were`,
+}));
+
+const endOthers = fc.constant(
+  act(
+    'end all others of the same user',
+    (turn) => turn.endOthers(),
+    ({ visits }) => visits.endOthers(),
+  ),
+);
+
+const endAllForUser = anyUser.map((user) =>
+  act(
+    `end all of ${user}`,
+    (turn) => turn.endAllForUser(user),
+    ({ visits }) => visits.endAllForUser(user),
+  ),
+);
+
+const endEverything = fc.constant(
+  act(
+    'end everything',
+    (turn) => turn.endEverything(),
+    ({ visits }) => visits.endEverything(),
+  ),
+);
+
+const list = anyUser.map((user): Act => ({
+  among: (model) => ({
+    expect: (turn) => {
+      const live = model.liveOf(user).map((visit) => ({ visit, isCurrent: visit === turn.visit }));
+      return () => live.map(({ visit, isCurrent }) => `${visit.id}${isCurrent ? ', current' : ''}`).sort();
+    },
+    run: async ({ visits }) => {
+      const found = await visits.listForUser(user);
+      return found.map(({ id, isCurrent }) => `${id}${isCurrent ? ', current' : ''}`).sort();
+    },
+  }),
+  toString: () => `list the visits of ${user}`,
+}));
+
+const weighted = (...arbitraries: readonly (readonly [weight: number, arbitrary: fc.Arbitrary<Act>])[]): fc.Arbitrary<Act> =>
+  fc.oneof(...arbitraries.map(([weight, arbitrary]) => ({ weight, arbitrary })));
+
+/** What may be done within a request. */
+export const anyAct = weighted(
+  [12, set('set')],
+  [4, set('flash')],
+  [3, addWithin],
+  [4, remove],
+  [2, clear],
+  [8, update],
+  [6, take],
+  [14, login],
+  [6, logout],
+  [12, renew],
+  [4, reauthenticate],
+  [2, endOwn],
+  [3, endOne],
+  [3, endOthers],
+  [2, endAllForUser],
+  [1, endEverything],
+  [3, list],
+);
+
+/** What may be done where there is no request. */
+export const anyActElsewhere = weighted([8, endOne], [4, endAllForUser], [1, endEverything], [8, list]);

@@ -1,0 +1,105 @@
+import { TypeOrmVisitStore, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
+import type { DataSource } from 'typeorm';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { TIMEOUT } from '../interleaving/process.js';
+import { openDatabase } from '../support/databases.js';
+import { findFailure } from './histories.js';
+import { RENEWAL_GRACE } from './model.js';
+import { World } from './world.js';
+
+/** More than it ever takes: the first one that fails is the last one that is run. */
+const MOST_HISTORIES = 2000;
+/** What a person can read at a glance. */
+const MOST_STEPS = 12;
+
+type Store = new (dataSource: DataSource) => TypeOrmVisitStore;
+
+const defects: Record<string, Store> = {
+  'R31, R40: an end that ends nothing': class extends TypeOrmVisitStore {
+    override async end(ids: readonly string[]): Promise<string[]> {
+      return [...ids];
+    }
+  },
+  'R39, B23, B24: a sign-in that leaves the old key a grace': class extends TypeOrmVisitStore {
+    override rekey(changes: readonly Rekey[]) {
+      return super.rekey(changes.map((change) => ({ ...change, previousKeyUntil: change.previousKeyUntil ?? change.now + RENEWAL_GRACE })));
+    }
+  },
+  'R40: a sign-out that keeps the visit, and the user': class extends TypeOrmVisitStore {
+    override rekey(changes: readonly Rekey[]) {
+      return super.rekey(changes.map(({ identity, ...change }) => ({ ...change, ...(identity && { identity }) })));
+    }
+  },
+  'B17: a grace that is too short': class extends TypeOrmVisitStore {
+    override rekey(changes: readonly Rekey[]) {
+      return super.rekey(
+        changes.map((change) => ({ ...change, previousKeyUntil: change.previousKeyUntil && change.now + RENEWAL_GRACE / 3 })),
+      );
+    }
+  },
+  'R22: touches that are never written': class extends TypeOrmVisitStore {
+    override async touch(): Promise<void> {}
+  },
+  'R22: an expiry that is a millisecond too late': class extends TypeOrmVisitStore {
+    override touch(touches: readonly Touch[]) {
+      return super.touch(touches.map((touch) => ({ ...touch, expiry: touch.expiry + 1 })));
+    }
+  },
+  'R24: a use that moves the expiry past the absolute one': class extends TypeOrmVisitStore {
+    override touch(touches: readonly Touch[]) {
+      return super.touch(touches.map((touch) => ({ ...touch, expiry: Math.max(touch.expiry, touch.accessed + TIMEOUT) })));
+    }
+  },
+  'R42: an end of all others that takes the own one': class extends TypeOrmVisitStore {
+    override endAllForUser(userId: string, { except: _, ...ending }: Ending & { readonly except?: string }) {
+      return super.endAllForUser(userId, ending);
+    }
+  },
+  'R42: a list with what has expired': class extends TypeOrmVisitStore {
+    override listForUser(userId: string) {
+      return super.listForUser(userId, 0);
+    }
+  },
+  'B10: a save that is acknowledged, and nothing is stored': class extends TypeOrmVisitStore {
+    override async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+      return saves.map(({ version }) => ({ outcome: 'saved', version: version + 1 }));
+    }
+  },
+  'R61, B37: an expunge that takes the living': class extends TypeOrmVisitStore {
+    override expunge({ before, limit }: { readonly before: number; readonly limit: number }) {
+      return super.expunge({ before: before + TIMEOUT, limit });
+    }
+  },
+  'R62: a wipe that comes too early': class extends TypeOrmVisitStore {
+    override wipe({ before, limit }: { readonly before: number; readonly limit: number }) {
+      return super.wipe({ before: before + TIMEOUT, limit });
+    }
+  },
+};
+
+describe('Random histories find', () => {
+  let healthy: World;
+  const closers: (() => Promise<void>)[] = [];
+  const open = async (Store?: Store): Promise<World> => {
+    const database = await openDatabase('sqlite');
+    closers.unshift(database.drop);
+    const world = await World.open('sqlite', database, Store && ((dataSource) => new Store(dataSource)));
+    closers.unshift(() => world.close());
+    return world;
+  };
+
+  beforeAll(async () => {
+    healthy = await open();
+  });
+  afterAll(async () => {
+    for (const close of closers) await close();
+  });
+
+  test.each(Object.entries(defects))('%s', { timeout: 120_000 }, async (_title, Store) => {
+    const failure = await findFailure(await open(Store), MOST_HISTORIES);
+    expect(failure).not.toBeNull();
+    expect(failure!.steps, failure!.message).toBeLessThanOrEqual(MOST_STEPS);
+    const without = await findFailure(healthy, 1, failure!.place);
+    expect(without, `it is not the defect that was found: ${without?.message}`).toBeNull();
+  });
+});
