@@ -95,7 +95,8 @@ export class VisitLifecycle {
       if (resolution.outcome === 'found') {
         const { record, key } = resolution;
         context.visit = { record, key, isNew: false, standing: 'stored', sendKey: false, kept: true };
-        await this.record(context, policy);
+        const recorded = this.record(context, policy);
+        if (recorded) await recorded;
       } else {
         context.visit = this.keeper.prepare(context.exchange);
         if (resolution.outcome === 'late') context.visit.standing = 'late';
@@ -119,8 +120,9 @@ export class VisitLifecycle {
     this.resolver.strip(context.exchange, this.options.source);
   }
 
-  private async record(context: VisitContext, policy: VisitPolicy): Promise<void> {
-    if (policy.passive) return;
+  /** Undefined: there is nothing to wait for. */
+  private record(context: VisitContext, policy: VisitPolicy): Promise<void> | undefined {
+    if (policy.passive) return undefined;
     const state = context.state;
     const { id, permanent, absoluteExpiry, accessed, created } = state.record;
     const now = this.options.clock.now();
@@ -135,11 +137,11 @@ export class VisitLifecycle {
       state.sendKey = true;
       this.headers.watch(context);
     }
-    if (gain < this.options.touch.resolution && !(newHalf && gain > 0)) return;
+    if (gain < this.options.touch.resolution && !(newHalf && gain > 0)) return undefined;
     this.touches.add({ id, accessed: now, expiry });
     state.record = { ...state.record, expiry: Math.max(written, expiry) };
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
-    if (written - now <= 2 * this.options.touch.interval) await this.touches.flush();
+    return written - now <= 2 * this.options.touch.interval ? this.touches.flush() : undefined;
   }
 
   /** Gives the handler what it asks for besides the visit: exclusive access to the session. */

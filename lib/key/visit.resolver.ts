@@ -34,15 +34,14 @@ export class VisitResolver {
   async resolve(exchange: Exchange, sources: readonly KeySource[]): Promise<Resolution> {
     const keys = this.presentedKeys(exchange, sources);
     if (keys.length === 0) return { outcome: 'none', presented: 'nothing' };
-    const ids = [...new Set(keys.map((key) => key.id))];
-    const found = new Map<string, VisitRecord | null>();
-    await Promise.all(ids.map(async (id) => found.set(id, await this.store.find(id))));
+    // Asked for in one turn, they go out together.
+    const records = keys.length === 1 ? [await this.store.find(keys[0]!.id)] : await Promise.all(keys.map(({ id }) => this.store.find(id)));
 
     const now = this.options.clock.now();
     let late: VisitKey | undefined;
     let known = false;
-    for (const key of keys) {
-      const record = found.get(key.id);
+    for (const [index, key] of keys.entries()) {
+      const record = records[index] ?? null;
       const verdict = record ? this.judge(record, key, now) : 'forged';
       if (verdict === 'live') return { outcome: 'found', record: record!, key };
       if (verdict === 'late') late ??= key;

@@ -17,33 +17,36 @@ export class StoreAccess {
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'>,
   ) {
-    this.grouped = createVisitAccess(store);
+    this.grouped = createVisitAccess(store, { deadline: options.storeTimeout, explain: (error) => this.unavailable(error) });
   }
 
+  /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" (B18) */
   find(id: string): Promise<VisitRecord | null> {
-    return this.call(() => this.grouped.find(id));
+    return this.grouped.find(id);
   }
 
   create(visit: NewVisitRecord): Promise<void> {
-    return this.call(() => this.grouped.create(visit));
+    return this.grouped.create(visit);
   }
 
-  save(save: SessionSave): Promise<Exclude<SaveResult, { outcome: 'failed' }>> {
-    return this.call(async () => {
-      const result = await this.grouped.save(save);
-      if (result.outcome === 'failed') throw result.error;
-      return result;
-    });
+  async save(save: SessionSave): Promise<Exclude<SaveResult, { outcome: 'failed' }>> {
+    const result = await this.grouped.save(save);
+    if (result.outcome === 'failed') throw this.unavailable(result.error);
+    return result;
   }
 
-  /** @throws VisitStoreUnavailableError (503) when the store fails or does not answer in time; the cause goes to the log, not to the client */
   async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     try {
       return await withDeadline(work(this.store), this.options.storeTimeout);
     } catch (error) {
-      if (error instanceof VisitError) throw error;
-      this.logger.error(`The store failed: ${(error as Error).message}`);
-      throw new VisitStoreUnavailableError({ cause: error });
+      throw this.unavailable(error);
     }
+  }
+
+  /** What a client is told when the store fails or does not answer in time; the cause goes to the log, once for a whole batch. */
+  private unavailable(error: unknown): unknown {
+    if (error instanceof VisitError) return error;
+    this.logger.error(`The store failed: ${(error as Error).message}`);
+    return new VisitStoreUnavailableError({ cause: error });
   }
 }

@@ -293,6 +293,11 @@ describeStacks('The module', (stack: Stack) => {
           await released;
           return query(...args);
         }) as typeof runner.query;
+        const connect = runner.connect.bind(runner) as () => Promise<unknown>;
+        runner.connect = async () => {
+          await released;
+          return connect();
+        };
         return runner;
       });
       for (let i = 0; i < 4; i++) {

@@ -23,9 +23,34 @@ export function gateOf(dataSource: DataSource): Gate {
     const query = queryRunner.query.bind(queryRunner) as (sql: string, ...more: unknown[]) => Promise<unknown>;
     queryRunner.query = ((sql: string, ...more: unknown[]) =>
       gate.pass ? gate.pass(sql, (text) => query(text, ...more)) : query(sql, ...more)) as QueryRunner['query'];
+    const connect = queryRunner.connect.bind(queryRunner) as () => Promise<object>;
+    queryRunner.connect = async () => gatePrepared(await connect(), gate);
     return queryRunner;
   };
   return gate;
+}
+
+interface PreparedQuery {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Prepared statements go to PostgreSQL's connection, and not through the query runner. */
+function gatePrepared(connection: object, gate: Gate): object {
+  const { pass } = gate;
+  if (!pass) return connection;
+  return new Proxy(connection, {
+    get(target, property) {
+      const value: unknown = Reflect.get(target, property, target);
+      if (typeof value !== 'function') return value;
+      return (...args: unknown[]): unknown => {
+        const call = (...changed: unknown[]): unknown => Reflect.apply(value, target, changed);
+        const [query] = args as [PreparedQuery | undefined];
+        if (property !== 'query' || !query?.name) return call(...args);
+        return pass(query.text, (text) => call({ ...query, text, name: text === query.text ? query.name : undefined }));
+      };
+    },
+  });
 }
 
 // ---- SQLite

@@ -1,5 +1,7 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Batcher } from '../../lib/store/batching/batcher.js';
+
+const LIMITS = { deadline: 60_000, explain: (error: unknown) => error };
 
 describe('A batcher', () => {
   test('asks all questions of one turn together, and answers each', async () => {
@@ -9,7 +11,7 @@ describe('A batcher', () => {
         batches.push([...questions]);
         return questions.map((n) => n * 2);
       },
-      { most: 10, inFlight: 2 },
+      { most: 10, inFlight: 2, ...LIMITS },
     );
     expect(await Promise.all([1, 2, 3].map((n) => batcher.load(n)))).toEqual([2, 4, 6]);
     expect(batches).toEqual([[1, 2, 3]]);
@@ -24,7 +26,7 @@ describe('A batcher', () => {
         await new Promise<void>((resolve) => release.push(resolve));
         return questions.map(() => seen);
       },
-      { most: 10, inFlight: 1 },
+      { most: 10, inFlight: 1, ...LIMITS },
     );
     const first = batcher.load(1);
     await new Promise(setImmediate);
@@ -49,7 +51,7 @@ describe('A batcher', () => {
         underWay--;
         return questions;
       },
-      { most: 10, inFlight: 2 },
+      { most: 10, inFlight: 2, ...LIMITS },
     );
     const answers = await Promise.all(Array.from({ length: 95 }, (_, n) => batcher.load(n)));
     expect(answers).toEqual(Array.from({ length: 95 }, (_, n) => n));
@@ -64,11 +66,45 @@ describe('A batcher', () => {
         if (fail) throw new Error('away');
         return questions;
       },
-      { most: 10, inFlight: 1 },
+      { most: 10, inFlight: 1, ...LIMITS },
     );
     const results = await Promise.allSettled([1, 2].map((n) => batcher.load(n)));
     expect(results.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     fail = false;
     expect(await batcher.load(3)).toBe(3);
+  });
+
+  test('R28: nobody waits longer than the deadline, neither for a batch under way nor for its turn; each error is explained once', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
+    const explained: string[] = [];
+    const batcher = new Batcher<number, number>(() => new Promise(() => {}), {
+      most: 2,
+      inFlight: 1,
+      deadline: 1000,
+      explain: (error) => {
+        explained.push((error as Error).message);
+        return error;
+      },
+    });
+    const outcomes: string[] = [];
+    const ask = (n: number): void => void batcher.load(n).catch(() => outcomes.push(`${n} at ${performance.now()}`));
+    try {
+      const start = performance.now();
+      for (const n of [1, 2, 3]) ask(n);
+      await new Promise(setImmediate);
+      await vi.advanceTimersByTimeAsync(600);
+      ask(4);
+      await vi.advanceTimersByTimeAsync(399);
+      expect(outcomes).toEqual([]);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(outcomes).toEqual([1, 2, 3].map((n) => `${n} at ${start + 1000}`));
+      await vi.advanceTimersByTimeAsync(600);
+      expect(outcomes.at(-1)).toBe(`4 at ${start + 1600}`);
+      expect(explained).toEqual(Array(2).fill('there was no answer within 1000 ms'));
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });

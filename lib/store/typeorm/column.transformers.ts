@@ -13,8 +13,9 @@ export const bytes: ValueTransformer = {
   from: (value?: Uint8Array | ArrayBuffer | null) => (value == null ? value : toBuffer(value)),
 };
 
-/** The same bytes as a Buffer, without a copy. */
+/** The same bytes as a Buffer, without a copy. SQLite lets a column hold other types, too: of those the bytes of their text. */
 export function toBuffer(value: Uint8Array | ArrayBuffer): Buffer {
   if (Buffer.isBuffer(value)) return value;
+  if (typeof value !== 'object') return Buffer.from(String(value));
   return value instanceof ArrayBuffer ? Buffer.from(value) : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }

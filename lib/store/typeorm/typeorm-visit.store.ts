@@ -64,7 +64,10 @@ export class TypeOrmVisitStore extends VisitStore {
     const found = new Map<string, VisitRecord>();
     for (const chunk of chunks(ids)) {
       const { rows } = await dialect.run(sql.find(chunk));
-      for (const row of rows) found.set(String(row.id), recordOf(row as VisitRow));
+      for (const row of rows) {
+        const record = recordOf(row as VisitRow);
+        if (record) found.set(record.id, record);
+      }
     }
     return ids.map((id) => found.get(id) ?? null);
   }
@@ -160,7 +163,7 @@ export class TypeOrmVisitStore extends VisitStore {
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.listForUser(userId, now));
-    return rows.map((row) => recordOf(row as VisitRow));
+    return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
   }
 
   async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {

@@ -26,9 +26,13 @@ export interface VisitRow extends Record<string, unknown> {
   readonly authenticatedAt: Whole | null;
 }
 
-/** The visit that a row holds. */
-export function recordOf(row: VisitRow): VisitRecord {
-  return {
+/**
+ * The visit that a row holds; null for a row that was spoiled: an instant or a version that is no whole number compares
+ * with nothing, and so would never expire, nor ever be saved.
+ */
+export function recordOf(row: VisitRow): VisitRecord | null {
+  const { userId, linked, authenticatedAt } = row;
+  const record: VisitRecord = {
     id: row.id,
     keyHash: row.keyHash,
     previousKeyHash: row.previousKeyHash,
@@ -43,13 +47,37 @@ export function recordOf(row: VisitRow): VisitRecord {
     permanent: Boolean(Number(row.permanent)),
     remoteAddress: row.remoteAddress,
     userAgent: row.userAgent,
-    sessionData: row.sessionData && toBuffer(row.sessionData),
+    sessionData: row.sessionData === null ? null : toBuffer(row.sessionData),
     sessionVersion: Number(row.sessionVersion),
-    identity:
-      row.userId === null ? null : { userId: row.userId, created: Number(row.linked), authenticatedAt: Number(row.authenticatedAt) },
+    identity: userId === null ? null : { userId, created: Number(linked), authenticatedAt: Number(authenticatedAt) },
   };
+  return isWhole(record) ? record : null;
 }
 
 function wholeOrNull(value: Whole | null): number | null {
   return value === null ? null : Number(value);
+}
+
+function isWhole({
+  previousKeyUntil,
+  keyChanged,
+  created,
+  accessed,
+  expiry,
+  absoluteExpiry,
+  endedAt,
+  sessionVersion,
+  identity,
+}: VisitRecord): boolean {
+  return (
+    Number.isSafeInteger(keyChanged) &&
+    Number.isSafeInteger(created) &&
+    Number.isSafeInteger(accessed) &&
+    Number.isSafeInteger(expiry) &&
+    Number.isSafeInteger(sessionVersion) &&
+    (previousKeyUntil === null || Number.isSafeInteger(previousKeyUntil)) &&
+    (absoluteExpiry === null || Number.isSafeInteger(absoluteExpiry)) &&
+    (endedAt === null || Number.isSafeInteger(endedAt)) &&
+    (identity === null || (Number.isSafeInteger(identity.created) && Number.isSafeInteger(identity.authenticatedAt)))
+  );
 }

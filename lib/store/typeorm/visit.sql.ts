@@ -53,6 +53,7 @@ export class VisitSql {
   readonly #r: Record<(typeof REVOCATION_COLUMNS)[number], string>;
   readonly #select: string;
   readonly #isLive: string;
+  readonly #findName: string;
 
   constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>, revocation: TableNames<VisitRevocation>) {
     const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
@@ -72,6 +73,8 @@ export class VisitSql {
       `i.${this.#i.authenticatedAt} AS "authenticatedAt"`,
     ];
     this.#select = `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
+    // Stores with other tables may share the connections.
+    this.#findName = `nest-visit-find-${hashOf(this.#select).slice(0, 12)}`;
   }
 
   /** Reads nothing, but fails if a column is not there. Columns are qualified: SQLite takes a lone quoted name it does not know for text. */
@@ -84,7 +87,8 @@ export class VisitSql {
   }
 
   find(ids: readonly string[]): Statement {
-    return { sql: `${this.#select} WHERE v.${this.#v.id} IN (${marks(ids)})`, params: ids };
+    const { sql, params } = this.#dialect.isOneOf(`v.${this.#v.id}`, ids);
+    return { sql: `${this.#select} WHERE ${sql}`, params, name: this.#findName };
   }
 
   insertVisits(visits: readonly NewVisitRecord[]): Statement {
@@ -355,8 +359,8 @@ function insert(table: string, columns: readonly string[], rows: readonly (reado
   return { sql: `INSERT INTO ${table} (${columns.join(', ')}) VALUES ${values}`, params: rows.flat() };
 }
 
-function hashOf(userId: string): string {
-  return createHash('sha256').update(userId).digest('hex');
+function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }
 
 function guardParams({ keyHash, now }: WriteGuard): unknown[] {

@@ -5,6 +5,8 @@ import type { DataSource, QueryRunner } from 'typeorm';
 export interface Statement {
   readonly sql: string;
   readonly params: readonly unknown[];
+  /** Asked with nearly every request: worth being prepared where the dialect can, under this name that no other text has. */
+  readonly name?: string;
   /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
   readonly mustChange?: number;
 }
@@ -47,6 +49,11 @@ export abstract class Dialect {
   /** A condition on a statement that writes many rows: its key is among these. Rows are locked in the order of their keys. */
   isAmong(_table: string, key: string, marks: string): string {
     return `${key} IN (${marks})`;
+  }
+
+  /** A condition with its parameters: the column has one of these values. */
+  isOneOf(column: string, values: readonly string[]): Statement {
+    return { sql: `${column} IN (${values.map(() => '?').join(', ') || 'NULL'})`, params: values };
   }
 
   /** The beginning of a DELETE that finds its rows by primary key. */

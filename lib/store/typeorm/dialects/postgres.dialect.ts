@@ -12,14 +12,33 @@ interface Pool {
 }
 
 interface Client {
+  query(query: PreparedQuery): Promise<{ rows: Result['rows'] }>;
   listeners(event: 'error'): unknown[];
   on(event: 'error', listener: () => void): unknown;
 }
+
+interface PreparedQuery {
+  readonly name: string;
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+/** Several stores may share a data source. */
+const listenedTo = new WeakSet<Pool>();
+
+/**
+ * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change): a
+ * pooler between us and the server gives statements to connections that do not know them, or the table has been altered.
+ */
+const UNPREPARED = ['26000', '42P05', '0A000'];
 
 /** PostgreSQL. */
 export class PostgresDialect extends Dialect {
   override readonly number = 'CAST(? AS bigint)';
   override readonly bytes = 'CAST(? AS bytea)';
+  private canPrepare = true;
+  /** By name. */
+  private readonly prepared = new Map<string, string>();
 
   /**
    * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which TypeORM does
@@ -30,7 +49,9 @@ export class PostgresDialect extends Dialect {
     super(dataSource);
     const { master, slaves = [] } = dataSource.driver as unknown as { master?: Pool; slaves?: Pool[] };
     for (const pool of [master, ...slaves]) {
-      pool?.on('acquire', (client) => {
+      if (!pool || listenedTo.has(pool)) continue;
+      listenedTo.add(pool);
+      pool.on('acquire', (client) => {
         if (!client.listeners('error').includes(ignore)) client.on('error', ignore);
       });
     }
@@ -46,12 +67,37 @@ export class PostgresDialect extends Dialect {
     return `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${key} IN (${marks}) ORDER BY ${key} FOR NO KEY UPDATE))`;
   }
 
+  // One text whatever the number of values: so it can be prepared.
+  override isOneOf(column: string, values: readonly string[]): Statement {
+    return { sql: `${column} = ANY (?)`, params: [values] };
+  }
+
   onDuplicate(key: string): string {
     return `ON CONFLICT (${key}) DO UPDATE SET`;
   }
 
-  protected override send(queryRunner: QueryRunner, { sql, params }: Statement): Promise<Result> {
-    return super.send(queryRunner, { sql: numbered(sql), params });
+  protected override send(queryRunner: QueryRunner, { sql, params, name }: Statement): Promise<Result> {
+    if (name === undefined || !this.canPrepare) return super.send(queryRunner, { sql: numbered(sql), params });
+    let text = this.prepared.get(name);
+    if (text === undefined) this.prepared.set(name, (text = numbered(sql)));
+    return this.sendPrepared(queryRunner, { name, text, values: params });
+  }
+
+  /** Planning a look-up takes PostgreSQL longer than doing it. TypeORM knows no prepared statements, its driver does. */
+  private async sendPrepared(queryRunner: QueryRunner, query: PreparedQuery): Promise<Result> {
+    const { logger } = this.dataSource;
+    const { text, values } = query;
+    logger.logQuery(text, [...values], queryRunner);
+    try {
+      const client = (await queryRunner.connect()) as Client;
+      const { rows } = await client.query(query);
+      return { rows, affected: 0 };
+    } catch (error) {
+      logger.logQueryError(error as Error, text, [...values], queryRunner);
+      if (!UNPREPARED.includes((error as DriverError).code ?? '')) throw error;
+      this.canPrepare = false;
+      return super.send(queryRunner, { sql: text, params: values });
+    }
   }
 
   protected isTransient({ code = '' }: DriverError): boolean {

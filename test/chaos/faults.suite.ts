@@ -1,0 +1,321 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { visitEntities, visitMigrations, type VisitModuleOptions } from 'nest-visit';
+import { DataSource } from 'typeorm';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { platforms } from '../support/app.js';
+import { startApps, type AppProcess } from './app-process.js';
+import { describeFaultServer, type FaultServer } from './fault-server.js';
+import { complainAboutFailure, Load } from './load.js';
+import { Dice, idOf, SEED, Visitor, type Reply } from './visitor.js';
+
+/** How long a request waits for a database that hangs. */
+const STORE_TIMEOUT = 2000;
+
+const HOUR = 3_600_000;
+
+/** A file for each kind of server, so that they run side by side. */
+export function describeFaults(name: FaultServer['name']): void {
+  describeFaultServer('Faults', name, (start) => {
+    let db: FaultServer;
+    let apps: AppProcess[] = [];
+
+    beforeAll(async () => {
+      db = await start();
+      const dataSource = await new DataSource({
+        ...db.dataSource,
+        entities: visitEntities,
+        migrations: visitMigrations,
+        migrationsRun: true,
+      }).initialize();
+      await dataSource.destroy();
+    });
+    afterEach(async () => {
+      await Promise.all(apps.map((app) => app.end('SIGKILL')));
+      apps = [];
+    });
+    afterAll(() => db?.stop());
+
+    /** An application of each platform, with visitors who use it, before, during and after what `fault` does. */
+    async function expectNothingLost(
+      fault: (load: Load) => Promise<void>,
+      { visits = {}, mayBreak = false }: { visits?: Partial<VisitModuleOptions>; mayBreak?: boolean } = {},
+    ): Promise<Load> {
+      apps = await startApps(
+        platforms.map((platform) => ({
+          platform,
+          dataSource: db.dataSource,
+          visits: { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits },
+        })),
+      );
+      const load = await new Load(apps, 40, mayBreak).begin();
+      try {
+        await load.thrives(2);
+        await fault(load);
+      } finally {
+        await load.finish();
+      }
+      await load.settle();
+      return load;
+    }
+
+    /** Expiry updates are written: the writer has not died. */
+    async function touchesArrive(load: Load): Promise<void> {
+      const since = Date.now();
+      const ids = load.clients.map(({ key }) => `'${idOf(key)}'`).join();
+      await load.until(async () => {
+        const [row] = await db.ask(`SELECT COUNT(*) AS late FROM visit WHERE id IN (${ids}) AND accessed < ${since}`);
+        return Number(row!['late']) === 0;
+      }, 'every visit has been touched again');
+    }
+
+    describe('of the database', () => {
+      test('B18, B19, B21, R28: it is killed and comes back', { timeout: 90_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          await db.server.kill();
+          await load.suffers();
+          await db.server.restart();
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
+      test('B18: it hangs: requests are answered in bounded time', { timeout: 90_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          const goOn = await db.hang();
+          try {
+            await load.suffers();
+            // Nothing else of the application hangs with it.
+            for (const app of apps) expect(await app.tell('/alive')).toBe('yes');
+            const began = performance.now();
+            const reply = await load.clients[0]!.visitor.get('/who');
+            complainAboutFailure(reply, (what) => expect.fail(`${what}: ${reply.text}`));
+            expect(performance.now() - began).toBeLessThan(STORE_TIMEOUT + 5000);
+          } finally {
+            await goOn();
+          }
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
+      test('B18: it can only be read: readers are served, writers told', { timeout: 60_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          await db.setReadOnly(true);
+          try {
+            await load.suffers();
+            const before = load.reads;
+            await load.until(() => load.reads > before + 40, 'visits are read');
+          } finally {
+            await db.setReadOnly(false);
+          }
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
+      test('B18: it is full: what does not fit is refused, and fits when there is room again', { timeout: 60_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          const long = 'x'.repeat(40_000);
+          const writeToNew = (app: AppProcess): Promise<Reply> => new Visitor(() => app.address).post('/set', { key: 'long', value: long });
+          const makeRoom = await db.fill();
+          try {
+            for (const app of apps) {
+              await load.until(async () => {
+                const reply = await writeToNew(app);
+                if (reply.status === 201) return false;
+                complainAboutFailure(reply, (what) => expect.fail(`${what}: ${reply.text}`));
+                expect(reply.given).toBeUndefined();
+                return true;
+              }, 'the database is full');
+            }
+            const before = load.reads;
+            await load.until(() => load.reads > before + 20, 'visits are read');
+          } finally {
+            await makeRoom();
+          }
+          // Servers do not give room back at once.
+          for (const app of apps) await load.until(async () => (await writeToNew(app)).status === 201, 'there is room again');
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
+      test('B18, B19: it drops connections again and again', { timeout: 60_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          const enough = load.failures + 60;
+          let dropped = 0;
+          await load.until(async () => {
+            dropped += await db.dropConnections();
+            return load.failures >= enough;
+          }, 'requests fail');
+          expect(dropped).toBeGreaterThan(0);
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
+      test('B18: it has too many connections', { timeout: 60_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          await db.refuseConnections(true);
+          try {
+            await load.suffers();
+          } finally {
+            await db.refuseConnections(false);
+          }
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+    });
+
+    describe('of others who work with the same rows', () => {
+      test('B21, B36: deadlocks are not noticed', { timeout: 60_000 }, async () => {
+        await db.ask('CREATE TABLE IF NOT EXISTS ballast (id INT PRIMARY KEY, n INT)');
+        await db.ask(`INSERT INTO ballast VALUES ${Array.from({ length: 200 }, (_, id) => `(${id}, 0)`).join()}`);
+        await expectNothingLost(
+          async (load) => {
+            const dice = new Dice(SEED);
+            const ids = load.clients.map(({ key }) => idOf(key));
+            const session = await db.connect();
+            // PostgreSQL undoes the one who notices, InnoDB the one who has written less: not this one.
+            if (name === 'postgres') await session.query("SET deadlock_timeout = '20s'");
+            const before = await db.deadlocks();
+            let own = 0;
+            const disturb = async (): Promise<void> => {
+              // Against the order in which the library takes them.
+              const some = new Set(Array.from({ length: 8 }, () => dice.pick(ids)));
+              try {
+                await session.query('BEGIN');
+                await session.query('UPDATE ballast SET n = n + 1');
+                for (const id of [...some].toSorted().toReversed())
+                  await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${id}'`);
+                await session.query('COMMIT');
+              } catch {
+                own++;
+                await session.query('ROLLBACK');
+              }
+            };
+            await load.until(async () => {
+              await disturb();
+              await pause(20);
+              return (await db.deadlocks()) - before - own >= 3;
+            }, 'there were deadlocks that hit the library');
+            await session.close();
+            await load.thrives(2);
+            expect(load.failures).toBe(0);
+          },
+          { visits: { storeTimeout: 20_000 } },
+        );
+      });
+
+      test('B21: a lock that is held for long delays, and loses nothing', { timeout: 60_000 }, async () => {
+        await expectNothingLost(async (load) => {
+          const session = await db.connect();
+          await session.query('BEGIN');
+          const held = load.clients.slice(0, 3);
+          for (const { key } of held) await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${idOf(key)}'`);
+          try {
+            await load.suffers(3);
+          } finally {
+            await session.query('ROLLBACK');
+            await session.close();
+          }
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+    });
+
+    if (name === 'postgres') {
+      test('R51: transactions that are serializable by default are tried again', { timeout: 60_000 }, async () => {
+        await db.ask("ALTER ROLE app SET default_transaction_isolation = 'serializable'");
+        try {
+          const failed = async (): Promise<number> =>
+            Number((await db.ask("SELECT xact_rollback FROM pg_stat_database WHERE datname = 'visit'"))[0]!['xact_rollback']);
+          const before = await failed();
+          await expectNothingLost(async (load) => {
+            await load.until(async () => (await failed()) > before, 'something could not be serialized');
+            await load.thrives();
+            expect(load.failures).toBe(0);
+          });
+        } finally {
+          await db.ask('ALTER ROLE app RESET default_transaction_isolation');
+        }
+      });
+    }
+
+    describe('of the application', () => {
+      test('B21: it is killed while it writes: what it has acknowledged is there', { timeout: 60_000 }, async () => {
+        await expectNothingLost(
+          async (load) => {
+            await apps[0]!.end('SIGKILL');
+            await load.thrives();
+            await touchesArrive(load);
+          },
+          { mayBreak: true },
+        );
+      });
+
+      test.each(platforms)(
+        'R29, B39: %s ends in order under load: requests are finished, what waits is written',
+        { timeout: 60_000 },
+        async (platform) => {
+          const isEnding = (app: AppProcess): boolean => app.platform === platform;
+          await expectNothingLost(
+            async (load) => {
+              const ending = apps.find(isEnding)!;
+              const visitor = new Visitor(() => ending.address);
+              await visitor.post('/add');
+              const held = visitor.post('/hold');
+              await ending.printed('a request is held');
+              const since = Date.now();
+              const touched = new Visitor(() => ending.address);
+              touched.key = load.clients[0]!.key;
+              expect((await touched.get('/who')).status).toBe(200);
+
+              const { code, took } = await ending.end('SIGTERM');
+
+              expect(code, ending.log).toBe(0);
+              expect(took).toBeLessThan(15_000);
+              expect(await held).toMatchObject({ status: 201, body: { value: 2 } });
+              const rest = apps.find((app) => !isEnding(app))!;
+              const later = new Visitor(() => rest.address);
+              later.key = visitor.key;
+              expect((await later.get('/data')).body).toMatchObject({ data: { n: 2 } });
+              // The other one writes its own in an hour, and knows of no more than its own.
+              const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(touched.key)}'`);
+              expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
+              await load.thrives();
+            },
+            { mayBreak: true, visits: { touch: { interval: HOUR, resolution: 1 }, timeout: 24 * HOUR } },
+          );
+        },
+      );
+
+      test.each(['away', 'hanging'])('B39: it ends in bounded time while the database is %s', { timeout: 60_000 }, async (state) => {
+        apps = await startApps(
+          platforms.map((platform) => ({
+            platform,
+            dataSource: db.dataSource,
+            visits: { storeTimeout: STORE_TIMEOUT, touch: { interval: HOUR, resolution: 1 } },
+          })),
+        );
+        for (const app of apps) {
+          const visitor = new Visitor(() => app.address);
+          await visitor.post('/add');
+          expect((await visitor.get('/who')).status).toBe(200);
+        }
+        const comeBack = state === 'away' ? () => db.server.restart() : await db.hang();
+        try {
+          if (state === 'away') await db.server.kill();
+          for (const { code, took } of await Promise.all(apps.map((app) => app.end('SIGTERM')))) {
+            expect(code, apps.map(({ log }) => log).join('\n')).toBe(0);
+            expect(took).toBeLessThan(STORE_TIMEOUT * 2 + 10_000);
+          }
+        } finally {
+          await comeBack();
+        }
+      });
+    });
+  });
+}
