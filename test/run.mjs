@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { installDependencies, npm, requireNode } from '../sample/install.mjs';
 import {
   findChromium,
+  findGalera,
   findMariaDb,
   findPostgres,
   startMariaDb,
@@ -39,6 +40,7 @@ Environment:
                             allowed to create databases
   VISIT_TEST_POSTGRES_URL   use this PostgreSQL, such as postgres://postgres@127.0.0.1:5432/visit; likewise
   VISIT_TEST_CHROMIUM       use this browser: the path of Chromium or Chrome
+  VISIT_TEST_GALERA         use this library for clusters of MariaDB: the path of libgalera_smm.so
   VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an
@@ -164,6 +166,13 @@ const parts = [
     find: findChromium,
     packages: ['chromium'],
     brew: 'brew install --cask google-chrome',
+  },
+  {
+    name: 'Galera, for clusters of MariaDB',
+    variable: 'VISIT_TEST_GALERA',
+    find: findGalera,
+    packages: ['galera-4'],
+    brew: 'install it from source',
   },
 ];
 

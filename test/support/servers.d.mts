@@ -28,6 +28,7 @@ export function startPostgres(options?: { args?: string[]; largestFile?: number 
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;
 export function findChromium(): string | undefined;
+export function findGalera(): string | undefined;
 
 /** A fresh folder, removed with this process at the latest. */
 export function temporaryFolder(name: string): { readonly path: string; remove(): Promise<void> };

@@ -21,6 +21,19 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+const GALERA_FOLDERS = [
+  '/usr/lib/galera',
+  '/usr/lib/galera-4',
+  '/usr/lib64/galera',
+  '/usr/lib64/galera-4',
+  '/usr/lib',
+  '/usr/lib64',
+  '/usr/lib/x86_64-linux-gnu',
+  '/usr/lib/aarch64-linux-gnu',
+  '/usr/local/lib/galera',
+  '/opt/homebrew/lib',
+];
+
 const START_TIMEOUT = 60_000;
 const STOP_TIMEOUT = 30_000;
 const MAX_CONNECTIONS = 200;
@@ -75,6 +88,15 @@ export function findChromium() {
     ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'],
     ['/usr/bin', '/Applications/Google Chrome.app/Contents/MacOS'],
   );
+}
+
+/** The library that makes MariaDB a node of a cluster. */
+export function findGalera() {
+  const named = process.env.VISIT_TEST_GALERA;
+  if (named) return named;
+  const only = process.env.VISIT_TEST_PATH;
+  const folders = only === undefined ? GALERA_FOLDERS : only.split(delimiter).filter(Boolean);
+  return folders.map((folder) => join(folder, 'libgalera_smm.so')).find((file) => existsSync(file));
 }
 
 // ---- What must not outlive this process
