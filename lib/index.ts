@@ -5,6 +5,7 @@ export type {
   Clock,
   VisitCookieOptions,
   VisitExpungeOptions,
+  VisitFormTokensOptions,
   VisitIdentityOptions,
   VisitModuleOptions,
   VisitRecordOptions,
@@ -27,6 +28,9 @@ export { DefaultSessionSerializer, type SessionSerializer } from './session/sess
 // Identity
 export { IdentityService, type LoginOptions, type LogoutOptions } from './identity/identity.service.js';
 export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
+
+// Form tokens
+export { FormTokenService } from './form-token/form-token.service.js';
 
 // Plugins
 export {

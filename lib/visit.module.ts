@@ -12,6 +12,7 @@ import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
 import { VisitHeaders } from './http/visit-headers.js';
 import { VisitInterceptor } from './http/visit.interceptor.js';
+import { FormTokenService } from './form-token/form-token.service.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
 import { VisitCookie } from './key/visit-cookie.js';
@@ -69,6 +70,7 @@ import { VisitService } from './visit/visit.service.js';
     VisitService,
     IdentityService,
     IdentityGuard,
+    FormTokenService,
     SessionSaver,
     SessionLock,
     StoreAccess,
@@ -77,7 +79,17 @@ import { VisitService } from './visit/visit.service.js';
     ExpungeScheduler,
   ],
   // IdentityGuard is made in the module of each controller that uses it, so what it needs is exported too.
-  exports: [VISIT_OPTIONS, VisitStore, VisitLifecycle, VisitService, IdentityService, IdentityGuard, ExpungeService, Session],
+  exports: [
+    VISIT_OPTIONS,
+    VisitStore,
+    VisitLifecycle,
+    VisitService,
+    IdentityService,
+    IdentityGuard,
+    FormTokenService,
+    ExpungeService,
+    Session,
+  ],
 })
 export class VisitModule
   extends ConfigurableModuleClass

@@ -120,6 +120,7 @@ export const optionTable = {
     ),
     onUnreadable: oneOf('empty', 'empty', 'throw'),
   },
+  formTokens: { max: count(16, 1) },
   identity: { loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))) },
   record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
   clock: option(

@@ -59,6 +59,11 @@ export interface VisitSessionOptions {
   onUnreadable?: 'empty' | 'throw';
 }
 
+export interface VisitFormTokensOptions {
+  /** A visit keeps so many form tokens; the oldest goes first. @default 16 */
+  max?: number;
+}
+
 export interface VisitIdentityOptions {
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
@@ -96,6 +101,7 @@ export interface VisitModuleOptions {
   expunge?: VisitExpungeOptions;
   wipe?: VisitWipeOptions;
   session?: VisitSessionOptions;
+  formTokens?: VisitFormTokensOptions;
   identity?: VisitIdentityOptions;
   record?: VisitRecordOptions;
   /** @default Date */
@@ -130,6 +136,7 @@ export interface ResolvedVisitOptions {
     readonly serializer: SessionSerializer;
     readonly onUnreadable: 'empty' | 'throw';
   };
+  readonly formTokens: { readonly max: number };
   readonly identity: { readonly loadUser: ((userId: string) => unknown) | undefined };
   readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
   readonly clock: Clock;

@@ -1,3 +1,5 @@
+import { isHidden } from './hidden-entries.js';
+
 /** How a value was: a primitive as it is, anything that can be changed from within as its encoded form. */
 export type Snapshot = { readonly value: unknown } | { readonly bytes: Uint8Array };
 
@@ -11,7 +13,8 @@ export interface SessionChanges {
 
 /** The stored data with the changes made on top: other requests' keys survive (law 3, B8). */
 export function applyChanges(stored: ReadonlyMap<string, unknown>, changes: SessionChanges): Map<string, unknown> {
-  const data = changes.cleared ? new Map<string, unknown>() : new Map(stored);
+  const data = new Map(stored);
+  if (changes.cleared) for (const key of stored.keys()) if (!isHidden(key)) data.delete(key);
   for (const key of changes.deleted) data.delete(key);
   for (const [key, { value }] of changes.written) data.set(key, value);
   return data;

@@ -1,3 +1,4 @@
+import { isHidden } from './hidden-entries.js';
 import { sameSnapshot, type SessionChanges, type Snapshot } from './session.changes.js';
 import type { SessionSerializer } from './session.codec.js';
 
@@ -38,17 +39,19 @@ export class SessionDictionary {
   }
 
   clear(): void {
-    for (const key of this.data.keys()) this.remember(key);
-    this.data.clear();
+    for (const key of this.keys()) {
+      this.remember(key);
+      this.data.delete(key);
+    }
     this.cleared = true;
   }
 
   keys(): string[] {
-    return [...this.data.keys()];
+    return [...this.data.keys()].filter((key) => !isHidden(key));
   }
 
   get size(): number {
-    return this.data.size;
+    return this.keys().length;
   }
 
   /** Forgets what has not been saved. The next look loads again. */

@@ -90,7 +90,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^visit\.lifecycle\.ts$/, 'lifecycle'],
   // Whoever calls the lifecycle, or is called from outside of requests.
   [/^http\/visit\.interceptor\.ts$/, 'door'],
-  [/^identity\/identity\.(service|guard)\.ts$/, 'door'],
+  [/^identity\/identity\.(service|guard)\.ts$|^form-token\//, 'door'],
   [/^visit\/(visit\.service|current-visit)\.ts$/, 'door'],
   [/^session\/session(\.injectable)?\.ts$/, 'door'],
   [/^expunge\/expunge\.scheduler\.ts$/, 'door'],
