@@ -84,7 +84,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
         visits: { touch: { interval: 200, resolution: 1 } },
       })),
     );
-  });
+  }, 120_000);
   afterAll(async () => {
     await Promise.all(apps.map((app) => app.end('SIGKILL')));
     await dataSource?.destroy();
