@@ -66,7 +66,10 @@ describeDatabases('A group of saves', (db) => {
   // SQLite has no connection that goes away.
   if (db.name === 'sqlite') return;
 
-  test('what may have been written when the connection went away is not written again', async () => {
+  test.each([
+    { how: 'the connection went away', told: { code: 'PROTOCOL_CONNECTION_LOST' } },
+    ...(db.name === 'mariadb' ? [{ how: 'a node lost its cluster', told: { errno: 1180, sqlState: 'HY000' } }] : []),
+  ])('what may have been written when $how is not written again', async ({ told }) => {
     const saves = await group(3, []);
     const create = dataSource.createQueryRunner.bind(dataSource);
     let statements = 0;
@@ -77,7 +80,7 @@ describeDatabases('A group of saves', (db) => {
         const result = await query(...args);
         if (!String(args[0]).startsWith('UPDATE')) return result;
         statements++;
-        throw Object.assign(new Error('Connection lost'), { code: 'PROTOCOL_CONNECTION_LOST' });
+        throw Object.assign(new Error('Lost'), told);
       }) as typeof runner.query;
       return runner;
     });

@@ -171,6 +171,7 @@ export interface DriverError {
   readonly message: string;
 }
 
-function driverError(error: unknown): DriverError {
+/** The driver's error in TypeORM's. */
+export function driverError(error: unknown): DriverError {
   return (error as { driverError?: DriverError } | null)?.driverError ?? (error as DriverError);
 }

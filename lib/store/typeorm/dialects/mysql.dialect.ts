@@ -1,7 +1,12 @@
-import { Dialect, type DriverError } from './dialect.js';
+import { Dialect, driverError, type DriverError } from './dialect.js';
 
-/** ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and ER_CHECKREAD: MariaDB 11.6 and later, when a snapshot is no longer current. */
-const IN_THE_WAY = [1205, 1213, 1020];
+/**
+ * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera says too, when another node was faster), ER_CHECKREAD (MariaDB 11.6
+ * and later, when a snapshot is no longer current), ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of MySQL).
+ */
+const IN_THE_WAY = [1205, 1213, 1020, 3101];
+/** ER_ERROR_DURING_COMMIT: of a node that has lost its cluster; the others may have the write. */
+const MAYBE_DONE = 1180;
 /** ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE. */
 const MISSING = [1054, 1146];
 
@@ -26,6 +31,10 @@ export class MysqlDialect extends Dialect {
 
   onDuplicate(): string {
     return 'ON DUPLICATE KEY UPDATE';
+  }
+
+  override isRefusal(error: unknown): boolean {
+    return driverError(error).errno !== MAYBE_DONE && super.isRefusal(error);
   }
 
   protected isTransient({ errno = 0 }: DriverError): boolean {
