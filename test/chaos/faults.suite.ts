@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { visitEntities, visitMigrations, type VisitModuleOptions } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import type { VisitModuleOptions } from 'nest-visit';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { openMigrated } from '../support/open-migrated.js';
 import { platforms } from '../support/app.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
@@ -21,12 +21,7 @@ export function describeFaults(name: FaultServer['name']): void {
 
     beforeAll(async () => {
       db = await start();
-      const dataSource = await new DataSource({
-        ...db.dataSource,
-        entities: visitEntities,
-        migrations: visitMigrations,
-        migrationsRun: true,
-      }).initialize();
+      const dataSource = await openMigrated(db.dataSource);
       await dataSource.destroy();
     });
     afterEach(async () => {

@@ -1,7 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Visit, visitEntities, visitMigrations } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { Visit } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openMigrated } from '../support/open-migrated.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess } from './app-process.js';
@@ -70,12 +71,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     cluster = await startGalera({ args: ['--wsrep-sync-wait=1'] });
     // A server would try a single statement a second time itself; here all but the third leave that to the library.
     for (const node of cluster.nodes.slice(0, 2)) await node.ask('SET GLOBAL wsrep_retry_autocommit = 0');
-    dataSource = await new DataSource({
-      ...cluster.nodes[0]!.dataSource,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(cluster.nodes[0]!.dataSource);
     apps = await startApps(
       cluster.nodes.map(({ dataSource: node }, index) => ({
         platform: index % 2 ? 'fastify' : 'express',

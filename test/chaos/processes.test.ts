@@ -1,10 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Visit, visitEntities, visitMigrations } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { Visit } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startApps, type AppProcess } from './app-process.js';
 import { Books } from './books.js';
 import { describeServers } from './servers.js';
+import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 import { Dice, SEED, Visitor } from './visitor.js';
 
@@ -95,12 +96,7 @@ describeServers('Four processes', (db) => {
 
   beforeAll(async () => {
     const { options } = await db.open();
-    dataSource = await new DataSource({
-      ...options,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(options);
     apps = await startApps(
       (['express', 'fastify', 'express', 'fastify'] as const).map((platform) => ({
         platform,

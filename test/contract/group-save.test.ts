@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases } from '../support/databases.js';
 
 const NOW = Date.now();
@@ -32,12 +33,7 @@ describeDatabases('A group of saves', (db) => {
   let store: TypeOrmVisitStore;
   beforeAll(async () => {
     const { options } = await db.open();
-    dataSource = await new DataSource({
-      ...options,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(options);
     store = new TypeOrmVisitStore(dataSource);
     await dataSource.query(REFUSING[db.name]);
   });

@@ -4,9 +4,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases } from '../support/databases.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -126,12 +127,7 @@ describeDatabases('The command', (db) => {
 
   beforeAll(async () => {
     const { options } = await db.open();
-    dataSource = await new DataSource({
-      ...options,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(options);
     store = new TypeOrmVisitStore(dataSource);
     optionsText = JSON.stringify({ ...options, driver: undefined });
   });

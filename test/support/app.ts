@@ -2,9 +2,10 @@ import type { INestApplication, ModuleMetadata } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
-import { Visit, visitEntities, VisitModule, visitMigrations, type VisitModuleOptions } from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { Visit, VisitModule, type VisitModuleOptions } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, beforeEach, describe } from 'vitest';
+import { openMigrated } from './open-migrated.js';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
 import { ManualClock } from './manual-clock.js';
@@ -62,12 +63,7 @@ export function describeStacks(title: string, suite: (stack: Stack) => void): vo
     const clock = new ManualClock();
     beforeAll(async () => {
       const { options } = await db.open();
-      dataSource = await new DataSource({
-        ...options,
-        entities: visitEntities,
-        migrations: visitMigrations,
-        migrationsRun: true,
-      }).initialize();
+      dataSource = await openMigrated(options);
     });
     afterAll(() => dataSource?.destroy());
     for (const platform of platforms) {

@@ -1,0 +1,8 @@
+import { visitEntities, visitMigrations } from 'nest-visit';
+import { DataSource, type DataSourceOptions } from 'typeorm';
+
+/** Opens a data source with the tables of visits. Whoever opens it destroys it. */
+export function openMigrated(options: Pick<DataSourceOptions, 'type'>): Promise<DataSource> {
+  const all = { ...options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true };
+  return new DataSource(all as DataSourceOptions).initialize();
+}
