@@ -64,6 +64,11 @@ class SessionController {
     return 'ok';
   }
 
+  @Post('flash')
+  flash(@Body() { name }: { name: string }, @Session() session: Session<Data>) {
+    session.flash('name', name);
+  }
+
   @Post('read')
   async read(@Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
     const before = session.get('cart');
@@ -376,6 +381,19 @@ describeStacks('The session', (stack: Stack) => {
         }),
       );
       expect(await read()).toEqual({ count: 51 });
+    });
+
+    test('R58, B12: a flash value waits for who takes it, whatever others do meanwhile', async () => {
+      const app = await start();
+      const { browser } = await begin(app, { count: 1 });
+      await browser.post('/flash', { json: { name: 'Saved' } });
+      // Background requests of the same page: they read, they write other things, they fail.
+      const others = ['/set', '/read', '/exclusive', '/exclusive?fail=1'].map((path) =>
+        browser.clone().post(path, { json: { other: path } }),
+      );
+      await Promise.all(others);
+      expect(JSON.parse((await browser.post('/take')).text)).toEqual({ taken: 'Saved' });
+      expect(JSON.parse((await browser.post('/take')).text)).toEqual({ taken: null });
     });
 
     test('R51: take() gives a value to one', async () => {

@@ -1,5 +1,5 @@
-import type { Laboratory, Order, Rewrite, Scene } from './lab.js';
-import type { Course } from './order.js';
+import { FailedOrder, type Laboratory, type Order, type Rewrite, type Scene } from './lab.js';
+import { OffCourse, type Course } from './order.js';
 
 export interface Exploration {
   /** Orders that were run. */
@@ -45,7 +45,12 @@ export async function explore(
     const waiting: (readonly number[])[] = [[]];
     while (waiting.length > 0 && orders < 2 * most) {
       const schedule = waiting.pop()!;
-      waiting.push(...branches(await run(schedule, first), schedule.length));
+      const course = await run(schedule, first).catch((error: unknown) => {
+        if (error instanceof FailedOrder && error.cause instanceof OffCourse) return null;
+        throw error;
+      });
+      if (!course) continue;
+      waiting.push(...branches(course, schedule.length));
       orders++;
     }
     return { orders, isWhole: waiting.length === 0 };

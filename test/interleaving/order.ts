@@ -52,6 +52,12 @@ const READ = /^SELECT\b(?!.*FOR UPDATE)/s;
 const PATIENCE = 15_000;
 const NO_WRITE = /^(SELECT|COMMIT|ROLLBACK|RELEASE)\b/;
 
+/**
+ * A schedule that cannot be kept. A database may refuse a statement for reasons of its own, as SQLite does while it tidies
+ * its log, and the library tries it again: orders with such a step are not there a second time.
+ */
+export class OffCourse extends Error {}
+
 class Actor {
   /** `computing`: between two statements. `waiting`: at the gate. `sending`: a statement is with the database. `blocked`: there, at a lock. */
   state: 'computing' | 'waiting' | 'sending' | 'blocked' | 'done' = 'computing';
@@ -104,7 +110,7 @@ export class Conductor {
         if (fresh.length === 0) isTwin = true;
         const planned = schedule[this.crossings.length];
         if (planned !== undefined && !able.includes(planned)) {
-          throw new Error(`step ${this.crossings.length}: ${planned} cannot go on, only ${able.join(', ')} can`);
+          throw new OffCourse(`step ${this.crossings.length}: ${planned} cannot go on, only ${able.join(', ')} can`);
         }
         const choices = isTwin ? able.slice(0, 1) : fresh;
         const chosen = planned ?? choose(choices);
