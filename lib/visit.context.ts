@@ -35,6 +35,8 @@ export interface VisitPolicy {
   readonly path: string | undefined;
   /** How long to wait for exclusive access to the session, in milliseconds; undefined: it is not wanted. */
   readonly exclusive: number | undefined;
+  /** It answers with server-sent events. */
+  readonly events: boolean;
 }
 
 const CONTEXT = Symbol.for('nest-visit.context');

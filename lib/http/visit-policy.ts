@@ -1,4 +1,5 @@
 import { SetMetadata, type ExecutionContext } from '@nestjs/common';
+import { SSE_METADATA } from '@nestjs/common/constants.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { parseDuration, type Duration } from '../options/duration.js';
 import { optionTable, Unfit } from '../options/option-table.js';
@@ -70,6 +71,7 @@ const NO_POLICY: VisitPolicy = {
   source: undefined,
   path: undefined,
   exclusive: undefined,
+  events: false,
 };
 
 /** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
@@ -90,6 +92,7 @@ export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
       skip: read<boolean>(SKIP) ?? false,
       passive: read<boolean>(PASSIVE) ?? false,
       exclusive: read<number>(EXCLUSIVE),
+      events: Boolean(Reflect.getMetadata(SSE_METADATA, handler)),
     };
     ofController.set(handler, policy);
   }

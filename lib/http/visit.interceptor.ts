@@ -1,5 +1,4 @@
 import { Inject, Injectable, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
-import { SSE_METADATA } from '@nestjs/common/constants.js';
 import { Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
 import { requestOf, type VisitContext } from '../visit.context.js';
 import { VisitLifecycle } from '../visit.lifecycle.js';
@@ -20,7 +19,7 @@ export class VisitInterceptor implements NestInterceptor {
       this.lifecycle.skip(context);
       return next.handle();
     }
-    const observe = Reflect.getMetadata(SSE_METADATA, execution.getHandler()) ? observeEvents : observeResult;
+    const observe = policy.events ? observeEvents : observeResult;
     // An Observable of our own: an async interceptor, or operators, cost several promises per request.
     return new Observable((subscriber) => {
       let handler: Subscription | undefined;

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
 import type { DataSource } from 'typeorm';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { gateOf, type Gate } from '../interleaving/gate.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases } from '../support/databases.js';
 
@@ -31,9 +32,11 @@ const REFUSING = {
 describeDatabases('A group of saves', (db) => {
   let dataSource: DataSource;
   let store: TypeOrmVisitStore;
+  let gate: Gate;
   beforeAll(async () => {
     const { options } = await db.open();
     dataSource = await openMigrated(options);
+    gate = gateOf(dataSource);
     store = new TypeOrmVisitStore(dataSource);
     await dataSource.query(REFUSING[db.name]);
   });
@@ -67,21 +70,15 @@ describeDatabases('A group of saves', (db) => {
     ...(db.name === 'mariadb' ? [{ how: 'a node lost its cluster', told: { errno: 1180, sqlState: 'HY000' } }] : []),
   ])('what may have been written when $how is not written again', async ({ told }) => {
     const saves = await group(3, []);
-    const create = dataSource.createQueryRunner.bind(dataSource);
     let statements = 0;
-    vi.spyOn(dataSource, 'createQueryRunner').mockImplementation((mode) => {
-      const runner = create(mode);
-      const query = runner.query.bind(runner) as (...args: unknown[]) => Promise<unknown>;
-      runner.query = (async (...args: unknown[]) => {
-        const result = await query(...args);
-        if (!String(args[0]).startsWith('UPDATE')) return result;
-        statements++;
-        throw Object.assign(new Error('Lost'), told);
-      }) as typeof runner.query;
-      return runner;
-    });
+    gate.pass = async (sql, execute) => {
+      const result = await execute(sql);
+      if (!sql.startsWith('UPDATE')) return result;
+      statements++;
+      throw Object.assign(new Error('Lost'), told);
+    };
     const results = await store.save(saves);
-    vi.restoreAllMocks();
+    delete gate.pass;
     expect(results.map(({ outcome }) => outcome)).toEqual(['failed', 'failed', 'failed']);
     expect(statements).toBe(1);
   });

@@ -35,7 +35,7 @@ interface PreparedQuery {
   readonly text: string;
 }
 
-/** Prepared statements go to PostgreSQL's connection, and not through the query runner. */
+/** Prepared statements go to the driver's own connection, and not through the query runner. */
 function gatePrepared(connection: object, gate: Gate): object {
   const { pass } = gate;
   if (!pass) return connection;
@@ -43,11 +43,23 @@ function gatePrepared(connection: object, gate: Gate): object {
     get(target, property) {
       const value: unknown = Reflect.get(target, property, target);
       if (typeof value !== 'function') return value;
+      const call = (...args: unknown[]): unknown => Reflect.apply(value, target, args);
       return (...args: unknown[]): unknown => {
-        const call = (...changed: unknown[]): unknown => Reflect.apply(value, target, changed);
+        // PostgreSQL's, which gives a promise.
         const [query] = args as [PreparedQuery | undefined];
-        if (property !== 'query' || !query?.name) return call(...args);
-        return pass(query.text, (text) => call({ ...query, text, name: text === query.text ? query.name : undefined }));
+        if (property === 'query' && query?.name) {
+          return pass(query.text, (text) => call({ ...query, text, name: text === query.text ? query.name : undefined }));
+        }
+        // MySQL's, which calls back.
+        if (property === 'execute') {
+          const [sql, params, done] = args as [string, unknown[], (error: unknown, answer?: unknown) => void];
+          const execute = (text: string) =>
+            new Promise((resolve, reject) => {
+              call(text, params, (error: unknown, answer: unknown) => (error ? reject(error as Error) : resolve(answer)));
+            });
+          return void pass(sql, execute).then((answer) => done(null, answer), done);
+        }
+        return call(...args);
       };
     },
   });

@@ -28,11 +28,11 @@ interface Edit {
 
 const [LIVE, VERSION, KEY, FORWARD] = [
   { guard: /[`"]ended_at[`"](?: \+ 0)? IS NULL/, instead: '1 = 1' },
-  { guard: /([`"]session_version[`"]) = (\?|\$\d+)/, instead: '$1 >= $2' },
-  { guard: /([`"]key_hash[`"] = (?:\?|\$\d+)) OR/, instead: '$1 OR 1 = 1 OR' },
+  { guard: /([`"]session_version[`"]) = (\?|\$\d+|saves\.\w+)/, instead: '$1 >= $2' },
+  { guard: /([`"]key_hash[`"] = (?:\?|\$\d+|saves\.\w+)) OR/, instead: '$1 OR 1 = 1 OR' },
   { guard: /(GREATEST|MAX)\(([`"](?:expiry|accessed)[`"]), /g, instead: 'COALESCE(NULL, ' },
 ];
-const SAVE = /^UPDATE.* SET [`"]session_data[`"] = CASE/;
+const SAVE = /^UPDATE.* SET [`"]session_data[`"] = (?:CASE|saves)/;
 const TOUCH = /^UPDATE.* SET [`"]accessed[`"] =/;
 const REKEY = /^UPDATE.* SET [`"]previous_key_hash[`"] =/;
 const END = /^UPDATE.*[`"]end_reason[`"] =/;

@@ -27,8 +27,8 @@ import { namesOf } from './visit.tables.js';
 const MAX_ROWS = 500;
 /** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
 const MAX_BYTES = 4_000_000;
-/** A group save is one long condition; longer ones cost more than a second statement. */
-const MAX_SAVES = 100;
+/** A group save may be one long condition; longer ones cost more than a second statement. */
+const MAX_SAVES = 64;
 /** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
 const MAX_PUZZLES = 10;
 
@@ -273,13 +273,18 @@ export class TypeOrmVisitStore extends VisitStore {
   /** The ids that were saved. Either a group tells which of it were, or all or none of it are. */
   async #saveGroup(saves: readonly SessionSave[]): Promise<Set<string>> {
     const { dialect, sql } = this.#prepare();
-    const statement = sql.save(saves);
-    if (dialect.returning) return new Set((await dialect.run(statement)).rows.map(({ id }) => String(id)));
-    const isSaved =
-      saves.length === 1
-        ? (await dialect.run(statement)).affected === 1
-        : (await dialect.atomic([{ ...statement, mustChange: saves.length }])) !== null;
-    return new Set(isSaved ? saves.map(({ id }) => id) : []);
+    try {
+      const { rows, affected } = await dialect.run(sql.save(saves));
+      if (dialect.returning) return new Set(rows.map(({ id }) => String(id)));
+      const ids = saves.map(({ id }) => id);
+      if (affected === ids.length) return new Set(ids);
+      // All that were there.
+      const stored = await this.find(ids);
+      return new Set(ids.filter((_, index) => stored[index]));
+    } catch (error) {
+      if (dialect.isUnmet(error)) return new Set();
+      throw error;
+    }
   }
 
   async #rekeyOne(change: Rekey): Promise<RekeyResult> {

@@ -27,12 +27,25 @@ const VISIT_COLUMNS = [
   'sessionVersion',
 ] as const satisfies readonly (keyof Visit)[];
 
+/** What is read as text or as binary data; all else are numbers. */
+const TEXTS = new Set(['id', 'keyHash', 'previousKeyHash', 'endReason', 'remoteAddress', 'userAgent', 'sessionData', 'userId']);
+
 /** Never read with a visit: who needs a lock asks for it. */
 const LOCK_COLUMNS = ['lockOwner', 'lockedUntil'] as const satisfies readonly (keyof Visit)[];
 
 const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
 
 const REVOCATION_COLUMNS = ['userHash', 'endedAt'] as const satisfies readonly (keyof VisitRevocation)[];
+
+/** What a save brings along, for dialects that take it as arrays. */
+const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
+  { name: 'saved_id', type: 'text', of: ({ id }) => id },
+  { name: 'saved_data', type: 'bytea', of: ({ data }) => data && toBuffer(data) },
+  { name: 'saved_version', type: 'bigint', of: ({ version }) => version },
+  { name: 'saved_key', type: 'text', of: ({ keyHash }) => keyHash },
+  { name: 'saved_at', type: 'bigint', of: ({ now }) => now },
+  { name: 'saved_owner', type: 'text', of: ({ lockOwner }) => lockOwner ?? null },
+];
 
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
@@ -53,7 +66,9 @@ export class VisitSql {
   readonly #r: Record<(typeof REVOCATION_COLUMNS)[number], string>;
   readonly #select: string;
   readonly #isLive: string;
+  /** Of statements that are prepared. */
   readonly #findName: string;
+  readonly #saveName: string;
 
   constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>, revocation: TableNames<VisitRevocation>) {
     const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
@@ -66,15 +81,18 @@ export class VisitSql {
     this.#revocation = dialect.escape(revocation.path);
     this.#r = escaped(REVOCATION_COLUMNS, revocation.columns);
     this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
+    const read = (name: string, column: string): string => `${TEXTS.has(name) ? column : dialect.readNumber(column)} AS "${name}"`;
     const columns = [
-      ...VISIT_COLUMNS.map((key) => `v.${this.#v[key]} AS "${key}"`),
-      `i.${this.#i.userId} AS "userId"`,
-      `i.${this.#i.created} AS "linked"`,
-      `i.${this.#i.authenticatedAt} AS "authenticatedAt"`,
+      ...VISIT_COLUMNS.map((key) => read(key, `v.${this.#v[key]}`)),
+      read('userId', `i.${this.#i.userId}`),
+      read('linked', `i.${this.#i.created}`),
+      read('authenticatedAt', `i.${this.#i.authenticatedAt}`),
     ];
     this.#select = `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
     // Stores with other tables may share the connections.
-    this.#findName = `nest-visit-find-${hashOf(this.#select).slice(0, 12)}`;
+    const tables = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
+    this.#findName = `nest-visit-find-${tables}`;
+    this.#saveName = `nest-visit-save-${tables}`;
   }
 
   /** Reads nothing, but fails if a column is not there. Columns are qualified: SQLite takes a lone quoted name it does not know for text. */
@@ -87,7 +105,10 @@ export class VisitSql {
   }
 
   find(ids: readonly string[]): Statement {
-    const { sql, params } = this.#dialect.isOneOf(`v.${this.#v.id}`, ids);
+    const { sql, params } = this.#dialect.isOneOf(
+      `v.${this.#v.id}`,
+      this.#dialect.padded(ids, (id) => id),
+    );
     return { sql: `${this.#select} WHERE ${sql}`, params, name: this.#findName };
   }
 
@@ -110,21 +131,44 @@ export class VisitSql {
     return insert(this.#identity, Object.values(this.#i), rows);
   }
 
-  /** Where the dialect can, the statement returns the ids that it has written. */
+  /** Where the dialect can, the statement returns the ids that it has written; elsewhere it writes all that are there, or none. */
   save(saves: readonly SessionSave[]): Statement {
+    return this.#dialect.arrays ? this.#saveByArrays(saves) : this.#saveByCases(saves);
+  }
+
+  #saveByArrays(saves: readonly SessionSave[]): Statement {
     const v = this.#v;
-    const data = saves.map(() => `WHEN ? THEN ${this.#dialect.bytes}`).join(' ');
-    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ?`);
-    // Not joined by OR: PostgreSQL would spend more time on planning than on the work.
-    const conditions = saves.map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard}${locked(save)}`).join(' ');
+    const values = SAVED.map(({ type }) => `CAST(? AS ${type}[])`).join(', ');
+    const names = SAVED.map(({ name }) => name).join(', ');
+    const { sql: isAmong, params } = this.#isAmong(saves.map(({ id }) => id));
     return {
       sql:
-        `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${data} END, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
-        ` WHERE ${this.#isAmong(saves)} AND ${this.#isLive} AND CASE ${v.id} ${conditions} END` +
-        (this.#dialect.returning ? ` RETURNING ${v.id} AS "id"` : ''),
+        `${this.#update} SET ${v.sessionData} = saves.saved_data, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
+        ` FROM unnest(${values}) AS saves (${names}) WHERE ${v.id} = saves.saved_id AND ${isAmong} AND ${this.#isLive}` +
+        ` AND ${v.sessionVersion} = saves.saved_version AND ${this.#guard('saves.saved_key', 'saves.saved_at')}` +
+        ` AND (saves.saved_owner IS NULL OR ${v.lockOwner} = saves.saved_owner) RETURNING ${v.id} AS "id"`,
+      params: [...SAVED.map(({ of }) => saves.map(of)), ...params],
+      name: this.#saveName,
+    };
+  }
+
+  #saveByCases(given: readonly SessionSave[]): Statement {
+    const v = this.#v;
+    const { returning, bytes } = this.#dialect;
+    // The first case that fits counts.
+    const saves = this.#dialect.padded(given, (save) => ({ ...save, data: null }));
+    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ?`);
+    const conditions = saves.map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard()}${locked(save)}`).join(' ');
+    const { sql: isAmong, params } = this.#isAmong(saves.map(({ id }) => id));
+    const isLive = this.#dialect.allOrNone(`${this.#isLive} AND CASE ${v.id} ${conditions} END`, v.sessionVersion);
+    return {
+      sql:
+        `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${saves.map(() => `WHEN ? THEN ${bytes}`).join(' ')} END,` +
+        ` ${v.sessionVersion} = ${v.sessionVersion} + 1 WHERE ${isAmong} AND ${isLive}` +
+        (returning ? ` RETURNING ${v.id} AS "id"` : ''),
       params: [
         ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
-        ...saves.map((save) => save.id),
+        ...params,
         ...saves.flatMap((save) => [
           save.id,
           save.version,
@@ -132,6 +176,7 @@ export class VisitSql {
           ...(save.lockOwner === undefined ? [] : [save.lockOwner]),
         ]),
       ],
+      ...(saves.every(({ lockOwner }) => lockOwner === undefined) && { name: this.#saveName }),
     };
   }
 
@@ -139,12 +184,13 @@ export class VisitSql {
     const { id, accessed, expiry } = this.#v;
     const forward = (column: string) =>
       `${column} = ${this.#dialect.greatest}(${column}, CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END)`;
+    const { sql: isAmong, params } = this.#isAmong(touches.map((touch) => touch.id));
     return {
-      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${this.#isAmong(touches)} AND ${this.#isLive}`,
+      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${isAmong} AND ${this.#isLive}`,
       params: [
         ...touches.flatMap((touch) => [touch.id, touch.accessed]),
         ...touches.flatMap((touch) => [touch.id, touch.expiry]),
-        ...touches.map((touch) => touch.id),
+        ...params,
       ],
     };
   }
@@ -164,7 +210,7 @@ export class VisitSql {
       values.push(change.expiry);
     }
     const key: Statement = {
-      sql: `${this.#update} SET ${assignments.join(', ')} WHERE ${v.id} = ? AND ${this.#isLive} AND ${this.#guard}`,
+      sql: `${this.#update} SET ${assignments.join(', ')} WHERE ${v.id} = ? AND ${this.#isLive} AND ${this.#guard()}`,
       params: [...values, change.id, ...guardParams(rekeyGuard(change))],
       mustChange: 1,
     };
@@ -175,7 +221,7 @@ export class VisitSql {
     const { id, lockOwner, lockedUntil } = this.#v;
     return {
       sql:
-        `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard}` +
+        `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard()}` +
         ` AND (${lockOwner} IS NULL OR ${lockOwner} = ? OR ${lockedUntil} <= ?)`,
       params: [lock.owner, lock.until, lock.id, ...guardParams(lock), lock.owner, lock.now],
     };
@@ -202,7 +248,8 @@ export class VisitSql {
 
   endMany(ids: readonly string[], ending: Ending): Statement {
     const { sql, params } = this.#ending(ending);
-    return { sql: `${sql} WHERE ${this.#isAmong(ids)} AND ${this.#isLive}`, params: [...params, ...ids] };
+    const among = this.#isAmong(ids);
+    return { sql: `${sql} WHERE ${among.sql} AND ${this.#isLive}`, params: [...params, ...among.params] };
   }
 
   /** All visits of the user end now; what was remembered before, if it is later, stays. */
@@ -303,11 +350,12 @@ export class VisitSql {
 
   wipe(ids: readonly string[], before: number): Statement {
     const { expiry, sessionData, sessionVersion } = this.#v;
+    const { sql: isAmong, params } = this.#isAmong(ids);
     return {
       sql:
         `${this.#update} SET ${sessionData} = NULL, ${sessionVersion} = ${sessionVersion} + 1` +
-        ` WHERE ${this.#isAmong(ids)} AND ${expiry} + 0 < ? AND ${sessionData} IS NOT NULL`,
-      params: [...ids, before],
+        ` WHERE ${isAmong} AND ${expiry} + 0 < ? AND ${sessionData} IS NOT NULL`,
+      params: [...params, before],
     };
   }
 
@@ -320,13 +368,14 @@ export class VisitSql {
     return `UPDATE ${this.#visit}${this.#dialect.byPrimaryKey}`;
   }
 
-  #isAmong(rows: readonly unknown[]): string {
-    return this.#dialect.isAmong(this.#visit, this.#v.id, marks(rows));
+  #isAmong(ids: readonly string[]): Statement {
+    return this.#dialect.isAmong(this.#visit, this.#v.id, ids);
   }
 
-  get #guard(): string {
+  /** That a write comes with a key which is valid: the hash of the key, and when. */
+  #guard(hash = '?', at = '?'): string {
     const { keyHash, previousKeyHash, previousKeyUntil } = this.#v;
-    return `(${keyHash} = ? OR (${previousKeyHash} = ? AND ${previousKeyUntil} > ?))`;
+    return `(${keyHash} = ${hash} OR (${previousKeyHash} = ${hash} AND ${previousKeyUntil} > ${at}))`;
   }
 
   get #isOfUser(): string {

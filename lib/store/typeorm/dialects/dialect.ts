@@ -5,11 +5,13 @@ import type { DataSource, QueryRunner } from 'typeorm';
 export interface Statement {
   readonly sql: string;
   readonly params: readonly unknown[];
-  /** Asked with nearly every request: worth being prepared where the dialect can, under this name that no other text has. */
+  /** Sent all the time: worth being prepared where the dialect can, under this name. Its texts differ in their number of rows only. */
   readonly name?: string;
   /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
   readonly mustChange?: number;
 }
+
+export type PreparedStatement = Statement & { readonly name: string };
 
 export interface Result {
   readonly rows: Record<string, unknown>[];
@@ -36,10 +38,13 @@ export abstract class Dialect {
   readonly lock: string = ' FOR UPDATE';
   /** Behind the name of a table: rows are to be found, and so locked, by their primary key alone. */
   readonly byPrimaryKey: string = '';
-  /** Whether an UPDATE can tell what it changed. */
+  /** Whether an UPDATE can tell which rows it changed. If not, `allOrNone` lets it change all that are there, or none. */
   readonly returning: boolean = true;
+  /** Whether a parameter can be an array, so that a statement for many rows has one text. */
+  readonly arrays: boolean = false;
   /** How transactions see each other; undefined: as the data source says. */
   protected readonly isolation: 'READ COMMITTED' | undefined;
+  private canPrepare = true;
 
   constructor(protected readonly dataSource: DataSource) {}
 
@@ -47,13 +52,33 @@ export abstract class Dialect {
   abstract sameText(column: string): string;
 
   /** A condition on a statement that writes many rows: its key is among these. Rows are locked in the order of their keys. */
-  isAmong(_table: string, key: string, marks: string): string {
-    return `${key} IN (${marks})`;
+  isAmong(_table: string, key: string, ids: readonly string[]): Statement {
+    return this.isOneOf(key, ids);
   }
 
   /** A condition with its parameters: the column has one of these values. */
   isOneOf(column: string, values: readonly string[]): Statement {
     return { sql: `${column} IN (${values.map(() => '?').join(', ') || 'NULL'})`, params: values };
+  }
+
+  /** How a column that holds whole numbers within JavaScript's safe range is read. */
+  readNumber(column: string): string {
+    return column;
+  }
+
+  /** As many rows as make one of few texts: what is missing is filled up with one that changes nothing. */
+  padded<T>(rows: readonly T[], _filler: (row: T) => T): readonly T[] {
+    return rows;
+  }
+
+  /** A condition on rows that are written, with a column that is a whole number, 0 or more. See `returning`. */
+  allOrNone(condition: string, _column: string): string {
+    return condition;
+  }
+
+  /** Whether a statement failed, and did nothing, because of `allOrNone`. */
+  isUnmet(_error: unknown): boolean {
+    return false;
   }
 
   /** The beginning of a DELETE that finds its rows by primary key. */
@@ -104,9 +129,50 @@ export abstract class Dialect {
     return this.patiently(() => this.withQueryRunner((queryRunner) => this.transact(queryRunner, steps)));
   }
 
-  protected async send(queryRunner: QueryRunner, { sql, params }: Statement): Promise<Result> {
-    const result = await queryRunner.query(sql, params as unknown[], true);
+  private async send(queryRunner: QueryRunner, statement: Statement): Promise<Result> {
+    const { name } = statement;
+    if (name !== undefined && this.canPrepare) {
+      const result = await this.sendPrepared(queryRunner, { ...statement, name });
+      if (result) return result;
+    }
+    const result = await queryRunner.query(this.textOf(statement.sql), statement.params as unknown[], true);
     return { rows: result.records ?? [], affected: result.affected ?? 0 };
+  }
+
+  /** The text as the driver wants it. */
+  protected textOf(sql: string): string {
+    return sql;
+  }
+
+  /**
+   * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs.
+   * Undefined: it was not possible, and nothing has happened.
+   */
+  private async sendPrepared(queryRunner: QueryRunner, statement: PreparedStatement): Promise<Result | undefined> {
+    const { logger } = this.dataSource;
+    const { sql, params } = statement;
+    const connection: unknown = await queryRunner.connect();
+    try {
+      const sent = this.prepared(connection, statement);
+      if (!sent) this.canPrepare = false;
+      else logger.logQuery(sql, [...params], queryRunner);
+      return await sent;
+    } catch (error) {
+      if (!this.isUnmet(error)) logger.logQueryError(error as Error, sql, [...params], queryRunner);
+      if (!this.isUnprepared(driverError(error))) throw error;
+      this.canPrepare = false;
+      return undefined;
+    }
+  }
+
+  /** Sends a statement by the driver's own connection, prepared. Undefined: that cannot. */
+  protected prepared(_connection: unknown, _statement: PreparedStatement): Promise<Result> | undefined {
+    return undefined;
+  }
+
+  /** Whether a prepared statement failed for being one. */
+  protected isUnprepared(_error: DriverError): boolean {
+    return false;
   }
 
   private async transact(queryRunner: QueryRunner, steps: readonly Step[]): Promise<Result[] | null> {

@@ -1,5 +1,5 @@
-import type { DataSource, QueryRunner } from 'typeorm';
-import { Dialect, type DriverError, type Result, type Statement } from './dialect.js';
+import type { DataSource } from 'typeorm';
+import { Dialect, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
 
 /** serialization_failure, deadlock_detected. */
 const IN_THE_WAY = ['40001', '40P01'];
@@ -36,9 +36,9 @@ const UNPREPARED = ['26000', '42P05', '0A000'];
 export class PostgresDialect extends Dialect {
   override readonly number = 'CAST(? AS bigint)';
   override readonly bytes = 'CAST(? AS bytea)';
-  private canPrepare = true;
-  /** By name. */
-  private readonly prepared = new Map<string, string>();
+  override readonly arrays = true;
+  /** Of prepared statements, by name. */
+  private readonly texts = new Map<string, string>();
 
   /**
    * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which TypeORM does
@@ -63,8 +63,9 @@ export class PostgresDialect extends Dialect {
 
   // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is made,
   // and so the rows are locked, before the first is written.
-  override isAmong(table: string, key: string, marks: string): string {
-    return `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${key} IN (${marks}) ORDER BY ${key} FOR NO KEY UPDATE))`;
+  override isAmong(table: string, key: string, ids: readonly string[]): Statement {
+    const { sql, params } = this.isOneOf(key, ids);
+    return { sql: `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${sql} ORDER BY ${key} FOR NO KEY UPDATE))`, params };
   }
 
   // One text whatever the number of values: so it can be prepared.
@@ -76,28 +77,20 @@ export class PostgresDialect extends Dialect {
     return `ON CONFLICT (${key}) DO UPDATE SET`;
   }
 
-  protected override send(queryRunner: QueryRunner, { sql, params, name }: Statement): Promise<Result> {
-    if (name === undefined || !this.canPrepare) return super.send(queryRunner, { sql: numbered(sql), params });
-    let text = this.prepared.get(name);
-    if (text === undefined) this.prepared.set(name, (text = numbered(sql)));
-    return this.sendPrepared(queryRunner, { name, text, values: params });
+  protected override textOf(sql: string): string {
+    return numbered(sql);
   }
 
-  /** Planning a look-up takes PostgreSQL longer than doing it. TypeORM knows no prepared statements, its driver does. */
-  private async sendPrepared(queryRunner: QueryRunner, query: PreparedQuery): Promise<Result> {
-    const { logger } = this.dataSource;
-    const { text, values } = query;
-    logger.logQuery(text, [...values], queryRunner);
-    try {
-      const client = (await queryRunner.connect()) as Client;
-      const { rows } = await client.query(query);
-      return { rows, affected: 0 };
-    } catch (error) {
-      logger.logQueryError(error as Error, text, [...values], queryRunner);
-      if (!UNPREPARED.includes((error as DriverError).code ?? '')) throw error;
-      this.canPrepare = false;
-      return super.send(queryRunner, { sql: text, params: values });
-    }
+  // Planning takes PostgreSQL longer than doing it.
+  protected override async prepared(connection: unknown, { name, sql, params }: PreparedStatement): Promise<Result> {
+    let text = this.texts.get(name);
+    if (text === undefined) this.texts.set(name, (text = numbered(sql)));
+    const { rows } = await (connection as Client).query({ name, text, values: params });
+    return { rows, affected: 0 };
+  }
+
+  protected override isUnprepared({ code = '' }: DriverError): boolean {
+    return UNPREPARED.includes(code);
   }
 
   protected isTransient({ code = '' }: DriverError): boolean {
