@@ -14,13 +14,19 @@ import type { SessionActions } from './session.object.js';
 /** After so many conflicts in a row something is wrong. */
 const MOST_TRIES = 50;
 
+type Data = ReadonlyMap<string, unknown>;
+
 /** What a write would store, made from what is stored. Null: nothing to do. */
-type Plan = (stored: ReadonlyMap<string, unknown>) => Map<string, unknown> | null | Promise<Map<string, unknown> | null>;
+type Plan = (stored: Data) => Data | null | Promise<Data>;
+
+type Stored = Pick<VisitRecord, 'sessionData' | 'sessionVersion'>;
 
 /** Loads session data, and writes it by compare-and-set: on a conflict the changes are replayed on the newer data (law 3). */
 @Injectable()
 export class SessionSaver {
   private readonly logger = new Logger('Visit');
+  /** The last save in line of each visit that is being saved: it gives what is stored then, as far as it knows. Never rejected. */
+  private readonly lines = new Map<string, Promise<Stored | undefined>>();
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
@@ -61,12 +67,16 @@ export class SessionSaver {
     return this.inTurn(context, async () => {
       const own = context.dictionary.changesOf(key);
       let value: unknown;
-      await this.write(context, async (current) => {
+      await this.write(context, (current) => {
         const data = applyChanges(current, own);
-        value = await change(data.get(key));
-        if (value === undefined) data.delete(key);
-        else data.set(key, value);
-        return data;
+        const put = (changed: unknown): Data => {
+          value = changed;
+          if (value === undefined) data.delete(key);
+          else data.set(key, value);
+          return data;
+        };
+        const changed = change(data.get(key));
+        return isThenable(changed) ? Promise.resolve(changed).then(put) : put(changed);
       });
       context.dictionary.replace(key, value);
       return value;
@@ -111,30 +121,63 @@ export class SessionSaver {
   }
 
   /** Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the plan had nothing to do. */
-  private async write(context: VisitContext, plan: Plan): Promise<ReadonlyMap<string, unknown> | null> {
+  private async write(context: VisitContext, plan: Plan): Promise<Data | null> {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       const state = context.state;
       if (state.standing === 'late') throw new VisitKeyRetiredError();
-      const data = await plan(this.decode(state.record));
+      const planned = plan(this.decode(state.record));
+      const isAsync = planned instanceof Promise;
+      const data = isAsync ? await planned : planned;
       if (data === null) return null;
-      const sessionData = this.encode(data);
       if (state.standing === 'unsaved') {
-        await this.keeper.storeCurrent(context, { sessionData });
+        await this.keeper.storeCurrent(context, { sessionData: this.encode(data) });
         return data;
       }
-      const version = state.record.sessionVersion;
-      const lockOwner = context.lock?.visitId === state.record.id ? context.lock.owner : undefined;
-      const guard = { id: state.record.id, keyHash: state.key.hash, now: this.options.clock.now() };
-      const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
-      if (result.outcome === 'refused') throw refusalError(result.reason);
-      if (result.outcome === 'saved') {
-        state.record = { ...state.record, sessionData, sessionVersion: result.version };
-        return data;
-      }
-      state.record = { ...state.record, sessionData: result.data, sessionVersion: result.version };
+      const saved = await this.inLine(context, async (latest) => {
+        if (!latest || latest.sessionVersion <= state.record.sessionVersion) return this.attempt(context, data);
+        state.record = { ...state.record, ...latest };
+        // The application's own code may wait for anything, and nobody shall wait in line for it.
+        if (isAsync) return undefined;
+        const again = plan(this.decode(state.record)) as Data | null;
+        return again && this.attempt(context, again);
+      });
+      if (saved !== undefined) return saved;
       if (tries > 2) await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(tries * 2, 30)));
     }
     throw new VisitWriteConflictError(MOST_TRIES);
+  }
+
+  /** Tries to store the data. Undefined: others were faster; what they have stored is known then. */
+  private async attempt(context: VisitContext, data: Data): Promise<Data | undefined> {
+    const { state, lock } = context;
+    const { id, sessionVersion: version } = state.record;
+    const sessionData = this.encode(data);
+    const guard = { id, keyHash: state.key.hash, now: this.options.clock.now() };
+    const lockOwner = lock?.visitId === id ? lock.owner : undefined;
+    const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
+    if (result.outcome === 'refused') throw refusalError(result.reason);
+    const isSaved = result.outcome === 'saved';
+    state.record = { ...state.record, sessionData: isSaved ? sessionData : result.data, sessionVersion: result.version };
+    return isSaved ? data : undefined;
+  }
+
+  /**
+   * Requests of one visit that meet in this process save one after the other, and each goes on from what the one before it
+   * has stored: at once, they would be each other's conflicts. Other processes are met by compare-and-set alone.
+   */
+  private inLine(
+    context: VisitContext,
+    work: (latest: Stored | undefined) => Promise<Data | null | undefined>,
+  ): Promise<Data | null | undefined> {
+    const { state } = context;
+    const { id } = state.record;
+    const before = this.lines.get(id);
+    const result = before ? before.then(work) : work(undefined);
+    const known = (): Stored => ({ sessionData: state.record.sessionData, sessionVersion: state.record.sessionVersion });
+    const own = result.then(known, known);
+    this.lines.set(id, own);
+    void own.then(() => this.lines.get(id) === own && this.lines.delete(id));
+    return result;
   }
 
   private decode(record: VisitRecord): Map<string, unknown> {
@@ -150,7 +193,7 @@ export class SessionSaver {
     }
   }
 
-  private encode(data: ReadonlyMap<string, unknown>): Uint8Array | null {
+  private encode(data: Data): Uint8Array | null {
     if (data.size === 0) return null;
     const bytes = this.options.session.serializer.encode(data);
     const { maxBytes } = this.options.session;
@@ -162,4 +205,8 @@ export class SessionSaver {
     }
     return bytes;
   }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function';
 }

@@ -62,7 +62,27 @@ describeDatabases('A group of saves', (db) => {
     expect(stored.map((visit) => visit?.sessionVersion)).toEqual(saves.map((_, i) => (bad.includes(i) ? 0 : 1)));
   });
 
-  // SQLite has no connection that goes away.
+  test('B1, R31, B8: what may not be written stays as it is, and its neighbours are written', async () => {
+    const saves = await group(6, []);
+    const ids = saves.map(({ id }) => id);
+    await store.end([ids[1]!], { reason: 'ended', at: NOW });
+    await store.save([{ ...saves[2]!, data: Buffer.from('first') }]);
+    await dataSource.query(`DELETE FROM visit WHERE id = '${ids[4]}'`);
+    const results = await store.save([...saves.slice(0, 5), { ...saves[5]!, lockOwner: 'nobody' }]);
+    expect(results).toEqual([
+      { outcome: 'saved', version: 1 },
+      { outcome: 'refused', reason: 'ended' },
+      { outcome: 'conflict', version: 1, data: Buffer.from('first') },
+      { outcome: 'saved', version: 1 },
+      { outcome: 'refused', reason: 'unknown' },
+      { outcome: 'refused', reason: 'unlocked' },
+    ]);
+    const stored = await store.find(ids);
+    expect(stored.map((visit) => visit?.sessionVersion)).toEqual([1, 1, 1, 1, undefined, 0]);
+    expect((await store.save([{ ...saves[4]! }, { ...saves[5]! }])).map(({ outcome }) => outcome)).toEqual(['refused', 'saved']);
+  });
+
+  // SQLite has no connection that goes away, and prepares everything.
   if (db.name === 'sqlite') return;
 
   test.each([
@@ -81,5 +101,23 @@ describeDatabases('A group of saves', (db) => {
     delete gate.pass;
     expect(results.map(({ outcome }) => outcome)).toEqual(['failed', 'failed', 'failed']);
     expect(statements).toBe(1);
+  });
+
+  test('goes on without prepared statements where there are none, as behind a pooler', async () => {
+    const saves = await group(3, []);
+    const texts: string[] = [];
+    let refused = 0;
+    gate.pass = async (sql, execute) => {
+      texts.push(sql);
+      if (refused++ > 0) return execute(sql);
+      throw Object.assign(new Error('not here'), db.name === 'postgres' ? { code: '26000' } : { errno: 1295, sqlState: 'HY000' });
+    };
+    const fresh = new TypeOrmVisitStore(dataSource);
+    expect((await fresh.save(saves)).map(({ outcome }) => outcome)).toEqual(['saved', 'saved', 'saved']);
+    expect((await fresh.find(saves.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual([1, 1, 1]);
+    delete gate.pass;
+    // Asked for twice, as it was refused once; what comes later is not prepared at all.
+    expect(texts.length).toBe(3);
+    expect(texts[1]).toBe(texts[0]);
   });
 });

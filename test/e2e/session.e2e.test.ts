@@ -383,6 +383,14 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ count: 51 });
     });
 
+    test('R51: a crowd of requests that meet in one session are all served, each counted once', async () => {
+      const app = await start();
+      const { browser, read } = await begin(app, { count: 0 });
+      const answers = await Promise.all(Array.from({ length: 150 }, () => browser.clone().post('/increment')));
+      expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([201]));
+      expect(await read()).toEqual({ count: 150 });
+    });
+
     test('R58, B12: a flash value waits for who takes it, whatever others do meanwhile', async () => {
       const app = await start();
       const { browser } = await begin(app, { count: 1 });
