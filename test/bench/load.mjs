@@ -13,8 +13,8 @@ const GRACE = 20_000;
 
 /**
  * @typedef {{ url: string, path: string, method: string, cookies: string[], connections: number }} Target
- * @typedef {{ seconds: number, ok: number, refused: number, failed: number }} Result
- *   `ok` are answers with 2xx, `refused` all others, `failed` are requests without an answer.
+ * @typedef {{ seconds: number, ok: number, refused: number, failed: number, p99: number }} Result
+ *   `ok` are answers with 2xx, `refused` all others, `failed` are requests without an answer. `p99` is in microseconds.
  */
 
 /** @param {{ folder: string, signal: AbortSignal, wanted?: string }} options `wanted`: "wrk" or "autocannon" */
@@ -22,6 +22,7 @@ export function openLoad({ folder, signal, wanted }) {
   const wrk = wanted === 'autocannon' ? undefined : wrkVersion();
   if (wanted === 'wrk' && !wrk) throw new Error('wrk is not installed');
   let worker;
+  let loads = 0;
 
   /** @returns {Promise<Result>} */
   async function byAutocannon({ url, path, ...target }, limits, timeout) {
@@ -42,7 +43,7 @@ export function openLoad({ folder, signal, wanted }) {
 
   /** @returns {Promise<Result>} */
   async function byWrk({ url, path, method, cookies, connections }, seconds) {
-    const file = join(folder, 'cookies');
+    const file = join(folder, `cookies-${++loads}`);
     writeFileSync(file, cookies.map((cookie) => `${cookie}\n`).join(''));
     // It takes whole units only, but knows "ms" not at all.
     const options = ['-t1', `-c${connections}`, `-d${seconds}s`, `--timeout=${REQUEST_TIMEOUT}s`, '-s'];

@@ -12,7 +12,9 @@ package as it was built last (npm run build). Takes about a quarter of an hour; 
   --seconds <s>        of each measuring; by default as many as fit into the time
   --node <20,24>       on these versions of Node; others than the running one are fetched by npx
   --scale              also a large table, which takes long to fill
-  --rows <n>           of that table, ten million by default
+  --expunge            also three processes that expunge old visits while others are in use
+  --rows <n>           of those tables, by default ten million and one million
+  --only-extras        nothing but what --scale and --expunge add
   --load <name>        wrk or autocannon; by default wrk where it is installed
   --write              write the report after --quick, too
   --help               this text`;
@@ -30,6 +32,8 @@ export function readOptions(args) {
         rounds: { type: 'string' },
         seconds: { type: 'string' },
         node: { type: 'string' },
+        expunge: { type: 'boolean', default: false },
+        'only-extras': { type: 'boolean', default: false },
         rows: { type: 'string' },
         scale: { type: 'boolean', default: false },
         load: { type: 'string' },
@@ -46,9 +50,11 @@ export function readOptions(args) {
       seconds: number('seconds', values.seconds, quick ? 1.5 : undefined),
       majors: list(values.node),
       scale: values.scale,
-      rows: Math.trunc(number('rows', values.rows, 10_000_000)),
+      expunge: values.expunge,
+      onlyExtras: values['only-extras'],
+      rows: number('rows', values.rows),
       load: oneOf('load', values.load, ['wrk', 'autocannon']),
-      write: values.write ?? (!quick && values.only === undefined),
+      write: values.write ?? (!quick && values.only === undefined && !values['only-extras']),
     };
   } catch (error) {
     console.error(`${error.message}\n\n${HELP}`);

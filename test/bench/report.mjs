@@ -151,6 +151,40 @@ function scaleSection(scale) {
   };
 }
 
+const ms = (value) => value.toFixed(value < 10 ? 1 : 0);
+
+/** @returns {Section} */
+function expungeSection(expunge) {
+  return {
+    title: 'Expunging while others read and write',
+    text: [
+      'Three processes run `nest-visit expunge` at once, while 48 connections read and 16 write under Fastify, as fast as they are answered. The p99 is that of requests, the median of several loads.',
+    ],
+    head: ['', 'visits', 'per second', 'aim', 'p99 of `read`, ms', 'p99 of `write`, ms', 'aim', 'requests/s ÷ quiet', 'deadlocks', 'errors'],
+    rows: expunge.map(({ name, rows, wanted, perSecond, p99, rate, deadlocks, lost, failed, aim }) => {
+      const slower = ({ quiet, busy, ratio: factor }) => `${ms(quiet)} → ${ms(busy)}, ×${digits(factor)}`;
+      const isMet = Math.max(p99.read.ratio, p99.write.ratio) <= aim.p99;
+      const errors = [
+        rows !== wanted && `${wanted - rows} left`,
+        lost && `${lost} writes lost`,
+        failed && `${failed} not answered with 2xx`,
+      ].filter(Boolean);
+      return [
+        name,
+        rows.toLocaleString('en'),
+        Math.round(perSecond).toLocaleString('en'),
+        `≥ ${aim.rows.toLocaleString('en')}: ${verdict(perSecond >= aim.rows, 1 - perSecond / aim.rows)}`,
+        slower(p99.read),
+        slower(p99.write),
+        `≤ ×${aim.p99}: ${isMet ? 'met' : 'missed'}`,
+        digits(rate),
+        String(deadlocks),
+        errors.length > 0 ? `**${errors.join(', ')}**` : 'none',
+      ];
+    }),
+  };
+}
+
 /** @returns {Section} */
 function aimSection(results) {
   const missing = nodesMissing(results);
@@ -171,12 +205,13 @@ function aimSection(results) {
 const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)} %`);
 
 /** @returns {Section[]} */
-function sectionsFor(results, scale) {
+function sectionsFor(results, { scale, expunge }) {
   const groups = groupsOf(results);
   return [
     ...groups.flatMap((group) => [shareSection(results, group), peerSection(results, group), connectionSection(results, group)]),
     contestSection(results),
     ...(scale ? [scaleSection(scale)] : []),
+    ...(expunge ? [expungeSection(expunge)] : []),
     aimSection(results),
   ].filter(({ rows }) => rows.length > 0);
 }
@@ -184,7 +219,7 @@ function sectionsFor(results, scale) {
 // ---- As text
 
 export function printReport(results, facts) {
-  for (const { title, text = [], head, rows } of sectionsFor(results, facts.scale)) {
+  for (const { title, text = [], head, rows } of sectionsFor(results, facts)) {
     console.log(`\n${title}\n`);
     for (const line of text) console.log(`${line}\n`);
     const widths = head.map((name, column) => Math.max(...[name, ...rows.map((row) => row[column])].map((cell) => cell.length)));
@@ -202,7 +237,7 @@ export function printReport(results, facts) {
 // ---- As docs/benchmarks.md
 
 export function writeReport(results, facts) {
-  const sections = sectionsFor(results, facts.scale).map(({ title, text = [], head, rows }) =>
+  const sections = sectionsFor(results, facts).map(({ title, text = [], head, rows }) =>
     [`## ${title}`, ...text, tableOf(head, rows)].join('\n\n'),
   );
   writeFileSync(at('../../docs/benchmarks.md'), `${[introduction(facts), ...sections].join('\n\n')}\n`);
@@ -249,6 +284,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
     '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by then.',
     'After each `write`, the counters of all sessions are added up: none of the additions that were answered with 2xx may be missing.',
     '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each write, by the driver alone, without grouping.',
+    '"Grouped by hand" is a prototype as well: the least that an interceptor, AsyncLocalStorage and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It reads only.',
     'The others run with their defaults, and with what their documentation recommends: `resave` and `saveUninitialized` are off.',
   ];
   if (load.startsWith('autocannon')) {

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { installDependencies } from '../../sample/install.mjs';
 import { temporaryFolder } from '../support/servers.mjs';
 import { openDatabase } from './databases.mjs';
+import { measureExpunge } from './expunge.mjs';
 import { openLoad } from './load.mjs';
 import { startSubject } from './measure.mjs';
 import { HELP, readOptions } from './options.mjs';
@@ -36,7 +37,7 @@ async function main(options) {
   prepare();
   const began = Date.now();
   const nodes = findNodes(options.majors);
-  const subjects = subjectsFor({ ...options, nodes });
+  const subjects = options.onlyExtras ? [] : subjectsFor({ ...options, nodes });
   const measurings = measuringsFor(subjects, options);
   const folder = temporaryFolder('bench');
   const toStop = [() => folder.remove()];
@@ -46,7 +47,8 @@ async function main(options) {
     const seconds = load.seconds(options.seconds ?? Math.min(3, SECONDS_IN_ALL / options.rounds / measurings.length));
 
     const databases = {};
-    for (const kind of new Set(subjects.map(({ variant }) => variant.database).filter(Boolean))) {
+    const extras = options.scale || options.expunge ? ['mariadb', 'postgres'] : [];
+    for (const kind of new Set([...subjects.map(({ variant }) => variant.database).filter(Boolean), ...extras])) {
       databases[kind] = await openDatabase(kind, folder.path);
       toStop.unshift(() => databases[kind].stop());
       signal.throwIfAborted();
@@ -74,11 +76,12 @@ async function main(options) {
       results.addApp({ subject, warmUp, memory: { warm: warmMemory, end: await app.memory().catch(() => undefined) } });
     }
 
-    const scale = options.scale
-      ? await measureScale({ databases, load, node: nodes.at(-1), rounds: options.rounds, seconds, rows: options.rows, signal, toStop })
-      : undefined;
+    const { rounds, rows } = options;
+    const means = { databases, load, node: nodes.at(-1), rounds, seconds, folder: folder.path, signal, toStop };
+    const expunge = options.expunge ? await measureExpunge({ ...means, rows: rows ?? 1_000_000 }) : undefined;
+    const scale = options.scale ? await measureScale({ ...means, rows: rows ?? 10_000_000 }) : undefined;
 
-    const facts = { options, nodes, seconds, load: load.name, databases, scale, minutes: (Date.now() - began) / 60_000 };
+    const facts = { options, nodes, seconds, load: load.name, databases, scale, expunge, minutes: (Date.now() - began) / 60_000 };
     printReport(results, facts);
     if (options.write) writeReport(results, facts);
     if (results.ownTroubles()) {

@@ -8,6 +8,7 @@
  * @property {string} [store] for the peers: which of their stores
  * @property {'mariadb' | 'postgres' | 'sqlite'} [database] where its sessions are
  * @property {readonly ('express' | 'fastify')[]} platforms
+ * @property {readonly string[]} [routes] what it can do, if not all
  * @property {boolean} [counts] whether its sum of counters must be right
  */
 
@@ -16,6 +17,7 @@ const both = ['express', 'fastify'];
 /** @type {Variant[]} */
 export const variants = [
   { id: 'bare', title: 'bare Nest, no sessions', app: 'bare', platforms: both },
+  { id: 'interceptor', title: 'bare Nest, an interceptor that does nothing', app: 'bare', store: 'interceptor', platforms: both },
   { id: 'express-memory', title: 'express-session, in memory', app: 'express-session', store: 'memory', platforms: ['express'] },
   {
     id: 'connect-typeorm',
@@ -66,6 +68,14 @@ export const variants = [
     platforms: both,
     counts: true,
   },
+  {
+    id: 'grouped-mariadb',
+    title: 'grouped by hand, in an interceptor (MariaDB)',
+    app: 'grouped',
+    database: 'mariadb',
+    platforms: both,
+    routes: ['static', 'read'],
+  },
   { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
   { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
   { id: 'visit-sqlite', title: 'nest-visit (SQLite)', app: 'nest-visit', database: 'sqlite', platforms: both, counts: true },
@@ -73,7 +83,7 @@ export const variants = [
 
 export const ROUTES = { static: 'GET', read: 'GET', write: 'POST' };
 
-const single = ['bare', 'one-mariadb', 'one-postgres', 'visit-mariadb', 'visit-postgres'];
+const single = ['bare', 'interceptor', 'grouped-mariadb', 'one-mariadb', 'one-postgres', 'visit-mariadb', 'visit-postgres'];
 const crowd = ['bare', 'visit-mariadb', 'visit-postgres'];
 
 /** Which variants meet which load; what quick runs leave out makes no difference to whether the benchmark works. */
@@ -112,7 +122,7 @@ export function measuringsFor(subjects, { quick: isQuick }) {
   return (isQuick ? quick : full).flatMap((load) =>
     load.routes.flatMap((route) =>
       subjects
-        .filter(({ variant }) => isMeant(load, variant))
+        .filter(({ variant }) => isMeant(load, variant) && (variant.routes?.includes(route) ?? true))
         .map((subject) => ({ subject, route, method: ROUTES[route], connections: load.connections })),
     ),
   );
