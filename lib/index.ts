@@ -14,11 +14,13 @@ export type {
   VisitTouchOptions,
   VisitWipeOptions,
 } from './options/visit-options.interface.js';
+export { nistPolicies } from './options/nist-policies.js';
 export type { Duration } from './options/duration.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
-export { VisitService, type CreateVisitOptions, type VisitSummary } from './visit/visit.service.js';
+export type { DescribedPolicy } from './visit/described-policy.js';
+export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit/visit.service.js';
 export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './http/visit-policy.js';
 
 // Session
@@ -34,9 +36,13 @@ export { FormTokenService } from './form-token/form-token.service.js';
 
 // Plugins
 export {
+  VISIT_EVENTS,
   VisitPlugin,
   type EndedVisit,
   type ExpungedVisits,
+  type IdentityChange,
+  type ReachedLimit,
+  type RefusedKey,
   type VisitPluginHooks,
   type VisitPluginOptions,
 } from './plugin/visit-plugin.js';
@@ -79,6 +85,7 @@ export {
   VisitError,
   VisitHttpError,
   VisitKeyRetiredError,
+  VisitLimitError,
   VisitLockedError,
   VisitLockLostError,
   VisitNotResolvedError,

@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { HttpException, Inject, Injectable, type ExecutionContext } from '@nestjs/common';
+import { HttpException, Inject, Injectable, Logger, type ExecutionContext } from '@nestjs/common';
 import { SessionDataError } from './errors/visit.error.js';
 import { VisitHeaders } from './http/visit-headers.js';
 import { readVisitPolicy } from './http/visit-policy.js';
+import { RequestUser } from './identity/request-user.js';
 import { VisitResolver } from './key/visit.resolver.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
@@ -28,6 +29,7 @@ import { VisitView } from './visit/visit-view.js';
  */
 @Injectable()
 export class VisitLifecycle {
+  private readonly logger = new Logger('Visit');
   private readonly running = new AsyncLocalStorage<VisitContext>();
 
   constructor(
@@ -39,6 +41,7 @@ export class VisitLifecycle {
     @Inject(VisitHeaders) private readonly headers: VisitHeaders,
     @Inject(SessionLock) private readonly lock: SessionLock,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+    @Inject(RequestUser) private readonly users: RequestUser,
   ) {
     headers.lateSave = (context) => this.saver.save(context);
   }
@@ -101,12 +104,18 @@ export class VisitLifecycle {
         context.visit = this.keeper.prepare(context.exchange);
         if (resolution.outcome === 'late') context.visit.standing = 'late';
         else this.headers.watch(context);
+        if (resolution.outcome === 'none' && (resolution.presented === 'retired' || resolution.presented === 'forged')) {
+          const { presented: reason, key } = resolution;
+          await this.plugins.tell('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
+        }
         // A forged key makes no row, whatever the policy (B35).
         if (resolution.outcome === 'none' && resolution.presented !== 'forged' && this.options.creation === 'immediate') {
           await this.keeper.storeCurrent(context);
         }
       }
-      if (this.plugins.has('onRecordRequest')) await this.plugins.onRecordRequest(context.current, context.exchange.request);
+      const shown = this.users.show(context);
+      if (shown) await shown;
+      if (this.plugins.has('onRecordRequest')) await this.plugins.tell('onRecordRequest', context.current, context.exchange.request);
     } catch (error) {
       this.noteFailure(context, error);
       throw error;
@@ -123,6 +132,28 @@ export class VisitLifecycle {
   /** Undefined: there is nothing to wait for. */
   private record(context: VisitContext, policy: VisitPolicy): Promise<void> | undefined {
     if (policy.passive) return undefined;
+    const touched = this.touch(context, policy);
+    return this.isKeyOld(context, policy) ? this.renew(context, touched) : touched;
+  }
+
+  private isKeyOld({ state: { record, key } }: VisitContext, { source }: VisitPolicy): boolean {
+    const { renewAfter } = this.options;
+    if (renewAfter === false || this.options.clock.now() - record.keyChanged < renewAfter) return false;
+    // Only a cookie can be replaced, and only the current key is.
+    return (source ?? this.options.source).includes('cookie') && key.matches(record.keyHash);
+  }
+
+  /** A key is renewed for its age (S6): the request goes on, whatever comes of it. */
+  private async renew(context: VisitContext, touched: Promise<void> | undefined): Promise<void> {
+    await touched;
+    try {
+      await this.keeper.renew(context);
+    } catch (error) {
+      this.logger.warn(`The key of visit ${context.state.record.id} could not be renewed: ${(error as Error).message}`);
+    }
+  }
+
+  private touch(context: VisitContext, policy: VisitPolicy): Promise<void> | undefined {
     const state = context.state;
     const { id, permanent, absoluteExpiry, accessed, created } = state.record;
     const now = this.options.clock.now();

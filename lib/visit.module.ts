@@ -15,6 +15,8 @@ import { VisitInterceptor } from './http/visit.interceptor.js';
 import { FormTokenService } from './form-token/form-token.service.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
+import { RequestUser } from './identity/request-user.js';
+import { VisitLimit } from './identity/visit.limit.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
 import { resolveOptions } from './options/resolve-options.js';
@@ -70,6 +72,8 @@ import { VisitService } from './visit/visit.service.js';
     VisitService,
     IdentityService,
     IdentityGuard,
+    RequestUser,
+    VisitLimit,
     FormTokenService,
     SessionSaver,
     SessionLock,

@@ -47,7 +47,7 @@ export async function runCommand(args: readonly string[], { terminal, version, i
   try {
     await store.check();
     const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date };
-    const service = new ExpungeService(options, store, { onExpunge: async () => {} });
+    const service = new ExpungeService(options, store, { tell: async () => {} });
     const dryRun = values['dry-run'] ?? false;
     const onProgress = (text: string): void => {
       if (!values.quiet) terminal.progress(`${text} so far`);

@@ -14,6 +14,7 @@ export type VisitErrorCode =
   | 'VISIT_IDENTITY_REQUIRED'
   | 'VISIT_FRESH_IDENTITY_REQUIRED'
   | 'VISIT_USER_ID'
+  | 'VISIT_LIMIT'
   | 'VISIT_SOURCE_OFF'
   | 'SESSION_VALUE'
   | 'SESSION_UNREADABLE'
@@ -132,6 +133,13 @@ export class VisitLockLostError extends VisitHttpError {
 export class VisitWriteConflictError extends VisitHttpError {
   constructor(tries: number) {
     super('VISIT_WRITE_CONFLICT', `The session was changed by others ${tries} times in a row`, HttpStatus.SERVICE_UNAVAILABLE);
+  }
+}
+
+/** 409: the user has as many visits as they may have (`identity.maxVisitsPerUser`). Nobody is signed in by this request. */
+export class VisitLimitError extends VisitHttpError {
+  constructor(most: number) {
+    super('VISIT_LIMIT', `This user is signed in ${most} times already: sign out elsewhere first`, HttpStatus.CONFLICT);
   }
 }
 

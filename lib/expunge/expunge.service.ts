@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -6,8 +7,16 @@ import { VisitStore, type StaleCounts } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
-/** Requests get their turn between batches, also where the database works within the process (SQLite). */
-const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Between batches, the database is left to the requests for as long as the last batch took, times this. */
+const REST = 1;
+
+/** Works, then rests; at least until requests have had their turn, where the database works within the process (SQLite). */
+async function thenRest<T>(work: () => Promise<T>): Promise<T> {
+  const began = performance.now();
+  const result = await work();
+  await setTimeout(REST * (performance.now() - began));
+  return result;
+}
 
 export interface ExpungeOptions {
   /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
@@ -33,7 +42,7 @@ export class ExpungeService {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock'>,
     @Inject(VisitStore) private readonly store: VisitStore,
-    @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'onExpunge'>,
+    @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'tell'>,
   ) {}
 
   /** Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each. */
@@ -43,14 +52,13 @@ export class ExpungeService {
     if (dryRun) return this.store.countStale(before);
     const counts = { visits: 0, identities: 0 };
     for (;;) {
-      const batch = await this.store.expunge({ before, limit: batchSize });
+      const batch = await thenRest(() => this.store.expunge({ before, limit: batchSize }));
       counts.visits += batch.visits;
       counts.identities += batch.identities;
       if (batch.visits === 0) break;
       onProgress?.(counts);
-      await nextTurn();
     }
-    if (counts.visits > 0) await this.plugins.onExpunge({ ...counts });
+    if (counts.visits > 0) await this.plugins.tell('onExpunge', { ...counts });
     return counts;
   }
 
@@ -61,11 +69,10 @@ export class ExpungeService {
     if (dryRun) return this.store.countUnwiped(before);
     let wiped = 0;
     for (;;) {
-      const batch = await this.store.wipe({ before, limit: this.options.expunge.batchSize });
+      const batch = await thenRest(() => this.store.wipe({ before, limit: this.options.expunge.batchSize }));
       if (batch === 0) return wiped;
       wiped += batch;
       onProgress?.(wiped);
-      await nextTurn();
     }
   }
 }

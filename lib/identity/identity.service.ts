@@ -6,7 +6,9 @@ import { StoreAccess } from '../store/store-access.js';
 import type { VisitContext } from '../visit.context.js';
 import { VisitLifecycle } from '../visit.lifecycle.js';
 import { VisitKeeper } from '../visit/visit.keeper.js';
+import { RequestUser } from './request-user.js';
 import { checkedUserId } from './user-id.js';
+import { VisitLimit } from './visit.limit.js';
 
 export interface LoginOptions {
   /** "Remember me": the visit outlives the browser's session, for `permanentTimeout`. @default as the visit is */
@@ -26,6 +28,8 @@ export class IdentityService {
     @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
     @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(RequestUser) private readonly users: RequestUser,
+    @Inject(VisitLimit) private readonly limit: VisitLimit,
   ) {}
 
   /** The id of the user who is signed in, or null. Costs no query: it comes with the visit. */
@@ -42,11 +46,9 @@ export class IdentityService {
   /** What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is. */
   async user<User = unknown>(): Promise<User | null> {
     const context = this.context();
-    const userId = this.userId;
-    if (userId === null) return null;
-    const { loadUser } = this.options.identity;
-    if (!loadUser) throw new VisitError('VISIT_OPTION', 'user() needs the option "identity.loadUser"');
-    return (context.user ??= (async () => (await loadUser(userId)) ?? null)()) as Promise<User | null>;
+    if (this.userId !== null && !this.options.identity.loadUser)
+      throw new VisitError('VISIT_OPTION', 'user() needs the option "identity.loadUser"');
+    return this.users.load(context) as Promise<User | null>;
   }
 
   /**
@@ -55,16 +57,18 @@ export class IdentityService {
    *
    * If another request has ended the visit or changed its key meanwhile, a new visit begins, too.
    *
-   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in
+   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in, VisitLimitError
+   * (409) when the user has too many visits and `identity.onLimit` is `refuse`; nobody is signed in then
    */
   async login(userId: string | number, { permanent }: LoginOptions = {}): Promise<void> {
     const checked = checkedUserId(userId);
     const context = this.context();
     const signedIn = context.state.record.identity;
-    if (signedIn && signedIn.userId !== checked) await this.keeper.endCurrent(context, 'replaced');
+    const isSame = signedIn?.userId === checked;
+    if (!isSame) await this.limit.admit(checked, context.state.record.id);
+    if (signedIn && !isSame) await this.keeper.endCurrent(context, 'replaced');
     const now = this.options.clock.now();
-    const identity = { userId: checked, created: signedIn?.userId === checked ? signedIn.created : now, authenticatedAt: now };
-    context.user = undefined;
+    const identity = { userId: checked, created: isSame ? signedIn.created : now, authenticatedAt: now };
     const { standing } = context.state;
     const linked = standing === 'stored' && (await this.link(context, { identity, permanent }));
     // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
@@ -77,8 +81,15 @@ export class IdentityService {
       await this.keeper.endCurrent(context, 'revoked');
       // The browser has a better key than the one that this request came with.
       if (isReplacing) context.clearCookie = false;
+      await this.users.forget(context);
       throw new VisitEndedError();
     }
+    if (await this.limit.isSurplus(checked, context.state.record.id)) {
+      await this.keeper.endCurrent(context, 'limit');
+      await this.users.forget(context);
+      throw this.limit.error();
+    }
+    await this.users.forget(context);
   }
 
   /** Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click on "Sign in", for example. */
@@ -95,9 +106,9 @@ export class IdentityService {
   /** Signs out. By default the visit ends and the cookie is cleared. */
   async logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     const context = this.context();
-    context.user = undefined;
     if (!keepVisit) await this.keeper.endCurrent(context, 'logout');
     else if (context.state.record.identity) await this.keeper.rekey(context, { identity: null });
+    await this.users.forget(context);
   }
 
   /** The user has proved again who they are: the key is renewed and `authenticatedAt` is now. @throws IdentityRequiredError (401) */

@@ -16,8 +16,18 @@ export type Resolution =
   | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }
   /** The key has just been replaced or ended by its own client. */
   | { readonly outcome: 'late'; readonly key: VisitKey }
-  /** `known`: there was a visit, which has expired or ended. `forged`: there was a key, but never such a visit. */
-  | { readonly outcome: 'none'; readonly presented: 'nothing' | 'known' | 'forged' };
+  | { readonly outcome: 'none'; readonly presented: 'nothing' }
+  /** What has become of the key: see `Verdict`. */
+  | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly key: VisitKey };
+
+/**
+ * `late`: just replaced or ended by its own client. `expired`: the visit was not used in time. `retired`: replaced, or its
+ * visit ended, some time ago. `forged`: there never was such a key, as far as we know.
+ */
+type Verdict = 'live' | 'late' | 'expired' | 'retired' | 'forged';
+
+/** What is told of several refused keys, in this order. */
+const TELLING = ['expired', 'retired', 'forged'] as const;
 
 export type KeySource = 'cookie' | 'query' | 'body';
 
@@ -38,17 +48,17 @@ export class VisitResolver {
     const records = keys.length === 1 ? [await this.store.find(keys[0]!.id)] : await Promise.all(keys.map(({ id }) => this.store.find(id)));
 
     const now = this.options.clock.now();
-    let late: VisitKey | undefined;
-    let known = false;
+    const refused = new Map<Verdict, VisitKey>();
     for (const [index, key] of keys.entries()) {
       const record = records[index] ?? null;
       const verdict = record ? this.judge(record, key, now) : 'forged';
       if (verdict === 'live') return { outcome: 'found', record: record!, key };
-      if (verdict === 'late') late ??= key;
-      if (verdict === 'gone') known = true;
+      if (!refused.has(verdict)) refused.set(verdict, key);
     }
+    const late = refused.get('late');
     if (late) return { outcome: 'late', key: late };
-    return { outcome: 'none', presented: known ? 'known' : 'forged' };
+    const presented = TELLING.find((verdict) => refused.has(verdict))!;
+    return { outcome: 'none', presented, key: refused.get(presented)! };
   }
 
   /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). */
@@ -68,21 +78,21 @@ export class VisitResolver {
     return keys;
   }
 
-  private judge(record: VisitRecord, key: VisitKey, now: number): 'live' | 'late' | 'gone' | 'forged' {
+  private judge(record: VisitRecord, key: VisitKey, now: number): Verdict {
     const current = key.matches(record.keyHash);
     const previous = key.matches(record.previousKeyHash);
     if (record.endedAt !== null) {
       if (!current && !previous) return 'forged';
       // Ended by its own client, which has been told; one that others ended comes to know it by this answer.
       const isRetired = record.keyChanged === record.endedAt && record.previousKeyUntil === record.endedAt;
-      return isRetired && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'gone';
+      return isRetired && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'retired';
     }
     const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
-    if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'gone' : 'forged';
+    if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'expired' : 'forged';
     if (current || (previous && now < (record.previousKeyUntil ?? 0))) return 'live';
     // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
     const retiredAt = Math.max(record.keyChanged, record.previousKeyUntil ?? 0);
     if (record.previousKeyHash !== null && now < retiredAt + LATE_REQUEST_WINDOW) return 'late';
-    return previous ? 'gone' : 'forged';
+    return previous ? 'retired' : 'forged';
   }
 }

@@ -83,6 +83,7 @@ export const optionTable = {
   timeout: duration('20m', { min: 1 }),
   permanentTimeout: duration(undefined, { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),
+  renewAfter: duration(false, { min: 1, off: true }),
   source: option('cookie', parseSource),
   paramName: option('tg_visit', (value) =>
     typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value)
@@ -121,7 +122,14 @@ export const optionTable = {
     onUnreadable: oneOf('empty', 'empty', 'throw'),
   },
   formTokens: { max: count(16, 1) },
-  identity: { loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))) },
+  identity: {
+    maxVisitsPerUser: option(false, (value) =>
+      value === false || (Number.isSafeInteger(value) && (value as number) >= 1) ? value : unfit('a whole number of at least 1, or false'),
+    ),
+    onLimit: oneOf('end-oldest', 'end-oldest', 'refuse'),
+    requestUser: bool(false),
+    loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))),
+  },
   record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
   clock: option(
     () => Date,

@@ -65,6 +65,12 @@ export interface VisitFormTokensOptions {
 }
 
 export interface VisitIdentityOptions {
+  /** How many live visits a user may have; a sign-in beyond that goes the way of `onLimit`. @default false */
+  maxVisitsPerUser?: number | false;
+  /** The visits that were signed in first end, or the new sign-in is refused with 409. @default 'end-oldest' */
+  onLimit?: 'end-oldest' | 'refuse';
+  /** Whether the user is at `request.user`, too: what `loadUser` gives (a load for each request), or else `{ id }`. @default false */
+  requestUser?: boolean;
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
 }
@@ -88,8 +94,10 @@ export interface VisitModuleOptions {
   timeout?: Duration;
   /** The same for permanent visits ("remember me"); their cookie lasts as long. @default `timeout` */
   permanentTimeout?: Duration;
-  /** The longest a visit may live, whatever happens in it. @default false */
+  /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
   absoluteTimeout?: Duration | false;
+  /** A key of this age is replaced in the next request; for half a minute the old one works as well. @default false */
+  renewAfter?: Duration | false;
   /** Where the key is looked for, in this order: `'cookie, form'` or a list. @default 'cookie' */
   source?: string | readonly VisitSource[];
   /** The parameter's name in query and body. @default 'tg_visit' */
@@ -116,6 +124,7 @@ export interface ResolvedVisitOptions {
   readonly timeout: number;
   readonly permanentTimeout: number;
   readonly absoluteTimeout: number | false;
+  readonly renewAfter: number | false;
   readonly source: readonly ('cookie' | 'query' | 'body')[];
   readonly paramName: string;
   readonly cookie: {
@@ -137,7 +146,12 @@ export interface ResolvedVisitOptions {
     readonly onUnreadable: 'empty' | 'throw';
   };
   readonly formTokens: { readonly max: number };
-  readonly identity: { readonly loadUser: ((userId: string) => unknown) | undefined };
+  readonly identity: {
+    readonly maxVisitsPerUser: number | false;
+    readonly onLimit: 'end-oldest' | 'refuse';
+    readonly requestUser: boolean;
+    readonly loadUser: ((userId: string) => unknown) | undefined;
+  };
   readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
   readonly clock: Clock;
 }

@@ -1,7 +1,7 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import type { VisitView } from '../visit/visit-view.js';
-import { pluginOptionsOf, type EndedVisit, type ExpungedVisits, type VisitPluginHooks, type VisitPluginOptions } from './visit-plugin.js';
+import { pluginOptionsOf, VISIT_EVENTS, type VisitPluginHooks, type VisitPluginOptions } from './visit-plugin.js';
 
 interface Plugin {
   readonly name: string;
@@ -10,58 +10,64 @@ interface Plugin {
 }
 
 type Hook = keyof VisitPluginHooks;
+type Told<H extends Hook> = Parameters<NonNullable<VisitPluginHooks[H]>>;
 
-/** Finds the plugins when the application starts, and calls them in order. */
+/** The part of the class `EventEmitter2` that is used here. */
+interface Emitter {
+  emit(event: string, payload: unknown): unknown;
+}
+
+/** Finds the plugins when the application starts, and calls them in order; tells the application's event emitter, too. */
 @Injectable()
 export class PluginRegistry {
   private readonly logger = new Logger('Visit');
-  private readonly plugins: Record<Hook, Plugin[]> = { onNewVisit: [], onRecordRequest: [], onVisitEnded: [], onExpunge: [] };
+  private readonly plugins = new Map<Hook, Plugin[]>();
+  private emitter: Emitter | undefined;
 
   constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
 
   /** Called once, when all providers exist. */
   discover(): void {
     const found: Plugin[] = [];
-    for (const { metatype, instance } of this.discovery.getProviders()) {
+    for (const { metatype, instance, name } of this.discovery.getProviders()) {
+      // Known by its name: the package that provides it is the application's.
+      if (name === 'EventEmitter2') this.emitter = instance as Emitter;
       const options = typeof metatype === 'function' ? pluginOptionsOf(metatype) : undefined;
       if (!options?.enabled || typeof instance !== 'object' || instance === null) continue;
       if (!found.some((plugin) => plugin.instance === instance))
         found.push({ name: metatype!.name, instance: instance as VisitPluginHooks, options });
     }
     found.sort((one, other) => one.options.order - other.options.order);
-    for (const hook of Object.keys(this.plugins) as Hook[]) {
-      this.plugins[hook] = found.filter(({ instance }) => typeof instance[hook] === 'function');
+    for (const plugin of found) {
+      for (const hook of HOOKS) {
+        if (typeof plugin.instance[hook] === 'function') this.plugins.set(hook, [...(this.plugins.get(hook) ?? []), plugin]);
+      }
     }
   }
 
   has(hook: Hook): boolean {
-    return this.plugins[hook].length > 0;
+    return this.plugins.has(hook);
   }
 
-  onNewVisit(visit: VisitView, request: unknown): Promise<void> {
-    return this.call('onNewVisit', (plugin) => plugin.onNewVisit!(visit, request));
-  }
-
-  onRecordRequest(visit: VisitView, request: unknown): Promise<void> {
-    return this.call('onRecordRequest', (plugin) => plugin.onRecordRequest!(visit, request));
-  }
-
-  onVisitEnded(visit: EndedVisit): Promise<void> {
-    return this.call('onVisitEnded', (plugin) => plugin.onVisitEnded!(visit));
-  }
-
-  onExpunge(expunged: ExpungedVisits): Promise<void> {
-    return this.call('onExpunge', (plugin) => plugin.onExpunge!(expunged));
-  }
-
-  private async call(hook: Hook, invoke: (plugin: VisitPluginHooks) => unknown): Promise<void> {
-    for (const { name, instance, options } of this.plugins[hook]) {
+  async tell<H extends Hook>(hook: H, ...told: Told<H>): Promise<void> {
+    for (const { name, instance, options } of this.plugins.get(hook) ?? []) {
       try {
-        await invoke(instance);
+        await (instance[hook] as (...args: Told<H>) => unknown)(...told);
       } catch (error) {
         if (options.onError === 'throw') throw error;
         this.logger.error(`${name}.${hook}() failed: ${(error as Error).message}`, (error as Error).stack);
       }
     }
+    if (this.emitter && hook in VISIT_EVENTS) this.emit(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], told[0]);
+  }
+
+  private emit(emitter: Emitter, event: string, told: object): void {
+    try {
+      emitter.emit(event, event === VISIT_EVENTS.onNewVisit ? { id: (told as VisitView).id } : told);
+    } catch (error) {
+      this.logger.error(`A listener of "${event}" failed: ${(error as Error).message}`, (error as Error).stack);
+    }
   }
 }
+
+const HOOKS = [...Object.keys(VISIT_EVENTS), 'onRecordRequest'] as readonly Hook[];

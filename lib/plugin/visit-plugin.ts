@@ -23,6 +23,31 @@ export interface ExpungedVisits {
   readonly identities: number;
 }
 
+/** A user has been linked to a visit, or unlinked from one that goes on without them. */
+export interface IdentityChange {
+  readonly visitId: string;
+  readonly userId: string;
+  readonly at: Date;
+}
+
+/** A request came with a key that does not open a visit. */
+export interface RefusedKey {
+  /** `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended or expired. */
+  readonly reason: 'forged' | 'retired';
+  /** The public id that the key names, whether there is such a visit or not. */
+  readonly visitId: string;
+  /** As the framework sees it. */
+  readonly remoteAddress: string | undefined;
+}
+
+/** A user has signed in more often than `identity.maxVisitsPerUser` allows. */
+export interface ReachedLimit {
+  readonly userId: string;
+  readonly maxVisitsPerUser: number;
+  /** What has been done about it. */
+  readonly onLimit: 'end-oldest' | 'refuse';
+}
+
 /** What a class marked with `@VisitPlugin()` may implement. Each hook is awaited, plugin by plugin. */
 export interface VisitPluginHooks {
   /** A visit has been stored for the first time. `request` is the framework's. */
@@ -34,9 +59,28 @@ export interface VisitPluginHooks {
    * which may be millions, but for the caller's own.
    */
   onVisitEnded?(visit: EndedVisit): unknown;
+  /** A user has signed in. Called when that is stored, once. */
+  onIdentityLinked?(change: IdentityChange): unknown;
+  /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
+  onIdentityUnlinked?(change: IdentityChange): unknown;
+  /** A request came with a key that opens no visit; called for each such request, so that many from one address can be seen. */
+  onKeyRefused?(refused: RefusedKey): unknown;
+  onLimitReached?(reached: ReachedLimit): unknown;
   /** Stale visits have been deleted. */
   onExpunge?(expunged: ExpungedVisits): unknown;
 }
+
+/** What `@nestjs/event-emitter` is told, if the application has it. Each with what the hook of the plugins gets, but for `visit.created`. */
+export const VISIT_EVENTS = {
+  /** With `{ id }`. */
+  onNewVisit: 'visit.created',
+  onVisitEnded: 'visit.ended',
+  onIdentityLinked: 'visit.identity.linked',
+  onIdentityUnlinked: 'visit.identity.unlinked',
+  onKeyRefused: 'visit.key.refused',
+  onLimitReached: 'visit.limit.reached',
+  onExpunge: 'visit.expunged',
+} as const satisfies Partial<Record<keyof VisitPluginHooks, string>>;
 
 const PLUGIN = Symbol.for('nest-visit.plugin');
 

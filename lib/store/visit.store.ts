@@ -90,6 +90,8 @@ export interface Rekey extends WriteGuard {
   readonly permanent?: boolean;
   /** Only ever moves the stored expiry forward. */
   readonly expiry?: number;
+  /** The same for the instant that no activity moves; a visit without one gets none. */
+  readonly absoluteExpiry?: number;
 }
 
 export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };

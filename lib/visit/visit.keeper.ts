@@ -12,6 +12,9 @@ import type { VisitContext, VisitState } from '../visit.context.js';
 import { truncateAddress } from './remote-address.js';
 import { TouchQueue } from './touch.queue.js';
 
+/** How long the old key works after a renewal, in milliseconds: longer than a request takes, shorter than a thief likes. */
+const RENEWAL_GRACE = 30_000;
+
 export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError | VisitLockLostError {
   if (reason === 'unlocked') return new VisitLockLostError();
   return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
@@ -69,6 +72,12 @@ export class VisitKeeper {
     return Math.min(now + idle, absoluteExpiry ?? Infinity);
   }
 
+  /** Who proves who they are gets the whole time again (NIST SP 800-63B-4, 2.1.3). A visit that began without a limit keeps none. */
+  private absoluteExpiry(now: number, current: number | null): number | null {
+    const { absoluteTimeout } = this.options;
+    return current === null || absoluteTimeout === false ? current : Math.max(current, now + absoluteTimeout);
+  }
+
   /** Inserts a visit that was not stored, with what is to be kept in it from the start. */
   async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>> = {}): Promise<void> {
     const { created, absoluteExpiry, permanent } = { ...state.record, ...content };
@@ -93,7 +102,9 @@ export class VisitKeeper {
     const state = context.state;
     await this.insert(state, content);
     this.deliverKey(context);
-    await this.plugins.onNewVisit(context.current, context.exchange.request);
+    const linked = content.identity && { visitId: state.record.id, userId: content.identity.userId, at: new Date(state.record.created) };
+    await this.plugins.tell('onNewVisit', context.current, context.exchange.request);
+    if (linked) await this.plugins.tell('onIdentityLinked', linked);
   }
 
   /**
@@ -110,13 +121,24 @@ export class VisitKeeper {
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
-    const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, state.record.absoluteExpiry));
+    const absoluteExpiry = change.identity ? this.absoluteExpiry(now, state.record.absoluteExpiry) : state.record.absoluteExpiry;
+    const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, absoluteExpiry));
     const guard = { id: state.record.id, keyHash: state.key.hash, now };
     const previousKeyUntil = grace > 0 ? now + grace : null;
     const [result] = await this.store.call((store) =>
-      store.rekey([{ ...guard, newKeyHash: newKey.hash, previousKeyUntil, expiry, ...change }]),
+      store.rekey([
+        {
+          ...guard,
+          newKeyHash: newKey.hash,
+          previousKeyUntil,
+          expiry,
+          ...change,
+          ...(absoluteExpiry === state.record.absoluteExpiry || absoluteExpiry === null ? {} : { absoluteExpiry }),
+        },
+      ]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
+    const before = state.record.identity?.userId;
     state.record = {
       ...state.record,
       keyHash: newKey.hash,
@@ -125,10 +147,32 @@ export class VisitKeeper {
       keyChanged: now,
       permanent,
       expiry,
+      absoluteExpiry,
       ...(change.identity === undefined ? {} : { identity: change.identity }),
     };
     state.key = newKey;
     this.deliverKey(context);
+    const after = state.record.identity?.userId;
+    const told = { visitId: state.record.id, at: new Date(now) };
+    if (before !== undefined && before !== after) await this.plugins.tell('onIdentityUnlinked', { ...told, userId: before });
+    if (after !== undefined && before !== after) await this.plugins.tell('onIdentityLinked', { ...told, userId: after });
+  }
+
+  /**
+   * The visit of a request gets a new key, and requests that are on their way with the old one are served as ever for a
+   * while. Nothing is left to do if the key has been changed a moment ago.
+   *
+   * @throws VisitEndedError when another request has ended the visit
+   */
+  async renew(context: VisitContext): Promise<void> {
+    const { standing, record } = context.state;
+    const isInGrace = (record.previousKeyUntil ?? 0) > this.options.clock.now();
+    if (standing !== 'stored' || isInGrace) return;
+    try {
+      await this.rekey(context, { grace: RENEWAL_GRACE });
+    } catch (error) {
+      if (!(error instanceof VisitKeyRetiredError)) throw error;
+    }
   }
 
   /** Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared. */
@@ -163,7 +207,7 @@ export class VisitKeeper {
   async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
     for (const id of ids) {
       this.touches.forget(id);
-      await this.plugins.onVisitEnded({ id, reason, endedAt: new Date(at) });
+      await this.plugins.tell('onVisitEnded', { id, reason, endedAt: new Date(at) });
     }
   }
 

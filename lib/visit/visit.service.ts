@@ -1,20 +1,20 @@
 import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
-import { VisitKeyRetiredError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { VisitNotResolvedError } from '../errors/visit.error.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
 import { checkedUserId } from '../identity/user-id.js';
+import { VisitLimit } from '../identity/visit.limit.js';
 import type { VisitRecord } from '../store/visit.store.js';
 import { contextOf, requestOf, type VisitContext } from '../visit.context.js';
 import { VisitLifecycle } from '../visit.lifecycle.js';
 import type { CurrentVisit } from './current-visit.js';
+import { deviceOf } from './device.js';
+import { describePolicy, type DescribedPolicy } from './described-policy.js';
 import { TouchQueue } from './touch.queue.js';
 import { VisitKeeper } from './visit.keeper.js';
-
-/** How long the old key works after a renewal, in milliseconds: longer than a request takes, shorter than a thief likes. */
-const RENEWAL_GRACE = 30_000;
 
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
@@ -25,6 +25,8 @@ export interface VisitSummary {
   readonly permanent: boolean;
   readonly remoteAddress: string | null;
   readonly userAgent: string | null;
+  /** What the user agent says of itself, such as "Firefox on Windows"; null if that is nothing known. */
+  readonly device: string | null;
   readonly userId: string | null;
   /** When the user of this visit last proved who they are. */
   readonly authenticatedAt: Date | null;
@@ -41,6 +43,11 @@ export interface CreateVisitOptions {
   permanent?: boolean;
 }
 
+export interface EndVisitOptions {
+  /** In a request, end a visit of another user too, as an administrator does. @default false */
+  anybodys?: boolean;
+}
+
 /** Visits, in requests and outside of them. */
 @Injectable()
 export class VisitService {
@@ -50,6 +57,7 @@ export class VisitService {
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
+    @Inject(VisitLimit) private readonly limit: VisitLimit,
   ) {}
 
   /** The visit of the request that is being served. @throws VisitNotResolvedError outside of a request or before its visit is resolved */
@@ -75,12 +83,21 @@ export class VisitService {
     return record ? this.summary(record) : null;
   }
 
-  /** Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else. */
+  /**
+   * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else.
+   *
+   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`
+   */
   async create({ userId, permanent }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
     const state = this.keeper.prepare(null, permanent);
     const now = state.record.created;
     const identity = userId === undefined ? null : { userId: checkedUserId(userId), created: now, authenticatedAt: now };
+    if (identity) await this.limit.admit(identity.userId, state.record.id);
     await this.keeper.insert(state, { identity });
+    if (identity && (await this.limit.isSurplus(identity.userId, state.record.id))) {
+      await this.keeper.end([state.record.id], 'limit');
+      throw this.limit.error();
+    }
     return { visit: this.summary(state.record), key: state.key.text };
   }
 
@@ -93,24 +110,19 @@ export class VisitService {
    * @throws VisitEndedError (409) when another request has ended the visit meanwhile
    */
   async renew(): Promise<void> {
-    const context = this.context();
-    const { standing, record } = context.state;
-    const isInGrace = (record.previousKeyUntil ?? 0) > this.options.clock.now();
-    if (standing !== 'stored' || isInGrace) return;
-    try {
-      await this.keeper.rekey(context, { grace: RENEWAL_GRACE });
-    } catch (error) {
-      if (!(error instanceof VisitKeyRetiredError)) throw error;
-    }
+    await this.keeper.renew(this.context());
   }
 
   /**
    * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
    *
+   * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
+   * checked who may do this. Outside of requests, in a job for example, any visit can.
+   *
    * @param reason a short word for the record, at most 32 characters
-   * @returns whether this call ended it; false if it had ended or there is none
+   * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
-  async end(id?: string, reason = id === undefined ? 'ended' : 'revoked'): Promise<boolean> {
+  async end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
     const context = this.lifecycle.current;
     if (id === undefined || (context?.visit && context.visit.record.id === id)) {
       const own = this.context();
@@ -119,6 +131,11 @@ export class VisitService {
       return stored;
     }
     if (!VisitKey.isId(id)) return false;
+    if (context && !anybodys) {
+      const userId = context.visit?.record.identity?.userId;
+      const owner = (await this.store.find(id))?.identity?.userId;
+      if (userId === undefined || owner !== userId) return false;
+    }
     return (await this.keeper.end([id], reason)).length > 0;
   }
 
@@ -153,6 +170,11 @@ export class VisitService {
     const ended = await this.store.call((store) => store.endEverything({ reason, at }));
     this.beginAgain(at);
     return own + ended;
+  }
+
+  /** What holds for all visits here: time limits, renewal, the limit per user, the cookie (ASVS 7.1.1). */
+  describePolicy(): DescribedPolicy {
+    return describePolicy(this.options);
   }
 
   /** Writes the expiry updates that wait. It is done by itself, also at shutdown. */
@@ -190,6 +212,7 @@ export class VisitService {
       permanent,
       remoteAddress,
       userAgent,
+      device: deviceOf(userAgent),
       userId: record.identity?.userId ?? null,
       authenticatedAt: record.identity ? new Date(record.identity.authenticatedAt) : null,
       endedAt: record.endedAt === null ? null : new Date(record.endedAt),

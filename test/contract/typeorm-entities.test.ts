@@ -438,7 +438,9 @@ describeDatabases('SQL of the store', (db) => {
       const { options } = await db.open();
       const store = new TypeOrmVisitStore(await connect(options, { migrationsRun: true }));
       const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
-      const [revived, stale] = [newVisit({ expiry: NOW - 2, identity }), newVisit({ expiry: NOW - 1, identity })];
+      // They go by the order of their ids.
+      const revived = newVisit({ id: `0${newVisit({}).id.slice(1)}`, expiry: NOW - 2, identity });
+      const stale = newVisit({ id: `f${newVisit({}).id.slice(1)}`, expiry: NOW - 1, identity });
       await store.create([revived, stale]);
       const others = await connect(options);
       const other = others.createQueryRunner();

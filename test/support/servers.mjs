@@ -2,18 +2,7 @@
 // they are in production. Built-in modules only, so that test/run.mjs can load it before anything is installed; the
 // database drivers are loaded when the first server starts.
 import { spawn, spawnSync } from 'node:child_process';
-import {
-  accessSync,
-  chmodSync,
-  chownSync,
-  constants,
-  existsSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { accessSync, chmodSync, chownSync, constants, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
@@ -358,7 +347,10 @@ export async function startMariaDb({ args: more = [] } = {}) {
     const data = join(folder, 'data');
     const asRoot = isRoot ? ['--user=root'] : [];
     const isMariaDb = spawnSync(program, ['--no-defaults', '--version'], { encoding: 'utf8' }).stdout?.includes('MariaDB');
-    const common = ['--no-defaults', ...asRoot, `--datadir=${data}`];
+    // A server clears its folder for temporary files when it starts: shared, it would take those of others.
+    const temporary = join(folder, 'tmp');
+    mkdirSync(temporary);
+    const common = ['--no-defaults', ...asRoot, `--datadir=${data}`, `--tmpdir=${temporary}`];
     if (isMariaDb) {
       const install = findProgram(['mariadb-install-db', 'mysql_install_db'], ['/usr/bin', '/usr/local/bin']);
       if (!install) throw new Error(`${program} is installed, but mariadb-install-db is not`);

@@ -98,6 +98,9 @@ export class MemoryVisitStore extends VisitStore {
       if (change.identity !== undefined) visit.identity = change.identity && { ...change.identity };
       if (change.permanent !== undefined) visit.permanent = change.permanent;
       if (change.expiry !== undefined) visit.expiry = Math.max(visit.expiry, change.expiry);
+      if (change.absoluteExpiry !== undefined && visit.absoluteExpiry !== null) {
+        visit.absoluteExpiry = Math.max(visit.absoluteExpiry, change.absoluteExpiry);
+      }
       return { outcome: 'done' };
     });
   }

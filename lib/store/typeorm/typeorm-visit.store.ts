@@ -29,6 +29,8 @@ const MAX_ROWS = 500;
 const MAX_BYTES = 4_000_000;
 /** A group save may be one long condition; longer ones cost more than a second statement. */
 const MAX_SAVES = 64;
+/** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
+const STALE_IDS = 100_000;
 /** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
 const MAX_PUZZLES = 10;
 
@@ -41,6 +43,7 @@ const MAX_PUZZLES = 10;
 export class TypeOrmVisitStore extends VisitStore {
   readonly #owned: boolean;
   #wiped = { before: Number.NaN, from: 0 };
+  #stale: { before: number; ids: string[] } = { before: Number.NaN, ids: [] };
   #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
 
   constructor(
@@ -212,7 +215,7 @@ export class TypeOrmVisitStore extends VisitStore {
   async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
     const { dialect, sql } = this.#prepare();
     for (;;) {
-      const ids = await this.#staleIds(before, Math.min(limit, MAX_ROWS));
+      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
       if (ids.length === 0) {
         await dialect.run(sql.expungeRevocations(before));
         return { visits: 0, identities: 0 };
@@ -301,15 +304,26 @@ export class TypeOrmVisitStore extends VisitStore {
     throw puzzle('rekey');
   }
 
-  async #staleIds(before: number, limit: number): Promise<string[]> {
+  /**
+   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
+   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
+   */
+  async #nextStale(before: number, limit: number): Promise<string[]> {
+    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
+      this.#stale = { before, ids: (await this.#staleIds(before)).sort() };
+    }
+    return this.#stale.ids.splice(0, limit);
+  }
+
+  async #staleIds(before: number): Promise<string[]> {
     const { dialect, sql } = this.#prepare();
     const ids = new Set<string>();
     for (const column of ['expiry', 'endedAt'] as const) {
-      if (ids.size >= limit) break;
-      const { rows } = await dialect.run(sql.staleIds(column, before, limit - ids.size));
+      if (ids.size >= STALE_IDS) break;
+      const { rows } = await dialect.run(sql.staleIds(column, before, STALE_IDS - ids.size));
       for (const { id } of rows) ids.add(String(id));
     }
-    return [...ids].sort();
+    return [...ids];
   }
 
   async #count(statement: Statement): Promise<number> {

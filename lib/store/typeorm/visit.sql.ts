@@ -209,6 +209,12 @@ export class VisitSql {
       assignments.push(`${v.expiry} = ${this.#dialect.greatest}(${v.expiry}, ?)`);
       values.push(change.expiry);
     }
+    if (change.absoluteExpiry !== undefined) {
+      // PostgreSQL's GREATEST passes NULL over.
+      const later = `${this.#dialect.greatest}(${v.absoluteExpiry}, ${this.#dialect.number})`;
+      assignments.push(`${v.absoluteExpiry} = CASE WHEN ${v.absoluteExpiry} IS NULL THEN NULL ELSE ${later} END`);
+      values.push(change.absoluteExpiry);
+    }
     const key: Statement = {
       sql: `${this.#update} SET ${assignments.join(', ')} WHERE ${v.id} = ? AND ${this.#isLive} AND ${this.#guard()}`,
       params: [...values, change.id, ...guardParams(rekeyGuard(change))],

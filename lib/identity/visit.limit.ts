@@ -1,0 +1,64 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VisitLimitError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
+import { StoreAccess } from '../store/store-access.js';
+import type { VisitRecord } from '../store/visit.store.js';
+import { VisitKeeper } from '../visit/visit.keeper.js';
+
+/**
+ * How many live visits a user may have (R43, ASVS 7.1.2). Two sign-ins at the same moment, on whatever machines, leave no
+ * more than that: each looks after its own link is stored, so the last one sees all; and whoever looks puts them in the
+ * same order, so that they agree on which are too many.
+ */
+@Injectable()
+export class VisitLimit {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'identity' | 'clock'>,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+  ) {}
+
+  /** Before a user is linked to a visit: refuses while nothing has changed yet. @throws VisitLimitError (409) */
+  async admit(userId: string, visitId: string): Promise<void> {
+    const { maxVisitsPerUser: most, onLimit } = this.options.identity;
+    if (most === false || onLimit !== 'refuse') return;
+    const others = (await this.visitsOf(userId)).filter(({ id }) => id !== visitId);
+    if (others.length < most) return;
+    await this.tell(userId);
+    throw new VisitLimitError(most);
+  }
+
+  /** After it: ends what is too many. Whether that includes this visit, which is left to the caller to end. */
+  async isSurplus(userId: string, visitId: string): Promise<boolean> {
+    const { maxVisitsPerUser: most, onLimit } = this.options.identity;
+    if (most === false) return false;
+    const visits = (await this.visitsOf(userId)).toSorted(bySignIn);
+    const surplus = (onLimit === 'refuse' ? visits.slice(most) : visits.slice(0, -most)).map(({ id }) => id);
+    const others = surplus.filter((id) => id !== visitId);
+    if (others.length > 0) await this.keeper.end(others, 'limit');
+    if (surplus.length > 0) await this.tell(userId);
+    return surplus.length > others.length;
+  }
+
+  /** What is thrown for a visit that is too many. */
+  error(): VisitLimitError {
+    return new VisitLimitError(Number(this.options.identity.maxVisitsPerUser));
+  }
+
+  private tell(userId: string): Promise<void> {
+    const { maxVisitsPerUser, onLimit } = this.options.identity;
+    return this.plugins.tell('onLimitReached', { userId, maxVisitsPerUser: Number(maxVisitsPerUser), onLimit });
+  }
+
+  private visitsOf(userId: string): Promise<VisitRecord[]> {
+    return this.store.call((store) => store.listForUser(userId, this.options.clock.now()));
+  }
+}
+
+/** Who has been signed in for longest comes first. */
+function bySignIn(one: VisitRecord, other: VisitRecord): number {
+  return (one.identity?.created ?? 0) - (other.identity?.created ?? 0) || (one.id < other.id ? -1 : 1);
+}

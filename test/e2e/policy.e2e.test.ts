@@ -1,0 +1,320 @@
+import { Body, Controller, Delete, Get, Param, Post, Query, Req } from '@nestjs/common';
+import {
+  IdentityService,
+  nistPolicies,
+  RequireIdentity,
+  Session,
+  VISIT_EVENTS,
+  VisitPlugin,
+  VisitService,
+  type EndedVisit,
+  type IdentityChange,
+  type ReachedLimit,
+  type RefusedKey,
+} from 'nest-visit';
+import { describe, expect, test } from 'vitest';
+import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
+
+const told: [string, Record<string, unknown>][] = [];
+
+@VisitPlugin()
+class Witness {
+  onVisitEnded({ id, reason }: EndedVisit): void {
+    told.push(['ended', { id, reason }]);
+  }
+  onIdentityLinked({ visitId, userId }: IdentityChange): void {
+    told.push(['linked', { visitId, userId }]);
+  }
+  onIdentityUnlinked({ visitId, userId }: IdentityChange): void {
+    told.push(['unlinked', { visitId, userId }]);
+  }
+  onKeyRefused({ reason, visitId }: RefusedKey): void {
+    told.push(['refused', { reason, visitId }]);
+  }
+  onLimitReached(reached: ReachedLimit): void {
+    told.push(['limit', { ...reached }]);
+  }
+}
+
+/** Stands in for the class of `@nestjs/event-emitter`, which is known by its name. */
+class EventEmitter2 {
+  readonly events: [string, unknown][] = [];
+
+  emit(event: string, payload: unknown): void {
+    this.events.push([event, payload]);
+    if (event === VISIT_EVENTS.onVisitEnded) throw new Error('a listener that fails');
+  }
+}
+
+@Controller()
+class PolicyController {
+  constructor(
+    private readonly identity: IdentityService,
+    private readonly visits: VisitService,
+    private readonly session: Session,
+  ) {}
+
+  @Post('login')
+  async login(@Body() { user }: { user: string }, @Req() request: { user?: unknown }) {
+    await this.identity.login(user);
+    return { user: request.user };
+  }
+
+  @Post('logout')
+  async logout(@Req() request: { user?: unknown }, @Query('keep') keep?: string) {
+    await this.identity.logout({ keepVisit: keep === '1' });
+    return { user: request.user ?? null };
+  }
+
+  @Post('reauthenticate')
+  reauthenticate() {
+    return this.identity.reauthenticate();
+  }
+
+  @Post('set')
+  set(@Body() body: Record<string, unknown>) {
+    for (const [key, value] of Object.entries(body)) this.session[key] = value;
+  }
+
+  @Get('secret')
+  @RequireIdentity()
+  secret() {
+    return `for ${this.identity.userId}`;
+  }
+
+  @Get('user')
+  user(@Req() request: { user?: unknown }) {
+    return { user: request.user ?? null };
+  }
+
+  @Delete('visits/:id')
+  async end(@Param('id') id: string, @Query('anybodys') anybodys?: string) {
+    return String(await this.visits.end(id, 'revoked', { anybodys: anybodys === '1' }));
+  }
+}
+
+const parts = { controllers: [PolicyController], providers: [Witness, EventEmitter2] };
+let people = 0;
+const someone = (): string => `policy ${++people}`;
+
+describeStacks('The policy for visits', (stack: Stack) => {
+  const start = (options = {}): Promise<RunningApp> => stack.start(parts, options);
+  const keyOf = (browser: { jar: Map<string, string> }): string => browser.jar.get('visit')!;
+  const idOf = (browser: { jar: Map<string, string> }): string => keyOf(browser).slice(0, 32);
+
+  async function signedIn(app: RunningApp, user = someone()) {
+    const browser = app.browser();
+    const answer = await browser.post('/login', { json: { user } });
+    return { browser, user, answer };
+  }
+
+  const isIn = async ({ browser }: Awaited<ReturnType<typeof signedIn>>): Promise<boolean> => (await browser.get('/secret')).status === 200;
+
+  describe('about how many', () => {
+    test('R43, ASVS 7.1.2: the oldest sign-in ends when there are too many', async () => {
+      const app = await start({ identity: { maxVisitsPerUser: 2 } });
+      const user = someone();
+      told.length = 0;
+      const visits = [];
+      for (let i = 0; i < 3; i++) {
+        visits.push(await signedIn(app, user));
+        stack.clock.advance(10);
+      }
+      expect(await Promise.all(visits.map(isIn))).toEqual([false, true, true]);
+      expect(told.filter(([event]) => event === 'ended')).toEqual([['ended', { id: idOf(visits[0]!.browser), reason: 'limit' }]]);
+      expect(told.filter(([event]) => event === 'limit')).toEqual([
+        ['limit', { userId: user, maxVisitsPerUser: 2, onLimit: 'end-oldest' }],
+      ]);
+      // The same visit again is none more.
+      await visits[2]!.browser.post('/login', { json: { user } });
+      expect(await Promise.all(visits.slice(1).map(isIn))).toEqual([true, true]);
+    });
+
+    test('R43, ASVS 7.1.2: or a sign-in beyond the limit is refused, and its visit stays as it was', async () => {
+      const app = await start({ identity: { maxVisitsPerUser: 1, onLimit: 'refuse' } });
+      const first = await signedIn(app);
+      const second = app.browser();
+      await second.post('/set', { json: { cart: 1 } });
+      const before = keyOf(second);
+      const answer = await second.post('/login', { json: { user: first.user } });
+      expect(answer.status).toBe(409);
+      expect(JSON.parse(answer.text)).toMatchObject({ code: 'VISIT_LIMIT' });
+      expect(keyOf(second)).toBe(before);
+      expect(await isIn(first)).toBe(true);
+      await expect(app.app.get(VisitService).create({ userId: first.user })).rejects.toMatchObject({ code: 'VISIT_LIMIT' });
+      await first.browser.post('/logout');
+      expect((await second.post('/login', { json: { user: first.user } })).status).toBe(201);
+    });
+
+    test.each(['end-oldest', 'refuse'] as const)('R43: sign-ins at the same moment on two machines leave no more than that: %s', async (onLimit) => {
+      const options = { identity: { maxVisitsPerUser: 2, onLimit } };
+      const apps = [await start(options), await start(options)];
+      const user = someone();
+      const visits = await Promise.all(Array.from({ length: 8 }, (_, i) => signedIn(apps[i % 2]!, user)));
+      const statuses = visits.map(({ answer }) => answer.status);
+      expect(statuses.every((status) => status === 201 || status === 409)).toBe(true);
+      const alive = await Promise.all(visits.map(isIn));
+      expect(alive.filter(Boolean)).toHaveLength(2);
+      expect(await apps[0]!.app.get(VisitService).listForUser(user)).toHaveLength(2);
+      if (onLimit === 'refuse') for (const [i, status] of statuses.entries()) if (status === 409) expect(alive[i]).toBe(false);
+    });
+  });
+
+  describe('about time', () => {
+    test('S6, B17: a key is renewed by its age; the old one works for a while, and is refused afterwards', async () => {
+      const app = await start({ renewAfter: '10m', timeout: '1h' });
+      const visit = await signedIn(app);
+      const old = visit.browser.clone();
+      stack.clock.advance(9 * 60_000);
+      expect((await visit.browser.get('/secret')).cookies).toEqual([]);
+      stack.clock.advance(60_000);
+      const tabs = [visit.browser.clone(), visit.browser.clone(), visit.browser.clone()];
+      const answers = await Promise.all(tabs.map((tab) => tab.get('/secret')));
+      expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+      // One of them has renewed it, the others were on their way.
+      expect(answers.flatMap(({ cookies }) => cookies)).toHaveLength(1);
+      const renewed = tabs.find((tab) => keyOf(tab) !== keyOf(old))!;
+      expect(idOf(renewed)).toBe(idOf(old));
+      expect((await old.get('/secret')).status).toBe(200);
+      stack.clock.advance(60_000);
+      told.length = 0;
+      expect((await app.browser().get('/secret', { cookie: `visit=${keyOf(old)}` })).status).toBe(401);
+      expect(told).toEqual([['refused', { reason: 'retired', visitId: idOf(old) }]]);
+      expect((await renewed.get('/secret')).cookies).toEqual([]);
+    });
+
+    test('S6: what goes wrong while a key is renewed does not fail the request', async () => {
+      const app = await start({ renewAfter: '10m', timeout: '1h' });
+      const visit = await signedIn(app);
+      stack.clock.advance(11 * 60_000);
+      // Ended by others, and the key presented twice: nothing here may answer with 500.
+      await app.app.get(VisitService).endAllForUser(visit.user);
+      expect((await visit.browser.get('/user')).status).toBe(200);
+    });
+
+    test('N4, R24: activity moves the idle clock only; proving who one is moves both', async () => {
+      const app = await start({ timeout: '40m', absoluteTimeout: '1h' });
+      const [busy, proven] = [await signedIn(app), await signedIn(app)];
+      stack.clock.advance(30 * 60_000);
+      expect(await isIn(busy)).toBe(true);
+      await proven.browser.post('/reauthenticate');
+      stack.clock.advance(29 * 60_000);
+      expect([await isIn(busy), await isIn(proven)]).toEqual([true, true]);
+      stack.clock.advance(2 * 60_000);
+      expect([await isIn(busy), await isIn(proven)]).toEqual([false, true]);
+      stack.clock.advance(28 * 60_000);
+      expect(await isIn(proven)).toBe(true);
+      stack.clock.advance(2 * 60_000);
+      expect(await isIn(proven)).toBe(false);
+    });
+
+    test('ASVS 7.1.1, N4: it can be told, and which of NIST’s levels it suffices for', async () => {
+      const levels = async (options: object): Promise<readonly string[]> =>
+        (await start(options)).app.get(VisitService).describePolicy().nist;
+      expect(await levels({})).toEqual([]);
+      expect(await levels(nistPolicies.aal1)).toEqual(['AAL1']);
+      expect(await levels(nistPolicies.aal2)).toEqual(['AAL1', 'AAL2']);
+      expect(await levels(nistPolicies.aal3)).toEqual(['AAL1', 'AAL2', 'AAL3']);
+      expect(await levels({ ...nistPolicies.aal3, permanentTimeout: '30d' })).toEqual(['AAL1']);
+      const policy = (await start({ ...nistPolicies.aal3, identity: { maxVisitsPerUser: 3 } })).app.get(VisitService).describePolicy();
+      expect(policy).toMatchObject({ idleTimeout: 900_000, absoluteTimeout: 43_200_000, renewAfter: 900_000, maxVisitsPerUser: 3 });
+      expect(policy.text).toBe(
+        'A visit ends after 15 minutes without a request. It ends 12 hours after its user proved who they are, whatever happens in it. ' +
+          'Its key is replaced when its user signs in, signs out or proves again who they are, and at an age of 15 minutes. ' +
+          'A user may be signed in 3 times; beyond that the oldest sign-in ends. ' +
+          'The cookie "visit" is sent with HttpOnly, SameSite=lax, Path=/. These limits suffice for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
+      );
+    });
+  });
+
+  describe('about whose they are', () => {
+    test('R42, ASVS 7.5.2: in a request, users end their own visits and nobody else’s', async () => {
+      const app = await start();
+      const mine = await signedIn(app);
+      const elsewhere = await signedIn(app, mine.user);
+      const other = await signedIn(app);
+      const anonymous = app.browser();
+      await anonymous.post('/set', { json: { cart: 1 } });
+      const end = async (browser: typeof anonymous, id: string, query = ''): Promise<string> =>
+        (await browser.get(`/visits/${id}${query}`, { method: 'DELETE' })).text;
+      expect(await end(mine.browser, idOf(other.browser))).toBe('false');
+      expect(await end(anonymous, idOf(other.browser))).toBe('false');
+      expect(await end(mine.browser, idOf(anonymous))).toBe('false');
+      expect(await end(anonymous, '0'.repeat(32))).toBe('false');
+      expect(await isIn(other)).toBe(true);
+      expect(await end(mine.browser, idOf(elsewhere.browser))).toBe('true');
+      expect([await isIn(elsewhere), await isIn(mine)]).toEqual([false, true]);
+      expect(await end(mine.browser, idOf(other.browser), '?anybodys=1')).toBe('true');
+      expect(await isIn(other)).toBe(false);
+    });
+
+    test('R38: the user is at request.user for those who look there', async () => {
+      let loads = 0;
+      const identity = { requestUser: true, loadUser: (id: string) => ({ id, name: `${id}!`, loads: ++loads }) };
+      const app = await start({ identity });
+      const { browser, user, answer } = await signedIn(app);
+      expect(JSON.parse(answer.text)).toEqual({ user: { id: user, name: `${user}!`, loads: 1 } });
+      expect(JSON.parse((await browser.get('/user')).text)).toEqual({ user: { id: user, name: `${user}!`, loads: 2 } });
+      expect(JSON.parse((await browser.post('/logout')).text)).toEqual({ user: null });
+      expect(JSON.parse((await app.browser().get('/user')).text)).toEqual({ user: null });
+      const plain = await signedIn(await start({ identity: { requestUser: true } }));
+      expect(JSON.parse((await plain.browser.get('/user')).text)).toEqual({ user: { id: plain.user } });
+      const off = await signedIn(await start());
+      expect(JSON.parse((await off.browser.get('/user')).text)).toEqual({ user: null });
+    });
+  });
+
+  describe('tells what happens', () => {
+    test('R72, ASVS 16.3.1: who signs in and out, once each', async () => {
+      const app = await start();
+      const emitter = app.app.get(EventEmitter2);
+      const browser = app.browser();
+      await browser.post('/set', { json: { cart: 1 } });
+      told.length = 0;
+      emitter.events.length = 0;
+      const [one, two] = [someone(), someone()];
+      const id = idOf(browser);
+      await browser.post('/login', { json: { user: one } });
+      await browser.post('/login', { json: { user: one } });
+      await browser.post('/reauthenticate');
+      await browser.post('/logout?keep=1');
+      await browser.post('/login', { json: { user: one } });
+      await browser.post('/login', { json: { user: two } });
+      const next = idOf(browser);
+      await browser.post('/logout');
+      expect(told).toEqual([
+        ['linked', { visitId: id, userId: one }],
+        ['unlinked', { visitId: id, userId: one }],
+        ['linked', { visitId: id, userId: one }],
+        ['ended', { id, reason: 'replaced' }],
+        ['linked', { visitId: next, userId: two }],
+        ['ended', { id: next, reason: 'logout' }],
+      ]);
+      expect(emitter.events.map(([event]) => event)).toEqual([
+        'visit.identity.linked',
+        'visit.identity.unlinked',
+        'visit.identity.linked',
+        'visit.ended',
+        'visit.created',
+        'visit.identity.linked',
+        'visit.ended',
+      ]);
+      expect(emitter.events[4]![1]).toEqual({ id: next });
+    });
+
+    test('S2, S10: forged keys, each time; malformed ones cost nothing and are not told', async () => {
+      const app = await start();
+      const { browser } = await signedIn(app);
+      told.length = 0;
+      const forged = `${idOf(browser)}.${'A'.repeat(43)}`;
+      for (const key of [forged, `${'0'.repeat(32)}.${'A'.repeat(43)}`, 'nonsense', `${idOf(browser)}.short`]) {
+        expect((await app.browser().get('/user', { cookie: `visit=${key}` })).status).toBe(200);
+      }
+      expect(told).toEqual([
+        ['refused', { reason: 'forged', visitId: idOf(browser) }],
+        ['refused', { reason: 'forged', visitId: '0'.repeat(32) }],
+      ]);
+      expect(await browser.get('/secret')).toMatchObject({ status: 200 });
+    });
+  });
+});
