@@ -1,8 +1,8 @@
-import Bowser from 'bowser';
+import { parse } from 'bowser';
 
 /** What a User-Agent header says of itself, in the words people use: "Firefox on Windows". Null if it says nothing known. A label, never to be trusted (S9). */
 export function deviceOf(userAgent: string | null): string | null {
   if (!userAgent) return null;
-  const { browser, os } = Bowser.parse(userAgent);
+  const { browser, os } = parse(userAgent);
   return [browser.name, os.name].filter(Boolean).join(' on ') || null;
 }

@@ -68,7 +68,12 @@ function expunge(file, signal) {
 /** Reads and writes at once. */
 async function both(load, targets, seconds) {
   const [read, write] = await Promise.all(targets.map((target) => load.during(target, seconds)));
-  return { p99: { read: read.p99, write: write.p99 }, rate: (read.ok + write.ok) / seconds, written: write.ok, failed: failures(read) + failures(write) };
+  return {
+    p99: { read: read.p99, write: write.p99 },
+    rate: (read.ok + write.ok) / seconds,
+    written: write.ok,
+    failed: failures(read) + failures(write),
+  };
 }
 
 const failures = ({ refused, failed }) => refused + failed;
@@ -107,13 +112,13 @@ export async function measureExpunge({ databases, load, node, seconds, rows, fol
     const locked = await deadlocks[kind](database, url);
     const began = performance.now();
     const limit = AbortSignal.any([signal, AbortSignal.timeout(MOST_MINUTES * 60_000)]);
-    let minutes;
-    const expunging = Promise.all(Array.from({ length: PROCESSES }, () => expunge(file, limit))).finally(
-      () => (minutes = (performance.now() - began) / 60_000),
-    );
+    const done = { after: 0 };
+    const expunging = Promise.all(Array.from({ length: PROCESSES }, () => expunge(file, limit))).finally(() => {
+      done.after = performance.now() - began;
+    });
     expunging.catch(() => {});
     const busy = [];
-    while (minutes === undefined) busy.push(await both(load, targets, seconds));
+    while (done.after === 0) busy.push(await both(load, targets, seconds));
     const counts = await expunging;
     // The last load may have gone on after it.
     if (busy.length > 1) busy.pop();
@@ -124,7 +129,7 @@ export async function measureExpunge({ databases, load, node, seconds, rows, fol
       name: database.title,
       rows: counts.reduce((total, { visits }) => total + visits, 0),
       wanted: rows,
-      perSecond: rows / (minutes * 60),
+      perSecond: rows / (done.after / 1000),
       p99: Object.fromEntries(
         Object.keys(CONNECTIONS).map((route) => {
           const of = (loads) => median(loads.map(({ p99 }) => p99[route])) / 1000;

@@ -160,7 +160,18 @@ function expungeSection(expunge) {
     text: [
       'Three processes run `nest-visit expunge` at once, while 48 connections read and 16 write under Fastify, as fast as they are answered. The p99 is that of requests, the median of several loads.',
     ],
-    head: ['', 'visits', 'per second', 'aim', 'p99 of `read`, ms', 'p99 of `write`, ms', 'aim', 'requests/s ÷ quiet', 'deadlocks', 'errors'],
+    head: [
+      '',
+      'visits',
+      'per second',
+      'aim',
+      'p99 of `read`, ms',
+      'p99 of `write`, ms',
+      'aim',
+      'requests/s ÷ quiet',
+      'deadlocks',
+      'errors',
+    ],
     rows: expunge.map(({ name, rows, wanted, perSecond, p99, rate, deadlocks, lost, failed, aim }) => {
       const slower = ({ quiet, busy, ratio: factor }) => `${ms(quiet)} → ${ms(busy)}, ×${digits(factor)}`;
       const isMet = Math.max(p99.read.ratio, p99.write.ratio) <= aim.p99;

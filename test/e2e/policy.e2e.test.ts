@@ -146,18 +146,21 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect((await second.post('/login', { json: { user: first.user } })).status).toBe(201);
     });
 
-    test.each(['end-oldest', 'refuse'] as const)('R43: sign-ins at the same moment on two machines leave no more than that: %s', async (onLimit) => {
-      const options = { identity: { maxVisitsPerUser: 2, onLimit } };
-      const apps = [await start(options), await start(options)];
-      const user = someone();
-      const visits = await Promise.all(Array.from({ length: 8 }, (_, i) => signedIn(apps[i % 2]!, user)));
-      const statuses = visits.map(({ answer }) => answer.status);
-      expect(statuses.every((status) => status === 201 || status === 409)).toBe(true);
-      const alive = await Promise.all(visits.map(isIn));
-      expect(alive.filter(Boolean)).toHaveLength(2);
-      expect(await apps[0]!.app.get(VisitService).listForUser(user)).toHaveLength(2);
-      if (onLimit === 'refuse') for (const [i, status] of statuses.entries()) if (status === 409) expect(alive[i]).toBe(false);
-    });
+    test.each(['end-oldest', 'refuse'] as const)(
+      'R43: sign-ins at the same moment on two machines leave no more than that: %s',
+      async (onLimit) => {
+        const options = { identity: { maxVisitsPerUser: 2, onLimit } };
+        const apps = [await start(options), await start(options)];
+        const user = someone();
+        const visits = await Promise.all(Array.from({ length: 8 }, (_, i) => signedIn(apps[i % 2]!, user)));
+        const statuses = visits.map(({ answer }) => answer.status);
+        expect(statuses.every((status) => status === 201 || status === 409)).toBe(true);
+        const alive = await Promise.all(visits.map(isIn));
+        expect(alive.filter(Boolean)).toHaveLength(2);
+        expect(await apps[0]!.app.get(VisitService).listForUser(user)).toHaveLength(2);
+        if (onLimit === 'refuse') for (const [i, status] of statuses.entries()) if (status === 409) expect(alive[i]).toBe(false);
+      },
+    );
   });
 
   describe('about time', () => {

@@ -55,8 +55,9 @@ function gatePrepared(connection: object, gate: Gate): object {
           const [sql, params, done] = args as [string, unknown[], (error: unknown, answer?: unknown) => void];
           const execute = (text: string) =>
             new Promise((resolve, reject) => {
-              call(text, params, (error: unknown, answer: unknown) => (error ? reject(error as Error) : resolve(answer)));
+              call(text, params, (error: unknown, answer: unknown) => (error ? reject(error) : resolve(answer)));
             });
+          // oxlint-disable-next-line promise/no-callback-in-promise -- it is what a callback is for
           return void pass(sql, execute).then((answer) => done(null, answer), done);
         }
         return call(...args);

@@ -20,7 +20,7 @@ export interface Visit {
   /** Known from the first answer that shows it. */
   id?: string;
   readonly created: number;
-  readonly absoluteExpiry: number;
+  absoluteExpiry: number;
   current: Key;
   previous?: Key;
   /** When a key was last replaced. */
@@ -220,7 +220,7 @@ export class Turn {
       this.visit.user = user;
       this.visit.authenticatedAt = this.model.now;
       this.visit.permanent = permanent ?? this.visit.permanent;
-      this.rekey();
+      this.prove(this.visit);
       return;
     }
     this.isLate = false;
@@ -244,7 +244,7 @@ export class Turn {
   reauthenticate(): void {
     if (!this.visit?.user) throw new Refusal(401, 'VISIT_IDENTITY_REQUIRED');
     this.visit.authenticatedAt = this.model.now;
-    this.rekey();
+    this.prove(this.visit);
   }
 
   endOwn(reason: EndReason): boolean {
@@ -258,7 +258,9 @@ export class Turn {
   }
 
   endOne(visit: Visit): boolean {
-    return visit === this.visit ? this.endOwn('revoked') : this.end(visit, 'revoked');
+    if (visit === this.visit) return this.endOwn('revoked');
+    const isOfSameUser = this.userId !== null && visit.user === this.userId;
+    return isOfSameUser && this.end(visit, 'revoked');
   }
 
   endOthers(): number {
@@ -291,6 +293,12 @@ export class Turn {
     this.visit = this.model.begin(user, permanent);
     this.cookie = 'key';
     this.events.push({ event: 'new', visit: this.visit });
+  }
+
+  /** Who proves who they are gets the whole time again. */
+  private prove(visit: Visit): void {
+    visit.absoluteExpiry = this.model.now + ABSOLUTE_TIMEOUT;
+    this.rekey();
   }
 
   private rekey(graceUntil?: number): void {

@@ -40,14 +40,17 @@ export async function prepare({ url }) {
     pool.execute(`SELECT id, key_hash, expiry, counter FROM visit WHERE id IN (${marks})`, padded, (error, rows) => {
       underWay--;
       const found = new Map(rows?.map((row) => [row.id, row]));
-      for (const { id, resolve, reject } of batch) error ? reject(error) : resolve(found.get(id));
+      for (const { id, answer, fail } of batch) {
+        if (error) fail(error);
+        else answer(found.get(id));
+      }
       schedule();
     });
   }
 
   const find = (id) =>
-    new Promise((resolve, reject) => {
-      waiting.push({ id, resolve, reject });
+    new Promise((answer, fail) => {
+      waiting.push({ id, answer, fail });
       schedule();
     });
 

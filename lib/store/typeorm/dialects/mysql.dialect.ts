@@ -22,7 +22,6 @@ const OUT_OF_RANGE = 1690;
 /** The part of a connection of `mysql2` that is used here. */
 interface Connection {
   execute?(
-    this: unknown,
     sql: string,
     params: readonly unknown[],
     done: (error: DriverError | null, answer: Result['rows'] | { affectedRows: number }) => void,
@@ -67,11 +66,11 @@ export class MysqlDialect extends Dialect {
   }
 
   protected override prepared(connection: unknown, { sql, params }: PreparedStatement): Promise<Result> | undefined {
-    const { execute } = connection as Connection;
+    const client = connection as Connection;
     // The driver `mysql` has none.
-    if (!execute) return undefined;
+    if (!client.execute) return undefined;
     return new Promise((resolve, reject) => {
-      execute.call(connection, sql, params, (error, answer) => {
+      client.execute!(sql, params, (error, answer) => {
         if (error) reject(error);
         else if (Array.isArray(answer)) resolve({ rows: answer, affected: 0 });
         else resolve({ rows: [], affected: answer.affectedRows });
