@@ -184,7 +184,7 @@ class Elsewhere implements Command {
   async run(model: Model, world: World): Promise<void> {
     await world.next(model);
     const deed = this.act.among(model);
-    const turn = new Turn(model);
+    const turn = new Turn(model, 'elsewhere');
     const value = deed.expect(turn);
     expectSame(await deed.run(world.processes[this.process]!), value(), 'what it gives');
     expectTold(world.takeTold(), turn.events);

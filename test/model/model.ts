@@ -174,12 +174,16 @@ export class Turn {
   /** Whether the cookie of a permanent visit is sent again though nothing has changed. */
   repeatsKey: 'never' | 'maybe' | 'surely' = 'never';
   private isLate: boolean;
+  /** Outside of all requests, where there is no user whose visits alone could be ended. */
+  private readonly isElsewhere: boolean;
 
   constructor(
     private readonly model: Model,
-    bearer: Bearer = { standing: 'stranger' },
+    given: Bearer | 'elsewhere',
     isPassive = false,
   ) {
+    this.isElsewhere = given === 'elsewhere';
+    const bearer: Bearer = given === 'elsewhere' ? { standing: 'stranger' } : given;
     this.isLate = bearer.standing === 'late';
     this.isNew = bearer.standing !== 'found';
     if (bearer.standing !== 'found') return;
@@ -260,7 +264,7 @@ export class Turn {
   endOne(visit: Visit): boolean {
     if (visit === this.visit) return this.endOwn('revoked');
     const isOfSameUser = this.userId !== null && visit.user === this.userId;
-    return isOfSameUser && this.end(visit, 'revoked');
+    return (isOfSameUser || this.isElsewhere) && this.end(visit, 'revoked');
   }
 
   endOthers(): number {
