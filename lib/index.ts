@@ -4,6 +4,7 @@ export { VisitModule } from './visit.module.js';
 export type {
   Clock,
   VisitCookieOptions,
+  VisitEncryptionOptions,
   VisitExpungeOptions,
   VisitFormTokensOptions,
   VisitIdentityOptions,
@@ -16,6 +17,7 @@ export type {
 } from './options/visit-options.interface.js';
 export { nistPolicies } from './options/nist-policies.js';
 export type { Duration } from './options/duration.js';
+export type { EncryptionKey } from './options/encryption.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';

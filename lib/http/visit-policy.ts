@@ -2,7 +2,8 @@ import { SetMetadata, type ExecutionContext } from '@nestjs/common';
 import { SSE_METADATA } from '@nestjs/common/constants.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { parseDuration, type Duration } from '../options/duration.js';
-import { optionTable, Unfit } from '../options/option-table.js';
+import { optionTable } from '../options/option-table.js';
+import { Unfit } from '../options/unfit.js';
 import type { VisitSource } from '../options/visit-options.interface.js';
 import type { VisitPolicy } from '../visit.context.js';
 

@@ -2,6 +2,8 @@ import { CronTime } from 'cron';
 import { DefaultSessionSerializer } from '../session/session.codec.js';
 import { VisitStore } from '../store/visit.store.js';
 import { parseDuration } from './duration.js';
+import { parseEncryption } from './encryption.js';
+import { Unfit } from './unfit.js';
 
 /** One option: its default, the one place where it is written, and what it takes. */
 export interface Option {
@@ -11,9 +13,6 @@ export interface Option {
 }
 
 export type OptionTable = { readonly [name: string]: Option | OptionTable };
-
-/** "must be …" */
-export class Unfit extends Error {}
 
 const unfit = (expected: string): never => {
   throw new Unfit(expected);
@@ -120,6 +119,7 @@ export const optionTable = {
       (value) => (has(value, 'encode', 'decode') ? value : unfit('an object with encode() and decode()')),
     ),
     onUnreadable: oneOf('empty', 'empty', 'throw'),
+    encryption: option(undefined, parseEncryption),
   },
   formTokens: { max: count(16, 1) },
   identity: {

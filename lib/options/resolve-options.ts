@@ -1,7 +1,8 @@
 import { inspect } from 'node:util';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
-import { optionTable, Unfit, type Option, type OptionTable } from './option-table.js';
+import { optionTable, type Option, type OptionTable } from './option-table.js';
+import { Unfit } from './unfit.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
 /**
@@ -49,7 +50,7 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
       resolved[name] = chosen === undefined ? undefined : entry.parse(chosen);
     } catch (error) {
       if (!(error instanceof Unfit)) throw error;
-      problems.push(`option "${prefix}${name}" must be ${error.message}, got ${show(value)}`);
+      problems.push(`option "${prefix}${name}" must be ${error.message}, got ${error.got ?? show(value)}`);
     }
   }
   return resolved;

@@ -2,6 +2,7 @@ import type { DataSource, DataSourceOptions } from 'typeorm';
 import type { SessionSerializer } from '../session/session.codec.js';
 import type { VisitStore } from '../store/visit.store.js';
 import type { Duration } from './duration.js';
+import type { EncryptionKey, ResolvedEncryption } from './encryption.js';
 
 /** The one clock that every "now" comes from. `Date` is one. */
 export interface Clock {
@@ -50,6 +51,13 @@ export interface VisitWipeOptions {
   schedule?: string | false;
 }
 
+export interface VisitEncryptionOptions {
+  /** The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes one. */
+  keys: readonly EncryptionKey[];
+  /** Whether data that is not encrypted is read, too: for an application that has visits already. @default false */
+  acceptPlain?: boolean;
+}
+
 export interface VisitSessionOptions {
   /** The most bytes one encoded session may have. @default 1048576 */
   maxBytes?: number;
@@ -57,6 +65,8 @@ export interface VisitSessionOptions {
   serializer?: SessionSerializer;
   /** What happens to data that cannot be read: the session starts empty with a warning, or the request fails. @default 'empty' */
   onUnreadable?: 'empty' | 'throw';
+  /** Session data is stored encrypted, by AES-256-GCM. @default undefined */
+  encryption?: VisitEncryptionOptions;
 }
 
 export interface VisitFormTokensOptions {
@@ -144,6 +154,7 @@ export interface ResolvedVisitOptions {
     readonly maxBytes: number;
     readonly serializer: SessionSerializer;
     readonly onUnreadable: 'empty' | 'throw';
+    readonly encryption: ResolvedEncryption | undefined;
   };
   readonly formTokens: { readonly max: number };
   readonly identity: {

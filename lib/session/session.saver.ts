@@ -9,6 +9,7 @@ import { refusalError, VisitKeeper } from '../visit/visit.keeper.js';
 import type { VisitContext } from '../visit.context.js';
 import { applyChanges } from './session.changes.js';
 import { SessionDictionary } from './session.dictionary.js';
+import { SessionEncryption } from './session.encryption.js';
 import type { SessionActions } from './session.object.js';
 
 /** After so many conflicts in a row something is wrong. */
@@ -27,12 +28,16 @@ export class SessionSaver {
   private readonly logger = new Logger('Visit');
   /** The last save in line of each visit that is being saved: it gives what is stored then, as far as it knows. Never rejected. */
   private readonly lines = new Map<string, Promise<Stored | undefined>>();
+  private readonly encryption: SessionEncryption | undefined;
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
-  ) {}
+  ) {
+    const { encryption } = options.session;
+    if (encryption) this.encryption = new SessionEncryption(encryption);
+  }
 
   /** The session of one request. */
   actionsOf(context: VisitContext): SessionActions {
@@ -130,7 +135,8 @@ export class SessionSaver {
       const data = isAsync ? await planned : planned;
       if (data === null) return null;
       if (state.standing === 'unsaved') {
-        await this.keeper.storeCurrent(context, { sessionData: this.encode(data) });
+        // While the plan was made, the handler may have gone on with another visit.
+        await this.keeper.storeCurrent(context, { sessionData: this.encode(data, context.state.record.id) });
         return data;
       }
       const saved = await this.inLine(context, async (latest) => {
@@ -151,7 +157,7 @@ export class SessionSaver {
   private async attempt(context: VisitContext, data: Data): Promise<Data | undefined> {
     const { state, lock } = context;
     const { id, sessionVersion: version } = state.record;
-    const sessionData = this.encode(data);
+    const sessionData = this.encode(data, id);
     const guard = { id, keyHash: state.key.hash, now: this.options.clock.now() };
     const lockOwner = lock?.visitId === id ? lock.owner : undefined;
     const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
@@ -180,12 +186,12 @@ export class SessionSaver {
     return result;
   }
 
-  private decode(record: VisitRecord): Map<string, unknown> {
-    if (record.sessionData === null) return new Map();
+  private decode({ id, sessionData }: VisitRecord): Map<string, unknown> {
+    if (sessionData === null) return new Map();
     try {
-      return this.options.session.serializer.decode(record.sessionData);
+      return this.options.session.serializer.decode(this.encryption ? this.encryption.decrypt(sessionData, id) : sessionData);
     } catch (error) {
-      const text = `session data of visit ${record.id} cannot be read: ${(error as Error).message}`;
+      const text = `session data of visit ${id} cannot be read: ${(error as Error).message}`;
       if (this.options.session.onUnreadable === 'throw')
         throw new SessionDataError('SESSION_UNREADABLE', text, undefined, { cause: error });
       this.logger.warn(`The ${text}; the session starts empty`);
@@ -193,7 +199,8 @@ export class SessionSaver {
     }
   }
 
-  private encode(data: Data): Uint8Array | null {
+  /** @param id of the visit with which it will be stored */
+  private encode(data: Data, id: string): Uint8Array | null {
     if (data.size === 0) return null;
     const bytes = this.options.session.serializer.encode(data);
     const { maxBytes } = this.options.session;
@@ -203,7 +210,7 @@ export class SessionSaver {
         `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in it, or an id that leads to the rest`,
       );
     }
-    return bytes;
+    return this.encryption ? this.encryption.encrypt(bytes, id) : bytes;
   }
 }
 

@@ -1,0 +1,65 @@
+import { createSecretKey, type KeyObject } from 'node:crypto';
+import { types } from 'node:util';
+import { Unfit } from './unfit.js';
+
+/** 32 random bytes, or text that says them: 64 hexadecimal digits, base64 or base64url. */
+export type EncryptionKey = Uint8Array | string;
+
+/** The option `session.encryption`, checked. Keys are objects that show nothing when they are logged. */
+export interface ResolvedEncryption {
+  readonly keys: readonly KeyObject[];
+  readonly acceptPlain: boolean;
+}
+
+const KEY_BYTES = 32;
+const HEXADECIMAL = /^[0-9a-f]{64}$/i;
+const BASE64 = /^(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9_-]{43})=?$/;
+
+/**
+ * Checks the option. What is wrong is told by its place and kind: it may hold a key, so it is never shown.
+ *
+ * @throws Unfit
+ */
+export function parseEncryption(value: unknown): ResolvedEncryption {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || types.isUint8Array(value)) {
+    throw new Unfit('an object such as { keys: [key] }', kindOf(value));
+  }
+  const { keys, acceptPlain = false, ...others } = value as Record<string, unknown>;
+  const [other] = Object.keys(others);
+  // A name as short as this is no key.
+  if (other !== undefined) throw new Unfit('an object with keys and acceptPlain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
+  if (!Array.isArray(keys) || keys.length === 0) throw new Unfit('an object with a list of keys', `${kindOf(keys)} for keys`);
+  if (typeof acceptPlain !== 'boolean') {
+    throw new Unfit('an object whose acceptPlain is true or false', `${kindOf(acceptPlain)} for acceptPlain`);
+  }
+  const parsed = keys.map((key: unknown, index) => {
+    const bytes = bytesOf(key);
+    if (bytes?.length === KEY_BYTES) return createSecretKey(bytes);
+    throw new Unfit(
+      `an object whose keys are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 ${KEY_BYTES})`,
+      `${kindOf(key)} for keys[${index}]`,
+    );
+  });
+  for (const [index, key] of parsed.entries()) {
+    const first = parsed.findIndex((one) => one.equals(key));
+    if (first !== index) throw new Unfit('an object with different keys', `the same for keys[${first}] and keys[${index}]`);
+  }
+  return { keys: parsed, acceptPlain };
+}
+
+function bytesOf(key: unknown): Uint8Array | undefined {
+  if (types.isUint8Array(key)) return key;
+  if (typeof key !== 'string') return undefined;
+  // A key that is read from a file ends with a line break.
+  const text = key.trim();
+  if (HEXADECIMAL.test(text)) return Buffer.from(text, 'hex');
+  return BASE64.test(text) ? Buffer.from(text, 'base64') : undefined;
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (typeof value === 'string') return value === '' ? 'an empty string' : `a string of ${value.length} characters`;
+  if (types.isUint8Array(value)) return `${value.length} bytes`;
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`;
+}

@@ -1,0 +1,10 @@
+/** "must be …" */
+export class Unfit extends Error {
+  constructor(
+    expected: string,
+    /** What it is, in words. Left out, the value is shown. */
+    readonly got?: string,
+  ) {
+    super(expected);
+  }
+}
