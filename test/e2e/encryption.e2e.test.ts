@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Body, Controller, Get, Logger, Post, type LoggerService } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
 import {
@@ -286,6 +287,17 @@ describeStacks('Encryption of session data', (stack) => {
     const after = await startStrict({ keys: [fresh] });
     expect(await dataOf(at(after, written))).toEqual({ name: SECRET, count: 1 });
     expect((await at(after, left).get('/data')).status).toBe(500);
+  });
+
+  test('R55: the database tells which keys are still in use, by the statement in the documentation', async () => {
+    const page = readFileSync(new URL('../../docs/encryption.md', import.meta.url), 'utf8');
+    const names = { mariadb: 'MariaDB', postgres: 'PostgreSQL', sqlite: 'SQLite' };
+    const line = page.split('\n').find((one) => one.startsWith('SELECT') && one.endsWith(names[stack.database]))!;
+    const [one, other] = [newKey(), newKey()];
+    const browsers = [await begin(await start({ keys: [one] })), await begin(await start({ keys: [other, one] }))];
+    const rows = await stack.dataSource().query<{ begins: string; count: unknown }[]>(line.split(';')[0]!);
+    const begins = rows.map((row) => row.begins.toLowerCase());
+    for (const browser of browsers) expect(begins).toContain((await stored(browser))!.subarray(0, 5).toString('hex'));
   });
 
   test('R55, R56: maxBytes counts the plain bytes', async () => {
