@@ -3,6 +3,7 @@ export { VisitModule } from './visit.module.js';
 // Options
 export type {
   Clock,
+  SiteData,
   VisitCookieOptions,
   VisitEncryptionOptions,
   VisitExpungeOptions,

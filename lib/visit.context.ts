@@ -51,6 +51,8 @@ export class VisitContext {
   writing: Promise<unknown> = Promise.resolve();
   /** The client's cookie leads nowhere any more and must go. */
   clearCookie = false;
+  /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
+  clearSiteData = false;
   /** A link or field with the key has been made for this response. */
   keyInPage = false;
   /** The request failed for a reason that passes. */

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import onHeaders from 'on-headers';
 import { VisitCookie } from '../key/visit-cookie.js';
@@ -49,6 +50,7 @@ export class VisitHeaders {
     } else if (context.clearCookie) {
       this.setCookie(context, this.cookie.clear(context.policy?.path));
     }
+    if (context.clearSiteData) this.clearSiteData(response, state.sendKey);
     if (context.keyInPage) {
       response.setHeader('Referrer-Policy', 'no-referrer');
       response.setHeader('Cache-Control', 'no-store');
@@ -62,6 +64,13 @@ export class VisitHeaders {
     } catch {
       return false; // The save will say what is wrong.
     }
+  }
+
+  /** @param sendKey a cookie leaves with the same response, which would be cleared with the others */
+  private clearSiteData(response: ServerResponse, sendKey: boolean): void {
+    const kinds = this.options.cookie.clearSiteData.filter((kind) => !(sendKey && kind === 'cookies'));
+    if (kinds.length === 0 || response.hasHeader('Clear-Site-Data')) return;
+    response.setHeader('Clear-Site-Data', kinds.map((kind) => `"${kind}"`).join(', '));
   }
 
   private setCookie(context: VisitContext, header: string): void {

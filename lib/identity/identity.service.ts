@@ -78,17 +78,20 @@ export class IdentityService {
     // Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
     const endedAll = await this.store.call((store) => store.endedAllAt(checked));
     if (endedAll !== null && endedAll >= context.began) {
-      await this.keeper.endCurrent(context, 'revoked');
-      // The browser has a better key than the one that this request came with.
-      if (isReplacing) context.clearCookie = false;
-      await this.users.forget(context);
+      await this.takeBack(context, 'revoked', isReplacing);
       throw new VisitEndedError();
     }
     if (await this.limit.isSurplus(checked, context.state.record.id)) {
-      await this.keeper.endCurrent(context, 'limit');
-      await this.users.forget(context);
+      await this.takeBack(context, 'limit', isReplacing);
       throw this.limit.error();
     }
+    await this.users.forget(context);
+  }
+
+  private async takeBack(context: VisitContext, reason: string, isReplacing: boolean): Promise<void> {
+    await this.keeper.endCurrent(context, reason);
+    // The browser has a better key than the one that this request came with.
+    if (isReplacing) context.clearCookie = context.clearSiteData = false;
     await this.users.forget(context);
   }
 
@@ -107,7 +110,10 @@ export class IdentityService {
   async logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     const context = this.context();
     if (!keepVisit) await this.keeper.endCurrent(context, 'logout');
-    else if (context.state.record.identity) await this.keeper.rekey(context, { identity: null });
+    else if (context.state.record.identity) {
+      await this.keeper.rekey(context, { identity: null });
+      context.clearSiteData = true;
+    }
     await this.users.forget(context);
   }
 

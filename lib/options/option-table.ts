@@ -69,6 +69,15 @@ function parseSource(value: unknown): readonly string[] {
   return sources.length > 0 ? [...new Set(sources)] : unfit(expected);
 }
 
+const SITE_DATA = ['cache', 'cookies', 'storage', 'executionContexts', 'clientHints', 'prefetchCache', 'prerenderCache'];
+
+function parseSiteData(value: unknown): readonly string[] {
+  if (typeof value === 'boolean') return value ? ['cache', 'storage'] : [];
+  const isList = Array.isArray(value) && value.length > 0 && value.every((one) => SITE_DATA.includes(one as string));
+  if (!isList) return unfit(`true, false or a list of ${SITE_DATA.map((one) => JSON.stringify(one)).join(', ')}`);
+  return [...new Set(value as string[])];
+}
+
 export const optionTable = {
   dataSource: option(undefined, (value) =>
     has(value, 'createQueryRunner') || (typeof value === 'object' && value !== null && 'type' in value)
@@ -101,6 +110,7 @@ export const optionTable = {
     sameSite: oneOf('lax', 'strict', 'lax', 'none'),
     httpOnly: bool(true),
     permanent: bool(false),
+    clearSiteData: option(false, parseSiteData),
   },
   creation: oneOf('lazy', 'immediate', 'lazy'),
   touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },

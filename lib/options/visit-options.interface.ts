@@ -13,6 +13,9 @@ export interface Clock {
 /** Where a visit key may come from. `form` is short for `query` and `body`. */
 export type VisitSource = 'cookie' | 'query' | 'body' | 'form';
 
+/** What a browser keeps of a site, as `Clear-Site-Data` names it. */
+export type SiteData = 'cache' | 'cookies' | 'storage' | 'executionContexts' | 'clientHints' | 'prefetchCache' | 'prerenderCache';
+
 export interface VisitCookieOptions {
   /** With `secure`, path `/` and no `domain` the browser sees `__Host-` before it. @default 'visit' */
   name?: string;
@@ -28,6 +31,8 @@ export interface VisitCookieOptions {
   httpOnly?: boolean;
   /** Every visit outlives the browser's session, not only those made so. @default false */
   permanent?: boolean;
+  /** What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`. @default false */
+  clearSiteData?: boolean | readonly SiteData[];
 }
 
 export interface VisitTouchOptions {
@@ -145,6 +150,7 @@ export interface ResolvedVisitOptions {
     readonly sameSite: 'strict' | 'lax' | 'none';
     readonly httpOnly: boolean;
     readonly permanent: boolean;
+    readonly clearSiteData: readonly SiteData[];
   };
   readonly creation: 'immediate' | 'lazy';
   readonly touch: { readonly interval: number; readonly resolution: number };

@@ -184,6 +184,7 @@ export class VisitKeeper {
     if (state.standing === 'late') return;
     this.replaceCurrent(context);
     context.clearCookie = true;
+    context.clearSiteData = true;
     this.headers.watch(context);
   }
 

@@ -1,4 +1,4 @@
-import { Body, Controller, Delete, Get, Param, Post, Query } from '@nestjs/common';
+import { Body, Controller, Delete, Get, Header, Param, Post, Query } from '@nestjs/common';
 import {
   CurrentUserId,
   IdentityService,
@@ -11,6 +11,7 @@ import {
 } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
+import type { Browser } from '../support/browser.js';
 import { Gates } from '../support/gates.js';
 
 @VisitPlugin()
@@ -61,6 +62,12 @@ class IdentityController {
     await this.identity.logout({ keepVisit: keep === '1' });
     if (keep === 'flash') this.session.flash('notice', 'Good bye');
     return { userId: this.identity.userId };
+  }
+
+  @Post('forget')
+  @Header('Clear-Site-Data', '"*"')
+  async forget() {
+    await this.identity.logout();
   }
 
   @Post('reauthenticate')
@@ -340,6 +347,82 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
     });
 
+    describe('and what else the browser has kept', () => {
+      const sent = async (browser: Browser, path: string, method = 'POST'): Promise<string | null> => {
+        const answer = await browser.get(path, { method });
+        expect(answer.status, answer.text).toBeLessThan(300);
+        return answer.headers.get('clear-site-data');
+      };
+
+      test('ASVS 14.3.1: is cleared when that is wanted', async () => {
+        const wanted = [
+          [undefined, null],
+          [false, null],
+          [true, '"cache", "storage"'],
+          [['storage', 'cookies', 'storage'], '"storage", "cookies"'],
+        ] as const;
+        for (const [clearSiteData, header] of wanted) {
+          const app = await start({ cookie: { clearSiteData } });
+          expect(await sent((await signedIn(app)).browser, '/logout')).toBe(header);
+        }
+      });
+
+      test('ASVS 14.3.1: at each end of the own visit, and at no other time', async () => {
+        const app = await start({ cookie: { clearSiteData: true } });
+        const cleared = async (method: string, path: string): Promise<boolean> => {
+          const { browser, user } = await signedIn(app);
+          return (await sent(browser, path.replace(':user', user).replace(':own', key(browser).slice(0, 32)), method)) !== null;
+        };
+        for (const path of [
+          'POST /logout',
+          'POST /logout?keep=1',
+          'POST /logout?keep=flash',
+          'DELETE /visits/:own',
+          'DELETE /users/:user',
+        ]) {
+          expect(await cleared(...(path.split(' ') as [string, string])), path).toBe(true);
+        }
+        for (const path of [
+          'POST /reauthenticate',
+          'POST /renew',
+          'DELETE /visits/others',
+          `DELETE /visits/${'0'.repeat(32)}`,
+          'GET /secret',
+        ]) {
+          expect(await cleared(...(path.split(' ') as [string, string])), path).toBe(false);
+        }
+        const { browser, user } = await signedIn(app);
+        expect((await browser.post('/login', { json: { user } })).headers.get('clear-site-data')).toBeNull();
+        expect((await browser.post('/login', { json: { user: `${user}-other` } })).headers.get('clear-site-data')).not.toBeNull();
+        // The visit may have expired before: who signs out then wants the same.
+        expect(await sent(app.browser(), '/logout')).not.toBeNull();
+      });
+
+      test('ASVS 14.3.1: but no cookie that leaves with the same response', async () => {
+        const app = await start({ cookie: { clearSiteData: ['cookies', 'cache'] } });
+        for (const path of ['/logout?keep=1', '/logout?keep=flash']) {
+          const { browser } = await signedIn(app);
+          expect(await sent(browser, path)).toBe('"cache"');
+          expect(browser.jar.size).toBe(1);
+        }
+        const only = await start({ cookie: { clearSiteData: ['cookies'] } });
+        expect(await sent((await signedIn(only)).browser, '/logout?keep=1')).toBeNull();
+      });
+
+      test('ASVS 14.3.1: what the handler says itself is left as it is', async () => {
+        const app = await start({ cookie: { clearSiteData: true } });
+        expect(await sent((await signedIn(app)).browser, '/forget')).toBe('"*"');
+      });
+
+      test('ASVS 14.3.1, B2: a request that is late clears nothing', async () => {
+        const app = await start({ cookie: { clearSiteData: true } });
+        const { browser } = await signedIn(app);
+        const late = browser.clone();
+        await browser.post('/reauthenticate');
+        expect(await sent(late, '/logout')).toBeNull();
+      });
+    });
+
     test('B35: of nobody makes no row', async () => {
       const app = await start();
       const before = (await stack.rows()).length;
@@ -469,7 +552,7 @@ describeStacks('Identity', (stack: Stack) => {
     });
 
     test('B2, B7: a sign-in that is late as well leaves the cookie alone, because the browser has a better one', async () => {
-      const app = await start();
+      const app = await start({ cookie: { clearSiteData: true } });
       const { browser } = await signedIn(app);
       const late = browser.clone();
       await browser.post('/reauthenticate');
@@ -479,7 +562,9 @@ describeStacks('Identity', (stack: Stack) => {
       await gate.arrived;
       await app.app.get(VisitService).endAllForUser(bob);
       gate.open();
-      expect(await slow).toMatchObject({ status: 409, cookies: [] });
+      const answer = await slow;
+      expect(answer).toMatchObject({ status: 409, cookies: [] });
+      expect(answer.headers.has('clear-site-data')).toBe(false);
       expect((await browser.get('/secret')).status).toBe(200);
     });
 

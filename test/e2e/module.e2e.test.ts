@@ -85,6 +85,12 @@ describe('Options', () => {
       'option "cookie.name" must be a cookie name that browsers accept, such as "visit", got "my visit" (string)',
     ],
     ['header injection by path', { cookie: { path: '/a; Domain=evil' } }, 'option "cookie.path" must be a path that begins with "/"'],
+    [
+      'an unknown kind of site data',
+      { cookie: { clearSiteData: ['cache', 'cookie'] } },
+      'option "cookie.clearSiteData" must be true, false or a list of "cache", "cookies", "storage", "executionContexts", "clientHints"',
+    ],
+    ['no site data', { cookie: { clearSiteData: [] } }, 'option "cookie.clearSiteData" must be true, false or a list'],
     ['a bad domain', { cookie: { domain: 'a b' } }, 'option "cookie.domain" must be a host name'],
     [
       'SameSite=None without Secure',

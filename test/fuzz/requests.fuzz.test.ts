@@ -78,7 +78,16 @@ const options: Record<string, Partial<VisitModuleOptions>> = {
 };
 
 const parser = new VisitCookie({
-  cookie: { name: 'visit', path: '/', domain: undefined, secure: false, sameSite: 'lax', httpOnly: true, permanent: false },
+  cookie: {
+    name: 'visit',
+    path: '/',
+    domain: undefined,
+    secure: false,
+    sameSite: 'lax',
+    httpOnly: true,
+    permanent: false,
+    clearSiteData: [],
+  },
 });
 
 const FILLINGS = [

@@ -1,7 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import { VisitCookie } from '../../lib/key/visit-cookie.js';
 
-const options = { name: 'visit', path: '/', domain: undefined, secure: false, sameSite: 'lax', httpOnly: true, permanent: false } as const;
+const options = {
+  name: 'visit',
+  path: '/',
+  domain: undefined,
+  secure: false,
+  sameSite: 'lax',
+  httpOnly: true,
+  permanent: false,
+  clearSiteData: [],
+} as const;
 const cookie = (more: object = {}): VisitCookie => new VisitCookie({ cookie: { ...options, ...more } });
 
 describe('The cookie', () => {
