@@ -318,9 +318,9 @@ export class VisitSql {
     const { id, expiry, endedAt } = this.#v;
     const { lock, byPrimaryKey } = this.#dialect;
     const stale = `${id} IN (${marks(ids)}) AND (${expiry} + 0 < ? OR ${endedAt} + 0 < ?)`;
-    const deleteThem = (table: string, column: string) => (results: readonly Result[]) => {
-      const locked = results[0]?.rows.map((row) => row['id']) ?? [];
-      return { sql: `${this.#dialect.deleteFrom(table)} WHERE ${column} IN (${marks(locked)})`, params: locked };
+    const deleteThem = (table: string, key: string) => (results: readonly Result[]) => {
+      const locked = results[0]?.rows.map((row) => String(row['id'])) ?? [];
+      return this.#dialect.deleteAmong(table, key, locked);
     };
     return [
       {

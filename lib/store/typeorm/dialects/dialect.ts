@@ -81,9 +81,10 @@ export abstract class Dialect {
     return false;
   }
 
-  /** The beginning of a DELETE that finds its rows by primary key. */
-  deleteFrom(table: string): string {
-    return `DELETE FROM ${table}`;
+  /** A DELETE that finds its rows by primary key, and locks no others. */
+  deleteAmong(table: string, key: string, ids: readonly string[]): Statement {
+    const { sql, params } = this.isOneOf(key, ids);
+    return { sql: `DELETE FROM ${table} WHERE ${sql}`, params };
   }
 
   /** What turns an INSERT into an UPDATE, ready for its assignments, when the key exists. */
