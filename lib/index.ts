@@ -5,6 +5,7 @@ export type {
   Clock,
   SiteData,
   VisitCookieOptions,
+  VisitCsrfOptions,
   VisitEncryptionOptions,
   VisitExpungeOptions,
   VisitFormTokensOptions,
@@ -34,7 +35,9 @@ export { DefaultSessionSerializer, type SessionSerializer } from './session/sess
 export { IdentityService, type LoginOptions, type LogoutOptions } from './identity/identity.service.js';
 export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
 
-// Form tokens
+// Form tokens and requests across sites
+export { CsrfGuard } from './form-token/csrf.guard.js';
+export { RequireFormToken } from './form-token/form-token.guard.js';
 export { FormTokenService } from './form-token/form-token.service.js';
 
 // Plugins
@@ -81,6 +84,8 @@ export { visitMigrations } from './store/typeorm/migrations/index.js';
 
 // Errors
 export {
+  CrossSiteRequestError,
+  FormTokenError,
   FreshIdentityRequiredError,
   IdentityRequiredError,
   SessionDataError,

@@ -62,6 +62,8 @@ export class VisitContext {
   headersWatched = false;
   /** The exclusive access of this request to its session. */
   lock: { readonly visitId: string; readonly owner: string; release(): Promise<void> } | undefined;
+  /** Whether the request brought a form token, which is used up by the first guard that asks. */
+  formToken: Promise<boolean> | undefined;
   /** The user object, loaded when first asked for. */
   user: Promise<unknown> | undefined;
   private sessionObject: SessionObject | undefined;

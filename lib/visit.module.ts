@@ -12,7 +12,10 @@ import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
 import { VisitHeaders } from './http/visit-headers.js';
 import { VisitInterceptor } from './http/visit.interceptor.js';
+import { CsrfGuard } from './form-token/csrf.guard.js';
+import { FormTokenGuard } from './form-token/form-token.guard.js';
 import { FormTokenService } from './form-token/form-token.service.js';
+import { FormTokens } from './form-token/form-tokens.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
 import { RequestUser } from './identity/request-user.js';
@@ -74,7 +77,10 @@ import { VisitService } from './visit/visit.service.js';
     IdentityGuard,
     RequestUser,
     VisitLimit,
+    FormTokens,
     FormTokenService,
+    FormTokenGuard,
+    CsrfGuard,
     SessionSaver,
     SessionLock,
     StoreAccess,
@@ -82,7 +88,7 @@ import { VisitService } from './visit/visit.service.js';
     ExpungeService,
     ExpungeScheduler,
   ],
-  // IdentityGuard is made in the module of each controller that uses it, so what it needs is exported too.
+  // Guards are made in the module of each controller that uses them, so what they need is exported too.
   exports: [
     VISIT_OPTIONS,
     VisitStore,
@@ -90,7 +96,10 @@ import { VisitService } from './visit/visit.service.js';
     VisitService,
     IdentityService,
     IdentityGuard,
+    FormTokens,
     FormTokenService,
+    FormTokenGuard,
+    CsrfGuard,
     ExpungeService,
     Session,
   ],

@@ -15,6 +15,8 @@ export type VisitErrorCode =
   | 'VISIT_FRESH_IDENTITY_REQUIRED'
   | 'VISIT_USER_ID'
   | 'VISIT_LIMIT'
+  | 'VISIT_CROSS_SITE'
+  | 'VISIT_FORM_TOKEN'
   | 'VISIT_SOURCE_OFF'
   | 'SESSION_VALUE'
   | 'SESSION_UNREADABLE'
@@ -140,6 +142,20 @@ export class VisitWriteConflictError extends VisitHttpError {
 export class VisitLimitError extends VisitHttpError {
   constructor(most: number) {
     super('VISIT_LIMIT', `This user is signed in ${most} times already: sign out elsewhere first`, HttpStatus.CONFLICT);
+  }
+}
+
+/** 403: another site sent this request. */
+export class CrossSiteRequestError extends VisitHttpError {
+  constructor() {
+    super('VISIT_CROSS_SITE', 'This request was sent from another site', HttpStatus.FORBIDDEN);
+  }
+}
+
+/** 403: the form token is missing, has been used, or is from before a sign-in or sign-out. */
+export class FormTokenError extends VisitHttpError {
+  constructor() {
+    super('VISIT_FORM_TOKEN', 'This form has been sent already, or is too old: open it again', HttpStatus.FORBIDDEN);
   }
 }
 

@@ -14,9 +14,9 @@ export interface Option {
 
 export type OptionTable = { readonly [name: string]: Option | OptionTable };
 
-const unfit = (expected: string): never => {
+function unfit(expected: string): never {
   throw new Unfit(expected);
-};
+}
 
 function option(defaultValue: unknown, parse: (value: unknown) => unknown): Option {
   return { default: typeof defaultValue === 'function' ? (defaultValue as () => unknown) : () => defaultValue, parse };
@@ -69,6 +69,18 @@ function parseSource(value: unknown): readonly string[] {
   return sources.length > 0 ? [...new Set(sources)] : unfit(expected);
 }
 
+function parseName(value: unknown): string {
+  if (typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value)) return value;
+  return unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"');
+}
+
+/** As browsers send them (RFC 6454, 6.2): no path, lower case, no default port. */
+function parseOrigins(value: unknown): readonly string[] {
+  const isOrigin = (one: unknown): boolean =>
+    typeof one === 'string' && /^https?:/.test(one) && URL.canParse(one) && new URL(one).origin === one;
+  return Array.isArray(value) && value.every(isOrigin) ? (value as string[]) : unfit('a list of origins such as "https://www.example.org"');
+}
+
 const SITE_DATA = ['cache', 'cookies', 'storage', 'executionContexts', 'clientHints', 'prefetchCache', 'prerenderCache'];
 
 function parseSiteData(value: unknown): readonly string[] {
@@ -93,11 +105,7 @@ export const optionTable = {
   absoluteTimeout: duration(false, { min: 1, off: true }),
   renewAfter: duration(false, { min: 1, off: true }),
   source: option('cookie', parseSource),
-  paramName: option('tg_visit', (value) =>
-    typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value)
-      ? value
-      : unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"'),
-  ),
+  paramName: option('tg_visit', parseName),
   cookie: {
     name: option('visit', (value) =>
       typeof value === 'string' && COOKIE_NAME.test(value) ? value : unfit('a cookie name that browsers accept, such as "visit"'),
@@ -119,7 +127,7 @@ export const optionTable = {
     keepDays: option(7, (value) =>
       typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : unfit('a number of days, 0 or more'),
     ),
-    batchSize: count(500, 1),
+    batchSize: count(250, 1),
   },
   wipe: { schedule: cron('*/5 * * * *') },
   session: {
@@ -131,7 +139,15 @@ export const optionTable = {
     onUnreadable: oneOf('empty', 'empty', 'throw'),
     encryption: option(undefined, parseEncryption),
   },
-  formTokens: { max: count(16, 1) },
+  formTokens: {
+    max: count(16, 1),
+    field: option('form_token', parseName),
+  },
+  csrf: {
+    trustedOrigins: option(() => [], parseOrigins),
+    requireToken: bool(false),
+    reportOnly: bool(false),
+  },
   identity: {
     maxVisitsPerUser: option(false, (value) =>
       value === false || (Number.isSafeInteger(value) && (value as number) >= 1) ? value : unfit('a whole number of at least 1, or false'),

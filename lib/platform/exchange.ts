@@ -5,6 +5,8 @@ export interface FrameworkRequest {
   readonly raw?: IncomingMessage;
   readonly headers: IncomingMessage['headers'];
   readonly ip?: string;
+  readonly method: string;
+  readonly host?: string;
   query?: unknown;
   body?: unknown;
 }

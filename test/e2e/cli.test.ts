@@ -52,7 +52,7 @@ describe('The command', { timeout: 60_000 }, () => {
     expect(code).toBe(0);
     expect(out).toMatch(/nest-visit expunge [^]*nest-visit wipe [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /);
     const ofExpunge = await command('expunge', '-h');
-    expect(ofExpunge.out).toMatch(/--data-source[^]*--keep-days[^]*\(7\)[^]*--batch-size[^]*\(500\)[^]*Exit codes/);
+    expect(ofExpunge.out).toMatch(/--data-source[^]*--keep-days[^]*\(7\)[^]*--batch-size[^]*\(250\)[^]*Exit codes/);
     const ofWipe = await command('wipe', '--help');
     expect(ofWipe.out).toMatch(/--batch-size[^]*Exit codes/);
     expect(ofWipe.out).not.toContain('--keep-days');

@@ -126,7 +126,9 @@ export class Door {
     const all = cookie === undefined ? headers : { ...headers, cookie };
     const rawResponse = new ServerResponse(new IncomingMessage(new Socket()));
     const request: FrameworkRequest =
-      platform === 'fastify' ? { raw: {} as IncomingMessage, headers: all, query, body, ip } : expressRequest(all, query, body, ip);
+      platform === 'fastify'
+        ? { raw: {} as IncomingMessage, method: 'POST', headers: all, query, body, ip }
+        : expressRequest(all, query, body, ip);
     const execution = {
       getType: () => 'http',
       getClass: () => SomeController,
@@ -164,5 +166,5 @@ export class Door {
 /** As with Express 5, where the query is parsed anew at every look. */
 function expressRequest(headers: Record<string, string>, query: unknown, body: unknown, ip: string | undefined): FrameworkRequest {
   const prototype = Object.defineProperty({}, 'query', { get: () => query, configurable: true });
-  return Object.assign(Object.create(prototype) as FrameworkRequest, { headers, body, ip });
+  return Object.assign(Object.create(prototype) as FrameworkRequest, { method: 'POST', headers, body, ip });
 }

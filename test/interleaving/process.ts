@@ -121,7 +121,7 @@ export class Process {
   }
 
   request<T>({ key, passive, timeout }: Ask, work: () => T | Promise<T>): Promise<Answer<T>> {
-    const request = { headers: key ? { cookie: `visit=${key}` } : {} };
+    const request = { method: 'POST', headers: key ? { cookie: `visit=${key}` } : {} };
     const response = new ServerResponse(new IncomingMessage(new Socket()));
     const handler = (): void => {};
     if (passive) PassiveVisit()(handler);

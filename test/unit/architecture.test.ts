@@ -90,7 +90,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^visit\.lifecycle\.ts$/, 'lifecycle'],
   // Whoever calls the lifecycle, or is called from outside of requests.
   [/^http\/visit\.interceptor\.ts$/, 'door'],
-  [/^identity\/identity\.(service|guard)\.ts$|^form-token\//, 'door'],
+  [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
   [/^visit\/(visit\.service|current-visit)\.ts$/, 'door'],
   [/^session\/session(\.injectable)?\.ts$/, 'door'],
   [/^expunge\/expunge\.scheduler\.ts$/, 'door'],
@@ -100,7 +100,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   // The headers of a response and the metadata of a handler are nobody's door: the lifecycle itself asks for them.
   [/^http\/(visit-headers|visit-policy)\.ts$/, 'room'],
-  [/^visit\.context\.ts$|^(key|visit|session|identity|plugin|expunge)\//, 'room'],
+  [/^visit\.context\.ts$|^(key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
 ];
 
 const MAY_IMPORT: Record<Layer, readonly Layer[]> = {

@@ -59,7 +59,7 @@ describe('The documentation', () => {
         : 'interface VisitModuleOptions';
       const text = source.slice(source.indexOf(room));
       const comment = new RegExp(`@default ([^\\n]*?) \\*/\\n  ${property}\\?:`).exec(text)?.[1]?.replace('*\\/', '*/');
-      expect(comment, name).toBe(shown(value) || 'undefined');
+      expect(comment, name).toBe(shown(value) || (Array.isArray(value) ? '[]' : 'undefined'));
     }
   });
 

@@ -1,0 +1,58 @@
+import { Inject, Injectable, Logger, type CanActivate, type ExecutionContext } from '@nestjs/common';
+import { CrossSiteRequestError, FormTokenError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { FrameworkRequest } from '../platform/exchange.js';
+import { contextOf, requestOf } from '../visit.context.js';
+import { VisitLifecycle } from '../visit.lifecycle.js';
+import { FormTokens } from './form-tokens.js';
+import { originOf } from './request-origin.js';
+
+/** RFC 9110, 9.2.1. What they do has to be safe: a guard cannot make it so. */
+const SAFE = ['GET', 'HEAD', 'OPTIONS'];
+
+/**
+ * Refuses requests that another site made its visitor's browser send (R60), on a controller or for the whole application:
+ * `{ provide: APP_GUARD, useExisting: CsrfGuard }`. Safe methods pass, and handlers with `@SkipVisit()`, which have no
+ * visit to abuse. Of others, a browser says where they come from; who does not say needs a form token.
+ *
+ * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly`; VisitStoreUnavailableError (503) for a token
+ */
+@Injectable()
+export class CsrfGuard implements CanActivate {
+  private readonly logger = new Logger('Visit');
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(FormTokens) private readonly tokens: FormTokens,
+  ) {}
+
+  async canActivate(execution: ExecutionContext): Promise<boolean> {
+    // Messages of sockets and microservices have neither cookies nor methods.
+    if (!['http', 'graphql'].includes(execution.getType<string>())) return true;
+    const request = requestOf(execution);
+    if (SAFE.includes(request.method) || this.lifecycle.policyOf(execution).skip) return true;
+    const refusal = await this.refusalOf(request, execution);
+    if (!refusal) return true;
+    if (!this.options.csrf.reportOnly) throw refusal;
+    this.logger.warn(`${refusal.message} (let through by "csrf.reportOnly"): ${described(request)}`);
+    return true;
+  }
+
+  private async refusalOf(request: FrameworkRequest, execution: ExecutionContext): Promise<CrossSiteRequestError | FormTokenError | null> {
+    const { csrf, cookie } = this.options;
+    const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure });
+    if (origin === 'foreign') return new CrossSiteRequestError();
+    if (origin === 'own' && !csrf.requireToken) return null;
+    const context = contextOf(execution);
+    await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
+    return (await this.tokens.accept(context)) ? null : new FormTokenError();
+  }
+}
+
+/** What a client sends may be long, and may try to look like lines of the log. */
+function described({ method, headers }: FrameworkRequest): string {
+  const shown = { method, origin: headers.origin, 'sec-fetch-site': headers['sec-fetch-site'], host: headers.host };
+  return JSON.stringify(shown, (_, value: unknown) => (typeof value === 'string' ? value.slice(0, 100) : value));
+}

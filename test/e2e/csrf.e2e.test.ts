@@ -1,0 +1,267 @@
+import { Controller, Get, Logger, Post, UseGuards } from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
+import { CsrfGuard, FormTokenService, IdentityService, RequireFormToken, Session, SkipVisit } from 'nest-visit';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { describeStacks, type RunningApp } from '../support/app.js';
+import type { Answer, Browser } from '../support/browser.js';
+
+@Controller()
+class ShopController {
+  constructor(
+    private readonly formTokens: FormTokenService,
+    private readonly identity: IdentityService,
+    private readonly session: Session,
+  ) {}
+
+  @Get('token')
+  token() {
+    return this.formTokens.create();
+  }
+
+  @Get('form')
+  async form() {
+    return `<form method="post" action="/buy">${await this.formTokens.hiddenField()}</form>`;
+  }
+
+  @Get('safe')
+  safe() {
+    return 'ok';
+  }
+
+  @Post('buy')
+  async buy() {
+    return { bought: await this.session.update('bought', (bought: number | undefined) => (bought ?? 0) + 1) };
+  }
+
+  @Post('once')
+  @RequireFormToken()
+  async once() {
+    return this.buy();
+  }
+
+  @Post('login')
+  async login() {
+    await this.identity.login('Ann');
+  }
+
+  @Post('hook')
+  @SkipVisit()
+  hook() {
+    return 'ok';
+  }
+
+  @Post('twice')
+  @UseGuards(CsrfGuard)
+  @RequireFormToken()
+  twice() {
+    return this.buy();
+  }
+}
+
+const SAME = { 'sec-fetch-site': 'same-origin' };
+const codeOf = ({ text }: Answer): string => (JSON.parse(text) as { code: string }).code;
+
+describeStacks('Requests across sites', (stack) => {
+  const start = (csrf = {}, options = {}): Promise<RunningApp> =>
+    stack.start({ controllers: [ShopController], providers: [{ provide: APP_GUARD, useExisting: CsrfGuard }] }, { csrf, ...options });
+  const newToken = async (browser: Browser): Promise<string> => (await browser.get('/token')).text;
+  const buy = (browser: Browser, headers: Record<string, string>, method = 'POST'): Promise<Answer> =>
+    browser.post('/buy', { headers, method });
+
+  test('R60, ASVS 3.5.3: safe methods pass, wherever they come from', async () => {
+    const browser = (await start()).browser();
+    const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' };
+    for (const method of ['GET', 'HEAD']) expect((await browser.get('/safe', { method, headers: foreign })).status, method).toBe(200);
+  });
+
+  test('R60, F1, ASVS 3.5.1: Fetch Metadata decides first', async () => {
+    const app = await start();
+    const browser = app.browser();
+    for (const site of ['same-origin', 'none']) expect((await buy(browser, { 'sec-fetch-site': site })).status, site).toBe(201);
+    // Even the own origin cannot mend what the browser says; what it says twice was not said by a browser.
+    for (const site of ['cross-site', 'same-site', '', 'same-origin, cross-site', 'SAME-ORIGIN ']) {
+      const answer = await buy(browser, { 'sec-fetch-site': site, origin: app.address });
+      expect([answer.status, codeOf(answer)], site).toEqual([403, 'VISIT_CROSS_SITE']);
+    }
+  });
+
+  test('R60, F2: Origin decides where there is no Fetch Metadata', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const port = new URL(app.address).port;
+    expect((await buy(browser, { origin: app.address })).status).toBe(201);
+    for (const origin of [
+      'null',
+      'https://evil.example',
+      `http://127.0.0.1:${port}.evil.example`,
+      `http://127.0.0.1`,
+      `http://localhost:${port}`,
+      'http://',
+      '',
+    ]) {
+      const answer = await buy(browser, { origin });
+      expect([answer.status, codeOf(answer)], origin).toEqual([403, 'VISIT_CROSS_SITE']);
+    }
+  });
+
+  test('R60, F2: behind a proxy, what the framework trusts of it counts; a page of http is not ours when cookies are secure', async () => {
+    const app = await start();
+    const proxied = { 'x-forwarded-host': 'shop.example', origin: 'https://shop.example' };
+    expect((await buy(app.browser(), proxied)).status).toBe(403);
+    const behind = await start();
+    if (stack.platform === 'express') (behind.app as unknown as { set(name: string, value: unknown): void }).set('trust proxy', 'loopback');
+    if (stack.platform === 'express') expect((await buy(behind.browser(), proxied)).status).toBe(201);
+
+    const secure = await start({}, { cookie: { secure: true } });
+    const host = new URL(secure.address).host;
+    expect((await buy(secure.browser(), { origin: `http://${host}` })).status).toBe(403);
+    expect((await buy(secure.browser(), { origin: `https://${host}` })).status).toBe(201);
+  });
+
+  test('R60: trusted origins pass, and only they do', async () => {
+    const app = await start({ trustedOrigins: ['https://www.shop.example', 'https://shop.example:8443'] });
+    const ask = (origin: string, site: string) => buy(app.browser(), { origin, 'sec-fetch-site': site });
+    expect((await ask('https://www.shop.example', 'same-site')).status).toBe(201);
+    expect((await ask('https://shop.example:8443', 'cross-site')).status).toBe(201);
+    for (const origin of ['https://shop.example', 'http://www.shop.example', 'https://www.shop.example.evil.example', 'null']) {
+      expect((await ask(origin, 'cross-site')).status, origin).toBe(403);
+    }
+  });
+
+  test('R60, F3: who says nothing of where it comes from needs a form token, in the body or in a header, never in the address', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const refused = await buy(browser, {});
+    expect([refused.status, codeOf(refused)]).toEqual([403, 'VISIT_FORM_TOKEN']);
+    expect((await browser.post('/buy', { json: { form_token: await newToken(browser) } })).status).toBe(201);
+    expect((await browser.post(`/buy?form_token=${await newToken(browser)}`)).status).toBe(403);
+    expect((await buy(browser, { 'x-form-token': await newToken(browser) })).status).toBe(201);
+    const [, field] = /value="([^"]+)"/.exec((await browser.get('/form')).text)!;
+    expect((await browser.post('/buy', { form: { form_token: field! } })).status).toBe(201);
+    const tokens = [await newToken(browser), await newToken(browser)];
+    for (const form_token of [tokens, { a: 1 }, tokens.join(','), null]) {
+      expect((await browser.post('/buy', { json: { form_token } })).status).toBe(403);
+    }
+    // Many are good at once.
+    for (const form_token of tokens) expect((await browser.post('/buy', { json: { form_token } })).status).toBe(201);
+  });
+
+  test('F4, B26: a token is good for its visit only, not after a sign-in, and an anonymous sign-in form has one', async () => {
+    const app = await start();
+    const [browser, attacker] = [app.browser(), app.browser()];
+    const planted = await newToken(attacker);
+    expect((await browser.post('/login', { json: { form_token: planted } })).status).toBe(403);
+    const [token, early] = [await newToken(browser), await newToken(browser)];
+    expect((await browser.post('/login', { json: { form_token: token } })).status).toBe(201);
+    expect((await browser.post('/buy', { json: { form_token: early } })).status).toBe(403);
+  });
+
+  test('N8: with csrf.requireToken every unsafe request brings a token of the visit', async () => {
+    const app = await start({ requireToken: true });
+    const browser = app.browser();
+    expect((await buy(browser, SAME)).status).toBe(403);
+    const token = await newToken(browser);
+    expect((await buy(browser, { 'sec-fetch-site': 'cross-site', 'x-form-token': token })).status).toBe(403);
+    expect((await buy(browser, { ...SAME, 'x-form-token': token })).status).toBe(201);
+    expect((await buy(browser, { ...SAME, 'x-form-token': token })).status).toBe(403);
+  });
+
+  test('R59, B13: @RequireFormToken() does once what is sent twice, also on two machines at the same moment', async () => {
+    const apps = [await start(), await start()];
+    const browser = apps[0]!.browser();
+    const json = { form_token: await newToken(browser) };
+    const cookie = `visit=${browser.jar.get('visit')}`;
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_, index) => apps[index % 2]!.browser().post('/once', { cookie, json, headers: SAME })),
+    );
+    expect(answers.map(({ status }) => String(status)).sort()).toEqual(['201', ...Array.from({ length: 7 }, () => '403')]);
+    const after = await browser.post('/buy', { headers: SAME });
+    expect(JSON.parse(after.text)).toEqual({ bought: 2 });
+  });
+
+  test('R59: a token that two guards ask for is used up once', async () => {
+    const app = await start({ requireToken: true });
+    const browser = app.browser();
+    const ask = async (): Promise<Answer> => browser.post('/twice', { headers: SAME, json: { form_token } });
+    const form_token = await newToken(browser);
+    expect((await ask()).status).toBe(201);
+    expect((await ask()).status).toBe(403);
+  });
+
+  test('R60: what comes from elsewhere costs no query, makes no visit and no cookie, whatever its body is', async () => {
+    const app = await start();
+    const browser = app.browser();
+    await newToken(browser);
+    const rows = (await stack.rows()).length;
+    const foreign = { 'sec-fetch-site': 'cross-site' };
+    const bodies = ['text/plain', 'application/x-www-form-urlencoded', 'application/json'] as const;
+    const seen = await stack.statements(async () => {
+      for (const type of bodies) {
+        const answer = await fetch(`${app.address}/buy`, {
+          method: 'POST',
+          body: '{"form_token":"xxxxxxxxxxxxxxxxxxxxxx"}',
+          headers: { ...foreign, 'content-type': type, cookie: `visit=${browser.jar.get('visit')}` },
+        });
+        // Fastify knows no forms unless it is told to.
+        expect([403, 415], type).toContain(answer.status);
+        expect(answer.headers.getSetCookie()).toEqual([]);
+      }
+    });
+    expect(seen).toEqual([]);
+    expect(await stack.rows()).toHaveLength(rows);
+  });
+
+  test('F3: uploads bring it in a header', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const token = await newToken(browser);
+    const body = new FormData();
+    body.set('form_token', 'x'.repeat(22));
+    const send = (headers: Record<string, string>) =>
+      fetch(`${app.address}/buy`, { method: 'POST', body, headers: { ...headers, cookie: `visit=${browser.jar.get('visit')}` } });
+    if (stack.platform === 'fastify') return; // It has no parser for them, and says 415.
+    expect((await send({})).status).toBe(403);
+    expect((await send({ 'x-form-token': token })).status).toBe(201);
+  });
+
+  test('R60: handlers without a visit have none to abuse', async () => {
+    const app = await start();
+    expect((await app.browser().post('/hook')).status).toBe(201);
+  });
+
+  test('R60: csrf.reportOnly lets through and says so in the log, without keys, tokens or forged lines', async () => {
+    const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+    onTestFinished(() => warn.mockRestore());
+    const app = await start({ reportOnly: true });
+    const browser = app.browser();
+    const token = await newToken(browser);
+    const answer = await buy(browser, {
+      'sec-fetch-site': 'cross-site',
+      origin: `https://evil.example/"${'x'.repeat(500)}`,
+      'x-form-token': token,
+    });
+    expect(answer.status).toBe(201);
+    const lines = warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('csrf.reportOnly'));
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toContain('"origin":"https://evil.example/\\"xxx');
+    expect(lines[0]!.length).toBeLessThan(500);
+    for (const secret of [token, browser.jar.get('visit')!]) expect(lines[0]).not.toContain(secret);
+  });
+
+  test('R60, R74: origins that no browser would send are refused at start', async () => {
+    for (const origin of [
+      'https://a.example/',
+      'a.example',
+      'https://A.example',
+      'https://a.example:443',
+      'null',
+      '*',
+      'ftp://a.example',
+      7,
+    ]) {
+      await expect(start({ trustedOrigins: [origin] }), String(origin)).rejects.toThrow(
+        'option "csrf.trustedOrigins" must be a list of origins',
+      );
+    }
+  });
+});
