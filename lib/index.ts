@@ -47,6 +47,7 @@ export {
   type EndedVisit,
   type ExpungedVisits,
   type IdentityChange,
+  type NewDevice,
   type ReachedLimit,
   type RefusedKey,
   type VisitPluginHooks,

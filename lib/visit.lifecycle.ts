@@ -107,6 +107,7 @@ export class VisitLifecycle {
         if (resolution.outcome === 'none' && (resolution.presented === 'retired' || resolution.presented === 'forged')) {
           const { presented: reason, key } = resolution;
           await this.plugins.tell('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
+          if (reason === 'retired' && this.options.onRetiredKey === 'end') await this.keeper.end([key.id], 'retired-key');
         }
         // A forged key makes no row, whatever the policy (B35).
         if (resolution.outcome === 'none' && resolution.presented !== 'forged' && this.options.creation === 'immediate') {

@@ -1,5 +1,6 @@
 import {
   Inject,
+  Logger,
   Module,
   type BeforeApplicationShutdown,
   type MiddlewareConsumer,
@@ -18,6 +19,7 @@ import { FormTokenService } from './form-token/form-token.service.js';
 import { FormTokens } from './form-token/form-tokens.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
+import { NewDeviceNotice } from './identity/new-device.js';
 import { RequestUser } from './identity/request-user.js';
 import { VisitLimit } from './identity/visit.limit.js';
 import { VisitCookie } from './key/visit-cookie.js';
@@ -77,6 +79,7 @@ import { VisitService } from './visit/visit.service.js';
     IdentityGuard,
     RequestUser,
     VisitLimit,
+    NewDeviceNotice,
     FormTokens,
     FormTokenService,
     FormTokenGuard,
@@ -109,6 +112,7 @@ export class VisitModule
   implements NestModule, OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown
 {
   constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
     @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
@@ -132,6 +136,12 @@ export class VisitModule
 
   onModuleInit(): void {
     this.plugins.discover();
+    // R14, ASVS 14.2.1.
+    if (this.options.source.includes('query')) {
+      new Logger('Visit').warn(
+        'Keys are accepted in addresses (option "source"), which histories, logs and other sites get to see: use links with a key for as little as you can',
+      );
+    }
   }
 
   /** Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us (R29). */

@@ -6,6 +6,7 @@ import { StoreAccess } from '../store/store-access.js';
 import type { VisitContext } from '../visit.context.js';
 import { VisitLifecycle } from '../visit.lifecycle.js';
 import { VisitKeeper } from '../visit/visit.keeper.js';
+import { NewDeviceNotice } from './new-device.js';
 import { RequestUser } from './request-user.js';
 import { checkedUserId } from './user-id.js';
 import { VisitLimit } from './visit.limit.js';
@@ -30,6 +31,7 @@ export class IdentityService {
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(RequestUser) private readonly users: RequestUser,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
+    @Inject(NewDeviceNotice) private readonly newDevice: NewDeviceNotice,
   ) {}
 
   /** The id of the user who is signed in, or null. Costs no query: it comes with the visit. */
@@ -86,6 +88,7 @@ export class IdentityService {
       throw this.limit.error();
     }
     await this.users.forget(context);
+    if (!isSame) await this.newDevice.give(context.state.record, identity);
   }
 
   private async takeBack(context: VisitContext, reason: string, isReplacing: boolean): Promise<void> {

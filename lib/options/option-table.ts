@@ -104,6 +104,7 @@ export const optionTable = {
   permanentTimeout: duration(undefined, { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),
   renewAfter: duration(false, { min: 1, off: true }),
+  onRetiredKey: oneOf('refuse', 'refuse', 'end'),
   source: option('cookie', parseSource),
   paramName: option('tg_visit', parseName),
   cookie: {
@@ -119,6 +120,7 @@ export const optionTable = {
     httpOnly: bool(true),
     permanent: bool(false),
     clearSiteData: option(false, parseSiteData),
+    allowInsecure: bool(false),
   },
   creation: oneOf('lazy', 'immediate', 'lazy'),
   touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },

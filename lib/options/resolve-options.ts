@@ -83,6 +83,15 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
       'option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"',
     );
   }
+  if (process.env['NODE_ENV'] === 'production' && !cookie.allowInsecure) {
+    const dangers = { secure: 'everybody on the way reads the key', httpOnly: 'every script of a page reads the key' } as const;
+    for (const name of ['secure', 'httpOnly'] as const) {
+      if (cookie[name]) continue;
+      problems.push(
+        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that you want that, got false`,
+      );
+    }
+  }
   if (cookie.name.length + VISIT_KEY_LENGTH > 4096) problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
 }
 

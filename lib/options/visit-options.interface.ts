@@ -33,6 +33,8 @@ export interface VisitCookieOptions {
   permanent?: boolean;
   /** What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`. @default false */
   clearSiteData?: boolean | readonly SiteData[];
+  /** Without it, `secure: false` and `httpOnly: false` are refused at start where `NODE_ENV` is `production`. @default false */
+  allowInsecure?: boolean;
 }
 
 export interface VisitTouchOptions {
@@ -125,6 +127,8 @@ export interface VisitModuleOptions {
   absoluteTimeout?: Duration | false;
   /** A key of this age is replaced in the next request; for half a minute the old one works as well. @default false */
   renewAfter?: Duration | false;
+  /** A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends, too. @default 'refuse' */
+  onRetiredKey?: 'refuse' | 'end';
   /** Where the key is looked for, in this order: `'cookie, form'` or a list. @default 'cookie' */
   source?: string | readonly VisitSource[];
   /** The parameter's name in query and body. @default 'tg_visit' */
@@ -153,6 +157,7 @@ export interface ResolvedVisitOptions {
   readonly permanentTimeout: number;
   readonly absoluteTimeout: number | false;
   readonly renewAfter: number | false;
+  readonly onRetiredKey: 'refuse' | 'end';
   readonly source: readonly ('cookie' | 'query' | 'body')[];
   readonly paramName: string;
   readonly cookie: {
@@ -164,6 +169,7 @@ export interface ResolvedVisitOptions {
     readonly httpOnly: boolean;
     readonly permanent: boolean;
     readonly clearSiteData: readonly SiteData[];
+    readonly allowInsecure: boolean;
   };
   readonly creation: 'immediate' | 'lazy';
   readonly touch: { readonly interval: number; readonly resolution: number };

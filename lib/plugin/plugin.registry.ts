@@ -45,8 +45,9 @@ export class PluginRegistry {
     }
   }
 
+  /** Whether anybody is told. */
   has(hook: Hook): boolean {
-    return this.plugins.has(hook);
+    return this.plugins.has(hook) || (this.emitter !== undefined && hook in VISIT_EVENTS);
   }
 
   async tell<H extends Hook>(hook: H, ...told: Told<H>): Promise<void> {

@@ -40,6 +40,18 @@ export interface RefusedKey {
   readonly remoteAddress: string | undefined;
 }
 
+/** A user has signed in with a browser or device that none of their earlier visits had. */
+export interface NewDevice {
+  readonly visitId: string;
+  readonly userId: string;
+  /** Such as "Firefox on Windows"; null where the client says nothing known. A label, never a proof. */
+  readonly device: string | null;
+  readonly remoteAddress: string | null;
+  /** No earlier visit of the user is known at all. */
+  readonly isFirst: boolean;
+  readonly at: Date;
+}
+
 /** A user has signed in more often than `identity.maxVisitsPerUser` allows. */
 export interface ReachedLimit {
   readonly userId: string;
@@ -65,6 +77,8 @@ export interface VisitPluginHooks {
   onIdentityUnlinked?(change: IdentityChange): unknown;
   /** A request came with a key that opens no visit; called for each such request, so that many from one address can be seen. */
   onKeyRefused?(refused: RefusedKey): unknown;
+  /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */
+  onNewDevice?(device: NewDevice): unknown;
   onLimitReached?(reached: ReachedLimit): unknown;
   /** Stale visits have been deleted. */
   onExpunge?(expunged: ExpungedVisits): unknown;
@@ -78,6 +92,7 @@ export const VISIT_EVENTS = {
   onIdentityLinked: 'visit.identity.linked',
   onIdentityUnlinked: 'visit.identity.unlinked',
   onKeyRefused: 'visit.key.refused',
+  onNewDevice: 'visit.device.new',
   onLimitReached: 'visit.limit.reached',
   onExpunge: 'visit.expunged',
 } as const satisfies Partial<Record<keyof VisitPluginHooks, string>>;

@@ -165,6 +165,15 @@ export abstract class VisitStore {
   abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
 
   /**
+   * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
+   * still there, ended and expired ones too. By default, of those that `listForUser` knows.
+   */
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    const earlier = (await this.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before);
+    return [...new Set(earlier.map(({ userAgent }) => userAgent))];
+  }
+
+  /**
    * Ends all visits of a user but `except`, and remembers when. The ids that this call ended.
    *
    * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by

@@ -1,4 +1,4 @@
-import { Controller, Get, Injectable, Module, Post, Res, type Type } from '@nestjs/common';
+import { Controller, Get, Injectable, Logger, Module, Post, Res, type Type } from '@nestjs/common';
 import { SchedulerRegistry, ScheduleModule } from '@nestjs/schedule';
 import { Test } from '@nestjs/testing';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
@@ -20,7 +20,7 @@ import {
   type VisitModuleOptions,
 } from 'nest-visit';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { breakDatabase } from '../support/break-database.js';
 import { describeStacks, platforms, startApp, type RunningApp, type Stack } from '../support/app.js';
 import { openDatabase } from '../support/databases.js';
@@ -116,6 +116,29 @@ describe('Options', () => {
       _ === 'nothing' || 'dataSource' in (options as object) ? (options as VisitModuleOptions) : { store, ...(options as object) };
     const all = _ === 'both stores' ? { store, ...given } : given;
     await expect(compile(all)).rejects.toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
+  });
+
+  test.each([
+    [{ secure: false }, 'option "cookie.secure" must be true in production'],
+    [{ httpOnly: false }, 'option "cookie.httpOnly" must be true in production'],
+    [{ sameSite: 'none' as const, secure: false, allowInsecure: true }, 'browsers refuse SameSite=None without Secure'],
+  ])('ASVS 3.3.1, 3.3.4: %j is refused in production', async (cookie, text) => {
+    vi.stubEnv('NODE_ENV', 'production');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    await expect(compile({ store, cookie })).rejects.toThrow(text);
+    await expect(compile({ store, cookie: { secure: false, httpOnly: false, allowInsecure: true } })).resolves.toBeDefined();
+    await expect(compile({ store })).resolves.toBeDefined();
+  });
+
+  test('R14, ASVS 14.2.1: keys in addresses are said once, while the application starts', async () => {
+    const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+    onTestFinished(() => warn.mockRestore());
+    for (const source of ['cookie', 'cookie, body', 'cookie, form']) {
+      warn.mockClear();
+      await (await compile({ store, source })).init();
+      const lines = warn.mock.calls.filter(([line]) => String(line).includes('Keys are accepted in addresses'));
+      expect(lines, source).toHaveLength(source.endsWith('form') ? 1 : 0);
+    }
   });
 
   test('R74: all that is wrong is said at once', async () => {

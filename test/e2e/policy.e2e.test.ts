@@ -9,6 +9,7 @@ import {
   VisitService,
   type EndedVisit,
   type IdentityChange,
+  type NewDevice,
   type ReachedLimit,
   type RefusedKey,
 } from 'nest-visit';
@@ -30,6 +31,9 @@ class Witness {
   }
   onKeyRefused({ reason, visitId }: RefusedKey): void {
     told.push(['refused', { reason, visitId }]);
+  }
+  onNewDevice({ visitId, userId, device, isFirst }: NewDevice): void {
+    told.push(['device', { visitId, userId, device, isFirst }]);
   }
   onLimitReached(reached: ReachedLimit): void {
     told.push(['limit', { ...reached }]);
@@ -285,7 +289,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       await browser.post('/login', { json: { user: two } });
       const next = idOf(browser);
       await browser.post('/logout');
-      expect(told).toEqual([
+      expect(told.filter(([event]) => event !== 'device')).toEqual([
         ['linked', { visitId: id, userId: one }],
         ['unlinked', { visitId: id, userId: one }],
         ['linked', { visitId: id, userId: one }],
@@ -293,7 +297,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
         ['linked', { visitId: next, userId: two }],
         ['ended', { id: next, reason: 'logout' }],
       ]);
-      expect(emitter.events.map(([event]) => event)).toEqual([
+      expect(emitter.events.map(([event]) => event).filter((event) => event !== VISIT_EVENTS.onNewDevice)).toEqual([
         'visit.identity.linked',
         'visit.identity.unlinked',
         'visit.identity.linked',
@@ -302,7 +306,64 @@ describeStacks('The policy for visits', (stack: Stack) => {
         'visit.identity.linked',
         'visit.ended',
       ]);
-      expect(emitter.events[4]![1]).toEqual({ id: next });
+      expect(emitter.events.find(([event]) => event === VISIT_EVENTS.onNewVisit)![1]).toEqual({ id: next });
+    });
+
+    test('S9: a sign-in with a device that no visit of the user had, once', async () => {
+      const app = await start();
+      const [user, other] = [someone(), someone()];
+      const [firefox, chrome] = ['(X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0', '(Windows NT 10.0) Chrome/140.0'];
+      const signIn = async (name: string, agent: string) => {
+        told.length = 0;
+        const browser = app.browser();
+        await browser.post('/login', { json: { user: name }, headers: { 'user-agent': `Mozilla/5.0 ${agent}` } });
+        stack.clock.advance(10);
+        return { browser, device: told.filter(([event]) => event === 'device').map(([, notice]) => notice) };
+      };
+      const first = await signIn(user, firefox);
+      expect(first.device).toEqual([{ visitId: idOf(first.browser), userId: user, device: 'Firefox on Linux', isFirst: true }]);
+      // A newer version is the same device; what another user has is nothing to this one.
+      expect((await signIn(user, firefox.replaceAll('145', '146'))).device).toEqual([]);
+      expect((await signIn(other, chrome)).device).toMatchObject([{ isFirst: true }]);
+      const second = await signIn(user, chrome);
+      expect(second.device).toMatchObject([{ userId: user, device: 'Chrome on Windows', isFirst: false }]);
+      // Ended visits are remembered, too. The same visit again is no other one.
+      await second.browser.post('/logout');
+      expect((await signIn(user, chrome)).device).toEqual([]);
+      told.length = 0;
+      await first.browser.post('/login', { json: { user }, headers: { 'user-agent': 'Opera/9.80 (Macintosh)' } });
+      expect(told).toEqual([]);
+    });
+
+    test('S9: a new device costs no query where nobody asks, or where no user agents are kept', async () => {
+      const quiet = await stack.start({ controllers: [PolicyController] });
+      const loud = await start();
+      const blind = await start({ record: { userAgent: false } });
+      const queries = (app: RunningApp) => stack.statements(() => signedIn(app));
+      const without = (await queries(quiet)).length;
+      expect((await queries(loud)).length).toBe(without + 1);
+      expect((await queries(blind)).length).toBe(without);
+    });
+
+    test('S2: a retired key that comes late ends its visit, where that is wanted', async () => {
+      for (const onRetiredKey of ['refuse', 'end'] as const) {
+        const app = await start({ onRetiredKey });
+        const browser = app.browser();
+        await browser.post('/set', { json: { cart: 1 } });
+        const stolen = browser.clone();
+        await browser.post('/login', { json: { user: someone() } });
+        // For ten seconds it is a request that was on its way.
+        expect((await stolen.get('/secret')).status).toBe(401);
+        expect((await browser.get('/secret')).status).toBe(200);
+        stack.clock.advance(11_000);
+        told.length = 0;
+        await app.browser().get('/user', { cookie: `visit=${idOf(browser)}.${'A'.repeat(43)}` });
+        expect((await stolen.clone().get('/secret')).status).toBe(401);
+        const ended = ['ended', { id: idOf(browser), reason: 'retired-key' }];
+        const refused = (reason: string) => ['refused', { reason, visitId: idOf(browser) }];
+        expect(told).toEqual([refused('forged'), refused('retired'), ...(onRetiredKey === 'end' ? [ended] : [])]);
+        expect((await browser.get('/secret')).status).toBe(onRetiredKey === 'end' ? 401 : 200);
+      }
     });
 
     test('S2, S10: forged keys, each time; malformed ones cost nothing and are not told', async () => {

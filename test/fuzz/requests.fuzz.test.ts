@@ -87,6 +87,7 @@ const parser = new VisitCookie({
     httpOnly: true,
     permanent: false,
     clearSiteData: [],
+    allowInsecure: false,
   },
 });
 

@@ -10,6 +10,7 @@ const options = {
   httpOnly: true,
   permanent: false,
   clearSiteData: [],
+  allowInsecure: false,
 } as const;
 const cookie = (more: object = {}): VisitCookie => new VisitCookie({ cookie: { ...options, ...more } });
 

@@ -169,6 +169,12 @@ export class TypeOrmVisitStore extends VisitStore {
     return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
   }
 
+  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    const { dialect, sql } = this.#prepare();
+    const { rows } = await dialect.run(sql.userAgentsOf(userId, before));
+    return rows.map(({ userAgent }) => userAgent as string | null);
+  }
+
   async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
     const { dialect, sql } = this.#prepare();
     await dialect.run(sql.revoke(userId, ending.at));

@@ -307,6 +307,16 @@ export class VisitSql {
     };
   }
 
+  userAgentsOf(userId: string, before: number): Statement {
+    const [v, i] = [this.#v, this.#i];
+    return {
+      sql:
+        `SELECT DISTINCT v.${v.userAgent} AS "userAgent" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${i.visitId}` +
+        ` WHERE ${this.#isOfUser} AND i.${i.created} < ?`,
+      params: [userId, userId, before],
+    };
+  }
+
   /** Two statements, each on its index, instead of one with OR that may use none. */
   staleIds(column: 'expiry' | 'endedAt', before: number, limit: number): Statement {
     const { id, [column]: name } = this.#v;

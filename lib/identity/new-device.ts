@@ -1,0 +1,28 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
+import { StoreAccess } from '../store/store-access.js';
+import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
+import { deviceOf } from '../visit/device.js';
+
+/** Tells when a user signs in with a device that their earlier visits did not have. A query per sign-in, if anybody listens. */
+@Injectable()
+export class NewDeviceNotice {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'record'>,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+  ) {}
+
+  /** After the user has been linked to the visit. */
+  async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
+    if (!this.options.record.userAgent || !this.plugins.has('onNewDevice')) return;
+    // Of two sign-ins at the same moment neither is earlier, and both are told of.
+    const earlier = await this.store.call((store) => store.userAgentsOf(userId, created));
+    const device = deviceOf(userAgent);
+    if (earlier.some((other) => deviceOf(other) === device)) return;
+    const isFirst = earlier.length === 0;
+    await this.plugins.tell('onNewDevice', { visitId: id, userId, device, remoteAddress, isFirst, at: new Date(created) });
+  }
+}
