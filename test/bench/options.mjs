@@ -13,8 +13,10 @@ package as it was built last (npm run build). Takes about a quarter of an hour; 
   --node <20,24>       on these versions of Node; others than the running one are fetched by npx
   --scale              also a large table, which takes long to fill
   --expunge            also three processes that expunge old visits while others are in use
-  --rows <n>           of those tables, by default ten million and one million
-  --only-extras        nothing but what --scale and --expunge add
+  --memory             also ten minutes of reading, each of other visits, and what memory the process has after each
+  --codec              also what encoding sessions costs, beside other serializers
+  --rows <n>           of those tables, by default ten million, or one million for --expunge and --memory
+  --only-extras        nothing but what --scale, --expunge, --memory and --codec add
   --load <name>        wrk or autocannon; by default wrk where it is installed
   --write              write the report after --quick, too
   --help               this text`;
@@ -36,6 +38,8 @@ export function readOptions(args) {
         'only-extras': { type: 'boolean', default: false },
         rows: { type: 'string' },
         scale: { type: 'boolean', default: false },
+        memory: { type: 'boolean', default: false },
+        codec: { type: 'boolean', default: false },
         load: { type: 'string' },
         write: { type: 'boolean' },
         help: { type: 'boolean', short: 'h', default: false },
@@ -51,6 +55,8 @@ export function readOptions(args) {
       majors: list(values.node),
       scale: values.scale,
       expunge: values.expunge,
+      memory: values.memory,
+      codec: values.codec,
       onlyExtras: values['only-extras'],
       rows: number('rows', values.rows),
       load: oneOf('load', values.load, ['wrk', 'autocannon']),

@@ -154,6 +154,43 @@ function scaleSection(scale) {
 const ms = (value) => value.toFixed(value < 10 ? 1 : 0);
 
 /** @returns {Section} */
+function codecSection(codecs) {
+  const json = (shape) => codecs.find((one) => one.shape === shape && one.codec === 'JSON');
+  const beside = (value, other) => `${(value / 1000).toFixed(1)} µs, ×${digits(value / other)}`;
+  return {
+    title: 'Turning sessions into bytes and back',
+    text: ['Medians of nine rounds, and as a multiple of JSON, which turns a Date into text.'],
+    head: ['', 'session', 'bytes', 'encode', 'decode', 'a Date stays one'],
+    rows: codecs.map(({ shape, codec, keeps, bytes, encode, decode }) => [
+      codec,
+      shape,
+      bytes.toLocaleString('en'),
+      beside(encode, json(shape).encode),
+      beside(decode, json(shape).decode),
+      keeps ? 'yes' : 'no',
+    ]),
+  };
+}
+
+/** @returns {Section} */
+function memorySection(memory) {
+  return {
+    title: 'Memory, with ever other visits',
+    text: ['`read` with 64 connections under Fastify, each minute of other visits. The resident set of the process after each minute.'],
+    head: ['', 'visits', 'requests', 'MB after each minute', 'last three ÷ second to fourth', 'aim', 'errors'],
+    rows: memory.map(({ name, rows, requests, troubles: count, resident, growth, aim }) => [
+      name,
+      rows.toLocaleString('en'),
+      requests.toLocaleString('en'),
+      resident.map(megabytes).join(' '),
+      digits(growth),
+      `≤ ${aim}: ${verdict(growth <= aim, growth / aim - 1)}`,
+      count > 0 ? `**${count} not answered with 2xx**` : 'none',
+    ]),
+  };
+}
+
+/** @returns {Section} */
 function expungeSection(expunge) {
   return {
     title: 'Expunging while others read and write',
@@ -216,13 +253,15 @@ function aimSection(results) {
 const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)} %`);
 
 /** @returns {Section[]} */
-function sectionsFor(results, { scale, expunge }) {
+function sectionsFor(results, { scale, expunge, memory, codecs }) {
   const groups = groupsOf(results);
   return [
     ...groups.flatMap((group) => [shareSection(results, group), peerSection(results, group), connectionSection(results, group)]),
     contestSection(results),
     ...(scale ? [scaleSection(scale)] : []),
     ...(expunge ? [expungeSection(expunge)] : []),
+    ...(memory ? [memorySection(memory)] : []),
+    ...(codecs ? [codecSection(codecs)] : []),
     aimSection(results),
   ].filter(({ rows }) => rows.length > 0);
 }

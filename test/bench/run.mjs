@@ -9,6 +9,7 @@ import { openDatabase } from './databases.mjs';
 import { measureExpunge } from './expunge.mjs';
 import { openLoad } from './load.mjs';
 import { startSubject } from './measure.mjs';
+import { measureMemory } from './memory.mjs';
 import { HELP, readOptions } from './options.mjs';
 import { findNodes } from './processes.mjs';
 import { printReport, writeReport } from './report.mjs';
@@ -47,7 +48,7 @@ async function main(options) {
     const seconds = load.seconds(options.seconds ?? Math.min(3, SECONDS_IN_ALL / options.rounds / measurings.length));
 
     const databases = {};
-    const extras = options.scale || options.expunge ? ['mariadb', 'postgres'] : [];
+    const extras = options.scale || options.expunge ? ['mariadb', 'postgres'] : options.memory ? ['mariadb'] : [];
     for (const kind of new Set([...subjects.map(({ variant }) => variant.database).filter(Boolean), ...extras])) {
       databases[kind] = await openDatabase(kind, folder.path);
       toStop.unshift(() => databases[kind].stop());
@@ -80,8 +81,23 @@ async function main(options) {
     const means = { databases, load, node: nodes.at(-1), rounds, seconds, folder: folder.path, signal, toStop };
     const expunge = options.expunge ? await measureExpunge({ ...means, rows: rows ?? 1_000_000 }) : undefined;
     const scale = options.scale ? await measureScale({ ...means, rows: rows ?? 10_000_000 }) : undefined;
+    const memory = options.memory ? await measureMemory({ ...means, rows: rows ?? 1_000_000 }) : undefined;
 
-    const facts = { options, nodes, seconds, load: load.name, databases, scale, expunge, minutes: (Date.now() - began) / 60_000 };
+    // What it measures is built, and installed, by now.
+    const codecs = options.codec ? (await import('./codec.mjs')).measureCodecs() : undefined;
+
+    const facts = {
+      options,
+      nodes,
+      seconds,
+      load: load.name,
+      databases,
+      scale,
+      expunge,
+      memory,
+      codecs,
+      minutes: (Date.now() - began) / 60_000,
+    };
     printReport(results, facts);
     if (options.write) writeReport(results, facts);
     if (results.ownTroubles()) {

@@ -75,7 +75,7 @@ function spread(rows, active) {
     .map(({ number }) => cookieOf(number));
 }
 
-async function openTable(database, kind, wished, { node, signal, toStop }) {
+export async function openTable(database, kind, wished, { node, signal, toStop }) {
   const url = await database.create(`bench_scale_${wished}_node${node.major}`);
   const app = await startApp({ app: 'nest-visit', platform: 'fastify', database: kind, url }, node.program, signal);
   toStop.unshift(app.stop);
@@ -83,14 +83,14 @@ async function openTable(database, kind, wished, { node, signal, toStop }) {
   const rows = await fill(database, kind, url, wished, signal);
   // A key that leads to no visit is answered, too, and would be quicker.
   if ((await sumOf(app, spread(rows, 10))) !== 0) throw new Error('The rows that were filled in are not found by their keys');
-  const targetFor = (active) => ({
-    url: app.url,
-    path: '/read',
-    method: 'GET',
-    connections: CONNECTIONS,
-    cookies: spread(rows, active),
-  });
-  return { rows, targetFor };
+  const targetOf = (cookies) => ({ url: app.url, path: '/read', method: 'GET', connections: CONNECTIONS, cookies });
+  return {
+    rows,
+    targetFor: (active) => targetOf(spread(rows, active)),
+    /** All visits from the first to the one before the last of these numbers. */
+    targetOfAll: (first, last) => targetOf(Array.from({ length: last - first }, (_, index) => cookieOf(first + index))),
+    memory: () => app.memory(),
+  };
 }
 
 /**
