@@ -12,7 +12,7 @@ interface Plugin {
 type Hook = keyof VisitPluginHooks;
 type Told<H extends Hook> = Parameters<NonNullable<VisitPluginHooks[H]>>;
 
-/** The part of the class `EventEmitter2` that is used here. */
+/** The part of the class `EventEmitter2` of `@nestjs/event-emitter` that is used here. */
 interface Emitter {
   emit(event: string, payload: unknown): unknown;
 }
@@ -29,9 +29,9 @@ export class PluginRegistry {
   /** Called once, when all providers exist. */
   discover(): void {
     const found: Plugin[] = [];
-    for (const { metatype, instance, name } of this.discovery.getProviders()) {
-      // Known by its name: the package that provides it is the application's.
-      if (name === 'EventEmitter2') this.emitter = instance as Emitter;
+    for (const { metatype, instance, host } of this.discovery.getProviders()) {
+      // Known by its module and what it can do: the package is the application's.
+      if (host?.name === 'EventEmitterModule' && isEmitter(instance)) this.emitter = instance;
       const options = typeof metatype === 'function' ? pluginOptionsOf(metatype) : undefined;
       if (!options?.enabled || typeof instance !== 'object' || instance === null) continue;
       if (!found.some((plugin) => plugin.instance === instance))
@@ -69,6 +69,11 @@ export class PluginRegistry {
       this.logger.error(`A listener of "${event}" failed: ${(error as Error).message}`, (error as Error).stack);
     }
   }
+}
+
+function isEmitter(instance: unknown): instance is Emitter {
+  const { emit, onAny } = (instance ?? {}) as { emit?: unknown; onAny?: unknown };
+  return typeof emit === 'function' && typeof onAny === 'function';
 }
 
 const HOOKS = [...Object.keys(VISIT_EVENTS), 'onRecordRequest'] as readonly Hook[];

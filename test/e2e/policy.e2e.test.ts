@@ -1,4 +1,5 @@
-import { Body, Controller, Delete, Get, Param, Post, Query, Req } from '@nestjs/common';
+import { Body, Controller, Delete, Get, Injectable, Param, Post, Query, Req } from '@nestjs/common';
+import { EventEmitter2, EventEmitterModule, OnEvent } from '@nestjs/event-emitter';
 import {
   IdentityService,
   nistPolicies,
@@ -40,13 +41,13 @@ class Witness {
   }
 }
 
-/** Stands in for the class of `@nestjs/event-emitter`, which is known by its name. */
-class EventEmitter2 {
-  readonly events: [string, unknown][] = [];
+@Injectable()
+class Listener {
+  readonly signedIn: IdentityChange[] = [];
 
-  emit(event: string, payload: unknown): void {
-    this.events.push([event, payload]);
-    if (event === VISIT_EVENTS.onVisitEnded) throw new Error('a listener that fails');
+  @OnEvent(VISIT_EVENTS.onIdentityLinked)
+  note(change: IdentityChange): void {
+    this.signedIn.push(change);
   }
 }
 
@@ -97,7 +98,7 @@ class PolicyController {
   }
 }
 
-const parts = { controllers: [PolicyController], providers: [Witness, EventEmitter2] };
+const parts = { imports: [EventEmitterModule.forRoot()], controllers: [PolicyController], providers: [Witness, Listener] };
 let people = 0;
 const someone = (): string => `policy ${++people}`;
 
@@ -274,11 +275,16 @@ describeStacks('The policy for visits', (stack: Stack) => {
   describe('tells what happens', () => {
     test('R72, ASVS 16.3.1: who signs in and out, once each', async () => {
       const app = await start();
+      const events: [string, unknown][] = [];
       const emitter = app.app.get(EventEmitter2);
+      emitter.onAny((event, payload) => void events.push([String(event), payload]));
+      emitter.on(VISIT_EVENTS.onVisitEnded, () => {
+        throw new Error('a listener that fails');
+      });
       const browser = app.browser();
       await browser.post('/set', { json: { cart: 1 } });
       told.length = 0;
-      emitter.events.length = 0;
+      events.length = 0;
       const [one, two] = [someone(), someone()];
       const id = idOf(browser);
       await browser.post('/login', { json: { user: one } });
@@ -297,7 +303,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
         ['linked', { visitId: next, userId: two }],
         ['ended', { id: next, reason: 'logout' }],
       ]);
-      expect(emitter.events.map(([event]) => event).filter((event) => event !== VISIT_EVENTS.onNewDevice)).toEqual([
+      expect(events.map(([event]) => event).filter((event) => event !== VISIT_EVENTS.onNewDevice)).toEqual([
         'visit.identity.linked',
         'visit.identity.unlinked',
         'visit.identity.linked',
@@ -306,7 +312,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
         'visit.identity.linked',
         'visit.ended',
       ]);
-      expect(emitter.events.find(([event]) => event === VISIT_EVENTS.onNewVisit)![1]).toEqual({ id: next });
+      expect(events.find(([event]) => event === VISIT_EVENTS.onNewVisit)![1]).toEqual({ id: next });
+      expect(app.app.get(Listener).signedIn).toMatchObject([one, one, two].map((userId) => ({ userId })));
     });
 
     test('S9: a sign-in with a device that no visit of the user had, once', async () => {
