@@ -1,6 +1,6 @@
 import { Module } from '@nestjs/common';
-import { APP_FILTER } from '@nestjs/core';
-import { VisitModule, visitMigrations } from 'nest-visit';
+import { APP_FILTER, APP_GUARD } from '@nestjs/core';
+import { CsrfGuard, VisitModule, visitMigrations } from 'nest-visit';
 import { environment } from './environment.js';
 import { BrowserCount } from './features/browser-count.plugin.js';
 import { CounterService } from './features/counter.service.js';
@@ -28,8 +28,6 @@ import { ProblemFilter } from './web/problem.filter.js';
       identity: { loadUser: findUser },
     }),
   ],
-  // Forms carry no token against requests forged by other sites: the visit's cookie has SameSite=Lax, the default, so
-  // browsers do not send it with a POST that another site started. That is why every change here is a POST.
   controllers: [
     HomeController,
     PreferencesController,
@@ -39,6 +37,14 @@ import { ProblemFilter } from './web/problem.filter.js';
     WithoutCookiesController,
     AssetsController,
   ],
-  providers: [CounterService, BrowserCount, Pages, ConnectionCloser, { provide: APP_FILTER, useClass: ProblemFilter }],
+  providers: [
+    CounterService,
+    BrowserCount,
+    Pages,
+    ConnectionCloser,
+    // Every change here is a POST, and none is taken from a page of another site.
+    { provide: APP_GUARD, useExisting: CsrfGuard },
+    { provide: APP_FILTER, useClass: ProblemFilter },
+  ],
 })
 export class AppModule {}

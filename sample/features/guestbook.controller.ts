@@ -1,7 +1,7 @@
 import { Body, Controller, Get, Post, Redirect } from '@nestjs/common';
-import { Session } from 'nest-visit';
+import { FormTokenService, RequireFormToken, Session } from 'nest-visit';
 import { fieldOf, type Form } from '../web/form.js';
-import { html } from '../web/html.js';
+import { Html, html } from '../web/html.js';
 import { HtmlPage } from '../web/page-headers.js';
 import type { Page } from '../web/layout.js';
 import { PageException, Pages } from '../web/pages.js';
@@ -19,21 +19,26 @@ const MOST_ENTRIES = 20;
 export class GuestbookController {
   private readonly entries: Entry[] = [];
 
-  constructor(private readonly pages: Pages) {}
+  constructor(
+    private readonly pages: Pages,
+    private readonly formTokens: FormTokenService,
+  ) {}
 
   @Get()
   @HtmlPage()
-  show(@Session() session: Session<{ name: string }>): Promise<string> {
-    return this.pages.render(this.page(session.get('name', ''), ''));
+  async show(@Session() session: Session<{ name: string }>): Promise<string> {
+    return this.pages.render(await this.page(session.get('name', ''), ''));
   }
 
+  /** A form that is sent twice, by a second click or the way back, is written once: its token is used up. */
   @Post()
+  @RequireFormToken()
   @Redirect('/guestbook', 303)
-  write(@Session() session: Session<{ name: string }>, @Body() form: Form): void {
+  async write(@Session() session: Session<{ name: string }>, @Body() form: Form): Promise<void> {
     const name = fieldOf(form, 'name').trim();
     const message = fieldOf(form, 'message').trim();
     if (!name || !message || name.length > 40 || message.length > 500) {
-      throw new PageException(400, this.page(name, message, true));
+      throw new PageException(400, await this.page(name, message, true));
     }
     this.entries.unshift({ name, message, written: new Date() });
     this.entries.splice(MOST_ENTRIES);
@@ -42,14 +47,16 @@ export class GuestbookController {
     this.pages.notify(this.pages.texts.guestbook.thanks(name));
   }
 
-  private page(name: string, message: string, incomplete = false): Page {
+  private async page(name: string, message: string, incomplete = false): Promise<Page> {
     const texts = this.pages.texts.guestbook;
+    const token = new Html(await this.formTokens.hiddenField());
     return {
       place: 'guestbook',
       title: texts.title,
       body: html` <p class="intro">${texts.intro}</p>
         ${incomplete && html`<p class="warning" role="alert">${texts.incomplete}</p>`}
         <form method="post" action="/guestbook" class="card">
+          ${token}
           <label>${texts.name} <input name="name" value="${name}" maxlength="40" autocomplete="name" required /></label>
           <label>${texts.message} <textarea name="message" maxlength="500" rows="3" required>${message}</textarea></label>
           <button>${texts.send}</button>

@@ -106,6 +106,10 @@ const en = {
   problems: {
     400: { title: 'This request cannot be read', text: 'Something in it is not as it should be.' },
     401: { title: 'Please sign in', text: 'This page is for people who are signed in.' },
+    403: {
+      title: 'This form cannot be taken',
+      text: 'It has been sent already, or has been open for too long, or comes from another site. Please open it again.',
+    },
     404: { title: 'There is no such page', text: 'The address may be mistyped, or what was here is gone.' },
     409: {
       title: 'Your visit has changed meanwhile',
@@ -232,6 +236,10 @@ const de: Texts = {
   problems: {
     400: { title: 'Diese Anfrage ist nicht lesbar', text: 'Etwas darin ist nicht, wie es sein soll.' },
     401: { title: 'Bitte anmelden', text: 'Diese Seite ist für Angemeldete.' },
+    403: {
+      title: 'Dieses Formular gilt nicht',
+      text: 'Es wurde schon abgeschickt, war zu lange offen oder kommt von einer anderen Website. Bitte öffnen Sie es noch einmal.',
+    },
     404: { title: 'Diese Seite gibt es nicht', text: 'Vielleicht ist die Adresse vertippt, oder was hier war, ist weg.' },
     409: {
       title: 'Ihr Besuch hat sich inzwischen geändert',
