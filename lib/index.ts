@@ -73,9 +73,10 @@ export {
   type StaleCounts,
   type Touch,
   type VisitRecord,
+  type VisitStoreCapabilities,
   type WriteGuard,
 } from './store/visit.store.js';
-export { MemoryVisitStore } from './store/memory/memory-visit.store.js';
+export { MemoryVisitStore, type MemoryVisitStoreOptions } from './store/memory/memory-visit.store.js';
 export { TypeOrmVisitStore } from './store/typeorm/typeorm-visit.store.js';
 export { Visit } from './store/typeorm/visit.entity.js';
 export { VisitRevocation } from './store/typeorm/visit-revocation.entity.js';
@@ -100,6 +101,7 @@ export {
   VisitNotResolvedError,
   VisitOptionError,
   VisitSchemaError,
+  VisitStoreCannotError,
   VisitStoreUnavailableError,
   VisitWriteConflictError,
   type VisitErrorCode,

@@ -24,6 +24,8 @@ import { RequestUser } from './identity/request-user.js';
 import { VisitLimit } from './identity/visit.limit.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
+import { VisitOptionError } from './errors/visit.error.js';
+import { canGive } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
@@ -136,6 +138,17 @@ export class VisitModule
 
   onModuleInit(): void {
     this.plugins.discover();
+    const listener = this.plugins.pluginWith('onNewDevice');
+    if (listener !== undefined && !canGive(this.store, 'listable')) {
+      throw new VisitOptionError(
+        `${listener}.onNewDevice() needs a store that is "listable", because earlier visits of the user are looked at, and ${this.store.constructor.name} is not`,
+      );
+    }
+    if (process.env['NODE_ENV'] === 'production' && !canGive(this.store, 'shared')) {
+      new Logger('Visit').warn(
+        `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than one process, visitors lose their visits from request to request`,
+      );
+    }
     // R14, ASVS 14.2.1.
     if (this.options.source.includes('query')) {
       new Logger('Visit').warn(

@@ -6,6 +6,7 @@ export type VisitErrorCode =
   | 'VISIT_NOT_RESOLVED'
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
+  | 'VISIT_STORE_CANNOT'
   | 'VISIT_ENDED'
   | 'VISIT_KEY_RETIRED'
   | 'VISIT_WRITE_CONFLICT'
@@ -59,6 +60,17 @@ export class VisitOptionError extends VisitError {
 export class VisitSchemaError extends VisitError {
   constructor(message: string, options?: { cause?: unknown }) {
     super('VISIT_SCHEMA', message, options);
+  }
+}
+
+/** The store of visits lacks a capability that this call needs, such as `listable`. Nothing was done. */
+export class VisitStoreCannotError extends VisitError {
+  constructor(
+    call: string,
+    /** What the store would have to be. */
+    readonly capability: string,
+  ) {
+    super('VISIT_STORE_CANNOT', `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`);
   }
 }
 

@@ -17,7 +17,7 @@ export class NewDeviceNotice {
 
   /** After the user has been linked to the visit. */
   async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
-    if (!this.options.record.userAgent || !this.plugins.has('onNewDevice')) return;
+    if (!this.options.record.userAgent || !this.plugins.has('onNewDevice') || !this.store.can('listable')) return;
     // Of two sign-ins at the same moment neither is earlier, and both are told of.
     const earlier = await this.store.call((store) => store.userAgentsOf(userId, created));
     const device = deviceOf(userAgent);

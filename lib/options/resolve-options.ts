@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
 import { optionTable, type Option, type OptionTable } from './option-table.js';
+import { beyondStore } from './store-needs.js';
 import { Unfit } from './unfit.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
@@ -62,6 +63,7 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   if (!given.dataSource && !given.store) {
     problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
   }
+  if (given.store) problems.push(...beyondStore(options, given.store));
   options.permanentTimeout ??= options.timeout;
   // A coarser step than this would let visits expire that were used all the time.
   options.touch.resolution = Math.min(options.touch.resolution, Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10));

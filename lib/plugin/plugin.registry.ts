@@ -50,6 +50,11 @@ export class PluginRegistry {
     return this.plugins.has(hook) || (this.emitter !== undefined && hook in VISIT_EVENTS);
   }
 
+  /** The first plugin that has this hook, by its name. */
+  pluginWith(hook: Hook): string | undefined {
+    return this.plugins.get(hook)?.[0]?.name;
+  }
+
   async tell<H extends Hook>(hook: H, ...told: Told<H>): Promise<void> {
     for (const { name, instance, options } of this.plugins.get(hook) ?? []) {
       try {

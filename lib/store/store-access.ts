@@ -1,10 +1,18 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { VisitError, VisitStoreUnavailableError } from '../errors/visit.error.js';
+import { VisitError, VisitStoreCannotError, VisitStoreUnavailableError } from '../errors/visit.error.js';
+import { canGive } from '../options/store-needs.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { withDeadline } from './deadline.js';
 import { createVisitAccess, type VisitAccess } from './batching/batching.js';
-import { VisitStore, type NewVisitRecord, type SaveResult, type SessionSave, type VisitRecord } from './visit.store.js';
+import {
+  VisitStore,
+  type NewVisitRecord,
+  type SaveResult,
+  type SessionSave,
+  type VisitRecord,
+  type VisitStoreCapabilities,
+} from './visit.store.js';
 
 /** The way to the store for everything that a request or a caller waits for: what fails there is said in one voice. */
 @Injectable()
@@ -33,6 +41,16 @@ export class StoreAccess {
     const result = await this.grouped.save(save);
     if (result.outcome === 'failed') throw this.unavailable(result.error);
     return result;
+  }
+
+  /** Whether the store can give this. One that does not say so can. */
+  can(capability: keyof VisitStoreCapabilities): boolean {
+    return canGive(this.store, capability);
+  }
+
+  /** Before a call that not every store can give. @throws VisitStoreCannotError */
+  need(call: string, ...capabilities: readonly (keyof VisitStoreCapabilities)[]): void {
+    for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreCannotError(call, capability);
   }
 
   async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {

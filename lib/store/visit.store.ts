@@ -123,50 +123,104 @@ export interface StaleCounts {
 }
 
 /**
+ * What a store may be without. Where one of these is false, the store refuses what it cannot give with `VisitStoreCannotError`, instead
+ * of an answer that is half right; the module refuses options that need it while the application starts.
+ */
+export interface VisitStoreCapabilities {
+  /**
+   * Versions, keys and locks are compared and written in one step, whoever else writes: of two saves from the same version one
+   * conflicts, whatever processes they come from. Without it this holds for the calls of one store object only, and `lock` is refused.
+   */
+  readonly atomic: boolean;
+  /**
+   * A visit that has ended is refused everywhere from then on. Without it, only the client that ends its own visit can end it
+   * (`Ending.retiresKey`); every other `end` is refused, and so are `endAllForUser` and `endEverything`.
+   */
+  readonly revocable: boolean;
+  /**
+   * Visits can be looked through. Without it, `listForUser`, `userAgentsOf`, `endAllForUser` and `endEverything` are refused,
+   * `endedAllAt` gives null, and the store lets go of stale visits by itself: `expunge`, `wipe` and what counts for them give 0.
+   */
+  readonly listable: boolean;
+  /** Several processes see the same visits. Without it, the module warns in production. */
+  readonly shared: boolean;
+  /** Visits survive a restart. */
+  readonly durable: boolean;
+}
+
+/**
  * Where visits are kept. The contract and its injection token.
  *
- * What holds for all methods: lists in, answers in the same order. "Not found" is an answer, not an error; a method
- * throws only when the store itself fails, and then nothing of that call may have been acknowledged. A store does not
- * judge expiry: it returns what it has, and the one clock of the application decides. Only `create` brings a visit into
- * being. No other method may make one live that has ended, nor move an expiry back, nor write a column that is not its own.
+ * What holds for all methods:
+ *
+ * - Lists in, answers in the same order, one for each. An empty list is a question without an answer, not an error.
+ * - "No" is an answer: null for a visit that is not there, a refusal or a conflict for a write that may not be. A method throws only when
+ *   the store itself fails, or lacks a capability; nothing of that call may have been acknowledged then.
+ * - Once a call is answered, every later call sees what it wrote.
+ * - Every instant comes with the call. A store has no clock, and does not judge expiry: it returns what it has, and the application
+ *   decides.
+ * - What a caller holds and what is stored share no bytes.
+ *
+ * The laws of writing, also when calls meet:
+ *
+ * - Only `create` brings a visit into being; no other method may make one live that has ended.
+ * - A method writes its own columns and no others.
+ * - `save`, `rekey` and `lock` compare and write in one step.
+ * - `accessed`, `expiry` and `absoluteExpiry` only move forward.
+ *
+ * `describeVisitStore` of `nest-visit/testing` holds a store to all of this.
  */
 export abstract class VisitStore {
+  /** What this store can give. By default all of it. */
+  readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+
   /** Resolves when the store can be used; throws an error that says what to do when it cannot (for example: which migration to run). */
   abstract check(): Promise<void>;
 
-  /** The visits with these ids (each id at most once), or null where there is none; ended and expired ones too. */
+  /** The visits with these ids (each id at most once), or null where there is none; ended and expired ones too. Ids in another case are others. */
   abstract find(ids: readonly string[]): Promise<(VisitRecord | null)[]>;
 
-  /** Inserts visits, with their identities. An id that exists already is an error. */
+  /** Inserts visits, with their identities. An id that exists already is an error, and nothing of that call is stored. */
   abstract create(visits: readonly NewVisitRecord[]): Promise<void>;
 
   /**
-   * Writes session data, each as a compare-and-set on its version: `saved` raises it by one. Only while the visit is not
-   * ended and the guard holds.
+   * Writes session data, each as a compare-and-set on its version: `saved` raises it by one, and null empties the session. Only while the
+   * visit is not ended, the guard holds, and the lock is held that the save relies on. A guard that does not hold is told before a
+   * conflict. Of one visit twice in a list, the second is a conflict.
    */
   abstract save(saves: readonly SessionSave[]): Promise<SaveResult[]>;
 
-  /** Moves `accessed` and `expiry` forward, never back; leaves ended and unknown visits alone. */
+  /** Moves `accessed` and `expiry` forward, each by itself, never back; leaves ended and unknown visits alone. */
   abstract touch(touches: readonly Touch[]): Promise<void>;
 
-  /** Replaces keys and, in the same step, links or unlinks identities. Only while the visit is not ended and the guard holds. */
+  /**
+   * Replaces keys and, in the same step, links or unlinks identities. Only while the visit is not ended and the guard holds, and for a
+   * renewal (`previousKeyUntil`) only with the current key. `keyChanged` becomes `now`.
+   */
   abstract rekey(changes: readonly Rekey[]): Promise<RekeyResult[]>;
 
-  /** Takes the exclusive lock of a visit, or prolongs the one that its owner holds. Only while the visit is not ended and the guard holds. */
+  /**
+   * Takes the exclusive lock of a visit, or prolongs the one that its owner holds. Only while the visit is not ended and the guard holds.
+   * A lock is free from `until` on. Needs a store that is `atomic`.
+   */
   abstract lock(lock: Lock): Promise<LockResult>;
 
-  /** Gives the lock back; nothing happens if somebody else holds it by now. */
+  /** Gives the lock back; nothing happens if somebody else holds it by now, or the visit is not there. */
   abstract unlock(id: string, owner: string): Promise<void>;
 
-  /** Ends visits, wipes their data and unlinks nobody (the row still tells whose it was). The ids that this call ended. */
+  /**
+   * Ends visits, wipes their data, which raises the version, and unlinks nobody (the row still tells whose it was). The ids that this call
+   * ended: a visit that has ended before keeps its instant and its reason, and one that is not there is none. Expiry does not matter.
+   * Needs a store that is `revocable`, unless `retiresKey` is set.
+   */
   abstract end(ids: readonly string[], ending: Ending): Promise<string[]>;
 
-  /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. */
+  /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. Needs a store that is `listable`. */
   abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
 
   /**
    * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
-   * still there, ended and expired ones too. By default, of those that `listForUser` knows.
+   * still there, ended and expired ones too. By default, of those that `listForUser` knows. Needs a store that is `listable`.
    */
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const earlier = (await this.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before);
@@ -174,20 +228,27 @@ export abstract class VisitStore {
   }
 
   /**
-   * Ends all visits of a user but `except`, and remembers when. The ids that this call ended.
+   * Ends all visits of a user but `except`, expired ones too, and remembers when. The ids that this call ended. Needs a store that is
+   * `listable` and `revocable`.
    *
    * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
    * `endedAllAt` that it began too early.
    */
   abstract endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
 
-  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. How many. */
+  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. How many. Needs a store that is `listable` and `revocable`. */
   abstract endEverything(ending: Ending): Promise<number>;
 
-  /** When `endAllForUser` or `endEverything` last ended all visits of the user, or null if never, or so long ago that it has been expunged. */
+  /**
+   * When `endAllForUser` or `endEverything` last ended all visits of the user, whichever is later, or null if never, or so long ago that it
+   * has been expunged. The latest instant counts, in whatever order they came.
+   */
   abstract endedAllAt(userId: string): Promise<number | null>;
 
-  /** Deletes at most `limit` visits that expired or ended before `before`, with their identities, and what is remembered of ends before then. How many; 0 visits: done. */
+  /**
+   * Deletes at most `limit` visits that expired or ended before `before`, with their identities, and what is remembered of ends before
+   * then. How many; 0 visits: done. A visit that has been touched meanwhile stays.
+   */
   abstract expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts>;
 
   /** How many visits and identities `expunge` would delete. */

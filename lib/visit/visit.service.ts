@@ -119,6 +119,7 @@ export class VisitService {
    * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
    * checked who may do this. Outside of requests, in a job for example, any visit can.
    *
+   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit
    * @param reason a short word for the record, at most 32 characters
    * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
@@ -136,23 +137,35 @@ export class VisitService {
       const owner = (await this.store.find(id))?.identity?.userId;
       if (userId === undefined || owner !== userId) return false;
     }
+    this.store.need('end', 'revocable');
     return (await this.keeper.end([id], reason)).length > 0;
   }
 
-  /** The live visits of a user, the most recently used first. */
+  /** The live visits of a user, the most recently used first. @throws VisitStoreCannotError when the store is not `listable` */
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
+    this.store.need('listForUser', 'listable');
     const records = await this.store.call((store) => store.listForUser(checkedUserId(userId), this.options.clock.now()));
     return records.map((record) => this.summary(record));
   }
 
-  /** Ends all visits of the current user but the current one. How many. 0 if nobody is signed in. */
+  /**
+   * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
+   *
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   */
   async endOthers(reason = 'revoked'): Promise<number> {
+    this.store.need('endOthers', 'listable', 'revocable');
     const { record } = this.context().state;
     return record.identity ? this.endAll(record.identity.userId, reason, record.id) : 0;
   }
 
-  /** Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many. */
+  /**
+   * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
+   *
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   */
   async endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
+    this.store.need('endAllForUser', 'listable', 'revocable');
     const checked = checkedUserId(userId);
     const context = this.lifecycle.current;
     if (context?.visit?.record.identity?.userId !== checked) return this.endAll(checked, reason);
@@ -161,8 +174,9 @@ export class VisitService {
     return others + 1;
   }
 
-  /** Ends every visit there is. How many. */
+  /** Ends every visit there is. How many. @throws VisitStoreCannotError when the store is not `listable` and `revocable` */
   async endEverything(reason = 'revoked'): Promise<number> {
+    this.store.need('endEverything', 'listable', 'revocable');
     const context = this.lifecycle.current;
     const own = context?.visit?.standing === 'stored' ? 1 : 0;
     if (context && own) await this.keeper.endCurrent(context, reason);

@@ -18,6 +18,7 @@ import {
   type EndedVisit,
   type ExpungedVisits,
   type VisitModuleOptions,
+  type VisitStoreCapabilities,
 } from 'nest-visit';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -54,6 +55,18 @@ afterEach(async () => {
   await Promise.all(running.splice(0).map((one) => one.close()));
   vi.restoreAllMocks();
 });
+
+class LimitedStore extends MemoryVisitStore {
+  constructor(override readonly capabilities: VisitStoreCapabilities) {
+    super();
+  }
+}
+
+/** A store that says that it lacks these. */
+function without(...lacking: (keyof VisitStoreCapabilities)[]): VisitStore {
+  const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+  return new LimitedStore({ ...all, ...Object.fromEntries(lacking.map((capability) => [capability, false])) });
+}
 
 async function compile(options: VisitModuleOptions, imports: unknown[] = []) {
   const module = await Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot(options), ...(imports as Type[])] })
@@ -139,6 +152,74 @@ describe('Options', () => {
       const lines = warn.mock.calls.filter(([line]) => String(line).includes('Keys are accepted in addresses'));
       expect(lines, source).toHaveLength(source.endsWith('form') ? 1 : 0);
     }
+  });
+
+  test('R66: what a store cannot give is refused at the start', async () => {
+    const identity = { maxVisitsPerUser: 3 };
+    await expect(compile({ store: without('listable'), identity })).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message:
+        '[visit] option "identity.maxVisitsPerUser" needs a store that is "listable", because the visits of a user are counted, and LimitedStore is not, got 3',
+    });
+    await expect(compile({ store: without('revocable'), identity, onRetiredKey: 'end' })).rejects.toThrow(
+      /"identity\.maxVisitsPerUser"[^]*"revocable"[^]*"onRetiredKey"[^]*"revocable"/,
+    );
+    await expect(compile({ store: without('atomic', 'shared', 'durable'), identity, onRetiredKey: 'end' })).resolves.toBeDefined();
+    await expect(compile({ store: without('listable', 'revocable') })).resolves.toBeDefined();
+  });
+
+  test('R66: a plugin that asks for earlier visits is refused at the start, where the store cannot list them', async () => {
+    @VisitPlugin()
+    class Devices {
+      onNewDevice(): void {}
+    }
+    const init = async (visits: VisitStore) => {
+      const imports = [VisitModule.forRoot({ store: visits })];
+      const module = await Test.createTestingModule({ ...parts, imports, providers: [Devices] })
+        .setLogger(false as never)
+        .compile();
+      running.push(module);
+      return module.init();
+    };
+    await expect(init(without('listable'))).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: expect.stringContaining('Devices.onNewDevice() needs a store that is "listable"') as string,
+    });
+    await expect(init(store)).resolves.toBeDefined();
+  });
+
+  test('R66: calls that a store cannot give are refused, whatever its methods do', async () => {
+    const refusal = (capability: string, call: string) => ({
+      code: 'VISIT_STORE_CANNOT',
+      capability,
+      message: expect.stringContaining(`${call}() needs a store of visits that is "${capability}"`) as string,
+    });
+    const unlisted = (await compile({ store: without('listable') })).get(VisitService);
+    await expect(unlisted.listForUser(7)).rejects.toMatchObject(refusal('listable', 'listForUser'));
+    await expect(unlisted.endOthers()).rejects.toMatchObject(refusal('listable', 'endOthers'));
+    await expect(unlisted.endAllForUser(7)).rejects.toMatchObject(refusal('listable', 'endAllForUser'));
+    await expect(unlisted.endEverything()).rejects.toMatchObject(refusal('listable', 'endEverything'));
+    expect(await unlisted.end('0'.repeat(32))).toBe(false);
+    const kept = (await compile({ store: without('revocable') })).get(VisitService);
+    await expect(kept.end('0'.repeat(32))).rejects.toMatchObject(refusal('revocable', 'end'));
+    await expect(kept.endAllForUser(7)).rejects.toMatchObject(refusal('revocable', 'endAllForUser'));
+    await expect(kept.endEverything()).rejects.toMatchObject(refusal('revocable', 'endEverything'));
+    expect(await kept.listForUser(7)).toEqual([]);
+  });
+
+  test('R66: a store that other processes do not see is said once, in production', async () => {
+    const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+    onTestFinished(() => warn.mockRestore());
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const warnings = async (visits: VisitStore) => {
+      warn.mockClear();
+      await (await compile({ store: visits })).init();
+      return warn.mock.calls.filter(([line]) => String(line).includes('other processes do not see'));
+    };
+    expect(await warnings(store)).toEqual([]);
+    vi.stubEnv('NODE_ENV', 'production');
+    expect(await warnings(store)).toEqual([[expect.stringContaining('(MemoryVisitStore)') as string]]);
+    expect(await warnings(without('durable', 'atomic'))).toEqual([]);
   });
 
   test('R74: all that is wrong is said at once', async () => {

@@ -1,3 +1,4 @@
+import { VisitOptionError } from '../../errors/visit.error.js';
 import {
   VisitStore,
   type Ending,
@@ -11,18 +12,24 @@ import {
   type StaleCounts,
   type Touch,
   type VisitRecord,
+  type VisitStoreCapabilities,
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard } from '../write-guard.js';
 
 type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
 
 export interface MemoryVisitStoreOptions {
-  /** With more visits than this, those go that have ended, then those that expire first. @default 100000 */
+  /**
+   * With more visits than this, those go first that have ended or expired, then those that were used least recently, as far as that has
+   * been recorded. A hundredth more goes at once, so that not every new visit looks for room. @default 100000
+   */
   maxVisits?: number;
 }
 
 /** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
 export class MemoryVisitStore extends VisitStore {
+  override readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: false, durable: false };
+
   readonly #visits = new Map<string, Mutable>();
   /** By user id; the empty one is everybody. */
   readonly #endedAllAt = new Map<string, number>();
@@ -31,6 +38,7 @@ export class MemoryVisitStore extends VisitStore {
 
   constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
     super();
+    if (!(maxVisits >= 1)) throw new VisitOptionError(`option "maxVisits" must be a number of at least 1, got ${String(maxVisits)}`);
     this.#maxVisits = maxVisits;
   }
 
@@ -58,7 +66,7 @@ export class MemoryVisitStore extends VisitStore {
         }),
       );
     }
-    if (this.#visits.size > this.#maxVisits) this.#evict();
+    if (this.#visits.size > this.#maxVisits) this.#evict(visits.reduce((latest, { created }) => Math.max(latest, created), 0));
   }
 
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
@@ -146,7 +154,7 @@ export class MemoryVisitStore extends VisitStore {
 
   async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
     const stale = this.#filter(isStale(before)).slice(0, limit);
-    for (const { id } of stale) this.#visits.delete(id);
+    for (const { id } of stale) this.#drop(id);
     for (const [userId, at] of this.#endedAllAt) if (at < before) this.#endedAllAt.delete(userId);
     return countsOf(stale);
   }
@@ -185,12 +193,22 @@ export class MemoryVisitStore extends VisitStore {
     this.#endedAllAt.set(userId, Math.max(at, this.#endedAllAt.get(userId) ?? at));
   }
 
-  /** Makes room for more than one: looking through all of them at each new visit would be slow. */
-  #evict(): void {
-    const lifeOf = ({ endedAt, expiry }: Mutable) => (endedAt === null ? expiry : Number.NEGATIVE_INFINITY);
+  /**
+   * Makes room for more than one: looking through all of them at each new visit would be slow. The new visit tells what time it is, since a
+   * store has no clock of its own.
+   */
+  #evict(now: number): void {
+    const isDead = ({ endedAt, expiry }: Mutable) => endedAt !== null || expiry <= now;
     const excess = this.#visits.size - this.#maxVisits + Math.floor(this.#maxVisits / 100);
-    const first = [...this.#visits.values()].sort((a, b) => (lifeOf(a) < lifeOf(b) ? -1 : lifeOf(a) > lifeOf(b) ? 1 : 0)).slice(0, excess);
-    for (const { id } of first) this.#visits.delete(id);
+    const byWorth = this.#filter(() => true).sort(
+      (a, b) => Number(isDead(b)) - Number(isDead(a)) || a.accessed - b.accessed || a.expiry - b.expiry,
+    );
+    for (const { id } of byWorth.slice(0, excess)) this.#drop(id);
+  }
+
+  #drop(id: string): void {
+    this.#visits.delete(id);
+    this.#locks.delete(id);
   }
 }
 
