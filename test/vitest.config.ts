@@ -6,7 +6,10 @@ const path = (relative: string): string => fileURLToPath(new URL(relative, impor
 export default defineConfig({
   root: path('..'),
   resolve: {
-    alias: [{ find: /^nest-visit$/, replacement: path('../lib/index.ts') }],
+    alias: [
+      { find: /^nest-visit$/, replacement: path('../lib/index.ts') },
+      { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },
+    ],
   },
   test: {
     include: ['test/**/*.test.ts'],

@@ -228,7 +228,11 @@ describe('The package', () => {
       'package.json',
     ]);
     for (const format of ['esm', 'cjs'])
-      expect(files).toEqual(expect.arrayContaining([`dist/${format}/index.js`, `dist/${format}/index.d.ts`]));
+      expect(files).toEqual(
+        expect.arrayContaining(
+          ['index.js', 'index.d.ts', 'testing/index.js', 'testing/index.d.ts'].map((file) => `dist/${format}/${file}`),
+        ),
+      );
     expect(files).toContain('dist/esm/cli/main.js');
   });
 

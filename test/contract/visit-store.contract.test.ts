@@ -1,19 +1,20 @@
 import { randomBytes } from 'node:crypto';
-import { DataSource } from 'typeorm';
-import { describe, expect, test } from 'vitest';
-import { MemoryVisitStore } from '../../lib/store/memory/memory-visit.store.js';
+import { MemoryVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
+import type { DataSource } from 'typeorm';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
-import type { NewVisitRecord } from '../../lib/store/visit.store.js';
 import { describeDatabases } from '../support/databases.js';
-import { describeVisitStoreContract } from './visit-store.contract.js';
 
-describeVisitStoreContract('memory', async () => {
-  const store = new MemoryVisitStore();
-  return { store, second: store, close: () => store.close() };
-});
+const NEVER = 8_640_000_000_000_000;
+const runner = { describe, test };
+
+describeVisitStore('memory', () => ({ store: new MemoryVisitStore() }), { runner, capabilities: { shared: false, durable: false } });
+describeOwnPromises('memory', async () => ({ store: new MemoryVisitStore() }));
 
 describeDatabases('R65: TypeORM', (db) => {
-  describeVisitStoreContract(db.name, async () => {
+  let fixture: VisitStoreFixture;
+  beforeAll(async () => {
     const { options } = await db.open();
     const store = await openTypeOrmVisitStore({ ...options, migrationsRun: true });
     // As another process would be that was configured otherwise.
@@ -22,16 +23,64 @@ describeDatabases('R65: TypeORM', (db) => {
       await second.dataSource.query(
         `ALTER ROLE CURRENT_USER IN DATABASE "${nameOf(second.dataSource)}" SET timezone = 'Pacific/Marquesas'`,
       );
-    return {
-      store,
-      second,
-      close: async () => {
-        await store.close();
-        await second.close();
-      },
-    };
+    fixture = { store, second, reopen: () => openTypeOrmVisitStore(options) };
   });
+  afterAll(async () => {
+    await fixture?.store.close();
+    await fixture?.second?.close();
+  });
+  const emptied = async (): Promise<VisitStoreFixture> => {
+    const { store } = fixture;
+    await store.endEverything({ reason: 'test', at: 0 });
+    while ((await store.expunge({ before: NEVER, limit: 10_000 })).visits > 0);
+    return fixture;
+  };
+
+  const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+  describeVisitStore(db.name, emptied, { runner, capabilities: all });
+  describeOwnPromises(db.name, emptied);
 });
+
+/** What our stores promise, and the contract does not ask for. */
+function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture>): void {
+  describe(`Beside the contract: ${name}`, () => {
+    let store: VisitStore;
+    beforeEach(async () => {
+      ({ store } = await open());
+    });
+
+    test('the error for an id that exists says so', async () => {
+      const visit = visitOf({});
+      await store.create([visit]);
+      await expect(store.create([visitOf({}), { ...visitOf({}), id: visit.id }])).rejects.toThrow(/exists|duplicate|unique/i);
+    });
+
+    test('B22: instants stay the same in any time zone, also in the hour that a daylight-saving change repeats', async () => {
+      const zone = process.env['TZ'];
+      // Berlin, 25 October 2026: 02:30 comes twice.
+      const [first, again] = [Date.UTC(2026, 9, 25, 0, 30), Date.UTC(2026, 9, 25, 1, 30)];
+      try {
+        process.env['TZ'] = 'Europe/Berlin';
+        const identity = { userId: 'x', created: first, authenticatedAt: first };
+        const visit = visitOf({ created: first, accessed: first, expiry: again, absoluteExpiry: again, identity });
+        await store.create([visit]);
+        process.env['TZ'] = 'Pacific/Kiritimati';
+        expect((await store.find([visit.id]))[0]).toMatchObject({
+          created: first,
+          accessed: first,
+          expiry: again,
+          absoluteExpiry: again,
+          identity: { created: first },
+        });
+        expect(await store.listForUser('x', again - 1)).toHaveLength(1);
+        expect(await store.listForUser('x', again)).toHaveLength(0);
+      } finally {
+        if (zone === undefined) delete process.env['TZ'];
+        else process.env['TZ'] = zone;
+      }
+    });
+  });
+}
 
 describe('MemoryVisitStore', () => {
   test('R66: holds at most maxVisits: the ended go first, then those that expire first', async () => {

@@ -64,15 +64,16 @@ describe('The documentation', () => {
   });
 
   test('every exported name is explained somewhere, types too', () => {
-    const lists = [...read('lib/index.ts').matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);
+    const sources = ['lib/index.ts', 'lib/testing/index.ts'].map(read).join('\n');
+    const lists = [...sources.matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);
     const names = lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!));
-    expect(names).toEqual(expect.arrayContaining([...Object.keys(library), 'VisitModuleOptions']));
+    expect(names).toEqual(expect.arrayContaining([...Object.keys(library), 'VisitModuleOptions', 'describeVisitStore', 'TestRunner']));
     const all = pages.map(read).join('\n');
     expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);
   });
 
   test('the tests that show the guarantees exist', () => {
-    const rows = [...read('docs/guarantees.md').matchAll(/`(test\/[^`]+)`((?:,? [RB]\d+)*)/g)];
+    const rows = [...read('docs/guarantees.md').matchAll(/`((?:test\/|lib\/testing)[^`]*)`((?:,? [RB]\d+)*)/g)];
     expect(rows.length).toBeGreaterThan(10);
     for (const [, place, ids] of rows) {
       const path = join(root, place!);

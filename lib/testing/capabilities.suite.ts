@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { same } from './assertions.js';
+import { bytes, identityOf, NEVER, saveOf } from './samples.js';
+import type { Suite } from './suite.js';
+
+export function describeCapabilities({ check, needing }: Suite): void {
+  check('check resolves', async ({ store }) => {
+    same(await store.check(), undefined);
+  });
+
+  check('says what it can give', async ({ store, capabilities }) => {
+    same(store.capabilities, capabilities);
+    const { atomic, revocable, listable, shared, durable } = store.capabilities;
+    for (const one of [atomic, revocable, listable, shared, durable]) assert.equal(typeof one, 'boolean');
+  });
+
+  needing('listable')('begins without visits', async ({ store }) => {
+    same(await store.countStale(NEVER), { visits: 0, identities: 0 });
+  });
+
+  needing('atomic')('keeps its word whoever writes', async ({ capabilities, second, fixture }) => {
+    // Otherwise the races of this suite would be those of one object.
+    assert.ok(second === (capabilities.shared ? fixture.second : fixture.store), 'give "second" for a store that is shared');
+  });
+
+  needing('revocable')('refuses an ended visit everywhere', async ({ store, second, made }) => {
+    const visit = await made();
+    same(await store.end([visit.id], { reason: 'admin', at: visit.created }), [visit.id]);
+    same(await second.save([saveOf(visit)]), [{ outcome: 'refused', reason: 'ended' }]);
+  });
+
+  needing('shared')('shows a second object at once what the first has written', async ({ store, made, fixture: { second } }) => {
+    assert.ok(second && second !== store, 'give "second", another object on the same visits, or say that the store is not shared');
+    const visit = await made({ identity: identityOf('7') });
+    same(await second.find([visit.id]), await store.find([visit.id]));
+    same(await second.save([saveOf(visit, { data: bytes('theirs') })]), [{ outcome: 'saved', version: 1 }]);
+    const found = await store.find([visit.id]);
+    same(found[0]?.sessionData, bytes('theirs'));
+    same(await second.find([visit.id]), found);
+  });
+
+  needing('durable')('keeps visits over a restart', async ({ store, made, fixture: { reopen } }) => {
+    assert.ok(reopen, 'give "reopen", a store as after a restart, or say that the store is not durable');
+    const visit = await made({ identity: identityOf('7') });
+    await store.save([saveOf(visit, { data: bytes('mine') })]);
+    const before = await store.find([visit.id]);
+    const again = await reopen();
+    try {
+      same(await again.find([visit.id]), before);
+      same(await again.save([saveOf(visit, { version: 1, data: bytes('more') })]), [{ outcome: 'saved', version: 2 }]);
+    } finally {
+      await again.close();
+    }
+  });
+}

@@ -1,0 +1,150 @@
+import type { VisitStore } from '../store/visit.store.js';
+import { fits, same } from './assertions.js';
+import { DAY, NEVER, NOW, bytes, identityOf, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
+import type { Suite } from './suite.js';
+
+export function describeExpunge({ needing }: Suite): void {
+  const checkListed = needing('listable');
+  const checkListedEnds = needing('listable', 'revocable');
+
+  checkListedEnds(
+    'B37: expunge takes what expired or ended before, in batches, and keeps the living',
+    async ({ store, read, made, madeMany }) => {
+      const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, identity: index < 3 ? identityOf('x') : null }));
+      const ended = await madeMany(4, () => ({ identity: identityOf('y') }));
+      await store.end(
+        ended.map(({ id }) => id),
+        { reason: 'logout', at: NOW - 1 },
+      );
+      const justEnded = await made({ identity: identityOf('y') });
+      await store.end([justEnded.id], { reason: 'logout', at: NOW });
+      const living = [
+        await made({ expiry: NOW, identity: identityOf('x') }),
+        await made({ expiry: NEVER, identity: identityOf('x') }),
+        await made({ created: NOW - 400 * DAY, accessed: NOW - 300 * DAY, identity: identityOf('x') }),
+      ];
+      const touched = await made({ expiry: NOW - DAY, identity: identityOf('x') });
+      await store.touch([{ id: touched.id, accessed: NOW, expiry: NOW + DAY }]);
+
+      same(await store.countStale(NOW), { visits: 11, identities: 7 });
+      const batches = [];
+      for (;;) {
+        const batch = await store.expunge({ before: NOW, limit: 5 });
+        if (batch.visits === 0) break;
+        batches.push(batch);
+      }
+      same(
+        batches.map(({ visits }) => visits),
+        [5, 5, 1],
+      );
+      same(
+        batches.reduce((sum, { identities }) => sum + identities, 0),
+        7,
+      );
+      same(await store.countStale(NOW), { visits: 0, identities: 0 });
+      same(
+        await store.find([...expired, ...ended].map(({ id }) => id)),
+        [...expired, ...ended].map(() => null),
+      );
+      for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
+      // Nobody is left behind without a visit: a new one under the same id is nobody's.
+      await store.create(expired.map((visit) => ({ ...visit, identity: null })));
+      same(
+        (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
+        expired.map(() => null),
+      );
+    },
+  );
+
+  checkListed(
+    'B36: on two machines beside traffic, expunge fails nowhere and counts each visit once',
+    async ({ store, second, madeMany }) => {
+      const stale = await madeMany(900, (index) => ({ expiry: NOW - 1 - index, identity: index % 3 ? null : identityOf(`u${index}`) }));
+      const living = await madeMany(40, (index) => ({ identity: index % 2 ? identityOf('live') : null }));
+      const traffickers = { areWanted: true };
+      const traffic = async (one: VisitStore): Promise<void> => {
+        for (let step = 1; traffickers.areWanted; step++) {
+          await one.touch(living.map(({ id, expiry }) => ({ id, accessed: NOW + step, expiry: expiry + step })));
+          await one.save(living.map((visit) => saveOf(visit, { version: 0, data: null })));
+          await one.create([newVisit({ identity: identityOf('new') })]);
+          const [guest] = await madeMany(1);
+          await one.rekey([rekeyOf(guest!, { identity: identityOf('new') })]);
+        }
+      };
+      const sum = { visits: 0, identities: 0 };
+      const clean = async (one: VisitStore): Promise<void> => {
+        for (;;) {
+          const { visits, identities } = await one.expunge({ before: NOW, limit: 50 });
+          if (visits === 0) return;
+          sum.visits += visits;
+          sum.identities += identities;
+        }
+      };
+      const running = [traffic(store), traffic(second)];
+      await Promise.all([clean(store), clean(second), clean(store), clean(second)]);
+      traffickers.areWanted = false;
+      await Promise.all(running);
+      same(sum, { visits: 900, identities: 300 });
+      same((await store.find(stale.map(({ id }) => id))).filter(Boolean), []);
+      same(
+        (await store.find(living.map(({ id }) => id))).map((visit) => visit?.identity ?? null),
+        living.map(({ identity }) => identity),
+      );
+    },
+  );
+
+  checkListed(
+    'a visit that is touched while it is expunged keeps its identity or goes with it',
+    async ({ store, second, madeMany, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visits = await madeMany(10, () => ({ expiry: NOW - 1, identity: identityOf('x') }));
+        const [counts] = await Promise.all([
+          store.expunge({ before: NOW, limit: 10 }),
+          second.touch(visits.slice(5).map(({ id }) => ({ id, accessed: NOW, expiry: NOW + DAY }))),
+        ]);
+        const left = (await store.find(visits.map(({ id }) => id))).filter((visit) => visit !== null);
+        same(counts, { visits: 10 - left.length, identities: 10 - left.length });
+        for (const visit of left) fits(visit, { expiry: NOW + DAY, identity: { userId: 'x' } });
+      }
+    },
+  );
+
+  checkListed('wipe empties what has expired, in batches, and keeps the rows', async ({ store, second, read, made, madeMany }) => {
+    const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x'), identity: identityOf('x') }));
+    await madeMany(3, () => ({ expiry: NOW - DAY, sessionData: null }));
+    const living = await made({ expiry: NOW, sessionData: bytes('mine') });
+    same(await store.countUnwiped(NOW), 7);
+    same(await store.wipe({ before: NOW, limit: 3 }), 3);
+    same(await store.countUnwiped(NOW), 4);
+    same(await second.wipe({ before: NOW, limit: 3 }), 3);
+    same(await store.wipe({ before: NOW, limit: 3 }), 1);
+    same(await store.wipe({ before: NOW, limit: 3 }), 0);
+    for (const visit of expired) {
+      fits(await read(visit.id), { sessionData: null, sessionVersion: 1, endedAt: null, identity: visit.identity });
+    }
+    same(textOf(await read(living.id)), 'mine');
+    same((await read(living.id)).sessionVersion, 0);
+  });
+
+  checkListed('wipe finds what came behind the place where it was', async ({ store, made, madeMany }) => {
+    await madeMany(4, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x') }));
+    same(await store.wipe({ before: NOW, limit: 2 }), 2);
+    await made({ expiry: NOW - DAY, sessionData: bytes('late') });
+    let rest = 0;
+    for (let batch = 1; batch > 0; rest += batch) batch = await store.wipe({ before: NOW, limit: 2 });
+    same(rest, 3);
+    same(await store.countUnwiped(NOW), 0);
+  });
+
+  checkListed('a save of the moment in which a visit is wiped conflicts or is wiped', async ({ store, second, read, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
+      const [wiped, [saved]] = await Promise.all([
+        store.wipe({ before: NOW, limit: 10 }),
+        second.save([saveOf(visit, { data: bytes('new') })]),
+      ]);
+      same(wiped, 1);
+      fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
+    }
+  });
+}

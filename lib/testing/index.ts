@@ -1,0 +1,2 @@
+export { describeVisitStore } from './describe-visit-store.js';
+export type { TestRunner, VisitStoreFactory, VisitStoreFixture, VisitStoreSuiteOptions } from './suite.js';

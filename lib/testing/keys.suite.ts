@@ -1,0 +1,163 @@
+import type { NewVisitRecord, Rekey, VisitRecord } from '../store/visit.store.js';
+import { fits, same } from './assertions.js';
+import { DAY, NOW, bytes, identityOf, newHash, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
+import type { Suite } from './suite.js';
+
+export function describeKeys({ check, needing }: Suite): void {
+  const checkEnded = needing('revocable');
+
+  check('a current key writes, an unknown one is retired', async ({ store, read, made }) => {
+    const visit = await made();
+    same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await store.rekey([rekeyOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
+    same((await read(visit.id)).keyHash, visit.keyHash);
+  });
+
+  check('a replaced key writes during its grace and not from its end on', async ({ store, read, made }) => {
+    const visit = await made();
+    const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 1_000 });
+    same(await store.rekey([renewal]), [{ outcome: 'done' }]);
+    fits(await read(visit.id), {
+      keyHash: renewal.newKeyHash,
+      previousKeyHash: visit.keyHash,
+      previousKeyUntil: NOW + 1_000,
+    });
+    const late = (now: number, version: number) => store.save([saveOf(visit, { now, version, data: bytes('x') })]);
+    same(await late(NOW + 1_000, 0), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await late(NOW + 1_001, 0), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await late(NOW + 999, 0), [{ outcome: 'saved', version: 1 }]);
+    same(await store.rekey([rekeyOf(visit, { now: NOW + 1_000 })]), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await store.rekey([rekeyOf(visit, { now: NOW + 999 })]), [{ outcome: 'done' }]);
+  });
+
+  check(
+    'B24: a key that a change of rights has replaced is dead for a writer whose clock is behind, too',
+    async ({ store, read, made }) => {
+      const visit = await made();
+      same(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })]), [{ outcome: 'done' }]);
+      const before = NOW - 60_000;
+      same(await store.rekey([rekeyOf(visit, { now: before, identity: identityOf('8') })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same(await store.save([saveOf(visit, { now: before, data: bytes('x') })]), [{ outcome: 'refused', reason: 'retired' }]);
+      fits(await read(visit.id), {
+        previousKeyUntil: null,
+        keyChanged: NOW,
+        identity: { userId: '7' },
+        sessionData: null,
+      });
+    },
+  );
+
+  check('a key in its grace cannot be renewed: that would cut its grace short', async ({ store, read, made }) => {
+    const visit = await made();
+    const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 30_000 });
+    await store.rekey([renewal]);
+    same(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]), [{ outcome: 'refused', reason: 'retired' }]);
+    fits(await read(visit.id), { keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
+  });
+
+  check('the key before the previous one is dead, whatever grace it had', async ({ store, made }) => {
+    const visit = await made();
+    const first = rekeyOf(visit, { previousKeyUntil: NOW + DAY });
+    await store.rekey([first]);
+    await store.rekey([rekeyOf({ ...visit, keyHash: first.newKeyHash }, { previousKeyUntil: NOW + DAY })]);
+    same(await store.save([saveOf(visit)]), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await store.save([saveOf({ ...visit, keyHash: first.newKeyHash })]), [{ outcome: 'saved', version: 1 }]);
+  });
+
+  check('rekey links, links anew, leaves and unlinks, and writes no data', async ({ store, read, made }) => {
+    const visit = await made({ sessionData: bytes('mine') });
+    let { keyHash } = visit;
+    const step = async (change: Partial<Rekey>): Promise<VisitRecord> => {
+      const rekey = rekeyOf({ ...visit, keyHash }, change);
+      same(await store.rekey([rekey]), [{ outcome: 'done' }]);
+      keyHash = rekey.newKeyHash;
+      return read(visit.id);
+    };
+    same((await step({ identity: identityOf('1', NOW) })).identity, identityOf('1', NOW));
+    same((await step({ identity: identityOf('2', NOW + 1) })).identity, identityOf('2', NOW + 1));
+    same((await step({})).identity, identityOf('2', NOW + 1));
+    same((await step({ identity: null })).identity, null);
+    const last = await step({ identity: null });
+    fits(last, { identity: null, sessionVersion: 0 });
+    same(textOf(last), 'mine');
+  });
+
+  check('rekey sets permanent and moves expiry forward, never back', async ({ store, read, made }) => {
+    const visit = await made({ permanent: false });
+    const first = rekeyOf(visit, { permanent: true, expiry: visit.expiry + DAY });
+    await store.rekey([first]);
+    fits(await read(visit.id), { permanent: true, expiry: visit.expiry + DAY });
+    const next = rekeyOf({ ...visit, keyHash: first.newKeyHash }, { permanent: false, expiry: visit.expiry });
+    await store.rekey([next]);
+    fits(await read(visit.id), { permanent: false, expiry: visit.expiry + DAY });
+    await store.rekey([rekeyOf({ ...visit, keyHash: next.newKeyHash })]);
+    fits(await read(visit.id), { permanent: false, expiry: visit.expiry + DAY });
+  });
+
+  check('rekey moves the absolute expiry forward, never back, and gives none to a visit without', async ({ store, read, made }) => {
+    const [limited, free] = [await made({ absoluteExpiry: NOW + DAY }), await made()];
+    const first = rekeyOf(limited, { absoluteExpiry: NOW + 2 * DAY });
+    await store.rekey([first, rekeyOf(free, { absoluteExpiry: NOW + 2 * DAY })]);
+    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
+    same((await read(free.id)).absoluteExpiry, null);
+    const next = rekeyOf({ ...limited, keyHash: first.newKeyHash }, { absoluteExpiry: NOW + DAY });
+    same(await store.rekey([next]), [{ outcome: 'done' }]);
+    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
+    await store.rekey([rekeyOf({ ...limited, keyHash: next.newKeyHash })]);
+    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
+  });
+
+  check('a key that is retired is told before a conflict', async ({ store, made }) => {
+    const visit = await made();
+    await store.save([saveOf(visit, { data: bytes('newer') })]);
+    same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
+  });
+
+  checkEnded('a refused rekey changes no identity, and each is answered by itself', async ({ store, read, madeMany }) => {
+    const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    await store.end([b.id], { reason: 'logout', at: NOW });
+    const stranger = newVisit();
+    const results = await store.rekey([
+      rekeyOf(a, { keyHash: newHash(), identity: identityOf('thief') }),
+      rekeyOf(b, { identity: identityOf('thief') }),
+      rekeyOf(stranger, { identity: identityOf('thief') }),
+      rekeyOf(c, { identity: null }),
+    ]);
+    same(results, [
+      { outcome: 'refused', reason: 'retired' },
+      { outcome: 'refused', reason: 'ended' },
+      { outcome: 'refused', reason: 'unknown' },
+      { outcome: 'done' },
+    ]);
+    same((await read(a.id)).identity?.userId, 'owner');
+    same((await read(b.id)).identity?.userId, 'owner');
+    same((await read(c.id)).identity, null);
+    same(await store.find([stranger.id]), [null]);
+  });
+
+  check('of two that replace the same key, one wins', async ({ store, second, read, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made();
+      const changes = [rekeyOf(visit, { identity: identityOf('one') }), rekeyOf(visit, { identity: identityOf('two') })] as const;
+      const [[one], [two]] = await Promise.all([store.rekey([changes[0]]), second.rekey([changes[1]])]);
+      same([one!.outcome, two!.outcome].sort(), ['done', 'refused']);
+      const winner = changes[one!.outcome === 'done' ? 0 : 1];
+      fits(await read(visit.id), { keyHash: winner.newKeyHash, identity: winner.identity });
+    }
+  });
+
+  check('B3: a slow write with the key from before a login changes nothing', async ({ store, second, read, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made({ sessionData: bytes('anonymous') });
+      const login = rekeyOf(visit, { identity: identityOf('alice') });
+      const [[linked], [saved]] = await Promise.all([store.rekey([login]), second.save([saveOf(visit, { data: bytes('late') })])]);
+      same(linked, { outcome: 'done' });
+      const after = await read(visit.id);
+      fits(after, { keyHash: login.newKeyHash, previousKeyHash: visit.keyHash, identity: login.identity });
+      same(textOf(after), saved!.outcome === 'saved' ? 'late' : 'anonymous');
+      same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same(await second.rekey([rekeyOf(visit, { identity: null })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same((await read(visit.id)).identity, login.identity);
+    }
+  });
+}

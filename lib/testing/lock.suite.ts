@@ -1,0 +1,81 @@
+import type { Lock, NewVisitRecord } from '../store/visit.store.js';
+import { same } from './assertions.js';
+import { MINUTE, NOW, bytes, newHash, newId, newVisit, saveOf, textOf } from './samples.js';
+import type { Suite } from './suite.js';
+
+export function describeLock({ needing }: Suite): void {
+  const checkLock = needing('atomic');
+  const checkLockOfEnded = needing('atomic', 'revocable');
+
+  const [mine, theirs] = [newId(), newId()];
+  const lockOf = ({ id, keyHash }: NewVisitRecord, owner: string, given: Partial<Lock> = {}): Lock => ({
+    id,
+    keyHash,
+    now: NOW,
+    owner,
+    until: NOW + MINUTE,
+    ...given,
+  });
+
+  checkLock('R52: one has it until it gives it back or its time is over', async ({ store, second, read, made }) => {
+    const visit = await made();
+    const before = await read(visit.id);
+    same(await store.lock(lockOf(visit, mine)), { outcome: 'locked' });
+    same(await second.lock(lockOf(visit, theirs)), { outcome: 'held' });
+    await second.unlock(visit.id, theirs);
+    same(await second.lock(lockOf(visit, theirs)), { outcome: 'held' });
+    await store.unlock(visit.id, mine);
+    same(await second.lock(lockOf(visit, theirs)), { outcome: 'locked' });
+    same(await store.lock(lockOf(visit, mine, { now: NOW + MINUTE - 1 })), { outcome: 'held' });
+    same(await store.lock(lockOf(visit, mine, { now: NOW + MINUTE })), { outcome: 'locked' });
+    await store.unlock(visit.id, mine);
+    await store.unlock(newId(), mine);
+    same(await read(visit.id), before);
+  });
+
+  checkLock('R52: its owner prolongs it', async ({ store, second, made }) => {
+    const visit = await made();
+    await store.lock(lockOf(visit, mine));
+    same(await store.lock(lockOf(visit, mine, { until: NOW + 2 * MINUTE })), { outcome: 'locked' });
+    same(await second.lock(lockOf(visit, theirs, { now: NOW + MINUTE })), { outcome: 'held' });
+  });
+
+  checkLockOfEnded('R52: only of a visit that may be written', async ({ store, madeMany }) => {
+    const [visit, ended] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+    await store.end([ended.id], { reason: 'logout', at: NOW });
+    same(await store.lock(lockOf(newVisit(), mine)), { outcome: 'refused', reason: 'unknown' });
+    same(await store.lock(lockOf(ended, mine)), { outcome: 'refused', reason: 'ended' });
+    same(await store.lock(lockOf({ ...visit, keyHash: newHash() }, mine)), { outcome: 'refused', reason: 'retired' });
+    same(await store.lock(lockOf(visit, theirs)), { outcome: 'locked' });
+  });
+
+  checkLock('R52: a save that relies on it is refused without it, in a group too', async ({ store, second, read, madeMany }) => {
+    const [locked, lost, free] = (await madeMany(3)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    await store.lock(lockOf(locked, mine));
+    await second.lock(lockOf(lost, theirs));
+    const results = await store.save([
+      saveOf(locked, { lockOwner: mine, data: bytes('mine') }),
+      saveOf(lost, { lockOwner: mine, data: bytes('mine') }),
+      saveOf(free, { lockOwner: mine, data: bytes('mine') }),
+    ]);
+    same(results, [
+      { outcome: 'saved', version: 1 },
+      { outcome: 'refused', reason: 'unlocked' },
+      { outcome: 'refused', reason: 'unlocked' },
+    ]);
+    same([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf), ['mine', null, null]);
+    // Who asks for no lock is not held up by one.
+    same(await store.save([saveOf(lost, { data: bytes('any') })]), [{ outcome: 'saved', version: 1 }]);
+  });
+
+  checkLock('R52: of many that want it at once, one gets it', async ({ store, second, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made();
+      const owners = Array.from({ length: 6 }, newId);
+      const results = await Promise.all(owners.map((owner, index) => (index % 2 ? store : second).lock(lockOf(visit, owner))));
+      same(results.filter(({ outcome }) => outcome === 'locked').length, 1);
+      const winner = owners[results.findIndex(({ outcome }) => outcome === 'locked')]!;
+      same(await store.save([saveOf(visit, { lockOwner: winner })]), [{ outcome: 'saved', version: 1 }]);
+    }
+  });
+}

@@ -1,0 +1,97 @@
+import type { NewVisitRecord, VisitRecord, VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
+import { refusals } from './refusals.js';
+import { newVisit } from './samples.js';
+
+/** A store without visits, and what shows that it is more than one object. */
+export interface VisitStoreFixture {
+  readonly store: VisitStore;
+  /** Another object on the same visits, as another process would have it. Needed for a store that is `shared`. */
+  readonly second?: VisitStore;
+  /** Makes one more, as after a restart; the suite closes it. Needed for a store that is `durable`. */
+  readonly reopen?: () => VisitStore | Promise<VisitStore>;
+  /** Called once, after the test. */
+  readonly close?: () => unknown;
+}
+
+/** Gives a store without visits, for one test. */
+export type VisitStoreFactory = () => VisitStoreFixture | Promise<VisitStoreFixture>;
+
+/** The functions that a test runner has. `import * as runner from 'node:test'` is one, and so is that of vitest. */
+export interface TestRunner {
+  describe(title: string, define: () => void): unknown;
+  test(title: string, run: () => Promise<void>): unknown;
+}
+
+export interface VisitStoreSuiteOptions {
+  /** What the store must say that it can or cannot give. @default what it says */
+  readonly capabilities?: Partial<VisitStoreCapabilities>;
+  /** @default the global `describe` and `test` */
+  readonly runner?: TestRunner;
+  /** How often a race is run: enough for both orders to come up. @default 15 */
+  readonly rounds?: number;
+}
+
+/** What a test of the suite works with. */
+export interface Bench {
+  readonly fixture: VisitStoreFixture;
+  readonly capabilities: VisitStoreCapabilities;
+  readonly store: VisitStore;
+  /** Whoever writes at the same time: another machine, if the store keeps its word between machines. */
+  readonly second: VisitStore;
+  readonly rounds: number;
+  /** The visit with this id, which must be there. */
+  readonly read: (id: string) => Promise<VisitRecord>;
+  readonly made: (given?: Partial<NewVisitRecord>) => Promise<NewVisitRecord>;
+  readonly madeMany: (count: number, given?: (index: number) => Partial<NewVisitRecord>) => Promise<NewVisitRecord[]>;
+}
+
+type Check = (title: string, body: (bench: Bench) => Promise<void>) => void;
+
+/** What the sections of the suite are written with. */
+export interface Suite {
+  readonly check: Check;
+  /** For what only stores with these capabilities can do. Of others it is checked that they refuse. */
+  readonly needing: (...capabilities: readonly (keyof VisitStoreCapabilities)[]) => Check;
+}
+
+export function createSuite(runner: TestRunner, factory: VisitStoreFactory, { capabilities, rounds = 15 }: VisitStoreSuiteOptions): Suite {
+  const needing =
+    (...needs: readonly (keyof VisitStoreCapabilities)[]): Check =>
+    (title, body) => {
+      runner.test(title, async () => {
+        const fixture = await factory();
+        try {
+          const bench = benchOf(fixture, { ...fixture.store.capabilities, ...capabilities }, rounds);
+          const missing = needs.filter((need) => !bench.capabilities[need]);
+          for (const one of missing) await refusals[one](bench);
+          if (missing.length === 0) await body(bench);
+        } finally {
+          await fixture.close?.();
+        }
+      });
+    };
+  return { check: needing(), needing };
+}
+
+function benchOf(fixture: VisitStoreFixture, capabilities: VisitStoreCapabilities, rounds: number): Bench {
+  const { store } = fixture;
+  const madeMany: Bench['madeMany'] = async (count, given = () => ({})) => {
+    const visits = Array.from({ length: count }, (_, index) => newVisit(given(index)));
+    await store.create(visits);
+    return visits;
+  };
+  return {
+    fixture,
+    capabilities,
+    store,
+    second: (capabilities.shared && capabilities.atomic && fixture.second) || store,
+    rounds,
+    read: async (id) => {
+      const [visit] = await store.find([id]);
+      if (!visit) throw new Error(`there is no visit ${id}`);
+      return visit;
+    },
+    made: async (given) => (await madeMany(1, () => given ?? {}))[0]!,
+    madeMany,
+  };
+}

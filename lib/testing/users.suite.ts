@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import type { NewVisitRecord } from '../store/visit.store.js';
+import { fits, same } from './assertions.js';
+import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf } from './samples.js';
+import type { Suite } from './suite.js';
+
+export function describeUsers({ needing }: Suite): void {
+  const checkListed = needing('listable');
+  const checkListedEnds = needing('listable', 'revocable');
+
+  checkListedEnds('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
+    const [old, recent, expired, ended] = (await madeMany(5, (index) => ({
+      accessed: NOW + index,
+      expiry: index === 2 ? NOW : NOW + DAY,
+      sessionData: bytes(String(index)),
+      identity: identityOf(index === 4 ? 'other' : 'alice'),
+    }))) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    await store.end([ended.id], { reason: 'logout', at: NOW });
+    const list = await store.listForUser('alice', NOW);
+    same(
+      list.map(({ id }) => id),
+      [recent.id, old.id],
+    );
+    same(list[0]!, await read(recent.id));
+    same(
+      (await store.listForUser('alice', NOW - 1)).map(({ id }) => id),
+      [expired.id, recent.id, old.id],
+    );
+    same(await store.listForUser('nobody', NOW), []);
+  });
+
+  checkListedEnds('user ids are compared byte by byte', async ({ store, madeMany }) => {
+    const userIds = ['a', 'A', 'a ', ' a', 'á', 'a\u0301', 'ß', 'ss', '👩', '👩‍🚀', "'; --", '%', '_', '\\', '?', '$1', '1', '01', '1e0'];
+    const visits = await madeMany(userIds.length, (index) => ({ identity: identityOf(userIds[index]!) }));
+    for (const [index, userId] of userIds.entries()) {
+      same(
+        (await store.listForUser(userId, NOW)).map(({ id }) => id),
+        [visits[index]!.id],
+      );
+    }
+    for (const [index, userId] of userIds.entries()) {
+      same(await store.endAllForUser(userId, { reason: 'admin', at: NOW }), [visits[index]!.id]);
+    }
+  });
+
+  checkListed('a user id may have 255 characters', async ({ store, made }) => {
+    const userId = '🦊'.repeat(127) + 'x';
+    const { id } = await made({ identity: identityOf(userId) });
+    same(
+      (await store.listForUser(userId, NOW)).map((visit) => visit.id),
+      [id],
+    );
+  });
+
+  checkListedEnds('endAllForUser ends all but one, of this user only, expired ones too', async ({ store, read, made, madeMany }) => {
+    const mine = await madeMany(4, (index) => ({
+      identity: identityOf('alice'),
+      expiry: index === 0 ? NOW - DAY : NOW + DAY,
+      sessionData: bytes('x'),
+    }));
+    const [, here] = mine as [NewVisitRecord, NewVisitRecord];
+    const theirs = await made({ identity: identityOf('bob') });
+    const anonymous = await made();
+    const ended = await store.endAllForUser('alice', { reason: 'password', at: NOW, except: here.id });
+    const expected = mine.map(({ id }) => id).filter((id) => id !== here.id);
+    same(ended.toSorted(), expected.toSorted());
+    for (const id of expected) fits(await read(id), { endedAt: NOW, endReason: 'password', sessionData: null, sessionVersion: 1 });
+    for (const { id } of [here, theirs, anonymous]) same((await read(id)).endedAt, null);
+    same(await store.endAllForUser('alice', { reason: 'password', at: NOW }), [here.id]);
+    same(await store.endAllForUser('alice', { reason: 'password', at: NOW }), []);
+  });
+
+  checkListedEnds('B7: it is remembered when all visits of a user were ended, until that is expunged', async ({ store, second }) => {
+    same(await store.endedAllAt('carol'), null);
+    await store.endAllForUser('carol', { reason: 'everywhere', at: NOW + 2 });
+    await second.endAllForUser('carol', { reason: 'everywhere', at: NOW + 1 });
+    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.endedAllAt(other), null);
+    await store.endAllForUser('carol ', { reason: 'everywhere', at: NOW + 5 });
+    same(await second.endedAllAt('carol'), NOW + 2);
+    same(await second.endedAllAt('carol '), NOW + 5);
+    await store.endEverything({ reason: 'incident', at: NOW + 3 });
+    same(await second.endedAllAt('carol'), NOW + 3);
+    same(await second.endedAllAt('anybody'), NOW + 3);
+    same(await store.expunge({ before: NOW + 3, limit: 10 }), { visits: 0, identities: 0 });
+    same(await second.endedAllAt('carol'), NOW + 3);
+    same(await second.endedAllAt('carol '), NOW + 5);
+    await store.expunge({ before: NOW + 6, limit: 10 });
+    same(await second.endedAllAt('carol '), null);
+  });
+
+  checkListedEnds('B7: ends what was linked before it began, also while others are being linked', async ({ store, second, madeMany }) => {
+    const visits = await madeMany(24);
+    const linkedBefore: string[] = [];
+    let hasBegun = false;
+    const links = visits.map(async (visit) => {
+      await second.rekey([rekeyOf(visit, { identity: identityOf('alice') })]);
+      if (!hasBegun) linkedBefore.push(visit.id);
+    });
+    await Promise.any(links);
+    hasBegun = true;
+    const ended = await store.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    await Promise.all(links);
+    assert.ok(linkedBefore.length > 0);
+    same(
+      linkedBefore.filter((id) => !ended.includes(id)),
+      [],
+    );
+    const rest = await store.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    same([...ended, ...rest].toSorted(), visits.map(({ id }) => id).toSorted());
+  });
+
+  checkListedEnds(
+    'B7: endAllForUser does not miss a visit whose key is renewed at that moment',
+    async ({ store, second, madeMany, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
+        const [ended] = await Promise.all([
+          store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+          second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
+        ]);
+        same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
+      }
+    },
+  );
+
+  checkListedEnds('endAllForUser spares a visit that another user has just taken over', async ({ store, second, read, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made({ identity: identityOf('alice') });
+      const [ended, [taken]] = await Promise.all([
+        store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
+      ]);
+      same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
+      same((await read(visit.id)).endedAt, taken!.outcome === 'done' ? null : NOW);
+    }
+  });
+
+  checkListedEnds(
+    'B7: a sign-in and the end of all visits at the same moment: one sees the other',
+    async ({ store, second, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const userId = `user ${round}`;
+        const visit = await made();
+        const late = newVisit({ identity: identityOf(userId) });
+        const [seen, seenByNew, ended] = await Promise.all([
+          second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.endedAllAt(userId)),
+          second.create([late]).then(() => second.endedAllAt(userId)),
+          store.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
+        ]);
+        assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
+        assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
+      }
+    },
+  );
+
+  checkListed('userAgentsOf gives each once, of the visits that were linked to the user before', async ({ store, madeMany }) => {
+    const agents = ['old', 'old', 'older', null, 'later', 'of another'];
+    await madeMany(agents.length, (index) => ({
+      userAgent: agents[index]!,
+      identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
+    }));
+    const found = await store.userAgentsOf('alice', NOW);
+    same(found.length, 3);
+    same(new Set(found), new Set(['old', 'older', null]));
+    same(await store.userAgentsOf('nobody', NOW), []);
+  });
+}
