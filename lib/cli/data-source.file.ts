@@ -3,15 +3,19 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { types } from 'node:util';
 import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { VisitStore } from '../store/visit.store.js';
 import { UsageError } from './usage.error.js';
 
+/** Where a file says that visits are. */
+export type Source = DataSource | DataSourceOptions | VisitStore;
+
 /**
- * The data source that a file exports, by default or under any name: a DataSource, its options, or a function or promise
- * that gives one of them.
+ * The data source that a file exports, by default or under any name: a DataSource, its options, a store of visits, or a function or
+ * promise that gives one of them.
  *
  * @throws UsageError when there is no such file, nothing of that kind in it, or no telling which one is meant
  */
-export async function readDataSource(file: string): Promise<DataSource | DataSourceOptions> {
+export async function readSource(file: string): Promise<Source> {
   const path = resolve(file);
   if (/\.[cm]?tsx?$/.test(path))
     throw new UsageError(`${file} is TypeScript: name the file that it is compiled to, such as ./dist/data-source.js`);
@@ -22,14 +26,15 @@ export async function readDataSource(file: string): Promise<DataSource | DataSou
   if (isSource(main)) return main;
   const values = await Promise.all(others.map(async (one) => (types.isPromise(one) ? await one : one)));
   // Options often stand beside the DataSource that is made of them.
-  const found = theOnly(file, values.filter(isDataSource)) ?? theOnly(file, values.filter(isSource));
+  const found =
+    theOnly(file, values.filter(isStore)) ?? theOnly(file, values.filter(isDataSource)) ?? theOnly(file, values.filter(isSource));
   if (found) return found;
   // Last, because a function may do anything.
   for (const one of others) {
     const value = await given(one);
     if (isSource(value)) return value;
   }
-  throw new UsageError(`${file} exports no DataSource of typeorm, nor options of one`);
+  throw new UsageError(`${file} exports no DataSource of typeorm, nor options of one, nor a store of visits`);
 }
 
 async function load(file: string, path: string): Promise<Record<string, unknown>> {
@@ -56,7 +61,7 @@ async function given(value: unknown): Promise<unknown> {
 }
 
 function theOnly<T>(file: string, found: readonly T[]): T | undefined {
-  if (new Set(found).size > 1) throw new UsageError(`${file} exports several data sources: export the one that is meant by default`);
+  if (new Set(found).size > 1) throw new UsageError(`${file} exports several of them: export the one that is meant by default`);
   return found[0];
 }
 
@@ -65,6 +70,15 @@ function isDataSource(value: unknown): value is DataSource {
   return typeof value === 'object' && value !== null && 'createQueryRunner' in value;
 }
 
-function isSource(value: unknown): value is DataSource | DataSourceOptions {
-  return isDataSource(value) || (typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string');
+export function isStore(value: unknown): value is VisitStore {
+  // Not `instanceof` either.
+  return typeof value === 'object' && value !== null && 'rekey' in value && 'endedAllAt' in value;
+}
+
+function isSource(value: unknown): value is Source {
+  return (
+    isStore(value) ||
+    isDataSource(value) ||
+    (typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string')
+  );
 }

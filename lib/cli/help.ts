@@ -16,11 +16,14 @@ const EXIT_CODES = `Exit codes:
 
 Tables are never created or changed. With NODE_DEBUG=nest-visit, errors show where they come from.`;
 
-export const GENERAL_HELP = `nest-visit: cleans up visits, for cron or by hand
+const STORE = 'a JavaScript file that exports a store of visits, or a data source as for the other commands';
+
+export const GENERAL_HELP = `nest-visit: cleans up visits, for cron or by hand, and moves them to another store
 
 Usage:
   nest-visit expunge --data-source <file> [options]   deletes visits that expired or ended long ago
   nest-visit wipe --data-source <file> [options]      empties the session data of visits that have expired
+  nest-visit migrate --from <file> --to <file> [options]   moves live visits to another store, while the application runs
   nest-visit <command> --help                         what a command takes
   nest-visit --version
 
@@ -53,4 +56,19 @@ ${EXIT_CODES}
 
 Example, every five minutes:
   */5 * * * *  cd /srv/app && npx nest-visit wipe --quiet --data-source ./dist/data-source.js`,
+
+  migrate: `nest-visit migrate --from <file> --to <file> [options]
+
+Moves visits that are neither ended nor expired to another store. The application goes on meanwhile, if all its processes use both
+stores by a MovingVisitStore. Can be interrupted, and run again.
+
+Options:
+  --from <file>          ${STORE}
+  --to <file>            the same, for where they are to be
+${MORE_OPTIONS}
+
+${EXIT_CODES}
+
+Example:
+  npx nest-visit migrate --from ./dist/old-store.js --to ./dist/new-store.js`,
 } as const;

@@ -1,3 +1,5 @@
+import { VisitStoreCannotError } from '../errors/visit.error.js';
+
 /** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them (R25). */
 export interface VisitRecord {
   /** Public, random, 32 lower-case hexadecimal digits; the primary key; stays for the life of the visit. */
@@ -38,11 +40,14 @@ export interface IdentityRecord {
   readonly authenticatedAt: number;
 }
 
-/** A visit to insert: neither ended nor renewed yet, so `keyChanged` is `created`, and `sessionVersion` 0. */
-export type NewVisitRecord = Omit<
-  VisitRecord,
-  'previousKeyHash' | 'previousKeyUntil' | 'keyChanged' | 'endedAt' | 'endReason' | 'sessionVersion'
->;
+/** What a visit has only after some life. */
+type Past = 'previousKeyHash' | 'previousKeyUntil' | 'keyChanged' | 'sessionVersion';
+
+/**
+ * A visit to insert, which has not ended. A new one has no previous key, `keyChanged` is `created`, and `sessionVersion` 0; one that moves
+ * in from another store brings these along.
+ */
+export type NewVisitRecord = Omit<VisitRecord, Past | 'endedAt' | 'endReason'> & Partial<Pick<VisitRecord, Past>>;
 
 /** Who writes: the visit, and the hash of the key that the request came with. */
 export interface WriteGuard {
@@ -138,7 +143,7 @@ export interface VisitStoreCapabilities {
    */
   readonly revocable: boolean;
   /**
-   * Visits can be looked through. Without it, `listForUser`, `userAgentsOf`, `endAllForUser` and `endEverything` are refused,
+   * Visits can be looked through. Without it, `listForUser`, `userAgentsOf`, `liveVisits`, `endAllForUser` and `endEverything` are refused,
    * `endedAllAt` gives null, and the store lets go of stale visits by itself: `expunge`, `wipe` and what counts for them give 0.
    */
   readonly listable: boolean;
@@ -217,6 +222,14 @@ export abstract class VisitStore {
 
   /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. Needs a store that is `listable`. */
   abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+
+  /**
+   * At most `limit` visits that are neither ended nor expired at `now`, in the order of their ids, after this one; none: there are no more.
+   * For moving to another store. By default refused. Needs a store that is `listable`.
+   */
+  async liveVisits(_page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitRecord[]> {
+    throw new VisitStoreCannotError('liveVisits', 'listable');
+  }
 
   /**
    * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are

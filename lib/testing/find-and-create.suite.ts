@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { same } from './assertions.js';
-import { DAY, NOW, bytes, identityOf, newId, newVisit, saveOf, textOf } from './samples.js';
+import { DAY, NOW, bytes, identityOf, newHash, newId, newVisit, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
 export function describeFindAndCreate({ check }: Suite): void {
@@ -23,6 +23,14 @@ export function describeFindAndCreate({ check }: Suite): void {
       endReason: null,
       sessionVersion: 0,
     });
+  });
+
+  check('take a visit from another store as it is', async ({ store, read }) => {
+    const past = { previousKeyHash: newHash(), previousKeyUntil: NOW + 5, keyChanged: NOW - 5, sessionVersion: 7 };
+    const visit = newVisit({ ...past, created: NOW - DAY, sessionData: bytes('data'), identity: identityOf('mover') });
+    await store.create([visit]);
+    same(await read(visit.id), { ...visit, endedAt: null, endReason: null });
+    same(await store.save([saveOf(visit, { version: 7, data: bytes('new') })]), [{ outcome: 'saved', version: 8 }]);
   });
 
   check('keep null as null and false as false', async ({ read, made }) => {

@@ -27,6 +27,7 @@ export const refusals: Record<keyof VisitStoreCapabilities, (bench: Bench) => Pr
     const { id } = await made({ identity: identityOf('alice') });
     await refuses(() => store.listForUser('alice', NOW), 'listForUser');
     await refuses(() => store.userAgentsOf('alice', NOW), 'userAgentsOf');
+    await refuses(() => store.liveVisits({ after: '', limit: 10, now: NOW }), 'liveVisits');
     await refuses(() => store.endAllForUser('alice', ending), 'endAllForUser');
     await refuses(() => store.endEverything(ending), 'endEverything');
     same(await store.endedAllAt('alice'), null);

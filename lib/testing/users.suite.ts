@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { NewVisitRecord } from '../store/visit.store.js';
+import type { NewVisitRecord, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf } from './samples.js';
 import type { Suite } from './suite.js';
@@ -7,6 +7,29 @@ import type { Suite } from './suite.js';
 export function describeUsers({ needing }: Suite): void {
   const checkListed = needing('listable');
   const checkListedEnds = needing('listable', 'revocable');
+
+  checkListedEnds(
+    'liveVisits goes through all that are neither ended nor expired, once, in the order of their ids',
+    async ({ store, read, madeMany }) => {
+      const live = await madeMany(25, (index) => ({ expiry: NOW + 1, identity: index % 2 ? identityOf('alice') : null }));
+      await madeMany(2, () => ({ expiry: NOW }));
+      const [ended] = await madeMany(1);
+      await store.end([ended!.id], { reason: 'gone', at: NOW });
+      const seen: VisitRecord[] = [];
+      for (let after = ''; ; after = seen.at(-1)!.id) {
+        const page = await store.liveVisits({ after, limit: 10, now: NOW });
+        if (page.length === 0) break;
+        assert.ok(page.length <= 10);
+        seen.push(...page);
+      }
+      const ids = live.map(({ id }) => id).sort();
+      same(
+        seen.map(({ id }) => id),
+        ids,
+      );
+      same(seen[0], await read(ids[0]!));
+    },
+  );
 
   checkListedEnds('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
     const [old, recent, expired, ended] = (await madeMany(5, (index) => ({

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
 import type { DataSource } from 'typeorm';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { openMigrated } from '../support/open-migrated.js';
-import { describeDatabases } from '../support/databases.js';
+import { describeDatabases, openDatabase } from '../support/databases.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/esm/cli/main.js');
@@ -60,12 +60,16 @@ describe('The command', { timeout: 60_000 }, () => {
   });
 
   test.each([
-    [[], /say what to do: expunge or wipe/],
+    [[], /say what to do: expunge, wipe or migrate/],
     [['purge'], /there is no command "purge"/],
     [['expunge', 'wipe'], /one command at a time/],
     [['expunge'], /--data-source is needed/],
     [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/],
     [['wipe', '--data-source', 'x', '--keep-days', '7'], /wipe takes no --keep-days/],
+    [['wipe', '--from', 'x'], /wipe takes no --from/],
+    [['migrate', '--data-source', 'x'], /migrate takes no --data-source/],
+    [['migrate', '--to', 'x'], /--from is needed, such as --from \.\/dist\/from-store\.js/],
+    [['migrate', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/],
     [['expunge', '--data-source', 'lib/index.ts'], /is TypeScript: name the file that it is compiled to/],
     [['expunge', '--data-source', 'package.json'], /cannot be loaded/],
     [['expunge', '--data-source', 'lib/build.mjs', '--keep-days', 'many'], /--keep-days must be a number of days, got "many"/],
@@ -155,6 +159,33 @@ describeDatabases('The command', (db) => {
     userAgent: null,
     sessionData: Buffer.from('x'),
     identity: user === undefined ? null : { userId: user, created: now, authenticatedAt: now },
+  });
+
+  test('R63: moves live visits to another store, and says how many', async () => {
+    const other = await openDatabase('sqlite');
+    onTestFinished(() => other.drop());
+    const there = await openMigrated(other.options);
+    onTestFinished(() => there.destroy());
+    const visits = [visit(now + DAY, 'mover'), visit(now + DAY, 'mover'), visit(now - DAY, 'mover')];
+    await store.create(visits);
+    const from = await esm('export default options;');
+    const driver = `createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')`;
+    // A file may export a store, too: of its own kind, or opened in its own way.
+    const to = await esm(
+      `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/index.js')).href)};
+       const source = new typeorm.DataSource({ ...${JSON.stringify({ ...other.options, driver: undefined })}, driver: ${driver}, entities: visitEntities });
+       await source.initialize();
+       export const store = new TypeOrmVisitStore(source, { owned: true });`,
+    );
+    const migrate = (...more: string[]) => command('migrate', '--from', from, '--to', to, ...more);
+    expect(await migrate('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
+    expect(await migrate('--json', '--batch-size', '1')).toEqual({ code: 0, out: '{"visits":2}\n', err: '' });
+    expect(await migrate()).toEqual({ code: 0, out: 'moved 0 visits\n', err: '' });
+    const moved = await new TypeOrmVisitStore(there).listForUser('mover', now);
+    expect(moved.map(({ id }) => id).sort()).toEqual([visits[0]!.id, visits[1]!.id].sort());
+    expect(await store.listForUser('mover', now)).toEqual([]);
+    await store.endEverything({ reason: 'test', at: 0 });
+    while ((await store.expunge({ before: now + 9 * DAY, limit: 10 })).visits > 0);
   });
 
   test('R61, R62, R63: counts, then wipes, then expunges, through every kind of data source file', async () => {

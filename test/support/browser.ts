@@ -20,9 +20,10 @@ export interface Ask {
 
 /** An HTTP client with a cookie jar, as far as one site needs one: a cookie is kept by name, and goes when its life is 0. */
 export class Browser {
-  readonly jar = new Map<string, string>();
-
-  constructor(readonly address: string) {}
+  constructor(
+    readonly address: string,
+    readonly jar = new Map<string, string>(),
+  ) {}
 
   get(path: string, ask: Ask = {}): Promise<Answer> {
     return this.send(path, ask);
@@ -36,6 +37,12 @@ export class Browser {
   clone(): Browser {
     const other = new Browser(this.address);
     for (const [name, value] of this.jar) other.jar.set(name, value);
+    return other;
+  }
+
+  /** The same browser, jar and all, at another machine. */
+  via({ address }: { readonly address: string }): Browser {
+    const other = new Browser(address, this.jar);
     return other;
   }
 

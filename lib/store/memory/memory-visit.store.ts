@@ -56,13 +56,13 @@ export class MemoryVisitStore extends VisitStore {
       this.#visits.set(
         visit.id,
         copyOf({
-          ...visit,
           previousKeyHash: null,
           previousKeyUntil: null,
           keyChanged: visit.created,
+          sessionVersion: 0,
+          ...visit,
           endedAt: null,
           endReason: null,
-          sessionVersion: 0,
         }),
       );
     }
@@ -133,6 +133,13 @@ export class MemoryVisitStore extends VisitStore {
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
     return this.#filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
       .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1))
+      .map(copyOf);
+  }
+
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitRecord[]> {
+    return this.#filter(({ id, endedAt, expiry }) => id > after && endedAt === null && expiry > now)
+      .sort((a, b) => (a.id < b.id ? -1 : 1))
+      .slice(0, limit)
       .map(copyOf);
   }
 

@@ -169,6 +169,12 @@ export class TypeOrmVisitStore extends VisitStore {
     return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
   }
 
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitRecord[]> {
+    const { dialect, sql } = this.#prepare();
+    const { rows } = await dialect.run(sql.liveVisits(after, Math.min(limit, MAX_ROWS), now));
+    return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
+  }
+
   override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.userAgentsOf(userId, before));

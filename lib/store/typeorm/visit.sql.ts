@@ -114,8 +114,8 @@ export class VisitSql {
 
   insertVisits(visits: readonly NewVisitRecord[]): Statement {
     const rows = visits.map((visit) => {
-      const fresh = { previousKeyHash: null, previousKeyUntil: null, keyChanged: visit.created, endedAt: null, endReason: null };
-      const row = { ...visit, ...fresh, sessionVersion: 0 };
+      const fresh = { previousKeyHash: null, previousKeyUntil: null, keyChanged: visit.created, sessionVersion: 0 };
+      const row = { ...fresh, ...visit, endedAt: null, endReason: null };
       const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toBuffer(visit.sessionData) };
       return VISIT_COLUMNS.map((key) => stored[key]);
     });
@@ -304,6 +304,14 @@ export class VisitSql {
     return {
       sql: `${this.#select} WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.expiry} > ? ORDER BY v.${v.accessed} DESC, v.${v.id}`,
       params: [userId, userId, now],
+    };
+  }
+
+  liveVisits(after: string, limit: number, now: number): Statement {
+    const { id, endedAt, expiry } = this.#v;
+    return {
+      sql: `${this.#select} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ${limit}`,
+      params: [after, now],
     };
   }
 

@@ -1,0 +1,319 @@
+import type { Clock } from '../../options/visit-options.interface.js';
+import {
+  VisitStore,
+  type Ending,
+  type Lock,
+  type LockResult,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+  type VisitStoreCapabilities,
+} from '../visit.store.js';
+
+/** Why a visit has ended that lives on in the other store. */
+const MOVED = 'moved';
+
+/** Stands before the session data of a visit that is just being moved. No serializer begins so: the first byte of ours is its format. */
+const MARK = Buffer.from('\0moving\0');
+
+/** How often a visit that is written all the time is tried to be moved. */
+const MOST_TRIES = 20;
+
+export interface MovingVisitStoreOptions {
+  /** Where visits are. */
+  readonly from: VisitStore;
+  /** Where they are to be. */
+  readonly to: VisitStore;
+  /**
+   * Whether visits move when they are used, and new ones begin in `to`. False for the time in which other processes still use `from` alone:
+   * then all stays there, but what has moved already is found. @default true
+   */
+  readonly moves?: boolean;
+  /** @default Date */
+  readonly clock?: Clock;
+}
+
+/**
+ * Two stores as one, while visits move from the first to the second: a visit is looked for in both, moves when it is used, and is written
+ * where it is. No write that was acknowledged is lost, as long as every process that uses `from` does so through this class.
+ *
+ * A visit moves in steps, each of which can be done again by whoever comes next, if a process dies between them:
+ *
+ * 1. Its session data is marked, by a compare-and-set. From now on every save that does not know of the mark conflicts.
+ * 2. It is inserted in `to`, with its version.
+ * 3. It ends in `from`, for the reason "moved". Every other write there is refused from now on.
+ * 4. What has happened to it between the steps (it was ended, its key was changed) is done in `to`, too.
+ */
+export class MovingVisitStore extends VisitStore {
+  override readonly capabilities: VisitStoreCapabilities;
+  readonly #from: VisitStore;
+  readonly #to: VisitStore;
+  readonly #moves: boolean;
+  readonly #clock: Clock;
+
+  constructor({ from, to, moves = true, clock = Date }: MovingVisitStoreOptions) {
+    super();
+    this.#from = from;
+    this.#to = to;
+    this.#moves = moves;
+    this.#clock = clock;
+    const both = (name: keyof VisitStoreCapabilities): boolean => from.capabilities[name] && to.capabilities[name];
+    this.capabilities = {
+      atomic: both('atomic'),
+      revocable: both('revocable'),
+      listable: both('listable'),
+      shared: both('shared'),
+      durable: both('durable'),
+    };
+  }
+
+  async check(): Promise<void> {
+    await this.#from.check();
+    await this.#to.check();
+  }
+
+  async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    const found = await this.#to.find(ids);
+    const missing = ids.filter((_, index) => !found[index]);
+    if (missing.length === 0) return found;
+    const olds = await this.#from.find(missing);
+    const settled = await Promise.all(olds.map((old) => this.#settle(old)));
+    const byId = new Map(missing.map((id, index) => [id, settled[index] ?? null]));
+    return ids.map((id, index) => found[index] ?? byId.get(id) ?? null);
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    await (this.#moves ? this.#to : this.#from).create(visits);
+  }
+
+  async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    return this.#write(saves, (store, some) => store.save(some));
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    return this.#write(changes, (store, some) => store.rekey(some));
+  }
+
+  async lock(lock: Lock): Promise<LockResult> {
+    const [result] = await this.#write([lock], async (store, some) => [await store.lock(some[0]!)]);
+    return result!;
+  }
+
+  async unlock(id: string, owner: string): Promise<void> {
+    await Promise.all([this.#from.unlock(id, owner), this.#to.unlock(id, owner)]);
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    // Where a visit is not, or has ended, it is left alone.
+    await Promise.all([this.#from.touch(touches), this.#to.touch(touches)]);
+  }
+
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    // In this order: who moves a visit meanwhile sees afterwards that it has ended.
+    const ended = new Set([...(await this.#from.end(ids, ending)), ...(await this.#to.end(ids, ending))]);
+    return ids.filter((id) => ended.has(id));
+  }
+
+  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+    const olds = await this.#from.listForUser(userId, now);
+    const moved = await this.#to.listForUser(userId, now);
+    const known = new Set(moved.map(({ id }) => id));
+    return [...moved, ...olds.filter(({ id }) => !known.has(id)).map(unmarked)].sort(
+      (one, other) => other.accessed - one.accessed || (one.id < other.id ? -1 : 1),
+    );
+  }
+
+  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    return [...new Set([...(await this.#from.userAgentsOf(userId, before)), ...(await this.#to.userAgentsOf(userId, before))])];
+  }
+
+  override async liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitRecord[]> {
+    const [olds, moved] = [await this.#from.liveVisits(page), await this.#to.liveVisits(page)];
+    const all = new Map([...olds.map(unmarked), ...moved].map((visit) => [visit.id, visit]));
+    return [...all.values()].sort((one, other) => (one.id < other.id ? -1 : 1)).slice(0, page.limit);
+  }
+
+  async endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]> {
+    return [...new Set([...(await this.#from.endAllForUser(userId, ending)), ...(await this.#to.endAllForUser(userId, ending))])];
+  }
+
+  async endEverything(ending: Ending): Promise<number> {
+    return (await this.#from.endEverything(ending)) + (await this.#to.endEverything(ending));
+  }
+
+  async endedAllAt(userId: string): Promise<number | null> {
+    const instants = await Promise.all([this.#from.endedAllAt(userId), this.#to.endedAllAt(userId)]);
+    const known = instants.filter((at) => at !== null);
+    return known.length > 0 ? Math.max(...known) : null;
+  }
+
+  async expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+    const counts = await this.#from.expunge(batch);
+    return counts.visits > 0 ? counts : this.#to.expunge(batch);
+  }
+
+  async countStale(before: number): Promise<StaleCounts> {
+    const [olds, moved] = await Promise.all([this.#from.countStale(before), this.#to.countStale(before)]);
+    return { visits: olds.visits + moved.visits, identities: olds.identities + moved.identities };
+  }
+
+  async wipe(batch: { readonly before: number; readonly limit: number }): Promise<number> {
+    return (await this.#from.wipe(batch)) || this.#to.wipe(batch);
+  }
+
+  async countUnwiped(before: number): Promise<number> {
+    return (await this.#from.countUnwiped(before)) + (await this.#to.countUnwiped(before));
+  }
+
+  async close(): Promise<void> {
+    await this.#from.close();
+    await this.#to.close();
+  }
+
+  /**
+   * Moves at most so many of the live visits, in the order of their ids after this one, whether they are used or not.
+   *
+   * @returns how many have moved, and the last id that was looked at; null when there are no more
+   */
+  async moveNext({ after, limit }: { readonly after: string; readonly limit: number }): Promise<{ moved: number; last: string } | null> {
+    const visits = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
+    const last = visits.at(-1);
+    if (!last) return null;
+    await Promise.all(visits.map((visit) => this.#move(visit)));
+    return { moved: visits.length, last: last.id };
+  }
+
+  /** How many visits `moveNext` would have to look at. */
+  async countLive(): Promise<number> {
+    let count = 0;
+    let after = '';
+    for (;;) {
+      const visits = await this.#from.liveVisits({ after, limit: 500, now: this.#clock.now() });
+      const last = visits.at(-1);
+      if (!last) return count;
+      count += visits.length;
+      after = last.id;
+    }
+  }
+
+  /** What a visit that was found in `from` is by now. */
+  async #settle(old: VisitRecord | null): Promise<VisitRecord | null> {
+    if (!old) return null;
+    if (old.endedAt !== null) return old.endReason === MOVED ? this.#findMoved(old.id) : old;
+    const isWanted = this.#moves && old.expiry > this.#clock.now();
+    return isWanted || isMarked(old.sessionData) ? this.#move(old) : old;
+  }
+
+  async #findMoved(id: string): Promise<VisitRecord | null> {
+    const [moved = null] = await this.#to.find([id]);
+    return moved;
+  }
+
+  async #move(found: VisitRecord): Promise<VisitRecord | null> {
+    let old: VisitRecord | null = found;
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      if (old === null) return this.#findMoved(found.id);
+      if (old.endedAt !== null) return old.endReason === MOVED ? this.#findMoved(old.id) : old;
+      const marked: VisitRecord | null = isMarked(old.sessionData) ? old : await this.#mark(old);
+      if (marked) return this.#insert(unmarked(marked));
+      [old = null] = await this.#from.find([found.id]);
+    }
+    throw new Error(`[visit] visit ${found.id} is written all the time and could not be moved`);
+  }
+
+  /** Null: somebody else has written the visit. */
+  async #mark(old: VisitRecord): Promise<VisitRecord | null> {
+    const { id, keyHash, sessionVersion: version } = old;
+    const data = Buffer.concat([MARK, old.sessionData ?? new Uint8Array(0)]);
+    const [result] = await this.#from.save([{ id, keyHash, now: this.#clock.now(), version, data }]);
+    if (result!.outcome === 'failed') throw result!.error;
+    return result!.outcome === 'saved' ? { ...old, sessionData: data, sessionVersion: result!.version } : null;
+  }
+
+  async #insert(visit: VisitRecord): Promise<VisitRecord | null> {
+    const { id } = visit;
+    try {
+      await this.#to.create([visit]);
+    } catch (error) {
+      // Somebody else may have been faster.
+      if (!(await this.#findMoved(id))) throw error;
+    }
+    await this.#from.end([id], { reason: MOVED, at: this.#clock.now() });
+    const [last = null] = await this.#from.find([id]);
+    if (last) await this.#catchUp(visit, last);
+    return this.#findMoved(id);
+  }
+
+  /** What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was marked. */
+  async #catchUp(visit: VisitRecord, last: VisitRecord): Promise<void> {
+    const { id, keyHash } = visit;
+    const { accessed, expiry, absoluteExpiry, permanent, identity, previousKeyUntil } = last;
+    if (last.endReason !== MOVED) {
+      const at = last.endedAt ?? this.#clock.now();
+      const retiresKey = last.keyChanged === at && previousKeyUntil === at;
+      await this.#to.end([id], { reason: last.endReason ?? 'ended', at, retiresKey });
+      return;
+    }
+    if (last.keyHash !== keyHash) {
+      const change = { permanent, identity, expiry, previousKeyUntil, ...(absoluteExpiry === null ? {} : { absoluteExpiry }) };
+      await this.#to.rekey([{ id, keyHash, now: last.keyChanged, newKeyHash: last.keyHash, ...change }]);
+    }
+    if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry }]);
+  }
+
+  /**
+   * Writes each where its visit is, which is asked first: a store may take what is inserted while it writes for something that it has
+   * written, as nobody else writes what is not there yet.
+   */
+  async #write<W extends { readonly id: string }, R extends SaveResult | RekeyResult | LockResult>(
+    writes: readonly W[],
+    call: (store: VisitStore, some: readonly W[]) => Promise<R[]>,
+  ): Promise<R[]> {
+    const ids = [...new Set(writes.map(({ id }) => id))];
+    const found = await this.#to.find(ids);
+    const moved = new Set(ids.filter((_, index) => found[index]));
+    const there = writes.map(({ id }) => moved.has(id));
+    const results: R[] = [];
+    for (const store of [this.#to, this.#from]) {
+      const some = writes.map((write, index) => ({ write, index })).filter(({ index }) => there[index] === (store === this.#to));
+      if (some.length === 0) continue;
+      const answers = await call(
+        store,
+        some.map(({ write }) => write),
+      );
+      for (const [position, { index }] of some.entries()) results[index] = answers[position]!;
+    }
+    for (const [index, write] of writes.entries()) {
+      if (there[index] || !hasMoved(results[index]!)) continue;
+      await this.find([write.id]);
+      const [again] = await call(this.#to, [write]);
+      if (!isUnknown(again!)) results[index] = again!;
+    }
+    return results;
+  }
+}
+
+type Result = SaveResult | RekeyResult | LockResult;
+
+const isUnknown = (result: Result): boolean => result.outcome === 'refused' && result.reason === 'unknown';
+
+/** The visit may have moved meanwhile, or be about to. */
+function hasMoved(result: Result): boolean {
+  if (result.outcome === 'conflict') return isMarked(result.data);
+  return result.outcome === 'refused' && result.reason === 'ended';
+}
+
+function isMarked(data: Uint8Array | null): boolean {
+  return data !== null && data.length >= MARK.length && MARK.equals(data.subarray(0, MARK.length));
+}
+
+function unmarked(visit: VisitRecord): VisitRecord {
+  if (!isMarked(visit.sessionData)) return visit;
+  const data = visit.sessionData!.subarray(MARK.length);
+  return { ...visit, sessionData: data.length === 0 ? null : data };
+}
