@@ -1,5 +1,6 @@
 import type { NewVisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
+import { race } from './race.js';
 import { DAY, MINUTE, NEVER, NOW, bytes, identityOf, newId, rekeyOf, saveOf } from './samples.js';
 import type { Suite } from './suite.js';
 
@@ -55,14 +56,16 @@ export function describeEnd({ needing }: Suite): void {
   checkEnded('B4: no touch, save or rekey of that moment revives the visit', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ sessionData: bytes('data') });
-      const [ended, [saved], [linked]] = await Promise.all([
-        store.end([visit.id], { reason: 'logout', at: NOW }),
-        second.save([saveOf(visit, { data: bytes('late') })]),
-        second.rekey([rekeyOf(visit, { identity: identityOf('late'), previousKeyUntil: NOW + MINUTE })]),
-        second.touch([{ id: visit.id, accessed: NOW + 1, expiry: visit.expiry + 1 }]),
-      ]);
+      const [{ ended, seen }, [saved], [linked]] = await race(
+        round,
+        async () => ({ ended: await store.end([visit.id], { reason: 'logout', at: NOW }), seen: await read(visit.id) }),
+        () => second.save([saveOf(visit, { data: bytes('late') })]),
+        () => second.rekey([rekeyOf(visit, { identity: identityOf('late'), previousKeyUntil: NOW + MINUTE })]),
+        () => second.touch([{ id: visit.id, accessed: NOW + 1, expiry: visit.expiry + 1 }]),
+      );
       same(ended, [visit.id]);
       const after = await read(visit.id);
+      same(after, seen, 'once the end is answered, nothing more may be written');
       fits(after, { endedAt: NOW, endReason: 'logout', sessionData: null });
       same(after.sessionVersion, saved!.outcome === 'saved' ? 2 : 1);
       same(after.identity?.userId, linked!.outcome === 'done' ? 'late' : undefined);
@@ -76,20 +79,23 @@ export function describeEnd({ needing }: Suite): void {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ sessionData: bytes('data') });
       const login = rekeyOf(visit, { identity: identityOf('alice'), permanent: true, expiry: visit.expiry + DAY });
-      const [[linked], ended] = await Promise.all([
-        second.rekey([login]),
-        store.end([visit.id], { reason: 'logout', at: NOW, retiresKey: true }),
-      ]);
+      const [[linked], { ended, seen }] = await race(
+        round,
+        () => second.rekey([login]),
+        async () => ({ ended: await store.end([visit.id], { reason: 'logout', at: NOW, retiresKey: true }), seen: await read(visit.id) }),
+      );
       same(ended, [visit.id]);
       const isFirst = linked!.outcome === 'done';
       if (!isFirst) same(linked, { outcome: 'refused', reason: 'ended' });
-      fits(await read(visit.id), {
+      const after = await read(visit.id);
+      same(after, seen, 'once the end is answered, nothing more may be written');
+      fits(after, {
         endedAt: NOW,
         endReason: 'logout',
         sessionData: null,
         keyHash: isFirst ? login.newKeyHash : visit.keyHash,
       });
-      same((await read(visit.id)).identity?.userId, isFirst ? 'alice' : undefined);
+      same(after.identity?.userId, isFirst ? 'alice' : undefined);
       same(await second.save([saveOf({ ...visit, keyHash: login.newKeyHash })]), [{ outcome: 'refused', reason: 'ended' }]);
     }
   });

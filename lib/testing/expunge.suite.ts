@@ -1,5 +1,6 @@
 import type { VisitStore } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
+import { race } from './race.js';
 import { DAY, NEVER, NOW, bytes, identityOf, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
@@ -98,10 +99,11 @@ export function describeExpunge({ needing }: Suite): void {
     async ({ store, second, madeMany, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visits = await madeMany(10, () => ({ expiry: NOW - 1, identity: identityOf('x') }));
-        const [counts] = await Promise.all([
-          store.expunge({ before: NOW, limit: 10 }),
-          second.touch(visits.slice(5).map(({ id }) => ({ id, accessed: NOW, expiry: NOW + DAY }))),
-        ]);
+        const [counts] = await race(
+          round,
+          () => store.expunge({ before: NOW, limit: 10 }),
+          () => second.touch(visits.slice(5).map(({ id }) => ({ id, accessed: NOW, expiry: NOW + DAY }))),
+        );
         const left = (await store.find(visits.map(({ id }) => id))).filter((visit) => visit !== null);
         same(counts, { visits: 10 - left.length, identities: 10 - left.length });
         for (const visit of left) fits(visit, { expiry: NOW + DAY, identity: { userId: 'x' } });
@@ -139,10 +141,11 @@ export function describeExpunge({ needing }: Suite): void {
   checkListed('a save of the moment in which a visit is wiped conflicts or is wiped', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
-      const [wiped, [saved]] = await Promise.all([
-        store.wipe({ before: NOW, limit: 10 }),
-        second.save([saveOf(visit, { data: bytes('new') })]),
-      ]);
+      const [wiped, [saved]] = await race(
+        round,
+        () => store.wipe({ before: NOW, limit: 10 }),
+        () => second.save([saveOf(visit, { data: bytes('new') })]),
+      );
       same(wiped, 1);
       fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
     }

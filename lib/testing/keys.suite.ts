@@ -1,5 +1,6 @@
 import type { NewVisitRecord, Rekey, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
+import { race } from './race.js';
 import { DAY, NOW, bytes, identityOf, newHash, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
@@ -139,7 +140,11 @@ export function describeKeys({ check, needing }: Suite): void {
     for (let round = 0; round < rounds; round++) {
       const visit = await made();
       const changes = [rekeyOf(visit, { identity: identityOf('one') }), rekeyOf(visit, { identity: identityOf('two') })] as const;
-      const [[one], [two]] = await Promise.all([store.rekey([changes[0]]), second.rekey([changes[1]])]);
+      const [[one], [two]] = await race(
+        round,
+        () => store.rekey([changes[0]]),
+        () => second.rekey([changes[1]]),
+      );
       same([one!.outcome, two!.outcome].sort(), ['done', 'refused']);
       const winner = changes[one!.outcome === 'done' ? 0 : 1];
       fits(await read(visit.id), { keyHash: winner.newKeyHash, identity: winner.identity });
@@ -150,9 +155,14 @@ export function describeKeys({ check, needing }: Suite): void {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ sessionData: bytes('anonymous') });
       const login = rekeyOf(visit, { identity: identityOf('alice') });
-      const [[linked], [saved]] = await Promise.all([store.rekey([login]), second.save([saveOf(visit, { data: bytes('late') })])]);
+      const [{ linked, seen }, [saved]] = await race(
+        round,
+        async () => ({ linked: (await store.rekey([login]))[0], seen: await read(visit.id) }),
+        () => second.save([saveOf(visit, { data: bytes('late') })]),
+      );
       same(linked, { outcome: 'done' });
       const after = await read(visit.id);
+      same(after, seen, 'once the sign-in is answered, nothing more may be written with the key from before');
       fits(after, { keyHash: login.newKeyHash, previousKeyHash: visit.keyHash, identity: login.identity });
       same(textOf(after), saved!.outcome === 'saved' ? 'late' : 'anonymous');
       same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [{ outcome: 'refused', reason: 'retired' }]);

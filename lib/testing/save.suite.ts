@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { NewVisitRecord, VisitStore } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
+import { race } from './race.js';
 import { NOW, bytes, identityOf, newHash, newVisit, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
@@ -66,10 +67,11 @@ export function describeSave({ check, needing }: Suite): void {
   check('of two that start from the same version, one is saved and one conflicts', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made();
-      const [[one], [two]] = await Promise.all([
-        store.save([saveOf(visit, { data: bytes('one') })]),
-        second.save([saveOf(visit, { data: bytes('two') })]),
-      ]);
+      const [[one], [two]] = await race(
+        round,
+        () => store.save([saveOf(visit, { data: bytes('one') })]),
+        () => second.save([saveOf(visit, { data: bytes('two') })]),
+      );
       same([one!.outcome, two!.outcome].sort(), ['conflict', 'saved']);
       same(textOf(await read(visit.id)), one!.outcome === 'saved' ? 'one' : 'two');
     }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { NewVisitRecord, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
+import { race } from './race.js';
 import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf } from './samples.js';
 import type { Suite } from './suite.js';
 
@@ -137,10 +138,11 @@ export function describeUsers({ needing }: Suite): void {
     async ({ store, second, madeMany, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
-        const [ended] = await Promise.all([
-          store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
-          second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
-        ]);
+        const [ended] = await race(
+          round,
+          () => store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+          () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
+        );
         same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
       }
     },
@@ -149,10 +151,11 @@ export function describeUsers({ needing }: Suite): void {
   checkListedEnds('endAllForUser spares a visit that another user has just taken over', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ identity: identityOf('alice') });
-      const [ended, [taken]] = await Promise.all([
-        store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
-        second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
-      ]);
+      const [ended, [taken]] = await race(
+        round,
+        () => store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        () => second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
+      );
       same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
       same((await read(visit.id)).endedAt, taken!.outcome === 'done' ? null : NOW);
     }
@@ -165,11 +168,12 @@ export function describeUsers({ needing }: Suite): void {
         const userId = `user ${round}`;
         const visit = await made();
         const late = newVisit({ identity: identityOf(userId) });
-        const [seen, seenByNew, ended] = await Promise.all([
-          second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.endedAllAt(userId)),
-          second.create([late]).then(() => second.endedAllAt(userId)),
-          store.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
-        ]);
+        const [seen, seenByNew, ended] = await race(
+          round,
+          () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.endedAllAt(userId)),
+          () => second.create([late]).then(() => second.endedAllAt(userId)),
+          () => store.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
+        );
         assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
         assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
       }

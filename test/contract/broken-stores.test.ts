@@ -1,0 +1,459 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import {
+  MemoryVisitStore,
+  VisitStoreCannotError,
+  type Rekey,
+  type SessionSave,
+  type VisitRecord,
+  type VisitStore,
+  type VisitStoreCapabilities,
+} from 'nest-visit';
+import { describeVisitStore } from 'nest-visit/testing';
+import { describe, expect, test } from 'vitest';
+
+const DAY = 86_400_000;
+
+/** A store that keeps the contract, and what `find` is to say of visits all the same. */
+interface Sound {
+  readonly store: VisitStore;
+  readonly find: (id: string) => Promise<VisitRecord | null>;
+  readonly forge: (id: string, columns: Partial<VisitRecord>) => void;
+}
+
+/** A store with the mistakes that `mistake` puts into it. */
+function withMistake(mistake: (sound: Sound) => Partial<VisitStore>): VisitStore {
+  const store = new MemoryVisitStore();
+  const forged = new Map<string, Partial<VisitRecord>>();
+  const find = async (id: string) => (await store.find([id]))[0]!;
+  const mistaken: Partial<VisitStore> = {
+    find: async (ids) => (await store.find(ids)).map((visit) => visit && { ...visit, ...forged.get(visit.id) }),
+    ...mistake({ store, find, forge: (id, columns) => forged.set(id, { ...forged.get(id), ...columns }) }),
+  };
+  return new Proxy<VisitStore>(store, {
+    get: (_, name: keyof VisitStore) => {
+      const member = mistaken[name] ?? store[name];
+      return typeof member === 'function' ? member.bind(store) : member;
+    },
+  });
+}
+
+/** Does saves one after the other, each as the mistake changes it. */
+const savingEach =
+  (change: (save: SessionSave, visit: VisitRecord) => SessionSave | Promise<SessionSave>) =>
+  ({ store, find }: Sound): Partial<VisitStore> => ({
+    save: async (saves) => {
+      const results = [];
+      for (const save of saves) {
+        const visit = await find(save.id);
+        results.push(...(await store.save([visit ? await change(save, visit) : save])));
+      }
+      return results;
+    },
+  });
+
+const rekeyingEach =
+  (change: (rekey: Rekey, visit: VisitRecord) => Rekey) =>
+  ({ store, find }: Sound): Partial<VisitStore> => ({
+    rekey: async (changes) => {
+      const results = [];
+      for (const one of changes) {
+        const visit = await find(one.id);
+        results.push(...(await store.rekey([visit ? change(one, visit) : one])));
+      }
+      return results;
+    },
+  });
+
+/** By what is wrong with them: mistakes that are easily made. */
+const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
+  'find gives a visit that has ended as it was before': ({ store }) => {
+    const seen = new Map<string, VisitRecord>();
+    return {
+      find: async (ids) =>
+        (await store.find(ids)).map((visit) => {
+          if (visit?.endedAt === null) seen.set(visit.id, visit);
+          return (visit && seen.get(visit.id)) ?? visit;
+        }),
+    };
+  },
+  'find answers in an order of its own': ({ store }) => ({ find: (ids) => store.find([...ids].sort()) }),
+  'find leaves out what is not there': ({ store }) => ({ find: async (ids) => (await store.find(ids)).filter(Boolean) }),
+  'find leaves out what has expired': ({ store }) => ({
+    find: async (ids) => (await store.find(ids)).map((visit) => (visit && visit.expiry < visit.created ? null : visit)),
+  }),
+  'find takes ids in another case for the same': ({ store }) => ({ find: (ids) => store.find(ids.map((id) => id.toLowerCase())) }),
+  'find gives instants in whole seconds': ({ store }) => ({
+    find: async (ids) => (await store.find(ids)).map((visit) => visit && { ...visit, accessed: visit.accessed - (visit.accessed % 1000) }),
+  }),
+  'create keeps the bytes of its caller': ({ store, forge }) => ({
+    create: async (visits) => {
+      await store.create(visits);
+      for (const { id, sessionData } of visits) if (sessionData) forge(id, { sessionData });
+    },
+  }),
+  'create overwrites': ({ store, find, forge }) => ({
+    create: async (visits) => {
+      for (const visit of visits) {
+        if (await find(visit.id)) forge(visit.id, visit);
+        else await store.create([visit]);
+      }
+    },
+  }),
+  'create stores half of a call that fails': ({ store }) => ({
+    create: async (visits) => {
+      for (const visit of visits) await store.create([visit]);
+    },
+  }),
+
+  'save ignores the version': savingEach((save, { sessionVersion }) => ({ ...save, version: sessionVersion })),
+  'save compares, and then writes': ({ store, find }) => ({
+    save: async (saves) => {
+      const first = await Promise.all(saves.map(({ id }) => find(id)));
+      await turn();
+      const now = await Promise.all(saves.map(({ id }) => find(id)));
+      return store.save(
+        saves.map((save, i) => (first[i]?.sessionVersion === save.version ? { ...save, version: now[i]!.sessionVersion } : save)),
+      );
+    },
+  }),
+  'save ignores the key': savingEach((save, { keyHash }) => ({ ...save, keyHash })),
+  'save takes a replaced key after its grace': savingEach((save) => ({ ...save, now: 0 })),
+  'save takes the key from before a sign-in': savingEach((save, { previousKeyHash, keyHash }) =>
+    save.keyHash === previousKeyHash ? { ...save, keyHash } : save,
+  ),
+  'save asks for the key, and then writes with whichever is there': ({ store, find }) => ({
+    save: async (saves) => {
+      const first = await Promise.all(saves.map(({ id }) => find(id)));
+      await turn();
+      const now = await Promise.all(saves.map(({ id }) => find(id)));
+      return store.save(saves.map((save, i) => (first[i]?.keyHash === save.keyHash ? { ...save, keyHash: now[i]!.keyHash } : save)));
+    },
+  }),
+  'save revives a visit that has ended': ({ store, find, forge }) => ({
+    save: async (saves) => {
+      for (const { id, data } of saves) {
+        const visit = await find(id);
+        if (visit && visit.endedAt !== null) forge(id, { endedAt: null, endReason: null, sessionData: data });
+      }
+      return store.save(saves);
+    },
+  }),
+  'save asks whether the visit has ended, and then writes': ({ store, find, forge }) => ({
+    save: async (saves) => {
+      const first = await Promise.all(saves.map(({ id }) => find(id)));
+      await turn();
+      for (const [i, { id, data }] of saves.entries())
+        if (first[i]?.endedAt === null && (await find(id))?.endedAt) forge(id, { sessionData: data });
+      return store.save(saves);
+    },
+  }),
+  'save forgets the lock that it relies on': savingEach((save) => ({ ...save, lockOwner: undefined })),
+  'save answers in an order of its own': ({ store }) => ({ save: async (saves) => (await store.save(saves)).toReversed() }),
+  'save tells the version from before': ({ store }) => ({
+    save: async (saves) =>
+      (await store.save(saves)).map((result) => (result.outcome === 'saved' ? { ...result, version: result.version - 1 } : result)),
+  }),
+  'save tells a conflict without what is stored': ({ store }) => ({
+    save: async (saves) => (await store.save(saves)).map((result) => (result.outcome === 'conflict' ? { ...result, data: null } : result)),
+  }),
+  'save moves the expiry': ({ store }) => ({
+    save: async (saves) => {
+      await store.touch(saves.map(({ id, now }) => ({ id, accessed: now, expiry: now + DAY })));
+      return store.save(saves);
+    },
+  }),
+
+  'rekey accepts the old key': rekeyingEach((change, { keyHash }) => ({ ...change, keyHash })),
+  'rekey renews with a key in its grace': rekeyingEach((change, { previousKeyHash, keyHash }) =>
+    change.previousKeyUntil !== null && change.keyHash === previousKeyHash ? { ...change, keyHash } : change,
+  ),
+  'rekey gives the key from before a sign-in a grace': rekeyingEach((change) => ({
+    ...change,
+    previousKeyUntil: change.previousKeyUntil ?? change.now + 1_000,
+  })),
+  'rekey unlinks who is not named': rekeyingEach((change) => ({ ...change, identity: change.identity ?? null })),
+  'rekey links before it looks': ({ store, forge }) => ({
+    rekey: async (changes) => {
+      for (const { id, identity } of changes) if (identity !== undefined) forge(id, { identity });
+      return store.rekey(changes);
+    },
+  }),
+  'rekey moves the expiry back': ({ store, forge }) => ({
+    rekey: async (changes) => {
+      for (const { id, expiry } of changes) if (expiry !== undefined) forge(id, { expiry });
+      return store.rekey(changes);
+    },
+  }),
+  'rekey moves the absolute expiry back': ({ store, forge }) => ({
+    rekey: async (changes) => {
+      for (const { id, absoluteExpiry } of changes) if (absoluteExpiry !== undefined) forge(id, { absoluteExpiry });
+      return store.rekey(changes);
+    },
+  }),
+  'rekey lets both of two win': ({ store, find }) => ({
+    rekey: async (changes) => {
+      const first = await Promise.all(changes.map(({ id }) => find(id)));
+      await turn();
+      const now = await Promise.all(changes.map(({ id }) => find(id)));
+      return store.rekey(changes.map((one, i) => (first[i]?.keyHash === one.keyHash ? { ...one, keyHash: now[i]!.keyHash } : one)));
+    },
+  }),
+
+  'a lock is given to everybody': ({ store }) => ({
+    lock: async (lock) => {
+      const result = await store.lock(lock);
+      return result.outcome === 'held' ? { outcome: 'locked' } : result;
+    },
+  }),
+  'a lock is never free again by itself': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: Number.MAX_SAFE_INTEGER }) }),
+  'a lock is free a moment early': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: lock.until - 1 }) }),
+  'a lock is given back by anybody': ({ store }) => {
+    const owners = new Map<string, string>();
+    return {
+      lock: async (lock) => {
+        const result = await store.lock(lock);
+        if (result.outcome === 'locked') owners.set(lock.id, lock.owner);
+        return result;
+      },
+      unlock: (id) => store.unlock(id, owners.get(id) ?? ''),
+    };
+  },
+
+  'touch moves back': ({ store, find, forge }) => ({
+    touch: async (touches) => {
+      for (const { id, ...instants } of touches) if ((await find(id))?.endedAt === null) forge(id, instants);
+      return store.touch(touches);
+    },
+  }),
+  'touch takes the last of a list': ({ store }) => ({
+    touch: (touches) => store.touch([...new Map(touches.map((touch) => [touch.id, touch])).values()]),
+  }),
+  'touch prolongs what has ended': ({ store, find, forge }) => ({
+    touch: async (touches) => {
+      for (const { id, ...instants } of touches) if ((await find(id))?.endedAt) forge(id, instants);
+      return store.touch(touches);
+    },
+  }),
+  'touch brings a visit in': ({ store, find }) => ({
+    touch: async (touches) => {
+      for (const { id, accessed, expiry } of touches) {
+        if (await find(id)) continue;
+        const unknown = { absoluteExpiry: null, remoteAddress: null, userAgent: null, sessionData: null, identity: null };
+        await store.create([{ ...unknown, id, keyHash: '', created: accessed, accessed, expiry, permanent: false }]);
+      }
+      return store.touch(touches);
+    },
+  }),
+
+  'end is told twice': ({ store, find }) => ({
+    end: async (ids, ending) => {
+      await store.end(ids, ending);
+      return (await Promise.all(ids.map(find))).flatMap((visit) => visit?.id ?? []);
+    },
+  }),
+  'end looks, and then ends': ({ store, find }) => ({
+    end: async (ids, ending) => {
+      const live = (await Promise.all(ids.map(find))).flatMap((visit) => (visit?.endedAt === null ? visit.id : []));
+      await turn();
+      await store.end(live, ending);
+      return live;
+    },
+  }),
+  'end tells the last instant and reason': ({ store, find, forge }) => ({
+    end: async (ids, ending) => {
+      for (const id of ids) if (await find(id)) forge(id, { endedAt: ending.at, endReason: ending.reason });
+      return store.end(ids, ending);
+    },
+  }),
+  'end keeps the data': ({ store, find, forge }) => ({
+    end: async (ids, ending) => {
+      for (const visit of await Promise.all(ids.map(find))) if (visit) forge(visit.id, { sessionData: visit.sessionData });
+      return store.end(ids, ending);
+    },
+  }),
+  'end forgets whose the visit was': ({ store, forge }) => ({
+    end: async (ids, ending) => {
+      for (const id of ids) forge(id, { identity: null });
+      return store.end(ids, ending);
+    },
+  }),
+  'end spares what has expired': ({ store, find }) => ({
+    end: async (ids, ending) => {
+      const visits = await Promise.all(ids.map(find));
+      return store.end(
+        ids.filter((_, i) => (visits[i]?.expiry ?? 0) > ending.at),
+        ending,
+      );
+    },
+  }),
+  'end does not retire the key': ({ store }) => ({ end: (ids, ending) => store.end(ids, { ...ending, retiresKey: false }) }),
+
+  'listForUser gives those of others': ({ store }) => ({
+    listForUser: async (userId, now) => {
+      const names = new Set([userId, userId.toLowerCase(), userId.toUpperCase()]);
+      return (await Promise.all([...names].map((name) => store.listForUser(name, now)))).flat();
+    },
+  }),
+  'listForUser gives the expired': ({ store }) => ({ listForUser: (userId) => store.listForUser(userId, 0) }),
+  'listForUser gives the least recently used first': ({ store }) => ({
+    listForUser: async (userId, now) => (await store.listForUser(userId, now)).toReversed(),
+  }),
+  'userAgentsOf gives each as often as it is there': ({ store }) => ({
+    userAgentsOf: async (userId, before) =>
+      (await store.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before).map(({ userAgent }) => userAgent),
+  }),
+  'endAllForUser ends the one that is to stay': ({ store }) => ({
+    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, except: undefined }),
+  }),
+  'endAllForUser spares the expired': ({ store }) => ({
+    endAllForUser: async (userId, { except, ...ending }) => {
+      const visits = await store.listForUser(userId, ending.at);
+      return store.end(
+        visits.flatMap(({ id }) => (id === except ? [] : id)),
+        ending,
+      );
+    },
+  }),
+  'endAllForUser is not remembered': () => ({ endedAllAt: async () => null }),
+  'endAllForUser looks first, and remembers then': ({ store }) => {
+    const remembered = new Map<string, number>();
+    return {
+      endAllForUser: async (userId, { except, ...ending }) => {
+        const visits = await store.listForUser(userId, 0);
+        await turn();
+        remembered.set(userId, ending.at);
+        return store.end(
+          visits.flatMap(({ id }) => (id === except ? [] : id)),
+          ending,
+        );
+      },
+      endedAllAt: async (userId) => remembered.get(userId) ?? null,
+    };
+  },
+  'endEverything counts what had ended': ({ store }) => {
+    let all = 0;
+    return {
+      create: (visits) => {
+        all += visits.length;
+        return store.create(visits);
+      },
+      endEverything: async (ending) => {
+        await store.endEverything(ending);
+        return all;
+      },
+    };
+  },
+
+  'expunge deletes the living': ({ store }) => ({ expunge: ({ before, limit }) => store.expunge({ before: before + DAY, limit }) }),
+  'expunge deletes what has just ended': ({ store }) => ({ expunge: ({ before, limit }) => store.expunge({ before: before + 1, limit }) }),
+  'expunge knows no limit': ({ store }) => ({ expunge: ({ before }) => store.expunge({ before, limit: Infinity }) }),
+  'expunge counts no identities': ({ store }) => ({
+    expunge: async (batch) => ({ ...(await store.expunge(batch)), identities: 0 }),
+  }),
+  'countStale counts the living': ({ store }) => ({ countStale: (before) => store.countStale(before + DAY) }),
+  'wipe empties the living': ({ store }) => ({ wipe: ({ before, limit }) => store.wipe({ before: before + DAY, limit }) }),
+  'wipe knows no limit': ({ store }) => ({ wipe: ({ before }) => store.wipe({ before, limit: Infinity }) }),
+  'wipe deletes the row': ({ store }) => ({ wipe: async (batch) => (await store.expunge(batch)).visits }),
+
+  'it says that it is shared, and has no second': () => ({
+    capabilities: { atomic: true, revocable: true, listable: true, shared: true, durable: false },
+  }),
+  'it says that it cannot list, and does': () => ({
+    capabilities: { atomic: true, revocable: true, listable: false, shared: false, durable: false },
+  }),
+  'it says that it cannot end, and does': () => ({
+    capabilities: { atomic: true, revocable: false, listable: true, shared: false, durable: false },
+  }),
+  'it says that it cannot lock, and does': () => ({
+    capabilities: { atomic: false, revocable: true, listable: true, shared: false, durable: false },
+  }),
+};
+
+const capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: false, durable: false };
+const cannot = (call: string, capability: string) => async (): Promise<never> => {
+  throw new VisitStoreCannotError(call, capability);
+};
+const none = async () => ({ visits: 0, identities: 0 });
+
+/** What a store does that lacks something, and says so. */
+const modest: Record<string, (sound: Sound) => Partial<VisitStore>> = {
+  atomic: () => ({ capabilities: { ...capabilities, atomic: false }, lock: cannot('lock', 'atomic') }),
+  revocable: ({ store }) => ({
+    capabilities: { ...capabilities, revocable: false },
+    end: (ids, ending) => (ending.retiresKey ? store.end(ids, ending) : cannot('end', 'revocable')()),
+    endAllForUser: cannot('endAllForUser', 'revocable'),
+    endEverything: cannot('endEverything', 'revocable'),
+  }),
+  listable: () => ({
+    capabilities: { ...capabilities, listable: false },
+    listForUser: cannot('listForUser', 'listable'),
+    userAgentsOf: cannot('userAgentsOf', 'listable'),
+    endAllForUser: cannot('endAllForUser', 'listable'),
+    endEverything: cannot('endEverything', 'listable'),
+    endedAllAt: async () => null,
+    expunge: none,
+    countStale: none,
+    wipe: async () => 0,
+    countUnwiped: async () => 0,
+  }),
+};
+
+/** The titles of the tests that fail for this kind of store. */
+async function failuresOf(
+  open: () => VisitStore,
+  expected?: Partial<VisitStoreCapabilities>,
+  reopen?: () => VisitStore,
+): Promise<string[]> {
+  const tests: { title: string; run: () => Promise<void> }[] = [];
+  const runner = {
+    describe: (_: string, define: () => void) => define(),
+    test: (title: string, run: () => Promise<void>) => tests.push({ title, run }),
+  };
+  describeVisitStore('under test', () => ({ store: open(), ...(reopen ? { reopen } : {}) }), { runner, capabilities: expected });
+  expect(tests.length).toBeGreaterThan(60);
+  const failures: string[] = [];
+  for (const { title, run } of tests) await run().catch(() => failures.push(title));
+  return failures;
+}
+
+describe('The suite of nest-visit/testing', () => {
+  test('R66: finds nothing wrong with a store that keeps the contract', async () => {
+    expect(await failuresOf(() => withMistake(() => ({})))).toEqual([]);
+  });
+
+  test.each(Object.entries(modest))(
+    'R66: a store that is not %s, and refuses what it cannot give, keeps the contract',
+    async (name, refuse) => {
+      expect(await failuresOf(() => withMistake(refuse))).toEqual([]);
+      // Refusing is a mistake of a store that says that it can.
+      expect(await failuresOf(() => withMistake((sound) => ({ ...refuse(sound), capabilities })))).not.toEqual([]);
+      expect(await failuresOf(() => withMistake(refuse), { [name]: true })).toContain('says what it can give');
+    },
+  );
+
+  test('it wants a runner, and says so', () => {
+    const open = () => ({ store: new MemoryVisitStore() });
+    expect(() => describeVisitStore('x', open)).toThrow('[visit] option "runner" must be { describe, test }');
+  });
+
+  test('R66: a store that says that it is durable is opened anew, and closed', async () => {
+    const durable = { ...capabilities, durable: true };
+    const store = withMistake(() => ({ capabilities: durable }));
+    const title = 'keeps visits over a restart';
+    expect(await failuresOf(() => store, durable)).toContain(title);
+    let closed = 0;
+    const again = new Proxy(store, { get: (_, name: keyof VisitStore) => (name === 'close' ? async () => void closed++ : store[name]) });
+    expect(
+      await failuresOf(
+        () => store,
+        durable,
+        () => again,
+      ),
+    ).not.toContain(title);
+    expect(closed).toBe(1);
+  });
+
+  test.each(Object.entries(mistakes))('R66: finds out that %s', async (_, mistake) => {
+    expect(await failuresOf(() => withMistake(mistake))).not.toEqual([]);
+  });
+});
