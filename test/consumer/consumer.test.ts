@@ -192,6 +192,8 @@ async function main(): Promise<void> {
   const required = require_('nest-visit') as { VisitModule: unknown };
   const imported = await import('nest-visit');
   if (required.VisitModule !== imported.VisitModule || required.VisitModule !== VisitModule) throw new Error('there are two instances of the package');
+  const { describeVisitStore } = require_('nest-visit/testing') as typeof import('nest-visit/testing');
+  if (describeVisitStore !== (await import('nest-visit/testing')).describeVisitStore) throw new Error('there are two suites');
   const app = await NestFactory.create(AppModule, { logger: false });
   await app.listen(0, '127.0.0.1');
   console.log(\`listening on \${await app.getUrl()}\`);

@@ -1,0 +1,55 @@
+import { fileURLToPath } from 'node:url';
+import { compileFunction } from 'node:vm';
+import * as library from 'nest-visit';
+import { describeVisitStore } from 'nest-visit/testing';
+import ts from 'typescript';
+import { describe, expect, test } from 'vitest';
+import { documentedFiles, transpiled } from '../support/documented-store.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const files = documentedFiles();
+
+/** What the compiler says of files that lie beside this one in its eyes only. */
+function complaintsAbout(texts: ReadonlyMap<string, string>): string[] {
+  const { config } = ts.readConfigFile(`${root}tsconfig.json`, (path) => ts.sys.readFile(path));
+  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root);
+  const virtual = new Map([...texts].map(([name, text]) => [`${root}test/contract/${name}`, text]));
+  const host = ts.createCompilerHost(options);
+  const [readFile, fileExists, getSourceFile] = [host.readFile.bind(host), host.fileExists.bind(host), host.getSourceFile.bind(host)];
+  host.fileExists = (path) => virtual.has(path) || fileExists(path);
+  host.readFile = (path) => virtual.get(path) ?? readFile(path);
+  host.getSourceFile = (path, version, ...rest) => {
+    const text = virtual.get(path);
+    return text === undefined ? getSourceFile(path, version, ...rest) : ts.createSourceFile(path, text, version);
+  };
+  const program = ts.createProgram([...virtual.keys()], options, host);
+  return [...virtual.keys()].flatMap((path) => {
+    const source = program.getSourceFile(path)!;
+    return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map(({ messageText }) =>
+      ts.flattenDiagnosticMessageText(messageText, '\n'),
+    );
+  });
+}
+
+function load(text: string): { MapVisitStore: new () => library.VisitStore } {
+  const exports = {};
+  const require = (name: string) => (name === 'nest-visit' ? library : expect.fail(`it imports ${name}`));
+  compileFunction(transpiled(text, ts.ModuleKind.CommonJS), ['require', 'exports'])(require, exports);
+  return exports as ReturnType<typeof load>;
+}
+
+describe('docs/writing-a-store.md', () => {
+  test('R66: opens with a whole store, and shows how it is tested', () => {
+    expect([...files.keys()]).toEqual(['map-visit.store.ts', 'map-visit.store.test.ts']);
+  });
+
+  test('R66: its code compiles under strict rules', () => {
+    expect(complaintsAbout(new Map([['wrong.ts', 'export const one: string = 1;']]))).toEqual([
+      "Type 'number' is not assignable to type 'string'.",
+    ]);
+    expect(complaintsAbout(files)).toEqual([]);
+  }, 60_000);
+
+  const { MapVisitStore } = load(files.get('map-visit.store.ts')!);
+  describeVisitStore('the one of the page', () => ({ store: new MapVisitStore() }), { runner: { describe, test } });
+});
