@@ -52,9 +52,12 @@ export function openDatabase(name: DatabaseName): Promise<OpenDatabase> {
 /**
  * Runs a suite on each database, as `<title> on mariadb` and so on; where a server is missing, see `describeWith`.
  * Databases that the suite opens by `db.open()` are dropped after it.
+ *
+ * @param names of the databases, where not all of them matter
  */
-export function describeDatabases(title: string, suite: (db: TestDatabase) => void): void {
+export function describeDatabases(title: string, suite: (db: TestDatabase) => void, names?: readonly DatabaseName[]): void {
   for (const database of databases) {
+    if (names && !names.includes(database.name)) continue;
     const { need } = openers[database.name];
     const define = (): void => {
       const opened: OpenDatabase[] = [];
