@@ -87,7 +87,9 @@ export class VisitView {
     this.requireSource('query');
     const base = 'http://visit.invalid';
     const target = URL.canParse(url, base) ? new URL(url, base) : null;
-    if (target?.origin !== base || target.username !== '' || target.password !== '') {
+    // "/.//other.example" is a path of this site whose short form is not.
+    const isOurs = target?.origin === base && target.username === '' && target.password === '' && !target.pathname.startsWith('//');
+    if (!isOurs) {
       throw new VisitError(
         'VISIT_SOURCE_OFF',
         `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
