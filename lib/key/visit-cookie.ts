@@ -24,8 +24,8 @@ export class VisitCookie {
     if (header === undefined || !header.includes(this.options.name)) return values;
     for (const pair of header.split(';')) {
       const equals = pair.indexOf('=');
-      if (equals < 0 || pair.slice(0, equals).trim() !== this.options.name) continue;
-      const value = pair.slice(equals + 1).trim();
+      if (equals < 0 || withoutBlanks(pair.slice(0, equals)) !== this.options.name) continue;
+      const value = withoutBlanks(pair.slice(equals + 1));
       values.push(value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value);
       if (values.length === MOST_VALUES) break;
     }
@@ -53,3 +53,16 @@ export class VisitCookie {
     return { path, domain, secure, sameSite, httpOnly };
   }
 }
+
+/**
+ * Without the blanks of RFC 6265bis. `trim()` takes more for blank, such as U+00A0: a cookie of another name, which browsers
+ * let everybody set, would be taken for the `__Host-` one.
+ */
+function withoutBlanks(text: string): string {
+  let [start, end] = [0, text.length];
+  while (start < end && isBlank(text, start)) start++;
+  while (start < end && isBlank(text, end - 1)) end--;
+  return text.slice(start, end);
+}
+
+const isBlank = (text: string, at: number): boolean => text[at] === ' ' || text[at] === '\t';
