@@ -104,10 +104,11 @@ export class VisitLifecycle {
         context.visit = this.keeper.prepare(context.exchange);
         if (resolution.outcome === 'late') context.visit.standing = 'late';
         else this.headers.watch(context);
-        if (resolution.outcome === 'none' && (resolution.presented === 'retired' || resolution.presented === 'forged')) {
-          const { presented: reason, key } = resolution;
-          await this.plugins.tell('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
-          if (reason === 'retired' && this.options.onRetiredKey === 'end') await this.keeper.end([key.id], 'retired-key');
+        if (resolution.outcome === 'none' && resolution.presented !== 'nothing') {
+          for (const { reason, key } of resolution.refused) {
+            await this.plugins.tell('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
+            if (reason === 'retired' && this.options.onRetiredKey === 'end') await this.keeper.end([key.id], 'retired-key');
+          }
         }
         // A forged key makes no row, whatever the policy (B35).
         if (resolution.outcome === 'none' && resolution.presented !== 'forged' && this.options.creation === 'immediate') {

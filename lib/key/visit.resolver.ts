@@ -17,8 +17,14 @@ export type Resolution =
   /** The key has just been replaced or ended by its own client. */
   | { readonly outcome: 'late'; readonly key: VisitKey }
   | { readonly outcome: 'none'; readonly presented: 'nothing' }
-  /** What has become of the key: see `Verdict`. */
-  | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly key: VisitKey };
+  /** What has become of the keys: see `Verdict`. One that has only expired says most of its client. */
+  | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly refused: readonly RefusedKey[] };
+
+/** A key to be told of, whatever else came with it. */
+interface RefusedKey {
+  readonly reason: 'retired' | 'forged';
+  readonly key: VisitKey;
+}
 
 /**
  * `late`: just replaced or ended by its own client. `expired`: the visit was not used in time. `retired`: replaced, or its
@@ -26,8 +32,8 @@ export type Resolution =
  */
 type Verdict = 'live' | 'late' | 'expired' | 'retired' | 'forged';
 
-/** What is told of several refused keys, in this order. */
-const TELLING = ['expired', 'retired', 'forged'] as const;
+/** What counts of several refused keys, in this order. */
+const COUNTING = ['expired', 'retired', 'forged'] as const;
 
 export type KeySource = 'cookie' | 'query' | 'body';
 
@@ -48,17 +54,18 @@ export class VisitResolver {
     const records = keys.length === 1 ? [await this.store.find(keys[0]!.id)] : await Promise.all(keys.map(({ id }) => this.store.find(id)));
 
     const now = this.options.clock.now();
-    const refused = new Map<Verdict, VisitKey>();
+    const verdicts = new Map<Verdict, VisitKey>();
+    const refused: RefusedKey[] = [];
     for (const [index, key] of keys.entries()) {
       const record = records[index] ?? null;
       const verdict = record ? this.judge(record, key, now) : 'forged';
       if (verdict === 'live') return { outcome: 'found', record: record!, key };
-      if (!refused.has(verdict)) refused.set(verdict, key);
+      if (!verdicts.has(verdict)) verdicts.set(verdict, key);
+      if (verdict === 'retired' || verdict === 'forged') refused.push({ reason: verdict, key });
     }
-    const late = refused.get('late');
+    const late = verdicts.get('late');
     if (late) return { outcome: 'late', key: late };
-    const presented = TELLING.find((verdict) => refused.has(verdict))!;
-    return { outcome: 'none', presented, key: refused.get(presented)! };
+    return { outcome: 'none', presented: COUNTING.find((verdict) => verdicts.has(verdict))!, refused };
   }
 
   /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). */
