@@ -110,7 +110,8 @@ export class VisitContext {
   }
 
   private sessionActions: SessionActions | undefined;
-  private get actions(): SessionActions {
+  /** The session without its rules on names, for what the library itself keeps in it. */
+  get actions(): SessionActions {
     return (this.sessionActions ??= this.actionsOf(this));
   }
 }

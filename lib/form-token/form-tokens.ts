@@ -21,7 +21,7 @@ export class FormTokens {
 
   async create(context: VisitContext): Promise<string> {
     const token = randomBytes(16).toString('base64url');
-    await context.session.update(FORM_TOKENS, (issued) =>
+    await context.actions.update(FORM_TOKENS, (issued) =>
       [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(context)]].slice(-this.options.formTokens.max),
     );
     return token;
@@ -32,11 +32,11 @@ export class FormTokens {
     const [hash, holder] = [hashOf(token), holderOf(context)];
     // Hashes are compared: how long that takes tells nothing of a token.
     const isIt = (issued: Issued): boolean => issued[0] === hash && issued[1] === holder;
-    const known = context.session.get(FORM_TOKENS) as Issued[] | undefined;
+    const known = context.dictionary.get(FORM_TOKENS) as Issued[] | undefined;
     // A token that nobody made costs no write.
     if (!known?.some(isIt)) return false;
     let isUsed = false;
-    await context.session.update(FORM_TOKENS, (newest) => {
+    await context.actions.update(FORM_TOKENS, (newest) => {
       const issued = (newest as Issued[] | undefined) ?? [];
       const rest = issued.filter((one) => !isIt(one));
       isUsed = rest.length < issued.length;

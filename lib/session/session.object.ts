@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
 import { SessionDataError } from '../errors/visit.error.js';
+import { isHidden } from './hidden-entries.js';
 import type { SessionDictionary } from './session.dictionary.js';
 
 /** What the session of a request can do besides being a dictionary. */
@@ -17,6 +18,11 @@ export interface SessionActions {
 
 const ACTIONS = Symbol('actions');
 
+/** Names may come from visitors, and must not lead to what the library itself keeps. */
+function requireShown(key: string): void {
+  if (isHidden(key)) throw new SessionDataError('SESSION_RESERVED_NAME', 'a name in the session cannot begin with the character NUL', key);
+}
+
 /** The methods of a session. They live on the prototype: `Object.keys`, `for…in` and `JSON.stringify` see data only. */
 export class SessionObject {
   declare private readonly [ACTIONS]: SessionActions;
@@ -27,20 +33,21 @@ export class SessionObject {
   }
 
   get(key: string, fallback?: unknown): unknown {
-    const dictionary = this[ACTIONS].dictionary;
-    return dictionary.has(key) ? dictionary.get(key) : fallback;
+    return this.has(key) ? this[ACTIONS].dictionary.get(key) : fallback;
   }
 
   set(key: string, value: unknown): this {
+    requireShown(key);
     this[ACTIONS].dictionary.set(key, value);
     return this;
   }
 
   has(key: string): boolean {
-    return this[ACTIONS].dictionary.has(key);
+    return !isHidden(key) && this[ACTIONS].dictionary.has(key);
   }
 
   delete(key: string): boolean {
+    requireShown(key);
     return this[ACTIONS].dictionary.delete(key);
   }
 
@@ -75,11 +82,13 @@ export class SessionObject {
     return this[ACTIONS].dictionary.size;
   }
 
-  update(key: string, change: (value: unknown) => unknown): Promise<unknown> {
+  async update(key: string, change: (value: unknown) => unknown): Promise<unknown> {
+    requireShown(key);
     return this[ACTIONS].update(key, change);
   }
 
-  take(key: string): Promise<unknown> {
+  async take(key: string): Promise<unknown> {
+    requireShown(key);
     return this[ACTIONS].take(key);
   }
 
@@ -109,17 +118,10 @@ const METHODS: ReadonlySet<string> = new Set(Object.getOwnPropertyNames(SessionO
 /** Whether the name is a method of the session, so that it cannot be used as `session.name = …`. */
 export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && METHODS.has(name);
 
-const dictionaryOf = (target: SessionObject): SessionDictionary => (target as unknown as { [ACTIONS]: SessionActions })[ACTIONS].dictionary;
-
 const asPlainObject: ProxyHandler<SessionObject> = {
   get(target, name) {
     if (typeof name === 'symbol' || METHODS.has(name)) return Reflect.get(target, name, target) as unknown;
-    const dictionary = dictionaryOf(target);
-    return dictionary.has(name)
-      ? dictionary.get(name)
-      : name === '__proto__'
-        ? undefined
-        : (Reflect.get(Object.prototype, name) as unknown);
+    return target.has(name) ? target.get(name) : name === '__proto__' ? undefined : (Reflect.get(Object.prototype, name) as unknown);
   },
   set(target, name, value) {
     if (typeof name === 'symbol') return false;
@@ -130,23 +132,22 @@ const asPlainObject: ProxyHandler<SessionObject> = {
         name,
       );
     }
-    dictionaryOf(target).set(name, value);
+    target.set(name, value);
     return true;
   },
-  has: (target, name) => typeof name === 'string' && (METHODS.has(name) || dictionaryOf(target).has(name)),
+  has: (target, name) => typeof name === 'string' && (METHODS.has(name) || target.has(name)),
   deleteProperty(target, name) {
-    if (typeof name === 'string') dictionaryOf(target).delete(name);
+    if (typeof name === 'string') target.delete(name);
     return true;
   },
-  ownKeys: (target) => dictionaryOf(target).keys(),
+  ownKeys: (target) => target.keys(),
   getOwnPropertyDescriptor(target, name) {
-    const dictionary = dictionaryOf(target);
-    if (typeof name !== 'string' || !dictionary.has(name)) return undefined;
-    return { value: dictionary.get(name), writable: true, enumerable: true, configurable: true };
+    if (typeof name !== 'string' || !target.has(name)) return undefined;
+    return { value: target.get(name), writable: true, enumerable: true, configurable: true };
   },
   defineProperty(target, name, descriptor) {
     if (typeof name !== 'string' || !('value' in descriptor)) return false;
-    dictionaryOf(target).set(name, descriptor.value);
+    target.set(name, descriptor.value);
     return true;
   },
 };
