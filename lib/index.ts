@@ -44,6 +44,7 @@ export { FormTokenService } from './form-token/form-token.service.js';
 export {
   VISIT_EVENTS,
   VisitPlugin,
+  type EndedEverything,
   type EndedVisit,
   type ExpungedVisits,
   type IdentityChange,

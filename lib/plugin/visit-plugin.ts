@@ -18,6 +18,14 @@ export interface EndedVisit {
   readonly endedAt: Date;
 }
 
+/** All visits have ended at once. */
+export interface EndedEverything {
+  /** How many this call has ended. */
+  readonly visits: number;
+  readonly reason: string;
+  readonly endedAt: Date;
+}
+
 export interface ExpungedVisits {
   readonly visits: number;
   readonly identities: number;
@@ -32,7 +40,7 @@ export interface IdentityChange {
 
 /** A request came with a key that does not open a visit. */
 export interface RefusedKey {
-  /** `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended or expired. */
+  /** `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended. */
   readonly reason: 'forged' | 'retired';
   /** The public id that the key names, whether there is such a visit or not. */
   readonly visitId: string;
@@ -71,11 +79,16 @@ export interface VisitPluginHooks {
    * which may be millions, but for the caller's own.
    */
   onVisitEnded?(visit: EndedVisit): unknown;
+  /** `endEverything()` was called. */
+  onEverythingEnded?(ended: EndedEverything): unknown;
   /** A user has signed in. Called when that is stored, once. */
   onIdentityLinked?(change: IdentityChange): unknown;
   /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
   onIdentityUnlinked?(change: IdentityChange): unknown;
-  /** A request came with a key that opens no visit; called for each such request, so that many from one address can be seen. */
+  /**
+   * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can be seen. Not
+   * for one whose visit was just not used in time: each browser that was left open has such a key.
+   */
   onKeyRefused?(refused: RefusedKey): unknown;
   /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */
   onNewDevice?(device: NewDevice): unknown;
@@ -89,6 +102,7 @@ export const VISIT_EVENTS = {
   /** With `{ id }`. */
   onNewVisit: 'visit.created',
   onVisitEnded: 'visit.ended',
+  onEverythingEnded: 'visit.everything.ended',
   onIdentityLinked: 'visit.identity.linked',
   onIdentityUnlinked: 'visit.identity.unlinked',
   onKeyRefused: 'visit.key.refused',

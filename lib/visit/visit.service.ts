@@ -4,6 +4,7 @@ import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { StoreAccess } from '../store/store-access.js';
 import { checkedUserId } from '../identity/user-id.js';
 import { VisitLimit } from '../identity/visit.limit.js';
@@ -58,6 +59,7 @@ export class VisitService {
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
   /** The visit of the request that is being served. @throws VisitNotResolvedError outside of a request or before its visit is resolved */
@@ -181,9 +183,10 @@ export class VisitService {
     const own = context?.visit?.standing === 'stored' ? 1 : 0;
     if (context && own) await this.keeper.endCurrent(context, reason);
     const at = this.options.clock.now();
-    const ended = await this.store.call((store) => store.endEverything({ reason, at }));
+    const visits = own + (await this.store.call((store) => store.endEverything({ reason, at })));
     this.beginAgain(at);
-    return own + ended;
+    await this.plugins.tell('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
+    return visits;
   }
 
   /** What holds for all visits here: time limits, renewal, the limit per user, the cookie (ASVS 7.1.1). */

@@ -8,6 +8,7 @@ import {
   VISIT_EVENTS,
   VisitPlugin,
   VisitService,
+  type EndedEverything,
   type EndedVisit,
   type IdentityChange,
   type NewDevice,
@@ -23,6 +24,9 @@ const told: [string, Record<string, unknown>][] = [];
 class Witness {
   onVisitEnded({ id, reason }: EndedVisit): void {
     told.push(['ended', { id, reason }]);
+  }
+  onEverythingEnded({ visits, reason }: EndedEverything): void {
+    told.push(['everything', { visits, reason }]);
   }
   onIdentityLinked({ visitId, userId }: IdentityChange): void {
     told.push(['linked', { visitId, userId }]);
@@ -314,6 +318,28 @@ describeStacks('The policy for visits', (stack: Stack) => {
       ]);
       expect(events.find(([event]) => event === VISIT_EVENTS.onNewVisit)![1]).toEqual({ id: next });
       expect(app.app.get(Listener).signedIn).toMatchObject([one, one, two].map((userId) => ({ userId })));
+    });
+
+    test('R72, ASVS 7.4.5: that administrators have ended the visits of a user, or of everybody', async () => {
+      const app = await start();
+      const visits = app.app.get(VisitService);
+      const events: [string, unknown][] = [];
+      app.app.get(EventEmitter2).onAny((event, payload) => void events.push([String(event), payload]));
+      const one = await signedIn(app);
+      const [two, three] = [await signedIn(app), await signedIn(app)];
+      told.length = 0;
+      expect(await visits.endAllForUser(one.user, 'disabled')).toBe(1);
+      expect(told).toEqual([['ended', { id: idOf(one.browser), reason: 'disabled' }]]);
+      expect([await isIn(one), await isIn(two), await isIn(three)]).toEqual([false, true, true]);
+      told.length = 0;
+      const ended = await visits.endEverything('leak');
+      expect(ended).toBeGreaterThanOrEqual(2);
+      expect(told).toEqual([['everything', { visits: ended, reason: 'leak' }]]);
+      expect(events.at(-1)).toEqual([
+        VISIT_EVENTS.onEverythingEnded,
+        { visits: ended, reason: 'leak', endedAt: new Date(stack.clock.now()) },
+      ]);
+      expect([await isIn(two), await isIn(three)]).toEqual([false, false]);
     });
 
     test('S9: a sign-in with a device that no visit of the user had, once', async () => {
