@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
 import { describeStacks, type RunningApp } from '../support/app.js';
+import { VisitKey } from '../../lib/key/visit-key.js';
+import { VisitLifecycle } from '../../lib/visit.lifecycle.js';
 import { send } from '../fuzz/wire.js';
 import { invented, keyOf, nobody, seenAs, someone, target, victimOf, type Me } from './target.js';
 
@@ -60,20 +62,20 @@ describeStacks(
       }
     });
 
-    test('RFC 6265bis R1: names and values with NUL or other control characters are no request at all, or nobody’s', async () => {
+    test('RFC 6265bis R1: names and values with NUL or other control characters are no request at all, and would be nobody’s', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
-      for (const character of ['\0', '\r', '\n', '\u000b', '\u000c', '\u007f']) {
+      const cookie = app.app.get(VisitLifecycle)['resolver']['cookie'];
+      for (const character of ['\0', '\u000b', '\u000c', '\u007f', '\u0001']) {
         for (const header of [
           `visit${character}=${key}`,
           `${character}visit=${key}`,
           `visit=${character}${key}`,
           `visit=${key}${character}`,
         ]) {
-          const { status, me } = await sendCookie(app, header);
-          expect([200, 400], JSON.stringify(header)).toContain(status);
-          // A line that ends the header is another header, and then the cookie may be whole.
-          if (status === 200 && !header.endsWith('\n') && !header.endsWith('\r')) expect(me, JSON.stringify(header)).toEqual(nobody);
+          expect((await sendCookie(app, header)).status, JSON.stringify(header)).toBe(400);
+          const read = cookie.read(header).map((value) => VisitKey.parse(value));
+          expect(read.filter(Boolean), JSON.stringify(header)).toEqual([]);
         }
       }
     });

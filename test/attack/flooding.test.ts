@@ -38,10 +38,10 @@ describeStacks(
     }
     const nothing = { hasCookie: false, queries: 0, rows: 0, entries: 0, told: 0 };
 
-    test('S3, B35, R9: ten thousand malformed keys make no query, no row and no entry in memory', async () => {
+    test('S3, B35, R9: malformed keys by the thousand make no query, no row and no entry in memory', async () => {
       const app = await stack.start(target);
       const ask = (index: number): string => request('GET', '/me', `Cookie: visit=${MALFORMED[index % MALFORMED.length]}\r\n`);
-      expect(await outcomeOf(app, ask)).toEqual({ ...nothing, statuses: [[200, MANY]] });
+      expect(await outcomeOf(app, ask, 2000)).toEqual({ ...nothing, statuses: [[200, 2000]] });
     });
 
     test('A5, S2, S10, B35: ten thousand forged keys make no row, share their queries, and are told of one by one', async () => {
@@ -67,11 +67,11 @@ describeStacks(
       expect(await outcomeOf(app, () => request('GET', '/me'))).toEqual({ ...nothing, statuses: [[200, MANY]] });
     });
 
-    test('B35: nor do a thousand sign-outs of nobody, or doors that stay shut', async () => {
+    test('B35: nor do sign-outs of nobody, or doors that stay shut', async () => {
       const app = await stack.start(target);
       const asks = [request('POST', '/logout'), request('GET', '/secret'), request('GET', '/nowhere'), request('DELETE', '/visits/0')];
-      const { statuses, hasCookie: _, ...rest } = await outcomeOf(app, (index) => asks[index % asks.length]!, 4000);
-      expect(new Map(statuses)).toEqual(new Map([201, 401, 404, 200].map((status) => [status, 1000])));
+      const { statuses, hasCookie: _, ...rest } = await outcomeOf(app, (index) => asks[index % asks.length]!, 1200);
+      expect(new Map(statuses)).toEqual(new Map([201, 401, 404, 200].map((status) => [status, 300])));
       // Whoever signs out without a visit may have an old cookie, which goes.
       expect({ hasCookie: false, ...rest }).toEqual(nothing);
     });

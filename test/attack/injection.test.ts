@@ -110,7 +110,7 @@ describeStacks(
       }
     });
 
-    test('R17: CR and LF in addresses, user agents and cookies make no header of a response and no line of a log', async () => {
+    test('R17, R77, ASVS 16.2.5: CR and LF in addresses, user agents and cookies make no header of a response and no line of a log', async () => {
       const app = await start();
       const lines: string[] = [];
       const write = (...parts: unknown[]): void => void lines.push(parts.map(String).join(' '));
@@ -135,12 +135,15 @@ describeStacks(
       for (const { userAgent } of await stack.rows()) expect(userAgent ?? '').not.toMatch(/[\r\n]/);
     });
 
-    test('ASVS 16.2.5, R77: what is shown of an id from outside is an id', async () => {
+    test('R42: an id from outside that is none finds nothing, ends nothing, and comes to no database', async () => {
       const visits = (await start()).app.get(VisitService);
-      for (const id of ['\r\nforged line', "'; DROP TABLE visit; --", `${'0'.repeat(31)}\n`, { toString: () => '0'.repeat(32) }]) {
-        expect(await visits.find(id as string)).toBeNull();
-        expect(await visits.end(id as string)).toBe(false);
-      }
+      const seen = await stack.statements(async () => {
+        for (const id of ['\r\nforged line', "'; DROP TABLE visit; --", `${'0'.repeat(32)}\n`, 'A'.repeat(32), '']) {
+          expect(await visits.find(id)).toBeNull();
+          expect(await visits.end(id)).toBe(false);
+        }
+      });
+      expect(seen).toEqual([]);
     });
   },
   ['sqlite'],

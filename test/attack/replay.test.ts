@@ -43,7 +43,7 @@ describeStacks('Replay', (stack) => {
   }
 
   test.each(Object.keys(ends))(
-    'ASVS 7.4.1, B24, S2: a key that is used after %s gives no user and no data, and is told of',
+    'ASVS 7.4.1, A3, A4, B24, S2: a key that is used after %s gives no user and no data, and is told of',
     async (end) => {
       const { browser, user } = await victimOf(app);
       const stolen = keyOf(browser);
