@@ -298,6 +298,16 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
   'listForUser gives the least recently used first': ({ store }) => ({
     listForUser: async (userId, now) => (await store.listForUser(userId, now)).toReversed(),
   }),
+  'liveVisits passes some by': ({ store }) => ({
+    liveVisits: async (page) => (await store.liveVisits({ ...page, limit: page.limit + 1 })).slice(1),
+  }),
+  'liveVisits keeps to no limit': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, limit: 1000 }) }),
+  'a visit that moves in loses its version': ({ store }) => ({
+    create: (visits) => store.create(visits.map(({ sessionVersion: _, ...visit }) => visit)),
+  }),
+  'a visit that moves in loses its previous key': ({ store }) => ({
+    create: (visits) => store.create(visits.map(({ previousKeyHash: _, ...visit }) => visit)),
+  }),
   'userAgentsOf gives each as often as it is there': ({ store }) => ({
     userAgentsOf: async (userId, before) =>
       (await store.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before).map(({ userAgent }) => userAgent),
@@ -388,6 +398,7 @@ const modest: Record<string, (sound: Sound) => Partial<VisitStore>> = {
     capabilities: { ...capabilities, listable: false },
     listForUser: cannot('listForUser', 'listable'),
     userAgentsOf: cannot('userAgentsOf', 'listable'),
+    liveVisits: cannot('liveVisits', 'listable'),
     endAllForUser: cannot('endAllForUser', 'listable'),
     endEverything: cannot('endEverything', 'listable'),
     endedAllAt: async () => null,
