@@ -303,10 +303,10 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
   }),
   'liveVisits keeps to no limit': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, limit: 1000 }) }),
   'a visit that moves in loses its version': ({ store }) => ({
-    create: (visits) => store.create(visits.map(({ sessionVersion: _, ...visit }) => visit)),
+    create: (visits) => store.create(visits.map((visit) => ({ ...visit, sessionVersion: 0 }))),
   }),
   'a visit that moves in loses its previous key': ({ store }) => ({
-    create: (visits) => store.create(visits.map(({ previousKeyHash: _, ...visit }) => visit)),
+    create: (visits) => store.create(visits.map((visit) => ({ ...visit, previousKeyHash: null }))),
   }),
   'userAgentsOf gives each as often as it is there': ({ store }) => ({
     userAgentsOf: async (userId, before) =>
