@@ -175,6 +175,21 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await (await ask('/', signedIn)).text()).not.toContain(id);
       });
 
+      test('ASVS 7.4.4: each page lets one sign out, as long as one is signed in', async () => {
+        const visitor = await arrive();
+        await visitor.signIn('grace', 'moth-1947');
+        for (const path of PAGES) {
+          await visitor.open(path);
+          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).isVisible(), path).toBe(true);
+        }
+        await visitor.press('Sign out');
+        for (const path of PAGES) {
+          await visitor.open(path);
+          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).count(), path).toBe(0);
+        }
+        expect(visitor.takeComplaints().filter((complaint) => !/status of (401|404)/.test(complaint))).toEqual([]);
+      });
+
       test('R36: "remember me" makes this one visit permanent, for 30 days', async () => {
         const visitor = await arrive();
         await visitor.open('/sign-in');

@@ -166,7 +166,7 @@ describeStacks('Requests across sites', (stack) => {
     expect((await buy(browser, { ...SAME, 'x-form-token': token })).status).toBe(403);
   });
 
-  test('R59, B13: @RequireFormToken() does once what is sent twice, also on two machines at the same moment', async () => {
+  test('R59, B13, N8: @RequireFormToken() does once what is sent twice, also on two machines at the same moment', async () => {
     const apps = [await start(), await start()];
     const browser = apps[0]!.browser();
     const json = { form_token: await newToken(browser) };

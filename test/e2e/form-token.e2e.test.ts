@@ -82,7 +82,7 @@ describeStacks('Form tokens', (stack) => {
     expect(answers.map(({ text }) => text).filter((text) => text.includes('true'))).toHaveLength(1);
   });
 
-  test('R59: those made at the same moment are all good; the oldest go first', async () => {
+  test('R59, F5: those made at the same moment are all good; the oldest go first', async () => {
     const app = await start({ formTokens: { max: 4 } });
     const browser = app.browser();
     const old = await newToken(browser);

@@ -166,6 +166,22 @@ describeStacks('Identity', (stack: Stack) => {
       expect(json(await app.browser().get('/who'))).toEqual({ userId: null, same: true, user: null, again: null });
     });
 
+    test('R37, ASVS 7.6.2: nobody is signed in who has not done so, however long a visit goes on', async () => {
+      let calls = 0;
+      const app = await start({ identity: { loadUser: () => ++calls } });
+      const browser = app.browser();
+      await browser.post('/set', { json: { user: 'root', userId: 'root', cart: 1 } });
+      for (const path of ['/renew', '/reauthenticate', '/logout?keep=1']) {
+        await browser.post(path, { json: { user: 'root', userId: 'root' } });
+        expect(json(await browser.get('/who?user=root&userId=root'))).toEqual({ userId: null, same: true, user: null, again: null });
+        expect((await browser.get('/secret')).status).toBe(401);
+      }
+      expect(calls).toBe(0);
+      expect(await app.app.get(VisitService).find(key(browser).slice(0, 32))).toMatchObject({ userId: null, endedAt: null });
+      await browser.post('/login', { json: { user: someone() } });
+      expect((await browser.get('/secret')).status).toBe(200);
+    });
+
     test('R37: a number is an id like another; upper and lower case, and a space at the end, make a difference', async () => {
       const app = await start();
       expect(json(await (await signedIn(app, 42 as never)).browser.get('/data'))).toEqual({});
@@ -431,7 +447,7 @@ describeStacks('Identity', (stack: Stack) => {
     });
   });
 
-  test('R41: guards let in who is signed in, and recently', async () => {
+  test('R41, ASVS 7.5.1, 7.5.3: guards let in who is signed in, and recently', async () => {
     const app = await start({ timeout: '5h' });
     expect(json(await app.browser().get('/secret'))).toMatchObject({ statusCode: 401, code: 'VISIT_IDENTITY_REQUIRED' });
     const { browser } = await signedIn(app);
@@ -511,7 +527,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await third.browser.get('/secret')).status).toBe(200);
     });
 
-    test('R42, B29: ends all others, or all', async () => {
+    test('R42, B29, ASVS 7.4.2, 7.4.3: ends all others, or all', async () => {
       const app = await start();
       const { browser, user } = await signedIn(app);
       const others = [await signedIn(app, user), await signedIn(app, user)];

@@ -51,7 +51,7 @@ class LoggingController {
 }
 
 describeStacks('Logs', (stack) => {
-  test('R77: nothing that is logged, whatever happens, holds a secret', async () => {
+  test('R77, A2, ASVS 16.2.5: nothing that is logged, whatever happens, holds a secret', async () => {
     const lines: string[] = [];
     const write = (...parts: unknown[]): void =>
       void lines.push(parts.map((part) => (typeof part === 'string' ? part : inspect(part, { depth: 9 }))).join(' '));

@@ -378,7 +378,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect((await queries(blind)).length).toBe(without);
     });
 
-    test('S2: a retired key that comes late ends its visit, where that is wanted', async () => {
+    test('S2, A4: a retired key that comes late ends its visit, where that is wanted', async () => {
       for (const onRetiredKey of ['refuse', 'end'] as const) {
         const app = await start({ onRetiredKey });
         const browser = app.browser();

@@ -112,7 +112,7 @@ async function begin(app: RunningApp) {
 
 describeStacks('A request', (stack: Stack) => {
   describe('its cookie', () => {
-    test('R1, R13, R17, R20: is sent once, with the first thing that is kept, and leads back to the visit', async () => {
+    test('R1, R13, R17, R20, ASVS 3.3.4: is sent once, with the first thing that is kept, and leads back to the visit', async () => {
       const app = await stack.start(parts);
       const { browser, answer } = await begin(app);
       expect(answer.cookies).toHaveLength(1);
@@ -160,7 +160,7 @@ describeStacks('A request', (stack: Stack) => {
       expect((await begin(app)).answer.cookies[0]).toContain('Max-Age=34560000');
     });
 
-    test('R15: with secure, path / and no domain the name gets __Host-', async () => {
+    test('R15, ASVS 3.3.3: with secure, path / and no domain the name gets __Host-', async () => {
       const app = await stack.start(parts, { cookie: { secure: true } });
       const { answer, browser } = await begin(app);
       expect(answer.cookies[0]).toMatch(/^__Host-visit=.*; Secure; SameSite=Lax$/);
@@ -222,7 +222,7 @@ describeStacks('A request', (stack: Stack) => {
   });
 
   describe('its life', () => {
-    test('R22, R23: lives on for the timeout after each request, and not longer', async () => {
+    test('R22, R23, ASVS 7.3.1: lives on for the timeout after each request, and not longer', async () => {
       const app = await stack.start(parts, { timeout: '20m' });
       const { browser } = await begin(app);
       for (let i = 0; i < 3; i++) {
@@ -235,7 +235,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(late.cookies).toHaveLength(1);
     });
 
-    test('R24, B27: the absolute lifetime is not moved by activity, nor by another configuration', async () => {
+    test('R24, B27, ASVS 7.3.2: the absolute lifetime is not moved by activity, nor by another configuration', async () => {
       const app = await stack.start(parts, { absoluteTimeout: '1h' });
       const { browser } = await begin(app);
       for (let i = 0; i < 3; i++) {

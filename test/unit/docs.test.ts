@@ -36,6 +36,17 @@ const IN_WORDS: Record<string, string> = {
   clock: '`Date`',
 };
 
+/** What docs/security.md answers to, in its order. */
+const SECURITY_IDS = [
+  ...'7.1.1 7.1.2 7.2.1 7.2.2 7.2.3 7.2.4 7.3.1 7.3.2 7.4.1 7.4.2 7.4.3 7.4.4 7.4.5 7.5.1 7.5.3 7.5.2 7.6.2'.split(' '),
+  ...'3.3.1 3.3.2 3.3.3 3.3.4 3.3.5 3.5.1 3.5.2 3.5.3 14.2.1 14.3.1 14.3.2 16.2.5 16.3.1'.split(' '),
+  ...'S2 S3 S6 S9 S10 N4 N8 F1 F2 F3 F4 F5'.split(' '),
+  'RFC 6265bis R1',
+  'RFC 6265bis R4',
+  'RFC 6265bis R5',
+  ...'A1 A2 A3 A4 A5'.split(' '),
+];
+
 /** The headings of a page, as links name them. */
 function anchorsOf(text: string): string[] {
   const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!.toLowerCase());
@@ -81,6 +92,36 @@ describe('The documentation', () => {
       const text = files.map((file) => readFileSync(file, 'utf8')).join('\n');
       for (const [id] of ids!.matchAll(/[RB]\d+/g)) expect(text, `${place} ${id}`).toMatch(new RegExp(`\\b${id}\\b`));
     }
+  });
+
+  test('the tests that show what docs/security.md says exist, and say it', () => {
+    const rows = [...read('docs/security.md').matchAll(/^\| ([^|]*\d) \|.*\| (\[[^|]*\)) \|$/gm)].map(([, ids, links]) => ({
+      ids: ids!.split(', '),
+      files: [...links!.matchAll(/\]\(\.\.\/(test\/[^)]*)\)/g)].map(([, file]) => file!),
+    }));
+    expect(rows.flatMap(({ ids }) => ids)).toEqual(SECURITY_IDS);
+    for (const { ids, files } of rows) {
+      // The beginnings of the titles, up to the colon.
+      const titles = files.map((file) => [...read(file).matchAll(/['"`]([A-Z][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!));
+      const says = (beginning: string, id: string): boolean =>
+        new RegExp(`(?<![\\w.])${id.replaceAll('.', '\\.')}(?![\\w.])`).test(beginning);
+      for (const [index, file] of files.entries()) {
+        expect(
+          ids.some((id) => titles[index]!.some((beginning) => says(beginning, id))),
+          `${file} for ${ids.join()}`,
+        ).toBe(true);
+      }
+      for (const id of ids) expect(titles.flat().filter((beginning) => says(beginning, id)).length, id).toBeGreaterThan(0);
+    }
+  });
+
+  test('bugs of others that are about rights or forged keys have tests on both platforms', () => {
+    const suites = ['e2e', 'attack'].flatMap((folder) =>
+      readdirSync(join(root, 'test', folder)).map((file) => read(`test/${folder}/${file}`)),
+    );
+    const onBoth = suites.filter((text) => /describeStacks\(|describe\.each\(platforms\)/.test(text)).join('\n');
+    const ids = [13, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 35].map((number) => `B${number}`);
+    expect(ids.filter((id) => !new RegExp(`['"\`]([A-Z][^'"\`\\n:]*)?\\b${id}\\b[^'"\`\\n:]*: `).test(onBoth))).toEqual([]);
   });
 
   test('every error code is explained', () => {

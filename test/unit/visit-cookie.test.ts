@@ -1,5 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { MemoryVisitStore } from 'nest-visit';
 import { VisitCookie } from '../../lib/key/visit-cookie.js';
+import { VISIT_KEY_LENGTH, VisitKey } from '../../lib/key/visit-key.js';
+import { resolveOptions } from '../../lib/options/resolve-options.js';
 
 const options = {
   name: 'visit',
@@ -45,6 +48,16 @@ describe('The cookie', () => {
     expect(cookie({ domain: 'example.org', path: '/app' }).clear()).toBe(
       'visit=; Max-Age=0; Domain=example.org; Path=/app; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax',
     );
+  });
+
+  test('ASVS 3.3.5: has never more than 4096 bytes, however long its name may be', () => {
+    const named = (name: string) => resolveOptions({ store: new MemoryVisitStore(), cookie: { name, secure: true } }).cookie;
+    const longest = named('n'.repeat(128));
+    expect(longest.name).toMatch(/^__Host-n/);
+    const [pair] = new VisitCookie({ cookie: longest }).write(VisitKey.create().text, 1000, 0).split(';');
+    expect(pair!.length).toBe(7 + 128 + 1 + VISIT_KEY_LENGTH);
+    expect(pair!.length).toBeLessThanOrEqual(4096);
+    for (const length of [129, 4096]) expect(() => named('n'.repeat(length))).toThrow('option "cookie.name"');
   });
 
   test('R19: a permanent one says how long, a whole number of seconds', () => {

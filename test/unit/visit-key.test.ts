@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { VISIT_KEY_LENGTH, VisitKey } from '../../lib/key/visit-key.js';
 
 describe('A key', () => {
-  test('R8: has a public id of 128 bits and a secret of 256 bits, both new each time', () => {
+  test('R8, ASVS 7.2.2, 7.2.3: has a public id of 128 bits and a secret of 256 bits, both new each time', () => {
     const keys = Array.from({ length: 1000 }, () => VisitKey.create());
     for (const key of keys) expect(key.text).toMatch(/^[0-9a-f]{32}\.[\w-]{43}$/);
     expect(new Set(keys.map(({ id }) => id)).size).toBe(1000);
