@@ -9,6 +9,7 @@ export default defineConfig({
     alias: [
       { find: /^nest-visit$/, replacement: path('../lib/index.ts') },
       { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },
+      { find: /^nest-visit\/redis$/, replacement: path('../lib/store/redis/index.ts') },
     ],
   },
   test: {

@@ -177,6 +177,16 @@ describe('Imports of lib', () => {
     expect(naming.filter(isAllowed).length).toBeGreaterThan(5);
   });
 
+  test('name redis in its store only, which the main entry point does not load', () => {
+    const naming = ofPackages.filter(({ target }) => /^@?redis$/.test(target));
+    expect(naming.filter(({ file }) => !file.startsWith('store/redis/'))).toEqual([]);
+    expect(naming.length).toBeGreaterThan(0);
+    const loaded = new Set(['index.ts', 'cli/main.ts']);
+    for (const file of loaded) for (const one of inLib) if (one.file === file && !one.typeOnly) loaded.add(one.target);
+    expect([...loaded].filter((file) => file.startsWith('store/redis/'))).toEqual([]);
+    expect(loaded).toContain('store/memory/memory-visit.store.ts');
+  });
+
   test('name drivers of databases nowhere', () => {
     expect(ofPackages.filter(({ target }) => /^(mysql2?|pg|libsql|better-sqlite3|sql\.js)$/.test(target))).toEqual([]);
   });

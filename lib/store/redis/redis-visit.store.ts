@@ -1,0 +1,493 @@
+import { createHash } from 'node:crypto';
+import { VisitOptionError } from '../../errors/visit.error.js';
+import { parseDuration, type Duration } from '../../options/duration.js';
+import {
+  VisitStore,
+  type Ending,
+  type Lock,
+  type LockResult,
+  type NewVisitRecord,
+  type Refusal,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+} from '../visit.store.js';
+import { rekeyGuard } from '../write-guard.js';
+import { isReply, RedisConnection, type RedisVisitClient, type RedisVisitCluster, type RedisVisitConnection } from './redis.connection.js';
+import * as scripts from './redis.scripts.js';
+import { bytesOf, FIELDS, fieldsOf, recordOf, textOf } from './visit.hash.js';
+
+export interface RedisVisitStoreOptions {
+  /** A connected client of the application, made by `createClient()` or `createCluster()` of the package `redis`, which stays its own. */
+  client?: RedisVisitClient | RedisVisitCluster;
+  /** Or where to connect to: a URL, or options of `createClient()` or `createCluster()`. Opened by `check()` or the first call, closed with the store. */
+  connection?: RedisVisitConnection;
+  /** What all keys begin with. @default 'nest-visit:' */
+  prefix?: string;
+  /** A visit is known for this long after it has expired or ended, unless expunge takes it first; at least a day. @default '1d' */
+  keepFor?: Duration;
+  /** Do not refuse a server that deletes keys when its memory is full. @default false */
+  allowEviction?: boolean;
+}
+
+const DAY = 86_400_000;
+/** As long as Redis can count, and beyond every `Date`. */
+const LONGEST = 8_640_000_000_000_000;
+/** Ids of all visits are spread over as many pairs of sets, by the first digit, so that the nodes of a cluster share them. */
+const SHELVES = Array.from({ length: 16 }, (_, digit) => digit.toString(16));
+/** Visits asked for at once where there may be very many. */
+const CHUNK = 500;
+const EVERYBODY = '*';
+
+/** An id in a sorted set, with the score that it was seen with. */
+interface Entry {
+  readonly set: string;
+  readonly id: string;
+  readonly score: number;
+}
+
+/**
+ * Visits in Redis or Valkey, one server or a cluster: one hash per visit, and every write of a visit is one script.
+ *
+ * Beside the hashes there are sorted sets of ids: of each user, and two of each shelf, `current` and `past` (ended, or expired and
+ * wiped). In a cluster no step can write a hash and a set at once. So an id is entered before its visit is made or linked, and
+ * an entry says only that it is worth looking: whoever reads a set reads the visits, too, and drops what is too many. A score is
+ * the instant before which there is nothing to look for.
+ */
+export class RedisVisitStore extends VisitStore {
+  readonly #redis: RedisConnection;
+  readonly #prefix: string;
+  readonly #keepFor: number;
+  readonly #allowEviction: boolean;
+
+  /** @throws VisitOptionError */
+  constructor({ client, connection, prefix = 'nest-visit:', keepFor = '1d', allowEviction = false }: RedisVisitStoreOptions) {
+    super();
+    if (!client === !connection) throw new VisitOptionError('RedisVisitStore needs either a "client" or a "connection"');
+    // Braces say which part of a key decides on its slot.
+    if (/[{}]/.test(prefix)) throw new VisitOptionError(`"prefix" of RedisVisitStore must be without braces, got "${prefix}"`);
+    const milliseconds = parseDuration(keepFor);
+    if (milliseconds === null || milliseconds < DAY)
+      throw new VisitOptionError(`"keepFor" of RedisVisitStore must be a duration of at least "1d", got ${JSON.stringify(keepFor)}`);
+    this.#redis = new RedisConnection(client ? { client } : { connection: connection! });
+    this.#prefix = prefix;
+    this.#keepFor = milliseconds;
+    this.#allowEviction = allowEviction;
+  }
+
+  check(): Promise<void> {
+    return this.#redis.check({ allowEviction: this.#allowEviction });
+  }
+
+  find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    return Promise.all(ids.map((id) => this.#read(id)));
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    if (new Set(visits.map(({ id }) => id)).size < visits.length) throw existsAlready();
+    await Promise.all([
+      this.#enter(visits),
+      ...visits.flatMap((visit) => (visit.identity ? [this.#enterForUser(visit.identity.userId, visit, this.#lifeOf(visit))] : [])),
+    ]);
+    const results = await Promise.allSettled(
+      visits.map((visit) => this.#onVisit(scripts.CREATE, visit.id, [textOf(this.#lifeOf(visit)), ...fieldsOf(visit)])),
+    );
+    const failure = results.find((result) => result.status === 'rejected');
+    const isTaken = results.some((result) => result.status === 'fulfilled' && result.value === 0);
+    if (!failure && !isTaken) return;
+    // None or all, as far as Redis can still be reached; what is left of them nobody has a key to, and it expires.
+    const made = visits.filter((_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1);
+    await Promise.allSettled(made.map(({ id, keyHash }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash])));
+    throw failure ? failure.reason : existsAlready();
+  }
+
+  save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    return Promise.all(saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))));
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    const moved = await Promise.all(
+      touches.map(async (touch) => {
+        const args = [textOf(touch.accessed), textOf(touch.expiry), textOf(this.#lifeOf(touch))];
+        return { id: touch.id, moved: (await this.#onVisit(scripts.TOUCH, touch.id, args)) as [Buffer, number, Buffer | null] | null };
+      }),
+    );
+    await this.#follow(moved.flatMap(({ id, moved: reply }) => (reply ? [{ id, reply }] : [])));
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    await Promise.all(
+      changes.flatMap(({ id, now, identity }) =>
+        identity ? [this.#enterForUser(identity.userId, { id, expiry: now }, this.#keepFor)] : [],
+      ),
+    );
+    const replies = await Promise.all(changes.map((change) => this.#rekey(change)));
+    await this.#follow(
+      replies.flatMap(([outcome, ...reply], index) =>
+        String(outcome) === 'done' ? [{ id: changes[index]!.id, reply: reply as [Buffer, number, Buffer | null] }] : [],
+      ),
+    );
+    return replies.map(([outcome, reason]) => (String(outcome) === 'done' ? { outcome: 'done' } : refused(reason)));
+  }
+
+  async lock({ id, keyHash, now, owner, until }: Lock): Promise<LockResult> {
+    const args = [keyHash, textOf(now), owner, textOf(until)];
+    const [outcome, reason] = (await this.#onVisit(scripts.LOCK, id, args)) as [Buffer, Buffer?];
+    return reason ? refused(reason) : { outcome: String(outcome) as 'locked' | 'held' };
+  }
+
+  async unlock(id: string, owner: string): Promise<void> {
+    await this.#onVisit(scripts.UNLOCK, id, [owner]);
+  }
+
+  end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    return this.#end(ids, ending);
+  }
+
+  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+    const entries = await this.#entriesOfUser(userId);
+    const visits = await this.find(entries.map(({ id }) => id));
+    // One that has ended does not come back. One that is not there may still be about to be made, unless it has expired already.
+    const dead = entries.filter(({ score }, index) => (visits[index] ? visits[index].endedAt !== null : score < now));
+    await this.#settle(dead.map((entry) => ({ entry, score: null })));
+    return visits
+      .filter((visit) => visit !== null)
+      .filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
+      .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1));
+  }
+
+  async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
+    await this.#remember(hashOf(userId), ending.at);
+    const ids = (await this.#entriesOfUser(userId)).map(({ id }) => id).filter((id) => id !== except);
+    return this.#end(ids, ending, userId);
+  }
+
+  async endEverything(ending: Ending): Promise<number> {
+    await this.#remember(EVERYBODY, ending.at);
+    let ended = 0;
+    // An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order none is missed.
+    for (const set of [...SHELVES.map((shelf) => this.#current(shelf)), ...SHELVES.map((shelf) => this.#past(shelf))]) {
+      let cursor = '0';
+      do {
+        const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(CHUNK)])) as [unknown, unknown[]];
+        const ids = members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []));
+        for (const chunk of chunks(ids)) ended += (await this.#end(chunk, ending)).length;
+        cursor = String(next);
+      } while (cursor !== '0');
+    }
+    return ended;
+  }
+
+  async endedAllAt(userId: string): Promise<number | null> {
+    const set = this.#revoked();
+    const scores = (await this.#redis.send(set, ['ZMSCORE', set, hashOf(userId), EVERYBODY])) as (number | Buffer | null)[];
+    const instants = scores.flatMap((score) => (score === null ? [] : [Number(String(score))]));
+    return instants.length > 0 ? Math.max(...instants) : null;
+  }
+
+  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+    const counts = { visits: 0, identities: 0 };
+    while (counts.visits < limit) {
+      const entries = await this.#due([...this.#all()], before, limit - counts.visits);
+      if (entries.length === 0) break;
+      const seen = await Promise.all(entries.map((entry) => this.#expungeOne(entry, before)));
+      await this.#settle(seen);
+      for (const { deleted, identity } of seen) {
+        if (deleted) counts.visits++;
+        if (deleted && identity) counts.identities++;
+      }
+    }
+    if (counts.visits === 0) {
+      const set = this.#revoked();
+      await this.#redis.send(set, ['ZREMRANGEBYSCORE', set, '-inf', `(${textOf(before)}`]);
+    }
+    return counts;
+  }
+
+  async countStale(before: number): Promise<StaleCounts> {
+    const counts = { visits: 0, identities: 0 };
+    await this.#inspect([...this.#all()], before, ({ expiry, endedAt, hasIdentity }) => {
+      if (expiry >= before && !(endedAt !== null && endedAt < before)) return;
+      counts.visits++;
+      if (hasIdentity) counts.identities++;
+    });
+    return counts;
+  }
+
+  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
+    let wiped = 0;
+    while (wiped < limit) {
+      const entries = await this.#due(
+        SHELVES.map((shelf) => this.#current(shelf)),
+        before,
+        limit - wiped,
+      );
+      if (entries.length === 0) break;
+      // First out of the way, then wiped: a write that comes in between finds the visit unwiped, one that comes later enters it again.
+      await this.#retire(entries);
+      const replies = await Promise.all(
+        entries.map(async ({ id }) => (await this.#onVisit(scripts.WIPE, id, [textOf(before)])) as [Buffer, Buffer?]),
+      );
+      await this.#enter(
+        replies.flatMap(([, expiry], index) => (expiry ? [{ id: entries[index]!.id, expiry: Number(String(expiry)) }] : [])),
+      );
+      wiped += replies.filter(([kind]) => String(kind) === 'wiped').length;
+    }
+    return wiped;
+  }
+
+  async countUnwiped(before: number): Promise<number> {
+    let unwiped = 0;
+    const sets = SHELVES.map((shelf) => this.#current(shelf));
+    await this.#inspect(sets, before, ({ expiry, hasData }) => {
+      if (expiry < before && hasData) unwiped++;
+    });
+    return unwiped;
+  }
+
+  close(): Promise<void> {
+    return this.#redis.close();
+  }
+
+  // ---- One visit
+
+  async #read(id: string): Promise<VisitRecord | null> {
+    const key = this.#visit(id);
+    try {
+      return recordOf(id, (await this.#redis.send(key, ['HMGET', key, ...FIELDS])) as (Buffer | null)[]);
+    } catch (error) {
+      // Something that is no visit has taken its place.
+      if (isReply(error, 'WRONGTYPE')) return null;
+      throw error;
+    }
+  }
+
+  async #save({ id, keyHash, now, version, data, lockOwner = '' }: SessionSave): Promise<SaveResult> {
+    const args = [keyHash, textOf(now), textOf(version), data ? '1' : '0', data ? bytesOf(data) : '', lockOwner];
+    const [outcome, detail, more] = (await this.#onVisit(scripts.SAVE, id, args)) as [Buffer, Buffer | number, Buffer | null];
+    switch (String(outcome)) {
+      case 'saved':
+        if (more) await this.#enter([{ id, expiry: Number(String(more)) }]);
+        return { outcome: 'saved', version: Number(detail) };
+      case 'conflict':
+        return { outcome: 'conflict', version: Number(detail), data: more };
+      default:
+        return refused(detail);
+    }
+  }
+
+  async #rekey(change: Rekey): Promise<[unknown, ...unknown[]]> {
+    const { id, keyHash, now, newKeyHash, previousKeyUntil, identity, permanent, expiry, absoluteExpiry } = change;
+    const reply = await this.#onVisit(scripts.REKEY, id, [
+      keyHash,
+      textOf(rekeyGuard(change).now),
+      newKeyHash,
+      optional(previousKeyUntil),
+      textOf(now),
+      identity ? 'link' : identity === null ? 'unlink' : 'leave',
+      identity?.userId ?? '',
+      optional(identity?.created),
+      optional(identity?.authenticatedAt),
+      permanent === undefined ? '' : permanent ? '1' : '0',
+      optional(expiry),
+      optional(absoluteExpiry),
+      textOf(this.#lifeOf({ accessed: now, expiry: expiry ?? now })),
+    ]);
+    return reply as [unknown, ...unknown[]];
+  }
+
+  /** The ids that this call ended; of one user only, if it is said. */
+  async #end(ids: readonly string[], { at, reason, retiresKey = false }: Ending, userId?: string): Promise<string[]> {
+    const args = [textOf(at), reason, retiresKey ? '1' : '0', textOf(this.#keepFor), userId === undefined ? '0' : '1', userId ?? ''];
+    const expiries = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as (Buffer | null)[];
+    const ended = ids.flatMap((id, index) => (expiries[index] ? [{ id, expiry: Number(String(expiries[index])) }] : []));
+    await this.#retire(ended.map(({ id, expiry }) => ({ set: this.#current(shelfOf(id)), id, score: Math.min(expiry, at) })));
+    return ended.map(({ id }) => id);
+  }
+
+  async #expungeOne(entry: Entry, before: number) {
+    const [kind, detail] = (await this.#onVisit(scripts.EXPUNGE, entry.id, [textOf(before)])) as [Buffer, Buffer?];
+    const score = String(kind) === 'kept' ? Number(String(detail)) : null;
+    return { entry, score, deleted: String(kind) === 'deleted', identity: Boolean(detail) };
+  }
+
+  // ---- Sets of ids
+
+  /** Enters visits among all. */
+  async #enter(visits: readonly { readonly id: string; readonly expiry: number }[]): Promise<void> {
+    const shelves = grouped(visits, ({ id }) => this.#current(shelfOf(id)));
+    await Promise.all([...shelves].map(([set, group]) => this.#enterInto(set, group, '')));
+  }
+
+  #enterForUser(userId: string, visit: { readonly id: string; readonly expiry: number }, life: number): Promise<unknown> {
+    return this.#enterInto(this.#ofUser(userId), [visit], textOf(life));
+  }
+
+  async #enterInto(set: string, visits: readonly { readonly id: string; readonly expiry: number }[], life: string): Promise<void> {
+    const entries = visits.map(({ id, expiry }) => [id, textOf(expiry)]);
+    for (const chunk of chunks(entries)) await this.#redis.run(scripts.ENTER, [set], [life, ...chunk.flat()]);
+  }
+
+  /** After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back by this. */
+  async #follow(moved: readonly { readonly id: string; readonly reply: readonly [Buffer, number, Buffer | null] }[]): Promise<void> {
+    const visits = moved.map(({ id, reply: [expiry, life, userId] }) => ({ id, expiry: Number(String(expiry)), life, userId }));
+    await Promise.all([
+      this.#enter(visits),
+      ...visits.flatMap((visit) => (visit.userId ? [this.#enterForUser(String(visit.userId), visit, visit.life)] : [])),
+    ]);
+  }
+
+  async #retire(entries: readonly Entry[]): Promise<void> {
+    const shelves = grouped(entries, ({ id }) => shelfOf(id));
+    await Promise.all(
+      [...shelves].flatMap(([shelf, group]) =>
+        chunks(group.map(({ id, score }) => [id, textOf(score)])).map((chunk) =>
+          this.#redis.run(scripts.RETIRE, [this.#current(shelf), this.#past(shelf)], chunk.flat()),
+        ),
+      ),
+    );
+  }
+
+  /** Gives entries another score, or removes them (null), if they are still as they were seen. */
+  async #settle(changes: readonly { readonly entry: Entry; readonly score: number | null }[]): Promise<void> {
+    const sets = grouped(changes, ({ entry }) => entry.set);
+    await Promise.all(
+      [...sets].flatMap(([set, group]) =>
+        chunks(group.map(({ entry, score }) => [entry.id, textOf(entry.score), optional(score)])).map((chunk) =>
+          this.#redis.run(scripts.SETTLE, [set], chunk.flat()),
+        ),
+      ),
+    );
+  }
+
+  async #entriesOfUser(userId: string): Promise<Entry[]> {
+    const set = this.#ofUser(userId);
+    return entriesOf(set, await this.#redis.run(scripts.ENTRIES, [set], []));
+  }
+
+  /** At most so many entries of these sets whose visits are worth looking at. */
+  async #due(sets: readonly string[], before: number, limit: number): Promise<Entry[]> {
+    const each = Math.min(CHUNK, Math.max(10, Math.ceil(limit / SHELVES.length)));
+    const found = await Promise.all(sets.map((set) => this.#entriesBefore(set, before, 0, each)));
+    return found.flat().slice(0, limit);
+  }
+
+  async #entriesBefore(set: string, before: number, offset: number, count: number): Promise<Entry[]> {
+    const args = [textOf(before), String(offset), String(count)];
+    return entriesOf(set, await this.#redis.run(scripts.ENTRIES_BEFORE, [set], args));
+  }
+
+  /** Shows each visit that is entered with a score before this instant, once, and changes nothing. */
+  async #inspect(
+    sets: readonly string[],
+    before: number,
+    show: (visit: { expiry: number; endedAt: number | null; hasIdentity: boolean; hasData: boolean }) => void,
+  ): Promise<void> {
+    const seen = new Set<string>();
+    for (const set of sets) {
+      for (let offset = 0; ; offset += CHUNK) {
+        const entries = await this.#entriesBefore(set, before, offset, CHUNK);
+        const fresh = entries.filter(({ id }) => !seen.has(id));
+        for (const reply of await Promise.all(fresh.map(({ id }) => this.#onVisit(scripts.INSPECT, id, [])))) {
+          if (!reply) continue;
+          const [expiry, ended, hasIdentity, hasData] = reply as [Buffer, Buffer | null, number, number];
+          const endedAt = ended === null ? null : Number(String(ended));
+          show({ expiry: Number(String(expiry)), endedAt, hasIdentity: hasIdentity === 1, hasData: hasData === 1 });
+        }
+        for (const { id } of entries) seen.add(id);
+        if (entries.length < CHUNK) break;
+      }
+    }
+  }
+
+  async #remember(whose: string, at: number): Promise<void> {
+    const args = [whose, textOf(at), textOf(at - this.#keepFor), textOf(this.#keepFor)];
+    await this.#redis.run(scripts.REMEMBER, [this.#revoked()], args);
+  }
+
+  // ---- Keys: what is between braces decides on the slot
+
+  #onVisit(script: scripts.Script, id: string, args: readonly (string | Buffer)[]): Promise<unknown> {
+    return this.#redis.run(script, [this.#visit(id)], args);
+  }
+
+  #visit(id: string): string {
+    return `${this.#prefix}visit:{${id}}`;
+  }
+
+  #ofUser(userId: string): string {
+    return `${this.#prefix}user:{${hashOf(userId)}}`;
+  }
+
+  #current(shelf: string): string {
+    return `${this.#prefix}current:{${shelf}}`;
+  }
+
+  #past(shelf: string): string {
+    return `${this.#prefix}past:{${shelf}}`;
+  }
+
+  #revoked(): string {
+    return `${this.#prefix}revoked`;
+  }
+
+  *#all(): Iterable<string> {
+    for (const shelf of SHELVES) yield* [this.#current(shelf), this.#past(shelf)];
+  }
+
+  /**
+   * How long Redis keeps a visit, from now: until it has expired, and then for as long as it is worth knowing. Counted from when it
+   * was last used, by the application's clock: so it does not matter what time it is on the server.
+   */
+  #lifeOf({ accessed, expiry }: { readonly accessed: number; readonly expiry: number }): number {
+    return Math.min(LONGEST, Math.max(0, expiry - accessed) + this.#keepFor);
+  }
+}
+
+function shelfOf(id: string): string {
+  return SHELVES.includes(id.charAt(0)) ? id.charAt(0) : SHELVES[0]!;
+}
+
+function entriesOf(set: string, reply: unknown): Entry[] {
+  const flat = reply as unknown[];
+  return Array.from({ length: flat.length / 2 }, (_, index) => ({
+    set,
+    id: String(flat[2 * index]),
+    score: Number(String(flat[2 * index + 1])),
+  }));
+}
+
+function hashOf(userId: string): string {
+  return createHash('sha256').update(userId).digest('hex');
+}
+
+function optional(value: number | null | undefined): string {
+  return value === null || value === undefined ? '' : textOf(value);
+}
+
+function refused(reason: unknown): { readonly outcome: 'refused'; readonly reason: Refusal } {
+  return { outcome: 'refused', reason: String(reason) as Refusal };
+}
+
+function existsAlready(): Error {
+  return new Error('[visit] a visit with this id exists already');
+}
+
+function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}
+
+function chunks<T>(items: readonly T[]): T[][] {
+  return Array.from({ length: Math.ceil(items.length / CHUNK) }, (_, index) => items.slice(index * CHUNK, (index + 1) * CHUNK));
+}

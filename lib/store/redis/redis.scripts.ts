@@ -1,0 +1,255 @@
+import { createHash } from 'node:crypto';
+
+/** What Redis runs as one step. All keys of a script lie in one slot. */
+export interface Script {
+  readonly source: string;
+  readonly sha: string;
+}
+
+function script(...parts: string[]): Script {
+  const source = parts.join('\n');
+  return { source, sha: createHash('sha1').update(source).digest('hex') };
+}
+
+// Instants and versions go in and out as text: Lua would round them when it makes text of numbers of this size.
+
+/**
+ * `read()` is what a write is judged by, or nil where there is no visit: nothing at all, something else than a hash, or a
+ * hash that lacks what every visit has.
+ */
+const READ = `
+local key = KEYS[1]
+local function whole(text)
+  return text and string.find(text, '^%-?%d+$') and tonumber(text) or nil
+end
+local function read()
+  if redis.call('TYPE', key).ok ~= 'hash' then return nil end
+  local v = redis.call('HMGET', key, 'keyHash', 'previousKeyHash', 'previousKeyUntil', 'endedAt', 'sessionVersion', 'accessed', 'expiry')
+  local version, accessed, expiry = whole(v[5]), whole(v[6]), whole(v[7])
+  if not (v[1] and version and accessed and expiry) then return nil end
+  return {
+    keyHash = v[1], previousKeyHash = v[2], previousKeyUntil = whole(v[3]), ended = v[4], endedAt = whole(v[4]),
+    version = version, accessed = accessed, expiry = expiry, expiryText = v[7],
+  }
+end`;
+
+/** Why a write must be refused, as `write-guard.ts` has it. */
+const GUARD = `
+local function refusal(visit, keyHash, now)
+  if not visit then return 'unknown' end
+  if visit.ended then return 'ended' end
+  if visit.keyHash == keyHash then return nil end
+  if visit.previousKeyHash == keyHash and (visit.previousKeyUntil or 0) > tonumber(now) then return nil end
+  return 'retired'
+end`;
+
+/** Never sooner: somebody may have said later. A key that somebody has made to stay, stays. */
+const PROLONG = `
+local function prolong(ttl)
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
+end`;
+
+/** ARGV: life · fields and values. 1, or 0 if there is something under this key. */
+export const CREATE = script(`
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1`);
+
+/** Takes back a create whose neighbours failed; nobody has been told of it. ARGV: hash of the key. */
+export const UNDO_CREATE = script(
+  READ,
+  `
+local visit = read()
+if visit and visit.keyHash == ARGV[1] and visit.version == 0 and not visit.ended then return redis.call('DEL', key) end
+return 0`,
+);
+
+/** ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Tells the expiry where the visit had been wiped. */
+export const SAVE = script(
+  READ,
+  GUARD,
+  `
+local visit = read()
+local reason = refusal(visit, ARGV[1], ARGV[2])
+if reason then return {'refused', reason} end
+if ARGV[6] ~= '' and redis.call('HGET', key, 'lockOwner') ~= ARGV[6] then return {'refused', 'unlocked'} end
+if visit.version ~= tonumber(ARGV[3]) then return {'conflict', visit.version, redis.call('HGET', key, 'sessionData')} end
+local version = redis.call('HINCRBY', key, 'sessionVersion', 1)
+if ARGV[4] ~= '1' then
+  redis.call('HDEL', key, 'sessionData')
+  return {'saved', version, false}
+end
+redis.call('HSET', key, 'sessionData', ARGV[5])
+local unwiped = redis.call('HDEL', key, 'wiped') == 1
+return {'saved', version, unwiped and visit.expiryText}`,
+);
+
+/** ARGV: accessed · expiry · life. Where the expiry moves: the new one, the life that is left, and whose it is. */
+export const TOUCH = script(
+  READ,
+  PROLONG,
+  `
+local visit = read()
+if not visit or visit.ended then return false end
+local accessed, moves = tonumber(ARGV[1]) > visit.accessed and ARGV[1], tonumber(ARGV[2]) > visit.expiry
+if not moves then
+  if accessed then redis.call('HSET', key, 'accessed', accessed) end
+  return false
+end
+-- What frees memory first: Redis then allows the rest of a script, however full it is.
+redis.call('HDEL', key, 'wiped')
+redis.call('HSET', key, 'expiry', ARGV[2])
+if accessed then redis.call('HSET', key, 'accessed', accessed) end
+prolong(ARGV[3])
+return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
+);
+
+/**
+ * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link', 'unlink' or 'leave' ·
+ * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry or '' · life.
+ */
+export const REKEY = script(
+  READ,
+  GUARD,
+  PROLONG,
+  `
+local visit = read()
+local reason = refusal(visit, ARGV[1], ARGV[2])
+if reason then return {'refused', reason} end
+redis.call('HSET', key, 'previousKeyHash', visit.keyHash, 'keyHash', ARGV[3], 'keyChanged', ARGV[5])
+if ARGV[4] == '' then redis.call('HDEL', key, 'previousKeyUntil') else redis.call('HSET', key, 'previousKeyUntil', ARGV[4]) end
+if ARGV[6] == 'link' then redis.call('HSET', key, 'userId', ARGV[7], 'linked', ARGV[8], 'authenticatedAt', ARGV[9]) end
+if ARGV[6] == 'unlink' then redis.call('HDEL', key, 'userId', 'linked', 'authenticatedAt') end
+if ARGV[10] ~= '' then redis.call('HSET', key, 'permanent', ARGV[10]) end
+local expiry = visit.expiryText
+if ARGV[11] ~= '' and tonumber(ARGV[11]) > visit.expiry then
+  expiry = ARGV[11]
+  redis.call('HDEL', key, 'wiped')
+  redis.call('HSET', key, 'expiry', expiry)
+  prolong(ARGV[13])
+end
+local absolute = whole(redis.call('HGET', key, 'absoluteExpiry'))
+if ARGV[12] ~= '' and absolute and tonumber(ARGV[12]) > absolute then redis.call('HSET', key, 'absoluteExpiry', ARGV[12]) end
+return {'done', expiry, redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
+);
+
+/** ARGV: hash of the key · now · owner · until. */
+export const LOCK = script(
+  READ,
+  GUARD,
+  `
+local reason = refusal(read(), ARGV[1], ARGV[2])
+if reason then return {'refused', reason} end
+local lock = redis.call('HMGET', key, 'lockOwner', 'lockedUntil')
+if lock[1] and lock[1] ~= ARGV[3] and (whole(lock[2]) or 0) > tonumber(ARGV[2]) then return {'held'} end
+redis.call('HSET', key, 'lockOwner', ARGV[3], 'lockedUntil', ARGV[4])
+return {'locked'}`,
+);
+
+/** ARGV: owner. */
+export const UNLOCK = script(
+  READ,
+  `
+if read() and redis.call('HGET', key, 'lockOwner') == ARGV[1] then return redis.call('HDEL', key, 'lockOwner', 'lockedUntil') end
+return 0`,
+);
+
+/** ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. The expiry, or false if it did not end it. */
+export const END = script(
+  READ,
+  `
+local visit = read()
+if not visit or visit.ended then return false end
+if ARGV[5] == '1' and redis.call('HGET', key, 'userId') ~= ARGV[6] then return false end
+-- What frees memory first: so a visit can be ended although Redis is full.
+redis.call('HDEL', key, 'sessionData', 'lockOwner', 'lockedUntil', 'wiped')
+redis.call('HINCRBY', key, 'sessionVersion', 1)
+redis.call('HSET', key, 'endedAt', ARGV[1], 'endReason', ARGV[2])
+if ARGV[3] == '1' then redis.call('HSET', key, 'previousKeyUntil', ARGV[1], 'keyChanged', ARGV[1]) end
+redis.call('PEXPIRE', key, ARGV[4])
+return visit.expiryText`,
+);
+
+/** ARGV: before. 'deleted' with its user; 'gone' if there is no visit; 'kept' with the instant to look at it again. */
+export const EXPUNGE = script(
+  READ,
+  `
+local visit = read()
+if not visit then return {'gone'} end
+local before = tonumber(ARGV[1])
+local ended = visit.ended and (visit.endedAt or 0)
+if visit.expiry >= before and not (ended and ended < before) then
+  return {'kept', ended and ended < visit.expiry and visit.ended or visit.expiryText}
+end
+local userId = redis.call('HGET', key, 'userId')
+redis.call('DEL', key)
+return {'deleted', userId}`,
+);
+
+/** ARGV: before. 'wiped' if there was data; 'live' with its expiry; 'empty' for the rest. */
+export const WIPE = script(
+  READ,
+  `
+local visit = read()
+if not visit or visit.ended then return {'empty'} end
+if visit.expiry >= tonumber(ARGV[1]) then return {'live', visit.expiryText} end
+local had = redis.call('HDEL', key, 'sessionData') == 1
+redis.call('HSET', key, 'wiped', '1')
+if not had then return {'empty'} end
+redis.call('HINCRBY', key, 'sessionVersion', 1)
+return {'wiped'}`,
+);
+
+/** Expiry · end or false · whether it is a user's · whether it has data; false where there is no visit. */
+export const INSPECT = script(
+  READ,
+  `
+local visit = read()
+if not visit then return false end
+return {visit.expiryText, visit.ended, redis.call('HEXISTS', key, 'userId'), redis.call('HEXISTS', key, 'sessionData')}`,
+);
+
+// ---- Sorted sets of ids
+
+/** ARGV: before · offset · count. Ids and scores, the lowest first. */
+export const ENTRIES_BEFORE = script(`
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'WITHSCORES', 'LIMIT', ARGV[2], ARGV[3])`);
+
+/** Ids and scores of all. */
+export const ENTRIES = script(`return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')`);
+
+/** From the first set to the second, where the lower score counts, as one step: who looks at the first and then at the second misses none. ARGV: id · score, … */
+export const RETIRE = script(`
+for i = 1, #ARGV, 2 do redis.call('ZREM', KEYS[1], ARGV[i]) end
+for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[2], 'LT', ARGV[i + 1], ARGV[i]) end
+return 0`);
+
+/** Changes entries that are still as they were seen. ARGV: id · score that was seen · new score, or '' to remove, … */
+export const SETTLE = script(`
+for i = 1, #ARGV, 3 do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and tonumber(score) == tonumber(ARGV[i + 1]) then
+    if ARGV[i + 2] == '' then redis.call('ZREM', KEYS[1], ARGV[i]) else redis.call('ZADD', KEYS[1], ARGV[i + 2], ARGV[i]) end
+  end
+end
+return 0`);
+
+/**
+ * Enters ids, or raises their scores. The set itself goes after a while without visits, if a life is given: that of the visit
+ * that stays longest. ARGV: life or '' · id · score, …
+ */
+export const ENTER = script(`
+-- Removes nothing, but what frees memory is allowed, and then the rest, when Redis is full.
+redis.call('ZREM', KEYS[1], '')
+for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[i + 1], ARGV[i]) end
+if ARGV[1] ~= '' and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return 0`);
+
+/** When all visits of somebody were ended. ARGV: whose · at · from when on it is worth remembering · life. */
+export const REMEMBER = script(`
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 0`);

@@ -1,0 +1,589 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { createClient } from 'redis';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
+import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
+import type { NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../../lib/store/visit.store.js';
+import { describeUnlessMissing } from '../support/needs.js';
+import { describeRedis, uniquePrefix } from '../support/redis.js';
+import { findRedis, startRedis, type TestServer } from '../support/servers.mjs';
+
+const NOW = Date.UTC(2026, 5, 1, 12);
+const MINUTE = 60_000;
+const DAY = 86_400_000;
+const NEVER = 8_640_000_000_000_000;
+/** What a command may take until its key's life is asked for. */
+const SOON = 10_000;
+
+describeRedis('R67: RedisVisitStore', (redis) => {
+  let clients: Awaited<ReturnType<typeof redis.connect>>[];
+  beforeAll(async () => {
+    clients = [await redis.connect(), await redis.connect(), await redis.connect()];
+  });
+  const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+  const fixtureOf = (prefix: string): VisitStoreFixture => {
+    const [store, second, again] = clients.map((client) => new RedisVisitStore({ client, prefix }));
+    return { store: store!, second: second!, reopen: () => again! };
+  };
+  describeVisitStore(redis.name, () => fixtureOf(uniquePrefix()), { runner: { describe, test }, capabilities: all });
+
+  describe('keeps in Redis', () => {
+    let prefix: string;
+    let store: RedisVisitStore;
+    let second: RedisVisitStore;
+    beforeAll(async () => {
+      prefix = uniquePrefix();
+      store = await redis.open({ prefix });
+      second = await redis.open({ prefix });
+    });
+
+    const keyOf = (id: string): string => `${prefix}visit:{${id}}`;
+    const currentOf = (id: string): string => `${prefix}current:{${id[0]!}}`;
+    const pastOf = (id: string): string => `${prefix}past:{${id[0]!}}`;
+    const userKeyOf = (userId: string): string => `${prefix}user:{${createHash('sha256').update(userId).digest('hex')}}`;
+    const send = async (key: string, command: string, ...args: string[]): Promise<unknown> => redis.send(key, command, key, ...args);
+    const lifeOf = async (key: string): Promise<number> => Number(await send(key, 'PTTL'));
+    const scoreOf = async (key: string, id: string): Promise<number | null> => {
+      const score = await send(key, 'ZSCORE', id);
+      return score === null ? null : Number(score);
+    };
+    const made = async (given: Partial<NewVisitRecord> = {}): Promise<NewVisitRecord> => {
+      const visit = newVisit(given);
+      await store.create([visit]);
+      return visit;
+    };
+    const read = async (id: string): Promise<VisitRecord | null> => (await second.find([id]))[0] ?? null;
+    const expectLife = async (key: string, life: number): Promise<void> => {
+      const left = await lifeOf(key);
+      expect(left).toBeLessThanOrEqual(life);
+      expect(left).toBeGreaterThan(life - SOON);
+    };
+
+    describe('for how long', () => {
+      test('a visit until a day after its expiry, counted by the clock of the application', async () => {
+        const { id } = await made({ expiry: NOW + 20 * MINUTE });
+        await expectLife(keyOf(id), DAY + 20 * MINUTE);
+      });
+
+      test('one that has expired before it is made, a day', async () => {
+        const { id } = await made({ expiry: NOW - 30 * DAY });
+        await expectLife(keyOf(id), DAY);
+      });
+
+      test('one that never expires, as long as Redis can count', async () => {
+        const { id } = await made({ expiry: NEVER, identity: identityOf('eternal') });
+        expect(await lifeOf(keyOf(id))).toBeGreaterThan(200_000 * 365 * DAY);
+        expect(await lifeOf(userKeyOf('eternal'))).toBeGreaterThan(200_000 * 365 * DAY);
+      });
+
+      test('a touch moves it forward, never back, and takes the set of the user along', async () => {
+        const userId = uniqueUser();
+        const { id } = await made({ identity: identityOf(userId) });
+        await store.touch([{ id, accessed: NOW + MINUTE, expiry: NOW + 5 * DAY }]);
+        await expectLife(keyOf(id), 6 * DAY - MINUTE);
+        await expectLife(userKeyOf(userId), 6 * DAY - MINUTE);
+        await store.touch([{ id, accessed: NOW + 2 * MINUTE, expiry: NOW + 2 * MINUTE }]);
+        await expectLife(keyOf(id), 6 * DAY - MINUTE);
+        expect(await read(id)).toMatchObject({ accessed: NOW + 2 * MINUTE, expiry: NOW + 5 * DAY });
+      });
+
+      test('a change of rights, too', async () => {
+        const userId = uniqueUser();
+        const visit = await made();
+        await store.rekey([rekeyOf(visit, { identity: identityOf(userId), expiry: NOW + 9 * DAY })]);
+        await expectLife(keyOf(visit.id), 10 * DAY);
+        await expectLife(userKeyOf(userId), 10 * DAY);
+      });
+
+      test('a link alone: the set of the user lasts as long as the visit', async () => {
+        const userId = uniqueUser();
+        const visit = await made({ expiry: NOW + 9 * DAY });
+        await store.rekey([rekeyOf(visit, { identity: identityOf(userId) })]);
+        await expectLife(keyOf(visit.id), 10 * DAY);
+        await expectLife(userKeyOf(userId), 10 * DAY);
+      });
+
+      test('an ended one is known as ended for a day more, without its data, also if it had never expired', async () => {
+        const visits = [
+          await made({ expiry: NEVER, sessionData: bytes('x') }),
+          await made({ expiry: NOW - 30 * DAY, sessionData: bytes('x') }),
+        ];
+        await store.end(
+          visits.map(({ id }) => id),
+          { reason: 'logout', at: NOW },
+        );
+        for (const { id } of visits) {
+          await expectLife(keyOf(id), DAY);
+          expect(await read(id)).toMatchObject({ endedAt: NOW, sessionData: null });
+          expect(await send(keyOf(id), 'HEXISTS', 'sessionData')).toBe(0);
+        }
+      });
+
+      test('a save moves nothing', async () => {
+        const visit = await made({ expiry: NOW + DAY });
+        await store.save([saveOf(visit, { data: bytes('x') })]);
+        await expectLife(keyOf(visit.id), 2 * DAY);
+      });
+
+      test('the end of all visits of a user is remembered for a day', async () => {
+        await store.endAllForUser(uniqueUser(), { reason: 'admin', at: NOW });
+        await expectLife(`${prefix}revoked`, DAY);
+      });
+
+      test('keepFor is the other part of all that', async () => {
+        const keeping = await redis.open({ prefix, keepFor: '3d' });
+        const visit = newVisit();
+        await keeping.create([visit]);
+        await expectLife(keyOf(visit.id), 3 * DAY + 20 * MINUTE);
+        await keeping.end([visit.id], { reason: 'logout', at: NOW });
+        await expectLife(keyOf(visit.id), 3 * DAY);
+      });
+    });
+
+    describe('sets of ids', () => {
+      test('R42: an entry that was lost comes back with the next touch', async () => {
+        const userId = uniqueUser();
+        const { id } = await made({ identity: identityOf(userId) });
+        await send(userKeyOf(userId), 'DEL');
+        await send(currentOf(id), 'ZREM', id);
+        expect(await store.listForUser(userId, NOW)).toEqual([]);
+        await store.touch([{ id, accessed: NOW + MINUTE, expiry: NOW + DAY }]);
+        expect((await store.listForUser(userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+        expect(await scoreOf(currentOf(id), id)).toBe(NOW + DAY);
+      });
+
+      test('R42: what is too many in the set of a user is not listed; what is dead is dropped, what lives is not', async () => {
+        const userId = uniqueUser();
+        const mine = await made({ identity: identityOf(userId) });
+        const ended = await made({ identity: identityOf(userId) });
+        const theirs = await made({ identity: identityOf(uniqueUser()) });
+        const gone = newId();
+        const coming = newId();
+        await store.end([ended.id], { reason: 'logout', at: NOW });
+        const set = userKeyOf(userId);
+        await send(set, 'ZADD', String(NOW), theirs.id, String(NOW - 1), gone, String(NOW + DAY), coming);
+        expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([mine.id]);
+        // The one of somebody else may be of this user again by now; the one that is not there may be about to be made.
+        expect((await send(set, 'ZRANGE', '0', '-1')) as string[]).toEqual([theirs.id, mine.id, coming]);
+        expect(await store.endAllForUser(userId, { reason: 'admin', at: NOW })).toEqual([mine.id]);
+        expect(await read(theirs.id)).toMatchObject({ endedAt: null });
+      });
+
+      test('R61: an expiry that has moved is found out when clean-up comes by', async () => {
+        const { id } = await made({ expiry: NOW });
+        await store.touch([{ id, accessed: NOW, expiry: NOW + 3 * DAY }]);
+        await send(currentOf(id), 'ZADD', String(NOW), id);
+        while ((await store.expunge({ before: NOW + DAY, limit: 100 })).visits > 0);
+        expect(await read(id)).toMatchObject({ expiry: NOW + 3 * DAY });
+        expect(await scoreOf(currentOf(id), id)).toBe(NOW + 3 * DAY);
+      });
+
+      test('R61: entries whose visits Redis has forgotten go, without being counted', async () => {
+        const visit = await made({ expiry: NOW - 40 * DAY, identity: identityOf(uniqueUser()) });
+        while ((await store.expunge({ before: NOW - 41 * DAY, limit: 100 })).visits > 0);
+        await send(keyOf(visit.id), 'DEL');
+        expect(await store.countStale(NOW - 39 * DAY)).toEqual({ visits: 0, identities: 0 });
+        expect(await store.expunge({ before: NOW - 39 * DAY, limit: 100 })).toEqual({ visits: 0, identities: 0 });
+        expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
+      });
+
+      test('R62: data of a late save, after the visit was wiped, is wiped, too', async () => {
+        const visit = await made({ expiry: NOW - 50 * DAY, sessionData: bytes('x') });
+        const before = NOW - 49 * DAY;
+        expect(await store.wipe({ before, limit: 10 })).toBe(1);
+        expect(await scoreOf(pastOf(visit.id), visit.id)).toBe(visit.expiry);
+        expect(await store.save([saveOf(visit, { version: 1, data: bytes('late') })])).toEqual([{ outcome: 'saved', version: 2 }]);
+        expect(await store.countUnwiped(before)).toBe(1);
+        expect(await second.wipe({ before, limit: 10 })).toBe(1);
+        expect(await read(visit.id)).toMatchObject({ sessionData: null, sessionVersion: 3 });
+      });
+
+      test('R27, R42: a visit that is touched after it was wiped lives, and is ended with everything', async () => {
+        const visit = await made({ expiry: NOW - 60 * DAY, sessionData: bytes('x') });
+        await store.wipe({ before: NOW - 59 * DAY, limit: 10 });
+        await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
+        expect(await scoreOf(currentOf(visit.id), visit.id)).toBe(NOW + DAY);
+        expect(await store.endEverything({ reason: 'incident', at: NOW })).toBeGreaterThan(0);
+        expect(await read(visit.id)).toMatchObject({ endedAt: NOW });
+      });
+
+      test('R42: endEverything finds what is entered as past only', async () => {
+        const visit = await made({ expiry: NOW - DAY });
+        await store.wipe({ before: NOW, limit: 10_000 });
+        expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
+        await store.endEverything({ reason: 'incident', at: NOW });
+        expect(await read(visit.id)).toMatchObject({ endedAt: NOW });
+      });
+    });
+
+    describe('scripts', () => {
+      test('are given to a server that has forgotten them', async () => {
+        const visit = await made();
+        await redis.send(keyOf(visit.id), 'SCRIPT', 'FLUSH');
+        const results = await store.save(
+          Array.from({ length: 3 }, (_, version) => saveOf(visit, { version, data: bytes(String(version)) })),
+        );
+        expect(results.map(({ outcome }) => outcome)).toEqual(['saved', 'saved', 'saved']);
+        await redis.send(keyOf(visit.id), 'SCRIPT', 'FLUSH');
+        expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'done' }]);
+      });
+
+      test('R51: of two stores that save from the same version, exactly one wins, whoever they are', async () => {
+        for (let round = 0; round < 30; round++) {
+          const visit = await made();
+          const results = await Promise.all(
+            Array.from({ length: 8 }, (_, index) => (index % 2 ? store : second).save([saveOf(visit, { data: bytes(String(index)) })])),
+          );
+          const winners = results.flatMap(([result], index) => (result!.outcome === 'saved' ? [index] : []));
+          expect(winners).toHaveLength(1);
+          expect(Buffer.from((await read(visit.id))!.sessionData!).toString()).toBe(String(winners[0]));
+        }
+      });
+
+      test('of two stores that make the same visit, one does, and of the other nothing is left', async () => {
+        for (let round = 0; round < 10; round++) {
+          const shared = newVisit();
+          const others = [newVisit({ identity: identityOf('x') }), newVisit({ identity: identityOf('x') })];
+          const results = await Promise.allSettled([
+            store.create([others[0]!, { ...shared, userAgent: '0' }]),
+            second.create([{ ...shared, userAgent: '1' }, others[1]!]),
+          ]);
+          const winner = results.findIndex(({ status }) => status === 'fulfilled');
+          expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+          expect(await read(shared.id)).toMatchObject({ userAgent: String(winner) });
+          expect(await read(others[1 - winner]!.id)).toBeNull();
+          expect(await read(others[winner]!.id)).not.toBeNull();
+        }
+      });
+    });
+
+    describe('spoiled', () => {
+      /** All that may be asked of a visit that is none. */
+      const expectNoVisit = async (visit: NewVisitRecord): Promise<void> => {
+        expect(await read(visit.id)).toBeNull();
+        expect(await store.save([saveOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
+        expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
+        expect(await store.lock({ ...guardOf(visit), owner: newId(), until: NOW + 1 })).toEqual({ outcome: 'refused', reason: 'unknown' });
+        await store.unlock(visit.id, newId());
+        await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 1 }]);
+        expect(await store.end([visit.id], { reason: 'admin', at: NOW })).toEqual([]);
+      };
+
+      test('nothing, text, a list and a hash of somebody else are no visits, and stay as they are', async () => {
+        await expectNoVisit(newVisit());
+        for (const command of [
+          ['SET', 'text'],
+          ['RPUSH', 'a', 'b'],
+          ['ZADD', '1', 'a'],
+          ['HSET', 'name', 'Ada', 'keyHash', newHash()],
+        ]) {
+          const visit = newVisit();
+          await send(keyOf(visit.id), command[0]!, ...command.slice(1));
+          const before = await send(keyOf(visit.id), 'DUMP');
+          await expectNoVisit(visit);
+          await expect(store.create([visit])).rejects.toThrow(/exists/);
+          expect(await send(keyOf(visit.id), 'DUMP')).toEqual(before);
+        }
+      });
+
+      test.each(['keyHash', 'expiry', 'accessed', 'sessionVersion'])('without %s it is no visit', async (field) => {
+        const visit = await made({ sessionData: bytes('x') });
+        await send(keyOf(visit.id), 'HDEL', field);
+        await expectNoVisit(visit);
+      });
+
+      test.each(['created', 'keyChanged'])('without %s it is not found', async (field) => {
+        const visit = await made();
+        await send(keyOf(visit.id), 'HDEL', field);
+        expect(await read(visit.id)).toBeNull();
+      });
+
+      test.each([
+        ['expiry', 'never'],
+        ['expiry', ''],
+        ['expiry', '0x7fffffff'],
+        ['expiry', '1e999'],
+        ['expiry', 'nan'],
+        ['accessed', '12.5'],
+        ['sessionVersion', 'one'],
+        ['sessionVersion', '1 '],
+      ])('%s "%s" is no visit', async (field, value) => {
+        const visit = await made();
+        await send(keyOf(visit.id), 'HSET', field, value);
+        await expectNoVisit(visit);
+      });
+
+      test.each([
+        ['endedAt', 'x'],
+        ['absoluteExpiry', '99999999999999999999'],
+        ['previousKeyUntil', '-'],
+        ['linked', ''],
+      ])('%s "%s" is not found, and nothing fails', async (field, value) => {
+        const visit = await made({ identity: identityOf('x'), absoluteExpiry: NOW + DAY });
+        await send(keyOf(visit.id), 'HSET', field, value);
+        expect(await read(visit.id)).toBeNull();
+        await store.rekey([rekeyOf(visit, { absoluteExpiry: NOW + 2 * DAY })]);
+        await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+        await store.end([visit.id], { reason: 'admin', at: NOW });
+      });
+
+      test('an identity in parts is not found; fields of others do no harm', async () => {
+        const visit = await made({ identity: identityOf('x') });
+        await send(keyOf(visit.id), 'HSET', '__proto__', 'x', 'constructor', 'y', 'tenant', 'z');
+        expect(await read(visit.id)).toMatchObject({ identity: identityOf('x') });
+        await send(keyOf(visit.id), 'HDEL', 'authenticatedAt');
+        expect(await read(visit.id)).toBeNull();
+      });
+
+      test('beside them the others are found, saved and listed', async () => {
+        const userId = uniqueUser();
+        const visits = [newVisit(), newVisit({ identity: identityOf(userId) })];
+        await store.create([visits[1]!]);
+        await send(keyOf(visits[0]!.id), 'SET', 'text');
+        await send(userKeyOf(userId), 'ZADD', String(NOW), visits[0]!.id);
+        expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.id)).toEqual([undefined, visits[1]!.id]);
+        expect((await store.save(visits.map((visit) => saveOf(visit)))).map(({ outcome }) => outcome)).toEqual(['refused', 'saved']);
+        expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
+      });
+
+      test('a set of something else is an error, not a crash', async () => {
+        const userId = uniqueUser();
+        await send(userKeyOf(userId), 'SET', 'text');
+        await expect(store.listForUser(userId, NOW)).rejects.toThrow('WRONGTYPE');
+        await expect(store.create([newVisit({ identity: identityOf(userId) })])).rejects.toThrow('WRONGTYPE');
+      });
+
+      test.each(['{', '}', '{}', '}{', 'a\r\nDEL x', '\0', '*', ':', 'x'.repeat(255)])('user id %j is just a user id', async (userId) => {
+        const { id } = await made({ identity: identityOf(userId) });
+        expect((await store.listForUser(userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+        expect(await store.endAllForUser(userId, { reason: 'admin', at: NOW })).toEqual([id]);
+      });
+
+      test('user id "*" is not everybody', async () => {
+        const fresh = await redis.open();
+        await fresh.endAllForUser('*', { reason: 'admin', at: NOW });
+        expect(await fresh.endedAllAt('*')).toBe(NOW);
+        expect(await fresh.endedAllAt('ada')).toBeNull();
+      });
+
+      test.each(['', '{', '}', '{}', 'x}{y', '\r\n', '__proto__'])('id %j is not found', async (id) => {
+        await expectNoVisit(newVisit({ id }));
+      });
+    });
+  });
+});
+
+describe('Options of RedisVisitStore', () => {
+  const client = { isReady: false, sendCommand: () => Promise.reject(new Error('not connected')) };
+
+  test.each<[string, unknown, string]>([
+    ['neither', {}, 'needs either a "client" or a "connection"'],
+    ['both', { client, connection: 'redis://127.0.0.1' }, 'needs either a "client" or a "connection"'],
+    ['braces', { client, prefix: 'a{b}:' }, '"prefix" of RedisVisitStore must be without braces, got "a{b}:"'],
+    ['too short a time', { client, keepFor: '1h' }, '"keepFor" of RedisVisitStore must be a duration of at least "1d", got "1h"'],
+    ['no time', { client, keepFor: 'long' }, 'must be a duration of at least "1d", got "long"'],
+  ])('R74: %s is refused', (_, options, text) => {
+    expect(() => new RedisVisitStore(options as RedisVisitStoreOptions)).toThrow(text);
+  });
+
+  test('R74: a client that is not connected is refused when the application starts, and never asked', async () => {
+    const store = new RedisVisitStore({ client });
+    await expect(store.check()).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: expect.stringContaining('client.connect()') as string,
+    });
+    await expect(store.find([newId()])).rejects.toThrow('there is no connection to Redis');
+  });
+});
+
+describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67: A Redis server that tests may stop', () => {
+  const servers: TestServer[] = [];
+  const stores: RedisVisitStore[] = [];
+  afterEach(async () => {
+    await Promise.all(stores.splice(0).map((store) => store.close()));
+  });
+  afterAll(() => Promise.all(servers.map((server) => server.stop())));
+
+  const started = async (...args: string[]): Promise<TestServer> => {
+    const server = await startRedis({ args });
+    servers.push(server);
+    return server;
+  };
+  const opened = (options: RedisVisitStoreOptions): RedisVisitStore => {
+    const store = new RedisVisitStore(options);
+    stores.push(store);
+    return store;
+  };
+
+  test('the store opens and closes a connection of its own', async () => {
+    const { url } = await started();
+    for (const connection of [url, { url }]) {
+      const store = opened({ connection });
+      const visit = newVisit();
+      await store.create([visit]);
+      expect((await store.find([visit.id]))[0]?.id).toBe(visit.id);
+      await store.check();
+      await store.close();
+      await expect(store.find([visit.id])).rejects.toThrow('the store is closed');
+    }
+  });
+
+  test('a client of the application stays open', async () => {
+    const { url } = await started();
+    const client = await createClient({ url }).connect();
+    const store = new RedisVisitStore({ client });
+    await store.check();
+    await store.close();
+    expect(await client.sendCommand(['PING'])).toBe('PONG');
+    client.destroy();
+  });
+
+  test.each([2, 3] as const)('a client that speaks version %i of the protocol, with types of its own, will do', async (RESP) => {
+    const { url } = await started();
+    const { RESP_TYPES } = await import('redis');
+    const typeMapping = { [RESP_TYPES.NUMBER]: String, [RESP_TYPES.DOUBLE]: String };
+    const client = await createClient({ url, RESP, commandOptions: { typeMapping } }).connect();
+    const store = new RedisVisitStore({ client });
+    await store.check();
+    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('\xff') });
+    await store.create([visit]);
+    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+    expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    expect(await store.listForUser('ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
+    expect(await store.endEverything({ reason: 'x', at: NOW })).toBe(1);
+    expect(await store.endedAllAt('ada')).toBe(NOW);
+    expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1 });
+    client.destroy();
+  });
+
+  test('while it is away every call fails at once; when it is back, with what it has kept, all goes on', async () => {
+    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+    const store = opened({ connection: server.url });
+    const visit = newVisit({ sessionData: bytes('kept') });
+    await store.create([visit]);
+    await server.kill();
+    const away = /connection|closed|offline|ECONN|socket/i;
+    await expect(store.find([visit.id])).rejects.toThrow(away);
+    const [result] = await store.save([saveOf(visit, { data: bytes('lost') })]);
+    expect(result).toMatchObject({ outcome: 'failed' });
+    await expect(store.create([newVisit()])).rejects.toThrow(away);
+    await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
+    await expect(store.endAllForUser('x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
+    await server.restart();
+    await expect.poll(() => store.find([visit.id]).catch(() => []), { timeout: 10_000 }).toHaveLength(1);
+    // Nothing that failed was sent later; and the scripts are known again.
+    expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
+    expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+  });
+
+  test('nor does a client of the application keep commands for when the server is back', async () => {
+    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+    const client = createClient({ url: server.url });
+    client.on('error', () => {});
+    await client.connect();
+    const store = new RedisVisitStore({ client });
+    const visit = newVisit();
+    await store.create([visit]);
+    await server.kill();
+    await expect.poll(() => client.isReady).toBe(false);
+    await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
+    await server.restart();
+    await expect.poll(() => client.isReady, { timeout: 10_000 }).toBe(true);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
+    client.destroy();
+  });
+
+  test('a server that is away at the start is an error, and the next try may succeed', async () => {
+    const server = await started();
+    await server.kill();
+    const store = opened({ connection: server.url });
+    await expect(store.check()).rejects.toThrow('ECONNREFUSED');
+    await server.restart();
+    await expect(store.check()).resolves.toBeUndefined();
+  });
+
+  test('closes without a server, too', async () => {
+    const server = await started();
+    const store = opened({ connection: server.url });
+    await store.check();
+    await server.kill();
+    await expect(store.close()).resolves.toBeUndefined();
+    await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
+  });
+
+  test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {
+    const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
+    await expect(opened({ connection: url }).check()).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
+    });
+    await opened({ connection: url, allowEviction: true }).check();
+  });
+
+  test('R31, B4: when its memory is full, nothing is lost, and visits can still be used and ended', async () => {
+    const { url } = await started('--maxmemory-policy', 'noeviction');
+    const store = opened({ connection: url });
+    await store.check();
+    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('data') });
+    await store.create([visit]);
+    const client = await createClient({ url }).connect();
+    await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+    client.destroy();
+    await expect(store.create([newVisit()])).rejects.toThrow('OOM');
+    expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
+    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
+    expect(await store.endAllForUser('ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
+    expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1 });
+  });
+});
+
+function newId(): string {
+  return randomBytes(16).toString('hex');
+}
+
+function newHash(): string {
+  return randomBytes(32).toString('hex');
+}
+
+function uniqueUser(): string {
+  return `user ${newId()}`;
+}
+
+function bytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+function identityOf(userId: string) {
+  return { userId, created: NOW, authenticatedAt: NOW };
+}
+
+function newVisit(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
+  return {
+    id: newId(),
+    keyHash: newHash(),
+    created: NOW,
+    accessed: NOW,
+    expiry: NOW + 20 * MINUTE,
+    absoluteExpiry: null,
+    permanent: false,
+    remoteAddress: '192.0.2.7',
+    userAgent: 'test',
+    sessionData: null,
+    identity: null,
+    ...given,
+  };
+}
+
+function guardOf({ id, keyHash }: NewVisitRecord) {
+  return { id, keyHash, now: NOW };
+}
+
+function saveOf(visit: NewVisitRecord, given: Partial<SessionSave> = {}): SessionSave {
+  return { ...guardOf(visit), version: 0, data: null, ...given };
+}
+
+function rekeyOf(visit: NewVisitRecord, given: Partial<Rekey> = {}): Rekey {
+  return { ...guardOf(visit), newKeyHash: newHash(), previousKeyUntil: null, ...given };
+}
