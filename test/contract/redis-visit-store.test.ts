@@ -6,7 +6,7 @@ import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../../lib/store/visit.store.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
-import { findRedis, startRedis, type TestServer } from '../support/servers.mjs';
+import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
 
 const NOW = Date.UTC(2026, 5, 1, 12);
 const MINUTE = 60_000;
@@ -216,6 +216,79 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
     });
 
+    test('R42, B7: whatever happens at once, the sets lose no visit that lives', async () => {
+      const prefixOfItsOwn = uniquePrefix();
+      const stores = [await redis.open({ prefix: prefixOfItsOwn }), await redis.open({ prefix: prefixOfItsOwn })];
+      const users = ['ada', 'grace', 'joan'];
+      const ids: string[] = [];
+      let clock = NOW;
+      /** The n-th thing that somebody does, the same in each run; how they meet is left to chance. */
+      const act = async (who: number, step: number, own: Map<string, string>): Promise<void> => {
+        const one = stores[who % 2]!;
+        const now = clock++;
+        const user = users[(who + step) % 3]!;
+        const any = ids[ids.length - 1 - ((who * 31 + step * 17) % Math.min(60, ids.length || 1))];
+        const [id, keyHash] = [...own][step % (own.size || 1)] ?? [];
+        switch ((who + step * 5) % 9) {
+          case 0:
+          case 1: {
+            const visit = newVisit({
+              accessed: now,
+              expiry: now + 200,
+              identity: step % 2 ? identityOf(user) : null,
+              sessionData: bytes('x'),
+            });
+            await one.create([visit]);
+            own.set(visit.id, visit.keyHash);
+            ids.push(visit.id);
+            break;
+          }
+          case 2:
+          case 3: {
+            if (!id || !keyHash) break;
+            const change = rekeyOf(newVisit({ id, keyHash }), { identity: step % 4 ? identityOf(user) : null, now, expiry: now + 200 });
+            const [result] = await one.rekey([change]);
+            if (result!.outcome === 'done') own.set(id, change.newKeyHash);
+            break;
+          }
+          case 4:
+            if (any) await one.touch([{ id: any, accessed: now, expiry: now + 200 }]);
+            break;
+          case 5:
+            await one.listForUser(user, now);
+            break;
+          case 6:
+            if (any && step % 3 === 0) await one.end([any], { reason: 'x', at: now });
+            break;
+          case 7:
+            await one.wipe({ before: now, limit: 3 });
+            break;
+          case 8:
+            await one.expunge({ before: now - 50, limit: 3 });
+        }
+      };
+      await Promise.all(
+        Array.from({ length: 12 }, async (_, who) => {
+          const own = new Map<string, string>();
+          for (let step = 0; step < 120; step++) await act(who, step, own);
+        }),
+      );
+      const left = (await stores[0]!.find(ids)).filter((visit) => visit !== null);
+      const live = left.filter(({ endedAt }) => endedAt === null);
+      expect(live.length).toBeGreaterThan(20);
+      for (const user of users) {
+        const expected = live.filter(({ identity, expiry }) => identity?.userId === user && expiry > clock).map(({ id }) => id);
+        expect(expected.length).toBeGreaterThan(0);
+        expect((await stores[1]!.listForUser(user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
+      }
+      const stale = left.filter(({ expiry, endedAt }) => expiry < clock || (endedAt !== null && endedAt < clock));
+      // One that ended while clean-up was looking at it may have to wait for its expiry, or for Redis to forget it.
+      const { visits: counted } = await stores[0]!.countStale(clock);
+      expect(counted).toBeLessThanOrEqual(stale.length);
+      expect(counted).toBeGreaterThan(stale.length * 0.8);
+      expect(await stores[1]!.endEverything({ reason: 'incident', at: NOW })).toBe(live.length);
+    });
+
     describe('scripts', () => {
       test('are given to a server that has forgotten them', async () => {
         const visit = await made();
@@ -346,9 +419,14 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
       });
 
-      test('a set of something else is an error, not a crash', async () => {
+      test('a set of something else is an error, not a crash; it keeps nobody from ending a visit or from being signed in', async () => {
         const userId = uniqueUser();
+        const visit = await made({ identity: identityOf(userId) });
         await send(userKeyOf(userId), 'SET', 'text');
+        const renewal = rekeyOf(visit, { previousKeyUntil: NOW, expiry: NOW + DAY });
+        expect(await store.rekey([renewal])).toEqual([{ outcome: 'done' }]);
+        await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }]);
+        expect(await store.end([visit.id], { reason: 'admin', at: NOW })).toEqual([visit.id]);
         await expect(store.listForUser(userId, NOW)).rejects.toThrow('WRONGTYPE');
         await expect(store.create([newVisit({ identity: identityOf(userId) })])).rejects.toThrow('WRONGTYPE');
       });
@@ -518,6 +596,28 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
       message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
     });
     await opened({ connection: url, allowEviction: true }).check();
+  });
+
+  test('a cluster of which a node is away fails at once, and goes on when it is back', async () => {
+    const cluster = await startRedisCluster();
+    servers.push(...cluster.nodes);
+    const store = opened({ connection: { rootNodes: cluster.nodes.map(({ url }) => ({ url })) } });
+    await store.check();
+    const visits = Array.from({ length: 30 }, () => newVisit());
+    await store.create(visits);
+    await cluster.nodes[1]!.kill();
+    const results = await store.save(visits.map((visit) => saveOf(visit, { data: bytes('x') })));
+    expect(new Set(results.map(({ outcome }) => outcome))).toEqual(new Set(['saved', 'failed']));
+    await expect(store.find(visits.map(({ id }) => id))).rejects.toThrow(/connection|closed|offline|ECONN|socket/i);
+    await cluster.nodes[1]!.restart();
+    const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
+    // It keeps nothing in its memory: what it had is gone, the others are there.
+    await expect.poll(() => store.find(lost).catch(() => 'away'), { timeout: 15_000 }).toEqual(lost.map(() => null));
+    const kept = visits.filter(({ id }) => !lost.includes(id));
+    expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(kept.map(() => 1));
+    await store.close();
+    await Promise.all(cluster.nodes.map((node) => node.kill()));
+    await expect(opened({ connection: { rootNodes: [{ url: cluster.nodes[0]!.url }] } }).check()).rejects.toThrow(/ECONNREFUSED|root/);
   });
 
   test('R31, B4: when its memory is full, nothing is lost, and visits can still be used and ended', async () => {

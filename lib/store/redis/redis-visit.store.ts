@@ -56,7 +56,8 @@ interface Entry {
  * Beside the hashes there are sorted sets of ids: of each user, and two of each shelf, `current` and `past` (ended, or expired and
  * wiped). In a cluster no step can write a hash and a set at once. So an id is entered before its visit is made or linked, and
  * an entry says only that it is worth looking: whoever reads a set reads the visits, too, and drops what is too many. A score is
- * the instant before which there is nothing to look for.
+ * the instant before which there is nothing to look for. Once a visit is written the call has succeeded, whatever becomes of the
+ * sets: what they miss by that is a later score, or the place of one that has ended.
  */
 export class RedisVisitStore extends VisitStore {
   readonly #redis: RedisConnection;
@@ -121,8 +122,8 @@ export class RedisVisitStore extends VisitStore {
 
   async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
     await Promise.all(
-      changes.flatMap(({ id, now, identity }) =>
-        identity ? [this.#enterForUser(identity.userId, { id, expiry: now }, this.#keepFor)] : [],
+      changes.flatMap(({ id, now, identity, expiry = now }) =>
+        identity ? [this.#enterForUser(identity.userId, { id, expiry: now }, this.#lifeOf({ accessed: now, expiry }))] : [],
       ),
     );
     const replies = await Promise.all(changes.map((change) => this.#rekey(change)));
@@ -271,7 +272,7 @@ export class RedisVisitStore extends VisitStore {
     const [outcome, detail, more] = (await this.#onVisit(scripts.SAVE, id, args)) as [Buffer, Buffer | number, Buffer | null];
     switch (String(outcome)) {
       case 'saved':
-        if (more) await this.#enter([{ id, expiry: Number(String(more)) }]);
+        if (more) await this.#enter([{ id, expiry: Number(String(more)) }]).catch(() => {});
         return { outcome: 'saved', version: Number(detail) };
       case 'conflict':
         return { outcome: 'conflict', version: Number(detail), data: more };
@@ -305,7 +306,9 @@ export class RedisVisitStore extends VisitStore {
     const args = [textOf(at), reason, retiresKey ? '1' : '0', textOf(this.#keepFor), userId === undefined ? '0' : '1', userId ?? ''];
     const expiries = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as (Buffer | null)[];
     const ended = ids.flatMap((id, index) => (expiries[index] ? [{ id, expiry: Number(String(expiries[index])) }] : []));
-    await this.#retire(ended.map(({ id, expiry }) => ({ set: this.#current(shelfOf(id)), id, score: Math.min(expiry, at) })));
+    await this.#retire(ended.map(({ id, expiry }) => ({ set: this.#current(shelfOf(id)), id, score: Math.min(expiry, at) }))).catch(
+      () => {},
+    );
     return ended.map(({ id }) => id);
   }
 
@@ -335,7 +338,7 @@ export class RedisVisitStore extends VisitStore {
   /** After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back by this. */
   async #follow(moved: readonly { readonly id: string; readonly reply: readonly [Buffer, number, Buffer | null] }[]): Promise<void> {
     const visits = moved.map(({ id, reply: [expiry, life, userId] }) => ({ id, expiry: Number(String(expiry)), life, userId }));
-    await Promise.all([
+    await Promise.allSettled([
       this.#enter(visits),
       ...visits.flatMap((visit) => (visit.userId ? [this.#enterForUser(String(visit.userId), visit, visit.life)] : [])),
     ]);
