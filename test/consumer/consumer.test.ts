@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Browser } from '../support/browser.js';
 import { openDatabase } from '../support/databases.js';
-import { describeWith } from '../support/needs.js';
+import { describeWith, redisUrl } from '../support/needs.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -44,6 +44,7 @@ interface Application {
   readonly typeorm: string;
   readonly type: 'module' | 'commonjs';
   readonly typescript: string;
+  readonly more?: readonly string[];
 }
 
 const installed = new Map<Application, Promise<string>>();
@@ -55,7 +56,7 @@ function install(application: Application): Promise<string> {
   return place;
 }
 
-async function installAnew({ nest, typeorm, type, typescript }: Application, place: string): Promise<string> {
+async function installAnew({ nest, typeorm, type, typescript, more = [] }: Application, place: string): Promise<string> {
   await mkdir(join(place, 'src'), { recursive: true });
   await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true, type }));
   const module = type === 'module' ? 'nodenext' : 'node16';
@@ -84,6 +85,7 @@ async function installAnew({ nest, typeorm, type, typescript }: Application, pla
     'rxjs@7',
     `typescript@${typescript}`,
     '@types/node@20',
+    ...more,
   ];
   await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 150_000 });
   return place;
@@ -219,6 +221,8 @@ const APPLICATIONS: Record<string, Application & { main: string }> = {
   },
 };
 
+const WITH_REDIS: Application = { nest: '12', typeorm: '1', type: 'module', typescript: '6.0.3', more: ['redis@6'] };
+
 describe('The package', () => {
   test('has what a user needs, and nothing else', () => {
     expect(files.filter((file) => !/^dist\/(esm|cjs)\/.*\.(js|d\.ts)$/.test(file)).sort()).toEqual([
@@ -230,11 +234,8 @@ describe('The package', () => {
       'package.json',
     ]);
     for (const format of ['esm', 'cjs'])
-      expect(files).toEqual(
-        expect.arrayContaining(
-          ['index.js', 'index.d.ts', 'testing/index.js', 'testing/index.d.ts'].map((file) => `dist/${format}/${file}`),
-        ),
-      );
+      for (const entry of ['index', 'testing/index', 'store/redis/index'])
+        expect(files).toEqual(expect.arrayContaining([`dist/${format}/${entry}.js`, `dist/${format}/${entry}.d.ts`]));
     expect(files).toContain('dist/esm/cli/main.js');
   });
 
@@ -287,7 +288,7 @@ describeWith('mysql', "The README's first example", () => {
     await compile(place);
     const { options, drop } = await openDatabase('mariadb');
     try {
-      const address = await startListening(place, (options as { url: string }).url);
+      const address = await startListening(place, { DATABASE_URL: (options as { url: string }).url });
       const browser = new Browser(address);
       const first = await browser.get('/');
       expect(first.text).toMatch(/^visit [0-9a-f]{32}, 1 times$/);
@@ -301,8 +302,23 @@ describeWith('mysql', "The README's first example", () => {
   }, 240_000);
 });
 
+describeWith('redis', 'The example with Redis', () => {
+  test('R67: compiles and runs, copied as it stands; both formats give the same store', async () => {
+    const place = await install(WITH_REDIS);
+    const [page, readme] = await Promise.all(['docs/stores.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
+    const moduleOf = (text: string, file: string): string => text.split(`\`${file}\`\n\n\`\`\`ts\n`)[1]!.split('```')[0]!;
+    await writeFile(join(place, 'src/app.module.ts'), moduleOf(page!, 'app.module.ts'));
+    await writeFile(join(place, 'src/main.ts'), moduleOf(readme!, 'main.ts'));
+    await compile(place);
+    const browser = new Browser(await startListening(place, { REDIS_URL: redisUrl! }));
+    expect((await browser.get('/')).status).toBe(404);
+    const script = `import('nest-visit/redis').then((one) => console.log(one.RedisVisitStore === require('nest-visit/redis').RedisVisitStore))`;
+    expect((await run(process.execPath, ['-e', script], { cwd: place })).stdout).toBe('true\n');
+  }, 240_000);
+});
+
 /** The example prints what Nest prints, and listens where PORT says: a free one. */
-async function startListening(place: string, url: string): Promise<string> {
+async function startListening(place: string, more: Record<string, string>): Promise<string> {
   const { createServer } = await import('node:net');
   const port = await new Promise<number>((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -312,7 +328,7 @@ async function startListening(place: string, url: string): Promise<string> {
   });
   const child = spawn(process.execPath, ['dist/main.js'], {
     cwd: place,
-    env: { ...process.env, NODE_ENV: '', PORT: String(port), DATABASE_URL: url, NO_COLOR: '1' },
+    env: { ...process.env, NODE_ENV: '', PORT: String(port), NO_COLOR: '1', ...more },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   children.push(child);
