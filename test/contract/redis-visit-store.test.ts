@@ -152,7 +152,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await scoreOf(currentOf(id), id)).toBe(NOW + DAY);
       });
 
-      test('R42: what is too many in the set of a user is not listed; what is dead is dropped, what lives is not', async () => {
+      test('R42: what is too many in the set of a user is not listed; what is gone is dropped, what may still count is not', async () => {
         const userId = uniqueUser();
         const mine = await made({ identity: identityOf(userId) });
         const ended = await made({ identity: identityOf(userId) });
@@ -163,10 +163,24 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         const set = userKeyOf(userId);
         await send(set, 'ZADD', String(NOW), theirs.id, String(NOW - 1), gone, String(NOW + DAY), coming);
         expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([mine.id]);
-        // The one of somebody else may be of this user again by now; the one that is not there may be about to be made.
-        expect((await send(set, 'ZRANGE', '0', '-1')) as string[]).toEqual([theirs.id, mine.id, coming]);
+        // The one of somebody else may be of this user again by now; the one that is not there may be about to be made; the one that ended tells of a device.
+        expect(((await send(set, 'ZRANGE', '0', '-1')) as string[]).toSorted()).toEqual([theirs.id, ended.id, mine.id, coming].toSorted());
         expect(await store.endAllForUser(userId, { reason: 'admin', at: NOW })).toEqual([mine.id]);
         expect(await read(theirs.id)).toMatchObject({ endedAt: null });
+      });
+
+      test('the set of a user who comes again and again does not grow with visits that are gone', async () => {
+        const userId = uniqueUser();
+        const visits = Array.from({ length: 60 }, (_, index) =>
+          newVisit({ expiry: NOW + 200 * DAY, identity: identityOf(userId), accessed: NOW + index }),
+        );
+        for (const visit of visits) {
+          await store.create([visit]);
+          await store.end([visit.id], { reason: 'logout', at: visit.accessed });
+          await send(keyOf(visit.id), 'DEL');
+        }
+        expect(Number(await send(userKeyOf(userId), 'ZCARD'))).toBeLessThan(40);
+        expect(await lifeOf(userKeyOf(userId))).toBeGreaterThan(0);
       });
 
       test('R61: an expiry that has moved is found out when clean-up comes by', async () => {

@@ -41,7 +41,12 @@ const LONGEST = 8_640_000_000_000_000;
 const SHELVES = Array.from({ length: 16 }, (_, digit) => digit.toString(16));
 /** Visits asked for at once where there may be very many. */
 const CHUNK = 500;
+/** When a user has more entries than this, those whose visits are gone are taken out. */
+const MANY = 32;
 const EVERYBODY = '*';
+
+/** What a script says of a visit whose expiry or user may have changed: the expiry, the life that is left, and whose it is. */
+type Moved = readonly [Buffer, number, Buffer | null];
 
 /** An id in a sorted set, with the score that it was seen with. */
 interface Entry {
@@ -92,7 +97,10 @@ export class RedisVisitStore extends VisitStore {
     if (new Set(visits.map(({ id }) => id)).size < visits.length) throw existsAlready();
     await Promise.all([
       this.#enter(visits),
-      ...visits.flatMap((visit) => (visit.identity ? [this.#enterForUser(visit.identity.userId, visit, this.#lifeOf(visit))] : [])),
+      ...visits.flatMap((visit) => {
+        const { id, expiry, accessed: now, identity } = visit;
+        return identity ? [this.#enterForUser(identity.userId, { id, expiry, now, life: this.#lifeOf(visit) })] : [];
+      }),
     ]);
     const results = await Promise.allSettled(
       visits.map((visit) => this.#onVisit(scripts.CREATE, visit.id, [textOf(this.#lifeOf(visit)), ...fieldsOf(visit)])),
@@ -114,23 +122,25 @@ export class RedisVisitStore extends VisitStore {
     const moved = await Promise.all(
       touches.map(async (touch) => {
         const args = [textOf(touch.accessed), textOf(touch.expiry), textOf(this.#lifeOf(touch))];
-        return { id: touch.id, moved: (await this.#onVisit(scripts.TOUCH, touch.id, args)) as [Buffer, number, Buffer | null] | null };
+        const reply = (await this.#onVisit(scripts.TOUCH, touch.id, args)) as Moved | null;
+        return { id: touch.id, now: touch.accessed, reply };
       }),
     );
-    await this.#follow(moved.flatMap(({ id, moved: reply }) => (reply ? [{ id, reply }] : [])));
+    await this.#follow(moved.flatMap(({ reply, ...one }) => (reply ? [{ ...one, reply }] : [])));
   }
 
   async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
     await Promise.all(
       changes.flatMap(({ id, now, identity, expiry = now }) =>
-        identity ? [this.#enterForUser(identity.userId, { id, expiry: now }, this.#lifeOf({ accessed: now, expiry }))] : [],
+        identity ? [this.#enterForUser(identity.userId, { id, expiry: now, now, life: this.#lifeOf({ accessed: now, expiry }) })] : [],
       ),
     );
     const replies = await Promise.all(changes.map((change) => this.#rekey(change)));
     await this.#follow(
-      replies.flatMap(([outcome, ...reply], index) =>
-        String(outcome) === 'done' ? [{ id: changes[index]!.id, reply: reply as [Buffer, number, Buffer | null] }] : [],
-      ),
+      replies.flatMap(([outcome, ...reply], index) => {
+        const { id, now } = changes[index]!;
+        return String(outcome) === 'done' ? [{ id, now, reply: reply as unknown as Moved }] : [];
+      }),
     );
     return replies.map(([outcome, reason]) => (String(outcome) === 'done' ? { outcome: 'done' } : refused(reason)));
   }
@@ -152,13 +162,20 @@ export class RedisVisitStore extends VisitStore {
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
     const entries = await this.#entriesOfUser(userId);
     const visits = await this.find(entries.map(({ id }) => id));
-    // One that has ended does not come back. One that is not there may still be about to be made, unless it has expired already.
-    const dead = entries.filter(({ score }, index) => (visits[index] ? visits[index].endedAt !== null : score < now));
-    await this.#settle(dead.map((entry) => ({ entry, score: null })));
+    await this.#drop(
+      entries.filter((_, index) => !visits[index]),
+      now,
+    );
     return visits
       .filter((visit) => visit !== null)
       .filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
       .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1));
+  }
+
+  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    const visits = await this.find((await this.#entriesOfUser(userId)).map(({ id }) => id));
+    const earlier = visits.filter((visit) => visit?.identity?.userId === userId && visit.identity.created < before);
+    return [...new Set(earlier.map((visit) => visit!.userAgent))];
   }
 
   async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
@@ -304,11 +321,19 @@ export class RedisVisitStore extends VisitStore {
   /** The ids that this call ended; of one user only, if it is said. */
   async #end(ids: readonly string[], { at, reason, retiresKey = false }: Ending, userId?: string): Promise<string[]> {
     const args = [textOf(at), reason, retiresKey ? '1' : '0', textOf(this.#keepFor), userId === undefined ? '0' : '1', userId ?? ''];
-    const expiries = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as (Buffer | null)[];
-    const ended = ids.flatMap((id, index) => (expiries[index] ? [{ id, expiry: Number(String(expiries[index])) }] : []));
-    await this.#retire(ended.map(({ id, expiry }) => ({ set: this.#current(shelfOf(id)), id, score: Math.min(expiry, at) }))).catch(
-      () => {},
-    );
+    const replies = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as ([Buffer, Buffer | null] | null)[];
+    const ended = replies.flatMap((reply, index) => {
+      const id = ids[index]!;
+      if (!reply) return [];
+      const [expiry, whose] = reply;
+      return { set: this.#current(shelfOf(id)), id, score: Math.min(Number(String(expiry)), at), userId: whose && String(whose) };
+    });
+    await Promise.allSettled([
+      this.#retire(ended),
+      ...ended.flatMap((one) =>
+        one.userId ? [this.#redis.run(scripts.LOWER, [this.#ofUser(one.userId)], [one.id, textOf(one.score)])] : [],
+      ),
+    ]);
     return ended.map(({ id }) => id);
   }
 
@@ -326,21 +351,35 @@ export class RedisVisitStore extends VisitStore {
     await Promise.all([...shelves].map(([set, group]) => this.#enterInto(set, group, '')));
   }
 
-  #enterForUser(userId: string, visit: { readonly id: string; readonly expiry: number }, life: number): Promise<unknown> {
-    return this.#enterInto(this.#ofUser(userId), [visit], textOf(life));
+  async #enterForUser(userId: string, { id, expiry, now, life }: { id: string; expiry: number; now: number; life: number }): Promise<void> {
+    const set = this.#ofUser(userId);
+    if ((await this.#enterInto(set, [{ id, expiry }], textOf(life))) <= MANY) return;
+    const entries = await this.#entriesBefore(set, now, 0, CHUNK);
+    const there = await Promise.all(entries.map((entry) => this.#redis.send(this.#visit(entry.id), ['EXISTS', this.#visit(entry.id)])));
+    await this.#drop(
+      entries.filter((_, index) => Number(there[index]) === 0),
+      now,
+    );
   }
 
-  async #enterInto(set: string, visits: readonly { readonly id: string; readonly expiry: number }[], life: string): Promise<void> {
+  /** How many are in the set then. */
+  async #enterInto(set: string, visits: readonly { readonly id: string; readonly expiry: number }[], life: string): Promise<number> {
     const entries = visits.map(({ id, expiry }) => [id, textOf(expiry)]);
-    for (const chunk of chunks(entries)) await this.#redis.run(scripts.ENTER, [set], [life, ...chunk.flat()]);
+    const counts = await Promise.all(chunks(entries).map((chunk) => this.#redis.run(scripts.ENTER, [set], [life, ...chunk.flat()])));
+    return Math.max(0, ...counts.map(Number));
+  }
+
+  /** Takes out entries whose visits are not there, unless they are just about to be made: those have not expired. */
+  #drop(entries: readonly Entry[], now: number): Promise<void> {
+    return this.#settle(entries.filter(({ score }) => score < now).map((entry) => ({ entry, score: null })));
   }
 
   /** After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back by this. */
-  async #follow(moved: readonly { readonly id: string; readonly reply: readonly [Buffer, number, Buffer | null] }[]): Promise<void> {
-    const visits = moved.map(({ id, reply: [expiry, life, userId] }) => ({ id, expiry: Number(String(expiry)), life, userId }));
+  async #follow(moved: readonly { readonly id: string; readonly now: number; readonly reply: Moved }[]): Promise<void> {
+    const visits = moved.map(({ id, now, reply: [expiry, life, userId] }) => ({ id, now, expiry: Number(String(expiry)), life, userId }));
     await Promise.allSettled([
       this.#enter(visits),
-      ...visits.flatMap((visit) => (visit.userId ? [this.#enterForUser(String(visit.userId), visit, visit.life)] : [])),
+      ...visits.flatMap((visit) => (visit.userId ? [this.#enterForUser(String(visit.userId), visit)] : [])),
     ]);
   }
 

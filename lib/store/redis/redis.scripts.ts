@@ -156,7 +156,7 @@ if read() and redis.call('HGET', key, 'lockOwner') == ARGV[1] then return redis.
 return 0`,
 );
 
-/** ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. The expiry, or false if it did not end it. */
+/** ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. Expiry and user of what it has ended. */
 export const END = script(
   READ,
   `
@@ -169,7 +169,7 @@ redis.call('HINCRBY', key, 'sessionVersion', 1)
 redis.call('HSET', key, 'endedAt', ARGV[1], 'endReason', ARGV[2])
 if ARGV[3] == '1' then redis.call('HSET', key, 'previousKeyUntil', ARGV[1], 'keyChanged', ARGV[1]) end
 redis.call('PEXPIRE', key, ARGV[4])
-return visit.expiryText`,
+return {visit.expiryText, redis.call('HGET', key, 'userId')}`,
 );
 
 /** ARGV: before. 'deleted' with its user; 'gone' if there is no visit; 'kept' with the instant to look at it again. */
@@ -238,14 +238,17 @@ return 0`);
 
 /**
  * Enters ids, or raises their scores. The set itself goes after a while without visits, if a life is given: that of the visit
- * that stays longest. ARGV: life or '' · id · score, …
+ * that stays longest. ARGV: life or '' · id · score, … How many there are.
  */
 export const ENTER = script(`
 -- Removes nothing, but what frees memory is allowed, and then the rest, when Redis is full.
 redis.call('ZREM', KEYS[1], '')
 for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[i + 1], ARGV[i]) end
 if ARGV[1] ~= '' and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return 0`);
+return redis.call('ZCARD', KEYS[1])`);
+
+/** Lowers the score of an id that is there. ARGV: id · score. */
+export const LOWER = script(`return redis.call('ZADD', KEYS[1], 'XX', 'LT', ARGV[2], ARGV[1])`);
 
 /** When all visits of somebody were ended. ARGV: whose · at · from when on it is worth remembering · life. */
 export const REMEMBER = script(`
