@@ -11,8 +11,11 @@ import {
   findGalera,
   findMariaDb,
   findPostgres,
+  findRedis,
   startMariaDb,
   startPostgres,
+  startRedis,
+  startRedisCluster,
   temporaryFolder,
   unwatch,
   watch,
@@ -39,6 +42,10 @@ Environment:
   VISIT_TEST_MYSQL_URL      use this MariaDB or MySQL, such as mysql://root@127.0.0.1:3306/visit; its user must be
                             allowed to create databases
   VISIT_TEST_POSTGRES_URL   use this PostgreSQL, such as postgres://postgres@127.0.0.1:5432/visit; likewise
+  VISIT_TEST_REDIS_URL      use this Redis or Valkey, such as redis://127.0.0.1:6379; only keys that begin with
+                            "nest-visit-test-" are written
+  VISIT_TEST_REDIS_CLUSTER_URLS
+                            use this cluster of Redis or Valkey: the URLs of some of its nodes, with commas between
   VISIT_TEST_CHROMIUM       use this browser: the path of Chromium or Chrome
   VISIT_TEST_GALERA         use this library for clusters of MariaDB: the path of libgalera_smm.so
   VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
@@ -161,6 +168,22 @@ const parts = [
     brew: 'brew install postgresql@17',
   },
   {
+    name: 'Redis or Valkey',
+    variable: 'VISIT_TEST_REDIS_URL',
+    find: findRedis,
+    start: startRedis,
+    packages: ['redis-server'],
+    brew: 'brew install redis',
+  },
+  {
+    name: 'Redis or Valkey, for a cluster',
+    variable: 'VISIT_TEST_REDIS_CLUSTER_URLS',
+    find: findRedis,
+    start: startRedisCluster,
+    packages: ['redis-server'],
+    brew: 'brew install redis',
+  },
+  {
     name: 'Chromium or Chrome',
     variable: 'VISIT_TEST_CHROMIUM',
     find: findChromium,
@@ -205,7 +228,7 @@ async function installMissing() {
     return run({ command: 'apt-get', args: all, env: { DEBIAN_FRONTEND: 'noninteractive' }, patient: true });
   };
   await apt('update');
-  const packages = missing.flatMap((part) => aptPackages(part) ?? []);
+  const packages = [...new Set(missing.flatMap((part) => aptPackages(part) ?? []))];
   if (packages.length > 0) await apt('install', '-y', '--no-install-recommends', ...packages);
 }
 

@@ -1,6 +1,6 @@
 /** A server that tests started and may kill. */
 export interface TestServer {
-  /** `MariaDB`, `MySQL` or `PostgreSQL`. */
+  /** `MariaDB`, `MySQL`, `PostgreSQL`, `Redis` or `Valkey`. */
   readonly name: string;
   /** With user and database; stays the same through `kill` and `restart`. */
   readonly url: string;
@@ -25,8 +25,23 @@ export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>
  * gets longer than `largestFile` bytes, as on a disk that is full. */
 export function startPostgres(options?: { args?: string[]; largestFile?: number }): Promise<TestServer>;
 
+/** Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of the server. */
+export function startRedis(options?: { args?: string[] }): Promise<TestServer>;
+
+/** Three servers of Redis (or Valkey) that are a cluster. */
+export interface TestCluster {
+  readonly name: string;
+  /** Those of the nodes, with commas between. */
+  readonly url: string;
+  readonly nodes: readonly TestServer[];
+  stop(): Promise<void>;
+}
+
+export function startRedisCluster(): Promise<TestCluster>;
+
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;
+export function findRedis(): string | undefined;
 export function findChromium(): string | undefined;
 export function findGalera(): string | undefined;
 
