@@ -73,6 +73,7 @@ export {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
   type WriteGuard,

@@ -94,13 +94,13 @@ export async function runCommand(args: readonly string[], { terminal, version, i
 /** How many visits have moved. */
 async function moveAll(store: MovingVisitStore, limit: number, onProgress: (soFar: number) => void): Promise<number> {
   let count = 0;
-  for (let after = ''; ;) {
-    const batch = await store.moveNext({ after, limit });
-    if (!batch) return count;
-    count += batch.moved;
-    after = batch.last;
+  for (let after: string | null = ''; after !== null;) {
+    const { moved, next }: { moved: number; next: string | null } = await store.movePage({ after, limit });
+    count += moved;
+    after = next;
     onProgress(count);
   }
+  return count;
 }
 
 function needed(name: string, value: string | undefined): string {

@@ -122,6 +122,12 @@ export interface Ending {
   readonly retiresKey?: boolean;
 }
 
+export interface VisitPage {
+  readonly visits: VisitRecord[];
+  /** Where the next page begins; null: there is none. */
+  readonly next: string | null;
+}
+
 export interface StaleCounts {
   visits: number;
   identities: number;
@@ -224,10 +230,11 @@ export abstract class VisitStore {
   abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
 
   /**
-   * At most `limit` visits that are neither ended nor expired at `now`, in the order of their ids, after this one; none: there are no more.
-   * For moving to another store. By default refused. Needs a store that is `listable`.
+   * Some `limit` of the visits that are neither ended nor expired at `now`, for moving to another store. `after` is '' at first, and then
+   * the `next` of the page before; null: there are no more. What is live all the while comes at least once. By default refused. Needs a
+   * store that is `listable`.
    */
-  async liveVisits(_page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitRecord[]> {
+  async liveVisits(_page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage> {
     throw new VisitStoreCannotError('liveVisits', 'listable');
   }
 

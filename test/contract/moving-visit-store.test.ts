@@ -185,8 +185,12 @@ describe('A visit that moves', () => {
     const { from, to, moving } = await set();
     await from.create(Array.from({ length: 24 }, () => newVisit()));
     expect(await moving.countLive()).toBe(25);
-    let [moved, last] = [0, ''];
-    for (let batch; (batch = await moving.moveNext({ after: last, limit: 10 })); last = batch.last) moved += batch.moved;
+    let moved = 0;
+    for (let place: string | null = ''; place !== null;) {
+      const page: { moved: number; next: string | null } = await moving.movePage({ after: place, limit: 10 });
+      moved += page.moved;
+      place = page.next;
+    }
     expect(moved).toBe(25);
     expect(await moving.countLive()).toBe(0);
     expect(await to.listForUser('ann', NOW)).toHaveLength(1);
@@ -263,7 +267,7 @@ describeDatabases('Visits that move while they are used', (db) => {
       const mover = await openStore(true);
       onTestFinished(() => mover.close());
       const move = async (): Promise<void> => {
-        for (let last = '', batch; (batch = await mover.moveNext({ after: last, limit: 3 }));) last = batch.last;
+        for (let place: string | null = ''; place !== null;) place = (await mover.movePage({ after: place, limit: 3 })).next;
       };
       await Promise.all([...browsers.map(use), move()]);
       await move();

@@ -11,6 +11,7 @@ import {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
@@ -136,11 +137,12 @@ export class MemoryVisitStore extends VisitStore {
       .map(copyOf);
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitRecord[]> {
-    return this.#filter(({ id, endedAt, expiry }) => id > after && endedAt === null && expiry > now)
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+    const visits = this.#filter(({ id, endedAt, expiry }) => id > after && endedAt === null && expiry > now)
       .sort((a, b) => (a.id < b.id ? -1 : 1))
       .slice(0, limit)
       .map(copyOf);
+    return { visits, next: visits.at(-1)?.id ?? null };
   }
 
   async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {

@@ -11,6 +11,7 @@ import {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
@@ -20,6 +21,9 @@ const MOVED = 'moved';
 
 /** Stands before the session data of a visit that is just being moved. No serializer begins so: the first byte of ours is its format. */
 const MARK = Buffer.from('\0moving\0');
+
+/** Before a place in `to`. */
+const IN_TO = 'to:';
 
 /** How often a visit that is written all the time is tried to be moved. */
 const MOST_TRIES = 20;
@@ -132,10 +136,14 @@ export class MovingVisitStore extends VisitStore {
     return [...new Set([...(await this.#from.userAgentsOf(userId, before)), ...(await this.#to.userAgentsOf(userId, before))])];
   }
 
-  override async liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitRecord[]> {
-    const [olds, moved] = [await this.#from.liveVisits(page), await this.#to.liveVisits(page)];
-    const all = new Map([...olds.map(unmarked), ...moved].map((visit) => [visit.id, visit]));
-    return [...all.values()].sort((one, other) => (one.id < other.id ? -1 : 1)).slice(0, page.limit);
+  /** Those of `from`, then those of `to`. */
+  override async liveVisits({ after, ...page }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+    if (!after.startsWith(IN_TO)) {
+      const { visits, next } = await this.#from.liveVisits({ after, ...page });
+      return { visits: visits.map(unmarked), next: next ?? IN_TO };
+    }
+    const { visits, next } = await this.#to.liveVisits({ after: after.slice(IN_TO.length), ...page });
+    return { visits, next: next === null ? null : IN_TO + next };
   }
 
   async endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]> {
@@ -176,29 +184,26 @@ export class MovingVisitStore extends VisitStore {
   }
 
   /**
-   * Moves at most so many of the live visits, in the order of their ids after this one, whether they are used or not.
+   * Moves a page of live visits, whether they are used or not.
    *
-   * @returns how many have moved, and the last id that was looked at; null when there are no more
+   * @param page.after '' at first, then what was given as `next`
+   * @returns how many it has looked at, and where the next page begins; null: that was the last one
    */
-  async moveNext({ after, limit }: { readonly after: string; readonly limit: number }): Promise<{ moved: number; last: string } | null> {
-    const visits = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
-    const last = visits.at(-1);
-    if (!last) return null;
+  async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<{ moved: number; next: string | null }> {
+    const { visits, next } = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
     await Promise.all(visits.map((visit) => this.#move(visit)));
-    return { moved: visits.length, last: last.id };
+    return { moved: visits.length, next };
   }
 
-  /** How many visits `moveNext` would have to look at. */
+  /** How many visits there are to move. */
   async countLive(): Promise<number> {
     let count = 0;
-    let after = '';
-    for (;;) {
-      const visits = await this.#from.liveVisits({ after, limit: 500, now: this.#clock.now() });
-      const last = visits.at(-1);
-      if (!last) return count;
+    for (let after: string | null = ''; after !== null;) {
+      const { visits, next }: VisitPage = await this.#from.liveVisits({ after, limit: 500, now: this.#clock.now() });
       count += visits.length;
-      after = last.id;
+      after = next;
     }
+    return count;
   }
 
   /** What a visit that was found in `from` is by now. */

@@ -14,6 +14,7 @@ import {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
 } from '../visit.store.js';
 import { rekeyGuard } from '../write-guard.js';
@@ -110,7 +111,9 @@ export class RedisVisitStore extends VisitStore {
     if (!failure && !isTaken) return;
     // None or all, as far as Redis can still be reached; what is left of them nobody has a key to, and it expires.
     const made = visits.filter((_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1);
-    await Promise.allSettled(made.map(({ id, keyHash }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash])));
+    await Promise.allSettled(
+      made.map(({ id, keyHash, sessionVersion = 0 }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash, textOf(sessionVersion)])),
+    );
     throw failure ? failure.reason : existsAlready();
   }
 
@@ -176,6 +179,19 @@ export class RedisVisitStore extends VisitStore {
     const visits = await this.find((await this.#entriesOfUser(userId)).map(({ id }) => id));
     const earlier = visits.filter((visit) => visit?.identity?.userId === userId && visit.identity.created < before);
     return [...new Set(earlier.map((visit) => visit!.userAgent))];
+  }
+
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+    const [shelf = SHELVES[0]!, cursor = '0'] = after === '' ? [] : after.split(':');
+    const set = this.#current(shelf);
+    const [nextCursor, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(limit)])) as [unknown, unknown[]];
+    const ids = members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []));
+    const found = await this.find(ids);
+    const nextShelf = String(nextCursor) === '0' ? SHELVES[SHELVES.indexOf(shelf) + 1] : shelf;
+    return {
+      visits: found.filter((visit) => visit !== null).filter(({ endedAt, expiry }) => endedAt === null && expiry > now),
+      next: nextShelf === undefined ? null : `${nextShelf}:${String(nextCursor)}`,
+    };
   }
 
   async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {

@@ -57,12 +57,12 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1`);
 
-/** Takes back a create whose neighbours failed; nobody has been told of it. ARGV: hash of the key. */
+/** Takes back a create whose neighbours failed; nobody has been told of it. ARGV: hash of the key · version. */
 export const UNDO_CREATE = script(
   READ,
   `
 local visit = read()
-if visit and visit.keyHash == ARGV[1] and visit.version == 0 and not visit.ended then return redis.call('DEL', key) end
+if visit and visit.keyHash == ARGV[1] and visit.version == tonumber(ARGV[2]) and not visit.ended then return redis.call('DEL', key) end
 return 0`,
 );
 

@@ -39,7 +39,9 @@ export function fieldsOf(visit: NewVisitRecord): (string | Buffer)[] {
   const { identity } = visit;
   const values: Partial<Record<Field, string | Buffer | null>> = {
     keyHash: visit.keyHash,
-    keyChanged: textOf(visit.created),
+    previousKeyHash: visit.previousKeyHash ?? null,
+    previousKeyUntil: typeof visit.previousKeyUntil === 'number' ? textOf(visit.previousKeyUntil) : null,
+    keyChanged: textOf(visit.keyChanged ?? visit.created),
     created: textOf(visit.created),
     accessed: textOf(visit.accessed),
     expiry: textOf(visit.expiry),
@@ -48,7 +50,7 @@ export function fieldsOf(visit: NewVisitRecord): (string | Buffer)[] {
     remoteAddress: visit.remoteAddress,
     userAgent: visit.userAgent,
     sessionData: visit.sessionData && bytesOf(visit.sessionData),
-    sessionVersion: '0',
+    sessionVersion: textOf(visit.sessionVersion ?? 0),
     ...(identity && { userId: identity.userId, linked: textOf(identity.created), authenticatedAt: textOf(identity.authenticatedAt) }),
   };
   return Object.entries(values).flatMap(([field, value]) => (value === null ? [] : [field, value]));

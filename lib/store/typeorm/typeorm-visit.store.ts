@@ -12,6 +12,7 @@ import {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard } from '../write-guard.js';
@@ -169,10 +170,11 @@ export class TypeOrmVisitStore extends VisitStore {
     return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitRecord[]> {
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.liveVisits(after, Math.min(limit, MAX_ROWS), now));
-    return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
+    const last = rows.at(-1);
+    return { visits: rows.flatMap((row) => recordOf(row as VisitRow) ?? []), next: last ? String(last['id']) : null };
   }
 
   override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
