@@ -12,7 +12,7 @@ export interface RedisVisitClient {
 
 /** What the store needs of a client made by `createCluster()`. */
 export interface RedisVisitCluster {
-  readonly isReady: boolean;
+  readonly isOpen: boolean;
   readonly masters: readonly unknown[];
   nodeClient(node: never): unknown;
   sendCommand(
@@ -46,7 +46,7 @@ export class RedisConnection {
   /** @throws VisitOptionError if the server cannot keep visits */
   async check({ allowEviction }: { readonly allowEviction: boolean }): Promise<void> {
     const client = await this.#client();
-    if (!client.isReady) throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
+    if (!isReady(client)) throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
     const nodes = isCluster(client) ? await Promise.all(client.masters.map((node) => client.nodeClient(node as never))) : [client];
     for (const node of nodes as RedisVisitClient[]) {
       await node.sendCommand(['PING']);
@@ -60,7 +60,7 @@ export class RedisConnection {
   async send(key: string, args: readonly Argument[]): Promise<unknown> {
     const client = await this.#client();
     // A client that lost its connection would keep the command and send it when it is back, long after the request was answered.
-    if (!client.isReady) throw new Error('there is no connection to Redis');
+    if (!isReady(client)) throw new Error('there is no connection to Redis');
     // Never by a replica, which may lag behind.
     return isCluster(client) ? client.sendCommand(key, false, args, OPTIONS) : client.sendCommand(args, OPTIONS);
   }
@@ -84,7 +84,7 @@ export class RedisConnection {
     this.#own = undefined;
     if (!own?.isOpen) return;
     // Waits for the answers that are still to come; without a connection there are none.
-    if (own.isReady) await own.close();
+    if (isReady(own)) await own.close();
     else own.destroy();
   }
 
@@ -129,6 +129,11 @@ export function isReply(error: unknown, kind: 'NOSCRIPT' | 'WRONGTYPE'): boolean
 
 function isCluster(client: Client): client is RedisVisitCluster {
   return 'masters' in client;
+}
+
+/** A cluster may lack some of its nodes; that shows when they are asked. */
+function isReady(client: Client): boolean {
+  return isCluster(client) ? client.isOpen : client.isReady;
 }
 
 function createOwn(connection: RedisVisitConnection): OwnClient {
