@@ -3,7 +3,7 @@ import { createClient } from 'redis';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
-import type { NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../../lib/store/visit.store.js';
+import type { NewVisitRecord, Rekey, SessionSave, VisitPage, VisitRecord } from '../../lib/store/visit.store.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
@@ -303,6 +303,30 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       expect(await stores[1]!.endEverything({ reason: 'incident', at: NOW })).toBe(live.length);
     });
 
+    test('liveVisits finds all page by page, also what is entered as past only', async () => {
+      const fresh = await redis.open();
+      const visits = Array.from({ length: 1_200 }, () => newVisit());
+      await fresh.create(visits);
+      const moved = newVisit({ expiry: NOW - 1 });
+      await fresh.create([moved]);
+      await fresh.wipe({ before: NOW, limit: 10 });
+      const seen: string[] = [];
+      for (let after: string | null = ''; after !== null;) {
+        const page: VisitPage = await fresh.liveVisits({ after, limit: 350, now: NOW - 2 });
+        seen.push(...page.visits.map(({ id }) => id));
+        after = page.next;
+      }
+      expect([...new Set(seen)].toSorted()).toEqual([...visits, moved].map(({ id }) => id).toSorted());
+    });
+
+    test('of visits that move in, none stays when one is there already', async () => {
+      const there = await made();
+      const moved = newVisit({ sessionVersion: 7, previousKeyHash: newHash(), previousKeyUntil: NOW + 1, keyChanged: NOW });
+      await expect(store.create([moved, there])).rejects.toThrow(/exists/);
+      expect(await read(moved.id)).toBeNull();
+      await store.create([moved]);
+      expect(await read(moved.id)).toMatchObject({ sessionVersion: 7, previousKeyUntil: NOW + 1 });
+    });
     describe('scripts', () => {
       test('are given to a server that has forgotten them', async () => {
         const visit = await made();

@@ -182,15 +182,14 @@ export class RedisVisitStore extends VisitStore {
   }
 
   override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
-    const [shelf = SHELVES[0]!, cursor = '0'] = after === '' ? [] : after.split(':');
-    const set = this.#current(shelf);
-    const [nextCursor, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(limit)])) as [unknown, unknown[]];
-    const ids = members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []));
+    const sets = this.#everything();
+    const [index = 0, cursor = '0'] = after === '' ? [] : [Number(after.split(':')[0]), after.split(':')[1]];
+    const [next, ids] = await this.#scan(sets[index]!, cursor, limit);
     const found = await this.find(ids);
-    const nextShelf = String(nextCursor) === '0' ? SHELVES[SHELVES.indexOf(shelf) + 1] : shelf;
+    const place = next === '0' ? { index: index + 1, cursor: '0' } : { index, cursor: next };
     return {
       visits: found.filter((visit) => visit !== null).filter(({ endedAt, expiry }) => endedAt === null && expiry > now),
-      next: nextShelf === undefined ? null : `${nextShelf}:${String(nextCursor)}`,
+      next: place.index < sets.length ? `${place.index}:${place.cursor}` : null,
     };
   }
 
@@ -203,14 +202,12 @@ export class RedisVisitStore extends VisitStore {
   async endEverything(ending: Ending): Promise<number> {
     await this.#remember(EVERYBODY, ending.at);
     let ended = 0;
-    // An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order none is missed.
-    for (const set of [...SHELVES.map((shelf) => this.#current(shelf)), ...SHELVES.map((shelf) => this.#past(shelf))]) {
+    for (const set of this.#everything()) {
       let cursor = '0';
       do {
-        const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(CHUNK)])) as [unknown, unknown[]];
-        const ids = members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []));
+        const [next, ids] = await this.#scan(set, cursor, CHUNK);
         for (const chunk of chunks(ids)) ended += (await this.#end(chunk, ending)).length;
-        cursor = String(next);
+        cursor = next;
       } while (cursor !== '0');
     }
     return ended;
@@ -422,6 +419,13 @@ export class RedisVisitStore extends VisitStore {
     );
   }
 
+  /** Some of the ids of a set, and where to go on: '0' at the end. What is in it all the while comes at least once. */
+  async #scan(set: string, cursor: string, count: number): Promise<[next: string, ids: string[]]> {
+    const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(count)])) as [unknown, unknown[]];
+    // By the version of the protocol, scores follow their ids, or stand beside them.
+    return [String(next), members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []))];
+  }
+
   async #entriesOfUser(userId: string): Promise<Entry[]> {
     const set = this.#ofUser(userId);
     return entriesOf(set, await this.#redis.run(scripts.ENTRIES, [set], []));
@@ -491,6 +495,11 @@ export class RedisVisitStore extends VisitStore {
 
   #revoked(): string {
     return `${this.#prefix}revoked`;
+  }
+
+  /** An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order none is missed. */
+  #everything(): string[] {
+    return [...SHELVES.map((shelf) => this.#current(shelf)), ...SHELVES.map((shelf) => this.#past(shelf))];
   }
 
   *#all(): Iterable<string> {
