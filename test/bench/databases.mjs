@@ -1,6 +1,6 @@
 // The database servers, private to one run and as durable as they are by default; each variant gets a database of its own.
 import { join } from 'node:path';
-import { startMariaDb, startPostgres } from '../support/servers.mjs';
+import { startMariaDb, startPostgres, startRedis } from '../support/servers.mjs';
 
 /**
  * @typedef {object} Database
@@ -17,9 +17,10 @@ export const COUNTED_BY = {
   postgres:
     'PostgreSQL: the calls that `pg_stat_statements` has counted, or `xact_commit` of `pg_stat_database` where that is not installed',
   sqlite: 'SQLite: not counted, there is no server to ask',
+  redis: 'Redis: not counted, its commands are not statements',
 };
 
-const openers = { mariadb: openMariaDb, postgres: openPostgres, sqlite: openSqlite };
+const openers = { mariadb: openMariaDb, postgres: openPostgres, sqlite: openSqlite, redis: openRedis, memory: openMemory };
 
 /** @returns {Promise<Database>} */
 export const openDatabase = (kind, folder) => openers[kind](folder);
@@ -110,6 +111,22 @@ async function openPostgres() {
     await server.stop();
     throw error;
   }
+}
+
+/** As docs/stores.md recommends it: a crash of the machine may cost the last second. */
+async function openRedis() {
+  const server = await startRedis({ args: ['--appendonly', 'yes', '--appendfsync', 'everysec'] });
+  return {
+    title: server.name,
+    // One server for all, told apart by the prefix of their keys.
+    create: async (name) => `${server.url}#${name}`,
+    statements: async () => undefined,
+    stop: () => server.stop(),
+  };
+}
+
+async function openMemory() {
+  return { title: 'memory', create: async (name) => name, statements: async () => undefined, stop: async () => {} };
 }
 
 async function openSqlite(folder) {

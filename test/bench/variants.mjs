@@ -6,7 +6,7 @@
  * @property {string} title
  * @property {string} app the file in apps/
  * @property {string} [store] for the peers: which of their stores
- * @property {'mariadb' | 'postgres' | 'sqlite'} [database] where its sessions are
+ * @property {'mariadb' | 'postgres' | 'sqlite' | 'redis' | 'memory'} [database] where its sessions are
  * @property {readonly ('express' | 'fastify')[]} platforms
  * @property {readonly string[]} [routes] what it can do, if not all
  * @property {boolean} [counts] whether its sum of counters must be right
@@ -78,6 +78,8 @@ export const variants = [
   },
   { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
   { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
+  { id: 'visit-redis', title: 'nest-visit (Redis)', app: 'nest-visit', database: 'redis', platforms: both, counts: true },
+  { id: 'visit-memory', title: 'nest-visit, in memory', app: 'nest-visit', database: 'memory', platforms: both, counts: true },
   { id: 'visit-sqlite', title: 'nest-visit (SQLite)', app: 'nest-visit', database: 'sqlite', platforms: both, counts: true },
 ];
 

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { IdentityService, VisitModule } from '../../../dist/esm/index.js';
+import { IdentityService, MemoryVisitStore, VisitModule } from '../../../dist/esm/index.js';
 import { POOL_SIZE } from './session-handlers.mjs';
 
 const dataSources = {
@@ -8,12 +8,20 @@ const dataSources = {
   sqlite: (file) => ({ type: 'better-sqlite3', driver: createRequire(import.meta.url)('libsql'), database: file, enableWAL: true }),
 };
 
-export function prepare({ database, url }) {
+async function placeOf(database, url) {
+  if (database === 'memory') return { store: new MemoryVisitStore() };
+  if (database !== 'redis') return { dataSource: { ...dataSources[database](url), migrationsRun: true } };
+  const { RedisVisitStore } = await import('../../../dist/esm/store/redis/index.js');
+  const [connection, prefix] = url.split('#');
+  return { store: new RedisVisitStore({ connection, prefix: `${prefix}:` }) };
+}
+
+export async function prepare({ database, url }) {
   let identity;
   return {
     imports: [
       VisitModule.forRoot({
-        dataSource: { ...dataSources[database](url), migrationsRun: true },
+        ...(await placeOf(database, url)),
         // Plain HTTP here; a timeout that outlasts the run, so that no session is gone before the last round.
         cookie: { name: 'visit', secure: false, allowInsecure: true },
         timeout: '2h',
