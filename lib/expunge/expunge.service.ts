@@ -7,14 +7,14 @@ import { VisitStore, type StaleCounts } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
-/** Between batches, the database is left to the requests for as long as the last batch took, times this. */
-const REST = 1;
+/** Between batches, the database is left to the requests for as long as the last batch took, and at least for so many milliseconds. */
+const LEAST_REST = 25;
 
 /** Works, then rests; at least until requests have had their turn, where the database works within the process (SQLite). */
 async function thenRest<T>(work: () => Promise<T>): Promise<T> {
   const began = performance.now();
   const result = await work();
-  await setTimeout(REST * (performance.now() - began));
+  await setTimeout(Math.max(LEAST_REST, performance.now() - began));
   return result;
 }
 
