@@ -15,7 +15,7 @@ import {
   type VisitPage,
   type VisitRecord,
 } from '../visit.store.js';
-import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -363,14 +363,6 @@ function prepare(dataSource: DataSource) {
     identityTable: identity.path,
     revocationTable: revocation.path,
   };
-}
-
-function verdictOn(save: SessionSave, stored: VisitRecord | null, lockOwner: unknown): SaveResult | null {
-  const reason = refusalOf(stored, save);
-  if (reason) return { outcome: 'refused', reason };
-  if (save.lockOwner !== undefined && save.lockOwner !== lockOwner) return { outcome: 'refused', reason: 'unlocked' };
-  if (!stored || stored.sessionVersion === save.version) return null;
-  return { outcome: 'conflict', version: stored.sessionVersion, data: stored.sessionData };
 }
 
 /** The first saves that can go in one statement: each visit once, ordered by id, bounded in number and size. */

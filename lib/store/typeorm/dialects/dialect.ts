@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource, QueryRunner } from 'typeorm';
+import { patiently } from '../../patiently.js';
 
 /** A statement with `?` for its parameters, whatever the dialect. */
 export interface Statement {
@@ -21,10 +21,6 @@ export interface Result {
 
 /** A statement of a transaction, or how to make it from the results so far. */
 export type Step = Statement | ((results: readonly Result[]) => Statement);
-
-const MAX_TRIES = 12;
-/** In milliseconds. */
-const LONGEST_PAUSE = 500;
 
 /** What differs from database to database, and how statements get there. */
 export abstract class Dialect {
@@ -198,16 +194,9 @@ export abstract class Dialect {
     }
   }
 
-  /** Tries again when others were in the way; the waits are random, so that two that collided do not collide again. */
-  protected async patiently<T>(work: () => T | Promise<T>): Promise<T> {
-    for (let tries = 1; ; tries++) {
-      try {
-        return await work();
-      } catch (error) {
-        if (tries === MAX_TRIES || !this.isTransient(driverError(error))) throw error;
-        await sleep(Math.random() * Math.min(5 * 2 ** tries, LONGEST_PAUSE));
-      }
-    }
+  /** Tries again when others were in the way. */
+  protected patiently<T>(work: () => T | Promise<T>): Promise<T> {
+    return patiently(work, (error) => this.isTransient(driverError(error)));
   }
 
   private async withQueryRunner<T>(work: (queryRunner: QueryRunner) => Promise<T>): Promise<T> {

@@ -1,0 +1,20 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const MAX_TRIES = 12;
+/** In milliseconds. */
+const LONGEST_PAUSE = 500;
+
+/**
+ * Tries again what a database undid because others were in the way. The waits are random, so that two that collided do
+ * not collide again.
+ */
+export async function patiently<T>(work: () => T | Promise<T>, wasInTheWay: (error: unknown) => boolean): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work();
+    } catch (error) {
+      if (tries === MAX_TRIES || !wasInTheWay(error)) throw error;
+      await sleep(Math.random() * Math.min(5 * 2 ** tries, LONGEST_PAUSE));
+    }
+  }
+}
