@@ -187,6 +187,12 @@ describe('Imports of lib', () => {
     expect(loaded).toContain('store/memory/memory-visit.store.ts');
   });
 
+  test('load what has an entry point of its own from nowhere else', () => {
+    const inside = (file: string): string | undefined => /^(store\/(?:prisma|redis)|testing)\//.exec(file)?.[1];
+    expect(inLib.filter(({ file, target }) => inside(target) && inside(file) !== inside(target))).toEqual([]);
+    expect(inLib.filter(({ target }) => inside(target)).length).toBeGreaterThan(5);
+  });
+
   test('name drivers of databases nowhere', () => {
     expect(ofPackages.filter(({ target }) => /^(mysql2?|pg|libsql|better-sqlite3|sql\.js)$/.test(target))).toEqual([]);
   });

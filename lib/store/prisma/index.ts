@@ -1,0 +1,2 @@
+export { PrismaVisitStore } from './prisma-visit.store.js';
+export type { PrismaVisitClient, PrismaVisitModel } from './prisma.client.js';

@@ -1,0 +1,495 @@
+import { createHash } from 'node:crypto';
+import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { patiently } from '../patiently.js';
+import {
+  VisitStore,
+  type Ending,
+  type Lock,
+  type LockResult,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitPage,
+  type VisitRecord,
+  type WriteGuard,
+} from '../visit.store.js';
+import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
+import { isMissing, isTransient } from './prisma.errors.js';
+import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
+import { bigintOrNull, IDENTITY_FIELDS, identityData, recordOf, REVOCATION_FIELDS, VISIT_FIELDS, visitData } from './visit.rows.js';
+
+/** Of rows in one statement. */
+const MAX_ROWS = 500;
+/** Keeps a statement well below the 16 MB that MariaDB takes. */
+const MAX_BYTES = 4_000_000;
+/** Of saves and touches: the application needs connections of the pool for itself. */
+const MAX_AT_ONCE = 4;
+/** So many stale visits are looked up at once, to be deleted in batches, in the order of their keys. */
+const STALE_IDS = 20_000;
+/** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
+const MAX_PUZZLES = 10;
+const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIELDS } };
+/** What is remembered under this user id is of everybody. */
+const EVERYBODY = '';
+
+/** The usual REPEATABLE READ of MySQL locks the gaps between rows, too, and inserts of others run into them. */
+const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
+/** In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline of their own. */
+const IN_TRANSACTION = { ...READ_COMMITTED, maxWait: 10_000, timeout: 20_000 };
+const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
+
+/**
+ * Visits in the application's own database, through its own `PrismaClient`: PostgreSQL, MySQL, MariaDB. Its schema needs the
+ * models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which may use them
+ * at the same time.
+ *
+ * Prisma's own calls only, no SQL: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
+ */
+export class PrismaVisitStore extends VisitStore {
+  readonly #client: Client;
+  #wiped = { before: Number.NaN, from: 0 };
+  #stale: { before: number; ids: string[] } = { before: Number.NaN, ids: [] };
+
+  /** The client stays the application's own: it is not disconnected with the store. */
+  constructor(client: PrismaVisitClient) {
+    super();
+    const missing = (['visit', 'visitIdentity', 'visitRevocation'] as const).filter((model) => !client?.[model]?.updateMany);
+    if (missing.length > 0) {
+      throw new VisitOptionError(
+        `the Prisma client has no model for ${missing.map((model) => `\`${model}\``).join(', ')}: add the models of nest-visit to ` +
+          'schema.prisma, and run `prisma generate`',
+      );
+    }
+    this.#client = client as unknown as Client;
+  }
+
+  async check(): Promise<void> {
+    const { visit, visitIdentity, visitRevocation } = this.#client;
+    await this.#probe('Visit', () => visit.findMany({ where: { id: '' }, select: VISIT_WITH_IDENTITY }));
+    await this.#probe('VisitIdentity', () => visitIdentity.findMany({ where: { visitId: '' }, select: IDENTITY_FIELDS }));
+    await this.#probe('VisitRevocation', () => visitRevocation.findMany({ where: { userHash: '' }, select: REVOCATION_FIELDS }));
+  }
+
+  async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    const found = await this.#read(ids);
+    return ids.map((id) => recordOrNull(found.get(id)));
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    const { visit, visitIdentity } = this.#client;
+    const linked = visits.flatMap(({ id, identity }) => (identity ? { visitId: id, ...identityData(identity) } : []));
+    const groups = chunks(visits.map(visitData), { bytesOf: ({ sessionData }) => sessionData?.length });
+    await this.#do(async () => {
+      const calls = [
+        ...groups.map((data) => visit.createMany({ data })),
+        ...chunks(linked).map((data) => visitIdentity.createMany({ data })),
+      ];
+      // One statement is a transaction by itself.
+      await (calls.length > 1 ? this.#client.$transaction(calls, READ_COMMITTED) : calls[0]);
+    });
+  }
+
+  async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    const results: SaveResult[] = [];
+    let waiting = saves.map((save, index) => ({ save, index }));
+    for (let puzzles = 0; waiting.length > 0;) {
+      const round = oneOfEach(waiting);
+      await inParallel(round, MAX_AT_ONCE, async ({ save, index }) => {
+        try {
+          if (await this.#saveOne(save)) results[index] = { outcome: 'saved', version: save.version + 1 };
+        } catch (error) {
+          results[index] = { outcome: 'failed', error };
+        }
+      });
+      const missed = round.filter(({ index }) => !(index in results));
+      const stored = await this.#read(missed.map(({ save }) => save.id));
+      for (const { save, index } of missed) {
+        const found = stored.get(save.id);
+        const verdict = verdictOn(save, recordOrNull(found), found?.lockOwner);
+        if (verdict) results[index] = verdict;
+      }
+      const before = waiting.length;
+      waiting = waiting.filter(({ index }) => !(index in results));
+      if (waiting.length === before && ++puzzles > MAX_PUZZLES) throw puzzle('save');
+    }
+    return results;
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    const latest = new Map<string, Touch>();
+    for (const { id, accessed, expiry } of touches) {
+      const other = latest.get(id) ?? { accessed, expiry };
+      latest.set(id, { id, accessed: Math.max(accessed, other.accessed), expiry: Math.max(expiry, other.expiry) });
+    }
+    // Each by itself: whoever holds one row while it waits for another may run into a deadlock.
+    await inParallel([...latest.values()].sort(byId), MAX_AT_ONCE, (touch) => this.#touchOne(touch));
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    const results: RekeyResult[] = [];
+    for (const change of changes) results.push(await this.#rekeyOne(change));
+    return results;
+  }
+
+  async lock(lock: Lock): Promise<LockResult> {
+    const isFree = { OR: [{ lockOwner: null }, { lockOwner: lock.owner }, { lockedUntil: { lte: BigInt(lock.now) } }] };
+    const count = await this.#update(
+      { ...isLive(lock.id), AND: [isGuarded(lock), isFree] },
+      { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) },
+    );
+    if (count > 0) return { outcome: 'locked' };
+    const reason = refusalOf(await this.#readOne(lock.id), lock);
+    return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
+  }
+
+  async unlock(id: string, owner: string): Promise<void> {
+    await this.#update({ ...isLive(id), lockOwner: owner }, { lockOwner: null, lockedUntil: null });
+  }
+
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    const ended: string[] = [];
+    for (const id of ids) {
+      if ((await this.#update(isLive(id), endingData(ending))) > 0) ended.push(id);
+    }
+    return ended;
+  }
+
+  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+    const rows = await this.#visitsOf({ userId }, { endedAt: null, expiry: { gt: BigInt(now) } });
+    return rows.map(recordOf);
+  }
+
+  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+    const where = { id: { gt: after }, endedAt: null, expiry: { gt: BigInt(now) } };
+    const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS) });
+    return { visits: rows.map(recordOf), next: rows.at(-1)?.id ?? null };
+  }
+
+  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    const rows = await this.#visitsOf({ userId, created: { lt: BigInt(before) } }, {}, { userAgent: true });
+    return [...new Set(rows.map(({ userAgent }) => userAgent))];
+  }
+
+  async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
+    await this.#remember(userId, ending.at);
+    const ended: string[] = [];
+    for (;;) {
+      const rows = await this.#visitsOf({ userId }, { endedAt: null, id: { not: except } }, { id: true, keyHash: true });
+      if (rows.length === 0) return ended;
+      for (const { id, keyHash } of rows) {
+        // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
+        if ((await this.#update({ ...isLive(id), keyHash }, endingData(ending))) > 0) ended.push(id);
+      }
+    }
+  }
+
+  async endEverything(ending: Ending): Promise<number> {
+    await this.#remember(EVERYBODY, ending.at);
+    const endRound = async (): Promise<number> => {
+      let ended = 0;
+      for (let after: string | undefined = ''; ;) {
+        const ids = await this.#idsOf({ endedAt: null, id: { gt: after } }, { by: 'id', take: MAX_ROWS });
+        after = ids.at(-1);
+        if (after === undefined) return ended;
+        ended += await this.#update({ id: { in: ids }, endedAt: null }, endingData(ending));
+      }
+    };
+    // Again until a round finds none, because visits may begin behind the place where the round is.
+    let total = 0;
+    for (;;) {
+      const ended = await endRound();
+      if (ended === 0) return total;
+      total += ended;
+    }
+  }
+
+  async endedAllAt(userId: string): Promise<number | null> {
+    const where = { userHash: { in: [hashOf(userId), hashOf(EVERYBODY)] } };
+    const rows = await this.#do(() => this.#client.visitRevocation.findMany({ where, select: REVOCATION_FIELDS }));
+    return rows.length > 0 ? Math.max(...rows.map(({ endedAt }) => Number(endedAt))) : null;
+  }
+
+  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+    for (;;) {
+      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
+      if (ids.length === 0) {
+        await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
+        return { visits: 0, identities: 0 };
+      }
+      const counts = await this.#do(() => this.#client.$transaction((models) => expungeThem(models, ids, before), IN_TRANSACTION));
+      // None left of them: another machine took them, or they came to life. Zero would say that all is done.
+      if (counts.visits > 0) return counts;
+    }
+  }
+
+  async countStale(before: number): Promise<StaleCounts> {
+    const { visit, visitIdentity } = this.#client;
+    const where = isStale(before);
+    return {
+      visits: await this.#do(() => visit.count({ where })),
+      identities: await this.#do(() => visitIdentity.count({ where: { visit: { is: where } } })),
+    };
+  }
+
+  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
+    // Batches of one run continue where the last one ended, instead of passing by all that is wiped already.
+    let from = this.#wiped.before === before ? this.#wiped.from : 0;
+    for (;;) {
+      const where = { expiry: { gte: BigInt(from), lt: BigInt(before) }, sessionData: { not: null } };
+      const query = { where, select: { id: true, expiry: true }, orderBy: { expiry: 'asc' }, take: Math.min(limit, MAX_ROWS) };
+      const rows = await this.#do(() => this.#client.visit.findMany(query));
+      const last = rows.at(-1);
+      if (!last && from === 0) return 0;
+      from = last ? Number(last.expiry) : 0;
+      this.#wiped = { before, from };
+      if (!last) continue;
+      const count = await this.#update(
+        { id: { in: rows.map(({ id }) => id).sort() }, expiry: { lt: BigInt(before) }, sessionData: { not: null } },
+        { sessionData: null, sessionVersion: { increment: 1 } },
+      );
+      if (count > 0) return count;
+    }
+  }
+
+  async countUnwiped(before: number): Promise<number> {
+    return this.#do(() => this.#client.visit.count({ where: { expiry: { lt: BigInt(before) }, sessionData: { not: null } } }));
+  }
+
+  async close(): Promise<void> {}
+
+  #do<T>(work: () => Promise<T>): Promise<T> {
+    return patiently(work, isTransient);
+  }
+
+  /** One statement, which finds its rows and looks at what must hold of them. How many it has written. */
+  async #update(where: Where, data: Where): Promise<number> {
+    return (await this.#do(() => this.#client.visit.updateMany({ where, data }))).count;
+  }
+
+  /**
+   * Visits with their identities, of one moment: Prisma reads the two tables one after the other, and in between a key may change, and the
+   * user with it. A transaction that sees one state of the database keeps them together.
+   */
+  async #visits(query: { where: Where; select?: Where; orderBy?: unknown; take?: number }): Promise<VisitRow[]> {
+    const select = { ...(query.select ?? VISIT_FIELDS), identity: { select: IDENTITY_FIELDS } };
+    // As a function, because a list of one call is no transaction.
+    return this.#do(() => this.#client.$transaction(({ visit }) => visit.findMany({ ...query, select }), ONE_STATE));
+  }
+
+  async #read(given: readonly string[]): Promise<Map<string, VisitRow>> {
+    const found = new Map<string, VisitRow>();
+    for (const ids of chunks(given)) for (const row of await this.#visits({ where: { id: { in: ids } } })) found.set(row.id, row);
+    return found;
+  }
+
+  async #readOne(id: string): Promise<VisitRecord | null> {
+    return recordOrNull((await this.#read([id])).get(id));
+  }
+
+  /** The last used first. The database may take user ids for equal that are not: its collation decides, and then we do. */
+  async #visitsOf({ userId, ...more }: { userId: string } & Where, where: Where, select?: Where): Promise<VisitRow[]> {
+    const orderBy = [{ accessed: 'desc' }, { id: 'asc' }];
+    const rows = await this.#visits({ where: { ...where, identity: { is: { userId, ...more } } }, orderBy, ...(select && { select }) });
+    return rows.filter(({ identity }) => identity?.userId === userId);
+  }
+
+  async #idsOf(where: Where, { by, take }: { by: string; take: number }): Promise<string[]> {
+    const query = { where, select: { id: true }, orderBy: { [by]: 'asc' }, take };
+    return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
+  }
+
+  async #touchOne({ id, accessed, expiry }: Touch): Promise<void> {
+    const { visit } = this.#client;
+    const data = { accessed: BigInt(accessed), expiry: BigInt(expiry) };
+    const isLater = { accessed: { lte: data.accessed }, expiry: { lte: data.expiry } };
+    if ((await this.#update({ ...isLive(id), ...isLater }, data)) > 0) return;
+    // Perhaps one of the instants is later than what is stored, and the other is not.
+    await this.#do(() => forward(visit, id, 'accessed', accessed));
+    await this.#do(() => forward(visit, id, 'expiry', expiry));
+  }
+
+  async #saveOne(save: SessionSave): Promise<boolean> {
+    const { id, version, data, lockOwner } = save;
+    const isLocked = lockOwner === undefined ? {} : { lockOwner };
+    const where = { ...isLive(id), sessionVersion: version, ...isGuarded(save), ...isLocked };
+    return (await this.#update(where, { sessionData: data, sessionVersion: { increment: 1 } })) > 0;
+  }
+
+  async #rekeyOne(change: Rekey): Promise<RekeyResult> {
+    let replaced = change.keyHash;
+    for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
+      if (await this.#replaceKey(change, replaced)) return { outcome: 'done' };
+      const stored = await this.#readOne(change.id);
+      const reason = refusalOf(stored, rekeyGuard(change));
+      if (!stored || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      replaced = stored.keyHash;
+    }
+    throw puzzle('rekey');
+  }
+
+  /** `replaced` must be the current key. It is the one that the change came with, or that one is its predecessor in its grace. */
+  async #replaceKey(change: Rekey, replaced: string): Promise<boolean> {
+    const { id, keyHash, now, newKeyHash, previousKeyUntil, identity, permanent, expiry, absoluteExpiry } = change;
+    const isInGrace = { previousKeyHash: keyHash, previousKeyUntil: { gt: BigInt(now) } };
+    const where = { ...isLive(id), keyHash: replaced, ...(replaced === keyHash ? {} : isInGrace) };
+    const data = {
+      keyHash: newKeyHash,
+      previousKeyHash: replaced,
+      previousKeyUntil: bigintOrNull(previousKeyUntil),
+      keyChanged: BigInt(now),
+      ...(permanent !== undefined && { permanent }),
+    };
+    if (identity === undefined && expiry === undefined && absoluteExpiry === undefined) return (await this.#update(where, data)) > 0;
+    return this.#do(() =>
+      this.#client.$transaction(async ({ visit, visitIdentity }) => {
+        // From here on the row is locked: what follows is of the same moment.
+        if ((await visit.updateMany({ where, data })).count === 0) return false;
+        if (expiry !== undefined) await forward(visit, id, 'expiry', expiry);
+        if (absoluteExpiry !== undefined) await forward(visit, id, 'absoluteExpiry', absoluteExpiry);
+        if (identity === null) await visitIdentity.deleteMany({ where: { visitId: id } });
+        else if (identity) {
+          const update = identityData(identity);
+          await visitIdentity.upsert({ where: { visitId: id }, create: { visitId: id, ...update }, update, select: { visitId: true } });
+        }
+        return true;
+      }, IN_TRANSACTION),
+    );
+  }
+
+  /** All visits of the user end now; what was remembered before, if it is later, stays. */
+  async #remember(userId: string, at: number): Promise<void> {
+    const { visitRevocation } = this.#client;
+    const [userHash, endedAt] = [hashOf(userId), BigInt(at)];
+    for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
+      const made = await this.#do(() => visitRevocation.createMany({ data: [{ userHash, endedAt }], skipDuplicates: true }));
+      if (made.count > 0) return;
+      await this.#do(() => visitRevocation.updateMany({ where: { userHash, endedAt: { lt: endedAt } }, data: { endedAt } }));
+      // It may have been expunged in between.
+      if ((await this.#do(() => visitRevocation.count({ where: { userHash, endedAt: { gte: endedAt } } }))) > 0) return;
+    }
+    throw puzzle('endAllForUser');
+  }
+
+  /**
+   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
+   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
+   */
+  async #nextStale(before: number, limit: number): Promise<string[]> {
+    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
+      const ids = new Set<string>();
+      for (const column of ['expiry', 'endedAt']) {
+        if (ids.size >= STALE_IDS) break;
+        const more = await this.#idsOf({ [column]: { lt: BigInt(before) } }, { by: column, take: STALE_IDS - ids.size });
+        for (const id of more) ids.add(id);
+      }
+      this.#stale = { before, ids: [...ids].sort() };
+    }
+    return this.#stale.ids.splice(0, limit);
+  }
+
+  async #probe(model: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      throw new VisitSchemaError(
+        `the model "${model}" or its table is missing or lacks a column (${(error as Error).message.trim().split('\n').at(-1)}): compare it ` +
+          'with the models of nest-visit, then run `prisma migrate dev` (in production `prisma migrate deploy`) and `prisma generate`',
+        { cause: error },
+      );
+    }
+  }
+}
+
+/** The visit with this id, while it has not ended: what every write of one visit says. */
+function isLive(id: string) {
+  return { id, endedAt: null };
+}
+
+/** That a write comes with a key which is valid. */
+function isGuarded({ keyHash, now }: WriteGuard) {
+  return { OR: [{ keyHash }, { previousKeyHash: keyHash, previousKeyUntil: { gt: BigInt(now) } }] };
+}
+
+function isStale(before: number) {
+  return { OR: [{ expiry: { lt: BigInt(before) } }, { endedAt: { lt: BigInt(before) } }] };
+}
+
+function endingData({ reason, at, retiresKey = false }: Ending) {
+  return {
+    ...(retiresKey && { previousKeyUntil: BigInt(at), keyChanged: BigInt(at) }),
+    endedAt: BigInt(at),
+    endReason: reason,
+    sessionData: null,
+    sessionVersion: { increment: 1 },
+  };
+}
+
+/** Never back, and not from NULL. */
+function forward(visit: Models['visit'], id: string, column: 'accessed' | 'expiry' | 'absoluteExpiry', instant: number) {
+  const value = BigInt(instant);
+  return visit.updateMany({ where: { ...isLive(id), [column]: { lt: value } }, data: { [column]: value } });
+}
+
+/** Those of the visits that are stale still, with their identities. */
+async function expungeThem({ visit, visitIdentity }: Models, ids: readonly string[], before: number): Promise<StaleCounts> {
+  const where = { id: { in: ids }, ...isStale(before) };
+  // Changes nothing, but locks: a touch that is on its way comes before, and then its visit lives, or finds none.
+  await visit.updateMany({ where, data: { sessionVersion: { increment: 0 } } });
+  const locked = (await visit.findMany({ where, select: { id: true } })).map(({ id }) => id);
+  const identities = await visitIdentity.deleteMany({ where: { visitId: { in: locked } } });
+  const visits = await visit.deleteMany({ where: { id: { in: locked }, ...isStale(before) } });
+  return { visits: visits.count, identities: identities.count };
+}
+
+function recordOrNull(row: VisitRow | undefined): VisitRecord | null {
+  return row ? recordOf(row) : null;
+}
+
+/** The first of each visit, in the order of their ids. */
+function oneOfEach<E extends { save: SessionSave }>(entries: readonly E[]): E[] {
+  const first = new Map<string, E>();
+  for (const entry of entries) if (!first.has(entry.save.id)) first.set(entry.save.id, entry);
+  return [...first.values()].sort((a, b) => byId(a.save, b.save));
+}
+
+async function inParallel<T>(items: readonly T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
+  const rest = items.values();
+  const takeOver = async (): Promise<void> => {
+    for (const item of rest) await work(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(most, items.length) }, takeOver));
+}
+
+function chunks<T>(items: readonly T[], { bytesOf = () => 0 }: { bytesOf?: (item: T) => number | undefined } = {}): T[][] {
+  const all: T[][] = [];
+  let bytes = 0;
+  for (const item of items) {
+    const size = bytesOf(item) ?? 0;
+    bytes += size;
+    const current = all.at(-1);
+    if (current && current.length < MAX_ROWS && bytes <= MAX_BYTES) {
+      current.push(item);
+    } else {
+      all.push([item]);
+      bytes = size;
+    }
+  }
+  return all;
+}
+
+function byId(a: { id: string }, b: { id: string }): number {
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
+}
+
+function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+function puzzle(method: string): Error {
+  return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
+}

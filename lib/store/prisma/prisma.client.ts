@@ -1,0 +1,85 @@
+/**
+ * What the store needs of a `PrismaClient`: the three models of `nest-visit`, and transactions. So wide that every generated
+ * or extended client fits, whichever generator made it; `check()` looks at the rest when the application starts.
+ */
+export interface PrismaVisitClient {
+  readonly visit: PrismaVisitModel;
+  readonly visitIdentity: PrismaVisitModel;
+  readonly visitRevocation: PrismaVisitModel;
+  $transaction(...args: never[]): unknown;
+}
+
+/** What the store needs of a model. */
+export interface PrismaVisitModel {
+  findMany(...args: never[]): unknown;
+  count(...args: never[]): unknown;
+  createMany(...args: never[]): unknown;
+  updateMany(...args: never[]): unknown;
+  upsert(...args: never[]): unknown;
+  deleteMany(...args: never[]): unknown;
+}
+
+export type Where = Readonly<Record<string, unknown>>;
+type Data = Readonly<Record<string, unknown>>;
+type Fields = Readonly<Record<string, unknown>>;
+
+/** How the store itself sees a model. */
+export interface Model<Row> {
+  findMany(query: { where: Where; select: Fields; orderBy?: unknown; take?: number }): Promise<Row[]>;
+  count(query: { where: Where }): Promise<number>;
+  createMany(query: { data: readonly Data[]; skipDuplicates?: boolean }): Promise<Count>;
+  updateMany(query: { where: Where; data: Data }): Promise<Count>;
+  upsert(query: { where: Where; create: Data; update: Data; select: Fields }): Promise<unknown>;
+  deleteMany(query: { where: Where }): Promise<Count>;
+}
+
+export interface Count {
+  readonly count: number;
+}
+
+export interface Models {
+  readonly visit: Model<VisitRow>;
+  readonly visitIdentity: Model<IdentityRow>;
+  readonly visitRevocation: Model<RevocationRow>;
+}
+
+export interface Client extends Models {
+  /** Prisma's calls do nothing until they are awaited, or handed over here. */
+  $transaction(calls: readonly Promise<Count>[], options: { isolationLevel: string }): Promise<Count[]>;
+  $transaction<T>(work: (models: Models) => Promise<T>, options: { isolationLevel: string; maxWait: number; timeout: number }): Promise<T>;
+}
+
+export interface VisitRow {
+  readonly id: string;
+  readonly keyHash: string;
+  readonly previousKeyHash: string | null;
+  readonly previousKeyUntil: bigint | null;
+  readonly keyChanged: bigint;
+  readonly created: bigint;
+  readonly accessed: bigint;
+  readonly expiry: bigint;
+  readonly absoluteExpiry: bigint | null;
+  readonly endedAt: bigint | null;
+  readonly endReason: string | null;
+  readonly permanent: boolean;
+  readonly remoteAddress: string | null;
+  readonly userAgent: string | null;
+  readonly sessionData: Uint8Array | null;
+  readonly sessionVersion: number;
+  readonly lockOwner: string | null;
+  readonly lockedUntil: bigint | null;
+  /** Only where it was asked for. */
+  readonly identity?: IdentityRow | null;
+}
+
+export interface IdentityRow {
+  readonly visitId: string;
+  readonly userId: string;
+  readonly created: bigint;
+  readonly authenticatedAt: bigint;
+}
+
+export interface RevocationRow {
+  readonly userHash: string;
+  readonly endedAt: bigint;
+}

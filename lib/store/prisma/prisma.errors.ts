@@ -1,0 +1,30 @@
+/** What a driver adapter tells about an error. */
+interface AdapterError {
+  readonly cause?: { readonly kind?: string; readonly code?: number | string };
+}
+
+/** What Prisma makes of it; an error from the end of a transaction may come as it was. */
+interface PrismaError extends AdapterError {
+  readonly name?: string;
+  readonly code?: string;
+  readonly meta?: { readonly driverAdapterError?: AdapterError };
+}
+
+/**
+ * ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD (MariaDB 11.6 and later, when a snapshot is no longer current),
+ * ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of MySQL): Prisma has no code of its own for them.
+ */
+const IN_THE_WAY: readonly unknown[] = [1205, 1020, 3101];
+
+/** Whether the database undid everything because others were in the way (a deadlock, above all), so that the same can be tried again. */
+export function isTransient(error: unknown): boolean {
+  const { code, cause: own, meta } = (error ?? {}) as PrismaError;
+  const cause = meta?.driverAdapterError?.cause ?? own;
+  return code === 'P2034' || cause?.kind === 'TransactionWriteConflict' || (cause?.kind === 'mysql' && IN_THE_WAY.includes(cause.code));
+}
+
+/** Whether a table, a column, or a field of a model is not there. */
+export function isMissing(error: unknown): boolean {
+  const { name, code } = (error ?? {}) as PrismaError;
+  return code === 'P2021' || code === 'P2022' || name === 'PrismaClientValidationError';
+}
