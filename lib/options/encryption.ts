@@ -28,23 +28,34 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
   const [other] = Object.keys(others);
   // A name as short as this is no key.
   if (other !== undefined) throw new Unfit('an object with keys and acceptPlain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
-  if (!Array.isArray(keys) || keys.length === 0) throw new Unfit('an object with a list of keys', `${kindOf(keys)} for keys`);
   if (typeof acceptPlain !== 'boolean') {
     throw new Unfit('an object whose acceptPlain is true or false', `${kindOf(acceptPlain)} for acceptPlain`);
   }
+  return { keys: parseKeys(keys, 'keys', 'an object'), acceptPlain };
+}
+
+/**
+ * Checks a list of keys, and shows none of them.
+ *
+ * @param name of the list, as it is told
+ * @param owner what has such a list
+ * @throws Unfit
+ */
+export function parseKeys(keys: unknown, name: string, owner: string): readonly KeyObject[] {
+  if (!Array.isArray(keys) || keys.length === 0) throw new Unfit(`${owner} with a list of ${name}`, `${kindOf(keys)} for ${name}`);
   const parsed = keys.map((key: unknown, index) => {
     const bytes = bytesOf(key);
     if (bytes?.length === KEY_BYTES) return createSecretKey(bytes);
     throw new Unfit(
-      `an object whose keys are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 ${KEY_BYTES})`,
-      `${kindOf(key)} for keys[${index}]`,
+      `${owner} whose ${name} are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 ${KEY_BYTES})`,
+      `${kindOf(key)} for ${name}[${index}]`,
     );
   });
   for (const [index, key] of parsed.entries()) {
     const first = parsed.findIndex((one) => one.equals(key));
-    if (first !== index) throw new Unfit('an object with different keys', `the same for keys[${first}] and keys[${index}]`);
+    if (first !== index) throw new Unfit(`${owner} with different ${name}`, `the same for ${name}[${first}] and ${name}[${index}]`);
   }
-  return { keys: parsed, acceptPlain };
+  return parsed;
 }
 
 function bytesOf(key: unknown): Uint8Array | undefined {
