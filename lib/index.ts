@@ -61,6 +61,8 @@ export { ExpungeService, type ExpungeOptions, type WipeOptions } from './expunge
 // Stores
 export {
   VisitStore,
+  type Attendance,
+  type ClientCopy,
   type Ending,
   type IdentityRecord,
   type Lock,

@@ -5,7 +5,7 @@ import type { VisitKey } from './key/visit-key.js';
 import type { Exchange, FrameworkRequest } from './platform/exchange.js';
 import type { SessionDictionary } from './session/session.dictionary.js';
 import { createSessionObject, type SessionActions, type SessionObject } from './session/session.object.js';
-import type { VisitRecord } from './store/visit.store.js';
+import type { Attendance, VisitRecord } from './store/visit.store.js';
 import type { VisitView } from './visit/visit-view.js';
 
 /** The visit of a request, as far as the request knows it. */
@@ -60,6 +60,8 @@ export class VisitContext {
   /** The handler is done; what is to be saved has been saved, or never will. */
   finished = false;
   headersWatched = false;
+  /** Only with a store that keeps visits with their clients. */
+  attendance: Attendance | undefined;
   /** The exclusive access of this request to its session. */
   lock: { readonly visitId: string; readonly owner: string; release(): Promise<void> } | undefined;
   /** Whether the request brought a form token, which is used up by the first guard that asks. */

@@ -93,8 +93,9 @@ export class VisitLifecycle {
 
   private async resolveOnce(context: VisitContext, policy: VisitPolicy): Promise<void> {
     const sources = policy.source ?? this.options.source;
+    if (this.headers.clientsKeepVisits) this.headers.attend(context);
     try {
-      const resolution = await this.resolver.resolve(context.exchange, sources);
+      const resolution = await this.resolver.resolve(context.exchange, sources, context.attendance);
       if (resolution.outcome === 'found') {
         const { record, key } = resolution;
         context.visit = { record, key, isNew: false, standing: 'stored', sendKey: false, kept: true };
@@ -174,7 +175,8 @@ export class VisitLifecycle {
     this.touches.add({ id, accessed: now, expiry });
     state.record = { ...state.record, expiry: Math.max(written, expiry) };
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
-    return written - now <= 2 * this.options.touch.interval ? this.touches.flush() : undefined;
+    // Nor does a store that forgets the visit with its request.
+    return context.attendance || written - now <= 2 * this.options.touch.interval ? this.touches.flush() : undefined;
   }
 
   /** Gives the handler what it asks for besides the visit: exclusive access to the session. */

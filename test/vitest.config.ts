@@ -11,6 +11,7 @@ export default defineConfig({
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
       { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },
       { find: /^nest-visit\/redis$/, replacement: path('../lib/store/redis/index.ts') },
+      { find: /^nest-visit\/sealed-cookie$/, replacement: path('../lib/store/sealed-cookie/index.ts') },
     ],
   },
   test: {

@@ -69,8 +69,9 @@ export class VisitStoreCannotError extends VisitError {
     call: string,
     /** What the store would have to be. */
     readonly capability: string,
+    message = `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`,
   ) {
-    super('VISIT_STORE_CANNOT', `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`);
+    super('VISIT_STORE_CANNOT', message);
   }
 }
 

@@ -9,22 +9,36 @@ const LONGEST_LIFE = 400 * 86_400_000;
 /** A browser sends a handful; more is an attack, and none of them is worth a look-up. */
 const MOST_VALUES = 8;
 
-/** Writes and reads the one cookie of this library. */
+/** What browsers take of a cookie. Some count the attributes, too. */
+const MOST_BYTES = 4096;
+
+/** Writes and reads the cookie of the key, and beside it the one of a visit that its client keeps. */
 @Injectable()
 export class VisitCookie {
   private readonly options: ResolvedVisitOptions['cookie'];
+  private readonly copyName: string;
 
   constructor(@Inject(VISIT_OPTIONS) options: Pick<ResolvedVisitOptions, 'cookie'>) {
     this.options = options.cookie;
+    this.copyName = `${options.cookie.name}-data`;
   }
 
   /** The values of all cookies of our name, as many as a parent domain or another path has left us (R21). */
   read(header: string | undefined): string[] {
+    return this.valuesOf(this.options.name, header);
+  }
+
+  /** The same for what the client keeps of its visit. */
+  readCopies(header: string | undefined): string[] {
+    return this.valuesOf(this.copyName, header);
+  }
+
+  private valuesOf(name: string, header: string | undefined): string[] {
     const values: string[] = [];
-    if (header === undefined || !header.includes(this.options.name)) return values;
+    if (header === undefined || !header.includes(name)) return values;
     for (const pair of header.split(';')) {
       const equals = pair.indexOf('=');
-      if (equals < 0 || withoutBlanks(pair.slice(0, equals)) !== this.options.name) continue;
+      if (equals < 0 || withoutBlanks(pair.slice(0, equals)) !== name) continue;
       const value = withoutBlanks(pair.slice(equals + 1));
       values.push(value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value);
       if (values.length === MOST_VALUES) break;
@@ -34,9 +48,23 @@ export class VisitCookie {
 
   /** `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's session. */
   write(value: string, lifetime: number | null, now: number, path?: string): string {
+    return this.setCookie(this.options.name, value, lifetime, now, path);
+  }
+
+  /** `Set-Cookie` for what the client keeps of its visit. */
+  writeCopy(value: string, lifetime: number | null, now: number, path?: string): string {
+    return this.setCookie(this.copyName, value, lifetime, now, path);
+  }
+
+  /** How many characters a copy may have, so that its cookie is not too large with name and attributes. */
+  roomForCopy(path?: string): number {
+    return MOST_BYTES - Buffer.byteLength(this.writeCopy('', LONGEST_LIFE, 0, path));
+  }
+
+  private setCookie(name: string, value: string, lifetime: number | null, now: number, path?: string): string {
     const life = lifetime === null ? null : Math.min(lifetime, LONGEST_LIFE);
     return stringifySetCookie({
-      name: this.options.name,
+      name,
       value,
       ...this.attributes(path),
       ...(life === null ? {} : { maxAge: Math.ceil(life / 1000), expires: new Date(now + life) }),
@@ -45,7 +73,15 @@ export class VisitCookie {
 
   /** `Set-Cookie` that takes the cookie away: same name, path and domain (R18, B32). */
   clear(path?: string): string {
-    return stringifySetCookie({ name: this.options.name, value: '', ...this.attributes(path), maxAge: 0, expires: new Date(0) });
+    return this.clearing(this.options.name, path);
+  }
+
+  clearCopy(path?: string): string {
+    return this.clearing(this.copyName, path);
+  }
+
+  private clearing(name: string, path?: string): string {
+    return stringifySetCookie({ name, value: '', ...this.attributes(path), maxAge: 0, expires: new Date(0) });
   }
 
   private attributes(path = this.options.path) {

@@ -1,7 +1,7 @@
 import type { Exchange } from '../platform/exchange.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
-import type { VisitRecord } from '../store/visit.store.js';
+import type { Attendance, VisitRecord } from '../store/visit.store.js';
 import type { TouchQueue } from '../visit/touch.queue.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
@@ -47,9 +47,13 @@ export class VisitResolver {
   ) {}
 
   /** @throws VisitStoreUnavailableError: a failed look-up is never "no visit" (B18) */
-  async resolve(exchange: Exchange, sources: readonly KeySource[]): Promise<Resolution> {
+  async resolve(exchange: Exchange, sources: readonly KeySource[], attendance?: Attendance): Promise<Resolution> {
     const keys = this.presentedKeys(exchange, sources);
     if (keys.length === 0) return { outcome: 'none', presented: 'nothing' };
+    if (attendance) {
+      const ids = keys.map(({ id }) => id);
+      await attendance.hold(ids, this.cookie.readCopies(exchange.cookieHeader));
+    }
     // Asked for in one turn, they go out together.
     const records = keys.length === 1 ? [await this.store.find(keys[0]!.id)] : await Promise.all(keys.map(({ id }) => this.store.find(id)));
 

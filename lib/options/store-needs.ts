@@ -9,7 +9,7 @@ export function canGive(store: Partial<Pick<VisitStore, 'capabilities'>>, capabi
 }
 
 /** What the options ask of the store that it cannot give, one line each. */
-export function beyondStore(options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey'>, store: VisitStore): string[] {
+export function beyondStore(options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey' | 'source'>, store: VisitStore): string[] {
   const { maxVisitsPerUser } = options.identity;
   const needs: { option: string; got: unknown; isOn: boolean; capability: Capability; why: string }[] = [
     {
@@ -34,10 +34,13 @@ export function beyondStore(options: Pick<ResolvedVisitOptions, 'identity' | 'on
       why: 'the visit is ended from elsewhere',
     },
   ];
-  return needs
+  const withoutCookie = store.attend !== undefined && !options.source.includes('cookie');
+  const cookieNeeded = `option "source" must have "cookie" with a store that keeps visits in cookies, got ${options.source.join(', ')}`;
+  const lacking = needs
     .filter(({ isOn, capability }) => isOn && !canGive(store, capability))
     .map(({ option, got, capability, why }) => {
       const name = store.constructor.name || 'the store';
       return `option "${option}" needs a store that is "${capability}", because ${why}, and ${name} is not, got ${String(got)}`;
     });
+  return withoutCookie ? [...lacking, cookieNeeded] : lacking;
 }

@@ -34,7 +34,8 @@ export class StoreAccess {
   }
 
   create(visit: NewVisitRecord): Promise<void> {
-    return this.grouped.create(visit);
+    // Visits that clients keep have a limit each: one that is too large is not to fail the others of a group.
+    return this.store.attend ? this.call((store) => store.create([visit])) : this.grouped.create(visit);
   }
 
   async save(save: SessionSave): Promise<Exclude<SaveResult, { outcome: 'failed' }>> {

@@ -128,6 +128,28 @@ export interface VisitPage {
   readonly next: string | null;
 }
 
+/** What a client is to keep of its visit. */
+export interface ClientCopy {
+  readonly text: string;
+  /** The hash of the key that it was made with: whoever gets this copy must hold that key, or still have it in its grace. */
+  readonly keyHash: string;
+}
+
+/** One request and its response, as a store sees them that keeps visits with their clients. */
+export interface Attendance {
+  /**
+   * These visits are in use by the request: what is found of them in the texts that its client brought is known to the store until
+   * `leave`, and so is what is created of them. Texts that are damaged, foreign or of other visits are passed over; that is no error.
+   *
+   * @throws VisitEndedError when the client has left already
+   */
+  hold(ids: readonly string[], texts: readonly string[]): Promise<void>;
+  /** The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does not hold. */
+  copyFor(guard: WriteGuard): ClientCopy | undefined;
+  /** The response is finished, or the client went away. */
+  leave(): void;
+}
+
 export interface StaleCounts {
   visits: number;
   identities: number;
@@ -279,6 +301,15 @@ export abstract class VisitStore {
 
   /** How many visits `wipe` would empty. */
   abstract countUnwiped(before: number): Promise<number>;
+
+  /**
+   * Only for a store that keeps visits with their clients, in a second cookie beside that of the key; all others leave it out. Called when
+   * a request comes in that may have a visit. A write of such a store resolves when the copy for the client is made, since headers cannot
+   * wait for it.
+   *
+   * @param room how many characters the copy may have
+   */
+  attend?(room: number): Attendance;
 
   /** Closes what the store opened itself. Called once, after the last request. */
   abstract close(): Promise<void>;

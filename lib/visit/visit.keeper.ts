@@ -100,6 +100,7 @@ export class VisitKeeper {
   /** Stores the unsaved visit of a request; its response will carry the key. */
   async storeCurrent(context: VisitContext, content: Parameters<VisitKeeper['insert']>[1] = {}): Promise<void> {
     const state = context.state;
+    if (context.attendance) await context.attendance.hold([state.record.id], []);
     await this.insert(state, content);
     this.deliverKey(context);
     const linked = content.identity && { visitId: state.record.id, userId: content.identity.userId, at: new Date(state.record.created) };

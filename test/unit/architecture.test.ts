@@ -188,9 +188,15 @@ describe('Imports of lib', () => {
   });
 
   test('load what has an entry point of its own from nowhere else', () => {
-    const inside = (file: string): string | undefined => /^(store\/(?:prisma|redis)|testing)\//.exec(file)?.[1];
+    const inside = (file: string): string | undefined => /^(store\/(?:prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
     expect(inLib.filter(({ file, target }) => inside(target) && inside(file) !== inside(target))).toEqual([]);
     expect(inLib.filter(({ target }) => inside(target)).length).toBeGreaterThan(5);
+  });
+
+  test('name jose in the store of sealed cookies only, which nothing else loads', () => {
+    const room = 'store/sealed-cookie/';
+    expect(ofPackages.filter(({ target }) => target === 'jose').map(({ file }) => file)).toEqual([`${room}visit.seal.ts`]);
+    expect(inLib.filter(({ file, target }) => target.startsWith(room) && !file.startsWith(room))).toEqual([]);
   });
 
   test('name drivers of databases nowhere', () => {

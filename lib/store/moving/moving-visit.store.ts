@@ -1,3 +1,4 @@
+import { VisitOptionError } from '../../errors/visit.error.js';
 import type { Clock } from '../../options/visit-options.interface.js';
 import {
   VisitStore,
@@ -62,6 +63,7 @@ export class MovingVisitStore extends VisitStore {
 
   constructor({ from, to, moves = true, clock = Date }: MovingVisitStoreOptions) {
     super();
+    if (from.attend || to.attend) throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
     this.#from = from;
     this.#to = to;
     this.#moves = moves;

@@ -1,0 +1,1 @@
+export { SealedCookieVisitStore, type SealedCookieVisitStoreOptions } from './sealed-cookie-visit.store.js';

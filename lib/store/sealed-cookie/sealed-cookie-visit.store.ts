@@ -1,0 +1,297 @@
+import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreCannotError } from '../../errors/visit.error.js';
+import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
+import { Unfit } from '../../options/unfit.js';
+import {
+  VisitStore,
+  type Attendance,
+  type ClientCopy,
+  type Ending,
+  type LockResult,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+  type VisitStoreCapabilities,
+} from '../visit.store.js';
+import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
+import { copyOf, created, ended, rekeyed, saved, touched } from './visit.writes.js';
+
+export interface SealedCookieVisitStoreOptions {
+  /**
+   * The first seals, all open, so that secrets can be changed: a new one in front, the old one goes when the visits that it sealed have
+   * expired. 32 random bytes each, or text that says them: 64 hexadecimal digits, base64 or base64url.
+   */
+  readonly secrets: readonly EncryptionKey[];
+}
+
+/** A visit as one browser has it, and what has been made of it since. */
+interface Line extends SealedVisit {
+  record: VisitRecord;
+  revision: number;
+  /** The newest that is sealed; undefined: the browser has it. */
+  copy: (ClientCopy & { readonly revision: number }) | undefined;
+}
+
+/** A visit whose requests are under way. */
+interface Held {
+  requests: number;
+  /** What fits into the smallest cookie of these requests. */
+  room: number;
+  line: Line | undefined;
+}
+
+/**
+ * Visits that live in the browser, encrypted and authenticated, in a cookie: for small applications without a database. The store
+ * itself knows only the visits of requests that are under way.
+ *
+ * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also after a sign-out.
+ */
+export class SealedCookieVisitStore extends VisitStore {
+  override readonly capabilities: VisitStoreCapabilities = {
+    atomic: false,
+    revocable: false,
+    listable: false,
+    shared: true,
+    durable: true,
+  };
+
+  readonly #seal: VisitSeal;
+  readonly #held = new Map<string, Held>();
+
+  constructor(options: SealedCookieVisitStoreOptions) {
+    super();
+    try {
+      this.#seal = new VisitSeal(parseKeys((options as SealedCookieVisitStoreOptions | undefined)?.secrets, 'secrets', 'an object'));
+    } catch (error) {
+      if (!(error instanceof Unfit)) throw error;
+      throw new VisitOptionError(`the options of SealedCookieVisitStore must be ${error.message}, got ${error.got}`);
+    }
+  }
+
+  /** How many visits the store knows at the moment: those of requests that are under way. */
+  get size(): number {
+    return this.#held.size;
+  }
+
+  async check(): Promise<void> {}
+
+  override attend(room: number): Attendance {
+    const own = new Set<string>();
+    let hasLeft = false;
+    return {
+      hold: async (ids, texts) => {
+        if (hasLeft) throw new VisitEndedError();
+        for (const id of ids) {
+          if (own.has(id)) continue;
+          own.add(id);
+          this.#hold(id, room);
+        }
+        // No browser keeps a longer one.
+        for (const text of texts) if (text.length <= room) this.#takeIn(await this.#seal.open(text), ids);
+      },
+      copyFor: ({ id, keyHash, now }) => {
+        const line = this.#held.get(id)?.line;
+        return line?.copy && !refusalOf(line.record, { id, keyHash, now }) ? line.copy : undefined;
+      },
+      leave: () => {
+        if (hasLeft) return;
+        hasLeft = true;
+        for (const id of own) this.#letGo(id);
+      },
+    };
+  }
+
+  async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    return ids.map((id) => {
+      const line = this.#held.get(id)?.line;
+      return line ? copyOf(line.record) : null;
+    });
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    const places = visits.map(({ id }) => this.#held.get(id));
+    const ids = new Set(visits.map(({ id }) => id));
+    if (ids.size < visits.length || places.some((held) => held?.line)) throw new Error('[visit] a visit with this id exists already');
+    const lines = visits.map((visit, index): [Held, Line] => {
+      const held = places[index];
+      if (!held) throw unreachable();
+      const line: Line = { record: created(visit), revision: 0, copy: undefined };
+      requireRoom(held, line);
+      return [held, line];
+    });
+    for (const [held, line] of lines) held.line = line;
+    await Promise.all(lines.map(([, line]) => this.#sealLine(line)));
+  }
+
+  async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    const written = new Set<Line>();
+    const results = saves.map((save): SaveResult => {
+      const held = this.#held.get(save.id);
+      const line = held?.line;
+      const reason = refusalOf(line?.record ?? null, save) ?? (save.lockOwner === undefined ? null : 'unlocked');
+      if (!held || !line || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      const { sessionVersion, sessionData } = line.record;
+      if (sessionVersion !== save.version) {
+        return { outcome: 'conflict', version: sessionVersion, data: sessionData && Uint8Array.from(sessionData) };
+      }
+      try {
+        write(line, saved(line.record, save), held);
+      } catch (error) {
+        return { outcome: 'failed', error };
+      }
+      written.add(line);
+      return { outcome: 'saved', version: line.record.sessionVersion };
+    });
+    await this.#sealLines(written);
+    return results;
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    const written = new Set<Line>();
+    for (const touch of touches) {
+      const line = this.#held.get(touch.id)?.line;
+      if (!line || line.record.endedAt !== null) continue;
+      // Instants have the same number of digits, so no room is asked for.
+      write(line, touched(line.record, touch));
+      written.add(line);
+    }
+    await this.#sealLines(written);
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    const written = new Set<Line>();
+    const results = changes.map((change): RekeyResult => {
+      const held = this.#held.get(change.id);
+      const reason = refusalOf(held?.line?.record ?? null, rekeyGuard(change));
+      if (!held?.line || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      write(held.line, rekeyed(held.line.record, change), held);
+      written.add(held.line);
+      return { outcome: 'done' };
+    });
+    await this.#sealLines(written);
+    return results;
+  }
+
+  async lock(): Promise<LockResult> {
+    throw new VisitStoreCannotError('lock', 'atomic');
+  }
+
+  async unlock(): Promise<void> {}
+
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    if (!ending.retiresKey) throw new VisitStoreCannotError('end', 'revocable');
+    return ids.filter((id) => {
+      const line = this.#held.get(id)?.line;
+      if (!line || line.record.endedAt !== null) return false;
+      write(line, ended(line.record, ending));
+      line.copy = undefined;
+      return true;
+    });
+  }
+
+  async listForUser(): Promise<VisitRecord[]> {
+    throw new VisitStoreCannotError('listForUser', 'listable');
+  }
+
+  override async userAgentsOf(): Promise<(string | null)[]> {
+    throw new VisitStoreCannotError('userAgentsOf', 'listable');
+  }
+
+  async endAllForUser(): Promise<string[]> {
+    throw new VisitStoreCannotError('endAllForUser', 'listable');
+  }
+
+  async endEverything(): Promise<number> {
+    throw new VisitStoreCannotError('endEverything', 'listable');
+  }
+
+  async endedAllAt(): Promise<null> {
+    return null;
+  }
+
+  async expunge(): Promise<StaleCounts> {
+    return { visits: 0, identities: 0 };
+  }
+
+  async countStale(): Promise<StaleCounts> {
+    return { visits: 0, identities: 0 };
+  }
+
+  async wipe(): Promise<number> {
+    return 0;
+  }
+
+  async countUnwiped(): Promise<number> {
+    return 0;
+  }
+
+  async close(): Promise<void> {}
+
+  #hold(id: string, room: number): void {
+    const held = this.#held.get(id);
+    if (held) {
+      held.requests++;
+      held.room = Math.min(held.room, room);
+    } else this.#held.set(id, { requests: 1, room, line: undefined });
+  }
+
+  #letGo(id: string): void {
+    const held = this.#held.get(id);
+    if (held && --held.requests === 0) this.#held.delete(id);
+  }
+
+  /** Only what belongs to a key of the same request: a sealed visit says whose it is. */
+  #takeIn(visit: SealedVisit | null, ids: readonly string[]): void {
+    if (!visit || !ids.includes(visit.record.id)) return;
+    const held = this.#held.get(visit.record.id);
+    if (held && (!held.line || isNewer(visit, held.line))) held.line = { ...visit, copy: undefined };
+  }
+
+  async #sealLines(lines: ReadonlySet<Line>): Promise<void> {
+    await Promise.all([...lines].map((line) => this.#sealLine(line)));
+  }
+
+  async #sealLine(line: Line): Promise<void> {
+    const { revision } = line;
+    const { keyHash } = line.record;
+    const text = await this.#seal.seal(encodeVisit(line));
+    // Others may have been faster with something newer, or have ended the visit.
+    if (line.record.endedAt === null && revision >= (line.copy?.revision ?? 0)) line.copy = { text, keyHash, revision };
+  }
+}
+
+/**
+ * Of two copies that a browser sent at the same time. The age of the key counts first: somebody may have kept a copy from before the
+ * sign-in and write to that, as often as they like. What has ended meanwhile has ended.
+ */
+function isNewer(visit: SealedVisit, line: Line): boolean {
+  if (line.record.endedAt !== null) return false;
+  const younger = visit.record.keyChanged - line.record.keyChanged;
+  return younger > 0 || (younger === 0 && visit.revision > line.revision);
+}
+
+/** @throws SessionDataError when it would not fit into its cookie; nothing is written then */
+function write(line: Line, record: VisitRecord, held?: Held): void {
+  const next = { record, revision: line.revision + 1 };
+  if (held) requireRoom(held, next);
+  Object.assign(line, next);
+}
+
+function requireRoom({ room }: Held, visit: SealedVisit): void {
+  const length = sealedLength(encodeVisit(visit));
+  if (length <= room) return;
+  throw new SessionDataError(
+    'SESSION_TOO_LARGE',
+    `the sealed visit has ${length} bytes, ${room} are allowed (4096 with the name and attributes of its cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that leads to the rest`,
+  );
+}
+
+function unreachable(): VisitStoreCannotError {
+  const message = 'a visit that its browser keeps can only be made in a request of that browser: VisitService.create() needs another store';
+  return new VisitStoreCannotError('create', 'listable', message);
+}

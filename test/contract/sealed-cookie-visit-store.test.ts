@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { VisitOptionError, VisitStoreCannotError, type NewVisitRecord } from 'nest-visit';
+import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
+import { describeVisitStore } from 'nest-visit/testing';
+import { describe, expect, test } from 'vitest';
+import { PretendedBrowser } from '../support/pretended-browser.js';
+
+const secret = randomBytes(32);
+const open = (...secrets: Uint8Array[]): SealedCookieVisitStore =>
+  new SealedCookieVisitStore({ secrets: secrets.length ? secrets : [secret] });
+
+describeVisitStore(
+  'sealed cookie',
+  () => {
+    const jar = new Map<string, string>();
+    const browser = (): PretendedBrowser => new PretendedBrowser(open(), jar);
+    const store = browser();
+    return { store, second: browser(), reopen: browser, close: () => assert.equal((store.store as SealedCookieVisitStore).size, 0) };
+  },
+  { runner: { describe, test }, capabilities: { atomic: false, revocable: false, listable: false, shared: true, durable: true } },
+);
+
+const ROOM = 4000;
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+
+function visitOf(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
+  return {
+    id: randomBytes(16).toString('hex'),
+    keyHash: randomBytes(32).toString('hex'),
+    created: 1_000,
+    accessed: 1_000,
+    expiry: 9_000,
+    absoluteExpiry: null,
+    permanent: false,
+    remoteAddress: '192.0.2.7',
+    userAgent: 'zoë 👩‍🚀',
+    sessionData: null,
+    identity: null,
+    ...given,
+  };
+}
+
+const keyOf = ({ id, keyHash }: NewVisitRecord) => ({ id, keyHash });
+
+/** What a browser is given for a new visit. */
+async function copyOf(store: SealedCookieVisitStore, visit: NewVisitRecord): Promise<string> {
+  const attendance = store.attend(ROOM);
+  await attendance.hold([visit.id], []);
+  await store.create([visit]);
+  const copy = attendance.copyFor({ ...visit, now: 1_000 })!;
+  attendance.leave();
+  return copy.text;
+}
+
+/** What a store finds when a request brings these texts. */
+async function found(store: SealedCookieVisitStore, id: string, ...texts: string[]) {
+  const attendance = store.attend(ROOM);
+  await attendance.hold([id], texts);
+  const [record] = await store.find([id]);
+  attendance.leave();
+  return record;
+}
+
+describe('Sealed visits', () => {
+  test('tell nobody what is in them', async () => {
+    const visit = visitOf({ identity: { userId: 'alice-the-user', created: 1, authenticatedAt: 1 } });
+    const text = await copyOf(open(), visit);
+    const parts = text.split('.').map((part) => Buffer.from(part, 'base64url').toString('latin1'));
+    expect(JSON.parse(parts[0]!)).toEqual({ alg: 'dir', enc: 'A256GCM' });
+    expect(parts.join()).not.toContain(visit.id);
+    expect(parts.join()).not.toContain('alice');
+    expect(await found(open(), visit.id, text)).toMatchObject({ ...visit, sessionVersion: 0 });
+  });
+
+  test('are refused with another visit, another secret, cut, changed, doubled and empty', async () => {
+    const store = open();
+    const [visit, other] = [visitOf(), visitOf()];
+    const text = await copyOf(store, visit);
+    expect(await found(store, other.id, text)).toBeNull();
+    expect(await found(open(randomBytes(32)), visit.id, text)).toBeNull();
+    for (let at = 0; at < text.length; at += 7) {
+      expect(await found(store, visit.id, text.slice(0, at))).toBeNull();
+      // The highest bit: the lowest ones of a last character may stand for nothing.
+      const changed = text[at] === '.' ? 'A' : BASE64URL[BASE64URL.indexOf(text[at]!) ^ 32]!;
+      expect(await found(store, visit.id, text.slice(0, at) + changed + text.slice(at + 1)), `character ${at}`).toBeNull();
+    }
+    for (const bad of ['', '.', '....', `${text}${text}`, `${text}.`, 'x'.repeat(ROOM), 'x'.repeat(ROOM + 1), '\0', '{}']) {
+      expect(await found(store, visit.id, bad)).toBeNull();
+    }
+    expect(await found(store, visit.id, 'bad', text)).toMatchObject(visit);
+    expect(store.size).toBe(0);
+  });
+
+  test('are opened with a secret of before, and sealed with the new one', async () => {
+    const [old, fresh] = [randomBytes(32), randomBytes(32)];
+    const visit = visitOf();
+    const text = await copyOf(open(old), visit);
+    const rotated = open(fresh, old);
+    expect(await found(rotated, visit.id, text)).toMatchObject(visit);
+    const again = await copyOf(rotated, visit);
+    expect(await found(open(old), visit.id, again)).toBeNull();
+    expect(await found(open(fresh), visit.id, again)).toMatchObject(visit);
+  });
+
+  test('the newest of several copies counts; one from before a change of the key does not, however often it was written to', async () => {
+    const store = open();
+    const visit = visitOf();
+    const before = await copyOf(store, visit);
+    const browser = store.attend(ROOM);
+    await browser.hold([visit.id], [before]);
+    const newKeyHash = randomBytes(32).toString('hex');
+    await store.rekey([{ ...keyOf(visit), now: 2_000, newKeyHash, previousKeyUntil: null }]);
+    const after = browser.copyFor({ id: visit.id, keyHash: newKeyHash, now: 2_000 })!.text;
+    browser.leave();
+
+    const attacker = store.attend(ROOM);
+    await attacker.hold([visit.id], [before]);
+    for (let version = 0; version < 5; version++) await store.save([{ ...visit, now: 2_000, version, data: Uint8Array.of(version) }]);
+    // While that request goes on, the one with the new key comes in.
+    expect(await found(store, visit.id, after)).toMatchObject({ keyHash: newKeyHash, sessionVersion: 0 });
+    expect(attacker.copyFor({ ...visit, now: 2_000 })).toBeUndefined();
+    expect(await store.save([{ ...visit, now: 2_000, version: 0, data: null }])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
+    attacker.leave();
+    expect(await found(store, visit.id, before, after, before)).toMatchObject({ keyHash: newKeyHash });
+    expect(store.size).toBe(0);
+  });
+
+  test('what has ended while requests are under way is not brought back by a copy', async () => {
+    const store = open();
+    const visit = visitOf();
+    const text = await copyOf(store, visit);
+    const [one, two] = [store.attend(ROOM), store.attend(ROOM)];
+    await one.hold([visit.id], [text]);
+    expect(await store.end([visit.id], { reason: 'logout', at: 2_000, retiresKey: true })).toEqual([visit.id]);
+    await two.hold([visit.id], [text]);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ endReason: 'logout' });
+    expect(two.copyFor({ ...visit, now: 2_000 })).toBeUndefined();
+    one.leave();
+    two.leave();
+    two.leave();
+    expect(store.size).toBe(0);
+  });
+
+  test('each byte is counted: one more than fits is refused, with the sizes, and nothing of it is kept', async () => {
+    const store = open();
+    const visit = visitOf();
+    const attendance = store.attend(ROOM);
+    await attendance.hold([visit.id], []);
+    await store.create([visit]);
+    const save = (size: number, version: number) => store.save([{ ...visit, now: 1_000, version, data: randomBytes(size) }]);
+    let [fits, tooMuch] = [0, ROOM];
+    let version = 0;
+    while (tooMuch - fits > 1) {
+      const size = (fits + tooMuch) >> 1;
+      const [result] = await save(size, version);
+      if (result!.outcome === 'saved') {
+        fits = size;
+        version++;
+        expect(attendance.copyFor({ ...visit, now: 1_000 })!.text.length).toBeLessThanOrEqual(ROOM);
+      } else {
+        tooMuch = size;
+        expect(result).toMatchObject({ outcome: 'failed', error: { code: 'SESSION_TOO_LARGE' } });
+        expect((result as { error: Error }).error.message).toMatch(
+          new RegExp(`has 4\\d{3} bytes, 4000 are allowed .* ${size} of it|has [4-9]\\d{3} bytes`),
+        );
+      }
+    }
+    expect(fits).toBeGreaterThan(2_000);
+    await save(fits, version);
+    expect(attendance.copyFor({ ...visit, now: 1_000 })!.text.length).toBeGreaterThan(ROOM - 3);
+    await expect(store.rekey([{ ...keyOf(visit), now: 1_000, newKeyHash: visit.keyHash, previousKeyUntil: null }])).rejects.toMatchObject({
+      code: 'SESSION_TOO_LARGE',
+    });
+    expect((await store.find([visit.id]))[0]).toMatchObject({ previousKeyHash: null });
+    attendance.leave();
+  });
+
+  test('are made in a request only', async () => {
+    const error = open().create([visitOf()]);
+    await expect(error).rejects.toBeInstanceOf(VisitStoreCannotError);
+    const gone = open().attend(ROOM);
+    gone.leave();
+    await expect(gone.hold([visitOf().id], [])).rejects.toMatchObject({ code: 'VISIT_ENDED' });
+  });
+});
+
+describe('The secrets', () => {
+  test.each<[unknown, string]>([
+    [undefined, 'must be an object with a list of secrets, got undefined for secrets'],
+    [[], 'got an empty list for secrets'],
+    [['short'], 'whose secrets are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 32), got a string of 5'],
+    [[secret, secret.toString('hex')], 'with different secrets, got the same for secrets[0] and secrets[1]'],
+  ])('%j are refused, and not shown', (secrets, message) => {
+    const make = () => new SealedCookieVisitStore({ secrets: secrets as string[] });
+    expect(make).toThrow(VisitOptionError);
+    expect(make).toThrow(message);
+  });
+});
