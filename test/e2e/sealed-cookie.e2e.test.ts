@@ -18,6 +18,7 @@ import {
   IdentityService,
   MemoryVisitStore,
   MovingVisitStore,
+  PassiveVisit,
   RequireIdentity,
   Session,
   VisitError,
@@ -109,6 +110,12 @@ class SealedController {
     return 'never';
   }
 
+  @Get('passive')
+  @PassiveVisit()
+  passive() {
+    return { userId: this.identity.userId };
+  }
+
   @Get('private')
   @RequireIdentity()
   private() {
@@ -143,6 +150,8 @@ class SealedController {
     return 'never';
   }
 }
+
+const nameAndValue = (cookie: string) => /^([^=]+)=([^;]*)/.exec(cookie)!.slice(1) as [string, string];
 
 const json = async (browser: Browser, path: string): Promise<Record<string, unknown>> => {
   const { status, text } = await browser.get(path);
@@ -328,7 +337,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
       open();
       last = await answers[index]!;
     }
-    for (const cookie of last.cookies) browser.jar.set(...(/^([^=]+)=([^;]*)/.exec(cookie)!.slice(1) as [string, string]));
+    for (const cookie of last.cookies) browser.jar.set(...nameAndValue(cookie));
     expect(await json(browser, '/look')).toMatchObject({ count: 1, ...Object.fromEntries(keys.map((key) => [key, true])) });
   });
 
@@ -357,6 +366,29 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect([status, cookies.map((cookie) => cookie.split('=')[0])]).toEqual([201, ['visit-data']]);
     browser.jar.set('visit-data', /=([^;]*)/.exec(cookies[0]!)![1]!);
     expect(await json(browser, '/look')).toMatchObject({ isNew: false, count: 1, grace: true });
+  });
+
+  test('an answer of another process that comes late does not part key and data', async () => {
+    const [one, two] = [await start(), await start()];
+    const browser = one.browser();
+    await browser.get('/count');
+    const { arrived, open } = gate('elsewhere');
+    const slow = browser.clone().via(two).post('/set/elsewhere');
+    await arrived;
+    expect((await browser.post('/renew')).status).toBe(201);
+    open();
+    for (const cookie of (await slow).cookies) browser.jar.set(...nameAndValue(cookie));
+    expect(await json(browser, '/look')).toMatchObject({ isNew: false, count: 1, elsewhere: true });
+  });
+
+  test('visits may begin at once, and handlers that record no use seal nothing', async () => {
+    const browser = (await start([secret], { creation: 'immediate' })).browser();
+    const { cookies } = await browser.get('/look');
+    expect(cookies).toHaveLength(2);
+    clock.advance(5 * MINUTE);
+    expect((await browser.get('/passive')).cookies).toEqual([]);
+    expect((await browser.get('/look')).cookies).toHaveLength(2);
+    expect(await json(browser, '/look')).toMatchObject({ isNew: false });
   });
 
   test('nothing is kept of clients that go away, nor of requests that are refused', async () => {
