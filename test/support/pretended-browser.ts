@@ -10,6 +10,7 @@ import {
   type SessionSave,
   type StaleCounts,
   type Touch,
+  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from 'nest-visit';
@@ -59,7 +60,7 @@ export class PretendedBrowser extends VisitStore {
   listForUser(userId: string, now: number): Promise<VisitRecord[]> {
     return this.store.listForUser(userId, now);
   }
-  override liveVisits(page: { after: string; limit: number; now: number }): Promise<VisitRecord[]> {
+  override liveVisits(page: { after: string; limit: number; now: number }): Promise<VisitPage> {
     return this.store.liveVisits(page);
   }
   override userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
