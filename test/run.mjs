@@ -10,9 +10,11 @@ import {
   findChromium,
   findGalera,
   findMariaDb,
+  findMemcached,
   findPostgres,
   findRedis,
   startMariaDb,
+  startMemcached,
   startPostgres,
   startRedis,
   startRedisCluster,
@@ -46,6 +48,7 @@ Environment:
                             "nest-visit-test-" are written
   VISIT_TEST_REDIS_CLUSTER_URLS
                             use this cluster of Redis or Valkey: the URLs of some of its nodes, with commas between
+  VISIT_TEST_MEMCACHED_URL  use this memcached, such as 127.0.0.1:11211; only keys that begin with "nest-visit-test-" are written
   VISIT_TEST_CHROMIUM       use this browser: the path of Chromium or Chrome
   VISIT_TEST_GALERA         use this library for clusters of MariaDB: the path of libgalera_smm.so
   VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
@@ -182,6 +185,14 @@ const parts = [
     start: startRedisCluster,
     packages: ['redis-server'],
     brew: 'brew install redis',
+  },
+  {
+    name: 'memcached',
+    variable: 'VISIT_TEST_MEMCACHED_URL',
+    find: findMemcached,
+    start: startMemcached,
+    packages: ['memcached'],
+    brew: 'brew install memcached',
   },
   {
     name: 'Chromium or Chrome',

@@ -8,6 +8,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^nest-visit$/, replacement: path('../lib/index.ts') },
+      { find: /^nest-visit\/keyv$/, replacement: path('../lib/store/keyv/index.ts') },
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
       { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },
       { find: /^nest-visit\/redis$/, replacement: path('../lib/store/redis/index.ts') },

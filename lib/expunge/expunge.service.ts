@@ -7,14 +7,14 @@ import { VisitStore, type StaleCounts } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
-/** Between batches, the database is left to the requests for as long as the last batch took, and at least for so many milliseconds. */
+/** After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for a share of them. */
 const LEAST_REST = 25;
 
-/** Works, then rests; at least until requests have had their turn, where the database works within the process (SQLite). */
-async function thenRest<T>(work: () => Promise<T>): Promise<T> {
+/** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */
+async function thenRest<T>(work: () => Promise<T>, shareDone: (result: T) => number): Promise<T> {
   const began = performance.now();
   const result = await work();
-  await setTimeout(Math.max(LEAST_REST, performance.now() - began));
+  await setTimeout(Math.max(performance.now() - began, LEAST_REST * shareDone(result)));
   return result;
 }
 
@@ -52,7 +52,10 @@ export class ExpungeService {
     if (dryRun) return this.store.countStale(before);
     const counts = { visits: 0, identities: 0 };
     for (;;) {
-      const batch = await thenRest(() => this.store.expunge({ before, limit: batchSize }));
+      const batch = await thenRest(
+        () => this.store.expunge({ before, limit: batchSize }),
+        ({ visits }) => visits / batchSize,
+      );
       counts.visits += batch.visits;
       counts.identities += batch.identities;
       if (batch.visits === 0) break;
@@ -66,10 +69,14 @@ export class ExpungeService {
   async wipeExpired({ dryRun = false, onProgress }: WipeOptions = {}): Promise<number> {
     // An expiry update may still wait in some process: what it would prolong is not wiped (R27).
     const before = this.options.clock.now() - 2 * this.options.touch.interval;
+    const { batchSize } = this.options.expunge;
     if (dryRun) return this.store.countUnwiped(before);
     let wiped = 0;
     for (;;) {
-      const batch = await thenRest(() => this.store.wipe({ before, limit: this.options.expunge.batchSize }));
+      const batch = await thenRest(
+        () => this.store.wipe({ before, limit: batchSize }),
+        (visits) => visits / batchSize,
+      );
       if (batch === 0) return wiped;
       wiped += batch;
       onProgress?.(wiped);

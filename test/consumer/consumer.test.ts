@@ -234,7 +234,14 @@ describe('The package', () => {
       'package.json',
     ]);
     for (const format of ['esm', 'cjs'])
-      for (const entry of ['index', 'testing/index', 'store/prisma/index', 'store/redis/index', 'store/sealed-cookie/index'])
+      for (const entry of [
+        'index',
+        'testing/index',
+        'store/keyv/index',
+        'store/prisma/index',
+        'store/redis/index',
+        'store/sealed-cookie/index',
+      ])
         expect(files).toEqual(expect.arrayContaining([`dist/${format}/${entry}.js`, `dist/${format}/${entry}.d.ts`]));
     expect(files).toContain('dist/esm/cli/main.js');
   });

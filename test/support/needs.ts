@@ -1,7 +1,7 @@
 import { describe, test } from 'vitest';
 
 /** The parts of a test run that a machine may lack. `npm test` (test/run.mjs) finds or starts them and says so in the environment. */
-export type Need = 'mysql' | 'postgres' | 'redis' | 'redisCluster' | 'chromium';
+export type Need = 'mysql' | 'postgres' | 'redis' | 'redisCluster' | 'memcached' | 'chromium';
 
 /** An account that may create databases, or undefined. */
 export const mysqlUrl = process.env['VISIT_TEST_MYSQL_URL'] || undefined;
@@ -11,6 +11,8 @@ export const postgresUrl = process.env['VISIT_TEST_POSTGRES_URL'] || undefined;
 export const redisUrl = process.env['VISIT_TEST_REDIS_URL'] || undefined;
 /** Nodes of a cluster of Redis or Valkey, or undefined. */
 export const redisClusterUrls = process.env['VISIT_TEST_REDIS_CLUSTER_URLS']?.split(',').filter(Boolean);
+/** A memcached, or undefined. */
+export const memcachedUrl = process.env['VISIT_TEST_MEMCACHED_URL'] || undefined;
 /** The path of a browser for playwright-core, or undefined. */
 export const chromium = process.env['VISIT_TEST_CHROMIUM'] || undefined;
 
@@ -19,6 +21,7 @@ const needs: Record<Need, { there: boolean; name: string }> = {
   postgres: { there: postgresUrl !== undefined, name: 'PostgreSQL (VISIT_TEST_POSTGRES_URL)' },
   redis: { there: redisUrl !== undefined, name: 'Redis or Valkey (VISIT_TEST_REDIS_URL)' },
   redisCluster: { there: Boolean(redisClusterUrls?.length), name: 'a cluster of Redis or Valkey (VISIT_TEST_REDIS_CLUSTER_URLS)' },
+  memcached: { there: memcachedUrl !== undefined, name: 'memcached (VISIT_TEST_MEMCACHED_URL)' },
   chromium: { there: chromium !== undefined, name: 'Chromium (VISIT_TEST_CHROMIUM)' },
 };
 

@@ -26,6 +26,8 @@ export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>
 export function startPostgres(options?: { args?: string[]; largestFile?: number }): Promise<TestServer>;
 
 /** Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of the server. */
+export function findMemcached(): string | undefined;
+export function startMemcached(): Promise<TestServer>;
 export function startRedis(options?: { args?: string[] }): Promise<TestServer>;
 
 /** Three servers of Redis (or Valkey) that are a cluster. */

@@ -2,6 +2,7 @@
 // they are in production. Built-in modules only, so that test/run.mjs can load it before anything is installed; the
 // database drivers are loaded when the first server starts.
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   accessSync,
   chmodSync,
@@ -15,7 +16,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -85,6 +86,10 @@ export function findPostgres() {
 /** The server program of Redis, or else of Valkey. */
 export function findRedis() {
   return findProgram(['redis-server', 'valkey-server'], ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin']);
+}
+
+export function findMemcached() {
+  return findProgram(['memcached'], ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin']);
 }
 
 export function findChromium() {
@@ -490,6 +495,27 @@ export async function startRedis({ args: more = [] } = {}) {
     readyLine: 'Ready to accept connections',
     stopSignal: 'SIGTERM',
     url: (port) => `redis://127.0.0.1:${port}`,
+  }));
+}
+
+/** Starts memcached, which keeps nothing but in memory. */
+export async function startMemcached() {
+  const program = findMemcached();
+  if (!program) throw new Error('memcached is not installed');
+  return startServer('memcached', (folder) => ({
+    name: 'memcached',
+    command: program,
+    args: (port) => ['-l', '127.0.0.1', '-p', String(port), '-U', '0', '-vv', ...(isRoot ? ['-u', 'root'] : [])],
+    options: { cwd: folder },
+    readyLine: 'server listening',
+    // It only says so when it is told to say everything.
+    prepare: async (port) => {
+      const socket = connect(port, '127.0.0.1');
+      socket.end('verbosity 0\r\nquit\r\n');
+      await once(socket.resume(), 'close');
+    },
+    stopSignal: 'SIGTERM',
+    url: (port) => `127.0.0.1:${port}`,
   }));
 }
 

@@ -75,7 +75,7 @@ describe('The documentation', () => {
   });
 
   test('every exported name is explained somewhere, types too', () => {
-    const sources = ['index', 'testing/index', 'store/prisma/index', 'store/redis/index', 'store/sealed-cookie/index']
+    const sources = ['index', 'testing/index', 'store/keyv/index', 'store/prisma/index', 'store/redis/index', 'store/sealed-cookie/index']
       .map((entry) => read(`lib/${entry}.ts`))
       .join('\n');
     const lists = [...sources.matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);

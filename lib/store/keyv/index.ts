@@ -1,0 +1,1 @@
+export { KeyvVisitStore, type KeyvVisitStoreOptions, type VisitKeyv } from './keyv-visit.store.js';

@@ -1,0 +1,257 @@
+import { VisitOptionError, VisitStoreCannotError } from '../../errors/visit.error.js';
+import {
+  VisitStore,
+  type Ending,
+  type LockResult,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SaveResult,
+  type SessionSave,
+  type StaleCounts,
+  type Touch,
+  type VisitRecord,
+  type VisitStoreCapabilities,
+} from '../visit.store.js';
+import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { valueOf, visitOf } from './visit.values.js';
+
+/** The part of a Keyv, version 5, that is used here. */
+export interface VisitKeyv {
+  throwOnErrors: boolean;
+  get(key: string): Promise<unknown>;
+  set(key: string, value: string, ttl?: number): Promise<boolean>;
+  disconnect(): Promise<unknown>;
+}
+
+export interface KeyvVisitStoreOptions {
+  /** Made with `throwOnErrors: true`, and a `namespace` of its own. */
+  readonly keyv: VisitKeyv;
+  /** Whether other processes use the same store: true for memcached, false for a file or memory. */
+  readonly shared: boolean;
+  /** Whether its values survive a restart of it: true for a file, false for memcached or memory. */
+  readonly durable: boolean;
+  /**
+   * Whether it may forget values before their time, as memcached does when its memory is full. Then the end of a visit may be forgotten,
+   * too, and the store is not `revocable`.
+   */
+  readonly evicts: boolean;
+  /** Whether the Keyv is closed with the application. @default false */
+  readonly owned?: boolean;
+}
+
+const DAY = 86_400_000;
+/** A visit stays so long after it has expired, so that late requests still learn what became of it. */
+const KEEP_FOR = DAY;
+/** Memcached takes more for an instant, long past. Such a value stays until somebody removes it. */
+const LONGEST_LIFE = 29 * DAY;
+
+/**
+ * Visits in a Keyv: a file, memcached, or whatever else has an adapter. Such a store reads and writes single values, so it cannot compare and
+ * write in one step, nor look through visits (`capabilities`). Within one object of this class all is done one after the other.
+ *
+ * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which nothing overwrites
+ * and every look-up reads.
+ */
+export class KeyvVisitStore extends VisitStore {
+  override readonly capabilities: VisitStoreCapabilities;
+  readonly #keyv: VisitKeyv;
+  readonly #owned: boolean;
+  /** By visit: when the last call about it is done. */
+  readonly #lines = new Map<string, Promise<unknown>>();
+
+  /** @throws VisitOptionError */
+  constructor({ keyv, shared, durable, evicts, owned = false }: KeyvVisitStoreOptions) {
+    super();
+    if (typeof keyv?.get !== 'function' || typeof keyv.set !== 'function')
+      throw new VisitOptionError('KeyvVisitStore needs a "keyv": new Keyv(…) of the package keyv, version 5');
+    // It would answer "no visit" when its server is away.
+    if (!keyv.throwOnErrors) throw new VisitOptionError('the "keyv" of KeyvVisitStore must be made with throwOnErrors: true');
+    for (const [name, value] of Object.entries({ shared, durable, evicts })) {
+      if (typeof value !== 'boolean') throw new VisitOptionError(`"${name}" of KeyvVisitStore must be true or false, got ${String(value)}`);
+    }
+    this.#keyv = keyv;
+    this.#owned = owned;
+    this.capabilities = { atomic: false, revocable: !evicts, listable: false, shared, durable };
+  }
+
+  async check(): Promise<void> {
+    await this.#keyv.get('check');
+  }
+
+  async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
+    // One by one: the `getMany` of some adapters takes a server that is away for a value that is not there.
+    return Promise.all(
+      ids.map(async (id) => {
+        const [visit, end] = await Promise.all([this.#keyv.get(visitKey(id)), this.#keyv.get(endKey(id))]);
+        return visitOf(id, end) ?? visitOf(id, visit);
+      }),
+    );
+  }
+
+  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    const ids = visits.map(({ id }) => id);
+    const found = await this.find([...new Set(ids)]);
+    if (new Set(ids).size < ids.length || found.some((visit) => visit !== null))
+      throw new Error('[visit] a visit with this id exists already');
+    const past = { previousKeyHash: null, previousKeyUntil: null, sessionVersion: 0 };
+    await Promise.all(
+      visits.map((visit) => this.#write({ ...past, keyChanged: visit.created, ...visit, endedAt: null, endReason: null }, visit.accessed)),
+    );
+  }
+
+  save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    return Promise.all(saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))));
+  }
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    await Promise.all(
+      touches.map(({ id, accessed, expiry }) =>
+        this.#inLine(id, async (visit) => {
+          if (!visit || visit.endedAt !== null) return;
+          const moved = { accessed: Math.max(visit.accessed, accessed), expiry: Math.max(visit.expiry, expiry) };
+          await this.#write({ ...visit, ...moved }, accessed);
+        }),
+      ),
+    );
+  }
+
+  rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    return Promise.all(
+      changes.map((change) =>
+        this.#inLine(change.id, async (visit): Promise<RekeyResult> => {
+          const reason = refusalOf(visit, rekeyGuard(change));
+          if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+          const { now, newKeyHash, previousKeyUntil, permanent = visit.permanent, identity = visit.identity } = change;
+          const { expiry = visit.expiry, absoluteExpiry } = change;
+          await this.#write(
+            {
+              ...visit,
+              keyHash: newKeyHash,
+              previousKeyHash: visit.keyHash,
+              previousKeyUntil,
+              keyChanged: now,
+              permanent,
+              identity,
+              expiry: Math.max(visit.expiry, expiry),
+              absoluteExpiry: visit.absoluteExpiry === null ? null : Math.max(visit.absoluteExpiry, absoluteExpiry ?? 0),
+            },
+            now,
+          );
+          return { outcome: 'done' };
+        }),
+      ),
+    );
+  }
+
+  async lock(): Promise<LockResult> {
+    throw new VisitStoreCannotError('lock', 'atomic');
+  }
+
+  async unlock(): Promise<void> {}
+
+  async end(ids: readonly string[], { reason, at, retiresKey = false }: Ending): Promise<string[]> {
+    if (!this.capabilities.revocable && !retiresKey) throw new VisitStoreCannotError('end', 'revocable');
+    const ended = await Promise.all(
+      ids.map((id) =>
+        this.#inLine(id, async (visit) => {
+          if (!visit || visit.endedAt !== null) return false;
+          const retired = retiresKey ? { previousKeyUntil: at, keyChanged: at } : {};
+          const wiped = { sessionData: null, sessionVersion: visit.sessionVersion + 1 };
+          const record = { ...visit, ...retired, ...wiped, endedAt: at, endReason: reason };
+          await this.#set(endKey(id), record, at);
+          await this.#set(visitKey(id), record, at);
+          return true;
+        }),
+      ),
+    );
+    return ids.filter((_, index) => ended[index]);
+  }
+
+  async listForUser(): Promise<VisitRecord[]> {
+    throw new VisitStoreCannotError('listForUser', 'listable');
+  }
+
+  override async userAgentsOf(): Promise<(string | null)[]> {
+    throw new VisitStoreCannotError('userAgentsOf', 'listable');
+  }
+
+  async endAllForUser(): Promise<string[]> {
+    throw new VisitStoreCannotError('endAllForUser', 'listable');
+  }
+
+  async endEverything(): Promise<number> {
+    throw new VisitStoreCannotError('endEverything', 'listable');
+  }
+
+  async endedAllAt(): Promise<number | null> {
+    return null;
+  }
+
+  // Values go by themselves.
+
+  async expunge(): Promise<StaleCounts> {
+    return { visits: 0, identities: 0 };
+  }
+
+  async countStale(): Promise<StaleCounts> {
+    return { visits: 0, identities: 0 };
+  }
+
+  async wipe(): Promise<number> {
+    return 0;
+  }
+
+  async countUnwiped(): Promise<number> {
+    return 0;
+  }
+
+  async close(): Promise<void> {
+    if (this.#owned) await this.#keyv.disconnect();
+  }
+
+  #save(save: SessionSave): Promise<SaveResult> {
+    return this.#inLine(save.id, async (visit): Promise<SaveResult> => {
+      const reason = refusalOf(visit, save);
+      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
+      // Nobody holds a lock here.
+      if (save.lockOwner !== undefined) return { outcome: 'refused', reason: 'unlocked' };
+      const { sessionVersion: version, sessionData } = visit;
+      if (version !== save.version) return { outcome: 'conflict', version, data: sessionData };
+      await this.#write({ ...visit, sessionData: save.data, sessionVersion: version + 1 }, save.now);
+      return { outcome: 'saved', version: version + 1 };
+    });
+  }
+
+  /** One call about a visit after the other. Nothing is left of a line that nobody stands in. */
+  #inLine<T>(id: string, work: (visit: VisitRecord | null) => Promise<T>): Promise<T> {
+    const before = this.#lines.get(id) ?? Promise.resolve();
+    const turn = before.then(async () => {
+      const [visit = null] = await this.find([id]);
+      return work(visit);
+    });
+    const done = turn.then(
+      () => {},
+      () => {},
+    );
+    this.#lines.set(id, done);
+    void done.then(() => {
+      if (this.#lines.get(id) === done) this.#lines.delete(id);
+    });
+    return turn;
+  }
+
+  #write(visit: VisitRecord, now: number): Promise<void> {
+    return this.#set(visitKey(visit.id), visit, now);
+  }
+
+  /** Its life counts from now, by the application's clock; it never ends sooner than the visit. */
+  async #set(key: string, visit: VisitRecord, now: number): Promise<void> {
+    const life = Math.max(0, visit.expiry - Math.min(now, visit.accessed)) + KEEP_FOR;
+    const isStored = await this.#keyv.set(key, valueOf(visit), life > LONGEST_LIFE ? undefined : life);
+    if (!isStored) throw new Error(`[visit] ${key} could not be stored`);
+  }
+}
+
+const visitKey = (id: string): string => `visit:${id}`;
+const endKey = (id: string): string => `ended:${id}`;
