@@ -55,11 +55,15 @@ export async function runCommand(args: readonly string[], { terminal, version, i
     if (!values.quiet) terminal.out(values.json ? JSON.stringify(counts) : text);
   };
   if (command === 'migrate') {
-    const from = await openStore(await readSource(needed('from', values.from)));
-    const to = await openStore(await readSource(needed('to', values.to))).catch(async (error: unknown) => {
-      await from.close();
-      throw error;
-    });
+    const files = { from: needed('from', values.from), to: needed('to', values.to) };
+    const from = await openStore(await readSource(files.from));
+    // A connection that stays open would keep the process from ending.
+    const to = await readSource(files.to)
+      .then(openStore)
+      .catch(async (error: unknown) => {
+        await from.close();
+        throw error;
+      });
     const store = new MovingVisitStore({ from, to });
     try {
       await store.check();

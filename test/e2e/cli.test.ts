@@ -178,6 +178,9 @@ describeDatabases('The command', (db) => {
        export const store = new TypeOrmVisitStore(source, { owned: true });`,
     );
     const migrate = (...more: string[]) => command('migrate', '--from', from, '--to', to, ...more);
+    expect(await command('migrate', '--from', from)).toMatchObject({ code: 2, err: expect.stringContaining('--to is needed') as string });
+    // It ends, although the first store was open by then.
+    expect(await command('migrate', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });
     expect(await migrate('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
     expect(await migrate('--json', '--batch-size', '1')).toEqual({ code: 0, out: '{"visits":2}\n', err: '' });
     expect(await migrate()).toEqual({ code: 0, out: 'moved 0 visits\n', err: '' });
