@@ -1,3 +1,4 @@
+import { callbackify } from 'node:util';
 import type { DataSource, QueryRunner } from 'typeorm';
 import { SqliteDialect } from '../../lib/store/typeorm/dialects/sqlite.dialect.js';
 
@@ -57,8 +58,7 @@ function gatePrepared(connection: object, gate: Gate): object {
             new Promise((resolve, reject) => {
               call(text, params, (error: unknown, answer: unknown) => (error ? reject(error) : resolve(answer)));
             });
-          // oxlint-disable-next-line promise/no-callback-in-promise -- it is what a callback is for
-          return void pass(sql, execute).then((answer) => done(null, answer), done);
+          return callbackify(() => pass(sql, execute))(done);
         }
         return call(...args);
       };
