@@ -96,7 +96,10 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^expunge\/expunge\.scheduler\.ts$/, 'door'],
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
-  [/^store\/(visit\.store|write-guard|patiently)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/, 'contract'],
+  [
+    /^store\/(visit\.store|unlistable-visit\.store|write-guard|patiently)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
+    'contract',
+  ],
   [/^store\/batching\/|^store\/(store-access|deadline)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   // The headers of a response and the metadata of a handler are nobody's door: the lifecycle itself asks for them.

@@ -1,6 +1,5 @@
 import { VisitOptionError, VisitStoreCannotError } from '../../errors/visit.error.js';
 import {
-  VisitStore,
   type Ending,
   type LockResult,
   type NewVisitRecord,
@@ -8,11 +7,11 @@ import {
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
+import { UnlistableVisitStore } from '../unlistable-visit.store.js';
 import { refusalOf, rekeyGuard } from '../write-guard.js';
 import { valueOf, visitOf } from './visit.values.js';
 
@@ -53,7 +52,7 @@ const LONGEST_LIFE = 29 * DAY;
  * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which nothing overwrites
  * and every look-up reads.
  */
-export class KeyvVisitStore extends VisitStore {
+export class KeyvVisitStore extends UnlistableVisitStore {
   override readonly capabilities: VisitStoreCapabilities;
   readonly #keyv: VisitKeyv;
   readonly #owned: boolean;
@@ -166,44 +165,6 @@ export class KeyvVisitStore extends VisitStore {
       ),
     );
     return ids.filter((_, index) => ended[index]);
-  }
-
-  async listForUser(): Promise<VisitRecord[]> {
-    throw new VisitStoreCannotError('listForUser', 'listable');
-  }
-
-  override async userAgentsOf(): Promise<(string | null)[]> {
-    throw new VisitStoreCannotError('userAgentsOf', 'listable');
-  }
-
-  async endAllForUser(): Promise<string[]> {
-    throw new VisitStoreCannotError('endAllForUser', 'listable');
-  }
-
-  async endEverything(): Promise<number> {
-    throw new VisitStoreCannotError('endEverything', 'listable');
-  }
-
-  async endedAllAt(): Promise<number | null> {
-    return null;
-  }
-
-  // Values go by themselves.
-
-  async expunge(): Promise<StaleCounts> {
-    return { visits: 0, identities: 0 };
-  }
-
-  async countStale(): Promise<StaleCounts> {
-    return { visits: 0, identities: 0 };
-  }
-
-  async wipe(): Promise<number> {
-    return 0;
-  }
-
-  async countUnwiped(): Promise<number> {
-    return 0;
   }
 
   async close(): Promise<void> {

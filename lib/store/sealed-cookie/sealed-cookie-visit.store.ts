@@ -2,7 +2,6 @@ import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreCannotEr
 import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
 import { Unfit } from '../../options/unfit.js';
 import {
-  VisitStore,
   type Attendance,
   type ClientCopy,
   type Ending,
@@ -12,11 +11,11 @@ import {
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
+import { UnlistableVisitStore } from '../unlistable-visit.store.js';
 import { refusalOf, rekeyGuard } from '../write-guard.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
 import { copyOf, created, ended, rekeyed, saved, touched } from './visit.writes.js';
@@ -51,7 +50,7 @@ interface Held {
  *
  * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also after a sign-out.
  */
-export class SealedCookieVisitStore extends VisitStore {
+export class SealedCookieVisitStore extends UnlistableVisitStore {
   override readonly capabilities: VisitStoreCapabilities = {
     atomic: false,
     revocable: false,
@@ -192,42 +191,6 @@ export class SealedCookieVisitStore extends VisitStore {
       line.copy = undefined;
       return true;
     });
-  }
-
-  async listForUser(): Promise<VisitRecord[]> {
-    throw new VisitStoreCannotError('listForUser', 'listable');
-  }
-
-  override async userAgentsOf(): Promise<(string | null)[]> {
-    throw new VisitStoreCannotError('userAgentsOf', 'listable');
-  }
-
-  async endAllForUser(): Promise<string[]> {
-    throw new VisitStoreCannotError('endAllForUser', 'listable');
-  }
-
-  async endEverything(): Promise<number> {
-    throw new VisitStoreCannotError('endEverything', 'listable');
-  }
-
-  async endedAllAt(): Promise<null> {
-    return null;
-  }
-
-  async expunge(): Promise<StaleCounts> {
-    return { visits: 0, identities: 0 };
-  }
-
-  async countStale(): Promise<StaleCounts> {
-    return { visits: 0, identities: 0 };
-  }
-
-  async wipe(): Promise<number> {
-    return 0;
-  }
-
-  async countUnwiped(): Promise<number> {
-    return 0;
   }
 
   async close(): Promise<void> {}
