@@ -9,7 +9,8 @@ import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { openMigrated } from '../support/open-migrated.js';
-import { describePrisma, documentedPrisma, generatePrisma, type TestPrisma } from '../support/prisma.js';
+import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
+import { describePrisma } from '../support/prisma.js';
 
 const NEVER = 8_640_000_000_000_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -178,7 +179,7 @@ describePrisma('R65: Prisma', (db) => {
 
 describe('PrismaVisitStore', () => {
   test('R65: the documented module compiles with the client that is generated, and takes an extended one', async () => {
-    const generated = await generatePrisma('postgresql');
+    const generated = dirname(await prismaClientFile('postgresql'));
     const folder = await mkdtemp(join(dirname(generated), 'module-'));
     try {
       const { module } = await documentedPrisma();

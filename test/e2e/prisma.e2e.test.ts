@@ -4,7 +4,8 @@ import { PrismaVisitStore } from 'nest-visit/prisma';
 import { Test } from '@nestjs/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Browser } from '../support/browser.js';
-import { describePrisma, type TestPrisma } from '../support/prisma.js';
+import type { TestPrisma } from '../support/prisma-client.mjs';
+import { describePrisma } from '../support/prisma.js';
 
 @Controller()
 class CartController {

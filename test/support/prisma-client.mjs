@@ -1,0 +1,78 @@
+// The Prisma client that the documentation's models make, for tests and for the benchmark.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const require = createRequire(import.meta.url);
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+export async function documentedPrisma() {
+  const page = await readFile(join(root, 'docs/stores.md'), 'utf8');
+  const block = (language) => {
+    const text = new RegExp(`^   \`\`\`${language}\\n([^]*?)^   \`\`\``, 'm').exec(page.slice(page.indexOf('## With Prisma')))?.[1];
+    if (!text) throw new Error(`docs/stores.md has no block of ${language} under "With Prisma"`);
+    return text.replaceAll(/^ {3}/gm, '');
+  };
+  return { schema: block('prisma'), module: block('ts') };
+}
+
+export async function prismaClientFile(provider) {
+  const { schema } = await documentedPrisma();
+  const text =
+    `generator client {\n  provider            = "prisma-client"\n  output              = "client"\n  importFileExtension = "js"\n}\n\n` +
+    `datasource db {\n  provider = "${provider}"\n}\n\n${schema}`;
+  const { version } = require('prisma/package.json');
+  const name = createHash('sha256').update(`${version}\n${text}`).digest('hex').slice(0, 16);
+  // In a folder that git ignores; not among temporary files, because the client must find its packages.
+  const place = join(root, 'artifacts', 'prisma', name);
+  const file = join(place, 'client', 'client.js');
+  if (existsSync(file)) return file;
+  await mkdir(dirname(place), { recursive: true });
+  const draft = await mkdtemp(`${place}-`);
+  await writeFile(join(draft, 'schema.prisma'), text);
+  const cli = join(dirname(require.resolve('prisma/package.json')), 'build/index.js');
+  await run(process.execPath, [cli, 'generate', '--schema', join(draft, 'schema.prisma')], {
+    cwd: draft,
+    // Generating needs no engine, yet the command downloads one where none is named.
+    env: { ...process.env, PRISMA_SCHEMA_ENGINE_BINARY: process.execPath, CHECKPOINT_DISABLE: '1', PRISMA_HIDE_UPDATE_MESSAGE: '1' },
+  });
+  await compile(join(draft, 'client'));
+  // Another process may have been faster.
+  await rename(draft, place).catch(async (error) => {
+    await rm(draft, { recursive: true });
+    if (!existsSync(file)) throw error;
+  });
+  return file;
+}
+
+/** Prisma writes TypeScript, which only newer versions of Node run; what it says about types is of use to tests, and stays. */
+async function compile(folder) {
+  const { transpileModule, ModuleKind, ScriptTarget } = await import('typescript').then((typescript) => typescript.default);
+  const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.ts'));
+  for (const file of files) {
+    const source = await readFile(join(folder, file), 'utf8');
+    const { outputText } = transpileModule(source, { compilerOptions: { module: ModuleKind.ESNext, target: ScriptTarget.ES2023 } });
+    await writeFile(join(folder, file.replace(/ts$/, 'js')), outputText);
+  }
+}
+
+export async function openPrisma(kind, url, { adapter = {}, ...options } = {}) {
+  const { PrismaClient } = await import(pathToFileURL(await prismaClientFile(kind === 'mariadb' ? 'mysql' : 'postgresql')).href);
+  return new PrismaClient({ ...options, adapter: await adapterFor(kind, url, adapter) });
+}
+
+async function adapterFor(kind, url, options) {
+  if (kind === 'postgres') {
+    const { PrismaPg } = await import('@prisma/adapter-pg');
+    return new PrismaPg({ connectionString: url, ...options });
+  }
+  const { PrismaMariaDb } = await import('@prisma/adapter-mariadb');
+  const { hostname, port, username, password, pathname } = new URL(url);
+  return new PrismaMariaDb({ host: hostname, port: Number(port), user: username, password, database: pathname.slice(1), ...options });
+}
