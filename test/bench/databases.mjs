@@ -1,6 +1,6 @@
 // The database servers, private to one run and as durable as they are by default; each variant gets a database of its own.
 import { join } from 'node:path';
-import { startMariaDb, startPostgres, startRedis } from '../support/servers.mjs';
+import { startMariaDb, startMemcached, startPostgres, startRedis } from '../support/servers.mjs';
 
 /**
  * @typedef {object} Database
@@ -16,11 +16,17 @@ export const COUNTED_BY = {
   mariadb: "MariaDB: `SHOW GLOBAL STATUS LIKE 'Questions'`",
   postgres:
     'PostgreSQL: the calls that `pg_stat_statements` has counted, or `xact_commit` of `pg_stat_database` where that is not installed',
-  sqlite: 'SQLite: not counted, there is no server to ask',
-  redis: 'Redis: not counted, its commands are not statements',
 };
 
-const openers = { mariadb: openMariaDb, postgres: openPostgres, sqlite: openSqlite, redis: openRedis, memory: openMemory };
+const openers = {
+  mariadb: openMariaDb,
+  postgres: openPostgres,
+  redis: openRedis,
+  memcached: openMemcached,
+  sqlite: (folder) => withoutServer('SQLite', (name) => join(folder, `${name}.sqlite`)),
+  file: (folder) => withoutServer('a file', (name) => join(folder, `${name}.json`)),
+  memory: () => withoutServer('memory', (name) => name),
+};
 
 /** @returns {Promise<Database>} */
 export const openDatabase = (kind, folder) => openers[kind](folder);
@@ -125,15 +131,16 @@ async function openRedis() {
   };
 }
 
-async function openMemory() {
-  return { title: 'memory', create: async (name) => name, statements: async () => undefined, stop: async () => {} };
+async function openMemcached() {
+  const server = await startMemcached();
+  return {
+    title: server.name,
+    create: async (name) => `${server.url}#${name}`,
+    statements: async () => undefined,
+    stop: () => server.stop(),
+  };
 }
 
-async function openSqlite(folder) {
-  return {
-    title: 'SQLite',
-    create: async (name) => join(folder, `${name}.sqlite`),
-    statements: async () => undefined,
-    stop: async () => {},
-  };
+async function withoutServer(title, create) {
+  return { title, create: async (name) => create(name), statements: async () => undefined, stop: async () => {} };
 }

@@ -63,7 +63,8 @@ export async function startSubject(subject, { databases, load, signal, quick }) 
     await load.exactly(target('read', 'GET', 64), warmUp);
     const contested = { ...target('write', 'POST', 64), cookies: cookies.slice(0, CONTESTED) };
     const { ok, refused, failed } = await load.exactly(contested, warmUp / 3);
-    const counts = variant.app === 'bare' || variant.routes ? {} : await audit(ok, refused + failed);
+    const audited = variant.app !== 'bare' && !variant.routes && variant.counts !== false;
+    const counts = audited ? await audit(ok, refused + failed) : {};
     return {
       subject,
       measure,

@@ -57,14 +57,33 @@ function shareSection(results, { name, apps, subjects }) {
   return {
     title: `${name}: requests per second as a share of the bare application`,
     head: ['64 connections', ...routes, ...routes.map((route) => `SQL/1,000 ${route}`), 'memory, MB', 'errors'],
-    rows: apps.map(({ subject, memory, warmUp }) => [
-      subject.variant.title,
-      ...routes.map((route) => ratio(results.ratio(subject, results.sibling(subject, 'bare'), route))),
-      ...routes.map((route) => whole(results.spread(subject, route, 64, ({ statements }) => statements))),
-      `${megabytes(memory.warm)} → ${megabytes(memory.end)}`,
-      troubles([...results.samplesOf(subject), subject.variant.counts ? warmUp : { ...warmUp, lost: 0 }]),
-    ]),
+    rows: apps.filter(({ subject }) => !subject.variant.otherStore).map((app) => rowOf(results, app, 'bare', routes)),
   };
+}
+
+/** @returns {Section} */
+function storeSection(results, { name, apps, subjects }) {
+  const own = apps.filter(({ subject }) => subject.variant.app === 'nest-visit');
+  const routes = measured(
+    results,
+    subjects.filter(({ variant }) => variant.otherStore),
+    64,
+  );
+  return {
+    title: `${name}: requests per second with other stores, MariaDB by TypeORM = 1`,
+    head: ['64 connections', ...routes, ...routes.map((route) => `SQL/1,000 ${route}`), 'memory, MB', 'errors'],
+    rows: routes.length > 0 ? own.map((app) => rowOf(results, app, 'visit-mariadb', routes)) : [],
+  };
+}
+
+function rowOf(results, { subject, memory, warmUp }, unit, routes) {
+  return [
+    subject.variant.title,
+    ...routes.map((route) => ratio(results.ratio(subject, results.sibling(subject, unit), route))),
+    ...routes.map((route) => whole(results.spread(subject, route, 64, ({ statements }) => statements))),
+    `${megabytes(memory.warm)} → ${megabytes(memory.end)}`,
+    troubles([...results.samplesOf(subject), subject.variant.counts ? warmUp : { ...warmUp, lost: 0 }]),
+  ];
 }
 
 /** Never an empty cell where something went wrong. */
@@ -256,7 +275,12 @@ const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)
 function sectionsFor(results, { scale, expunge, memory, codecs }) {
   const groups = groupsOf(results);
   return [
-    ...groups.flatMap((group) => [shareSection(results, group), peerSection(results, group), connectionSection(results, group)]),
+    ...groups.flatMap((group) => [
+      shareSection(results, group),
+      peerSection(results, group),
+      connectionSection(results, group),
+      storeSection(results, group),
+    ]),
     contestSection(results),
     ...(scale ? [scaleSection(scale)] : []),
     ...(expunge ? [expungeSection(expunge)] : []),
@@ -306,15 +330,17 @@ function panelsFor(results) {
     .filter(({ subjects: [{ node }] }) => node.major === newest)
     .map(({ name, subjects }) => ({
       title: `${name}: requests per second, bare application = 1`,
-      bars: subjects.map((subject) => ({
-        label: subject.variant.title,
-        own: subject.variant.app === 'nest-visit',
-        shares: Object.fromEntries(
-          ROUTES.map((route) => [route, results.ratio(subject, results.sibling(subject, 'bare'), route)?.median]).filter(
-            ([, share]) => share,
+      bars: subjects
+        .filter(({ variant }) => !variant.otherStore)
+        .map((subject) => ({
+          label: subject.variant.title,
+          own: subject.variant.app === 'nest-visit',
+          shares: Object.fromEntries(
+            ROUTES.map((route) => [route, results.ratio(subject, results.sibling(subject, 'bare'), route)?.median]).filter(
+              ([, share]) => share,
+            ),
           ),
-        ),
-      })),
+        })),
     }));
 }
 
@@ -322,7 +348,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
   const above = ['@nestjs/core', 'typeorm', 'mysql2', 'pg'];
   const peers = ['express-session', 'connect-typeorm', 'express-mysql-session', 'connect-pg-simple', '@fastify/session'];
   const servers = Object.values(databases).map(({ title }) => title);
-  const counting = Object.keys(databases).map((kind) => COUNTED_BY[kind]);
+  const counting = Object.keys(databases).flatMap((kind) => COUNTED_BY[kind] ?? []);
   const machine = `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB of memory, ${process.platform} (${process.arch})`;
   const order = rounds === 1 ? 'One round through all variants' : `${rounds} rounds through all variants, every other one backwards`;
   const lines = [
@@ -330,7 +356,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
     `${order}, ${seconds} s for each load, ${Math.ceil(minutes)} minutes from start to end.`,
     'Only ratios within one round count: medians of the rounds, with the least and the greatest in parentheses.',
     'The servers run with their defaults (PostgreSQL also loads `pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Each variant may open ten connections to its database.',
-    `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}.`,
+    `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}. Others are not counted.`,
     '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by then.',
     'After each `write`, the counters of all sessions are added up: none of the additions that were answered with 2xx may be missing.',
     '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each write, by the driver alone, without grouping.',

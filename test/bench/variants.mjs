@@ -5,11 +5,12 @@
  * @property {string} id
  * @property {string} title
  * @property {string} app the file in apps/
- * @property {string} [store] for the peers: which of their stores
- * @property {'mariadb' | 'postgres' | 'sqlite' | 'redis' | 'memory'} [database] where its sessions are
+ * @property {string} [store] which of its stores, where that does not follow from the database
+ * @property {'mariadb' | 'postgres' | 'sqlite' | 'redis' | 'memcached' | 'memory' | 'file'} [database] where its sessions are
  * @property {readonly ('express' | 'fastify')[]} platforms
  * @property {readonly string[]} [routes] what it can do, if not all
- * @property {boolean} [counts] whether its sum of counters must be right
+ * @property {boolean} [counts] whether its sum of counters must be right; false: it is not even looked at
+ * @property {boolean} [otherStore] compared with nest-visit on MariaDB only
  */
 
 const both = ['express', 'fastify'];
@@ -78,9 +79,17 @@ export const variants = [
   },
   { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
   { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
-  { id: 'visit-redis', title: 'nest-visit (Redis)', app: 'nest-visit', database: 'redis', platforms: both, counts: true },
-  { id: 'visit-memory', title: 'nest-visit, in memory', app: 'nest-visit', database: 'memory', platforms: both, counts: true },
-  { id: 'visit-sqlite', title: 'nest-visit (SQLite)', app: 'nest-visit', database: 'sqlite', platforms: both, counts: true },
+  ...[
+    { id: 'visit-sqlite', title: 'nest-visit (SQLite)', database: 'sqlite' },
+    { id: 'visit-prisma-mariadb', title: 'nest-visit (MariaDB, by Prisma)', store: 'prisma', database: 'mariadb' },
+    { id: 'visit-prisma-postgres', title: 'nest-visit (PostgreSQL, by Prisma)', store: 'prisma', database: 'postgres' },
+    { id: 'visit-redis', title: 'nest-visit (Redis)', database: 'redis' },
+    { id: 'visit-memory', title: 'nest-visit (memory)', database: 'memory' },
+    { id: 'visit-memcached', title: 'nest-visit (memcached, by Keyv)', store: 'keyv', database: 'memcached' },
+    { id: 'visit-file', title: 'nest-visit (a file, by Keyv)', store: 'keyv', database: 'file' },
+    // The load sends the first copy of each visit for ever, as no browser does: sums would say nothing.
+    { id: 'visit-cookie', title: 'nest-visit (sealed cookies)', store: 'sealed-cookie', counts: false },
+  ].map((variant) => ({ counts: true, ...variant, app: 'nest-visit', platforms: both, otherStore: true })),
 ];
 
 export const ROUTES = { static: 'GET', read: 'GET', write: 'POST' };
@@ -90,7 +99,8 @@ const crowd = ['bare', 'visit-mariadb', 'visit-postgres'];
 
 /** Which variants meet which load; what quick runs leave out makes no difference to whether the benchmark works. */
 const full = [
-  { connections: 64, routes: ['static', 'read', 'write'] },
+  { connections: 64, routes: ['read', 'write'] },
+  { connections: 64, routes: ['static'], only: variants.filter(({ otherStore }) => !otherStore).map(({ id }) => id) },
   { connections: 1, routes: ['read'], only: single },
   { connections: 512, routes: ['read', 'write'], only: crowd },
 ];

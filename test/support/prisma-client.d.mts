@@ -16,3 +16,6 @@ export function prismaClientFile(provider: 'mysql' | 'postgresql'): Promise<stri
 
 /** A client for that database, with further options of its adapter and its own. Whoever opens it disconnects it. */
 export function openPrisma(kind: 'mariadb' | 'postgres', url: string, options?: { adapter?: object; log?: unknown }): Promise<TestPrisma>;
+
+/** The tables as `prisma migrate` makes them of the documented models. */
+export function createPrismaTables(kind: 'mariadb' | 'postgres', prisma: TestPrisma): Promise<void>;
