@@ -8,9 +8,10 @@ import {
   type OnApplicationShutdown,
   type OnModuleInit,
 } from '@nestjs/common';
-import { APP_INTERCEPTOR, DiscoveryModule, HttpAdapterHost } from '@nestjs/core';
+import { APP_INTERCEPTOR, DiscoveryModule, DiscoveryService, HttpAdapterHost } from '@nestjs/core';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
+import { unfitHandlers } from './http/unfit-handlers.js';
 import { VisitHeaders } from './http/visit-headers.js';
 import { VisitInterceptor } from './http/visit.interceptor.js';
 import { CsrfGuard } from './form-token/csrf.guard.js';
@@ -120,6 +121,7 @@ export class VisitModule
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitStore) private readonly store: VisitStore,
+    @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
   ) {
     super();
   }
@@ -137,6 +139,8 @@ export class VisitModule
   }
 
   onModuleInit(): void {
+    const unfit = unfitHandlers(this.discovery, this.options, this.store);
+    if (unfit.length > 0) throw new VisitOptionError(unfit.join('\n[visit] '));
     this.plugins.discover();
     const listener = this.plugins.pluginWith('onNewDevice');
     if (listener !== undefined && !canGive(this.store, 'listable')) {

@@ -83,21 +83,23 @@ export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
   let ofController = policies.get(controller);
   if (!ofController) policies.set(controller, (ofController = new WeakMap()));
   let policy = ofController.get(handler);
-  if (!policy) {
-    const read = <T>(key: string): T | undefined =>
-      (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
-    const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
-    policy = {
-      ...NO_POLICY,
-      ...overrides,
-      skip: read<boolean>(SKIP) ?? false,
-      passive: read<boolean>(PASSIVE) ?? false,
-      exclusive: read<number>(EXCLUSIVE),
-      events: Boolean(Reflect.getMetadata(SSE_METADATA, handler)),
-    };
-    ofController.set(handler, policy);
-  }
+  if (!policy) ofController.set(handler, (policy = policyOf(controller, handler)));
   return policy;
+}
+
+/** The same, read anew. */
+export function policyOf(controller: object, handler: object): VisitPolicy {
+  const read = <T>(key: string): T | undefined =>
+    (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
+  const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
+  return {
+    ...NO_POLICY,
+    ...overrides,
+    skip: read<boolean>(SKIP) ?? false,
+    passive: read<boolean>(PASSIVE) ?? false,
+    exclusive: read<number>(EXCLUSIVE),
+    events: Boolean(Reflect.getMetadata(SSE_METADATA, handler)),
+  };
 }
 
 const definedOf = (values: object | undefined): object =>

@@ -32,12 +32,9 @@ export class SessionLock {
   /**
    * Waits for exclusive access, and loads the session again when it has it. A visit that is not stored needs none.
    *
-   * @throws VisitLockedError (423) after `timeout` milliseconds, VisitEndedError, VisitKeyRetiredError (409), VisitStoreCannotError when the
-   * store is not `atomic`
+   * @throws VisitLockedError (423) after `timeout` milliseconds, VisitEndedError, VisitKeyRetiredError (409)
    */
   async enter(context: VisitContext, timeout: number): Promise<void> {
-    // Also of a visit that is not stored: a handler must not work for some visitors only.
-    this.store.need('@ExclusiveSession', 'atomic');
     if (context.state.standing !== 'stored') return;
     const id = context.state.record.id;
     const deadline = performance.now() + timeout;

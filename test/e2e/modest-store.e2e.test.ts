@@ -1,7 +1,6 @@
 import { Controller, Get, Post, type ArgumentsHost, Catch, type ExceptionFilter } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
 import {
-  ExclusiveSession,
   ExpungeService,
   IdentityService,
   MemoryVisitStore,
@@ -83,12 +82,6 @@ class ModestController {
   others() {
     return this.visits.endOthers();
   }
-
-  @Post('alone')
-  @ExclusiveSession()
-  alone() {
-    return 'never';
-  }
 }
 
 /** Shows what a client is never told. */
@@ -111,7 +104,6 @@ describe.each(platforms)('A store that lacks all it may, under %s', (platform) =
     );
     const browser = app.browser();
     const count = async () => JSON.parse((await browser.get('/count')).text) as unknown;
-    expect((await browser.post('/alone')).status).toBe(500);
     expect(await count()).toEqual({ count: 1, userId: null });
     expect((await browser.post('/alice')).status).toBe(201);
     expect(await count()).toEqual({ count: 2, userId: 'alice' });
@@ -123,9 +115,6 @@ describe.each(platforms)('A store that lacks all it may, under %s', (platform) =
     expect(others.status).toBe(500);
     expect(others.text).toContain('VISIT_STORE_CANNOT');
     expect(others.text).toContain('endOthers() needs a store of visits that is \\"listable\\"');
-    const alone = await browser.post('/alone');
-    expect(alone.status).toBe(500);
-    expect(alone.text).toContain('@ExclusiveSession() needs a store of visits that is \\"atomic\\"');
 
     expect((await browser.post('/logout')).status).toBe(201);
     expect(browser.jar.has('visit')).toBe(false);

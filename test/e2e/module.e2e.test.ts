@@ -4,9 +4,12 @@ import { Test } from '@nestjs/testing';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {
   CurrentVisit,
+  ExclusiveSession,
   ExpungeService,
   MemoryVisitStore,
   Session,
+  SkipVisit,
+  UseVisit,
   Visit,
   visitEntities,
   VisitIdentity,
@@ -186,6 +189,55 @@ describe('Options', () => {
       message: expect.stringContaining('Devices.onNewDevice() needs a store that is "listable"') as string,
     });
     await expect(init(store)).resolves.toBeDefined();
+  });
+
+  test('R66, R90: what a handler asks for and cannot have is refused at the start', async () => {
+    class Base {
+      @ExclusiveSession()
+      alone(): void {}
+    }
+    @UseVisit({ path: '/shop' })
+    @Controller()
+    class ShopController extends Base {
+      @UseVisit({ source: 'query' })
+      linked(): void {}
+
+      @SkipVisit()
+      @ExclusiveSession()
+      skipped(): void {}
+
+      get broken(): never {
+        throw new Error('a getter was read');
+      }
+    }
+    @Injectable()
+    @ExclusiveSession()
+    class ShopResolver {
+      cart(): void {}
+    }
+    const init = async (options: VisitModuleOptions, controllers: Type[], providers: Type[] = []) => {
+      const imports = [VisitModule.forRoot(options)];
+      const module = await Test.createTestingModule({ ...parts, imports, controllers, providers })
+        .setLogger(false as never)
+        .compile();
+      running.push(module);
+      return module.init();
+    };
+    const secure = { name: 'visit', secure: true };
+    const inCookies = Object.assign(without('atomic'), { attend: () => undefined });
+    await expect(init({ store: inCookies, cookie: secure }, [ShopController], [ShopResolver])).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: [
+        '[visit] @UseVisit() "source" of ShopController.linked() must have "cookie" with a store that keeps visits in cookies, got query',
+        '@UseVisit() "path" of ShopController.linked() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
+        '@ExclusiveSession() of ShopController.alone() needs a store that is "atomic", and LimitedStore is not',
+        '@UseVisit() "path" of ShopController.alone() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
+        '@ExclusiveSession() of ShopResolver.cart() needs a store that is "atomic", and LimitedStore is not',
+      ].join('\n[visit] '),
+    });
+    for (const cookie of [{ ...secure, name: '__Secure-visit' }, { ...secure, domain: 'shop.example' }, { secure: false }]) {
+      await expect(init({ store, cookie }, [ShopController], [ShopResolver])).resolves.toBeDefined();
+    }
   });
 
   test('R66: calls that a store cannot give are refused, whatever its methods do', async () => {

@@ -14,7 +14,6 @@ import {
   Injectable,
 } from '@nestjs/common';
 import {
-  ExclusiveSession,
   IdentityService,
   MemoryVisitStore,
   MovingVisitStore,
@@ -142,12 +141,6 @@ class SealedController {
     } catch (error) {
       return { code: (error as VisitError).code, message: (error as Error).message };
     }
-  }
-
-  @Get('alone')
-  @ExclusiveSession()
-  alone() {
-    return 'never';
   }
 }
 
@@ -408,7 +401,6 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     open();
     expect((await browser.get('/denied')).status).toBe(403);
     expect((await browser.get('/unknown')).status).toBe(404);
-    expect((await browser.get('/alone')).status).toBe(500);
     expect(await json(browser, '/look')).not.toHaveProperty('aborted');
     await expect.poll(() => store!.size).toBe(0);
   });

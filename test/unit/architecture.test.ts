@@ -103,7 +103,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^store\/batching\/|^store\/(store-access|deadline)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   // The headers of a response and the metadata of a handler are nobody's door: the lifecycle itself asks for them.
-  [/^http\/(visit-headers|visit-policy)\.ts$/, 'room'],
+  [/^http\/(visit-headers|visit-policy|unfit-handlers)\.ts$/, 'room'],
   [/^visit\.context\.ts$|^(key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
 ];
 
