@@ -1,40 +1,29 @@
 import { createHash } from 'node:crypto';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { patiently } from '../patiently.js';
-import {
-  VisitStore,
-  type Ending,
-  type Lock,
-  type LockResult,
-  type NewVisitRecord,
-  type Rekey,
-  type RekeyResult,
-  type SaveResult,
-  type SessionSave,
-  type StaleCounts,
-  type Touch,
-  type VisitPage,
-  type VisitRecord,
-  type WriteGuard,
+import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
+import type {
+  Ending,
+  Lock,
+  NewVisitRecord,
+  Rekey,
+  RekeyResult,
+  SaveResult,
+  SessionSave,
+  StaleCounts,
+  Touch,
+  VisitPage,
+  VisitRecord,
+  WriteGuard,
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
 import { isMissing, isTransient } from './prisma.errors.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
 import { bigintOrNull, IDENTITY_FIELDS, identityData, recordOf, REVOCATION_FIELDS, VISIT_FIELDS, visitData } from './visit.rows.js';
 
-/** Of rows in one statement. */
-const MAX_ROWS = 500;
-/** Keeps a statement well below the 16 MB that MariaDB takes. */
-const MAX_BYTES = 4_000_000;
 /** Of saves and touches: the application needs connections of the pool for itself. */
 const MAX_AT_ONCE = 4;
-/** So many stale visits are looked up at once, to be deleted in batches, in the order of their keys. */
-const STALE_IDS = 20_000;
-/** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
-const MAX_PUZZLES = 10;
 const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIELDS } };
-/** What is remembered under this user id is of everybody. */
-const EVERYBODY = '';
 
 /** The usual REPEATABLE READ of MySQL locks the gaps between rows, too, and inserts of others run into them. */
 const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
@@ -49,10 +38,9 @@ const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
  *
  * Prisma's own calls only, no SQL: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
  */
-export class PrismaVisitStore extends VisitStore {
+export class PrismaVisitStore extends TableVisitStore {
+  protected readonly staleIdsAtOnce = 20_000;
   readonly #client: Client;
-  #wiped = { before: Number.NaN, from: 0 };
-  #stale: { before: number; ids: string[] } = { before: Number.NaN, ids: [] };
 
   /** The client stays the application's own: it is not disconnected with the store. */
   constructor(client: PrismaVisitClient) {
@@ -82,7 +70,7 @@ export class PrismaVisitStore extends VisitStore {
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
     const { visit, visitIdentity } = this.#client;
     const linked = visits.flatMap(({ id, identity }) => (identity ? { visitId: id, ...identityData(identity) } : []));
-    const groups = chunks(visits.map(visitData), { bytesOf: ({ sessionData }) => sessionData?.length });
+    const groups = chunks(visits.map(visitData), ({ sessionData }) => sessionData?.length);
     await this.#do(async () => {
       const calls = [
         ...groups.map((data) => visit.createMany({ data })),
@@ -119,43 +107,8 @@ export class PrismaVisitStore extends VisitStore {
     return results;
   }
 
-  async touch(touches: readonly Touch[]): Promise<void> {
-    const latest = new Map<string, Touch>();
-    for (const { id, accessed, expiry } of touches) {
-      const other = latest.get(id) ?? { accessed, expiry };
-      latest.set(id, { id, accessed: Math.max(accessed, other.accessed), expiry: Math.max(expiry, other.expiry) });
-    }
-    // Each by itself: whoever holds one row while it waits for another may run into a deadlock.
-    await inParallel([...latest.values()].sort(byId), MAX_AT_ONCE, (touch) => this.#touchOne(touch));
-  }
-
-  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
-    const results: RekeyResult[] = [];
-    for (const change of changes) results.push(await this.#rekeyOne(change));
-    return results;
-  }
-
-  async lock(lock: Lock): Promise<LockResult> {
-    const isFree = { OR: [{ lockOwner: null }, { lockOwner: lock.owner }, { lockedUntil: { lte: BigInt(lock.now) } }] };
-    const count = await this.#update(
-      { ...isLive(lock.id), AND: [isGuarded(lock), isFree] },
-      { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) },
-    );
-    if (count > 0) return { outcome: 'locked' };
-    const reason = refusalOf(await this.#readOne(lock.id), lock);
-    return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
-  }
-
   async unlock(id: string, owner: string): Promise<void> {
     await this.#update({ ...isLive(id), lockOwner: owner }, { lockOwner: null, lockedUntil: null });
-  }
-
-  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    const ended: string[] = [];
-    for (const id of ids) {
-      if ((await this.#update(isLive(id), endingData(ending))) > 0) ended.push(id);
-    }
-    return ended;
   }
 
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
@@ -174,56 +127,10 @@ export class PrismaVisitStore extends VisitStore {
     return [...new Set(rows.map(({ userAgent }) => userAgent))];
   }
 
-  async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
-    await this.#remember(userId, ending.at);
-    const ended: string[] = [];
-    for (;;) {
-      const rows = await this.#visitsOf({ userId }, { endedAt: null, id: { not: except } }, { id: true, keyHash: true });
-      if (rows.length === 0) return ended;
-      for (const { id, keyHash } of rows) {
-        // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
-        if ((await this.#update({ ...isLive(id), keyHash }, endingData(ending))) > 0) ended.push(id);
-      }
-    }
-  }
-
-  async endEverything(ending: Ending): Promise<number> {
-    await this.#remember(EVERYBODY, ending.at);
-    const endRound = async (): Promise<number> => {
-      let ended = 0;
-      for (let after: string | undefined = ''; ;) {
-        const ids = await this.#idsOf({ endedAt: null, id: { gt: after } }, { by: 'id', take: MAX_ROWS });
-        after = ids.at(-1);
-        if (after === undefined) return ended;
-        ended += await this.#update({ id: { in: ids }, endedAt: null }, endingData(ending));
-      }
-    };
-    // Again until a round finds none, because visits may begin behind the place where the round is.
-    let total = 0;
-    for (;;) {
-      const ended = await endRound();
-      if (ended === 0) return total;
-      total += ended;
-    }
-  }
-
   async endedAllAt(userId: string): Promise<number | null> {
     const where = { userHash: { in: [hashOf(userId), hashOf(EVERYBODY)] } };
     const rows = await this.#do(() => this.#client.visitRevocation.findMany({ where, select: REVOCATION_FIELDS }));
     return rows.length > 0 ? Math.max(...rows.map(({ endedAt }) => Number(endedAt))) : null;
-  }
-
-  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    for (;;) {
-      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
-      if (ids.length === 0) {
-        await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
-        return { visits: 0, identities: 0 };
-      }
-      const counts = await this.#do(() => this.#client.$transaction((models) => expungeThem(models, ids, before), IN_TRANSACTION));
-      // None left of them: another machine took them, or they came to life. Zero would say that all is done.
-      if (counts.visits > 0) return counts;
-    }
   }
 
   async countStale(before: number): Promise<StaleCounts> {
@@ -233,26 +140,6 @@ export class PrismaVisitStore extends VisitStore {
       visits: await this.#do(() => visit.count({ where })),
       identities: await this.#do(() => visitIdentity.count({ where: { visit: { is: where } } })),
     };
-  }
-
-  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
-    // Batches of one run continue where the last one ended, instead of passing by all that is wiped already.
-    let from = this.#wiped.before === before ? this.#wiped.from : 0;
-    for (;;) {
-      const where = { expiry: { gte: BigInt(from), lt: BigInt(before) }, sessionData: { not: null } };
-      const query = { where, select: { id: true, expiry: true }, orderBy: { expiry: 'asc' }, take: Math.min(limit, MAX_ROWS) };
-      const rows = await this.#do(() => this.#client.visit.findMany(query));
-      const last = rows.at(-1);
-      if (!last && from === 0) return 0;
-      from = last ? Number(last.expiry) : 0;
-      this.#wiped = { before, from };
-      if (!last) continue;
-      const count = await this.#update(
-        { id: { in: rows.map(({ id }) => id).sort() }, expiry: { lt: BigInt(before) }, sessionData: { not: null } },
-        { sessionData: null, sessionVersion: { increment: 1 } },
-      );
-      if (count > 0) return count;
-    }
   }
 
   async countUnwiped(before: number): Promise<number> {
@@ -302,6 +189,67 @@ export class PrismaVisitStore extends VisitStore {
     return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
   }
 
+  protected async touchEach(touches: readonly Touch[]): Promise<void> {
+    // Each by itself: whoever holds one row while it waits for another may run into a deadlock.
+    await inParallel(touches, MAX_AT_ONCE, (touch) => this.#touchOne(touch));
+  }
+
+  protected async takeLock(lock: Lock): Promise<boolean> {
+    const isFree = { OR: [{ lockOwner: null }, { lockOwner: lock.owner }, { lockedUntil: { lte: BigInt(lock.now) } }] };
+    const where = { ...isLive(lock.id), AND: [isGuarded(lock), isFree] };
+    return (await this.#update(where, { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) })) > 0;
+  }
+
+  protected async endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean> {
+    return (await this.#update({ ...isLive(id), ...(keyHash !== undefined && { keyHash }) }, endingData(ending))) > 0;
+  }
+
+  protected endMany(ids: readonly string[], ending: Ending): Promise<number> {
+    return this.#update({ id: { in: ids }, endedAt: null }, endingData(ending));
+  }
+
+  protected async keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]> {
+    return this.#visitsOf({ userId }, { endedAt: null, id: { not: except } }, { id: true, keyHash: true });
+  }
+
+  protected liveIds(after: string, most: number): Promise<string[]> {
+    return this.#idsOf({ endedAt: null, id: { gt: after } }, { by: 'id', take: most });
+  }
+
+  protected idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]> {
+    return this.#idsOf({ [column]: { lt: BigInt(before) } }, { by: column, take: most });
+  }
+
+  protected expungeThese(ids: readonly string[], before: number): Promise<StaleCounts> {
+    return this.#do(() => this.#client.$transaction((models) => expungeThem(models, ids, before), IN_TRANSACTION));
+  }
+
+  protected async expungeRevocations(before: number): Promise<void> {
+    await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
+  }
+
+  protected async unwiped({
+    from,
+    before,
+    most,
+  }: {
+    from: number;
+    before: number;
+    most: number;
+  }): Promise<{ id: string; expiry: number }[]> {
+    const where = { expiry: { gte: BigInt(from), lt: BigInt(before) }, sessionData: { not: null } };
+    const query = { where, select: { id: true, expiry: true }, orderBy: { expiry: 'asc' }, take: most };
+    const rows = await this.#do(() => this.#client.visit.findMany(query));
+    return rows.map(({ id, expiry }) => ({ id, expiry: Number(expiry) }));
+  }
+
+  protected wipeThese(ids: readonly string[], before: number): Promise<number> {
+    return this.#update(
+      { id: { in: ids }, expiry: { lt: BigInt(before) }, sessionData: { not: null } },
+      { sessionData: null, sessionVersion: { increment: 1 } },
+    );
+  }
+
   async #touchOne({ id, accessed, expiry }: Touch): Promise<void> {
     const { visit } = this.#client;
     const data = { accessed: BigInt(accessed), expiry: BigInt(expiry) };
@@ -319,7 +267,7 @@ export class PrismaVisitStore extends VisitStore {
     return (await this.#update(where, { sessionData: data, sessionVersion: { increment: 1 } })) > 0;
   }
 
-  async #rekeyOne(change: Rekey): Promise<RekeyResult> {
+  protected async rekeyOne(change: Rekey): Promise<RekeyResult> {
     let replaced = change.keyHash;
     for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
       if (await this.#replaceKey(change, replaced)) return { outcome: 'done' };
@@ -360,8 +308,7 @@ export class PrismaVisitStore extends VisitStore {
     );
   }
 
-  /** All visits of the user end now; what was remembered before, if it is later, stays. */
-  async #remember(userId: string, at: number): Promise<void> {
+  protected async remember(userId: string, at: number): Promise<void> {
     const { visitRevocation } = this.#client;
     const [userHash, endedAt] = [hashOf(userId), BigInt(at)];
     for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
@@ -372,23 +319,6 @@ export class PrismaVisitStore extends VisitStore {
       if ((await this.#do(() => visitRevocation.count({ where: { userHash, endedAt: { gte: endedAt } } }))) > 0) return;
     }
     throw puzzle('endAllForUser');
-  }
-
-  /**
-   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
-   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
-   */
-  async #nextStale(before: number, limit: number): Promise<string[]> {
-    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
-      const ids = new Set<string>();
-      for (const column of ['expiry', 'endedAt']) {
-        if (ids.size >= STALE_IDS) break;
-        const more = await this.#idsOf({ [column]: { lt: BigInt(before) } }, { by: column, take: STALE_IDS - ids.size });
-        for (const id of more) ids.add(id);
-      }
-      this.#stale = { before, ids: [...ids].sort() };
-    }
-    return this.#stale.ids.splice(0, limit);
   }
 
   async #probe(model: string, work: () => Promise<unknown>): Promise<void> {
@@ -465,31 +395,6 @@ async function inParallel<T>(items: readonly T[], most: number, work: (item: T) 
   await Promise.all(Array.from({ length: Math.min(most, items.length) }, takeOver));
 }
 
-function chunks<T>(items: readonly T[], { bytesOf = () => 0 }: { bytesOf?: (item: T) => number | undefined } = {}): T[][] {
-  const all: T[][] = [];
-  let bytes = 0;
-  for (const item of items) {
-    const size = bytesOf(item) ?? 0;
-    bytes += size;
-    const current = all.at(-1);
-    if (current && current.length < MAX_ROWS && bytes <= MAX_BYTES) {
-      current.push(item);
-    } else {
-      all.push([item]);
-      bytes = size;
-    }
-  }
-  return all;
-}
-
-function byId(a: { id: string }, b: { id: string }): number {
-  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
-}
-
 function hashOf(text: string): string {
   return createHash('sha256').update(text).digest('hex');
-}
-
-function puzzle(method: string): Error {
-  return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
 }

@@ -1,19 +1,18 @@
 import type { DataSource } from 'typeorm';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
-import {
-  VisitStore,
-  type Ending,
-  type Lock,
-  type LockResult,
-  type NewVisitRecord,
-  type Rekey,
-  type RekeyResult,
-  type SaveResult,
-  type SessionSave,
-  type StaleCounts,
-  type Touch,
-  type VisitPage,
-  type VisitRecord,
+import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
+import type {
+  Ending,
+  Lock,
+  NewVisitRecord,
+  Rekey,
+  RekeyResult,
+  SaveResult,
+  SessionSave,
+  StaleCounts,
+  Touch,
+  VisitPage,
+  VisitRecord,
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
@@ -22,29 +21,20 @@ import { VisitIdentity } from './visit-identity.entity.js';
 import { VisitRevocation } from './visit-revocation.entity.js';
 import { Visit } from './visit.entity.js';
 import { recordOf, type VisitRow } from './visit.row.js';
-import { EVERYBODY, VisitSql } from './visit.sql.js';
+import { VisitSql } from './visit.sql.js';
 import { namesOf } from './visit.tables.js';
 
-const MAX_ROWS = 500;
-/** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
-const MAX_BYTES = 4_000_000;
 /** A group save may be one long condition; longer ones cost more than a second statement. */
 const MAX_SAVES = 64;
-/** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
-const STALE_IDS = 100_000;
-/** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
-const MAX_PUZZLES = 10;
-
 /**
  * Visits in the application's own database, through a TypeORM data source: MySQL, MariaDB, PostgreSQL, SQLite.
  *
  * Uses plain SQL, made once from the metadata of the data source, so that naming strategies, prefixes, schemas and
  * extended entities are respected. The data source must know `...visitEntities`, or subclasses of them.
  */
-export class TypeOrmVisitStore extends VisitStore {
+export class TypeOrmVisitStore extends TableVisitStore {
+  protected readonly staleIdsAtOnce = 100_000;
   readonly #owned: boolean;
-  #wiped = { before: Number.NaN, from: 0 };
-  #stale: { before: number; ids: string[] } = { before: Number.NaN, ids: [] };
   #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
 
   constructor(
@@ -126,42 +116,9 @@ export class TypeOrmVisitStore extends VisitStore {
     return results;
   }
 
-  async touch(touches: readonly Touch[]): Promise<void> {
-    const { dialect, sql } = this.#prepare();
-    const latest = new Map<string, Touch>();
-    for (const { id, accessed, expiry } of touches) {
-      const other = latest.get(id) ?? { accessed, expiry };
-      latest.set(id, { id, accessed: Math.max(accessed, other.accessed), expiry: Math.max(expiry, other.expiry) });
-    }
-    for (const chunk of chunks([...latest.values()].sort(byId))) await dialect.run(sql.touch(chunk));
-  }
-
-  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
-    const results: RekeyResult[] = [];
-    for (const change of changes) results.push(await this.#rekeyOne(change));
-    return results;
-  }
-
-  async lock(lock: Lock): Promise<LockResult> {
-    const { dialect, sql } = this.#prepare();
-    if ((await dialect.run(sql.lock(lock))).affected > 0) return { outcome: 'locked' };
-    const [stored = null] = await this.find([lock.id]);
-    const reason = refusalOf(stored, lock);
-    return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
-  }
-
   async unlock(id: string, owner: string): Promise<void> {
     const { dialect, sql } = this.#prepare();
     await dialect.run(sql.unlock(id, owner));
-  }
-
-  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    const { dialect, sql } = this.#prepare();
-    const ended: string[] = [];
-    for (const id of ids) {
-      if ((await dialect.run(sql.end(id, ending))).affected > 0) ended.push(id);
-    }
-    return ended;
   }
 
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
@@ -183,42 +140,6 @@ export class TypeOrmVisitStore extends VisitStore {
     return rows.map(({ userAgent }) => userAgent as string | null);
   }
 
-  async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
-    const { dialect, sql } = this.#prepare();
-    await dialect.run(sql.revoke(userId, ending.at));
-    const ended: string[] = [];
-    for (;;) {
-      const { rows } = await dialect.run(sql.keysOfUser(userId, except));
-      if (rows.length === 0) return ended;
-      for (const { id, keyHash } of rows as { id: string; keyHash: string }[]) {
-        // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
-        if ((await dialect.run(sql.end(id, ending, keyHash))).affected > 0) ended.push(id);
-      }
-    }
-  }
-
-  async endEverything(ending: Ending): Promise<number> {
-    const { dialect, sql } = this.#prepare();
-    await dialect.run(sql.revoke(EVERYBODY, ending.at));
-    const endRound = async (): Promise<number> => {
-      let ended = 0;
-      for (let after: string | undefined = ''; ;) {
-        const { rows } = await dialect.run(sql.liveIds(after, MAX_ROWS));
-        const ids = rows.map(({ id }) => String(id));
-        after = ids.at(-1);
-        if (after === undefined) return ended;
-        ended += (await dialect.run(sql.endMany(ids, ending))).affected;
-      }
-    };
-    // Again until a round finds none, because visits may begin behind the place where the round is.
-    let total = 0;
-    for (;;) {
-      const ended = await endRound();
-      if (ended === 0) return total;
-      total += ended;
-    }
-  }
-
   async endedAllAt(userId: string): Promise<number | null> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.revokedAt(userId));
@@ -226,39 +147,9 @@ export class TypeOrmVisitStore extends VisitStore {
     return at === null ? null : Number(at);
   }
 
-  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    const { dialect, sql } = this.#prepare();
-    for (;;) {
-      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
-      if (ids.length === 0) {
-        await dialect.run(sql.expungeRevocations(before));
-        return { visits: 0, identities: 0 };
-      }
-      const [, identities, visits] = (await dialect.atomic(sql.expunge(ids, before))) ?? [];
-      // None left of them: another machine took them, or they came to life. Zero would say that all is done.
-      if (visits?.affected) return { visits: visits.affected, identities: identities?.affected ?? 0 };
-    }
-  }
-
   async countStale(before: number): Promise<StaleCounts> {
     const { visits, identities } = this.#prepare().sql.countStale(before);
     return { visits: await this.#count(visits), identities: await this.#count(identities) };
-  }
-
-  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
-    const { dialect, sql } = this.#prepare();
-    // Batches of one run continue where the last one ended, instead of passing by all that is wiped already.
-    let from = this.#wiped.before === before ? this.#wiped.from : 0;
-    for (;;) {
-      const { rows } = await dialect.run(sql.unwiped({ from, before, limit: Math.min(limit, MAX_ROWS) }));
-      const last = rows.at(-1);
-      if (!last && from === 0) return 0;
-      from = last ? Number(last.expiry) : 0;
-      this.#wiped = { before, from };
-      if (!last) continue;
-      const { affected } = await dialect.run(sql.wipe(rows.map(({ id }) => String(id)).sort(), before));
-      if (affected > 0) return affected;
-    }
   }
 
   async countUnwiped(before: number): Promise<number> {
@@ -304,7 +195,12 @@ export class TypeOrmVisitStore extends VisitStore {
     }
   }
 
-  async #rekeyOne(change: Rekey): Promise<RekeyResult> {
+  protected async touchEach(touches: readonly Touch[]): Promise<void> {
+    const { dialect, sql } = this.#prepare();
+    for (const chunk of chunks(touches)) await dialect.run(sql.touch(chunk));
+  }
+
+  protected async rekeyOne(change: Rekey): Promise<RekeyResult> {
     const { dialect, sql } = this.#prepare();
     const statements = sql.rekey(change);
     for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
@@ -318,26 +214,72 @@ export class TypeOrmVisitStore extends VisitStore {
     throw puzzle('rekey');
   }
 
-  /**
-   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
-   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
-   */
-  async #nextStale(before: number, limit: number): Promise<string[]> {
-    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
-      this.#stale = { before, ids: (await this.#staleIds(before)).sort() };
-    }
-    return this.#stale.ids.splice(0, limit);
+  protected async takeLock(lock: Lock): Promise<boolean> {
+    const { dialect, sql } = this.#prepare();
+    return (await dialect.run(sql.lock(lock))).affected > 0;
   }
 
-  async #staleIds(before: number): Promise<string[]> {
+  protected async endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean> {
     const { dialect, sql } = this.#prepare();
-    const ids = new Set<string>();
-    for (const column of ['expiry', 'endedAt'] as const) {
-      if (ids.size >= STALE_IDS) break;
-      const { rows } = await dialect.run(sql.staleIds(column, before, STALE_IDS - ids.size));
-      for (const { id } of rows) ids.add(String(id));
-    }
-    return [...ids];
+    return (await dialect.run(sql.end(id, ending, keyHash))).affected > 0;
+  }
+
+  protected async endMany(ids: readonly string[], ending: Ending): Promise<number> {
+    const { dialect, sql } = this.#prepare();
+    return (await dialect.run(sql.endMany(ids, ending))).affected;
+  }
+
+  protected async remember(userId: string, at: number): Promise<void> {
+    const { dialect, sql } = this.#prepare();
+    await dialect.run(sql.revoke(userId, at));
+  }
+
+  protected async keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]> {
+    const { dialect, sql } = this.#prepare();
+    return (await dialect.run(sql.keysOfUser(userId, except))).rows as { id: string; keyHash: string }[];
+  }
+
+  protected liveIds(after: string, most: number): Promise<string[]> {
+    return this.#ids(this.#prepare().sql.liveIds(after, most));
+  }
+
+  protected idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]> {
+    return this.#ids(this.#prepare().sql.staleIds(column, before, most));
+  }
+
+  protected async expungeThese(ids: readonly string[], before: number): Promise<StaleCounts> {
+    const { dialect, sql } = this.#prepare();
+    const [, identities, visits] = (await dialect.atomic(sql.expunge(ids, before))) ?? [];
+    return { visits: visits?.affected ?? 0, identities: identities?.affected ?? 0 };
+  }
+
+  protected async expungeRevocations(before: number): Promise<void> {
+    const { dialect, sql } = this.#prepare();
+    await dialect.run(sql.expungeRevocations(before));
+  }
+
+  protected async unwiped({
+    from,
+    before,
+    most,
+  }: {
+    from: number;
+    before: number;
+    most: number;
+  }): Promise<{ id: string; expiry: number }[]> {
+    const { dialect, sql } = this.#prepare();
+    const { rows } = await dialect.run(sql.unwiped({ from, before, limit: most }));
+    return rows.map(({ id, expiry }) => ({ id: String(id), expiry: Number(expiry) }));
+  }
+
+  protected async wipeThese(ids: readonly string[], before: number): Promise<number> {
+    const { dialect, sql } = this.#prepare();
+    return (await dialect.run(sql.wipe(ids, before))).affected;
+  }
+
+  async #ids(statement: Statement): Promise<string[]> {
+    const { rows } = await this.#prepare().dialect.run(statement);
+    return rows.map(({ id }) => String(id));
   }
 
   async #count(statement: Statement): Promise<number> {
@@ -376,29 +318,4 @@ function nextGroup<E extends { save: SessionSave }>(entries: readonly E[], most:
     if (!group.has(id)) group.set(id, entry);
   }
   return [...group.values()].sort((a, b) => byId(a.save, b.save));
-}
-
-function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | undefined = () => 0): T[][] {
-  const all: T[][] = [];
-  let bytes = 0;
-  for (const item of items) {
-    const size = bytesOf(item) ?? 0;
-    bytes += size;
-    const current = all.at(-1);
-    if (current && current.length < MAX_ROWS && bytes <= MAX_BYTES) {
-      current.push(item);
-    } else {
-      all.push([item]);
-      bytes = size;
-    }
-  }
-  return all;
-}
-
-function byId(a: { id: string }, b: { id: string }): number {
-  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
-}
-
-function puzzle(method: string): Error {
-  return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
 }

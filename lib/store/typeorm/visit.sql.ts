@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
+import { EVERYBODY } from '../table-visit.store.js';
 import { rekeyGuard } from '../write-guard.js';
 import { toBuffer } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
@@ -46,9 +47,6 @@ const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => u
   { name: 'saved_at', type: 'bigint', of: ({ now }) => now },
   { name: 'saved_owner', type: 'text', of: ({ lockOwner }) => lockOwner ?? null },
 ];
-
-/** What is remembered under this user id is of everybody. */
-export const EVERYBODY = '';
 
 /**
  * All SQL of the store, with the names that the data source knows. What every write but an insert has in common: it finds

@@ -1,0 +1,190 @@
+import {
+  VisitStore,
+  type Ending,
+  type Lock,
+  type LockResult,
+  type Rekey,
+  type RekeyResult,
+  type StaleCounts,
+  type Touch,
+} from './visit.store.js';
+import { refusalOf } from './write-guard.js';
+
+/** Of rows in one statement. */
+export const MAX_ROWS = 500;
+/** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
+export const MAX_BYTES = 4_000_000;
+/** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
+export const MAX_PUZZLES = 10;
+/** What is remembered under this user id is of everybody. */
+export const EVERYBODY = '';
+
+/** Where in the table clean-up is: the batches of one run go on where the last one ended. */
+type Walk<T> = { readonly before: number } & T;
+
+/**
+ * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how clean-up goes through the
+ * table, how many visits are ended without one being missed. What is left to each is one statement, or one transaction, at a time.
+ */
+export abstract class TableVisitStore extends VisitStore {
+  #wiped: Walk<{ from: number }> = { before: Number.NaN, from: 0 };
+  #stale: Walk<{ ids: string[] }> = { before: Number.NaN, ids: [] };
+
+  /** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
+  protected abstract readonly staleIdsAtOnce: number;
+
+  /** Writes each visit's instants where they are later than what is stored. The visits differ, and are ordered by id. */
+  protected abstract touchEach(touches: readonly Touch[]): Promise<void>;
+  protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
+  /** Whether the lock was taken. */
+  protected abstract takeLock(lock: Lock): Promise<boolean>;
+  /** Whether there was a visit to end; with `keyHash` only while that is its key. */
+  protected abstract endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean>;
+  /** How many there were to end. */
+  protected abstract endMany(ids: readonly string[], ending: Ending): Promise<number>;
+  /** Remembers that all visits of the user end now; a later instant that is remembered already stays. */
+  protected abstract remember(userId: string, at: number): Promise<void>;
+  /** The visits of the user that have not ended. */
+  protected abstract keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]>;
+  /** Those that have not ended, in the order of their ids. */
+  protected abstract liveIds(after: string, most: number): Promise<string[]>;
+  /** Those whose `column` is before this instant, the earliest first. */
+  protected abstract idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]>;
+  /** Deletes those of these visits that are stale still. */
+  protected abstract expungeThese(ids: readonly string[], before: number): Promise<StaleCounts>;
+  protected abstract expungeRevocations(before: number): Promise<void>;
+  /** Visits with data that expire from `from` on and before `before`, in this order. */
+  protected abstract unwiped(where: { from: number; before: number; most: number }): Promise<{ id: string; expiry: number }[]>;
+  /** Empties those of these visits that have expired still, and have data. How many they were. */
+  protected abstract wipeThese(ids: readonly string[], before: number): Promise<number>;
+
+  async touch(touches: readonly Touch[]): Promise<void> {
+    const latest = new Map<string, Touch>();
+    for (const { id, accessed, expiry } of touches) {
+      const other = latest.get(id) ?? { accessed, expiry };
+      latest.set(id, { id, accessed: Math.max(accessed, other.accessed), expiry: Math.max(expiry, other.expiry) });
+    }
+    await this.touchEach([...latest.values()].sort(byId));
+  }
+
+  async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
+    const results: RekeyResult[] = [];
+    for (const change of changes) results.push(await this.rekeyOne(change));
+    return results;
+  }
+
+  async lock(lock: Lock): Promise<LockResult> {
+    if (await this.takeLock(lock)) return { outcome: 'locked' };
+    const [stored = null] = await this.find([lock.id]);
+    const reason = refusalOf(stored, lock);
+    return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
+  }
+
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    const ended: string[] = [];
+    for (const id of ids) if (await this.endOne(id, ending)) ended.push(id);
+    return ended;
+  }
+
+  async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
+    await this.remember(userId, ending.at);
+    const ended: string[] = [];
+    for (;;) {
+      const visits = await this.keysOfUser(userId, except);
+      if (visits.length === 0) return ended;
+      // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
+      for (const { id, keyHash } of visits) if (await this.endOne(id, ending, keyHash)) ended.push(id);
+    }
+  }
+
+  async endEverything(ending: Ending): Promise<number> {
+    await this.remember(EVERYBODY, ending.at);
+    const endRound = async (): Promise<number> => {
+      let ended = 0;
+      for (let after: string | undefined = ''; ;) {
+        const ids = await this.liveIds(after, MAX_ROWS);
+        after = ids.at(-1);
+        if (after === undefined) return ended;
+        ended += await this.endMany(ids, ending);
+      }
+    };
+    // Again until a round finds none, because visits may begin behind the place where the round is.
+    let total = 0;
+    for (;;) {
+      const ended = await endRound();
+      if (ended === 0) return total;
+      total += ended;
+    }
+  }
+
+  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+    for (;;) {
+      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
+      if (ids.length === 0) {
+        await this.expungeRevocations(before);
+        return { visits: 0, identities: 0 };
+      }
+      const counts = await this.expungeThese(ids, before);
+      // None left of them: another machine took them, or they came to life. Zero would say that all is done.
+      if (counts.visits > 0) return counts;
+    }
+  }
+
+  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
+    // Not past those again that are wiped already.
+    let from = this.#wiped.before === before ? this.#wiped.from : 0;
+    for (;;) {
+      const visits = await this.unwiped({ from, before, most: Math.min(limit, MAX_ROWS) });
+      const last = visits.at(-1);
+      if (!last && from === 0) return 0;
+      from = last ? last.expiry : 0;
+      this.#wiped = { before, from };
+      if (!last) continue;
+      const count = await this.wipeThese(visits.map(({ id }) => id).sort(), before);
+      if (count > 0) return count;
+    }
+  }
+
+  /**
+   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
+   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
+   */
+  async #nextStale(before: number, most: number): Promise<string[]> {
+    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
+      const ids = new Set<string>();
+      for (const column of ['expiry', 'endedAt'] as const) {
+        if (ids.size >= this.staleIdsAtOnce) break;
+        for (const id of await this.idsBefore(column, before, this.staleIdsAtOnce - ids.size)) ids.add(id);
+      }
+      this.#stale = { before, ids: [...ids].sort() };
+    }
+    return this.#stale.ids.splice(0, most);
+  }
+}
+
+/** Lists that fit into one statement each. */
+export function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | undefined = () => 0): T[][] {
+  const all: T[][] = [];
+  let bytes = 0;
+  for (const item of items) {
+    const size = bytesOf(item) ?? 0;
+    bytes += size;
+    const current = all.at(-1);
+    if (current && current.length < MAX_ROWS && bytes <= MAX_BYTES) {
+      current.push(item);
+    } else {
+      all.push([item]);
+      bytes = size;
+    }
+  }
+  return all;
+}
+
+/** The order of ids, in which rows are locked. */
+export function byId(a: { id: string }, b: { id: string }): number {
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
+}
+
+export function puzzle(method: string): Error {
+  return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
+}
