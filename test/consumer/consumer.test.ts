@@ -282,6 +282,16 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
   }, 240_000);
 });
 
+// npm refuses whatever two packages do not agree on, also where it is optional and nobody uses it.
+test('Old versions of what others use do not keep npm from installing the package', async () => {
+  const place = join(folder, 'old');
+  await mkdir(place);
+  await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }));
+  const packages = ['@nestjs/common@10', '@nestjs/core@10', 'typeorm@0.3.4', 'pg@8', 'redis@3', 'jose@5', 'keyv@4', '@prisma/client@5'];
+  const args = ['install', '--package-lock-only', '--no-audit', '--no-fund', '--prefer-offline', tarball, ...packages];
+  await expect(run('npm', args, { cwd: place, timeout: 150_000 })).resolves.toBeDefined();
+}, 240_000);
+
 describeWith('mysql', "The README's first example", () => {
   test('runs, copied as it stands', async () => {
     const readme = await readFile(join(root, 'README.md'), 'utf8');

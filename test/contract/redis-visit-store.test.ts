@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createClient } from 'redis';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { NewVisitRecord, Rekey, SessionSave, VisitPage, VisitRecord } from '../../lib/store/visit.store.js';
@@ -500,6 +500,14 @@ describe('Options of RedisVisitStore', () => {
     ['no time', { client, keepFor: 'long' }, 'must be a duration of at least "1d", got "long"'],
   ])('R74: %s is refused', (_, options, text) => {
     expect(() => new RedisVisitStore(options as RedisVisitStoreOptions)).toThrow(text);
+  });
+
+  test('R74: a version of the package redis that gives no bytes is refused', async () => {
+    vi.resetModules();
+    vi.doMock('redis', () => ({ RESP_TYPES: undefined }));
+    onTestFinished(() => vi.doUnmock('redis'));
+    const old = await import('nest-visit/redis');
+    expect(() => new old.RedisVisitStore({ client })).toThrow('needs the package redis in version 5.12 or later');
   });
 
   test('R74: a client that is not connected is refused when the application starts, and never asked', async () => {

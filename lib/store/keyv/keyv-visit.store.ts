@@ -63,7 +63,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
   constructor({ keyv, shared, durable, evicts, owned = false }: KeyvVisitStoreOptions) {
     super();
     if (typeof keyv?.get !== 'function' || typeof keyv.set !== 'function')
-      throw new VisitOptionError('KeyvVisitStore needs a "keyv": new Keyv(…) of the package keyv, version 5');
+      throw new VisitOptionError('KeyvVisitStore needs a "keyv": new Keyv(…) of the package keyv, version 5.4 or later');
     // It would answer "no visit" when its server is away.
     if (!keyv.throwOnErrors) throw new VisitOptionError('the "keyv" of KeyvVisitStore must be made with throwOnErrors: true');
     for (const [name, value] of Object.entries({ shared, durable, evicts })) {

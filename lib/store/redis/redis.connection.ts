@@ -1,4 +1,4 @@
-import { createClient, createCluster, RESP_TYPES, type RedisClientOptions, type RedisClusterOptions } from 'redis';
+import * as redis from 'redis';
 import { VisitOptionError } from '../../errors/visit.error.js';
 import type { Script } from './redis.scripts.js';
 
@@ -24,13 +24,13 @@ export interface RedisVisitCluster {
 }
 
 /** How to reach a server or a cluster: a URL such as `redis://localhost:6379`, or what `createClient()` or `createCluster()` take. */
-export type RedisVisitConnection = string | RedisClientOptions | RedisClusterOptions;
+export type RedisVisitConnection = string | redis.RedisClientOptions | redis.RedisClusterOptions;
 
 type Client = RedisVisitClient | RedisVisitCluster;
-type OwnClient = ReturnType<typeof createClient> | ReturnType<typeof createCluster>;
+type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis.createCluster>;
 
 /** Session data is bytes; everything else is made text where it is read. Whatever the application's client does otherwise. */
-const OPTIONS = { typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } };
+const OPTIONS = { typeMapping: { [redis.RESP_TYPES?.BLOB_STRING]: Buffer } };
 
 /** The oldest server that knows all commands. */
 const OLDEST = [6, 2] as const;
@@ -41,7 +41,11 @@ export class RedisConnection {
   #own: OwnClient | undefined;
   #closed = false;
 
-  constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {}
+  constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {
+    // Version 4, which other packages may ask for, cannot give bytes by this option.
+    if (!(redis as Partial<typeof redis>).RESP_TYPES)
+      throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later');
+  }
 
   /** @throws VisitOptionError if the server cannot keep visits */
   async check({ allowEviction }: { readonly allowEviction: boolean }): Promise<void> {
@@ -139,9 +143,10 @@ function isReady(client: Client): boolean {
 function createOwn(connection: RedisVisitConnection): OwnClient {
   // Rather an error at once than an answer when the connection is back.
   const defaults = { disableOfflineQueue: true };
-  if (typeof connection === 'string') return createClient({ ...defaults, url: connection });
-  if ('rootNodes' in connection) return createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } }) as OwnClient;
-  return createClient({ ...defaults, ...connection }) as OwnClient;
+  if (typeof connection === 'string') return redis.createClient({ ...defaults, url: connection });
+  if ('rootNodes' in connection)
+    return redis.createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } }) as OwnClient;
+  return redis.createClient({ ...defaults, ...connection }) as OwnClient;
 }
 
 function checkServer(info: string, allowEviction: boolean): void {
