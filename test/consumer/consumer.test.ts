@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Browser } from '../support/browser.js';
 import { openDatabase } from '../support/databases.js';
+import { documentedFiles } from '../support/documented-store.js';
 import { describeWith, redisUrl } from '../support/needs.js';
 
 const run = promisify(execFile);
@@ -217,6 +218,7 @@ const APPLICATIONS: Record<string, Application & { main: string }> = {
     typeorm: '0.3',
     type: 'commonjs',
     typescript: '5.9',
+    more: ['jest@30', 'ts-jest@29', '@types/jest@30'],
     main: `const require_ = require;\n${MAIN('void main();')}`,
   },
 };
@@ -291,6 +293,45 @@ test('Old versions of what others use do not keep npm from installing the packag
   const args = ['install', '--package-lock-only', '--no-audit', '--no-fund', '--prefer-offline', tarball, ...packages];
   await expect(run('npm', args, { cwd: place, timeout: 150_000 })).resolves.toBeDefined();
 }, 240_000);
+
+describe('nest-visit/testing under Jest', () => {
+  test('R66: the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
+    const place = await install(APPLICATIONS['Nest 11, CommonJS, TypeORM 0.3']!);
+    const tests = join(place, 'test');
+    const broken = { is: 'accessed', shouldBe: 'Math.max(visit.accessed, accessed)' };
+    for (const kind of ['sound', 'broken']) {
+      await mkdir(join(tests, kind), { recursive: true });
+      for (const [name, text] of documentedFiles())
+        await writeFile(join(tests, kind, name), kind === 'sound' ? text : text.replace(broken.shouldBe, broken.is));
+    }
+    // As the command line of Nest sets it up.
+    const tsconfig = {
+      module: 'commonjs',
+      target: 'es2022',
+      isolatedModules: true,
+      experimentalDecorators: true,
+      emitDecoratorMetadata: true,
+    };
+    const transform = { '^.+\\.(t|j)s$': ['ts-jest', { tsconfig }] };
+    const config = { rootDir: 'test', testRegex: '.*\\.spec\\.ts$', transform, testEnvironment: 'node' };
+    await writeFile(join(place, 'jest.json'), JSON.stringify(config));
+    const jest = run(process.execPath, [join(place, 'node_modules/jest/bin/jest.js'), '-c', 'jest.json', '--json'], { cwd: place });
+    const output = await jest.then(
+      () => expect.fail('the mistake was not seen'),
+      ({ stdout }: { stdout: string }) => stdout,
+    );
+    const { testResults } = JSON.parse(output) as {
+      testResults: { name: string; assertionResults: { status: string; title: string }[] }[];
+    };
+    const failed = (kind: string): string[] =>
+      testResults
+        .find(({ name }) => name.includes(`/${kind}/`))!
+        .assertionResults.flatMap(({ status, title }) => (status === 'passed' ? [] : [title]));
+    expect(testResults.map(({ assertionResults }) => assertionResults.length > 60)).toEqual([true, true]);
+    expect(failed('sound')).toEqual([]);
+    expect(failed('broken')).toContain('moves accessed and expiry forward, never back, and touches nothing else');
+  }, 240_000);
+});
 
 describeWith('mysql', "The README's first example", () => {
   test('runs, copied as it stands', async () => {
