@@ -182,9 +182,14 @@ class AppController {
   }
 }
 
+/** TypeORM before 0.3.28 calls it without new, which better-sqlite3 permits and libsql does not. */
+function driver(file: string, options: object): object {
+  return new (require_('libsql'))(file, options);
+}
+
 @Module({
   imports: [
-    VisitModule.forRoot({ dataSource: { type: 'better-sqlite3', driver: require_('libsql'), database: ':memory:', migrationsRun: true } }),
+    VisitModule.forRoot({ dataSource: { type: 'better-sqlite3', driver, database: ':memory:', migrationsRun: true } }),
   ],
   controllers: [AppController],
   providers: [Counter, Visitors],
@@ -219,6 +224,13 @@ const APPLICATIONS: Record<string, Application & { main: string }> = {
     type: 'commonjs',
     typescript: '5.9',
     more: ['jest@30', 'ts-jest@29', '@types/jest@30'],
+    main: `const require_ = require;\n${MAIN('void main();')}`,
+  },
+  'Nest 10, CommonJS, TypeORM 0.3.20': {
+    nest: '10',
+    typeorm: '0.3.20',
+    type: 'commonjs',
+    typescript: '5.4',
     main: `const require_ = require;\n${MAIN('void main();')}`,
   },
 };
