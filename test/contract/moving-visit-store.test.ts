@@ -181,6 +181,52 @@ describe('A visit that moves', () => {
     }
   });
 
+  test('is for nobody what it was, once it has ended or has another key, however far its move has come', async () => {
+    for (const who of ['waiting', 'moving'] as const) {
+      for (const event of ['end', 'rekey'] as const) {
+        const { from, to, visit, find, ...stores } = await set({ identity: null });
+        const change = rekeyOf(visit, { identity: identityOf('ann') });
+        const seen: unknown[] = [];
+        const look = async () => seen.push([await stores[who].save([saveOf(visit)]), await find(stores[who])]);
+        after(from, 'save', async () => {
+          if (event === 'end') await stores.waiting.end([visit.id], { reason: 'logout', at: NOW + 5, retiresKey: true });
+          else expect(await stores.waiting.rekey([change])).toEqual([{ outcome: 'done' }]);
+        });
+        after(to, 'create', look);
+        await find(stores.moving);
+        await look();
+        const [refusal, record] =
+          event === 'end'
+            ? ['ended', { endReason: 'logout' }]
+            : ['retired', { endedAt: null, keyHash: change.newKeyHash, identity: identityOf('ann') }];
+        const expected = [[{ outcome: 'refused', reason: refusal }], expect.objectContaining(record)];
+        expect(seen, `${who}, ${event}`).toEqual([expected, expected]);
+      }
+    }
+  });
+
+  test('does not outlive the visits of a user who signs in with it while it moves', async () => {
+    const { from, to, moving, waiting, visit, find } = await set({ identity: null });
+    after(to, 'create', async () => {
+      // By somebody who has looked for the copy before it was there.
+      await from.rekey([rekeyOf(visit, { identity: identityOf('ann') })]);
+      after(from, 'end', () => waiting.endAllForUser('ann', { reason: 'revoked', at: NOW + 5 }));
+    });
+    expect(await find(moving)).toMatchObject({ endedAt: NOW + 5, endReason: 'revoked', identity: identityOf('ann') });
+  });
+
+  test('keeps its new key, when who moves it dies before the copy has it', async () => {
+    const { from, to, moving, waiting, visit, find } = await set();
+    const change = rekeyOf(visit);
+    after(to, 'create', async () => {
+      await from.rekey([change]);
+      after(from, 'end', () => Promise.reject(new Error('dead')));
+    });
+    await expect(find(moving)).rejects.toThrow('dead');
+    expect(await waiting.save([saveOf(visit, { version: 1 })])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
+    expect(await find(waiting)).toMatchObject({ endedAt: null, keyHash: change.newKeyHash });
+  });
+
   test('is told of at the end of the list, and counted, when nobody uses it', async () => {
     const { from, to, moving } = await set();
     await from.create(Array.from({ length: 24 }, () => newVisit()));

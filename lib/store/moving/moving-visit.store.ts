@@ -53,6 +53,9 @@ export interface MovingVisitStoreOptions {
  * 2. It is inserted in `to`, with its version.
  * 3. It ends in `from`, for the reason "moved". Every other write there is refused from now on.
  * 4. What has happened to it between the steps (it was ended, its key was changed) is done in `to`, too.
+ *
+ * Until then the copy may be that of a visit that has ended, or have a key that was replaced, so nobody uses it: both stores are asked for
+ * a visit, and who finds a move that is not done does the rest of it.
  */
 export class MovingVisitStore extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;
@@ -84,13 +87,8 @@ export class MovingVisitStore extends VisitStore {
   }
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
-    const found = await this.#to.find(ids);
-    const missing = ids.filter((_, index) => !found[index]);
-    if (missing.length === 0) return found;
-    const olds = await this.#from.find(missing);
-    const settled = await Promise.all(olds.map((old) => this.#settle(old)));
-    const byId = new Map(missing.map((id, index) => [id, settled[index] ?? null]));
-    return ids.map((id, index) => found[index] ?? byId.get(id) ?? null);
+    const [copies, olds] = await this.#findBoth(ids);
+    return Promise.all(ids.map((_, index) => this.#settle(olds[index]!, copies[index]!)));
   }
 
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
@@ -208,10 +206,15 @@ export class MovingVisitStore extends VisitStore {
     return count;
   }
 
-  /** What a visit that was found in `from` is by now. */
-  async #settle(old: VisitRecord | null): Promise<VisitRecord | null> {
+  async #findBoth(ids: readonly string[]): Promise<[copies: (VisitRecord | null)[], olds: (VisitRecord | null)[]]> {
+    return Promise.all([this.#to.find(ids), this.#from.find(ids)]);
+  }
+
+  /** What a visit that was found is by now. */
+  async #settle(old: VisitRecord | null, copy: VisitRecord | null): Promise<VisitRecord | null> {
+    if (copy) return this.#finish(copy, old);
     if (!old) return null;
-    if (old.endedAt !== null) return old.endReason === MOVED ? this.#findMoved(old.id) : old;
+    if (old.endedAt !== null) return this.#follow(old);
     const isWanted = this.#moves && old.expiry > this.#clock.now();
     return isWanted || isMarked(old.sessionData) ? this.#move(old) : old;
   }
@@ -221,11 +224,18 @@ export class MovingVisitStore extends VisitStore {
     return moved;
   }
 
+  /** Where a visit is that has ended in `from`. */
+  async #follow(old: VisitRecord): Promise<VisitRecord | null> {
+    if (old.endReason !== MOVED) return old;
+    const copy = await this.#findMoved(old.id);
+    return copy && this.#finish(copy, old);
+  }
+
   async #move(found: VisitRecord): Promise<VisitRecord | null> {
     let old: VisitRecord | null = found;
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       if (old === null) return this.#findMoved(found.id);
-      if (old.endedAt !== null) return old.endReason === MOVED ? this.#findMoved(old.id) : old;
+      if (old.endedAt !== null) return this.#follow(old);
       const marked: VisitRecord | null = isMarked(old.sessionData) ? old : await this.#mark(old);
       if (marked) return this.#insert(unmarked(marked));
       [old = null] = await this.#from.find([found.id]);
@@ -250,10 +260,27 @@ export class MovingVisitStore extends VisitStore {
       // Somebody else may have been faster.
       if (!(await this.#findMoved(id))) throw error;
     }
+    const last = await this.#leave(id);
+    if (last) await this.#catchUp(visit, last);
+    const copy = await this.#findMoved(id);
+    return copy && this.#finish(copy, last);
+  }
+
+  /** What the original is like when nothing can be written there any more. */
+  async #leave(id: string): Promise<VisitRecord | null> {
     await this.#from.end([id], { reason: MOVED, at: this.#clock.now() });
     const [last = null] = await this.#from.find([id]);
-    if (last) await this.#catchUp(visit, last);
-    return this.#findMoved(id);
+    return last;
+  }
+
+  /** The last steps of a move, where they have not been done. Only then is a copy what the visit is. */
+  async #finish(copy: VisitRecord, old: VisitRecord | null): Promise<VisitRecord | null> {
+    if (!old || copy.endedAt !== null) return copy;
+    const last = old.endedAt === null ? await this.#leave(copy.id) : old;
+    // Keys never come back: if the copy has the one that was replaced last, it has not been told.
+    if (last && (last.endReason !== MOVED || last.previousKeyHash === copy.keyHash)) await this.#catchUp(copy, last);
+    else if (last === old) return copy;
+    return this.#findMoved(copy.id);
   }
 
   /** What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was marked. */
@@ -269,6 +296,9 @@ export class MovingVisitStore extends VisitStore {
     if (last.keyHash !== keyHash) {
       const change = { permanent, identity, expiry, previousKeyUntil, ...(absoluteExpiry === null ? {} : { absoluteExpiry }) };
       await this.#to.rekey([{ id, keyHash, now: last.keyChanged, newKeyHash: last.keyHash, ...change }]);
+      // Who ended all visits of the user before this has not seen that it is one of them.
+      const endedAll = identity && identity.userId !== visit.identity?.userId ? await this.endedAllAt(identity.userId) : null;
+      if (endedAll !== null && endedAll > identity!.created) await this.#to.end([id], { reason: 'revoked', at: endedAll });
     }
     if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry }]);
   }
@@ -282,8 +312,9 @@ export class MovingVisitStore extends VisitStore {
     call: (store: VisitStore, some: readonly W[]) => Promise<R[]>,
   ): Promise<R[]> {
     const ids = [...new Set(writes.map(({ id }) => id))];
-    const found = await this.#to.find(ids);
-    const moved = new Set(ids.filter((_, index) => found[index]));
+    const [copies, olds] = await this.#findBoth(ids);
+    await Promise.all(copies.map(async (copy, index) => copy && this.#finish(copy, olds[index]!)));
+    const moved = new Set(ids.filter((_, index) => copies[index]));
     const there = writes.map(({ id }) => moved.has(id));
     const results: R[] = [];
     for (const store of [this.#to, this.#from]) {
