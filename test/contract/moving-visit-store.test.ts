@@ -1,4 +1,4 @@
-import { Controller, Get, Post } from '@nestjs/common';
+import { Controller, Get, Param, Post } from '@nestjs/common';
 import {
   IdentityService,
   MemoryVisitStore,
@@ -9,13 +9,18 @@ import {
   type VisitRecord,
   type VisitStore,
 } from 'nest-visit';
+import { PrismaVisitStore } from 'nest-visit/prisma';
+import { RedisVisitStore } from 'nest-visit/redis';
 import { describeVisitStore } from 'nest-visit/testing';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { bytes, identityOf, newVisit, NOW, rekeyOf, saveOf, textOf } from '../../lib/testing/samples.js';
-import { platforms, startApp, type RunningApp } from '../support/app.js';
+import { platforms, startApp, type PlatformName, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
-import { describeDatabases, openDatabase, type OpenDatabase } from '../support/databases.js';
+import { openDatabase, type DatabaseName } from '../support/databases.js';
+import { describeWith, redisClusterUrls, redisUrl, type Need } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { openPrisma } from '../support/prisma-client.mjs';
+import { uniquePrefix } from '../support/redis.js';
 
 const clock = { now: () => NOW };
 
@@ -255,74 +260,189 @@ class CounterController {
     return this.session.update('count', (count: number | undefined) => (count ?? 0) + 1);
   }
 
-  @Post('login')
-  login() {
-    return this.identity.login('ann');
+  @Post('login/:user')
+  login(@Param('user') user: string) {
+    return this.identity.login(user);
+  }
+
+  @Post('logout')
+  logout() {
+    return this.identity.logout();
   }
 
   @Get('see')
   see() {
-    return { count: this.session['count'], user: this.identity.userId };
+    return { count: this.session['count'] ?? null, user: this.identity.userId };
   }
 }
 
-describeDatabases('Visits that move while they are used', (db) => {
-  for (const direction of ['from', 'to'] as const) {
-    test(`${direction} here ${direction === 'from' ? 'to' : 'from'} SQLite: nothing that was acknowledged is lost, nobody is signed out`, async () => {
-      const other = await openDatabase('sqlite');
-      onTestFinished(() => other.drop());
-      const places = { here: await db.open(), there: other };
-      const [from, to] = direction === 'from' ? [places.here, places.there] : [places.there, places.here];
-      // Each process has connections of its own.
-      const openStore = async (moves: boolean): Promise<MovingVisitStore> => {
-        const open = async ({ options }: OpenDatabase): Promise<VisitStore> =>
-          new TypeOrmVisitStore(await openMigrated(options), { owned: true });
-        return new MovingVisitStore({ from: await open(from), to: await open(to), moves });
-      };
-      const apps: RunningApp[] = [];
-      const start = async (moves: boolean): Promise<RunningApp> => {
-        const platform = platforms[apps.length % platforms.length]!;
-        const app = await startApp(platform, { store: await openStore(moves) }, { controllers: [CounterController] });
+/** A place for visits that begins empty and goes after the test. What it gives opens a store with connections of its own, as each process does. */
+interface Place {
+  readonly name: string;
+  readonly need?: Need;
+  readonly make: () => Promise<() => Promise<VisitStore>>;
+}
+
+function typeOrmOn(name: DatabaseName, need?: Need): Place {
+  const make = async () => {
+    const { options, drop } = await openDatabase(name);
+    onTestFinished(drop);
+    return async () => new TypeOrmVisitStore(await openMigrated(options), { owned: true });
+  };
+  return { name: `TypeORM on ${name}`, ...(need && { need }), make };
+}
+
+function prismaOn(name: 'mariadb' | 'postgres', need: Need): Place {
+  const make = async () => {
+    const { options, drop } = await openDatabase(name);
+    onTestFinished(drop);
+    await (await openMigrated(options)).destroy();
+    return async () => {
+      const prisma = await openPrisma(name, (options as { url: string }).url);
+      onTestFinished(() => prisma.$disconnect());
+      return new PrismaVisitStore(prisma);
+    };
+  };
+  return { name: `Prisma on ${name}`, need, make };
+}
+
+const sqlite = typeOrmOn('sqlite');
+const mariadb = typeOrmOn('mariadb', 'mysql');
+const postgres = typeOrmOn('postgres', 'postgres');
+
+const redis: Place = {
+  name: 'Redis',
+  need: 'redis',
+  make: async () => {
+    const prefix = uniquePrefix();
+    return async () => new RedisVisitStore({ connection: redisUrl!, prefix });
+  },
+};
+
+const redisCluster: Place = {
+  name: 'a cluster of Redis',
+  need: 'redisCluster',
+  make: async () => {
+    const prefix = uniquePrefix();
+    return async () => new RedisVisitStore({ connection: { rootNodes: redisClusterUrls!.map((url) => ({ url })) }, prefix });
+  },
+};
+
+/** From where to where. */
+const pairs: readonly (readonly [Place, Place])[] = [
+  [sqlite, sqlite],
+  [mariadb, sqlite],
+  [sqlite, mariadb],
+  [postgres, sqlite],
+  [sqlite, postgres],
+  [postgres, redis],
+  [redis, mariadb],
+  [mariadb, redisCluster],
+  [redisCluster, postgres],
+  [mariadb, prismaOn('postgres', 'postgres')],
+  [prismaOn('mariadb', 'mysql'), redis],
+];
+
+/** What happens to a visit while it moves. */
+const events = ['none', 'login', 'logout'] as const;
+
+const VISITORS = 6;
+/** Visits that each of them begins, so that everybody meets every event. */
+const ROUNDS = events.length;
+
+for (const places of pairs) {
+  const [source, target] = places;
+  const needs = [...new Set(places.flatMap(({ need }) => need ?? []))];
+  describeWith(needs, `Visits that move while they are used, from ${source.name} to ${target.name}`, () => {
+    test('nothing that was acknowledged is lost, nobody is signed out, and who is signed out stays so', async () => {
+      const [from, to] = [await source.make(), await target.make()];
+      const start = async (moves: boolean, platform: PlatformName): Promise<RunningApp> => {
+        const store = new MovingVisitStore({ from: await from(), to: await to(), moves });
+        const app = await startApp(platform, { store }, { controllers: [CounterController] });
         onTestFinished(() => app.close());
-        apps.push(app);
         return app;
       };
-      await start(false);
-      await start(false);
-      const browsers = Array.from({ length: 12 }, () => apps[0]!.browser());
-      for (const browser of browsers) expect((await browser.post('/add')).status).toBe(201);
       // The old processes go on for a while beside the new ones.
-      await start(true);
-      await start(true);
-
-      const counts = browsers.map(() => 1);
-      const use = async (browser: Browser, index: number): Promise<void> => {
-        for (let step = 0; step < 12; step++) {
-          if (step === 4 + (index % 5)) {
-            expect((await browser.via(apps[step % apps.length]!).post('/login')).status).toBe(201);
-            continue;
-          }
-          const tabs = [0, 1].map((tab) => browser.via(apps[(index + step + tab) % apps.length]!).post('/add'));
-          for (const { status, text } of await Promise.all(tabs)) {
-            // 503: too many wrote at the same moment, and this one did not get through.
-            expect([201, 503], text).toContain(status);
-            if (status === 201) counts[index]!++;
-          }
-        }
+      const [olds, news]: [RunningApp[], RunningApp[]] = [[], []];
+      for (const platform of platforms) {
+        olds.push(await start(false, platform));
+        news.push(await start(true, platform));
+      }
+      const apps = [...olds, ...news];
+      /** Sign-ins and sign-outs that are not answered yet. */
+      const underway = new Set<Promise<unknown>>();
+      const slow = await to();
+      const create = slow.create.bind(slow);
+      // While it waits, much can happen to what it is about to copy.
+      slow.create = async (visits) => {
+        await Promise.all(underway);
+        return create(visits);
       };
-      const mover = await openStore(true);
+      const mover = new MovingVisitStore({ from: await from(), to: slow });
       onTestFinished(() => mover.close());
       const move = async (): Promise<void> => {
         for (let place: string | null = ''; place !== null;) place = (await mover.movePage({ after: place, limit: 3 })).next;
       };
-      await Promise.all([...browsers.map(use), move()]);
-      await move();
 
-      for (const [index, browser] of browsers.entries()) {
-        const { text } = await browser.via(apps[index % apps.length]!).get('/see');
-        expect(JSON.parse(text)).toEqual({ count: counts[index], user: 'ann' });
-      }
+      const stales: Browser[] = [];
+      const seenBy = async (browser: Browser, { address }: RunningApp): Promise<unknown> =>
+        JSON.parse((await browser.via({ address }).get('/see')).text);
+      const expectNobody = async (stale: Browser, seers = apps): Promise<void> => {
+        for (const seen of await Promise.all(seers.map((app) => seenBy(stale.clone(), app))))
+          expect(seen).toEqual({ count: null, user: null });
+      };
+
+      const use = async (user: string, index: number): Promise<() => Promise<void>> => {
+        const browser = olds[0]!.browser();
+        let count = 0;
+        const add = async (app: RunningApp, { isLate = false } = {}): Promise<void> => {
+          const { status, text } = await browser.via(app).post('/add');
+          // 503: too many wrote at the same moment, and this one did not get through; 409: the key is not valid any more.
+          expect(isLate ? [201, 409, 503] : [201, 503], text).toContain(status);
+          if (status === 201) count++;
+        };
+        const expectAll = async (seen: object): Promise<void> => {
+          for (const app of apps) expect(await seenBy(browser, app)).toEqual(seen);
+        };
+        /** What ends the key that the browser has. */
+        const change = async (path: string, app: RunningApp): Promise<void> => {
+          const stale = browser.clone();
+          const answer = browser.via(app).post(path);
+          underway.add(answer);
+          const { status, text } = await answer.finally(() => underway.delete(answer));
+          expect(status, text).toBe(201);
+          stales.push(stale);
+          await expectNobody(stale);
+        };
+        for (let round = 0; round < ROUNDS; round++) {
+          const [old, otherOld] = (round % 2 ? olds : olds.toReversed()) as [RunningApp, RunningApp];
+          const any = (offset: number): RunningApp => apps[(index + round + offset) % apps.length]!;
+          const event = events[(index + round) % events.length]!;
+          count = 0;
+          // By one request: the next visitor's mover is near.
+          if (event === 'logout') expect((await browser.via(old).post(`/login/${user}`)).status).toBe(201);
+          else await add(old);
+          // Every other time it is the mover alone that moves the visit.
+          const adding = [otherOld, index % 2 ? otherOld : news[round % 2]!].map((app) => add(app, { isLate: event !== 'none' }));
+          const happening = event === 'none' ? add(old) : change(event === 'login' ? `/login/${user}` : '/logout', old);
+          await Promise.all([happening, ...adding, move()]);
+          if (event === 'logout') continue;
+          if (event === 'none') await change(`/login/${user}`, any(0));
+          await Promise.all([add(any(1)), add(any(2))]);
+          await expectAll({ count, user });
+          if (round < ROUNDS - 1) await change('/logout', any(3));
+        }
+        return () => expectAll(browser.jar.size > 0 ? { count, user } : { count: null, user: null });
+      };
+      const uses = await Promise.allSettled(Array.from({ length: VISITORS }, (_, index) => use(`user${index}`, index)));
+      const ends = uses.map((one) => {
+        if (one.status === 'rejected') throw one.reason;
+        return one.value;
+      });
+      await move();
+      for (const expectEnd of ends) await expectEnd();
       expect(await mover.countLive()).toBe(0);
+      await Promise.all(stales.map((stale) => expectNobody(stale, [news[0]!])));
     });
-  }
-});
+  });
+}
