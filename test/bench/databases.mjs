@@ -11,6 +11,9 @@ import { startMariaDb, startMemcached, startPostgres, startRedis } from '../supp
  * @property {() => Promise<void>} stop
  */
 
+/** Every application keeps its ten open: more in all than servers take by default. */
+const CONNECTIONS = 1000;
+
 /** How statements are counted, for the report. */
 export const COUNTED_BY = {
   mariadb: "MariaDB: `SHOW GLOBAL STATUS LIKE 'Questions'`",
@@ -32,7 +35,7 @@ const openers = {
 export const openDatabase = (kind, folder) => openers[kind](folder);
 
 async function openMariaDb() {
-  const server = await startMariaDb();
+  const server = await startMariaDb({ args: [`--max-connections=${CONNECTIONS}`] });
   try {
     const { createConnection } = await import('mysql2/promise');
     const connection = await createConnection(server.url);
@@ -73,10 +76,11 @@ async function openMariaDb() {
 
 async function openPostgres() {
   let counts = true;
-  const server = await startPostgres({ args: ['-c', 'shared_preload_libraries=pg_stat_statements'] }).catch(() => {
+  const args = ['-c', `max_connections=${CONNECTIONS}`];
+  const server = await startPostgres({ args: [...args, '-c', 'shared_preload_libraries=pg_stat_statements'] }).catch(() => {
     // That module is a package of its own on some systems.
     counts = false;
-    return startPostgres();
+    return startPostgres({ args });
   });
   try {
     const { default: pg } = await import('pg');

@@ -10,7 +10,7 @@
  * @property {readonly ('express' | 'fastify')[]} platforms
  * @property {readonly string[]} [routes] what it can do, if not all
  * @property {boolean} [counts] whether its sum of counters must be right; false: it is not even looked at
- * @property {boolean} [otherStore] compared with nest-visit on MariaDB only
+ * @property {boolean} [otherStore] compared with nest-visit on MariaDB only, on the newest Node
  */
 
 const both = ['express', 'fastify'];
@@ -119,7 +119,7 @@ export function subjectsFor({ quick: isQuick, only = /^/, nodes }) {
   return nodes.flatMap((node) =>
     ['express', 'fastify'].flatMap((platform) => {
       const all = variants
-        .filter((variant) => variant.platforms.includes(platform))
+        .filter((variant) => variant.platforms.includes(platform) && (!variant.otherStore || node === nodes.at(-1)))
         .map((variant) => ({ key: `${platform}/${variant.id}/node${node.major}`, variant, platform, node }))
         .filter(wanted);
       const named = all.filter(({ key }) => only.test(key));
