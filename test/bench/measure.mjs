@@ -43,16 +43,20 @@ export async function startSubject(subject, { databases, load, signal, quick }) 
 
   /** @returns {Promise<Sample>} */
   async function measure({ route, method, connections }, seconds) {
+    // It has been idle for minutes: by now the system may have taken its memory, the more the larger it is.
+    const early = await load.during(target(route, method, connections), 1);
     const before = await database?.statements();
     const result = await load.during(target(route, method, connections), seconds);
     const after = await database?.statements();
-    const { ok, refused, failed } = result;
+    const { ok } = result;
+    const refused = early.refused + result.refused;
+    const failed = early.failed + result.failed;
     return {
       rate: ok / result.seconds,
       refused,
       failed,
-      statements: after === undefined ? undefined : ((after - before) / (ok + refused)) * 1000,
-      ...(method === 'POST' && variant.counts && (await audit(ok, refused + failed + connections))),
+      statements: after === undefined ? undefined : ((after - before) / (ok + result.refused)) * 1000,
+      ...(method === 'POST' && variant.counts && (await audit(early.ok + ok, refused + failed + 2 * connections))),
     };
   }
 

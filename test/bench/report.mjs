@@ -353,7 +353,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
   const order = rounds === 1 ? 'One round through all variants' : `${rounds} rounds through all variants, every other one backwards`;
   const lines = [
     'The same Nest application with three routes, as a process of its own for each variant: `static` does not touch the session, `read` returns a counter of it, `write` adds one. Every request carries the cookie of one of 200 sessions, in turn.',
-    `${order}, ${seconds} s for each load, ${Math.ceil(minutes)} minutes from start to end.`,
+    `${order}, ${seconds} s for each load after one that is not counted, ${Math.ceil(minutes)} minutes from start to end.`,
     'Only ratios within one round count: medians of the rounds, with the least and the greatest in parentheses.',
     'The servers run with their defaults, but for the number of connections (PostgreSQL also loads `pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Redis writes its log to disk every second. Each variant may open ten connections to its database.',
     `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}. Others are not counted.`,
