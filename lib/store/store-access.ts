@@ -65,7 +65,7 @@ export class StoreAccess {
   /** What a client is told when the store fails or does not answer in time; the cause goes to the log, once for a whole batch. */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    this.logger.error(`The store failed: ${(error as Error).message}`);
+    this.logger.error(`The store failed: ${error instanceof Error ? error.message : String(error)}`);
     return new VisitStoreUnavailableError({ cause: error });
   }
 }

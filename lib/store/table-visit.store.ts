@@ -99,21 +99,13 @@ export abstract class TableVisitStore extends VisitStore {
 
   async endEverything(ending: Ending): Promise<number> {
     await this.remember(EVERYBODY, ending.at);
-    const endRound = async (): Promise<number> => {
-      let ended = 0;
-      for (let after: string | undefined = ''; ;) {
-        const ids = await this.liveIds(after, MAX_ROWS);
-        after = ids.at(-1);
-        if (after === undefined) return ended;
-        ended += await this.endMany(ids, ending);
-      }
-    };
-    // Again until a round finds none, because visits may begin behind the place where the round is.
-    let total = 0;
-    for (;;) {
-      const ended = await endRound();
-      if (ended === 0) return total;
-      total += ended;
+    // Once through: what begins meanwhile may stay, or this would never end while visitors come.
+    let ended = 0;
+    for (let after: string | undefined = ''; ;) {
+      const ids = await this.liveIds(after, MAX_ROWS);
+      after = ids.at(-1);
+      if (after === undefined) return ended;
+      ended += await this.endMany(ids, ending);
     }
   }
 

@@ -8,7 +8,7 @@ import { KeyvFile } from 'keyv-file';
 import { IdentityService, Session, VisitService } from 'nest-visit';
 import { KeyvVisitStore, type KeyvVisitStoreOptions } from 'nest-visit/keyv';
 import { describeVisitStore } from 'nest-visit/testing';
-import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { bytes, identityOf, newVisit, NOW, saveOf, textOf } from '../../lib/testing/samples.js';
 import { platforms, startApp } from '../support/app.js';
 import { describeWith, memcachedUrl } from '../support/needs.js';
@@ -83,8 +83,10 @@ describeWith('memcached', 'Keyv with memcached', () => {
       if (key.startsWith('ended:')) await (ending ??= one.end([visit.id], { reason: 'logout', at: NOW }));
       return value;
     }) as typeof keyv.get;
-    expect(await other.save([saveOf(visit, { data: bytes('late') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    expect(await other.save([saveOf(visit, { data: bytes('late') })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
     keyv.get = get;
+    // Also where the end has been forgotten by then: what was written later would live longer.
+    expect(JSON.parse((await get(`visit:${visit.id}`)) as string)).toMatchObject({ endReason: 'logout' });
     for (const store of [one, other]) expect((await store.find([visit.id]))[0]).toMatchObject({ endReason: 'logout', sessionData: null });
     expect(await other.save([saveOf(visit, { version: 1 })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
   });
@@ -114,6 +116,16 @@ describeWith('memcached', 'Keyv with memcached', () => {
     await expect(store.find([visit.id])).rejects.toThrow(/No servers|connect|ECONN|socket/i);
     expect(await store.save([saveOf(visit)])).toMatchObject([{ outcome: 'failed' }]);
   });
+});
+
+test('a default ttl of the Keyv shortens no visit', async () => {
+  const keyv = new Keyv({ throwOnErrors: true, namespace: namespace(), ttl: 1 });
+  const store = new KeyvVisitStore({ keyv, ...inMemory });
+  const [month, day] = [newVisit({ expiry: NOW + 40 * 86_400_000 }), newVisit({ expiry: NOW + 86_400_000 })];
+  await store.create([month, day]);
+  vi.useFakeTimers({ now: Date.now() + 3_600_000, toFake: ['Date'] });
+  onTestFinished(() => void vi.useRealTimers());
+  expect((await store.find([month.id, day.id])).map((visit) => visit?.id)).toEqual([month.id, day.id]);
 });
 
 test('values that are no visits are none', async () => {

@@ -232,6 +232,30 @@ describe('A visit that moves', () => {
     expect(await find(waiting)).toMatchObject({ endedAt: null, keyHash: change.newKeyHash });
   });
 
+  test('is left alone where both stores keep the same visits', async () => {
+    const store = new MemoryVisitStore();
+    expect(() => new MovingVisitStore({ from: store, to: store })).toThrow('keep the same visits');
+    const database = await openDatabase('sqlite');
+    onTestFinished(() => database.drop());
+    const source = await openMigrated(database.options);
+    onTestFinished(() => source.destroy());
+    const [from, to] = [new TypeOrmVisitStore(source), new TypeOrmVisitStore(source)];
+    const visit = newVisit({ sessionData: bytes('kept') });
+    await from.create([visit]);
+    const moving = new MovingVisitStore({ from, to, clock });
+    for (const work of [
+      () => moving.find([visit.id]),
+      () => moving.save([saveOf(visit)]),
+      () => moving.movePage({ after: '', limit: 10 }),
+    ]) {
+      await expect(work()).rejects.toMatchObject({
+        code: 'VISIT_OPTION',
+        message: expect.stringContaining('keep the same visits') as string,
+      });
+    }
+    expect((await from.find([visit.id]))[0]).toMatchObject({ endedAt: null, sessionData: Buffer.from('kept'), sessionVersion: 0 });
+  });
+
   test('is told of at the end of the list, and counted, when nobody uses it', async () => {
     const { from, to, moving } = await set();
     await from.create(Array.from({ length: 24 }, () => newVisit()));

@@ -635,6 +635,17 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
   });
 
+  test('R29: closes although the server hangs', async () => {
+    const server = await started();
+    const store = opened({ connection: server.url });
+    await store.check();
+    process.kill(server.pid, 'SIGSTOP');
+    onTestFinished(() => void process.kill(server.pid, 'SIGCONT'));
+    const asked = store.find([newVisit().id]).catch(() => 'refused');
+    await expect(store.close()).resolves.toBeUndefined();
+    expect(await asked).toBe('refused');
+  });
+
   test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {
     const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
     await expect(opened({ connection: url }).check()).rejects.toMatchObject({

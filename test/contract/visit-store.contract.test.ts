@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { MemoryVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, TypeOrmVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { DataSource } from 'typeorm';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
-import { describeDatabases } from '../support/databases.js';
+import { describeDatabases, openDatabase } from '../support/databases.js';
+import { openMigrated } from '../support/open-migrated.js';
 
 const NEVER = 8_640_000_000_000_000;
 const runner = { describe, test };
@@ -130,6 +131,26 @@ describe('MemoryVisitStore', () => {
   test.each([0, -1, Number.NaN])('R66: maxVisits cannot be %d', (maxVisits) => {
     expect(() => new MemoryVisitStore({ maxVisits })).toThrow('option "maxVisits" must be a number of at least 1');
   });
+});
+
+test('R47: endEverything() ends although visits begin all the time', async () => {
+  const database = await openDatabase('sqlite');
+  onTestFinished(() => database.drop());
+  const source = await openMigrated(database.options);
+  onTestFinished(() => source.destroy());
+  class BusyStore extends TypeOrmVisitStore {
+    begun = 0;
+
+    protected override async endMany(...given: Parameters<TypeOrmVisitStore['endMany']>): Promise<number> {
+      // Behind the place where the call is.
+      if (this.begun < 10) await this.create([visitOf({ id: String(++this.begun).padStart(32, '0') })]);
+      return super.endMany(...given);
+    }
+  }
+  const store = new BusyStore(source);
+  await store.create([visitOf({ id: 'f'.repeat(32) })]);
+  expect(await store.endEverything({ reason: 'revoked', at: 50 })).toBe(1);
+  expect(store.begun).toBe(1);
 });
 
 function visitOf(given: Partial<NewVisitRecord>): NewVisitRecord {

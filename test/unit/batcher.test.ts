@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Batcher } from '../../lib/store/batching/batcher.js';
 
 const LIMITS = { deadline: 60_000, explain: (error: unknown) => error };
@@ -57,6 +57,26 @@ describe('A batcher', () => {
     expect(answers).toEqual(Array.from({ length: 95 }, (_, n) => n));
     expect(most).toBe(2);
     expect(Math.max(...sizes)).toBe(10);
+  });
+
+  test('a batch that nobody waits for any more keeps no place', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
+    onTestFinished(() => void vi.useRealTimers());
+    let hangs = true;
+    const batcher = new Batcher((questions: readonly number[]) => (hangs ? new Promise<number[]>(() => {}) : Promise.resolve(questions)), {
+      most: 10,
+      inFlight: 1,
+      ...LIMITS,
+    });
+    const lost = batcher.load(1).catch(String);
+    await new Promise(setImmediate);
+    vi.advanceTimersByTime(LIMITS.deadline / 2);
+    hangs = false;
+    const waiting = batcher.load(2);
+    vi.advanceTimersByTime(LIMITS.deadline / 2 + 1);
+    expect(await lost).toContain('no answer within');
+    expect(await waiting).toBe(2);
+    expect(await batcher.load(3)).toBe(3);
   });
 
   test('a failure is told to all of its batch, and the next batch is asked as ever', async () => {

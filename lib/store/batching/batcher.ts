@@ -96,6 +96,9 @@ export class Batcher<Question, Answer> {
     if (late.length > 0) this.refuse(late, new Error(`there was no answer within ${this.options.deadline} ms`));
     for (const one of late) one.due = Infinity;
     this.waiting = this.waiting.filter(({ due }) => due < Infinity);
+    // What nobody waits for any more keeps no place: a call that hangs for ever must not stop those to a store that is well again.
+    for (const batch of this.underWay) if (batch.every(({ due }) => due === Infinity)) this.underWay.delete(batch);
+    if (this.waiting.length > 0) this.schedule();
   }
 
   private unanswered(): Waiting<Question, Answer>[] {

@@ -123,7 +123,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
           if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
           const { now, newKeyHash, previousKeyUntil, permanent = visit.permanent, identity = visit.identity } = change;
           const { expiry = visit.expiry, absoluteExpiry } = change;
-          await this.#write(
+          const isLive = await this.#write(
             {
               ...visit,
               keyHash: newKeyHash,
@@ -137,7 +137,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
             },
             now,
           );
-          return { outcome: 'done' };
+          return isLive ? { outcome: 'done' } : { outcome: 'refused', reason: 'ended' };
         }),
       ),
     );
@@ -179,8 +179,8 @@ export class KeyvVisitStore extends UnlistableVisitStore {
       if (save.lockOwner !== undefined) return { outcome: 'refused', reason: 'unlocked' };
       const { sessionVersion: version, sessionData } = visit;
       if (version !== save.version) return { outcome: 'conflict', version, data: sessionData };
-      await this.#write({ ...visit, sessionData: save.data, sessionVersion: version + 1 }, save.now);
-      return { outcome: 'saved', version: version + 1 };
+      const isLive = await this.#write({ ...visit, sessionData: save.data, sessionVersion: version + 1 }, save.now);
+      return isLive ? { outcome: 'saved', version: version + 1 } : { outcome: 'refused', reason: 'ended' };
     });
   }
 
@@ -202,14 +202,18 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     return turn;
   }
 
-  #write(visit: VisitRecord, now: number): Promise<void> {
-    return this.#set(visitKey(visit.id), visit, now);
+  /** False: another process has ended the visit meanwhile. Its end must not be forgotten before what has been written over it. */
+  async #write(visit: VisitRecord, now: number): Promise<boolean> {
+    await this.#set(visitKey(visit.id), visit, now);
+    const end = this.capabilities.shared ? visitOf(visit.id, await this.#keyv.get(endKey(visit.id))) : null;
+    if (end) await this.#set(visitKey(visit.id), end, now);
+    return !end;
   }
 
   /** Its life counts from now, by the application's clock; it never ends sooner than the visit. */
   async #set(key: string, visit: VisitRecord, now: number): Promise<void> {
     const life = Math.max(0, visit.expiry - Math.min(now, visit.accessed)) + KEEP_FOR;
-    const isStored = await this.#keyv.set(key, valueOf(visit), life > LONGEST_LIFE ? undefined : life);
+    const isStored = await this.#keyv.set(key, valueOf(visit), life > LONGEST_LIFE ? 0 : life);
     if (!isStored) throw new Error(`[visit] ${key} could not be stored`);
   }
 }

@@ -66,6 +66,7 @@ export class MovingVisitStore extends VisitStore {
 
   constructor({ from, to, moves = true, clock = Date }: MovingVisitStoreOptions) {
     super();
+    if (from === to) throw sameVisits();
     if (from.attend || to.attend) throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
     this.#from = from;
     this.#to = to;
@@ -191,7 +192,8 @@ export class MovingVisitStore extends VisitStore {
    */
   async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<{ moved: number; next: string | null }> {
     const { visits, next } = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
-    await Promise.all(visits.map((visit) => this.#move(visit)));
+    const copies = await this.#to.find(visits.map(({ id }) => id));
+    await Promise.all(visits.map((visit, index) => (copies[index] ? this.#finish(copies[index], visit) : this.#move(visit))));
     return { moved: visits.length, next };
   }
 
@@ -276,11 +278,22 @@ export class MovingVisitStore extends VisitStore {
   /** The last steps of a move, where they have not been done. Only then is a copy what the visit is. */
   async #finish(copy: VisitRecord, old: VisitRecord | null): Promise<VisitRecord | null> {
     if (!old || copy.endedAt !== null) return copy;
+    if (old.endedAt === null) await this.#ensureMarked(old);
     const last = old.endedAt === null ? await this.#leave(copy.id) : old;
     // Keys never come back: if the copy has the one that was replaced last, it has not been told.
     if (last && (last.endReason !== MOVED || last.previousKeyHash === copy.keyHash)) await this.#catchUp(copy, last);
     else if (last === old) return copy;
     return this.#findMoved(copy.id);
+  }
+
+  /** A visit is marked before it is copied. One with a copy and without a mark is its own copy: both stores look at the same rows. */
+  async #ensureMarked(old: VisitRecord): Promise<void> {
+    const isOwnCopy = (visit: VisitRecord | null): boolean =>
+      visit !== null && visit.endedAt === null && !isMarked(visit.sessionData) && visit.expiry > this.#clock.now();
+    if (!isOwnCopy(old)) return;
+    // It may have been read before it was marked, and its copy after that.
+    const [again = null] = await this.#from.find([old.id]);
+    if (isOwnCopy(again)) throw sameVisits();
   }
 
   /** What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was marked. */
@@ -334,6 +347,10 @@ export class MovingVisitStore extends VisitStore {
     }
     return results;
   }
+}
+
+function sameVisits(): Error {
+  return new VisitOptionError('"from" and "to" of MovingVisitStore keep the same visits: nothing can be moved');
 }
 
 type Result = SaveResult | RekeyResult | LockResult;

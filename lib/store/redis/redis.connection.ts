@@ -32,6 +32,9 @@ type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis
 /** Session data is bytes; everything else is made text where it is read. Whatever the application's client does otherwise. */
 const OPTIONS = { typeMapping: { [redis.RESP_TYPES?.BLOB_STRING]: Buffer } };
 
+/** In milliseconds. */
+const LONGEST_CLOSE = 3000;
+
 /** The oldest server that knows all commands. */
 const OLDEST = [6, 2] as const;
 
@@ -87,9 +90,9 @@ export class RedisConnection {
     const own = this.#own;
     this.#own = undefined;
     if (!own?.isOpen) return;
-    // Waits for the answers that are still to come; without a connection there are none.
-    if (isReady(own)) await own.close();
-    else own.destroy();
+    // Waits for the answers that are still to come, but not for a server that hangs; without a connection there are none.
+    const isClosed = isReady(own) && (await inTime(own.close()));
+    if (!isClosed) own.destroy();
   }
 
   get #lent(): Client | undefined {
@@ -138,6 +141,17 @@ function isCluster(client: Client): client is RedisVisitCluster {
 /** A cluster may lack some of its nodes; that shows when they are asked. */
 function isReady(client: Client): boolean {
   return isCluster(client) ? client.isOpen : client.isReady;
+}
+
+/** Whether this was done within `LONGEST_CLOSE`. */
+async function inTime(closing: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => (timer = setTimeout(resolve, LONGEST_CLOSE, false)));
+  const done = closing.then(
+    () => true,
+    () => false,
+  );
+  return Promise.race([done, late]).finally(() => clearTimeout(timer));
 }
 
 function createOwn(connection: RedisVisitConnection): OwnClient {
