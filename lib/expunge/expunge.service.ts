@@ -10,14 +10,6 @@ const DAY = 86_400_000;
 /** After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for a share of them. */
 const LEAST_REST = 25;
 
-/** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */
-async function thenRest<T>(work: () => Promise<T>, shareDone: (result: T) => number): Promise<T> {
-  const began = performance.now();
-  const result = await work();
-  await setTimeout(Math.max(performance.now() - began, LEAST_REST * shareDone(result)));
-  return result;
-}
-
 export interface ExpungeOptions {
   /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
   keepDays?: number;
@@ -39,6 +31,9 @@ export interface WipeOptions {
 /** Removes what has outlived its use. In small batches, safe on several machines at once. Throws what the store throws. */
 @Injectable()
 export class ExpungeService {
+  /** A property, for tests that are held up by it. */
+  private readonly sleep: (milliseconds: number) => Promise<unknown> = setTimeout;
+
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock'>,
     @Inject(VisitStore) private readonly store: VisitStore,
@@ -52,7 +47,7 @@ export class ExpungeService {
     if (dryRun) return this.store.countStale(before);
     const counts = { visits: 0, identities: 0 };
     for (;;) {
-      const batch = await thenRest(
+      const batch = await this.thenRest(
         () => this.store.expunge({ before, limit: batchSize }),
         ({ visits }) => visits / batchSize,
       );
@@ -73,7 +68,7 @@ export class ExpungeService {
     if (dryRun) return this.store.countUnwiped(before);
     let wiped = 0;
     for (;;) {
-      const batch = await thenRest(
+      const batch = await this.thenRest(
         () => this.store.wipe({ before, limit: batchSize }),
         (visits) => visits / batchSize,
       );
@@ -81,5 +76,14 @@ export class ExpungeService {
       wiped += batch;
       onProgress?.(wiped);
     }
+  }
+
+  /** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */
+  private async thenRest<T>(work: () => Promise<T>, shareDone: (result: T) => number): Promise<T> {
+    const began = performance.now();
+    const result = await work();
+    const share = shareDone(result);
+    if (share > 0) await this.sleep(Math.max(performance.now() - began, LEAST_REST * share));
+    return result;
   }
 }
