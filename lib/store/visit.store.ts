@@ -278,7 +278,10 @@ export abstract class VisitStore {
    */
   abstract endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
 
-  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. How many. Needs a store that is `listable` and `revocable`. */
+  /**
+   * Ends every visit that has not ended, and remembers when, as `endAllForUser` does. What begins meanwhile may stay. How many. Needs a store
+   * that is `listable` and `revocable`.
+   */
   abstract endEverything(ending: Ending): Promise<number>;
 
   /**
