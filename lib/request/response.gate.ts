@@ -1,0 +1,449 @@
+import { AsyncResource } from 'node:async_hooks';
+import { STATUS_CODES, type ServerResponse } from 'node:http';
+import type { Readable } from 'node:stream';
+
+/** The answer that leaves instead of the intended one. */
+export interface Replacement {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+/** Decides when a response may leave, and what it says last. */
+export interface Gatekeeper {
+  /**
+   * Asked once, synchronously, by the first call that would send headers; what a `writeHead()` sets is on the response
+   * by then. Without a promise everything leaves at once. With one, headers and body wait until it is resolved; when it
+   * is rejected (or this throws), the replacement leaves.
+   */
+  beforeLeaving(): Promise<unknown> | undefined;
+  /**
+   * Called once, immediately before the headers leave, for the replacement, too; never for a client that went away
+   * while its response waited. Headers and status can be changed on the response.
+   */
+  headersLeave(): void;
+  /** @param error what `beforeLeaving` was rejected with */
+  replacementFor(error: unknown): Replacement;
+}
+
+/**
+ * Makes whatever leaves through a response ask the keeper first. Does nothing to a response that has a gate already, or
+ * whose headers have left.
+ *
+ * While calls wait, the response behaves as if they had gone through: `headersSent`, `writableEnded`, `writableLength`
+ * and `writableNeedDrain` say so, headers can no longer be changed, `write()` asks for a pause at the high-water mark.
+ * One exception: under HTTP/1 the deprecated `finished` stays false, as `server.close()` takes the connection of a
+ * finished response for idle and destroys it. `writeContinue()`, `writeProcessing()` and `writeEarlyHints()` do not wait.
+ *
+ * After a replacement, whatever the application goes on sending is dropped and its callbacks are called. If it had not
+ * ended its answer, the response emits `error` with the reason, so that a `pipeline()` into it fails with that, and
+ * sources piped into it are destroyed.
+ */
+export function installGate(response: ServerResponse, keeper: Gatekeeper): void {
+  const gated = response as unknown as Gated;
+  if (gated[GATE] !== undefined || response.headersSent) return;
+  gated[GATE] = new Gate(gated, keeper);
+  gated.writeHead = writeHead;
+  gated.write = write;
+  gated.end = end;
+  gated.flushHeaders = flushHeaders;
+}
+
+/** Headers that belong to the exchange or to the whole site rather than to one answer: a replacement keeps them. */
+const STAYS = new RegExp(
+  `^(${[
+    'access-control-.*',
+    'vary',
+    'connection',
+    'date',
+    // Those of helmet
+    'content-security-policy(-report-only)?',
+    'cross-origin-(embedder|opener|resource)-policy(-report-only)?',
+    'origin-agent-cluster',
+    'permissions-policy',
+    'referrer-policy',
+    'strict-transport-security',
+    'x-content-type-options',
+    'x-dns-prefetch-control',
+    'x-download-options',
+    'x-frame-options',
+    'x-permitted-cross-domain-policies',
+    'x-xss-protection',
+  ].join('|')})$`,
+  'i',
+);
+
+const GATE = Symbol('response gate');
+
+/** The property of Node's HTTP/1 responses that holds status line and headers once they are fixed: `headersSent` reads it. */
+const HEADER = '_header';
+
+type Method = (this: Gated, ...args: any[]) => unknown;
+type Callback = (error?: Error | null) => void;
+
+/** A response with its gate, and with what Node and compression() have on it, too. */
+interface Gated extends Omit<ServerResponse, 'writeHead' | 'write' | 'end' | 'flushHeaders' | 'destroy' | 'statusMessage' | 'req'> {
+  [GATE]: Gate;
+  writeHead: Method;
+  write: Method;
+  end: Method;
+  flushHeaders: Method;
+  destroy: Method;
+  flush?: Method | undefined;
+  [HEADER]: string | null;
+  statusMessage: string | undefined;
+  readonly req: ServerResponse['req'];
+  /** HTTP/2 only. */
+  readonly stream?: NodeJS.EventEmitter & { close(): void };
+}
+
+interface HeldCall {
+  readonly method: 'write' | 'end' | 'flushHeaders' | 'flush';
+  readonly args: readonly unknown[];
+  readonly callback: Callback | undefined;
+}
+
+/**
+ * - `shut`: nothing has been sent yet
+ * - `held`: calls wait for the save
+ * - `open`: calls pass, headers have not left
+ * - `left`: headers have left, or the client has
+ * - `replaced`: the replacement has left; calls are dropped
+ */
+type Phase = 'shut' | 'held' | 'open' | 'left' | 'replaced';
+
+class Gate {
+  phase: Phase = 'shut';
+  ended = false;
+  needsDrain = false;
+  heldLength = 0;
+  private headFixed = false;
+  private calls: HeldCall[] = [];
+  private statusCode = 200;
+  private shadowed: PropertyDescriptorMap = {};
+  // What was on the response before; it may be the patches of others, such as compression().
+  readonly writeHead: Method;
+  readonly write: Method;
+  readonly end: Method;
+  readonly flushHeaders: Method;
+  private flush: Method | undefined;
+
+  constructor(
+    private readonly response: Gated,
+    private readonly keeper: Gatekeeper,
+  ) {
+    this.writeHead = response.writeHead;
+    this.write = response.write;
+    this.end = response.end;
+    this.flushHeaders = response.flushHeaders;
+  }
+
+  /** Whether a call has to wait. The first one asks the keeper. */
+  holds(): boolean {
+    if (this.phase === 'shut') this.ask();
+    return this.phase === 'held';
+  }
+
+  private ask(): void {
+    this.phase = 'open';
+    let saved: Promise<unknown> | undefined;
+    try {
+      saved = this.keeper.beforeLeaving();
+    } catch (error) {
+      saved = Promise.reject(error);
+    }
+    if (saved === undefined) this.stepAside();
+    else this.hold(saved);
+  }
+
+  private hold(saved: Promise<unknown>): void {
+    const { response } = this;
+    this.phase = 'held';
+    this.statusCode = response.statusCode;
+    if (response.flush) {
+      this.flush = response.flush;
+      response.flush = flush;
+    }
+    const shadows = response.stream ? SHADOWS_HTTP2 : SHADOWS;
+    for (const name of Object.keys(shadows)) {
+      const own = Object.getOwnPropertyDescriptor(response, name);
+      if (own) this.shadowed[name] = own;
+    }
+    Object.defineProperties(response, shadows);
+    // Node refuses to change headers from here on.
+    if (!response.stream) response[HEADER] = 'held';
+    response.once('close', () => this.abandon());
+    saved.then(
+      () => this.replay(),
+      (error: unknown) => this.replace(error),
+    );
+  }
+
+  /** Queues a call. Returns what `write()` has to return: whether more may come at once. */
+  queue(method: HeldCall['method'], args: readonly unknown[]): boolean {
+    const callback = args.find((arg) => typeof arg === 'function') as Callback | undefined;
+    const bound = callback && AsyncResource.bind(callback);
+    this.calls.push({ method, args: bound ? args.map((arg) => (arg === callback ? bound : arg)) : args, callback: bound });
+    const [chunk] = args;
+    if (typeof chunk === 'string' || chunk instanceof Uint8Array) this.heldLength += chunk.length;
+    if (method === 'end') this.ended = true;
+    const more = this.heldLength < this.response.writableHighWaterMark;
+    if (method === 'write' && !more) this.needsDrain = true;
+    return more;
+  }
+
+  /** Puts what `writeHead()` was given on the response, so that it can be read, added to and taken back. */
+  applyHead(status: number, reason: unknown, headers: unknown): void {
+    const { response } = this;
+    const code = status | 0;
+    if (code < 100 || code > 999) throw nodeError(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${status}`);
+    if (typeof reason !== 'string') headers ??= reason;
+    if (Array.isArray(headers)) applyHeaderList(response, headers);
+    else if (headers) {
+      for (const [name, value] of Object.entries(headers)) if (name) response.setHeader(name, value);
+    }
+    response.statusCode = code;
+    if (typeof reason === 'string' && !response.stream) response.statusMessage = reason;
+  }
+
+  /** A `writeHead()` waits: its status and headers are on the response already. */
+  fixHead(): void {
+    this.headFixed = true;
+  }
+
+  headersLeave(): void {
+    this.phase = 'left';
+    if (this.response.writeHead === writeHead) this.response.writeHead = this.writeHead;
+    this.keeper.headersLeave();
+  }
+
+  private replay(): void {
+    if (this.phase !== 'held') return;
+    const { response } = this;
+    this.unhold();
+    this.phase = 'open';
+    this.stepAside();
+    response.statusCode = this.statusCode;
+    let full = false;
+    try {
+      if (this.headFixed) writeHead.call(response, this.statusCode);
+      for (const { method, args } of this.calls) {
+        const more: unknown = this[method]!.apply(response, args as unknown[]);
+        if (method === 'write' && more === false) full = true;
+      }
+    } catch (error) {
+      // Nobody is left to catch it: the caller has returned long ago.
+      response.destroy(error as Error);
+    }
+    this.calls = [];
+    // Where a call was told to wait again, Node emits 'drain' itself.
+    if (this.needsDrain && !this.ended && !full) emitDrain(response);
+  }
+
+  private replace(error: unknown): void {
+    if (this.phase !== 'held') return;
+    const { response, calls, ended } = this;
+    this.unhold();
+    this.calls = [];
+    try {
+      this.sendReplacement(this.keeper.replacementFor(error));
+    } catch (failure) {
+      this.phase = 'left';
+      response.destroy(failure as Error);
+    }
+    for (const { method, callback } of calls) {
+      if (!callback) continue;
+      if (method === 'end') response.once('finish', callback);
+      else process.nextTick(callback);
+    }
+    if (ended) return;
+    const release = (source: Readable): void => void (source === response.req ? source.resume() : source.destroy?.());
+    response.on('pipe', (source) => process.nextTick(release, source));
+    response.on('unpipe', release);
+    // pipe() would emit it again if nobody else listened, which ends the process.
+    response.on('error', () => undefined);
+    response.emit('error', error);
+    if (this.needsDrain) emitDrain(response);
+    this.needsDrain = false;
+  }
+
+  private sendReplacement({ status, headers, body }: Replacement): void {
+    const { response } = this;
+    for (const name of response.getHeaderNames()) if (!STAYS.test(name)) response.removeHeader(name);
+    if (response.stream) {
+      // Trailers cannot be taken back.
+      response.stream.removeAllListeners('wantTrailers');
+      response.stream.on('wantTrailers', () => response.stream!.close());
+    } else {
+      response.statusMessage = STATUS_CODES[status];
+      response.addTrailers({});
+    }
+    const bodyless = status === 204 || status === 304;
+    for (const [name, value] of Object.entries(headers)) {
+      if (!bodyless || !/^content-/i.test(name)) response.setHeader(name, value);
+    }
+    if (!bodyless) response.setHeader('Content-Length', Buffer.byteLength(body));
+    this.phase = 'open';
+    writeHead.call(response, status);
+    if (!bodyless && response.req.method !== 'HEAD') this.write.call(response, body);
+    this.end.call(response);
+    this.phase = 'replaced';
+    // The application aborts the answer it meant, not this one: Fastify does when the source of a stream is destroyed.
+    const destroy = response.destroy;
+    response.destroy = function (...args): unknown {
+      return this.writableFinished ? destroy.apply(this, args) : this;
+    };
+  }
+
+  /** The client has gone, and with it the reason to keep anything. */
+  private abandon(): void {
+    if (this.phase !== 'held') return;
+    this.unhold();
+    this.phase = 'left';
+    this.stepAside();
+    if (this.response.writeHead === writeHead) this.response.writeHead = this.writeHead;
+    const error = nodeError(Error, 'ERR_STREAM_DESTROYED', 'The client went away before its response left');
+    for (const { callback } of this.calls) if (callback) process.nextTick(callback, error);
+    this.calls = [];
+  }
+
+  private unhold(): void {
+    const { response } = this;
+    for (const name of Object.keys(response.stream ? SHADOWS_HTTP2 : SHADOWS)) Reflect.deleteProperty(response, name);
+    Object.defineProperties(response, this.shadowed);
+    if (!response.stream) response[HEADER] = null;
+    if (response.flush === flush) response.flush = this.flush;
+  }
+
+  private stepAside(): void {
+    const { response } = this;
+    if (response.write === write) response.write = this.write;
+    if (response.end === end) response.end = this.end;
+    if (response.flushHeaders === flushHeaders) response.flushHeaders = this.flushHeaders;
+  }
+}
+
+// Methods and properties of responses. They are shared: making functions for each response costs more than the rest.
+
+function writeHead(this: Gated, status: number, reason?: unknown, headers?: unknown): unknown {
+  const gate = this[GATE];
+  if (gate.phase === 'held') throw headersSent(this, 'write headers');
+  if (gate.phase === 'left' || gate.phase === 'replaced') return gate.writeHead.call(this, status, reason, headers);
+  gate.applyHead(status, reason, headers);
+  if (gate.phase === 'shut' && gate.holds()) {
+    gate.fixHead();
+    return this;
+  }
+  gate.headersLeave();
+  return gate.writeHead.call(this, this.statusCode);
+}
+
+function write(this: Gated, ...args: unknown[]): unknown {
+  const gate = this[GATE];
+  if (gate.phase === 'shut' || gate.phase === 'held') {
+    checkChunk(args[0]);
+    if (gate.holds()) return gate.queue('write', args);
+  }
+  return gate.phase === 'replaced' ? drop(this, args) : gate.write.apply(this, args);
+}
+
+function end(this: Gated, ...args: unknown[]): unknown {
+  const gate = this[GATE];
+  if (gate.phase === 'shut' || gate.phase === 'held') {
+    if (args[0] && typeof args[0] !== 'function') checkChunk(args[0]);
+    if (gate.holds()) {
+      gate.queue('end', args);
+      return this;
+    }
+  }
+  if (gate.phase !== 'replaced') return gate.end.apply(this, args);
+  drop(this, args);
+  return this;
+}
+
+function flushHeaders(this: Gated): void {
+  const gate = this[GATE];
+  if (gate.holds()) gate.queue('flushHeaders', []);
+  else if (gate.phase !== 'replaced') gate.flushHeaders.call(this);
+}
+
+/** That of compression(): events that wait are to be flushed when they leave. */
+function flush(this: Gated, ...args: unknown[]): void {
+  this[GATE].queue('flush', args);
+}
+
+/** Takes what belongs to an answer that was replaced. It asks for a pause each time, so that no writer runs endlessly at one go. */
+function drop(response: Gated, args: readonly unknown[]): false {
+  const gate = response[GATE];
+  const callback = args.find((arg) => typeof arg === 'function') as Callback | undefined;
+  if (callback) process.nextTick(callback);
+  if (!gate.needsDrain) {
+    gate.needsDrain = true;
+    setImmediate(() => {
+      gate.needsDrain = false;
+      emitDrain(response);
+    });
+  }
+  return false;
+}
+
+function emitDrain(response: Gated): void {
+  const probe = (): void => undefined;
+  // compression() moves listeners of 'drain' to a stream of its own, which its on() returns.
+  const listened: NodeJS.EventEmitter = response.on('drain', probe);
+  listened.removeListener('drain', probe);
+  response.emit('drain');
+  if (listened !== response) listened.emit('drain');
+}
+
+function applyHeaderList(response: Gated, headers: readonly unknown[]): void {
+  const flat: unknown[] = Array.isArray(headers[0]) ? headers.flat(1) : [...headers];
+  if (flat.length % 2 !== 0) throw nodeError(TypeError, 'ERR_INVALID_ARG_VALUE', 'A header in the list has no value');
+  const names = flat.filter((_, i) => i % 2 === 0) as string[];
+  for (const name of names) if (name && response.hasHeader(name)) response.removeHeader(name);
+  names.forEach((name, i) => name && response.appendHeader(name, flat[2 * i + 1] as string));
+}
+
+const SHADOWS: PropertyDescriptorMap = {
+  writableEnded: shadow((gate) => gate.ended),
+  writableLength: shadow((gate) => gate.heldLength),
+  writableNeedDrain: shadow((gate) => gate.needsDrain && !gate.ended),
+};
+
+const SHADOWS_HTTP2: PropertyDescriptorMap = {
+  ...SHADOWS,
+  [HEADER]: shadow(() => true),
+  headersSent: shadow(() => true),
+  finished: shadow((gate) => gate.ended),
+  setHeader: { value: refuseHeader, configurable: true },
+  appendHeader: { value: refuseHeader, configurable: true },
+  removeHeader: { value: refuseHeader, configurable: true },
+};
+
+function shadow(read: (gate: Gate) => unknown): PropertyDescriptor {
+  return {
+    configurable: true,
+    get(this: Gated) {
+      return read(this[GATE]);
+    },
+  };
+}
+
+function refuseHeader(this: Gated): never {
+  throw headersSent(this, 'change headers');
+}
+
+function checkChunk(chunk: unknown): void {
+  if (typeof chunk === 'string' || chunk instanceof Uint8Array) return;
+  if (chunk === null) throw nodeError(TypeError, 'ERR_STREAM_NULL_VALUES', 'May not write null values to stream');
+  throw nodeError(TypeError, 'ERR_INVALID_ARG_TYPE', `A chunk must be a string, Buffer or Uint8Array, got ${typeof chunk}`);
+}
+
+function headersSent(response: Gated, action: string): Error {
+  const code = response.stream ? 'ERR_HTTP2_HEADERS_SENT' : 'ERR_HTTP_HEADERS_SENT';
+  return nodeError(Error, code, `Cannot ${action} after they are sent to the client`);
+}
+
+function nodeError(kind: new (message: string) => Error, code: string, message: string): Error {
+  return Object.assign(new kind(message), { code });
+}
