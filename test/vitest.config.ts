@@ -1,7 +1,12 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
+import { PATIENCE } from './support/patience.js';
+import { isSoak } from './support/soak.js';
 
 const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
+
+/** Not how long a test may take, but after how long nobody believes any more that it ends. */
+const timeout = (isSoak ? 60 : 5) * PATIENCE;
 
 export default defineConfig({
   root: path('..'),
@@ -22,7 +27,8 @@ export default defineConfig({
     // makes waiting times uneven.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    testTimeout: timeout,
+    hookTimeout: timeout,
+    expect: { poll: { timeout: PATIENCE } },
   },
 });

@@ -476,7 +476,7 @@ describeWith('chromium', 'the sample in a browser', () => {
             }
             expect(visitor.takeComplaints().filter((complaint) => !/status of (401|404)/.test(complaint))).toEqual([]);
           }
-        }, 60_000);
+        });
       }
     });
 
@@ -494,8 +494,8 @@ describeWith('chromium', 'the sample in a browser', () => {
       unused.on('error', () => {});
       const { code, signal, took } = await first.stop('SIGTERM');
       expect({ code, signal }).toEqual({ code: 0, signal: null });
-      // A second, and what a busy machine takes.
-      expect(took).toBeLessThan(4000);
+      // A second, and what a busy machine takes; by itself, Node closes a connection that is not used after a minute.
+      expect(took).toBeLessThan(30_000);
       // It says that it takes keys from addresses, and where it is; nothing else.
       expect(first.output).toMatch(/^[^\n]*Keys are accepted in addresses[^\n]*\nnest-visit sample: http[^\n]*\n$/);
 

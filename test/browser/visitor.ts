@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium as playwright, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from 'playwright-core';
 import { chromium } from '../support/needs.js';
+import { PATIENCE } from '../support/patience.js';
 
 const launchOptions = {
   executablePath: chromium,
@@ -34,7 +35,7 @@ export class Visitor {
     readonly page: Page,
     private address: string,
   ) {
-    context.setDefaultTimeout(10_000);
+    context.setDefaultTimeout(PATIENCE);
     context.on('console', (message) => {
       if (['error', 'warning'].includes(message.type())) this.complaints.push(`console: ${message.text()}`);
     });

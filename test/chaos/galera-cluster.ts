@@ -3,13 +3,12 @@ import { createServer, type Server } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { vi } from 'vitest';
+import { PATIENCE } from '../support/patience.js';
 import { findGalera, findMariaDb, startMariaDb, temporaryFolder, type TestServer } from '../support/servers.mjs';
 
 type Row = Record<string, unknown>;
 
 const NODES = 3;
-/** How long a node may take to be a member again, with all data. */
-const PATIENCE = 40_000;
 /** The method of state transfer; MariaDB runs the program `wsrep_sst_<method>`. */
 const METHOD = 'by_files';
 

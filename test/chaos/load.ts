@@ -1,10 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect, vi } from 'vitest';
+import { PATIENCE } from '../support/patience.js';
 import type { AppProcess } from './app-process.js';
 import { idOf, Visitor, type Reply } from './visitor.js';
-
-/** Long enough for a database to recover on a busy machine. */
-const PATIENCE = 40_000;
 
 /** One visitor, who does one thing after the other and remembers what came of it. */
 class Client {
@@ -23,6 +21,21 @@ class Client {
 
   constructor(choose: () => string) {
     this.visitor = new Visitor(choose);
+  }
+
+  /** Begins a visit, and signs in where it has a user. False where the database was too slow for the application: then it may begin again. */
+  async arrives(): Promise<boolean> {
+    this.visitor.key = null;
+    const { user } = this;
+    const replies = [await this.visitor.post('/add'), ...(user === null ? [] : [await this.visitor.post('/login', { user })])];
+    const failed = replies.find(({ status }) => status !== 201);
+    if (failed) {
+      expect(failed.status, failed.text).toBe(503);
+      return false;
+    }
+    this.sums.push(replies[0]!.body!['value'] as number);
+    this.key = this.visitor.key!;
+    return true;
   }
 }
 
@@ -64,14 +77,8 @@ export class Load {
   async begin(): Promise<this> {
     await Promise.all(
       this.clients.map(async (client, index) => {
-        const { status, body, text } = await client.visitor.post('/add');
-        expect(status, text).toBe(201);
-        client.sums.push(body!['value'] as number);
-        if (index % 2 === 0) {
-          client.user = `user ${index}`;
-          expect((await client.visitor.post('/login', { user: client.user })).status).toBe(201);
-        }
-        client.key = client.visitor.key!;
+        if (index % 2 === 0) client.user = `user ${index}`;
+        await this.until(() => client.arrives(), 'a visit begins');
       }),
     );
     this.heapBefore = await this.heap();
@@ -164,7 +171,9 @@ export class Load {
   async settle(): Promise<void> {
     await this.finish();
     for (const client of this.clients) {
-      const reply = await client.visitor.get('/data');
+      let reply!: Reply;
+      // What waits for the database may be refused for a while yet.
+      await this.until(async () => (reply = await client.visitor.get('/data')).status !== 503, 'the session is read');
       const { id, user, data } = (reply.body ?? {}) as { id?: string; user?: string; data?: { n?: number; last?: number } };
       const { n = 0, last = 0 } = data ?? {};
       if (reply.given !== undefined || id !== idOf(client.key) || user !== client.user) this.complain(reply, `the visit was ${client.key}`);

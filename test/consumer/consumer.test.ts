@@ -11,6 +11,7 @@ import { Browser } from '../support/browser.js';
 import { openDatabase } from '../support/databases.js';
 import { documentedFiles } from '../support/documented-store.js';
 import { describeWith, redisUrl } from '../support/needs.js';
+import { PATIENCE } from '../support/patience.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -27,7 +28,7 @@ beforeAll(async () => {
   const [packed] = JSON.parse(stdout) as [{ filename: string; files: { path: string }[] }];
   tarball = join(folder, packed.filename);
   files = packed.files.map(({ path }) => path);
-}, 120_000);
+});
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const children: ChildProcess[] = [];
@@ -88,7 +89,7 @@ async function installAnew({ nest, typeorm, type, typescript, more = [] }: Appli
     '@types/node@20',
     ...more,
   ];
-  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 150_000 });
+  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 3 * PATIENCE });
   return place;
 }
 
@@ -130,6 +131,7 @@ import {
   CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
   type VisitPluginHooks, type VisitSummary,
 } from 'nest-visit';
+import { PATIENCE } from '../support/patience.js';
 
 @Injectable()
 class Counter {
@@ -293,7 +295,7 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
     expect((await browser.get('/visits')).status).toBe(401);
     const { stdout } = await run('npx', ['--no-install', 'nest-visit', '--version'], { cwd: place });
     expect(stdout).toMatch(/^\d+\.\d+\.\d+/);
-  }, 240_000);
+  });
 });
 
 // npm refuses whatever two packages do not agree on, also where it is optional and nobody uses it.
@@ -303,8 +305,8 @@ test('Old versions of what others use do not keep npm from installing the packag
   await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }));
   const packages = ['@nestjs/common@10', '@nestjs/core@10', 'typeorm@0.3.4', 'pg@8', 'redis@3', 'jose@5', 'keyv@4', '@prisma/client@5'];
   const args = ['install', '--package-lock-only', '--no-audit', '--no-fund', '--prefer-offline', tarball, ...packages];
-  await expect(run('npm', args, { cwd: place, timeout: 150_000 })).resolves.toBeDefined();
-}, 240_000);
+  await expect(run('npm', args, { cwd: place, timeout: 3 * PATIENCE })).resolves.toBeDefined();
+});
 
 describe('nest-visit/testing under Jest', () => {
   test('R66: the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
@@ -342,7 +344,7 @@ describe('nest-visit/testing under Jest', () => {
     expect(testResults.map(({ assertionResults }) => assertionResults.length > 60)).toEqual([true, true]);
     expect(failed('sound')).toEqual([]);
     expect(failed('broken')).toContain('moves accessed and expiry forward, never back, and touches nothing else');
-  }, 240_000);
+  });
 });
 
 describeWith('mysql', "The README's first example", () => {
@@ -369,7 +371,7 @@ describeWith('mysql', "The README's first example", () => {
       await Promise.all(children.splice(0).map((child) => new Promise((resolve) => (child.once('exit', resolve), child.kill('SIGTERM')))));
       await drop();
     }
-  }, 240_000);
+  });
 });
 
 describeWith('redis', 'The example with Redis', () => {
@@ -384,7 +386,7 @@ describeWith('redis', 'The example with Redis', () => {
     expect((await browser.get('/')).status).toBe(404);
     const script = `import('nest-visit/redis').then((one) => console.log(one.RedisVisitStore === require('nest-visit/redis').RedisVisitStore))`;
     expect((await run(process.execPath, ['-e', script], { cwd: place })).stdout).toBe('true\n');
-  }, 240_000);
+  });
 });
 
 /** The example prints what Nest prints, and listens where PORT says: a free one. */
@@ -418,6 +420,6 @@ async function startListening(place: string, more: Record<string, string>): Prom
       () => true,
       () => false,
     );
-  await expect.poll(answers, { timeout: 10_000 }).toBe(true);
+  await expect.poll(answers).toBe(true);
   return address;
 }

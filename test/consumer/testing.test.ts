@@ -15,7 +15,7 @@ const folder = temporaryFolder('testing');
 beforeAll(async () => {
   // Other tests use the build at the same time, so it is made anew only where there is none.
   if (!existsSync(join(root, 'dist/esm/testing/index.js'))) await promisify(execFile)(process.execPath, ['lib/build.mjs'], { cwd: root });
-}, 60_000);
+});
 afterAll(() => folder.remove());
 
 const FORMATS = {
@@ -57,7 +57,7 @@ describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])('nest-visit/test
     const { code, passed, failed, output } = await runUnderNode(format);
     expect({ code, failed }, output).toEqual({ code: 0, failed: 0 });
     expect(passed).toBeGreaterThan(60);
-  }, 60_000);
+  });
 
   test('R66: and fails with a mistake in it', async () => {
     const { code, failed, output } = await runUnderNode(format, { is: 'accessed', shouldBe: 'Math.max(visit.accessed, accessed)' });
@@ -65,5 +65,5 @@ describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])('nest-visit/test
     expect(failed).toBeGreaterThan(0);
     expect(output).toContain('not ok');
     expect(output).toContain('moves accessed and expiry forward, never back');
-  }, 60_000);
+  });
 });

@@ -50,7 +50,7 @@ describe('docs/writing-a-store.md', () => {
     // CommonJS, as Jest has it, may leave the end of a file's name out.
     const named = [...files].map(([name, text]) => [name, text.replace(/'\.\/[\w.-]+\.store'/, "'./map-visit.store.js'")] as const);
     expect(complaintsAbout(new Map(named))).toEqual([]);
-  }, 60_000);
+  });
 
   const { MapVisitStore } = load(files.get('map-visit.store.ts')!);
   describeVisitStore('the one of the page', () => ({ store: new MapVisitStore() }), { runner: { describe, test } });

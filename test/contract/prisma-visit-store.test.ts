@@ -211,5 +211,5 @@ describe('PrismaVisitStore', () => {
     } finally {
       await rm(folder, { recursive: true });
     }
-  }, 60_000);
+  });
 });

@@ -594,7 +594,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
     await expect(store.endAllForUser('x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
     await server.restart();
-    await expect.poll(() => store.find([visit.id]).catch(() => []), { timeout: 10_000 }).toHaveLength(1);
+    await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
     // Nothing that failed was sent later; and the scripts are known again.
     expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
     expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
@@ -612,7 +612,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     await expect.poll(() => client.isReady).toBe(false);
     await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
     await server.restart();
-    await expect.poll(() => client.isReady, { timeout: 10_000 }).toBe(true);
+    await expect.poll(() => client.isReady).toBe(true);
     expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
     client.destroy();
   });
@@ -669,7 +669,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     await cluster.nodes[1]!.restart();
     const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
     // It keeps nothing in its memory: what it had is gone, the others are there.
-    await expect.poll(() => store.find(lost).catch(() => 'away'), { timeout: 15_000 }).toEqual(lost.map(() => null));
+    await expect.poll(() => store.find(lost).catch(() => 'away')).toEqual(lost.map(() => null));
     const kept = visits.filter(({ id }) => !lost.includes(id));
     expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(kept.map(() => 1));
     await store.close();

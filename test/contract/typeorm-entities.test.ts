@@ -83,7 +83,7 @@ async function untilOneWaits(dataSource: DataSource): Promise<void> {
     return Number(row?.waiting);
   };
   // InnoDB renews what it shows only when nobody has looked for a tenth of a second.
-  await expect.poll(waiting, { interval: 250, timeout: 15_000 }).toBeGreaterThan(0);
+  await expect.poll(waiting, { interval: 250 }).toBeGreaterThan(0);
 }
 
 async function tablesOf(dataSource: DataSource): Promise<string[]> {

@@ -9,6 +9,7 @@ import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
+import { PATIENCE } from '../support/patience.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/esm/cli/main.js');
@@ -27,7 +28,7 @@ function command(...args: string[]): Promise<Outcome> {
 
 function commandWith(env: Record<string, string>, ...args: string[]): Promise<Outcome> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [main, ...args], { cwd: root, timeout: 30_000, env: { ...process.env, ...env } }, (error, out, err) => {
+    execFile(process.execPath, [main, ...args], { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } }, (error, out, err) => {
       resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
     });
   });
@@ -46,7 +47,7 @@ async function file(text: string, extension = 'mjs'): Promise<string> {
   return path;
 }
 
-describe('The command', { timeout: 60_000 }, () => {
+describe('The command', () => {
   test('R63: explains itself, as a whole and command by command', async () => {
     const { code, out } = await command('--help');
     expect(code).toBe(0);
@@ -235,7 +236,7 @@ describeDatabases('The command', (db) => {
       export const source = new typeorm.DataSource({ ...options, entities: visitEntities }).initialize();`);
     expect(await command('expunge', '--data-source', asPromise, '--keep-days', '5.5', '--quiet')).toEqual({ code: 0, out: '', err: '' });
     expect(await store.countStale(Number.MAX_SAFE_INTEGER)).toEqual({ visits: 1, identities: 1 });
-  }, 60_000);
+  });
 
   // With SQLite all batches run in one turn of the event loop, which no signal interrupts.
   if (db.name !== 'sqlite') {
@@ -247,13 +248,13 @@ describeDatabases('The command', (db) => {
       let err = '';
       child.stderr.on('data', (data: Buffer) => (err += data.toString()));
       const code = new Promise((resolve) => child.once('exit', resolve));
-      await expect.poll(left, { timeout: 10_000, interval: 5 }).toBeLessThan(2000);
+      await expect.poll(left, { interval: 5 }).toBeLessThan(2000);
       child.kill('SIGINT');
       expect(await code).toBe(130);
       const done = Number(/^nest-visit: interrupted: expunged (\d+) visits?, the rest is still there\n$/.exec(err)?.[1]);
       expect(await left()).toBe(2000 - done);
       expect((await command('expunge', '--data-source', source)).out).toBe(`expunged ${2000 - done} visits and 0 identities\n`);
-    }, 60_000);
+    });
   }
 
   test('R71: a missing table says which migration makes it, and is not made by the way', async () => {
@@ -263,5 +264,5 @@ describeDatabases('The command', (db) => {
       expect(err).toMatch(/^nest-visit: table "visit_identity" is missing[^\n]*visitMigrations[^\n]*\n$/);
       expect(code).toBe(1);
     }
-  }, 60_000);
+  });
 });

@@ -471,7 +471,7 @@ describeStacks('The module', (stack: Stack) => {
       }
       vi.restoreAllMocks();
       release();
-      await expect.poll(async () => (await app.browser().get('/look', { cookie })).status, { timeout: 10_000 }).toBe(200);
+      await expect.poll(async () => (await app.browser().get('/look', { cookie })).status).toBe(200);
       expect((await browser.get('/count')).text).toBe('2');
     });
 
@@ -500,7 +500,7 @@ describe('Schedules', () => {
     const module = await compile({ store, clock, expunge: { schedule: '* * * * * *' }, wipe: { schedule: false } });
     const run = vi.spyOn(module.get(ExpungeService), 'run');
     await module.init();
-    await expect.poll(() => run.mock.calls.length, { timeout: 5000 }).toBeGreaterThan(0);
+    await expect.poll(() => run.mock.calls.length).toBeGreaterThan(0);
   });
 
   test('R63: in the scheduler of the host, if it has one', async () => {

@@ -3,13 +3,14 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { describeDatabases } from '../support/databases.js';
+import { PATIENCE } from '../support/patience.js';
 
 const run = promisify(execFile);
 const fixture = (name: string): string => fileURLToPath(new URL(`../support/fixtures/${name}`, import.meta.url));
 
 describe('The process', () => {
   test('B39, R29: is not kept alive by schedules, timers or waiting updates', async () => {
-    const { stdout } = await run(process.execPath, [fixture('idle.mjs')], { timeout: 15_000 });
+    const { stdout } = await run(process.execPath, [fixture('idle.mjs')], { timeout: PATIENCE });
     expect(stdout).toBe('ready\n');
   });
 });
@@ -29,7 +30,7 @@ describeDatabases('Time zones', (db) => {
         [fixture('daylight.mjs'), JSON.stringify({ ...options, driver: undefined, ...more }), String(now), id],
         {
           env: { ...process.env, TZ: zone },
-          timeout: 15_000,
+          timeout: PATIENCE,
         },
       );
       return JSON.parse(stdout) as Shown;
@@ -45,5 +46,5 @@ describeDatabases('Time zones', (db) => {
           expect(await show(zone, now, made.id, connection)).toMatchObject({ created: made.created, expiry: made.expiry });
       }
     }
-  }, 60_000);
+  });
 });

@@ -25,6 +25,7 @@ import { from, Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
 import { Gates } from '../support/gates.js';
+import { PATIENCE } from '../support/patience.js';
 
 interface Data {
   name: string;
@@ -130,7 +131,7 @@ class SessionController {
   }
 
   @Post('exclusive')
-  @ExclusiveSession({ timeout: '15s' })
+  @ExclusiveSession({ timeout: PATIENCE })
   async exclusive(@Query('gate') gate: string | undefined, @Query('fail') fail: string | undefined, @Session() session: Session<Data>) {
     const count = session.get('count', 0);
     await this.gates.pass(gate);

@@ -1,4 +1,5 @@
 import { connect } from 'node:net';
+import { PATIENCE } from '../support/patience.js';
 import { forgedKey, jsonText, keyText, otherHeaders, parameterValue, wrongSecret } from './hostile.js';
 import type { Random } from './random.js';
 
@@ -13,7 +14,7 @@ export function send(port: number, request: Buffer): Promise<WireAnswer> {
   return new Promise((resolve, reject) => {
     const received: Buffer[] = [];
     const socket = connect(port, '127.0.0.1', () => socket.write(request));
-    socket.setTimeout(20_000, () => socket.destroy(new Error('no answer')));
+    socket.setTimeout(PATIENCE, () => socket.destroy(new Error('no answer')));
     socket.on('data', (bytes) => void received.push(bytes));
     socket.on('error', reject);
     socket.on('close', () => {

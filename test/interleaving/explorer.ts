@@ -16,16 +16,18 @@ export interface ExplorerOptions {
   /** Runs orders too that differ only in which of two neighbouring reads comes first. */
   readonly everyRead?: boolean;
   readonly rewrite?: Rewrite;
+  /** Ends the exploration: nobody waits for it any more. */
+  readonly signal: AbortSignal;
 }
 
 /** Runs all orders of a scene, or a random choice of them, the same every time. @throws FailedOrder */
 export async function explore(
   laboratory: Laboratory,
   scene: Scene,
-  { most, everyRead = false, rewrite }: ExplorerOptions,
+  { most, everyRead = false, rewrite, signal }: ExplorerOptions,
 ): Promise<Exploration> {
   const run = async (schedule: readonly number[], choose: (choices: readonly number[]) => number): Promise<Course> => {
-    return laboratory.run(scene, { schedule, choose, skipReads: !everyRead, rewrite });
+    return laboratory.run(scene, { schedule, choose, skipReads: !everyRead, rewrite, signal });
   };
   const first = (choices: readonly number[]): number => choices[0]!;
 
@@ -60,8 +62,8 @@ export async function explore(
 }
 
 /** Runs one order again. @throws FailedOrder */
-export async function replay(laboratory: Laboratory, { schedule, operations, situation }: Order): Promise<Course> {
-  return laboratory.run({ operations, situation }, { schedule, choose: (choices) => choices[0]!, skipReads: false });
+export async function replay(laboratory: Laboratory, { schedule, operations, situation }: Order, signal: AbortSignal): Promise<Course> {
+  return laboratory.run({ operations, situation }, { schedule, choose: (choices) => choices[0]!, skipReads: false, signal });
 }
 
 /** The orders that leave a known one at some crossing after its first `from`. */

@@ -9,7 +9,6 @@ import { KNOWN_ORDERS, scenes } from './orders.js';
 
 /** All orders of nearly every pair; of three at once there are too many for every day. */
 const mostOrders = ({ operations: { length } }: Scene): number => (isSoak ? 20_000 : length > 2 ? 250 : 800);
-const SECONDS = isSoak ? 3600 : 120;
 
 /** What is taken out of the SQL, and a scene in which that must show. */
 interface Guard extends Scene, Edit {
@@ -133,17 +132,23 @@ export function describeInterleavings(name: DatabaseName): void {
   describeWith(NEEDS[name], `Interleaving on ${name}`, () => {
     let database: OpenDatabase;
     let laboratory: Laboratory | undefined;
+    /** One test at a time has the laboratory, even if one that took too long has not let go of it yet. */
+    let last: Promise<unknown> = Promise.resolve();
     const done: Exploration[] = [];
 
     /** A failed order may leave a connection that is of no use any more. */
-    const withLaboratory = async <T>(work: (laboratory: Laboratory) => Promise<T>): Promise<T> => {
-      try {
-        return await work((laboratory ??= await Laboratory.open(name, database)));
-      } catch (error) {
-        await laboratory?.close();
-        laboratory = undefined;
-        throw error;
-      }
+    const withLaboratory = <T>(work: (laboratory: Laboratory) => Promise<T>): Promise<T> => {
+      const result = last.then(async () => {
+        try {
+          return await work((laboratory ??= await Laboratory.open(name, database)));
+        } catch (error) {
+          await laboratory?.close();
+          laboratory = undefined;
+          throw error;
+        }
+      });
+      last = result.catch(() => {});
+      return result;
     };
     beforeAll(async () => {
       database = await openQuickDatabase(name, { ownServer: !isSoak });
@@ -166,45 +171,41 @@ export function describeInterleavings(name: DatabaseName): void {
     });
 
     for (const order of KNOWN_ORDERS.filter(({ database: on }) => on === name)) {
-      test(`an order that failed once: ${JSON.stringify(order)}`, async () => {
-        const course = await withLaboratory((open) => replay(open, order));
+      test(`an order that failed once: ${JSON.stringify(order)}`, async ({ signal }) => {
+        const course = await withLaboratory((open) => replay(open, order, signal));
         expect(course.steps.length).toBeGreaterThan(1);
       });
     }
 
     describe('holds in every order', () => {
-      test.each(scenes)('$title', { timeout: SECONDS * 1000 }, async (scene) => {
-        const exploration = await withLaboratory((open) => explore(open, scene, { most: mostOrders(scene), everyRead: isSoak }));
+      test.for(scenes)('$title', async (scene, { signal }) => {
+        const exploration = await withLaboratory((open) => explore(open, scene, { most: mostOrders(scene), everyRead: isSoak, signal }));
         done.push(exploration);
         expect(exploration.orders).toBeGreaterThan(1);
       });
     });
 
     describe('the explorer notices a guard that is taken out', () => {
-      test.each(GUARDS)(
-        '$ids: $name ($operations)',
-        { timeout: SECONDS * 1000 },
-        async ({ and, operations: names, situation, ...edit }) => {
-          const edits = and ? [edit, and] : [edit];
-          const made = new Set<Edit>();
-          const rewrite: Rewrite = (sql) => {
-            let text = sql;
-            for (const one of edits.filter(({ statement }) => statement.test(sql))) {
-              const without = text.replace(one.guard, one.instead);
-              if (without !== text) made.add(one);
-              text = without;
-            }
-            return text;
-          };
-          const scene = { operations: names, situation };
-          const failure = await withLaboratory((open) => explore(open, scene, { most: mostOrders(scene), rewrite })).catch(
-            (error: unknown) => error,
-          );
-          expect(failure).toBeInstanceOf(FailedOrder);
-          expect(made.size, String(failure)).toBe(edits.length);
-          expect((failure as FailedOrder).message).toMatch(/^[BR]\d/);
-        },
-      );
+      test.for(GUARDS)('$ids: $name ($operations)', async ({ and, operations: names, situation, ...edit }, { signal }) => {
+        const edits = and ? [edit, and] : [edit];
+        const made = new Set<Edit>();
+        const rewrite: Rewrite = (sql) => {
+          let text = sql;
+          for (const one of edits.filter(({ statement }) => statement.test(sql))) {
+            const without = text.replace(one.guard, one.instead);
+            if (without !== text) made.add(one);
+            text = without;
+          }
+          return text;
+        };
+        const scene = { operations: names, situation };
+        const failure = await withLaboratory((open) => explore(open, scene, { most: mostOrders(scene), rewrite, signal })).catch(
+          (error: unknown) => error,
+        );
+        expect(failure).toBeInstanceOf(FailedOrder);
+        expect(made.size, String(failure)).toBe(edits.length);
+        expect((failure as FailedOrder).message).toMatch(/^[BR]\d/);
+      });
     });
   });
 }

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { DefaultSessionSerializer } from 'nest-visit';
 import { toBuffer } from '../../lib/store/typeorm/column.transformers.js';
@@ -96,15 +97,58 @@ export class Monitor {
     return Number(row!.id);
   }
 
-  /** Those of the connections that wait for a lock at this moment. */
-  async blocked(connections: readonly number[]): Promise<number[]> {
+  /**
+   * Whether all of the connections wait for locks, and will until somebody else goes on. While they wait for each other in a circle they
+   * will not: the database is about to see and break it.
+   */
+  async areHeld(connections: readonly number[]): Promise<boolean> {
     if (this.name === 'postgres') {
-      const sql = 'SELECT pid FROM unnest($1::int[]) pid WHERE cardinality(pg_blocking_pids(pid)) > 0';
-      return (await this.dataSource.query<{ pid: number }[]>(sql, [connections])).map(({ pid }) => pid);
+      const sql = 'SELECT pid AS waiter, unnest(pg_blocking_pids(pid)) AS blocker FROM unnest($1::int[]) pid';
+      return areAllHeld(connections, await this.dataSource.query<Wait[]>(sql, [connections]));
     }
-    // The tables of information_schema that would tell are up to a tenth of a second old.
+    // What tells who waits for whom may be a tenth of a second old; this never is.
     const [row] = await this.dataSource.query<{ Status: string }[]>('SHOW ENGINE INNODB STATUS');
     const waiting = row!.Status.split('\n---TRANSACTION ').filter((text) => text.includes('LOCK WAIT'));
-    return connections.filter((connection) => waiting.some((text) => new RegExp(`thread id ${connection},`).test(text)));
+    if (!connections.every((connection) => waiting.some((text) => text.includes(`thread id ${connection},`)))) return false;
+    if (connections.length === 1) return true;
+    await pause(INNODB_RENEWS_AFTER);
+    return areAllHeld(
+      connections,
+      await this.dataSource.query<Wait[]>(this.dataSource.options.type === 'mysql' ? MYSQL_WAITS : MARIADB_WAITS),
+    );
   }
+
+  /** Whether the server works on a statement of one of the connections: one that takes long, and has not gone astray. */
+  async isAtWork(connections: readonly number[]): Promise<boolean> {
+    const ids = connections.join();
+    const sql = {
+      sqlite: undefined,
+      postgres: `SELECT pid FROM pg_stat_activity WHERE state = 'active' AND pid IN (${ids})`,
+      mariadb: `SELECT id FROM information_schema.processlist WHERE command <> 'Sleep' AND id IN (${ids})`,
+    }[this.name];
+    if (sql === undefined || connections.length === 0) return false;
+    return (await this.dataSource.query<unknown[]>(sql)).length > 0;
+  }
+}
+
+/** Who waits for whom. */
+interface Wait {
+  readonly waiter: number | string;
+  readonly blocker: number | string;
+}
+
+/** InnoDB renews what its tables in information_schema show when nobody has looked at them for a tenth of a second. */
+const INNODB_RENEWS_AFTER = 110;
+const MARIADB_WAITS = `SELECT waiting.trx_mysql_thread_id AS waiter, blocking.trx_mysql_thread_id AS blocker
+  FROM information_schema.innodb_lock_waits w
+  JOIN information_schema.innodb_trx waiting ON waiting.trx_id = w.requesting_trx_id
+  JOIN information_schema.innodb_trx blocking ON blocking.trx_id = w.blocking_trx_id`;
+const MYSQL_WAITS = 'SELECT waiting_pid AS waiter, blocking_pid AS blocker FROM sys.innodb_lock_waits';
+
+function areAllHeld(connections: readonly number[], waits: readonly Wait[]): boolean {
+  const blockersOf = (connection: number): number[] =>
+    waits.filter(({ waiter }) => Number(waiter) === connection).map(({ blocker }) => Number(blocker));
+  const isInCircle = (connection: number, reached = new Set<number>()): boolean =>
+    blockersOf(connection).some((blocker) => reached.has(blocker) || isInCircle(blocker, new Set([...reached, blocker])));
+  return connections.every((connection) => blockersOf(connection).length > 0 && !isInCircle(connection, new Set([connection])));
 }

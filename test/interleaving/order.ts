@@ -1,4 +1,6 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { DatabaseName } from '../support/databases.js';
+import { PATIENCE } from '../support/patience.js';
 import type { Gate } from './gate.js';
 import type { Monitor } from './monitor.js';
 
@@ -41,6 +43,8 @@ export interface CourseOptions {
   readonly skipReads: boolean;
   readonly rewrite: (sql: string) => string;
   readonly onStep: (step: Step) => Promise<void>;
+  /** Ends the run: nobody waits for it any more. */
+  readonly signal: AbortSignal;
 }
 
 /** Begins a transaction, which holds and sees nothing before its first real statement. So it goes together with that one. */
@@ -49,8 +53,11 @@ const BEGIN = /^(START TRANSACTION|BEGIN|SAVEPOINT)\b/;
 const IMMEDIATE = 'BEGIN IMMEDIATE';
 const END = /^(COMMIT|ROLLBACK(?! TO)|RELEASE)\b/;
 const READ = /^SELECT\b(?!.*FOR UPDATE)/s;
-const PATIENCE = 15_000;
 const NO_WRITE = /^(SELECT|COMMIT|ROLLBACK|RELEASE)\b/;
+
+/** Most statements are answered before this many milliseconds; after them the database is asked whether it waits for a lock, and again and again. */
+const FIRST_LOOK = 2;
+const LONGEST_LOOK = 50;
 
 /**
  * A schedule that cannot be kept. A database may refuse a statement for reasons of its own, as SQLite does while it tidies
@@ -96,16 +103,9 @@ export class Conductor {
     try {
       await this.settle();
       let isTwin = false;
-      let deadline = Date.now() + PATIENCE;
       while (this.actors.some(({ state }) => state !== 'done')) {
         const able = this.actors.filter((actor) => this.isAble(actor)).map(({ number }) => number);
-        if (able.length === 0) {
-          // Whoever is left waits for a lock: the database will see that it is a deadlock.
-          if (this.actors.every(({ state }) => state !== 'blocked') || Date.now() > deadline) throw this.stuck();
-          await this.settle(this.change());
-          continue;
-        }
-        deadline = Date.now() + PATIENCE;
+        if (able.length === 0) throw this.stuck();
         const fresh = able.filter((number) => !this.isTwin(number));
         if (fresh.length === 0) isTwin = true;
         const planned = schedule[this.crossings.length];
@@ -171,7 +171,7 @@ export class Conductor {
     while (this.actors.some(({ state }) => state !== 'done')) {
       const change = this.change();
       for (const actor of this.actors) if (actor.state === 'waiting') actor.go();
-      await change;
+      if (!(await isWithin(change, PATIENCE))) throw this.stuck();
     }
   }
 
@@ -179,48 +179,45 @@ export class Conductor {
     return new Promise((resolve) => (this.changed = resolve));
   }
 
-  /** Until everybody waits at a gate or a lock, or is done. */
-  private async settle(first?: Promise<void>): Promise<void> {
+  /** Until everybody waits at a gate or a lock, or is done. A statement may take its time, as long as the database works on it. */
+  private async settle(): Promise<void> {
     for (const actor of this.actors) if (actor.state === 'blocked') actor.state = 'sending';
-    const deadline = Date.now() + PATIENCE;
-    for (let change = first ?? this.change(); ; change = this.change()) {
+    let nextLook = FIRST_LOOK;
+    let quietSince = performance.now();
+    for (;;) {
+      const change = this.change();
       const busy = this.actors.filter(({ state }) => state === 'computing' || state === 'sending');
       if (this.failure) throw this.failure;
+      this.options.signal.throwIfAborted();
       if (busy.length === 0) return;
-      if (Date.now() > deadline) throw this.stuck();
-      let isChanged = false;
-      const changed = change.then(() => (isChanged = true));
-      if (!this.mayAllBeBlocked(busy)) {
-        await this.soon(changed);
+      const mayBeHeld = this.mayAllBeHeld(busy);
+      if (await isWithin(change, mayBeHeld ? nextLook : PATIENCE)) {
+        [nextLook, quietSince] = [FIRST_LOOK, performance.now()];
         continue;
       }
-      // All of them, in one look, and nothing has happened meanwhile: only then is it not just the moment before one goes on.
-      const blocked = await Promise.race([changed, this.options.monitor.blocked(busy.map(({ part }) => part.connection))]);
-      if (!isChanged && Array.isArray(blocked) && blocked.length === busy.length) for (const actor of busy) actor.state = 'blocked';
+      const connections = busy.map(({ part }) => part.connection);
+      // All of them, in one look, and nobody has gone on meanwhile: only then is it not just the moment before one does.
+      if (mayBeHeld && (await this.options.monitor.areHeld(connections)) && busy.every(({ state }) => state === 'sending')) {
+        for (const actor of busy) actor.state = 'blocked';
+        return;
+      }
+      nextLook = Math.min(2 * nextLook, LONGEST_LOOK);
+      if (performance.now() - quietSince < PATIENCE) continue;
+      if (!(await this.options.monitor.isAtWork(connections)) || (await this.options.monitor.areHeld(connections))) throw this.stuck();
+      quietSince = performance.now();
     }
   }
 
-  private mayAllBeBlocked(busy: readonly Actor[]): boolean {
+  /** Somebody else has to go on before these do. If nobody can, they wait for each other, and the database will see that it is a deadlock. */
+  private mayAllBeHeld(busy: readonly Actor[]): boolean {
     if (this.options.database === 'sqlite' || busy.some(({ state }) => state === 'computing')) return false;
-    return busy.length > 1 || this.actors.some((other) => other !== busy[0] && other.inTransaction);
+    return this.actors.some((other) => !busy.includes(other) && other.inTransaction);
   }
 
-  private async soon(change: Promise<unknown>): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(this.stuck()), PATIENCE);
-    });
-    try {
-      await Promise.race([change, late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /** A statement that does not end, and is not at a lock, would keep us here for ever. */
+  /** Whoever is left neither goes on, nor waits at a gate, nor does the database work for them. */
   private stuck(): Error {
     const states = this.actors.map(({ number, state, sql }) => `${number} is ${state}: ${sql}`);
-    return new Error(`nothing has happened for ${PATIENCE} ms; ${states.join('; ')}`);
+    return new Error(`nobody goes on; ${states.join('; ')}`);
   }
 
   private isAble(actor: Actor): boolean {
@@ -242,5 +239,16 @@ export class Conductor {
       READ.test(sql) &&
       READ.test(this.steps.at(-1)!.sql)
     );
+  }
+}
+
+/** Whether it happens within so many milliseconds. */
+async function isWithin(event: Promise<unknown>, milliseconds: number): Promise<boolean> {
+  const abort = new AbortController();
+  const { signal } = abort;
+  try {
+    return await Promise.race([event.then(() => true), pause(milliseconds, false, { signal }).catch(() => false)]);
+  } finally {
+    abort.abort();
   }
 }

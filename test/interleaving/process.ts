@@ -22,10 +22,11 @@ import { VisitLifecycle } from '../../lib/visit.lifecycle.js';
 import { TouchQueue } from '../../lib/visit/touch.queue.js';
 import { ManualClock } from '../support/manual-clock.js';
 
+const HOUR = 3_600_000;
 /** How long a visit lives idle in these suites. */
-export const TIMEOUT = 20 * 60_000;
-/** How long a touch may wait. Longer than any run takes, so that none is written behind a schedule's back. */
-export const TOUCH_INTERVAL = 30_000;
+export const TIMEOUT = 20 * HOUR;
+/** How long a touch may wait. Longer than any suite takes, so that none is written behind a schedule's back. */
+export const TOUCH_INTERVAL = HOUR;
 export const TOUCH_RESOLUTION = 60_000;
 
 /** What a request came to. */
@@ -58,13 +59,19 @@ export interface Told {
 @VisitPlugin()
 class Listener {
   readonly told: Told[] = [];
+  heard: () => void = () => {};
 
   onNewVisit({ id }: CurrentVisit): void {
-    this.told.push({ event: 'new', visitId: id });
+    this.hear({ event: 'new', visitId: id });
   }
 
   onVisitEnded({ id }: EndedVisit): void {
-    this.told.push({ event: 'ended', visitId: id });
+    this.hear({ event: 'ended', visitId: id });
+  }
+
+  private hear(told: Told): void {
+    this.told.push(told);
+    this.heard();
   }
 }
 
@@ -106,6 +113,8 @@ export class Process {
       ...options,
       clock,
       timeout: TIMEOUT,
+      // An order may hold a statement back for as long as it likes.
+      storeTimeout: HOUR,
       touch: { interval: TOUCH_INTERVAL, resolution: TOUCH_RESOLUTION },
       expunge: { schedule: false },
       wipe: { schedule: false },
@@ -119,6 +128,11 @@ export class Process {
   /** What the plugins were told here, since this was last asked. */
   takeTold(): Told[] {
     return this.listener.told.splice(0);
+  }
+
+  /** When the plugins are told something the next time. */
+  hears(): Promise<void> {
+    return new Promise((resolve) => (this.listener.heard = resolve));
   }
 
   request<T>({ key, passive, timeout }: Ask, work: () => T | Promise<T>): Promise<Answer<T>> {

@@ -95,7 +95,7 @@ describe('Random histories find', () => {
     for (const close of closers) await close();
   });
 
-  test.each(Object.entries(defects))('%s', { timeout: 120_000 }, async (_title, Store) => {
+  test.each(Object.entries(defects))('%s', async (_title, Store) => {
     const failure = await findFailure(await open(Store), MOST_HISTORIES);
     expect(failure).not.toBeNull();
     expect(failure!.steps, failure!.message).toBeLessThanOrEqual(MOST_STEPS);

@@ -1,8 +1,8 @@
 import { TIMEOUT, TOUCH_RESOLUTION } from '../interleaving/process.js';
 
 /** Short, so that histories get to the end of them. */
-export const PERMANENT_TIMEOUT = 30 * 60_000;
-export const ABSOLUTE_TIMEOUT = 35 * 60_000;
+export const PERMANENT_TIMEOUT = 1.5 * TIMEOUT;
+export const ABSOLUTE_TIMEOUT = 1.75 * TIMEOUT;
 /** As docs/identity.md says. */
 export const RENEWAL_GRACE = 30_000;
 export const LATE_WINDOW = 10_000;

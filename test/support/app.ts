@@ -9,6 +9,7 @@ import { openMigrated } from './open-migrated.js';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
 import { ManualClock } from './manual-clock.js';
+import { PATIENCE } from './patience.js';
 
 export type PlatformName = 'express' | 'fastify';
 
@@ -31,7 +32,10 @@ export async function startApp(
   parts: ModuleMetadata,
   configure?: (app: INestApplication) => void,
 ): Promise<RunningApp> {
-  const module = await Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot(options), ...(parts.imports ?? [])] })
+  const module = await Test.createTestingModule({
+    ...parts,
+    imports: [VisitModule.forRoot({ storeTimeout: PATIENCE, ...options }), ...(parts.imports ?? [])],
+  })
     .setLogger(false as never)
     .compile();
   const app = module.createNestApplication(adapters[platform]() as ExpressAdapter, { logger: false });

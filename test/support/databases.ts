@@ -5,6 +5,7 @@ import { createConnection } from 'mysql2/promise';
 import type { DataSourceOptions } from 'typeorm';
 import { afterAll, describe } from 'vitest';
 import { describeWith, has, mysqlUrl, postgresUrl, type Need } from './needs.js';
+import { PATIENCE } from './patience.js';
 import { temporaryFolder } from './servers.mjs';
 
 export type DatabaseName = 'mariadb' | 'postgres' | 'sqlite';
@@ -112,7 +113,7 @@ async function openMariaDb(): Promise<OpenDatabase> {
     drop: once(() =>
       askMariaDb(async (query) => {
         // A transaction that a test left open holds its tables; the default is to wait for it for a day.
-        await query('SET lock_wait_timeout = 10');
+        await query(`SET lock_wait_timeout = ${PATIENCE / 1000}`);
         await query(`DROP DATABASE IF EXISTS ${name}`);
       }),
     ),

