@@ -1,0 +1,202 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import http2 from 'node:http2';
+import type { AddressInfo } from 'node:net';
+import { installGate, type Gatekeeper, type Replacement } from '../../lib/request/response.gate.js';
+
+/** What becomes of a response: `bare` has no gate at all. */
+export type Outcome = 'bare' | 'nothing unsaved' | 'saved' | 'failed';
+
+/** A keeper whose save the test settles. */
+export class Keeper implements Gatekeeper {
+  readonly log: string[] = [];
+  private asked!: () => void;
+  readonly wasAsked = new Promise<void>((resolve) => (this.asked = resolve));
+  resolve!: () => void;
+  reject!: (error: unknown) => void;
+
+  constructor(
+    readonly response: ServerResponse,
+    readonly outcome: Outcome,
+    private readonly replacement: Partial<Replacement> = {},
+  ) {}
+
+  beforeLeaving(): Promise<void> | undefined {
+    this.log.push('asked');
+    if (this.outcome === 'nothing unsaved') return undefined;
+    return new Promise((resolve, reject) => {
+      Object.assign(this, { resolve, reject });
+      this.asked();
+    });
+  }
+
+  headersLeave(): void {
+    this.log.push('headers leave');
+    const others = this.response.getHeader('set-cookie') ?? [];
+    this.response.setHeader('Set-Cookie', [...[others].flat().map(String), 'visit=key']);
+  }
+
+  replacementFor(error: unknown): Replacement {
+    const body = JSON.stringify({ message: (error as Error).message });
+    return { status: 503, headers: { 'Content-Type': 'application/json', 'Retry-After': '5' }, body, ...this.replacement };
+  }
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Record<string, unknown>;
+  /** Its beginning. */
+  readonly body: string;
+  /** Of the whole body: comparing large buffers takes seconds. */
+  readonly digest: string;
+}
+
+export type Listener = (req: IncomingMessage, res: ServerResponse) => void;
+
+/** A server on which one request at a time is observed. */
+export interface Host {
+  readonly name: string;
+  /** Called where the gate belongs among the middleware of this host. */
+  install: Listener;
+  /** Called last, where the host has no handlers of its own. */
+  handle: Listener;
+  ask(method: string, path?: string, headers?: Record<string, string>): Promise<Answer>;
+  close(): Promise<void> | void;
+}
+
+async function readAnswer(status: number, headers: Record<string, unknown>, stream: AsyncIterable<Buffer>): Promise<Answer> {
+  const parts: Buffer[] = [];
+  for await (const part of stream) parts.push(part);
+  const body = Buffer.concat(parts);
+  const digest = createHash('sha256').update(body).digest('hex');
+  return { status, headers, body: body.subarray(0, 500).toString('latin1'), digest };
+}
+
+/** Asks a server that listens on 127.0.0.1, with connections that are kept. */
+export function http1Client(port: number): Pick<Host, 'ask' | 'close'> {
+  const agent = new http.Agent({ keepAlive: true });
+  return {
+    async ask(method, path = '/', headers = {}) {
+      const request = http.request({ host: '127.0.0.1', port, method, path, headers, agent }).end();
+      const [response] = (await once(request, 'response')) as [IncomingMessage];
+      return readAnswer(response.statusCode!, response.headers, response);
+    },
+    close: () => agent.destroy(),
+  };
+}
+
+/** @param build puts `install` and `handle` where this host has them */
+export async function http1Host(
+  name: string,
+  build: (install: Listener, handle: Listener) => Listener,
+): Promise<Host & { server: http.Server }> {
+  const server = http.createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const client = http1Client((server.address() as AddressInfo).port);
+  const host = {
+    name,
+    server,
+    install: () => undefined,
+    handle: () => undefined,
+    ask: client.ask,
+    close: () => {
+      void client.close();
+      server.close();
+      server.closeAllConnections();
+    },
+  } as Host & { server: http.Server };
+  server.on(
+    'request',
+    build(
+      (req, res) => host.install(req, res),
+      (req, res) => host.handle(req, res),
+    ),
+  );
+  return host;
+}
+
+export async function http2Host(name: string): Promise<Host> {
+  const server = http2.createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const client = http2.connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const host: Host = {
+    name,
+    install: () => undefined,
+    handle: () => undefined,
+    async ask(method, path = '/', headers = {}) {
+      const request = client.request({ ':method': method, ':path': path, ...headers });
+      request.end();
+      const [answered] = (await once(request, 'response')) as [http2.IncomingHttpHeaders & http2.IncomingHttpStatusHeader];
+      const { ':status': status, ...rest } = answered;
+      return readAnswer(status!, rest, request);
+    },
+    close: () => {
+      client.close();
+      server.close();
+    },
+  };
+  server.on('request', (req, res) => {
+    host.install(req as never, res as never);
+    host.handle(req as never, res as never);
+  });
+  return host;
+}
+
+export const EVENTS = ['prefinish', 'finish', 'close'];
+
+/** A request whose response is on its way or waits. */
+export interface Exchange {
+  readonly keeper: Keeper | undefined;
+  readonly response: ServerResponse;
+  readonly notes: string[];
+  readonly answer: Promise<Answer>;
+}
+
+/** Sends one request and settles its save once something has tried to leave; nothing arrives before. */
+export async function exchange(
+  host: Host,
+  outcome: Outcome,
+  {
+    method = 'GET',
+    path = '/',
+    headers = {} as Record<string, string>,
+    replacement = {} as Partial<Replacement>,
+    notes = [] as string[],
+  } = {},
+): Promise<{ answer: Answer; notes: string[] }> {
+  let keeper: Keeper | undefined;
+  const installed = new Promise<void>((resolve) => {
+    host.install = (_req, res) => {
+      if (outcome !== 'bare') {
+        keeper = new Keeper(res, outcome, replacement);
+        installGate(res, keeper);
+        installGate(res, new Keeper(res, outcome));
+      }
+      for (const event of EVENTS) res.on(event, () => notes.push(event));
+      resolve();
+    };
+  });
+  let arrived = false;
+  const answering = host.ask(method, path, headers).then((answer) => ((arrived = true), answer));
+  await installed;
+  if (outcome === 'saved' || outcome === 'failed') {
+    await keeper!.wasAsked;
+    await turns();
+    if (arrived) throw new Error('The response left before its save was settled');
+    if (keeper!.log.join() !== 'asked') throw new Error(`Expected one question, got ${keeper!.log.join()}`);
+    if (outcome === 'saved') keeper!.resolve();
+    else keeper!.reject(new Error('not stored'));
+  }
+  const answer = await answering;
+  await turns();
+  if (keeper && keeper.log.join() !== 'asked,headers leave') throw new Error(`Headers did not leave once: ${keeper.log.join()}`);
+  return { answer, notes };
+}
+
+/** Lets whatever could have gone wrong happen: a few turns of the event loop. */
+export async function turns(): Promise<void> {
+  for (let i = 0; i < 4; i++) await new Promise(setImmediate);
+}
