@@ -263,8 +263,9 @@ class Gate {
     // pipe() would emit it again if nobody else listened, which ends the process.
     response.on('error', () => undefined);
     response.emit('error', error);
-    if (this.needsDrain) emitDrain(response);
+    const { needsDrain } = this;
     this.needsDrain = false;
+    if (needsDrain) emitDrain(response);
   }
 
   private sendReplacement({ status, headers, body }: Replacement): void {
