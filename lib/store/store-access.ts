@@ -4,15 +4,8 @@ import { canGive } from '../options/store-needs.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { withDeadline } from './deadline.js';
-import { createVisitAccess, type VisitAccess } from './batching/batching.js';
-import {
-  VisitStore,
-  type NewVisitRecord,
-  type SaveResult,
-  type SessionSave,
-  type VisitRecord,
-  type VisitStoreCapabilities,
-} from './visit.store.js';
+import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batching/batching.js';
+import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, type VisitStoreCapabilities } from './visit.store.js';
 
 /** The way to the store for everything that a request or a caller waits for: what fails there is said in one voice. */
 @Injectable()
@@ -38,10 +31,8 @@ export class StoreAccess {
     return this.store.attend ? this.call((store) => store.create([visit])) : this.grouped.create(visit);
   }
 
-  async save(save: SessionSave): Promise<Exclude<SaveResult, { outcome: 'failed' }>> {
-    const result = await this.grouped.save(save);
-    if (result.outcome === 'failed') throw this.unavailable(result.error);
-    return result;
+  save(save: SessionSave): Promise<SaveOutcome> {
+    return this.grouped.save(save);
   }
 
   /** Whether the store can give this. One that does not say so can. */

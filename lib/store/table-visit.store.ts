@@ -1,3 +1,4 @@
+import { askEach, type Outcome } from './ask-each.js';
 import {
   VisitStore,
   type Ending,
@@ -7,6 +8,7 @@ import {
   type RekeyResult,
   type StaleCounts,
   type Touch,
+  type VisitRecord,
 } from './visit.store.js';
 import { refusalOf } from './write-guard.js';
 
@@ -18,6 +20,8 @@ export const MAX_BYTES = 4_000_000;
 export const MAX_PUZZLES = 10;
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
+/** The id of no visit. */
+export const NOBODY = '';
 
 /** Where in the table clean-up is: the batches of one run go on where the last one ended. */
 type Walk<T> = { readonly before: number } & T;
@@ -57,6 +61,11 @@ export abstract class TableVisitStore extends VisitStore {
   protected abstract unwiped(where: { from: number; before: number; most: number }): Promise<{ id: string; expiry: number }[]>;
   /** Empties those of these visits that have expired still, and have data. How many they were. */
   protected abstract wipeThese(ids: readonly string[], before: number): Promise<number>;
+
+  /** As `find`, but a visit that cannot be read fails by itself. */
+  protected findEach(ids: readonly string[]): Promise<readonly Outcome<VisitRecord | null>[]> {
+    return askEach(ids, { ask: (some) => this.find(some), probe: () => this.find([NOBODY]) });
+  }
 
   async touch(touches: readonly Touch[]): Promise<void> {
     const latest = new Map<string, Touch>();

@@ -1,5 +1,12 @@
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import type { Asking } from '../../lib/store/ask-each.js';
 import { Batcher } from '../../lib/store/batching/batcher.js';
+
+/** Groups fail as they are, as while the store is away. */
+const asking = <Q, A>(ask: (questions: readonly Q[]) => Promise<readonly A[]>): Asking<Q, A> => ({
+  ask,
+  probe: () => Promise.reject(new Error('away')),
+});
 
 const LIMITS = { deadline: 60_000, explain: (error: unknown) => error };
 
@@ -7,10 +14,10 @@ describe('A batcher', () => {
   test('asks all questions of one turn together, and answers each', async () => {
     const batches: number[][] = [];
     const batcher = new Batcher(
-      async (questions: readonly number[]) => {
+      asking(async (questions: readonly number[]) => {
         batches.push([...questions]);
         return questions.map((n) => n * 2);
-      },
+      }),
       { most: 10, inFlight: 2, ...LIMITS },
     );
     expect(await Promise.all([1, 2, 3].map((n) => batcher.load(n)))).toEqual([2, 4, 6]);
@@ -21,11 +28,11 @@ describe('A batcher', () => {
     let value = 'old';
     const release: (() => void)[] = [];
     const batcher = new Batcher(
-      async (questions: readonly number[]) => {
+      asking(async (questions: readonly number[]) => {
         const seen = value;
         await new Promise<void>((resolve) => release.push(resolve));
         return questions.map(() => seen);
-      },
+      }),
       { most: 10, inFlight: 1, ...LIMITS },
     );
     const first = batcher.load(1);
@@ -44,13 +51,13 @@ describe('A batcher', () => {
     let most = 0;
     const sizes: number[] = [];
     const batcher = new Batcher(
-      async (questions: readonly number[]) => {
+      asking(async (questions: readonly number[]) => {
         most = Math.max(most, ++underWay);
         sizes.push(questions.length);
         await new Promise(setImmediate);
         underWay--;
         return questions;
-      },
+      }),
       { most: 10, inFlight: 2, ...LIMITS },
     );
     const answers = await Promise.all(Array.from({ length: 95 }, (_, n) => batcher.load(n)));
@@ -63,11 +70,14 @@ describe('A batcher', () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
     onTestFinished(() => void vi.useRealTimers());
     let hangs = true;
-    const batcher = new Batcher((questions: readonly number[]) => (hangs ? new Promise<number[]>(() => {}) : Promise.resolve(questions)), {
-      most: 10,
-      inFlight: 1,
-      ...LIMITS,
-    });
+    const batcher = new Batcher(
+      asking((questions: readonly number[]) => (hangs ? new Promise<number[]>(() => {}) : Promise.resolve(questions))),
+      {
+        most: 10,
+        inFlight: 1,
+        ...LIMITS,
+      },
+    );
     const lost = batcher.load(1).catch(String);
     await new Promise(setImmediate);
     vi.advanceTimersByTime(LIMITS.deadline / 2);
@@ -82,10 +92,10 @@ describe('A batcher', () => {
   test('a failure is told to all of its batch, and the next batch is asked as ever', async () => {
     let fail = true;
     const batcher = new Batcher(
-      async (questions: readonly number[]) => {
+      asking(async (questions: readonly number[]) => {
         if (fail) throw new Error('away');
         return questions;
-      },
+      }),
       { most: 10, inFlight: 1, ...LIMITS },
     );
     const results = await Promise.allSettled([1, 2].map((n) => batcher.load(n)));
@@ -97,15 +107,18 @@ describe('A batcher', () => {
   test('R28: nobody waits longer than the deadline, neither for a batch under way nor for its turn; each error is explained once', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
     const explained: string[] = [];
-    const batcher = new Batcher<number, number>(() => new Promise(() => {}), {
-      most: 2,
-      inFlight: 1,
-      deadline: 1000,
-      explain: (error) => {
-        explained.push((error as Error).message);
-        return error;
+    const batcher = new Batcher<number, number>(
+      asking(() => new Promise(() => {})),
+      {
+        most: 2,
+        inFlight: 1,
+        deadline: 1000,
+        explain: (error) => {
+          explained.push((error as Error).message);
+          return error;
+        },
       },
-    });
+    );
     const outcomes: string[] = [];
     const ask = (n: number): void => void batcher.load(n).catch(() => outcomes.push(`${n} at ${performance.now()}`));
     try {

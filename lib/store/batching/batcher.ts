@@ -1,10 +1,14 @@
+import { allFailed, askAgain, failedTogether, isFailed, type Asking, type Outcome } from '../ask-each.js';
+
 interface Waiting<Question, Answer> {
   readonly question: Question;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: unknown) => void;
-  /** When it gives up, by the clock that timers go by; infinite when it has. */
+  /** When it gives up, by the clock that timers go by; infinite when it does not wait any more. */
   due: number;
 }
+
+type Batch<Question, Answer> = readonly Waiting<Question, Answer>[];
 
 /** While the store hangs, more than this many never wait: memory stays bounded. */
 const MOST_WAITING = 10_000;
@@ -26,12 +30,12 @@ export interface BatcherOptions {
  */
 export class Batcher<Question, Answer> {
   private waiting: Waiting<Question, Answer>[] = [];
-  private readonly underWay = new Set<readonly Waiting<Question, Answer>[]>();
+  private readonly underWay = new Set<Batch<Question, Answer>>();
   private scheduled = false;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
-    private readonly ask: (questions: readonly Question[]) => Promise<readonly Answer[]>,
+    private readonly asking: Asking<Question, Answer>,
     private readonly options: BatcherOptions,
   ) {}
 
@@ -47,8 +51,13 @@ export class Batcher<Question, Answer> {
     });
   }
 
+  /** Whether what waits need not be scheduled: it is already, or all places are taken. */
+  private get isBusy(): boolean {
+    return this.scheduled || this.underWay.size >= this.options.inFlight;
+  }
+
   private schedule(): void {
-    if (this.scheduled || this.underWay.size >= this.options.inFlight) return;
+    if (this.isBusy) return;
     this.scheduled = true;
     // After all that this turn of the event loop has read from its sockets.
     setImmediate(() => {
@@ -61,17 +70,28 @@ export class Batcher<Question, Answer> {
     while (this.waiting.length > 0 && this.underWay.size < this.options.inFlight) {
       const batch = this.waiting.splice(0, this.options.most);
       this.underWay.add(batch);
-      void this.answer(batch);
+      this.answer(batch);
     }
   }
 
-  private async answer(batch: readonly Waiting<Question, Answer>[]): Promise<void> {
-    try {
-      const answers = await this.ask(batch.map(({ question }) => question));
-      for (let index = 0; index < batch.length; index++) batch[index]!.resolve(answers[index]!);
-    } catch (error) {
-      this.refuse(batch, error);
-    }
+  private answer(batch: Batch<Question, Answer>): void {
+    const questions = batch.map(({ question }) => question);
+    // No async function: this is where the time of a look-up goes.
+    this.asking.ask(questions, false).then(
+      (outcomes) => (resolved(batch, outcomes) ? this.leave(batch) : this.askAgain(batch, questions, outcomes)),
+      (error: unknown) => this.askAgain(batch, questions, allFailed(questions, error)),
+    );
+  }
+
+  private async askAgain(batch: Batch<Question, Answer>, questions: readonly Question[], first: readonly Outcome<Answer>[]): Promise<void> {
+    const isWanted = (): boolean => batch.some(({ due }) => due < Infinity);
+    const outcomes = await askAgain(questions, { ...this.asking, isWanted }, first);
+    resolved(batch, outcomes);
+    for (const [error, failed] of failedTogether(outcomes, batch)) this.reject(failed, error);
+    this.leave(batch);
+  }
+
+  private leave(batch: Batch<Question, Answer>): void {
     this.underWay.delete(batch);
     if (this.waiting.length > 0) this.schedule();
   }
@@ -93,7 +113,7 @@ export class Batcher<Question, Answer> {
 
   private giveUp(now: number): void {
     const late = this.unanswered().filter(({ due }) => due <= now);
-    if (late.length > 0) this.refuse(late, new Error(`there was no answer within ${this.options.deadline} ms`));
+    if (late.length > 0) this.reject(late, new Error(`there was no answer within ${this.options.deadline} ms`));
     for (const one of late) one.due = Infinity;
     this.waiting = this.waiting.filter(({ due }) => due < Infinity);
     // What nobody waits for any more keeps no place: a call that hangs for ever must not stop those to a store that is well again.
@@ -105,8 +125,26 @@ export class Batcher<Question, Answer> {
     return [...this.underWay, this.waiting].flat();
   }
 
-  private refuse(questions: readonly Waiting<Question, Answer>[], error: unknown): void {
+  private reject(questions: readonly Waiting<Question, Answer>[], error: unknown): void {
+    const asking = questions.filter(({ due }) => due < Infinity);
+    if (asking.length === 0) return;
     const explained = this.options.explain(error);
-    for (const { reject } of questions) reject(explained);
+    for (const { reject } of asking) reject(explained);
   }
+}
+
+/** Gives the answers that there are. Whether those are all. */
+function resolved<Question, Answer>(batch: Batch<Question, Answer>, outcomes: readonly Outcome<Answer>[]): boolean {
+  let isAll = true;
+  for (let index = 0; index < batch.length; index++) {
+    const outcome = outcomes[index]!;
+    if (isFailed(outcome)) {
+      isAll = false;
+      continue;
+    }
+    const one = batch[index]!;
+    one.resolve(outcome);
+    one.due = Infinity;
+  }
+  return isAll;
 }

@@ -1,29 +1,88 @@
+import { randomBytes } from 'node:crypto';
+import { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
 import type { NewVisitRecord, SaveResult, SessionSave, VisitRecord, VisitStore } from '../visit.store.js';
 import { Batcher, type BatcherOptions } from './batcher.js';
+
+/** What became of a save, unless it failed. */
+export type SaveOutcome = Exclude<SaveResult, { outcome: 'failed' }>;
 
 /** What each request needs of a store, one visit at a time: gathered from all requests of the moment into few calls. */
 export interface VisitAccess {
   find(id: string): Promise<VisitRecord | null>;
   create(visit: NewVisitRecord): Promise<void>;
-  save(save: SessionSave): Promise<SaveResult>;
+  save(save: SessionSave): Promise<SaveOutcome>;
 }
 
 /** Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers faster. */
 const GROUPED = { most: 256, inFlight: 2 };
 
-export function createVisitAccess(store: VisitStore, limits: Pick<BatcherOptions, 'deadline' | 'explain'>): VisitAccess {
+export function createVisitAccess(
+  store: Pick<VisitStore, 'find' | 'create' | 'save'>,
+  limits: Pick<BatcherOptions, 'deadline' | 'explain'>,
+): VisitAccess {
   const options = { ...GROUPED, ...limits };
-  const finds = new Batcher(async (ids: readonly string[]) => {
-    const distinct = [...new Set(ids)];
+  /** For a visit that nobody has. */
+  const probe = (): Promise<unknown> => store.find([randomBytes(16).toString('hex')]);
+
+  const finding: Asking<string, VisitRecord | null> = {
+    ask: (ids) => {
+      const distinct = new Set(ids);
+      return distinct.size === ids.length ? store.find(ids) : findDistinct(ids, [...distinct]);
+    },
+    probe,
+  };
+  const findDistinct = async (ids: readonly string[], distinct: readonly string[]): Promise<(VisitRecord | null)[]> => {
     const records = await store.find(distinct);
-    if (distinct.length === ids.length) return records;
     const byId = new Map(distinct.map((id, index) => [id, records[index] ?? null]));
     return ids.map((id) => byId.get(id) ?? null);
-  }, options);
-  const saves = new Batcher((batch: readonly SessionSave[]) => store.save(batch), options);
-  const creates = new Batcher(async (visits: readonly NewVisitRecord[]) => {
-    await store.create(visits);
-    return visits.map(() => undefined);
-  }, options);
-  return { find: (id) => finds.load(id), create: (visit) => creates.load(visit), save: (save) => saves.load(save) };
+  };
+  const findEach = (visits: readonly { readonly id: string }[]) =>
+    askEach(
+      visits.map(({ id }) => id),
+      finding,
+    );
+
+  const creating: Asking<NewVisitRecord, true> = {
+    ask: async (visits) => {
+      await store.create(visits);
+      return visits.map(() => true);
+    },
+    probe,
+    // It may have been inserted, and the answer lost. Ids are random: a row with this id and this key is ours, so inserting again is safe.
+    inspect: async (visits, error) => {
+      const stored = await findEach(visits);
+      return stored.map((found, index) => {
+        if (isFailed(found)) return new Failed(error);
+        return found?.keyHash === visits[index]!.keyHash ? true : undefined;
+      });
+    },
+  };
+
+  const saving: Asking<SessionSave, SaveOutcome> = {
+    ask: async (saves, again) => {
+      const results = await store.save(saves);
+      return results.map((result, index): Outcome<SaveOutcome> => {
+        if (result.outcome === 'failed') return new Failed(result.error);
+        // It may have been written at first, and the answer lost. Then it is in its own way: a change that is made anew would count twice.
+        if (again && result.outcome === 'conflict' && !isOfOthers(saves[index]!, result))
+          return new Failed(new Error('it is not known whether a save was written'));
+        return result;
+      });
+    },
+    probe,
+  };
+
+  const grouped = <Question, Answer>(asking: Asking<Question, Answer>): Batcher<Question, Answer> => new Batcher(asking, options);
+  const [finds, creates, saves] = [grouped(finding), grouped(creating), grouped(saving)];
+  return {
+    find: (id) => finds.load(id),
+    create: async (visit) => void (await creates.load(visit)),
+    save: (save) => saves.load(save),
+  };
+}
+
+/** Whether what is stored says that the save was not written: had it been, the next version would be its own. */
+function isOfOthers(save: SessionSave, stored: { readonly version: number; readonly data: Uint8Array | null }): boolean {
+  if (stored.version !== save.version + 1) return false;
+  return save.data && stored.data ? Buffer.compare(save.data, stored.data) !== 0 : save.data !== stored.data;
 }

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { patiently } from '../patiently.js';
-import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
+import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, NOBODY, puzzle, TableVisitStore } from '../table-visit.store.js';
 import type {
   Ending,
   Lock,
@@ -94,10 +95,12 @@ export class PrismaVisitStore extends TableVisitStore {
         }
       });
       const missed = round.filter(({ index }) => !(index in results));
-      const stored = await this.#read(missed.map(({ save }) => save.id));
-      for (const { save, index } of missed) {
-        const found = stored.get(save.id);
-        const verdict = verdictOn(save, recordOrNull(found), found?.lockOwner);
+      const stored = await this.#readEach(missed.map(({ save }) => save.id));
+      for (const [position, { save, index }] of missed.entries()) {
+        const found = stored[position];
+        const verdict: SaveResult | null = isFailed(found)
+          ? { outcome: 'failed', error: found.error }
+          : verdictOn(save, recordOrNull(found), found?.lockOwner);
         if (verdict) results[index] = verdict;
       }
       const before = waiting.length;
@@ -171,6 +174,15 @@ export class PrismaVisitStore extends TableVisitStore {
     const found = new Map<string, VisitRow>();
     for (const ids of chunks(given)) for (const row of await this.#visits({ where: { id: { in: ids } } })) found.set(row.id, row);
     return found;
+  }
+
+  /** A visit that cannot be read fails by itself. */
+  #readEach(ids: readonly string[]): Promise<readonly Outcome<VisitRow | undefined>[]> {
+    const ask = async (some: readonly string[]): Promise<(VisitRow | undefined)[]> => {
+      const found = await this.#read(some);
+      return some.map((id) => found.get(id));
+    };
+    return askEach(ids, { ask, probe: () => this.#read([NOBODY]) });
   }
 
   async #readOne(id: string): Promise<VisitRecord | null> {

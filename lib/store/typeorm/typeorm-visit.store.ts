@@ -1,5 +1,6 @@
 import type { DataSource } from 'typeorm';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { isFailed, type Outcome } from '../ask-each.js';
 import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
 import type {
   Ending,
@@ -78,16 +79,16 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
-    const { dialect, sql } = this.#prepare();
+    const { dialect } = this.#prepare();
     const results: SaveResult[] = [];
     let waiting = saves.map((save, index) => ({ save, index }));
     let puzzles = 0;
     let mostInGroup = MAX_SAVES;
     while (waiting.length > 0) {
       const group = nextGroup(waiting, mostInGroup);
-      let saved: Set<string>;
+      let outcomes: Map<string, Outcome<true>>;
       try {
-        saved = await this.#saveGroup(group.map(({ save }) => save));
+        outcomes = await this.#saveGroup(group.map(({ save }) => save));
       } catch (error) {
         // Which of them the database refuses is found by trying halves. What may have been written is never tried again.
         const lost = dialect.isRefusal(error) ? (group.length === 1 ? group : []) : waiting;
@@ -96,19 +97,20 @@ export class TypeOrmVisitStore extends TableVisitStore {
         mostInGroup = Math.max(1, group.length >> 1);
         continue;
       }
-      const missed = group.filter(({ save }) => !saved.has(save.id));
-      const stored = await this.find(missed.map(({ save }) => save.id));
-      const owners = new Map<string, unknown>();
-      for (const { save } of missed) {
-        if (save.lockOwner !== undefined) owners.set(save.id, (await dialect.run(sql.lockOwner(save.id))).rows[0]?.['lockOwner']);
-      }
+      const missed: typeof group = [];
       for (const { save, index } of group) {
-        if (saved.has(save.id)) results[index] = { outcome: 'saved', version: save.version + 1 };
+        const outcome = outcomes.get(save.id);
+        if (!outcome) missed.push({ save, index });
+        else
+          results[index] = isFailed(outcome)
+            ? { outcome: 'failed', error: outcome.error }
+            : { outcome: 'saved', version: save.version + 1 };
       }
-      missed.forEach(({ save, index }, position) => {
-        const verdict = verdictOn(save, stored[position] ?? null, owners.get(save.id));
+      const stored = await this.findEach(missed.map(({ save }) => save.id));
+      for (const [position, { save, index }] of missed.entries()) {
+        const verdict = await this.#judge(save, stored[position] ?? null);
         if (verdict) results[index] = verdict;
-      });
+      }
       const before = waiting.length;
       waiting = waiting.filter(({ index }) => !(index in results));
       if (waiting.length === before && ++puzzles > MAX_PUZZLES) throw puzzle('save');
@@ -178,21 +180,41 @@ export class TypeOrmVisitStore extends TableVisitStore {
     }
   }
 
-  /** The ids that were saved. Either a group tells which of it were, or all or none of it are. */
-  async #saveGroup(saves: readonly SessionSave[]): Promise<Set<string>> {
+  /** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
+  async #judge(save: SessionSave, stored: Outcome<VisitRecord | null>): Promise<SaveResult | null> {
     const { dialect, sql } = this.#prepare();
+    if (isFailed(stored)) return { outcome: 'failed', error: stored.error };
+    if (save.lockOwner === undefined) return verdictOn(save, stored, undefined);
+    try {
+      const { rows } = await dialect.run(sql.lockOwner(save.id));
+      return verdictOn(save, stored, rows[0]?.['lockOwner']);
+    } catch (error) {
+      return { outcome: 'failed', error };
+    }
+  }
+
+  /** By id, those that were saved, or may have been. Either a group tells which of it were, or all or none of it are. */
+  async #saveGroup(saves: readonly SessionSave[]): Promise<Map<string, Outcome<true>>> {
+    const { dialect, sql } = this.#prepare();
+    const ids = saves.map(({ id }) => id);
+    const all = (some: readonly string[]): Map<string, true> => new Map(some.map((id) => [id, true]));
     try {
       const { rows, affected } = await dialect.run(sql.save(saves));
-      if (dialect.returning) return new Set(rows.map(({ id }) => String(id)));
-      const ids = saves.map(({ id }) => id);
-      if (affected === ids.length) return new Set(ids);
-      // All that were there.
-      const stored = await this.find(ids);
-      return new Set(ids.filter((_, index) => stored[index]));
+      if (dialect.returning) return all(rows.map(({ id }) => String(id)));
+      if (affected === ids.length) return all(ids);
     } catch (error) {
-      if (dialect.isUnmet(error)) return new Set();
+      if (dialect.isUnmet(error)) return all([]);
       throw error;
     }
+    // All that were there. Where that cannot be told, the save may have been written: it is not tried again.
+    const stored = await this.findEach(ids);
+    const outcomes = new Map<string, Outcome<true>>();
+    for (const [index, id] of ids.entries()) {
+      const outcome = stored[index];
+      if (isFailed(outcome)) outcomes.set(id, outcome);
+      else if (outcome) outcomes.set(id, true);
+    }
+    return outcomes;
   }
 
   protected async touchEach(touches: readonly Touch[]): Promise<void> {
