@@ -233,7 +233,7 @@ class Gate {
       }
     } catch (error) {
       // Nobody is left to catch it: the caller has returned long ago.
-      response.destroy(error as Error);
+      response.destroy(error);
     }
     this.calls = [];
     // Where a call was told to wait again, Node emits 'drain' itself.
@@ -249,7 +249,7 @@ class Gate {
       this.sendReplacement(this.keeper.replacementFor(error));
     } catch (failure) {
       this.phase = 'left';
-      response.destroy(failure as Error);
+      response.destroy(failure);
     }
     for (const { method, callback } of calls) {
       if (!callback) continue;

@@ -19,7 +19,6 @@ export class Keeper implements Gatekeeper {
   constructor(
     readonly response: ServerResponse,
     readonly outcome: Outcome,
-    private readonly replacement: Partial<Replacement> = {},
   ) {}
 
   beforeLeaving(): Promise<void> | undefined {
@@ -39,7 +38,7 @@ export class Keeper implements Gatekeeper {
 
   replacementFor(error: unknown): Replacement {
     const body = JSON.stringify({ message: (error as Error).message });
-    return { status: 503, headers: { 'Content-Type': 'application/json', 'Retry-After': '5' }, body, ...this.replacement };
+    return { status: 503, headers: { 'Content-Type': 'application/json', 'Retry-After': '5' }, body };
   }
 }
 
@@ -62,7 +61,7 @@ export interface Host {
   /** Called last, where the host has no handlers of its own. */
   handle: Listener;
   ask(method: string, path?: string, headers?: Record<string, string>): Promise<Answer>;
-  close(): Promise<void> | void;
+  close(): Promise<void>;
 }
 
 async function readAnswer(status: number, headers: Record<string, unknown>, stream: AsyncIterable<Buffer>): Promise<Answer> {
@@ -82,7 +81,7 @@ export function http1Client(port: number): Pick<Host, 'ask' | 'close'> {
       const [response] = (await once(request, 'response')) as [IncomingMessage];
       return readAnswer(response.statusCode!, response.headers, response);
     },
-    close: () => agent.destroy(),
+    close: async () => agent.destroy(),
   };
 }
 
@@ -101,7 +100,7 @@ export async function http1Host(
     install: () => undefined,
     handle: () => undefined,
     ask: client.ask,
-    close: () => {
+    close: async () => {
       void client.close();
       server.close();
       server.closeAllConnections();
@@ -133,7 +132,7 @@ export async function http2Host(name: string): Promise<Host> {
       const { ':status': status, ...rest } = answered;
       return readAnswer(status!, rest, request);
     },
-    close: () => {
+    close: async () => {
       client.close();
       server.close();
     },
@@ -147,31 +146,25 @@ export async function http2Host(name: string): Promise<Host> {
 
 export const EVENTS = ['prefinish', 'finish', 'close'];
 
-/** A request whose response is on its way or waits. */
-export interface Exchange {
-  readonly keeper: Keeper | undefined;
-  readonly response: ServerResponse;
-  readonly notes: string[];
-  readonly answer: Promise<Answer>;
+interface Asked {
+  readonly method?: string;
+  readonly path?: string;
+  readonly headers?: Record<string, string>;
+  /** Gets the events of the response. */
+  readonly notes?: string[];
 }
 
 /** Sends one request and settles its save once something has tried to leave; nothing arrives before. */
 export async function exchange(
   host: Host,
   outcome: Outcome,
-  {
-    method = 'GET',
-    path = '/',
-    headers = {} as Record<string, string>,
-    replacement = {} as Partial<Replacement>,
-    notes = [] as string[],
-  } = {},
+  { method = 'GET', path = '/', headers, notes = [] }: Asked,
 ): Promise<{ answer: Answer; notes: string[] }> {
   let keeper: Keeper | undefined;
   const installed = new Promise<void>((resolve) => {
     host.install = (_req, res) => {
       if (outcome !== 'bare') {
-        keeper = new Keeper(res, outcome, replacement);
+        keeper = new Keeper(res, outcome);
         installGate(res, keeper);
         installGate(res, new Keeper(res, outcome));
       }

@@ -107,7 +107,7 @@ function through(...middleware: ((gate: express.RequestHandler) => express.Reque
     const app = express();
     const gate: express.RequestHandler = (req, res, next) => (install(req, res), next());
     for (const of of middleware) app.use(of(gate));
-    return app.use((req, res) => handle(req, res)) as unknown as Listener;
+    return app.use((req, res) => handle(req, res));
   };
 }
 
