@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { VisitError, VisitStoreCannotError, VisitStoreUnavailableError } from '../errors/visit.error.js';
 import { canGive } from '../options/store-needs.js';
@@ -7,10 +8,16 @@ import { withDeadline } from './deadline.js';
 import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batching/batching.js';
 import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, type VisitStoreCapabilities } from './visit.store.js';
 
-/** The way to the store for everything that a request or a caller waits for: what fails there is said in one voice. */
+/**
+ * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice.
+ *
+ * The store works in the asynchronous context in which this was made, and in that of no request: a connection that it opens lives on, and
+ * whatever its driver calls back later, for others, would find itself in the request that came first. Who waits goes on in their own.
+ */
 @Injectable()
 export class StoreAccess {
   private readonly logger = new Logger('Visit');
+  private readonly scope = new AsyncResource('VisitStoreAccess');
   /** What requests do all the time goes out in groups. */
   private readonly grouped: VisitAccess;
 
@@ -45,9 +52,10 @@ export class StoreAccess {
     for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreCannotError(call, capability);
   }
 
+  /** Everything else. The work runs in nobody's asynchronous context. */
   async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     try {
-      return await withDeadline(work(this.store), this.options.storeTimeout);
+      return await this.scope.runInAsyncScope(() => withDeadline(work(this.store), this.options.storeTimeout));
     } catch (error) {
       throw this.unavailable(error);
     }

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { Logger } from '@nestjs/common';
 import { withDeadline } from '../store/deadline.js';
 import type { Touch, VisitStore } from '../store/visit.store.js';
@@ -8,9 +9,12 @@ const MOST_WAITING = 100_000;
 /**
  * Gathers "this visit is still in use" for an interval and writes it in one go (R26, B33). What waits counts as if it
  * were written (R27, B20). A failed write goes back into the queue without overwriting anything newer (R28, B21).
+ *
+ * What is written is many requests', so it is written in the asynchronous context of none of them, but in that in which the queue was made.
  */
 export class TouchQueue {
   private readonly logger = new Logger('Visit');
+  private readonly scope = new AsyncResource('VisitTouchQueue');
   private queued = new Map<string, Touch>();
   /** What a write under way carries. */
   private flying = new Map<string, Touch>();
@@ -35,7 +39,7 @@ export class TouchQueue {
       return;
     }
     // unref: a waiting touch does not keep a process alive that has nothing else to do (R29, B39).
-    this.timer ??= setTimeout(() => void this.flush(), this.interval).unref();
+    this.timer ??= this.scope.runInAsyncScope(() => setTimeout(() => void this.flush(), this.interval).unref());
   }
 
   /** The expiry that waits to be written for this visit, in milliseconds since 1970. */
@@ -54,7 +58,7 @@ export class TouchQueue {
     clearTimeout(this.timer);
     this.timer = undefined;
     if (this.queued.size === 0) return;
-    this.flushing = this.write().finally(() => (this.flushing = undefined));
+    this.flushing = this.scope.runInAsyncScope(() => this.write()).finally(() => (this.flushing = undefined));
     await this.flushing;
   }
 

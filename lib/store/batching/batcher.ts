@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { allFailed, askAgain, failedTogether, isFailed, type Asking, type Outcome } from '../ask-each.js';
 
 interface Waiting<Question, Answer> {
@@ -27,8 +28,12 @@ export interface BatcherOptions {
 /**
  * Gathers the questions of one turn of the event loop and asks them together. A question that arrives after a batch has
  * left waits for the next one, so no answer is older than its question.
+ *
+ * A batch is nobody's: it runs in the asynchronous context in which the batcher was made, and not in that of the request that came first.
+ * What a store opens in it, such as a connection, keeps that context for long.
  */
 export class Batcher<Question, Answer> {
+  private readonly scope = new AsyncResource('VisitBatcher');
   private waiting: Waiting<Question, Answer>[] = [];
   private readonly underWay = new Set<Batch<Question, Answer>>();
   private scheduled = false;
@@ -46,9 +51,13 @@ export class Batcher<Question, Answer> {
         return;
       }
       this.waiting.push({ question, resolve, reject, due: performance.now() + this.options.deadline });
-      this.schedule();
-      if (!this.timer) this.watch();
+      if (!this.timer || !this.isBusy) this.scope.runInAsyncScope(() => this.begin());
     });
+  }
+
+  private begin(): void {
+    this.schedule();
+    if (!this.timer) this.watch();
   }
 
   /** Whether what waits need not be scheduled: it is already, or all places are taken. */
