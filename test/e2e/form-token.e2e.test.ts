@@ -50,8 +50,10 @@ class FormController {
   }
 }
 
+const parts = { controllers: [FormController] };
+
 describeStacks('Form tokens', (stack) => {
-  const start = (options = {}): Promise<RunningApp> => stack.start({ controllers: [FormController] }, options);
+  const start = (options = {}): Promise<RunningApp> => stack.start(parts, options);
   const newToken = async (browser: Browser): Promise<string> => (await browser.get('/form')).text;
   const isAccepted = async (browser: Browser, token: unknown): Promise<boolean> => {
     const answer = await browser.post('/form', { json: { token } });

@@ -594,6 +594,7 @@ describeStacks('Identity', (stack: Stack) => {
     test('R72: each end is told once', async () => {
       const app = await start();
       const ends = app.app.get(Ends);
+      ends.seen.length = 0;
       const { browser, user } = await signedIn(app);
       const other = await signedIn(app, user);
       await browser.get('/visits/others', { method: 'DELETE' });

@@ -289,6 +289,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       await browser.post('/set', { json: { cart: 1 } });
       told.length = 0;
       events.length = 0;
+      app.app.get(Listener).signedIn.length = 0;
       const [one, two] = [someone(), someone()];
       const id = idOf(browser);
       await browser.post('/login', { json: { user: one } });

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { DatabaseName, OpenDatabase } from '../support/databases.js';
+import { openDatabase, type DatabaseName, type OpenDatabase } from '../support/databases.js';
 import { describeWith, type Need } from '../support/needs.js';
 import { isSoak } from '../support/soak.js';
 import { explore, replay, type Exploration } from './explorer.js';
-import { FailedOrder, Laboratory, openQuickDatabase, type Rewrite, type Scene } from './lab.js';
+import { FailedOrder, Laboratory, type Rewrite, type Scene } from './lab.js';
 import { operations, type OperationName } from './operations.js';
 import { KNOWN_ORDERS, scenes } from './orders.js';
 
@@ -151,7 +151,7 @@ export function describeInterleavings(name: DatabaseName): void {
       return result;
     };
     beforeAll(async () => {
-      database = await openQuickDatabase(name, { ownServer: !isSoak });
+      database = await openDatabase(name);
       laboratory = await Laboratory.open(name, database);
     });
     afterAll(async () => {

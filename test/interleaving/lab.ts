@@ -3,8 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { DefaultSessionSerializer, TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
 import { DataSource } from 'typeorm';
 import { VisitKey } from '../../lib/key/visit-key.js';
-import { openDatabase, type DatabaseName, type OpenDatabase } from '../support/databases.js';
-import { findMariaDb, startMariaDb } from '../support/servers.mjs';
+import type { DatabaseName, OpenDatabase } from '../support/databases.js';
 import { cutSqliteTransactions, gateOf, type Gate } from './gate.js';
 import { checkEnding, checkStep, MissingEvent, type Ending } from './invariants.js';
 import { Monitor, type Sample } from './monitor.js';
@@ -40,25 +39,6 @@ const LATE = 10_000;
 
 /** Why an order fails, with all that is needed to see it again. */
 export class FailedOrder extends Error {}
-
-/**
- * A database that does not wait for the disk: what is asked here has nothing to do with durability, and most of the time
- * would go into that. MariaDB has this setting for the whole server only, so it gets one of its own where one is installed.
- */
-export async function openQuickDatabase(name: DatabaseName, { ownServer }: { readonly ownServer: boolean }): Promise<OpenDatabase> {
-  if (name === 'mariadb' && ownServer && findMariaDb()) {
-    const server = await startMariaDb({ args: ['--innodb-flush-log-at-trx-commit=0'] });
-    return { options: { type: server.name === 'MySQL' ? 'mysql' : 'mariadb', url: server.url }, drop: () => server.stop() };
-  }
-  const { options, drop } = await openDatabase(name);
-  const quick = {
-    mariadb: {},
-    // An order may end in a deadlock; to notice it after a second is to wait for a second.
-    postgres: { extra: { options: '-c synchronous_commit=off -c deadlock_timeout=20ms' } },
-    sqlite: { prepareDatabase: (connection: { pragma(text: string): unknown }) => connection.pragma('synchronous = OFF') },
-  };
-  return { options: { ...options, ...quick[name] } as OpenDatabase['options'], drop };
-}
 
 /** Three processes with a connection each, and somebody who watches, on one database. */
 export class Laboratory {

@@ -4,7 +4,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
 import { Visit, VisitModule, type VisitModuleOptions } from 'nest-visit';
 import type { DataSource } from 'typeorm';
-import { afterAll, beforeAll, beforeEach, describe } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe } from 'vitest';
 import { openMigrated } from './open-migrated.js';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
@@ -56,11 +56,16 @@ export interface Stack {
   statements(work: () => Promise<unknown>): Promise<string[]>;
   /** The rows of the visit table. */
   rows(): Promise<Visit[]>;
+  /**
+   * An application that no other part of this test has. It may have served earlier tests, with the same parts and options: to start one
+   * costs more than most tests. With `configure`, or options that are more than text, it is a new one.
+   */
   start(parts: ModuleMetadata, options?: Partial<VisitModuleOptions>, configure?: (app: INestApplication) => void): Promise<RunningApp>;
 }
 
 /**
- * Runs a suite on MariaDB, PostgreSQL and SQLite, each under Express and Fastify. Applications it starts are closed after it.
+ * Runs a suite on MariaDB and PostgreSQL, each under Express or Fastify by turns, and on SQLite under both. Applications it starts are
+ * closed after it.
  *
  * @param names of the databases, where not all of them matter
  */
@@ -76,10 +81,12 @@ export function describeStacks(title: string, suite: (stack: Stack) => void, nam
         dataSource = await openMigrated(options);
       });
       afterAll(() => dataSource?.destroy());
-      for (const platform of platforms) {
+      for (const platform of platformsFor(db.name, title)) {
         describe(`under ${platform}`, () => {
           const running: RunningApp[] = [];
+          const [free, lent] = [new Pool(), new Pool()];
           afterAll(() => Promise.all(running.map((one) => one.close())));
+          afterEach(() => free.takeOver(lent));
           beforeEach(() => clock.advance(1000));
           suite({
             platform,
@@ -99,13 +106,18 @@ export function describeStacks(title: string, suite: (stack: Stack) => void, nam
             },
             rows: () => dataSource.getRepository(Visit).find(),
             start: async (parts, options = {}, configure) => {
-              const app = await startApp(
-                platform,
-                { dataSource, clock, expunge: { schedule: false }, wipe: { schedule: false }, ...options },
-                parts,
-                configure,
-              );
-              running.push(app);
+              const description = configure ? undefined : textOf(options);
+              const known = free.take(parts, description);
+              const app =
+                known ??
+                (await startApp(
+                  platform,
+                  { dataSource, clock, expunge: { schedule: false }, wipe: { schedule: false }, ...options },
+                  parts,
+                  configure,
+                ));
+              if (!known) running.push(app);
+              if (description !== undefined) lent.add(parts, description, app);
               return app;
             },
           });
@@ -114,4 +126,42 @@ export function describeStacks(title: string, suite: (stack: Stack) => void, nam
     },
     names,
   );
+}
+
+/** Both where no server is needed. Else one: the next suite has the other one on the same database. */
+function platformsFor(database: TestDatabase['name'], title: string): readonly PlatformName[] {
+  if (database === 'sqlite') return platforms;
+  const turn = [...title].reduce((sum, letter) => sum + letter.charCodeAt(0), database === 'mariadb' ? 0 : 1);
+  return [platforms[turn % platforms.length]!];
+}
+
+/** Options as text; undefined where they have functions, or objects with a class. */
+function textOf(options: object): string | undefined {
+  let isPlain = true;
+  const text = JSON.stringify(options, (_key, value: unknown) => {
+    const prototype: unknown = typeof value === 'object' && value !== null ? Object.getPrototypeOf(value) : Object.prototype;
+    if (typeof value === 'function' || ![Object.prototype, Array.prototype].includes(prototype as object)) isPlain = false;
+    return value;
+  });
+  return isPlain ? text : undefined;
+}
+
+/** Applications by their parts and options. */
+class Pool {
+  private members: { parts: ModuleMetadata; description: string; app: RunningApp }[] = [];
+
+  add(parts: ModuleMetadata, description: string, app: RunningApp): void {
+    this.members.push({ parts, description, app });
+  }
+
+  take(parts: ModuleMetadata, description: string | undefined): RunningApp | undefined {
+    const found = this.members.findIndex((one) => one.parts === parts && one.description === description);
+    return found < 0 ? undefined : this.members.splice(found, 1)[0]!.app;
+  }
+
+  /** Takes all of another pool, but those that were closed. */
+  takeOver(other: Pool): void {
+    const isOpen = ({ app: { app } }: (typeof this.members)[number]): boolean => (app.getHttpServer() as { listening: boolean }).listening;
+    this.members.push(...other.members.splice(0).filter(isOpen));
+  }
 }

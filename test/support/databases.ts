@@ -167,6 +167,7 @@ async function openSqlite(): Promise<OpenDatabase> {
       type: 'better-sqlite3',
       database: join(folder.path, 'visit.sqlite'),
       driver: require('libsql'),
+      prepareDatabase: (connection: { pragma(text: string): unknown }): void => void connection.pragma('synchronous = OFF'),
       enableWAL: true,
     },
     drop: once(() => folder.remove()),
