@@ -1,108 +1,114 @@
 // What the library aims at, each compared with what was measured.
 
+/** @typedef {import('./results.mjs').Results} Results */
+/** @typedef {import('./results.mjs').Spread} Spread */
+
 /**
  * @typedef {object} Aim
  * @property {string} title
- * @property {'express' | 'fastify'} platform
- * @property {number} [from] the first major version of Node that it is meant for
- * @property {number} [below] the first one that it is not meant for
- * @property {string} route
- * @property {number} [connections] 64 if not given
- * @property {string} [over] the variant to compare with; "one" is that on the same database
- * @property {'rate' | 'latency' | 'statements'} of
- * @property {number} limit at least, of rates; at most, of all else
+ * @property {'cpu' | 'latency' | 'rate' | 'statements'} figure what it speaks of
+ * @property {readonly string[]} platforms
+ * @property {number} from the first major version of Node that it is meant for
+ * @property {'≤' | '≥'} bound
+ * @property {number} limit
+ * @property {(results: Results, subject: object) => Spread | undefined} measure
  */
 
-const NODE_24 = { from: 24 };
-const NODE_20 = { from: 20, below: 24 };
+const NODE_24 = 24;
+const ANY_NODE = 20;
+const both = ['express', 'fastify'];
+
+/** What is compared with; "one" and "least" are those on the same database. */
+const NAMES = {
+  bare: 'bare',
+  one: 'one statement per need',
+  least: 'the least',
+  'connect-typeorm': 'connect-typeorm',
+  'fastify-mysql': '@fastify/session on MariaDB',
+};
+
+const FIGURES = {
+  cpu: (route) => `CPU time of \`${route}\``,
+  latency: (route) => `latency of \`${route}\`, one connection`,
+  rate: (route) => `\`${route}\` per second`,
+};
 
 /** @type {Aim[]} */
 const aims = [
-  ...shares('express', NODE_24, { static: 0.85, read: 0.85, write: 0.65 }, 'bare'),
-  ...shares('express', NODE_24, { read: 3.2, write: 3.5 }, 'connect-typeorm'),
-  ...shares('fastify', NODE_24, { static: 0.6, read: 0.6, write: 0.28 }, 'bare'),
-  ...shares('fastify', NODE_24, { read: 7, write: 3 }, 'fastify-mysql'),
-  ...shares('fastify', NODE_24, { read: 2.2 }, 'one'),
-  ...shares('express', NODE_20, { read: 0.72 }, 'bare'),
-  ...shares('fastify', NODE_20, { read: 0.45 }, 'bare'),
-  ...['express', 'fastify'].flatMap((platform) => [
-    {
-      ...NODE_24,
-      platform,
-      route: 'read',
-      connections: 1,
-      over: 'one',
-      of: 'latency',
-      limit: 1.15,
-      title: 'latency of `read`, one connection ÷ one statement per need',
-    },
-    ...['static', 'read'].map((route) => ({
-      platform,
-      route,
-      of: 'statements',
-      limit: 120,
-      title: `statements for 1,000 \`${route}\``,
-    })),
-  ]),
+  ...atMost('cpu', 'express', 'least', { read: 1 }),
+  ...atMost('cpu', 'express', 'bare', { write: 3 }),
+  ...atLeast('cpu', 'express', 'connect-typeorm', { read: 7.5, write: 5 }),
+  ...atMost('cpu', 'fastify', 'least', { read: 1.12 }),
+  ...atMost('cpu', 'fastify', 'bare', { write: 4.5 }),
+  ...atLeast('cpu', 'fastify', 'fastify-mysql', { read: 5, write: 2.6 }),
+  ...both.flatMap((platform) => atMost('latency', platform, 'one', { read: 1.25 }, 1)),
+  ...atLeast('rate', 'express', 'connect-typeorm', { read: 3.2, write: 3.5 }),
+  ...atLeast('rate', 'fastify', 'fastify-mysql', { read: 7, write: 3 }),
+  ...atLeast('rate', 'fastify', 'one', { read: 2.2 }),
+  ...['static', 'read'].map((route) => ({
+    title: `statements for 1,000 \`${route}\``,
+    figure: 'statements',
+    platforms: both,
+    from: ANY_NODE,
+    bound: '≤',
+    limit: 120,
+    measure: (results, subject) => results.spread(subject, route, 64, ({ statements }) => statements),
+  })),
 ];
 
-function shares(platform, nodes, limits, over) {
-  const names = {
-    bare: 'bare',
-    one: 'one statement per need',
-    'connect-typeorm': 'connect-typeorm',
-    'fastify-mysql': '@fastify/session on MariaDB',
-  };
+/** Ours ÷ that of the other, of what should be small. */
+function atMost(figure, platform, other, limits, connections) {
+  return ratios({ figure, platform, other, limits, connections, bound: '≤' });
+}
+
+/** How many times better than the other: of CPU time theirs ÷ ours, of rates ours ÷ theirs. */
+function atLeast(figure, platform, other, limits, connections) {
+  return ratios({ figure, platform, other, limits, connections, bound: '≥' });
+}
+
+function ratios({ figure, platform, other, limits, connections, bound }) {
+  const isTheirsOverOurs = figure === 'cpu' && bound === '≥';
   return Object.entries(limits).map(([route, limit]) => ({
-    ...nodes,
-    platform,
-    route,
-    over,
-    of: 'rate',
+    title: isTheirsOverOurs ? `${FIGURES[figure](route)}: ${NAMES[other]} ÷ ours` : `${FIGURES[figure](route)} ÷ ${NAMES[other]}`,
+    figure,
+    platforms: [platform],
+    from: NODE_24,
+    bound,
     limit,
-    title: `\`${route}\` ÷ ${names[over]}`,
+    measure(results, subject) {
+      const its = results.sibling(subject, ['one', 'least'].includes(other) ? `${other}-${subject.variant.database}` : other);
+      const pair = isTheirsOverOurs ? [its, subject] : [subject, its];
+      return results.ratio(...pair, route, connections, (sample) => sample[figure]);
+    },
   }));
 }
 
 /**
- * @param {import('./results.mjs').Results} results
- * @returns {{ aim: Aim, subject: object, measured: import('./results.mjs').Spread, met: boolean, gap: number }[]} `gap` is how far
- *   the median is on the wrong side, as a share of the limit
+ * @param {{ results: Results, cpu: Results }} measured `cpu` are those of slices
+ * @param {{ mode: string }} options
+ * @returns {{ aim: Aim, subject: object, measured: Spread, met: boolean, gap: number }[]} `gap` is how far the median is on the wrong
+ *   side, as a share of the limit
  */
-export function judge(results) {
+export function judge({ results, cpu }, { mode }) {
+  const meant = aims.filter(({ figure }) => mode !== 'cpu' || ['cpu', 'latency'].includes(figure));
   return results
     .subjects()
     .filter(({ variant }) => ['visit-mariadb', 'visit-postgres'].includes(variant.id))
     .flatMap((subject) =>
-      aims
-        .filter(
-          ({ platform, from = 0, below = Infinity }) =>
-            platform === subject.platform && subject.node.major >= from && subject.node.major < below,
-        )
-        .map((aim) => ({ aim, subject, measured: measuredFor(results, aim, subject) }))
+      meant
+        .filter(({ platforms, from }) => platforms.includes(subject.platform) && subject.node.major >= from)
+        .map((aim) => ({ aim, subject, measured: aim.measure(aim.figure === 'cpu' ? cpu : results, subject) }))
         .filter(({ measured }) => measured)
         .map((row) => {
-          const { of, limit } = row.aim;
-          const gap = of === 'rate' ? 1 - row.measured.median / limit : row.measured.median / limit - 1;
+          const { bound, limit } = row.aim;
+          const share = row.measured.median / limit;
+          const gap = bound === '≥' ? 1 - share : share - 1;
           return { ...row, gap, met: gap <= 0 };
         }),
     );
 }
 
-function measuredFor(results, { of, over, route, connections = 64 }, subject) {
-  if (of === 'statements') return results.spread(subject, route, connections, ({ statements }) => statements);
-  const other = results.sibling(subject, over === 'one' ? `one-${subject.variant.database}` : over);
-  // With one connection, the next request is sent when the last one is answered: the latency is what the rate leaves.
-  return results.ratio(subject, other, route, connections, of === 'latency' ? ({ rate }) => 1 / rate : undefined);
-}
-
-/** Aims that no subject of this run could be held against, because of its Node. */
-export function nodesMissing(results) {
-  const majors = results.subjects().map(({ node }) => node.major);
-  return [
-    { name: 'Node 20', of: NODE_20 },
-    { name: 'Node 24', of: NODE_24 },
-  ]
-    .filter(({ of: { from, below = Infinity } }) => !majors.some((major) => major >= from && major < below))
-    .map(({ name }) => name);
+/** Whether no subject of this run could be held against the aims that speak of a Node. */
+export function needsNewerNode(results) {
+  return results.subjects().every(({ node }) => node.major < NODE_24);
 }

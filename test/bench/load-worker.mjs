@@ -22,6 +22,7 @@ async function load({ cookies, timeout, ...options }) {
       refused: result.non2xx,
       // Autocannon counts those that ran into the time limit among the errors.
       failed: result.errors,
+      latency: (options.connections * result.duration * 1e6) / result['2xx'],
       p99: result.latency.p99 * 1000,
     });
   } catch (error) {

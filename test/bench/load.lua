@@ -18,7 +18,7 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '\n{"seconds":%.6f,"ok":%d,"refused":%d,"failed":%d,"p99":%d}\n',
+    '\n{"seconds":%.6f,"ok":%d,"refused":%d,"failed":%d,"latency":%d,"p99":%d}\n',
     summary.duration / 1e6, summary.requests - errors.status, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout, latency:percentile(99)))
+    errors.connect + errors.read + errors.write + errors.timeout, latency:percentile(50), latency:percentile(99)))
 end

@@ -10,6 +10,8 @@ const CONTESTED = 20;
 /**
  * @typedef {object} Sample
  * @property {number} [rate] answers with 2xx in a second
+ * @property {number} [cpu] microseconds of CPU time that the application took for a request, of all its threads
+ * @property {number} [latency] in microseconds
  * @property {number} [statements] of the database for 1,000 requests
  * @property {number} [refused] answers with another status
  * @property {number} [failed] requests without an answer
@@ -18,11 +20,12 @@ const CONTESTED = 20;
  * @property {string} [error]
  */
 
-export async function startSubject(subject, { databases, load, signal, quick }) {
-  const { variant, platform, node } = subject;
+export async function startSubject(subject, { databases, load, signal, mode }) {
+  const { variant, platform, node, flags } = subject;
   const database = databases[variant.database];
   const url = await database?.create(`bench_${subject.key.replace(/\W+/g, '_')}`);
-  const app = await startApp({ app: variant.app, platform, store: variant.store, database: variant.database, url }, node.program, signal);
+  const settings = { app: variant.app, platform, store: variant.store, database: variant.database, url };
+  const app = await startApp(settings, node.program, signal, flags);
 
   let cookies;
   let sum = 0;
@@ -53,6 +56,7 @@ export async function startSubject(subject, { databases, load, signal, quick }) 
     const failed = early.failed + result.failed;
     return {
       rate: ok / result.seconds,
+      latency: result.latency,
       refused,
       failed,
       statements: after === undefined ? undefined : ((after - before) / (ok + result.refused)) * 1000,
@@ -60,9 +64,24 @@ export async function startSubject(subject, { databases, load, signal, quick }) 
     };
   }
 
+  /** A load in slices, which goes on only while one of them lasts. */
+  async function open({ route, method, connections }) {
+    const running = load.inSlices(target(route, method, connections));
+    return {
+      slice: running.slice,
+      usage: app.usage,
+      /** @returns {Promise<Sample>} */
+      async end() {
+        const { ok, refused, failed } = await running.end();
+        const audited = method === 'POST' && variant.counts;
+        return { refused, failed, ...(audited && (await audit(ok, refused + failed + 2 * connections))) };
+      },
+    };
+  }
+
   try {
     cookies = await signIn(app, SESSIONS);
-    const warmUp = quick ? 600 : 3000;
+    const warmUp = mode === 'quick' ? 600 : 3000;
     await load.exactly(target('static', 'GET', 64), warmUp);
     await load.exactly(target('read', 'GET', 64), warmUp);
     const contested = { ...target('write', 'POST', 64), cookies: cookies.slice(0, CONTESTED) };
@@ -72,6 +91,7 @@ export async function startSubject(subject, { databases, load, signal, quick }) 
     return {
       subject,
       measure,
+      open,
       /** Of writes that met in the same session, each of which was waited for. */
       warmUp: { answered: ok, refused, failed, ...counts },
       warmMemory: await app.memory(),

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { ROUTES } from './variants.mjs';
 
 export const HELP = `node test/bench/run.mjs [options]
 
@@ -6,10 +7,13 @@ Starts private database servers on free ports of 127.0.0.1, measures nest-visit 
 rounds, prints ratios, compares them with the aims and writes docs/benchmarks.md and docs/benchmarks.svg. Measures the
 package as it was built last (npm run build). Takes about a quarter of an hour; close other programs meanwhile.
 
+  --cpu                only the CPU time that a request takes, which other programs move less than requests per second, and the
+                       latency of one connection; few variants, some minutes; writes nothing
   --quick              only whether all works: few variants, one short round, about a minute; writes nothing
   --only <regex>       only variants whose key, such as express/visit-mariadb/node20, matches; and the bare application
-  --rounds <n>         rounds, 3 by default
-  --seconds <s>        of each measuring; by default as many as fit into the time
+  --route <names>      of static, read and write only these, such as read,write
+  --rounds <n>         rounds, 3 by default, or 5 for --cpu
+  --seconds <s>        of each measuring; by default as many as fit into the time, or 1 for --cpu
   --node <20,24>       on these versions of Node; others than the running one are fetched by npx
   --scale              also a large table, which takes long to fill
   --expunge            also three processes that expunge old visits while others are in use
@@ -21,6 +25,14 @@ package as it was built last (npm run build). Takes about a quarter of an hour; 
   --write              write the report after --quick, too
   --help               this text`;
 
+const DEFAULT_ROUNDS = { full: 3, quick: 1, cpu: 5 };
+/** The other modes have as many as fit into the time. */
+const DEFAULT_SECONDS = { quick: 1.5, cpu: 1 };
+
+/** How CPU time is measured; --rounds and --seconds are for it where nothing else is. */
+const SLICES = { rounds: 5, seconds: 1, warmUp: { requests: 20_000, seconds: 5 } };
+const QUICK_SLICES = { rounds: 1, seconds: 0.4, warmUp: { requests: 1000, seconds: 1 } };
+
 const NUMBER = /^\d+(\.\d+)?$/;
 
 /** What the command line says, checked; exits where that makes no sense. */
@@ -29,8 +41,10 @@ export function readOptions(args) {
     const { values } = parseArgs({
       args,
       options: {
+        cpu: { type: 'boolean', default: false },
         quick: { type: 'boolean', default: false },
         only: { type: 'string' },
+        route: { type: 'string' },
         rounds: { type: 'string' },
         seconds: { type: 'string' },
         node: { type: 'string' },
@@ -45,14 +59,20 @@ export function readOptions(args) {
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
-    const { quick } = values;
+    if (values.quick && values.cpu) throw new Error('--quick and --cpu exclude each other');
+    if (values.write && values.cpu) throw new Error('--cpu measures too little for a report, so --write makes no sense');
+    const mode = values.quick ? 'quick' : values.cpu ? 'cpu' : 'full';
+    const rounds = Math.max(1, Math.trunc(number('rounds', values.rounds, DEFAULT_ROUNDS[mode])));
+    const seconds = number('seconds', values.seconds, DEFAULT_SECONDS[mode]);
     return {
       help: values.help,
-      quick,
+      mode,
+      slices: { full: SLICES, quick: QUICK_SLICES, cpu: { ...SLICES, rounds, seconds } }[mode],
       only: values.only === undefined ? undefined : new RegExp(values.only),
-      rounds: Math.max(1, Math.trunc(number('rounds', values.rounds, quick ? 1 : 3))),
-      seconds: number('seconds', values.seconds, quick ? 1.5 : undefined),
-      majors: list(values.node),
+      routes: values.route?.split(',').map((route) => oneOf('route', route, Object.keys(ROUTES))),
+      rounds,
+      seconds,
+      majors: majors(values.node),
       scale: values.scale,
       expunge: values.expunge,
       memory: values.memory,
@@ -60,7 +80,8 @@ export function readOptions(args) {
       onlyExtras: values['only-extras'],
       rows: number('rows', values.rows),
       load: oneOf('load', values.load, ['wrk', 'autocannon']),
-      write: values.write ?? (!quick && values.only === undefined && !values['only-extras']),
+      write:
+        values.write ?? (mode === 'full' && [values.only, values.route].every((value) => value === undefined) && !values['only-extras']),
     };
   } catch (error) {
     console.error(`${error.message}\n\n${HELP}`);
@@ -74,13 +95,13 @@ function number(name, text, fallback) {
   return Number(text);
 }
 
-function list(text) {
-  const majors = text?.split(',') ?? [];
-  if (!majors.every((major) => /^\d+$/.test(major))) throw new Error(`--node must be major versions such as 20,24, got "${text}"`);
-  return majors;
+function majors(text) {
+  const list = text?.split(',') ?? [];
+  if (!list.every((major) => /^\d+$/.test(major))) throw new Error(`--node must be major versions such as 20,24, got "${text}"`);
+  return list;
 }
 
 function oneOf(name, text, allowed) {
-  if (text !== undefined && !allowed.includes(text)) throw new Error(`--${name} must be ${allowed.join(' or ')}, got "${text}"`);
+  if (text !== undefined && !allowed.includes(text)) throw new Error(`--${name} must be one of ${allowed.join(', ')}, got "${text}"`);
   return text;
 }

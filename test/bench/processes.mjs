@@ -25,11 +25,11 @@ function nodeByNpx(major) {
   return stdout.trim().split('\n');
 }
 
-/** Starts an application; the settings are those of apps/main.mjs. */
-export async function startApp(settings, program, signal) {
+/** Starts an application; the settings are those of apps/main.mjs, the flags those of Node. */
+export async function startApp(settings, program, signal, flags = []) {
   const child = fork(main, [JSON.stringify(settings)], {
     execPath: program,
-    execArgv: [],
+    execArgv: flags,
     env: { ...process.env, NODE_ENV: 'production' },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
@@ -52,6 +52,12 @@ export async function startApp(settings, program, signal) {
     ]);
   }
 
+  /** Since its start: `cpu` is the time of all its threads in microseconds. */
+  function usage() {
+    child.send('usage');
+    return answer(10_000);
+  }
+
   async function stop() {
     if (child.exitCode !== null || child.signalCode !== null) return;
     if (child.connected) child.send('stop');
@@ -68,10 +74,8 @@ export async function startApp(settings, program, signal) {
       /** What it has printed lately. */
       printed: () => printed,
       /** The resident set in bytes. */
-      async memory() {
-        child.send('memory');
-        return (await answer(10_000)).rss;
-      },
+      memory: async () => (await usage()).rss,
+      usage,
     };
   } catch (error) {
     child.kill('SIGKILL');

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { judge, nodesMissing } from './aims.mjs';
+import { judge, needsNewerNode } from './aims.mjs';
 import { barChart } from './chart.mjs';
 import { COUNTED_BY } from './databases.mjs';
 import { spreadOf } from './results.mjs';
@@ -27,6 +27,13 @@ function ratio(spread) {
   if (!spread) return NONE;
   const { median, min, max } = spread;
   return min === max ? digits(median) : `${digits(median)} (${digits(min)}–${digits(max)})`;
+}
+
+/** "55.2 (54.8–56.1)" microseconds. */
+function micros(spread) {
+  if (!spread) return NONE;
+  const [median, min, max] = [spread.median, spread.min, spread.max].map((value) => value.toFixed(value < 99.95 ? 1 : 0));
+  return min === max ? median : `${median} (${min}–${max})`;
 }
 
 const whole = (spread) => (spread ? Math.round(spread.median).toLocaleString('en') : NONE);
@@ -58,6 +65,25 @@ function shareSection(results, { name, apps, subjects }) {
     title: `${name}: requests per second as a share of the bare application`,
     head: ['64 connections', ...routes, ...routes.map((route) => `SQL/1,000 ${route}`), 'memory, MB', 'errors'],
     rows: apps.filter(({ subject }) => !subject.variant.otherStore).map((app) => rowOf(results, app, 'bare', routes)),
+  };
+}
+
+/** @returns {Section} */
+function cpuSection(results, { name, apps, subjects }) {
+  const routes = measured(results, subjects, 64);
+  const cpu = (sample) => sample.cpu;
+  return {
+    title: `${name}: CPU time of a request, in µs`,
+    text: ['Of all threads of the application under 64 connections; in the right half as a multiple of the bare application.'],
+    head: ['', ...routes, ...routes.map((route) => `${route} ÷ bare`), 'errors'],
+    rows: apps
+      .filter(({ subject }) => !subject.variant.otherStore && measured(results, [subject], 64).length > 0)
+      .map(({ subject }) => [
+        subject.variant.title,
+        ...routes.map((route) => micros(results.spread(subject, route, 64, cpu))),
+        ...routes.map((route) => ratio(results.ratio(subject, results.sibling(subject, 'bare'), route, 64, cpu))),
+        troubles(results.samplesOf(subject)),
+      ]),
   };
 }
 
@@ -118,22 +144,35 @@ function peerSection(results, { name, subjects }) {
 const short = ({ title }) => /\((.*)\)/.exec(title)[1];
 
 /** @returns {Section} */
-function connectionSection(results, { name, subjects }) {
-  const some = (connections) => subjects.filter((subject) => measured(results, [subject], connections).length > 0);
-  const ids = new Set([...some(1), ...some(512)]);
-  const latency = ({ rate }) => 1000 / rate;
+function latencySection(results, { name, subjects }) {
+  const latency = (sample) => sample.latency / 1000;
   const one = (subject) => results.sibling(subject, `one-${subject.variant.database}`);
   return {
-    title: `${name}: one connection, and 512`,
-    text: ['Latency is that of one connection. With 512, many requests meet in the same session.'],
-    head: ['', '`read`, latency in ms', '÷ one statement per need', '`read` × 512 ÷ bare', '`write` × 512 ÷ bare'],
-    rows: [...ids].map((subject) => [
-      subject.variant.title,
-      ratio(results.spread(subject, 'read', 1, latency)),
-      ratio(results.ratio(subject, one(subject), 'read', 1, latency)),
-      ratio(results.ratio(subject, results.sibling(subject, 'bare'), 'read', 512)),
-      ratio(results.ratio(subject, results.sibling(subject, 'bare'), 'write', 512)),
-    ]),
+    title: `${name}: latency of one connection`,
+    head: ['', '`read`, ms', '÷ one statement per need'],
+    rows: subjects
+      .filter((subject) => measured(results, [subject], 1).length > 0)
+      .map((subject) => [
+        subject.variant.title,
+        ratio(results.spread(subject, 'read', 1, latency)),
+        ratio(results.ratio(subject, one(subject), 'read', 1, latency)),
+      ]),
+  };
+}
+
+/** @returns {Section} */
+function crowdSection(results, { name, subjects }) {
+  const routes = measured(results, subjects, 512);
+  return {
+    title: `${name}: requests per second with 512 connections`,
+    text: ['As a share of the bare application. Many requests meet in the same session.'],
+    head: ['', ...routes],
+    rows: subjects
+      .filter((subject) => measured(results, [subject], 512).length > 0)
+      .map((subject) => [
+        subject.variant.title,
+        ...routes.map((route) => ratio(results.ratio(subject, results.sibling(subject, 'bare'), route, 512))),
+      ]),
   };
 }
 
@@ -253,16 +292,15 @@ function expungeSection(expunge) {
 }
 
 /** @returns {Section} */
-function aimSection(results) {
-  const missing = nodesMissing(results);
+function aimSection({ results, cpu }, options) {
   return {
     title: 'Aims',
-    text: missing.length > 0 ? [`Not held against anything here: the aims for ${missing.join(' and ')}, which --node adds.`] : [],
+    text: needsNewerNode(results) ? ['Most aims are for Node 24, which `--node 24` measures with.'] : [],
     head: ['', 'on', 'aim', 'measured', ''],
-    rows: judge(results).map(({ aim, subject, measured: spread, met, gap }) => [
+    rows: judge({ results, cpu }, options).map(({ aim, subject, measured: spread, met, gap }) => [
       aim.title,
       `${PLATFORMS[subject.platform]}, ${short(subject.variant)}, Node ${subject.node.major}`,
-      `${aim.of === 'rate' ? '≥' : '≤'} ${aim.limit}`,
+      `${aim.bound} ${aim.limit}`,
       ratio(spread),
       verdict(met, gap),
     ]),
@@ -272,22 +310,27 @@ function aimSection(results) {
 const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)} %`);
 
 /** @returns {Section[]} */
-function sectionsFor(results, { scale, expunge, memory, codecs }) {
+function sectionsFor(results, { options, cpu, scale, expunge, memory, codecs }) {
   const groups = groupsOf(results);
-  return [
-    ...groups.flatMap((group) => [
-      shareSection(results, group),
-      peerSection(results, group),
-      connectionSection(results, group),
-      storeSection(results, group),
-    ]),
-    contestSection(results),
-    ...(scale ? [scaleSection(scale)] : []),
-    ...(expunge ? [expungeSection(expunge)] : []),
-    ...(memory ? [memorySection(memory)] : []),
-    ...(codecs ? [codecSection(codecs)] : []),
-    aimSection(results),
-  ].filter(({ rows }) => rows.length > 0);
+  const sections =
+    options.mode === 'cpu'
+      ? groups.flatMap((group) => [cpuSection(cpu, group), latencySection(results, group)])
+      : [
+          ...groups.flatMap((group) => [
+            shareSection(results, group),
+            cpuSection(cpu, group),
+            peerSection(results, group),
+            latencySection(results, group),
+            crowdSection(results, group),
+            storeSection(results, group),
+          ]),
+          contestSection(results),
+          ...(scale ? [scaleSection(scale)] : []),
+          ...(expunge ? [expungeSection(expunge)] : []),
+          ...(memory ? [memorySection(memory)] : []),
+          ...(codecs ? [codecSection(codecs)] : []),
+        ];
+  return [...sections, aimSection({ results, cpu }, options)].filter(({ rows }) => rows.length > 0);
 }
 
 // ---- As text
@@ -344,7 +387,7 @@ function panelsFor(results) {
     }));
 }
 
-function introduction({ nodes, seconds, load, databases, minutes, options: { rounds, quick } }) {
+function introduction({ nodes, seconds, load, databases, minutes, options: { rounds, mode } }) {
   const above = ['@nestjs/core', 'typeorm', 'mysql2', 'pg'];
   const peers = ['express-session', 'connect-typeorm', 'express-mysql-session', 'connect-pg-simple', '@fastify/session'];
   const servers = Object.values(databases).map(({ title }) => title);
@@ -372,7 +415,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
 
 Written by \`npm run bench\`, which starts private database servers, loads each variant in turn and stops all again; what it
 compares with is installed when it first runs. \`npm run bench -- --help\` says what its options are.
-${quick ? '\n**This was a quick run: too short for its figures to mean anything.**\n' : ''}
+${mode === 'quick' ? '\n**This was a quick run: too short for its figures to mean anything.**\n' : ''}
 ![Requests per second as a share of the bare application](benchmarks.svg)
 
 ## How it is measured

@@ -52,7 +52,7 @@ export class Results {
 
   /** @returns {Spread | undefined} how many times as much of `value` the one has as the other */
   ratio(subject, other, route, connections = 64, value = ({ rate }) => rate) {
-    if (!other) return undefined;
+    if (!subject || !other) return undefined;
     const base = this.samples(other, route, connections);
     return spreadOf(this.samples(subject, route, connections).map((sample, round) => value(sample) / value(base[round] ?? {})));
   }

@@ -15,7 +15,8 @@ import { findNodes } from './processes.mjs';
 import { printReport, writeReport } from './report.mjs';
 import { Results } from './results.mjs';
 import { measureScale } from './scale.mjs';
-import { measuringsFor, subjectsFor } from './variants.mjs';
+import { measureInSlices } from './slices.mjs';
+import { measuringsFor, slicesFor, subjectsFor } from './variants.mjs';
 
 /** What a default run may spend on measuring; starts, warm-ups and checks come on top. */
 const SECONDS_IN_ALL = 600;
@@ -59,9 +60,10 @@ async function main(options) {
     toStop.unshift(() => Promise.all([...apps.values()].map((app) => app.stop())));
     for (const subject of subjects) {
       console.log(`starting ${subject.key}`);
-      apps.set(subject, await start(subject, { databases, load, signal, quick: options.quick }));
+      apps.set(subject, await start(subject, { databases, load, signal, mode: options.mode }));
     }
 
+    const cpu = await measureCpu(apps, subjects, options);
     console.log(`${options.rounds} × ${measurings.length} measurings of ${seconds} s by ${load.name}`);
     const results = new Results();
     for (let round = 0; round < options.rounds; round++) {
@@ -74,7 +76,9 @@ async function main(options) {
     }
     for (const app of apps.values()) {
       const { subject, warmUp, warmMemory } = app;
-      results.addApp({ subject, warmUp, memory: { warm: warmMemory, end: await app.memory().catch(() => undefined) } });
+      const own = { subject, warmUp, memory: { warm: warmMemory, end: await app.memory().catch(() => undefined) } };
+      results.addApp(own);
+      cpu.addApp(own);
     }
 
     const { rounds, rows } = options;
@@ -88,6 +92,7 @@ async function main(options) {
 
     const facts = {
       options,
+      cpu,
       nodes,
       seconds,
       load: load.name,
@@ -118,6 +123,20 @@ function prepare() {
   if (status !== 0) throw new Error('The package could not be built');
 }
 
+/** @returns {Promise<Results>} */
+async function measureCpu(apps, subjects, options) {
+  const results = new Results();
+  for (const { name, measurings } of slicesFor(subjects, options)) {
+    console.log(`CPU time of a request in µs, ${name}`);
+    await measureInSlices(measurings, { appOf: ({ subject }) => apps.get(subject), ...options.slices, results, signal });
+    for (const { subject, route, connections } of measurings) {
+      const samples = results.samples(subject, route, connections);
+      console.log(`  ${subject.variant.id}: ${samples.map(({ cpu, error }) => error ?? cpu?.toFixed(1)).join(' ')}`.trimEnd());
+    }
+  }
+  return results;
+}
+
 /** A variant that fails is marked, and keeps no other from being measured. */
 async function start(subject, means) {
   try {
@@ -125,7 +144,14 @@ async function start(subject, means) {
   } catch (error) {
     signal.throwIfAborted();
     console.error(error.message);
-    return { subject, warmUp: {}, measure: () => Promise.reject(error), memory: async () => undefined, stop: async () => {} };
+    return {
+      subject,
+      warmUp: {},
+      measure: () => Promise.reject(error),
+      open: () => Promise.reject(error),
+      memory: async () => undefined,
+      stop: async () => {},
+    };
   }
 }
 
@@ -138,10 +164,10 @@ async function sampleOf(app, measuring, seconds) {
   }
 }
 
-function progress(round, { subject, route, connections }, { rate, error, refused, failed, lost, surplus }) {
+function progress(round, { subject, route, connections }, { rate, latency, error, refused, failed, lost, surplus }) {
   const troubles = Object.entries({ refused, failed, lost, surplus }).filter(([, count]) => count);
   const marks = troubles.map(([name, count]) => `, ${count} ${name}`).join('');
-  return `${round + 1}  ${subject.key} ${route} ×${connections}  ${error ?? `${Math.round(rate)}/s${marks}`}`;
+  return `${round + 1}  ${subject.key} ${route} ×${connections}  ${error ?? `${Math.round(rate)}/s, ${latency.toFixed(0)} µs${marks}`}`;
 }
 
 const options = readOptions(process.argv.slice(2));

@@ -10,6 +10,7 @@
  * @property {readonly ('express' | 'fastify')[]} platforms
  * @property {readonly string[]} [routes] what it can do, if not all
  * @property {boolean} [counts] whether its sum of counters must be right; false: it is not even looked at
+ * @property {boolean} [isForCpu] measured with the others' CPU time only, and without their flags
  * @property {boolean} [otherStore] compared with nest-visit on MariaDB only, on the newest Node
  */
 
@@ -69,15 +70,20 @@ export const variants = [
     platforms: both,
     counts: true,
   },
+  ...[
+    { id: 'least-mariadb', title: 'the least, found in a hook by hand (MariaDB)', database: 'mariadb' },
+    { id: 'least-postgres', title: 'the least, found in a hook by hand (PostgreSQL)', database: 'postgres' },
+  ].map((variant) => ({ ...variant, app: 'least', platforms: both, routes: ['static', 'read'] })),
+  { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
   {
-    id: 'grouped-mariadb',
-    title: 'grouped by hand, in an interceptor (MariaDB)',
-    app: 'grouped',
+    id: 'visit-defaults',
+    title: 'nest-visit (MariaDB), with the defaults of V8',
+    app: 'nest-visit',
     database: 'mariadb',
     platforms: both,
-    routes: ['static', 'read'],
+    counts: true,
+    isForCpu: true,
   },
-  { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
   { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
   ...[
     { id: 'visit-sqlite', title: 'nest-visit (SQLite)', database: 'sqlite' },
@@ -92,35 +98,81 @@ export const variants = [
   ].map((variant) => ({ counts: true, ...variant, app: 'nest-visit', platforms: both, otherStore: true })),
 ];
 
+/**
+ * While an application starts under load, V8 may conclude that what requests allocate lives long, and doubles what they cost from then on.
+ * Whether it does is chance; with room for young objects it does not (docs/performance.md), and CPU times can be compared.
+ */
+const CPU_FLAGS = ['--min-semi-space-size=16'];
+
 export const ROUTES = { static: 'GET', read: 'GET', write: 'POST' };
 
-const single = ['bare', 'interceptor', 'grouped-mariadb', 'one-mariadb', 'one-postgres', 'visit-mariadb', 'visit-postgres'];
+const beside = ['one-mariadb', 'one-postgres', 'visit-mariadb', 'visit-postgres'];
+const single = ['bare', 'interceptor', 'least-mariadb', 'least-postgres', ...beside];
 const crowd = ['bare', 'visit-mariadb', 'visit-postgres'];
 
 /** Which variants meet which load; what quick runs leave out makes no difference to whether the benchmark works. */
-const full = [
-  { connections: 64, routes: ['read', 'write'] },
-  { connections: 64, routes: ['static'], only: variants.filter(({ otherStore }) => !otherStore).map(({ id }) => id) },
-  { connections: 1, routes: ['read'], only: single },
-  { connections: 512, routes: ['read', 'write'], only: crowd },
-];
-const quick = [
-  {
-    connections: 64,
-    routes: ['read', 'write'],
-    only: ['bare', 'connect-typeorm', 'fastify-mysql', 'one-mariadb', 'visit-mariadb', 'visit-postgres'],
-  },
-];
+const loadsOf = {
+  full: [
+    { connections: 64, routes: ['read', 'write'], only: variants.filter(({ isForCpu }) => !isForCpu).map(({ id }) => id) },
+    {
+      connections: 64,
+      routes: ['static'],
+      only: variants.filter(({ otherStore, isForCpu }) => !otherStore && !isForCpu).map(({ id }) => id),
+    },
+    { connections: 1, routes: ['read'], only: single },
+    { connections: 512, routes: ['read', 'write'], only: crowd },
+  ],
+  quick: [
+    {
+      connections: 64,
+      routes: ['read', 'write'],
+      only: ['bare', 'connect-typeorm', 'fastify-mysql', 'one-mariadb', 'visit-mariadb', 'visit-postgres'],
+    },
+  ],
+  cpu: [{ connections: 1, routes: ['read'], only: beside }],
+};
 
-/** All applications to start: `{ key, variant, platform, node }`. */
-export function subjectsFor({ quick: isQuick, only = /^/, nodes }) {
-  const loads = isQuick ? quick : full;
+/** Whose CPU time is measured, all with one connection after the other. */
+const slicesOf = {
+  full: [
+    {
+      connections: 64,
+      routes: ['static', 'read', 'write'],
+      only: variants.filter(({ otherStore, isForCpu }) => !otherStore && !isForCpu).map(({ id }) => id),
+    },
+  ],
+  quick: [{ connections: 64, routes: ['read'], only: ['bare', 'visit-mariadb'] }],
+  cpu: [
+    {
+      connections: 64,
+      routes: ['static', 'read', 'write'],
+      only: ['bare', 'interceptor', 'least-mariadb', 'visit-mariadb', 'visit-defaults', 'one-mariadb', 'connect-typeorm', 'fastify-mysql'],
+    },
+  ],
+};
+
+/** Without the routes that nobody asked for. */
+function asked(loads, routes) {
+  return loads
+    .map((load) => ({ ...load, routes: load.routes.filter((route) => routes?.includes(route) ?? true) }))
+    .filter((load) => load.routes.length > 0);
+}
+
+/** All applications to start: `{ key, variant, platform, node, flags }`. */
+export function subjectsFor({ mode, routes, only = /^/, nodes }) {
+  const loads = asked([...loadsOf[mode], ...slicesOf[mode]], routes);
   const wanted = ({ variant }) => loads.some((load) => isMeant(load, variant));
   return nodes.flatMap((node) =>
     ['express', 'fastify'].flatMap((platform) => {
       const all = variants
         .filter((variant) => variant.platforms.includes(platform) && (!variant.otherStore || node === nodes.at(-1)))
-        .map((variant) => ({ key: `${platform}/${variant.id}/node${node.major}`, variant, platform, node }))
+        .map((variant) => ({
+          key: `${platform}/${variant.id}/node${node.major}`,
+          variant,
+          platform,
+          node,
+          flags: mode === 'cpu' && !variant.isForCpu ? CPU_FLAGS : [],
+        }))
         .filter(wanted);
       const named = all.filter(({ key }) => only.test(key));
       // Without the bare application there is nothing to compare with.
@@ -130,8 +182,23 @@ export function subjectsFor({ quick: isQuick, only = /^/, nodes }) {
 }
 
 /** All measurings of one round, in an order that leaves little time between those that are compared. */
-export function measuringsFor(subjects, { quick: isQuick }) {
-  return (isQuick ? quick : full).flatMap((load) =>
+export function measuringsFor(subjects, { mode, routes }) {
+  return measuringsOf(asked(loadsOf[mode], routes), subjects);
+}
+
+/** What is measured in slices: lists of those that take turns. */
+export function slicesFor(subjects, { mode, routes }) {
+  const groups = new Map();
+  for (const measuring of measuringsOf(asked(slicesOf[mode], routes), subjects)) {
+    const { subject, route, connections } = measuring;
+    const key = `${subject.platform}, Node ${subject.node.major}, ${route} ×${connections}`;
+    groups.set(key, [...(groups.get(key) ?? []), measuring]);
+  }
+  return [...groups].map(([name, measurings]) => ({ name, measurings }));
+}
+
+function measuringsOf(loads, subjects) {
+  return loads.flatMap((load) =>
     load.routes.flatMap((route) =>
       subjects
         .filter(({ variant }) => isMeant(load, variant) && (variant.routes?.includes(route) ?? true))

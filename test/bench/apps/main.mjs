@@ -1,5 +1,5 @@
 // The process under load: a Nest application with the same four routes whatever keeps its sessions. Argument: { platform, app,
-// database, … } as JSON. Tells its parent the address when it listens, answers "memory", and ends with its parent at the latest.
+// database, … } as JSON. Tells its parent the address when it listens, answers "usage", and ends with its parent at the latest.
 import 'reflect-metadata';
 import { Controller, Get, Module, Post, Req, Res } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -37,8 +37,14 @@ async function adapter() {
 const app = await NestFactory.create(AppModule, await adapter(), { logger: ['warn', 'error'] });
 await install?.(app);
 
+let requests = 0;
+app.getHttpServer().on('request', () => requests++);
+
 process.on('message', (message) => {
-  if (message === 'memory') process.send({ rss: process.memoryUsage.rss() });
+  if (message === 'usage') {
+    const { user, system } = process.cpuUsage();
+    process.send({ rss: process.memoryUsage.rss(), cpu: user + system, requests });
+  }
   if (message === 'stop') void stop();
 });
 process.on('disconnect', () => process.exit(1));
