@@ -33,13 +33,13 @@ export async function measureInSlices(measurings, { appOf, rounds, seconds, warm
   }
 }
 
+/** Those that are warm go on with the others: an application closes connections that have been idle for seconds. */
 async function warm(loads, limits, signal) {
   const start = await usages(loads);
-  let cold = loads;
-  for (let turn = 0; turn < limits.seconds / SLICE && cold.length > 0; turn++) {
-    await inTurn(cold, 1, signal);
+  for (let turn = 0; turn < limits.seconds / SLICE; turn++) {
+    await inTurn(loads, 1, signal);
     const now = await usages(loads);
-    cold = loads.filter((_, index) => now[index].requests - start[index].requests < limits.requests);
+    if (now.every(({ requests }, index) => requests - start[index].requests >= limits.requests)) return;
   }
 }
 
