@@ -1,27 +1,14 @@
 // What `npm test` runs, on a fresh clone too. Built-in modules only, until the dependencies are installed.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join, relative } from 'node:path';
+import { createInterface } from 'node:readline/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { installDependencies, npm, requireNode } from '../sample/install.mjs';
-import {
-  findChromium,
-  findGalera,
-  findMariaDb,
-  findMemcached,
-  findPostgres,
-  findRedis,
-  startMariaDb,
-  startMemcached,
-  startPostgres,
-  startRedis,
-  startRedisCluster,
-  temporaryFolder,
-  unwatch,
-  watch,
-} from './support/servers.mjs';
+import { parts } from './support/parts.mjs';
+import { temporaryFolder, unwatch, watch } from './support/servers.mjs';
 
 const HELP = `npm test [-- [--quick] [arguments and filters of vitest]]
 
@@ -33,38 +20,39 @@ servers on free ports of 127.0.0.1, runs the tests and removes all of it again. 
   npm test -- test/unit                only the files whose path contains this
   npm test -- -t "signs in"            only the tests whose name matches
   npm test -- --coverage               what else vitest knows
+  npm run test:quick                   all that needs no server: types, lint, units, whole applications on SQLite and in memory
   npm run test:soak                    the tests that look for rare things, for an hour or two: every order of statements,
                                        longer load, more random input; takes filters, too
 
-On Debian and Ubuntu, root gets missing servers and the browser installed by apt-get. Suites whose server is missing are
-skipped and named; with CI=true they fail.
+On Debian and Ubuntu, root gets missing servers and the browser installed by apt-get; on a terminal it is asked first. Suites
+whose server is missing are skipped and named; with CI=true they fail.
 
 Environment:
   CI=true                   a suite that could not run is a failure
-  VISIT_TEST_MYSQL_URL      use this MariaDB or MySQL, such as mysql://root@127.0.0.1:3306/visit; its user must be
-                            allowed to create databases
-  VISIT_TEST_POSTGRES_URL   use this PostgreSQL, such as postgres://postgres@127.0.0.1:5432/visit; likewise
-  VISIT_TEST_REDIS_URL      use this Redis or Valkey, such as redis://127.0.0.1:6379; only keys that begin with
-                            "nest-visit-test-" are written
-  VISIT_TEST_REDIS_CLUSTER_URLS
-                            use this cluster of Redis or Valkey: the URLs of some of its nodes, with commas between
-  VISIT_TEST_MEMCACHED_URL  use this memcached, such as 127.0.0.1:11211; only keys that begin with "nest-visit-test-" are written
-  VISIT_TEST_CHROMIUM       use this browser: the path of Chromium or Chrome
-  VISIT_TEST_GALERA         use this library for clusters of MariaDB: the path of libgalera_smm.so
   VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an
-                            empty folder stands for a machine without them`;
+                            empty folder stands for a machine without them
+Each of these is used instead of one that is started here. Users must be allowed to create databases, of keys only those
+that begin with "nest-visit-test-" are written.
+${parts.map(({ variable, example }) => `  ${variable.padEnd(30)}such as ${example}`).join('\n')}`;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 const isCi = ['true', '1'].includes(process.env.CI ?? '');
 
 const SOAKED = ['test/interleaving', 'test/model', 'test/chaos', 'test/fuzz'];
+/** What shows most of what can be seen without a server, in a minute. */
+const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];
 
 const tally = { passed: 0, failed: 0, skipped: 0 };
 /** What to read again at the end, above the last line. */
 const remarks = [];
+
+function fail(remark) {
+  tally.failed++;
+  if (remark) remarks.push(`failed: ${remark}`);
+}
 
 // ---- Child processes, and Ctrl-C
 
@@ -89,13 +77,9 @@ class Interrupted extends Error {}
 async function run({ command, args, shell = false, env, patient = false }) {
   if (interruptedBy) throw new Interrupted();
   // In a group of its own, so that a signal reaches whatever it started, and reaches it once.
-  const child = spawn(command, args, {
-    cwd: root,
-    stdio: ['ignore', 'inherit', 'inherit'],
-    shell,
-    env: { ...process.env, ...env },
-    detached: process.platform !== 'win32',
-  });
+  const detached = process.platform !== 'win32';
+  const stdio = ['ignore', 'inherit', 'inherit'];
+  const child = spawn(command, args, { cwd: root, stdio, shell, env: { ...process.env, ...env }, detached });
   const ended = new Promise((resolve) => {
     child.once('error', (error) => {
       console.error(`${command} could not be started: ${error.message}`);
@@ -105,7 +89,7 @@ async function run({ command, args, shell = false, env, patient = false }) {
   });
   if (!child.pid) return ended;
 
-  const group = process.platform === 'win32' ? child.pid : -child.pid;
+  const group = detached ? -child.pid : child.pid;
   const sendSignal = (signal) => {
     try {
       process.kill(group, signal);
@@ -114,13 +98,14 @@ async function run({ command, args, shell = false, env, patient = false }) {
     }
   };
   const entry = `process ${group}`;
-  if (!patient) watch(entry);
   let timer;
-  stopChild = () => {
-    if (patient || timer) return;
-    sendSignal('SIGTERM');
-    timer = setTimeout(() => sendSignal('SIGKILL'), 10_000);
-  };
+  if (!patient) {
+    watch(entry);
+    stopChild = () => {
+      sendSignal('SIGTERM');
+      timer ??= setTimeout(() => sendSignal('SIGKILL'), 10_000);
+    };
+  }
   const code = await ended;
   clearTimeout(timer);
   stopChild = () => {};
@@ -131,85 +116,17 @@ async function run({ command, args, shell = false, env, patient = false }) {
   return code;
 }
 
-// ---- Checks that are no tests
+const node = (...args) => ({ command: process.execPath, args });
 
+/** A check that is no test. */
 async function check(name, program) {
   console.log(`\n> ${name}`);
   const code = await run(program);
-  tally[code === 0 ? 'passed' : 'failed']++;
-  if (code !== 0) remarks.push(`failed: ${name} (exit code ${code})`);
-}
-
-const node = (...args) => ({ command: process.execPath, args });
-
-async function checkSources() {
-  await check('build', node(at('lib/build.mjs')));
-  await check('typecheck', npm('run', '--silent', 'typecheck'));
-  await check('lint', npm('run', '--silent', 'lint'));
-  await check('format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check'));
+  if (code === 0) tally.passed++;
+  else fail(`${name} (exit code ${code})`);
 }
 
 // ---- Servers and browser
-
-const parts = [
-  {
-    name: 'MariaDB or MySQL',
-    variable: 'VISIT_TEST_MYSQL_URL',
-    find: findMariaDb,
-    // What is asked of this one has nothing to do with durability; suites for which it has start their own.
-    start: () => startMariaDb({ args: ['--innodb-flush-log-at-trx-commit=0', '--innodb-doublewrite=0'] }),
-    // The server alone: the package mariadb-server would also run one as a service of the system.
-    packages: ['mariadb-server-core', 'mariadb-client-core'],
-    otherPackages: ['mariadb-server'],
-    brew: 'brew install mariadb',
-  },
-  {
-    name: 'PostgreSQL',
-    variable: 'VISIT_TEST_POSTGRES_URL',
-    find: findPostgres,
-    start: () => startPostgres({ args: ['-c', 'fsync=off', '-c', 'full_page_writes=off', '-c', 'deadlock_timeout=50ms'] }),
-    packages: ['postgresql'],
-    brew: 'brew install postgresql@17',
-  },
-  {
-    name: 'Redis or Valkey',
-    variable: 'VISIT_TEST_REDIS_URL',
-    find: findRedis,
-    start: startRedis,
-    packages: ['redis-server'],
-    brew: 'brew install redis',
-  },
-  {
-    name: 'Redis or Valkey, for a cluster',
-    variable: 'VISIT_TEST_REDIS_CLUSTER_URLS',
-    find: findRedis,
-    start: startRedisCluster,
-    packages: ['redis-server'],
-    brew: 'brew install redis',
-  },
-  {
-    name: 'memcached',
-    variable: 'VISIT_TEST_MEMCACHED_URL',
-    find: findMemcached,
-    start: startMemcached,
-    packages: ['memcached'],
-    brew: 'brew install memcached',
-  },
-  {
-    name: 'Chromium or Chrome',
-    variable: 'VISIT_TEST_CHROMIUM',
-    find: findChromium,
-    packages: ['chromium'],
-    brew: 'brew install --cask google-chrome',
-  },
-  {
-    name: 'Galera, for clusters of MariaDB',
-    variable: 'VISIT_TEST_GALERA',
-    find: findGalera,
-    packages: ['galera-4'],
-    brew: 'install it from source',
-  },
-];
 
 /** "debian", "ubuntu" or undefined. */
 function debianKind() {
@@ -219,67 +136,80 @@ function debianKind() {
   return ['ubuntu', 'debian'].find((id) => ids.includes(id));
 }
 
-/** The packages of apt that bring a part, or undefined where none does. */
-function aptPackages({ packages, otherPackages }) {
+/** The packages of apt that bring a part, as far as there are some. Ubuntu's package chromium only points to a snap. */
+function aptPackages({ packages }) {
   const kind = debianKind();
-  // Ubuntu's package of this name only points to a snap.
-  if (!kind || (kind === 'ubuntu' && packages.includes('chromium'))) return undefined;
-  const known = spawnSync('apt-cache', ['show', ...packages], { stdio: 'ignore' }).status === 0;
-  return known ? packages : (otherPackages ?? packages);
+  return kind === 'ubuntu' ? packages.filter((name) => name !== 'chromium') : kind ? packages : [];
+}
+
+/** On a terminal, whoever sits there is asked; elsewhere it is said, and done. */
+async function agrees(what) {
+  if (!process.stdin.isTTY || !process.stdout.isTTY || isCi) {
+    console.log(`\nInstalls ${what} by apt-get, for the suites that need them; VISIT_TEST_NO_INSTALL=1 keeps it from that`);
+    return true;
+  }
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  // The interface takes Ctrl-C for itself.
+  terminal.on('SIGINT', () => process.emit('SIGINT')).on('close', () => stopChild());
+  const answer = new Promise((resolve) => {
+    stopChild = () => resolve('no');
+    void terminal.question(`\nInstall ${what} by apt-get, for the suites that need them? [Y/n] `).then(resolve);
+  });
+  const isYes = /^(y(es)?)?$/i.test((await answer).trim());
+  stopChild = () => {};
+  terminal.close();
+  if (interruptedBy) throw new Interrupted();
+  return isYes;
 }
 
 async function installMissing() {
-  const missing = parts.filter(({ variable, find }) => !process.env[variable] && !find());
-  if (missing.length === 0) return;
-  const may = process.getuid?.() === 0 && debianKind() && !process.env.VISIT_TEST_NO_INSTALL && process.env.VISIT_TEST_PATH === undefined;
-  if (!may) return;
-
+  const missing = parts.filter((part) => !process.env[part.variable] && !part.find() && aptPackages(part).length > 0);
+  const may = process.getuid?.() === 0 && !process.env.VISIT_TEST_NO_INSTALL && process.env.VISIT_TEST_PATH === undefined;
+  if (missing.length === 0 || !may || !(await agrees(missing.map(({ name }) => name).join(', ')))) return;
   const apt = async (...args) => {
     const all = ['-q', '-o', 'DPkg::Lock::Timeout=120', ...args];
     console.log(`\n> DEBIAN_FRONTEND=noninteractive apt-get ${all.join(' ')}`);
     return run({ command: 'apt-get', args: all, env: { DEBIAN_FRONTEND: 'noninteractive' }, patient: true });
   };
   await apt('update');
-  const packages = [...new Set(missing.flatMap((part) => aptPackages(part) ?? []))];
-  if (packages.length > 0) await apt('install', '-y', '--no-install-recommends', ...packages);
-}
-
-function howToInstall(part) {
-  if (process.platform === 'darwin') return part.brew;
-  const packages = aptPackages(part);
-  return packages ? `apt-get install --no-install-recommends ${packages.join(' ')}` : 'install it so that it is on the PATH';
+  await apt('install', '-y', '--no-install-recommends', ...new Set(missing.flatMap(aptPackages)));
 }
 
 /** The environment that tells the tests where the servers are. What was started is added to `started`. */
 async function provide(started) {
   await installMissing();
   const env = {};
-  for (const part of parts) {
-    if (interruptedBy) throw new Interrupted();
-    const { name, variable, find, start } = part;
-    const given = process.env[variable];
-    const found = given || find();
+  const start = async (part) => {
+    const { name, variable } = part;
+    const found = process.env[variable] || part.find();
     if (!found) {
-      remarks.push(`missing: ${name}; to run the suites that need it: ${howToInstall(part)}, or set ${variable}`);
-      continue;
-    }
-    if (given || !start) {
+      const how = aptPackages(part).length > 0 ? `apt-get install --no-install-recommends ${part.packages.join(' ')}` : 'install it';
+      remarks.push(`missing: ${name}; to run the suites that need it: ${how}, or set ${variable}`);
+    } else if (process.env[variable] || !part.start) {
       env[variable] = found;
-      continue;
+    } else {
+      try {
+        const server = await part.start();
+        started.push(server);
+        env[variable] = server.url;
+        console.log(`${server.name} listens on 127.0.0.1:${server.port}`);
+      } catch (error) {
+        console.error(error);
+        fail(`${name} is installed, but could not be started`);
+      }
     }
-    try {
-      const server = await start();
-      started.push(server);
-      env[variable] = server.url;
-      console.log(`${server.name} listens on 127.0.0.1:${server.port}`);
-    } catch (error) {
-      console.error(error);
-      tally.failed++;
-      remarks.push(`failed: ${name} is installed, but could not be started`);
-    }
-  }
+  };
+  await Promise.all(parts.map(start));
+  if (interruptedBy) throw new Interrupted();
   return env;
 }
+
+/** As on a machine that has none, and that nobody blames for it. */
+const nothing = {
+  VISIT_TEST_PATH: '',
+  VISIT_TEST_WITHOUT_SERVERS: '1',
+  ...Object.fromEntries(parts.map(({ variable }) => [variable, ''])),
+};
 
 // ---- Tests
 
@@ -288,25 +218,21 @@ async function runTests(args, env, folder) {
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const vitest = [at('node_modules/vitest/vitest.mjs'), 'run', '--config', at('test/vitest.config.ts'), ...reporters, ...args];
   console.log('\n> vitest');
+  const failedBefore = tally.failed;
   const code = await run({ ...node(...vitest), env });
-  const { executed, failed } = existsSync(report) ? count(JSON.parse(readFileSync(report, 'utf8'))) : { executed: 0, failed: 0 };
-  if (code !== 0 && failed === 0) {
-    // A crash, or an error outside any test.
-    tally.failed++;
-    remarks.push(`failed: vitest ended with exit code ${code}, though no test failed; see above`);
-  } else if (executed === 0 && failed === 0) {
-    tally.failed++;
-    remarks.push('failed: no test was executed');
-  }
+  const executed = existsSync(report) ? count(JSON.parse(readFileSync(report, 'utf8'))) : 0;
+  if (tally.failed > failedBefore) return;
+  // A crash, or an error outside any test.
+  if (code !== 0) fail(`vitest ended with exit code ${code}, though no test failed; see above`);
+  else if (executed === 0) fail('no test was executed');
 }
 
+/** Adds to the tally. How many were executed. */
 function count({ testResults }) {
-  const before = tally.failed;
   let executed = 0;
   for (const file of testResults) {
-    const tests = file.assertionResults;
-    for (const test of tests) {
-      const { status, ancestorTitles, title } = test;
+    const failedBefore = tally.failed;
+    for (const { status, ancestorTitles, title } of file.assertionResults) {
       // "pending" is a test that should have run, and that a crash or a failed hook kept from it.
       const outcome = status === 'passed' ? 'passed' : ['failed', 'pending'].includes(status) ? 'failed' : 'skipped';
       tally[outcome]++;
@@ -314,43 +240,43 @@ function count({ testResults }) {
       // See test/support/needs.ts.
       if (title.startsWith('could not run: ')) remarks.push([...ancestorTitles.filter(Boolean), title].join(' › '));
     }
-    if (file.status === 'failed' && !tests.some(({ status }) => ['failed', 'pending'].includes(status))) {
-      tally.failed++;
-      remarks.push(`failed: ${relative(root, file.name)}, outside its tests`);
-    }
+    if (file.status === 'failed' && tally.failed === failedBefore) fail(`${relative(root, file.name)}, outside its tests`);
   }
-  return { executed, failed: tally.failed - before };
+  return executed;
 }
 
 // ---- All of it
 
-async function main(given) {
-  const isSoak = given.includes('--soak');
-  const args = given.filter((arg) => arg !== '--soak');
-  if (isSoak) {
-    process.env.VISIT_TEST_SOAK = '1';
-    if (args.every((arg) => arg.startsWith('-'))) args.push(...SOAKED);
-  }
-  const quick = args.includes('--quick');
+/** Takes a flag out of the arguments. Whether it was there. */
+function takeFlag(args, flag) {
+  const place = args.indexOf(flag);
+  return place >= 0 && args.splice(place, 1).length > 0;
+}
+
+async function main(args) {
+  const isSoak = takeFlag(args, '--soak');
+  const isQuick = takeFlag(args, '--quick');
+  const isWithoutServers = takeFlag(args, '--without-servers');
+  const usual = isSoak ? SOAKED : isWithoutServers ? WITHOUT_SERVERS : [];
+  if (args.every((arg) => arg.startsWith('-'))) args.push(...usual);
+  if (isSoak) process.env.VISIT_TEST_SOAK = '1';
   if (!installDependencies(root)) {
-    tally.failed++;
-    remarks.push('failed: the dependencies could not be installed');
+    fail('the dependencies could not be installed');
     return;
   }
-  if (isSoak) await check('build', node(at('lib/build.mjs')));
-  else if (!quick) await checkSources();
+  if (!isQuick) await check('build', node(at('lib/build.mjs')));
+  if (!isQuick && !isSoak) {
+    await check('typecheck', npm('run', '--silent', 'typecheck'));
+    await check('lint', npm('run', '--silent', 'lint'));
+    await check('format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check'));
+  }
 
   // Whatever the tests put into the folder for temporary files goes with this one.
   const folder = temporaryFolder('test');
   for (const name of ['TMPDIR', 'TMP', 'TEMP']) process.env[name] = folder.path;
   const servers = [];
   try {
-    const env = await provide(servers);
-    await runTests(
-      args.filter((arg) => arg !== '--quick'),
-      env,
-      folder.path,
-    );
+    await runTests(args, isWithoutServers ? nothing : await provide(servers), folder.path);
   } finally {
     await Promise.all(servers.map((server) => server.stop()));
     await othersGone(folder.path);
@@ -358,9 +284,7 @@ async function main(given) {
   }
 }
 
-/**
- * Waits for what killed test processes had started: their watchdogs end it, and remove a server's folder after the server.
- */
+/** Waits for what killed test processes had started: their watchdogs end it, and remove a server's folder after the server. */
 async function othersGone(folder) {
   const deadline = Date.now() + 15_000;
   while (Date.now() < deadline && readdirSync(folder).some((name) => name.startsWith('nest-visit-'))) await pause(50);
@@ -374,15 +298,12 @@ if (args.includes('--help') || args.includes('-h')) {
   try {
     await main(args);
   } catch (error) {
-    tally.failed++;
-    if (error instanceof Interrupted) remarks.push(`failed: interrupted by ${interruptedBy}`);
-    else console.error(error);
+    if (!(error instanceof Interrupted)) console.error(error);
+    fail(error instanceof Interrupted ? `interrupted by ${interruptedBy}` : undefined);
   }
   const { passed, failed, skipped } = tally;
   if (remarks.some((remark) => remark.includes('could not run: ')) && !isCi) remarks.push('With CI=true, what could not run is a failure.');
-  console.log();
-  for (const remark of remarks) console.log(remark);
-  if (remarks.length > 0) console.log();
+  console.log(['', ...remarks, ...(remarks.length > 0 ? [''] : [])].join('\n'));
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
   process.exitCode = interruptedBy ? 128 + constants.signals[interruptedBy] : failed > 0 || passed === 0 ? 1 : 0;
 }

@@ -1,5 +1,7 @@
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'vitest/config';
+import { defineConfig, type TestProjectConfiguration } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { PATIENCE } from './support/patience.js';
 import { isSoak } from './support/soak.js';
 
@@ -7,6 +9,35 @@ const path = (relative: string): string => fileURLToPath(new URL(relative, impor
 
 /** Not how long a test may take, but after how long nobody believes any more that it ends. */
 const timeout = (isSoak ? 60 : 5) * PATIENCE;
+
+/** Files that take a minute or more, so that none of them is still running when all else has ended. */
+const LONG = [
+  'interleaving/mariadb',
+  'interleaving/postgres',
+  'consumer/',
+  'interleaving/sqlite',
+  'fuzz/',
+  'browser/',
+  'e2e/cli',
+  'model/',
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const placeOf = ({ moduleId }: TestSpecification): number => {
+      const place = LONG.findIndex((part) => moduleId.includes(`/test/${part}`));
+      return place < 0 ? LONG.length : place;
+    };
+    return (await super.sort(files)).sort((one, other) => placeOf(one) - placeOf(other));
+  }
+}
+
+/** Test files share no process and no database, so as many run side by side as there are processors. One kind after the other. */
+function kind(name: string, groupOrder: number, include: readonly string[], exclude: readonly string[] = []): TestProjectConfiguration {
+  return { extends: true, test: { name, include: [...include], exclude: [...exclude], sequence: { groupOrder, sequencer: LongestFirst } } };
+}
+
+const CHAOS = ['test/chaos/**/*.test.ts'];
 
 export default defineConfig({
   root: path('..'),
@@ -21,12 +52,15 @@ export default defineConfig({
     ],
   },
   test: {
-    include: ['test/**/*.test.ts'],
+    projects: [
+      kind('tests', 0, ['test/**/*.test.ts'], CHAOS),
+      // Several processes under load, for each test file: nothing else runs beside them.
+      kind('chaos', 1, CHAOS),
+    ],
+    sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],
-    // Test files share no process and no database, so they may run side by side; more of them than processors only
-    // makes waiting times uneven.
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: availableParallelism(),
     testTimeout: timeout,
     hookTimeout: timeout,
     expect: { poll: { timeout: PATIENCE } },

@@ -26,7 +26,6 @@ export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>
 export function startPostgres(options?: { args?: string[]; largestFile?: number }): Promise<TestServer>;
 
 /** Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of the server. */
-export function findMemcached(): string | undefined;
 export function startMemcached(): Promise<TestServer>;
 export function startRedis(options?: { args?: string[] }): Promise<TestServer>;
 
@@ -44,7 +43,6 @@ export function startRedisCluster(): Promise<TestCluster>;
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;
 export function findRedis(): string | undefined;
-export function findChromium(): string | undefined;
 export function findGalera(): string | undefined;
 
 /** A fresh folder, removed with this process at the latest. */

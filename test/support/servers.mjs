@@ -23,91 +23,62 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-const GALERA_FOLDERS = [
-  '/usr/lib/galera',
-  '/usr/lib/galera-4',
-  '/usr/lib64/galera',
-  '/usr/lib64/galera-4',
-  '/usr/lib',
-  '/usr/lib64',
-  '/usr/lib/x86_64-linux-gnu',
-  '/usr/lib/aarch64-linux-gnu',
-  '/usr/local/lib/galera',
-  '/opt/homebrew/lib',
-];
-
-const START_TIMEOUT = 60_000;
-const STOP_TIMEOUT = 30_000;
+/** How long a server may take to start, on a busy machine. */
+const START_TIMEOUT = 180_000;
+const STOP_TIMEOUT = 60_000;
 const MAX_CONNECTIONS = 200;
 
 const isRoot = process.getuid?.() === 0;
 
 // ---- What is installed
 
+const POSTGRES_HOME = '/usr/lib/postgresql';
+/** Of PostgreSQL the newest version, where Debian keeps several. */
+const postgresFolders = existsSync(POSTGRES_HOME)
+  ? readdirSync(POSTGRES_HOME)
+      .sort((a, b) => Number(b) - Number(a))
+      .map((version) => join(POSTGRES_HOME, version, 'bin'))
+  : [];
+const PREFIXES = ['/usr', '/usr/local', '/opt/homebrew'];
+const PROGRAMS = [...PREFIXES.flatMap((prefix) => [`${prefix}/bin`, `${prefix}/sbin`]), '/usr/libexec', ...postgresFolders];
+const CHROME_ON_MAC = '/Applications/Google Chrome.app/Contents/MacOS';
+const LIBRARIES = PREFIXES.flatMap((prefix) =>
+  ['lib/galera', 'lib/galera-4', 'lib64/galera', 'lib64/galera-4', 'lib', 'lib64', 'lib/x86_64-linux-gnu', 'lib/aarch64-linux-gnu'].map(
+    (folder) => `${prefix}/${folder}`,
+  ),
+);
+
 /**
- * The program with the first of these names that is installed, or undefined. Looked for on the PATH and then in `folders`;
- * with VISIT_TEST_PATH set only in the folders that it names.
+ * The file with the first of these names that is installed, or undefined. Looked for on the PATH and then in `folders`; with
+ * VISIT_TEST_PATH set only in the folders that it names.
  */
-function findProgram(names, folders = []) {
+function find(names, folders = PROGRAMS) {
   const only = process.env.VISIT_TEST_PATH;
-  const searched = only === undefined ? [...(process.env.PATH ?? '').split(delimiter), ...folders] : only.split(delimiter);
-  for (const name of names) {
-    for (const folder of searched) {
-      if (folder && isExecutable(join(folder, name))) return join(folder, name);
-    }
-  }
-  return undefined;
+  const searched = (only ?? [process.env.PATH, ...folders].join(delimiter)).split(delimiter).filter(Boolean);
+  return names.flatMap((name) => searched.map((folder) => join(folder, name))).find(isUsable);
 }
 
-function isExecutable(file) {
+function isUsable(file) {
   try {
-    accessSync(file, constants.X_OK);
+    accessSync(file, file.endsWith('.so') ? constants.R_OK : constants.X_OK);
     return true;
   } catch {
     return false;
   }
 }
 
-/** The server program of MariaDB, or else of MySQL. */
-export function findMariaDb() {
-  return findProgram(['mariadbd', 'mysqld'], ['/usr/sbin', '/usr/local/sbin', '/usr/libexec', '/opt/homebrew/bin']);
-}
-
-/** `{ postgres, initdb }`: the programs of PostgreSQL, of the newest version where Debian keeps several. */
-export function findPostgres() {
-  const home = '/usr/lib/postgresql';
-  const versions = existsSync(home) ? readdirSync(home).toSorted((a, b) => Number(b) - Number(a)) : [];
-  const folders = [...versions.map((version) => join(home, version, 'bin')), '/opt/homebrew/bin'];
-  const postgres = findProgram(['postgres'], folders);
-  const initdb = findProgram(['initdb'], folders);
-  return postgres && initdb ? { postgres, initdb } : undefined;
-}
-
-/** The server program of Redis, or else of Valkey. */
-export function findRedis() {
-  return findProgram(['redis-server', 'valkey-server'], ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin']);
-}
-
-export function findMemcached() {
-  return findProgram(['memcached'], ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin']);
-}
-
-export function findChromium() {
-  const named = process.env.VISIT_TEST_CHROMIUM;
-  if (named) return named;
-  return findProgram(
-    ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'],
-    ['/usr/bin', '/Applications/Google Chrome.app/Contents/MacOS'],
-  );
-}
-
+export const findMariaDb = () => find(['mariadbd', 'mysqld']);
+export const findRedis = () => find(['redis-server', 'valkey-server']);
 /** The library that makes MariaDB a node of a cluster. */
-export function findGalera() {
-  const named = process.env.VISIT_TEST_GALERA;
-  if (named) return named;
-  const only = process.env.VISIT_TEST_PATH;
-  const folders = only === undefined ? GALERA_FOLDERS : only.split(delimiter).filter(Boolean);
-  return folders.map((folder) => join(folder, 'libgalera_smm.so')).find((file) => existsSync(file));
+export const findGalera = () => process.env.VISIT_TEST_GALERA || find(['libgalera_smm.so'], LIBRARIES);
+
+export const findMemcached = () => find(['memcached']);
+export const findChromium = () =>
+  find(['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'Google Chrome'], [...PROGRAMS, CHROME_ON_MAC]);
+
+export function findPostgres() {
+  const [postgres, initdb] = [find(['postgres']), find(['initdb'])];
+  return postgres && initdb ? { postgres, initdb } : undefined;
 }
 
 // ---- What must not outlive this process
@@ -276,7 +247,13 @@ class Server {
     if (!pid || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const children = childrenOf(pid);
     this.#child.kill('SIGKILL');
-    for (const id of children) sendSignal(id, 'SIGKILL');
+    for (const id of children) {
+      try {
+        process.kill(id, 'SIGKILL');
+      } catch {
+        // It ended with its parent.
+      }
+    }
     // Comes when the last of them has let go of the log, which a process does after its memory.
     await this.#ended;
   }
@@ -307,36 +284,11 @@ class Server {
   }
 }
 
-function sendSignal(pid, name) {
-  try {
-    return process.kill(pid, name);
-  } catch {
-    return false;
-  }
-}
-
 /** The ids of a process's children. Not by the group: those of PostgreSQL make groups of their own. */
 function childrenOf(pid) {
-  const found = [];
-  if (existsSync('/proc/self/stat')) {
-    for (const id of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-      try {
-        const stat = readFileSync(`/proc/${id}/stat`, 'utf8');
-        // The name, in parentheses, may itself hold spaces and parentheses: state and parent follow the last one.
-        const parent = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1];
-        if (Number(parent) === pid) found.push(Number(id));
-      } catch {
-        // It ended meanwhile.
-      }
-    }
-    return found;
-  }
-  const { stdout } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' });
-  for (const line of stdout?.split('\n') ?? []) {
-    const [id, parent] = line.trim().split(/\s+/).map(Number);
-    if (parent === pid) found.push(id);
-  }
-  return found;
+  const [file, command] = [`/proc/${pid}/task/${pid}/children`, `ps -A -o pid=,ppid= | awk '$2 == ${pid} { print $1 }'`];
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : spawnSync('/bin/sh', ['-c', command], { encoding: 'utf8' }).stdout;
+  return text.split(/\s+/).filter(Boolean).map(Number);
 }
 
 /** How to start a program whose files get no longer than so many bytes: a write beyond is an error, and not the end of the process. */
@@ -374,7 +326,7 @@ export async function startMariaDb({ args: more = [] } = {}) {
     mkdirSync(temporary);
     const common = ['--no-defaults', ...asRoot, `--datadir=${data}`, `--tmpdir=${temporary}`];
     if (isMariaDb) {
-      const install = findProgram(['mariadb-install-db', 'mysql_install_db'], ['/usr/bin', '/usr/local/bin']);
+      const install = find(['mariadb-install-db', 'mysql_install_db']);
       if (!install) throw new Error(`${program} is installed, but mariadb-install-db is not`);
       runToEnd(install, [...common, '--auth-root-authentication-method=normal', '--skip-test-db']);
     } else {
@@ -383,14 +335,11 @@ export async function startMariaDb({ args: more = [] } = {}) {
 
     // Read at every start, before the server answers. MySQL has no root@127.0.0.1 of its own.
     const initial = join(folder, 'init.sql');
+    const user = "'root'@'127.0.0.1'";
     writeFileSync(
       initial,
-      [
-        "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';",
-        "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;",
-        'CREATE DATABASE IF NOT EXISTS visit CHARACTER SET utf8mb4;',
-        '',
-      ].join('\n'),
+      `CREATE USER IF NOT EXISTS ${user};\nGRANT ALL PRIVILEGES ON *.* TO ${user} WITH GRANT OPTION;\n` +
+        'CREATE DATABASE IF NOT EXISTS visit CHARACTER SET utf8mb4;\n',
     );
     return {
       name: isMariaDb ? 'MariaDB' : 'MySQL',
@@ -420,12 +369,10 @@ export async function startMariaDb({ args: more = [] } = {}) {
 /** The account to run PostgreSQL as, which refuses to run as root: undefined for our own. */
 function postgresAccount() {
   if (!isRoot) return undefined;
-  const accounts = readFileSync('/etc/passwd', 'utf8')
-    .split('\n')
-    .map((line) => line.split(':'));
-  const account = accounts.find(([name]) => name === 'postgres') ?? accounts.find(([name]) => name === 'nobody');
-  if (!account) throw new Error('PostgreSQL does not run as root, and there is neither a user "postgres" nor "nobody"');
-  return { uid: Number(account[2]), gid: Number(account[3]) };
+  const accounts = readFileSync('/etc/passwd', 'utf8');
+  const [, uid, gid] = /^postgres:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? /^nobody:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? [];
+  if (!uid) throw new Error('PostgreSQL does not run as root, and there is neither a user "postgres" nor "nobody"');
+  return { uid: Number(uid), gid: Number(gid) };
 }
 
 /**
