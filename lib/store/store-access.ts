@@ -4,12 +4,14 @@ import { VisitError, VisitStoreCannotError, VisitStoreUnavailableError } from '.
 import { canGive } from '../options/store-needs.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { withDeadline } from './deadline.js';
 import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batching/batching.js';
+import { away, CircuitBreaker } from './circuit-breaker.js';
+import { withDeadline } from './deadline.js';
 import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, type VisitStoreCapabilities } from './visit.store.js';
 
 /**
- * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice.
+ * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and while the store does
+ * not answer at all, nobody waits for it.
  *
  * The store works in the asynchronous context in which this was made, and in that of no request: a connection that it opens lives on, and
  * whatever its driver calls back later, for others, would find itself in the request that came first. Who waits goes on in their own.
@@ -18,6 +20,7 @@ import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, ty
 export class StoreAccess {
   private readonly logger = new Logger('Visit');
   private readonly scope = new AsyncResource('VisitStoreAccess');
+  private readonly breaker: CircuitBreaker;
   /** What requests do all the time goes out in groups. */
   private readonly grouped: VisitAccess;
 
@@ -25,21 +28,43 @@ export class StoreAccess {
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'>,
   ) {
-    this.grouped = createVisitAccess(store, { deadline: options.storeTimeout, explain: (error) => this.unavailable(error) });
+    const { storeTimeout } = options;
+    const breaker = new CircuitBreaker({
+      timeout: storeTimeout,
+      opened: () => {
+        this.logger.error('The store does not answer: requests are refused at once, but for one at a time that tries again');
+        this.grouped.refuse(away());
+      },
+      closed: () => this.logger.log('The store answers again'),
+    });
+    this.breaker = breaker;
+    this.grouped = createVisitAccess(
+      {
+        find: (ids) => breaker.watch(() => store.find(ids)),
+        create: (visits) => breaker.watch(() => store.create(visits)),
+        save: (saves) =>
+          breaker.watch(
+            () => store.save(saves),
+            (results) => results.some(({ outcome }) => outcome !== 'failed'),
+          ),
+      },
+      { deadline: storeTimeout, explain: (error) => this.unavailable(error) },
+    );
   }
 
   /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" (B18) */
   find(id: string): Promise<VisitRecord | null> {
-    return this.grouped.find(id);
+    return this.breaker.isClosed ? this.grouped.find(id) : this.enter(() => this.grouped.find(id));
   }
 
   create(visit: NewVisitRecord): Promise<void> {
-    // Visits that clients keep have a limit each: one that is too large is not to fail the others of a group.
-    return this.store.attend ? this.call((store) => store.create([visit])) : this.grouped.create(visit);
+    // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
+    if (this.store.attend) return this.call((store) => store.create([visit]));
+    return this.breaker.isClosed ? this.grouped.create(visit) : this.enter(() => this.grouped.create(visit));
   }
 
   save(save: SessionSave): Promise<SaveOutcome> {
-    return this.grouped.save(save);
+    return this.breaker.isClosed ? this.grouped.save(save) : this.enter(() => this.grouped.save(save));
   }
 
   /** Whether the store can give this. One that does not say so can. */
@@ -53,18 +78,33 @@ export class StoreAccess {
   }
 
   /** Everything else. The work runs in nobody's asynchronous context. */
-  async call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
+  call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
+    return this.enter(() =>
+      this.scope.runInAsyncScope(() =>
+        withDeadline(
+          this.breaker.watch(() => work(this.store)),
+          this.options.storeTimeout,
+        ),
+      ),
+    );
+  }
+
+  /** What the breaker lets through, or an error for whoever asked. */
+  private async enter<T>(work: () => Promise<T>): Promise<T> {
     try {
-      return await this.scope.runInAsyncScope(() => withDeadline(work(this.store), this.options.storeTimeout));
+      return await this.breaker.enter(work);
     } catch (error) {
       throw this.unavailable(error);
     }
   }
 
-  /** What a client is told when the store fails or does not answer in time; the cause goes to the log, once for a whole batch. */
+  /**
+   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once for a whole batch, and not while
+   * nothing is new about it.
+   */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    this.logger.error(`The store failed: ${error instanceof Error ? error.message : String(error)}`);
+    if (this.breaker.isClosed) this.logger.error(`The store failed: ${error instanceof Error ? error.message : String(error)}`);
     return new VisitStoreUnavailableError({ cause: error });
   }
 }

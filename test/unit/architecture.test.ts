@@ -100,7 +100,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
     /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|write-guard|patiently|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
-  [/^store\/batching\/|^store\/(store-access|deadline)\.ts$/, 'room'],
+  [/^store\/batching\/|^store\/(store-access|circuit-breaker|deadline)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   // The headers of a response and the metadata of a handler are nobody's door: the lifecycle itself asks for them.
   [/^http\/(visit-headers|visit-policy|unfit-handlers)\.ts$/, 'room'],

@@ -60,6 +60,11 @@ export class Batcher<Question, Answer> {
     if (!this.timer) this.watch();
   }
 
+  /** Refuses all that wait and have not been sent. */
+  refuse(error: unknown): void {
+    this.reject(this.waiting.splice(0), error);
+  }
+
   /** Whether what waits need not be scheduled: it is already, or all places are taken. */
   private get isBusy(): boolean {
     return this.scheduled || this.underWay.size >= this.options.inFlight;

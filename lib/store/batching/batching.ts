@@ -11,6 +11,8 @@ export interface VisitAccess {
   find(id: string): Promise<VisitRecord | null>;
   create(visit: NewVisitRecord): Promise<void>;
   save(save: SessionSave): Promise<SaveOutcome>;
+  /** Whoever waits and has not been sent yet is refused with this. */
+  refuse(error: unknown): void;
 }
 
 /** Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers faster. */
@@ -78,6 +80,9 @@ export function createVisitAccess(
     find: (id) => finds.load(id),
     create: async (visit) => void (await creates.load(visit)),
     save: (save) => saves.load(save),
+    refuse: (error) => {
+      for (const batcher of [finds, creates, saves]) batcher.refuse(error);
+    },
   };
 }
 

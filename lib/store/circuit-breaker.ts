@@ -1,0 +1,130 @@
+import { VisitError } from '../errors/visit.error.js';
+
+/** So many calls in a row, without an answer between them, that took too long: then the store is taken for away. */
+const MOST_TIMEOUTS = 3;
+
+/** What fails sooner than this share of the timeout is an answer; what fails later is a driver that has waited in vain, too. */
+const AT_ONCE = 0.5;
+
+/** `probing`: one call has been let through, and tells whether the store is back. */
+type State = { readonly is: 'closed'; readonly timeouts: number } | { readonly is: 'open' } | { readonly is: 'probing' };
+
+const CLOSED: State = { is: 'closed', timeouts: 0 };
+const OPEN: State = { is: 'open' };
+
+interface Call {
+  readonly began: number;
+}
+
+export interface CircuitBreakerOptions {
+  /** How long a call may take, in milliseconds. */
+  readonly timeout: number;
+  /** The store is taken for away. */
+  readonly opened: () => void;
+  /** It has answered again. */
+  readonly closed: () => void;
+}
+
+/**
+ * Keeps requests from waiting for a store that does not answer. After `MOST_TIMEOUTS` it opens: all are refused at once but one at a time,
+ * which tries. Any answer closes it, also a late one of a call that nobody waits for any more.
+ *
+ * Who asks passes by `enter`, once, and each call to the store that comes of it is watched; questions may be gathered in between.
+ */
+export class CircuitBreaker {
+  private state: State = CLOSED;
+  /** Under way and in time, the oldest first. */
+  private readonly calls = new Set<Call>();
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly options: CircuitBreakerOptions) {}
+
+  get isClosed(): boolean {
+    return this.state.is === 'closed';
+  }
+
+  /** Does the work, unless the store is away and another one tries already. */
+  async enter<T>(work: () => Promise<T>): Promise<T> {
+    if (this.state.is === 'closed') return work();
+    if (this.state.is === 'probing') throw away();
+    const probing: State = { is: 'probing' };
+    this.state = probing;
+    try {
+      return await work();
+    } finally {
+      // Without an answer. It may not even have been sent.
+      if (this.state === probing) this.state = OPEN;
+    }
+  }
+
+  /** Makes a call to the store, whose result comes however late it is. @param isAnswer whether the store has answered by that */
+  watch<T>(makeCall: () => Promise<T>, isAnswer?: (result: T) => boolean): Promise<T> {
+    const call: Call = { began: performance.now() };
+    this.calls.add(call);
+    if (!this.timer) this.schedule(this.options.timeout);
+    return begun(makeCall).then(
+      (result) => {
+        const isLate = !this.calls.delete(call);
+        if (!isAnswer || isAnswer(result)) this.answered();
+        else if (!isLate) this.failed(call);
+        return result;
+      },
+      (error: unknown) => {
+        const isLate = !this.calls.delete(call);
+        // Our own say what must not be asked: the store has not been.
+        if (!isLate && !(error instanceof VisitError)) this.failed(call);
+        throw error;
+      },
+    );
+  }
+
+  /** One timer for all, looked after as often as it runs out: nearly none ever needs it. */
+  private schedule(milliseconds: number): void {
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      const now = performance.now();
+      for (const call of this.calls) {
+        const left = call.began + this.options.timeout - now;
+        if (left > 0) {
+          this.schedule(Math.ceil(left));
+          return;
+        }
+        this.calls.delete(call);
+        this.timedOut();
+      }
+    }, milliseconds).unref();
+  }
+
+  private failed({ began }: Call): void {
+    if (performance.now() - began < this.options.timeout * AT_ONCE) this.answered();
+    else this.timedOut();
+  }
+
+  private answered(): void {
+    if (this.state === CLOSED) return;
+    const wasClosed = this.isClosed;
+    this.state = CLOSED;
+    if (!wasClosed) this.options.closed();
+  }
+
+  private timedOut(): void {
+    if (this.state.is !== 'closed') return;
+    const timeouts = this.state.timeouts + 1;
+    this.state = timeouts < MOST_TIMEOUTS ? { is: 'closed', timeouts } : OPEN;
+    if (this.state === OPEN) this.options.opened();
+  }
+}
+
+/** The store has not answered for some time, and was not asked. */
+export function away(): Error {
+  return new Error('the store has not answered for some time, and was not asked');
+}
+
+/** Also where it fails before there is a promise. */
+function begun<T>(makeCall: () => Promise<T>): Promise<T> {
+  try {
+    return makeCall();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}

@@ -1,0 +1,144 @@
+import { Controller, Get, Inject, Logger, Post } from '@nestjs/common';
+import { Session, TypeOrmVisitStore, VisitStoreUnavailableError } from 'nest-visit';
+import type { DataSource } from 'typeorm';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import { StoreAccess } from '../../lib/store/store-access.js';
+import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
+import { platforms, startApp } from '../support/app.js';
+import { openMigrated } from '../support/open-migrated.js';
+import { describeFaultServer, type FaultServer } from './fault-server.js';
+
+/** Short, because it is waited for. */
+const STORE_TIMEOUT = 300;
+/** Long enough for a database to go on, on a busy machine. */
+const PATIENCE = { timeout: 40_000, interval: 50 };
+
+const AWAY = 'The store does not answer';
+const BACK = 'The store answers again';
+
+/** Counts its calls. */
+class CountingStore extends TypeOrmVisitStore {
+  calls = 0;
+
+  override find(ids: readonly string[]) {
+    this.calls++;
+    return super.find(ids);
+  }
+}
+
+@Controller()
+class Counter {
+  constructor(@Inject(Session) private readonly session: Session<{ n: number }>) {}
+
+  @Get()
+  read() {
+    return { n: this.session.get('n') ?? 0 };
+  }
+
+  @Post()
+  async add() {
+    return { n: await this.session.update('n', (n = 0) => n + 1) };
+  }
+}
+
+for (const name of ['mariadb', 'postgres'] as const) {
+  describeFaultServer('A database that stands still', name, (start) => {
+    let db: FaultServer;
+    let dataSource: DataSource;
+    let store: CountingStore;
+    const lines: string[] = [];
+    const saying = (text: string): number => lines.filter((line) => line.includes(text)).length;
+
+    beforeAll(async () => {
+      db = await start();
+      dataSource = await openMigrated(db.dataSource);
+      store = new CountingStore(dataSource);
+    });
+    afterAll(async () => {
+      await dataSource?.destroy();
+      await db?.stop();
+    });
+    beforeEach(() => {
+      lines.length = 0;
+      const note = (line: string): void => void lines.push(line);
+      Logger.overrideLogger({ log: note, warn: note, error: note });
+    });
+    afterEach(() => Logger.overrideLogger(false));
+
+    /** Until the function is called that this gives, or the test is over. */
+    const hang = async (): Promise<() => Promise<void>> => {
+      const goOn = await db.hang();
+      let going: Promise<void> | undefined;
+      const once = (): Promise<void> => (going ??= goOn());
+      onTestFinished(once);
+      return once;
+    };
+
+    test('R28: nobody waits for it any more, one at a time tries, and all goes on when it does', { timeout: 90_000 }, async () => {
+      const access = new StoreAccess(store, { storeTimeout: STORE_TIMEOUT });
+      const visits = Array.from({ length: 20 }, () => newVisit());
+      await Promise.all(visits.map((visit) => access.create(visit)));
+      const goOn = await hang();
+
+      let timeouts = 0;
+      while (saying(AWAY) === 0) {
+        await expect(access.find(visits[0]!.id)).rejects.toThrow(VisitStoreUnavailableError);
+        timeouts++;
+      }
+      // A request counts from when it came, a call from when it was sent: the fourth may still have come in between.
+      expect(timeouts).toBeLessThanOrEqual(4);
+
+      const began = performance.now();
+      const before = store.calls;
+      // More than the pool has connections.
+      for (let round = 0; round < 15; round++) {
+        const results = await Promise.allSettled([
+          ...visits.map(({ id }) => access.find(id)),
+          access.create(newVisit()),
+          access.save(saveOf(visits[0]!)),
+          access.call((one) => one.endedAllAt('x')),
+        ]);
+        for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });
+      }
+      // One at a time, and each waits for its timeout: whatever the machine's pace, there cannot be more.
+      expect(store.calls - before).toBeLessThanOrEqual(1 + (performance.now() - began) / STORE_TIMEOUT);
+      expect(saying(AWAY)).toBe(1);
+
+      // Nobody asks: what was sent before is answered now.
+      await goOn();
+      await vi.waitFor(() => expect(saying(BACK)).toBe(1), PATIENCE);
+      const saves = visits.map((visit) => access.save(saveOf(visit, { data: bytes('x') })));
+      expect(await Promise.all(saves)).toEqual(visits.map(() => ({ outcome: 'saved', version: 1 })));
+      const found = await Promise.all(Array.from({ length: 200 }, (_, index) => access.find(visits[index % 20]!.id)));
+      expect(found.filter((visit) => visit?.sessionVersion !== 1)).toEqual([]);
+      expect([saying(AWAY), saying(BACK)]).toEqual([1, 1]);
+    });
+
+    describe.each(platforms)('under %s', (platform) => {
+      test('B18: requests are told so, and their sessions are there when it goes on', { timeout: 90_000 }, async () => {
+        const options = { dataSource, storeTimeout: STORE_TIMEOUT, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+        const app = await startApp(platform, options, { controllers: [Counter] });
+        onTestFinished(() => app.close());
+        lines.length = 0;
+        const note = (line: string): void => void lines.push(line);
+        Logger.overrideLogger({ log: note, warn: note, error: note });
+        const browsers = Array.from({ length: 10 }, () => app.browser());
+        for (const browser of browsers) expect((await browser.post('/')).text).toBe('{"n":1}');
+
+        const goOn = await hang();
+        while (saying(AWAY) === 0) expect((await browsers[0]!.get('/')).status).toBe(503);
+        for (let round = 0; round < 4; round++) {
+          for (const { status, headers } of await Promise.all(browsers.map((browser) => browser.get('/')))) {
+            expect(status).toBe(503);
+            expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+          }
+        }
+
+        await goOn();
+        await vi.waitFor(async () => expect((await browsers[0]!.get('/')).status).toBe(200), PATIENCE);
+        const replies = await Promise.all(browsers.map((browser) => browser.post('/')));
+        expect(replies.map(({ text }) => text)).toEqual(browsers.map(() => '{"n":2}'));
+      });
+    });
+  });
+}

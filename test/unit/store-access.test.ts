@@ -1,0 +1,273 @@
+import { Logger } from '@nestjs/common';
+import { MemoryVisitStore, VisitError, VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { StoreAccess } from '../../lib/store/store-access.js';
+import { newVisit, saveOf } from '../../lib/testing/samples.js';
+
+const TIMEOUT = 1000;
+
+/** What a store does with its calls, until it is told otherwise. */
+type Mood = 'answers' | 'hangs' | 'refuses' | 'refuses late';
+
+/** A store that counts its calls; those that hang can be let go later. */
+function moody() {
+  const inner = new MemoryVisitStore();
+  let mood: Mood = 'answers';
+  const hung: (() => void)[] = [];
+  const calls: string[] = [];
+  const store = new Proxy<VisitStore>(inner, {
+    get: (target, name) => {
+      const member = Reflect.get(target, name) as unknown;
+      if (typeof member !== 'function') return member;
+      return async (...args: unknown[]) => {
+        calls.push(String(name));
+        if (mood === 'hangs') await new Promise<void>((resolve) => hung.push(resolve));
+        if (mood === 'refuses late') await new Promise((resolve) => setTimeout(resolve, TIMEOUT * 0.9));
+        if (mood.startsWith('refuses')) throw new Error('refused');
+        return Reflect.apply(member, target, args) as unknown;
+      };
+    },
+  });
+  return {
+    access: new StoreAccess(store, { storeTimeout: TIMEOUT }),
+    calls,
+    hung,
+    become: (next: Mood): void => void (mood = next),
+    /** All that hang are answered. */
+    letGo: (): void => hung.splice(0).forEach((resolve) => resolve()),
+  };
+}
+
+type Moody = ReturnType<typeof moody>;
+
+/** What became of a request, and when. */
+interface Asked {
+  outcome?: string;
+  at?: number;
+}
+
+function ask(work: () => Promise<unknown>): Asked {
+  const asked: Asked = {};
+  const note = (outcome: string): void => void Object.assign(asked, { outcome, at: performance.now() });
+  work().then(
+    () => note('answered'),
+    (error: Error) => note(error instanceof VisitStoreUnavailableError ? 'unavailable' : error.name),
+  );
+  return asked;
+}
+
+/** Lets all happen that can happen now. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+}
+
+async function pass(milliseconds: number): Promise<void> {
+  await settle();
+  await vi.advanceTimersByTimeAsync(milliseconds);
+  await settle();
+}
+
+const find = ({ access }: Moody) => ask(() => access.find(newVisit().id));
+
+const KINDS: [string, (store: StoreAccess) => Promise<unknown>][] = [
+  ['find', (store) => store.find(newVisit().id)],
+  ['create', (store) => store.create(newVisit())],
+  ['save', (store) => store.save(saveOf(newVisit()))],
+  ['call', (store) => store.call((one) => one.endedAllAt('x'))],
+];
+
+/** The store hangs, and this is noticed. */
+async function open(one: Moody): Promise<void> {
+  one.become('hangs');
+  for (let timeouts = 0; timeouts < 3; timeouts++) {
+    find(one);
+    await pass(TIMEOUT);
+  }
+}
+
+describe('While the store does not answer', () => {
+  const lines: string[] = [];
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    lines.length = 0;
+    const note = (line: string): void => void lines.push(line);
+    Logger.overrideLogger({ log: note, error: note, warn: note });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+    Logger.overrideLogger(false);
+  });
+
+  test.each(KINDS)('R28: after three timeouts in a row requests are refused at once: %s', async (_, work) => {
+    const one = moody();
+    one.become('hangs');
+    for (let timeouts = 0; timeouts < 3; timeouts++) {
+      const began = performance.now();
+      const asked = ask(() => work(one.access));
+      await pass(TIMEOUT - 1);
+      expect(asked.outcome).toBeUndefined();
+      await pass(1);
+      expect(asked).toEqual({ outcome: 'unavailable', at: began + TIMEOUT });
+    }
+    const probe = ask(() => work(one.access));
+    await settle();
+    const began = performance.now();
+    const calls = one.calls.length;
+    const refused = KINDS.map(([, other]) => ask(() => other(one.access)));
+    await settle();
+    expect(refused).toEqual(KINDS.map(() => ({ outcome: 'unavailable', at: began })));
+    expect(one.calls).toHaveLength(calls);
+    expect(probe.outcome).toBeUndefined();
+  });
+
+  test.each(KINDS)('one at a time tries, and when it is answered all goes on: %s', async (_, work) => {
+    const one = moody();
+    await open(one);
+    for (let tries = 0; tries < 3; tries++) {
+      const calls = one.calls.length;
+      const [probe, ...others] = Array.from({ length: 20 }, () => ask(() => work(one.access)));
+      await pass(TIMEOUT - 1);
+      expect(one.calls).toHaveLength(calls + 1);
+      expect(others.map(({ outcome }) => outcome)).toEqual(others.map(() => 'unavailable'));
+      expect(probe!.outcome).toBeUndefined();
+      await pass(1);
+      expect(probe!.outcome).toBe('unavailable');
+    }
+    one.become('answers');
+    const probe = ask(() => work(one.access));
+    await settle();
+    expect(probe.outcome).toBe('answered');
+    const all = KINDS.map(([, other]) => ask(() => other(one.access)));
+    await settle();
+    // Nobody has that visit, so it cannot be saved; the store has said so.
+    expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
+  });
+
+  test('whoever waits and has not been sent is refused, too', async () => {
+    const one = moody();
+    one.become('hangs');
+    const others = KINDS.slice(1).map(([, work]) => ask(() => work(one.access)));
+    // Two groups are on their way, the rest waits.
+    const sent = [find(one)];
+    await pass(1);
+    sent.push(find(one));
+    await pass(TIMEOUT - 2);
+    const waiting = [find(one), find(one)];
+    await settle();
+    expect(waiting.map(({ outcome }) => outcome)).toEqual([undefined, undefined]);
+    const calls = one.calls.length;
+    await pass(1);
+    expect([...others, ...sent.slice(0, 1)].map(({ outcome }) => outcome)).toEqual(Array(4).fill('unavailable'));
+    expect(waiting).toEqual(waiting.map(() => ({ outcome: 'unavailable', at: performance.now() })));
+    expect(one.calls).toHaveLength(calls);
+  });
+
+  test('a late answer of a call that nobody waits for ends it', async () => {
+    const one = moody();
+    await open(one);
+    one.become('answers');
+    one.letGo();
+    await settle();
+    const all = KINDS.map(([, work]) => ask(() => work(one.access)));
+    await settle();
+    expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
+  });
+
+  test('timeouts with an answer between them do not count', async () => {
+    const one = moody();
+    for (let round = 0; round < 4; round++) {
+      one.become('hangs');
+      find(one);
+      find(one);
+      await pass(TIMEOUT);
+      find(one);
+      await pass(TIMEOUT);
+      one.become('answers');
+      const asked = find(one);
+      await settle();
+      expect(asked.outcome).toBe('answered');
+    }
+    expect(lines.filter((line) => line.includes('at once'))).toEqual([]);
+  });
+
+  test('what is refused at once is an answer; what is refused after long is none', async () => {
+    const one = moody();
+    one.become('refuses');
+    for (let tries = 0; tries < 10; tries++) {
+      find(one);
+      await settle();
+    }
+    one.become('answers');
+    const all = [find(one), find(one)];
+    await settle();
+    expect(all.map(({ outcome }) => outcome)).toEqual(['answered', 'answered']);
+
+    one.become('refuses late');
+    for (let tries = 0; tries < 3; tries++) {
+      find(one);
+      await pass(TIMEOUT);
+    }
+    const [probe, refused] = [find(one), find(one)];
+    await settle();
+    expect([probe.outcome, refused.outcome]).toEqual([undefined, 'unavailable']);
+  });
+
+  test('a probe that the store refuses at once ends it; one that never asked it does not', async () => {
+    const one = moody();
+    await open(one);
+    const wrong = ask(() =>
+      one.access.call(async () => {
+        throw new VisitError('VISIT_USER_ID', 'not asked');
+      }),
+    );
+    await settle();
+    expect(wrong.outcome).toBe('VisitError');
+    const [, refused] = [find(one), find(one)];
+    await settle();
+    expect(refused.outcome).toBe('unavailable');
+    await pass(TIMEOUT);
+    one.become('refuses');
+    find(one);
+    await settle();
+    one.become('answers');
+    const all = [find(one), find(one)];
+    await settle();
+    expect(all.map(({ outcome }) => outcome)).toEqual(['answered', 'answered']);
+  });
+
+  test('the log tells when it begins and when it ends, and not of each request', async () => {
+    const one = moody();
+    await open(one);
+    expect(lines.filter((line) => line.includes('at once'))).toHaveLength(1);
+    const before = lines.length;
+    for (let round = 0; round < 5; round++) {
+      for (let request = 0; request < 100; request++) find(one);
+      await pass(TIMEOUT);
+    }
+    expect(lines).toHaveLength(before);
+    one.become('answers');
+    one.letGo();
+    await settle();
+    for (let request = 0; request < 100; request++) find(one);
+    await settle();
+    expect(lines.slice(before)).toEqual(['The store answers again']);
+  });
+
+  test('hung calls keep no place when it is back, and no timer is left', async () => {
+    const one = moody();
+    await open(one);
+    for (let tries = 0; tries < 10; tries++) {
+      KINDS.forEach(([, work]) => ask(() => work(one.access)));
+      await pass(TIMEOUT);
+    }
+    // Those that hang never answer: their connections are lost.
+    one.become('answers');
+    find(one);
+    await settle();
+    const all = Array.from({ length: 1000 }, (_, index) => ask(() => KINDS[index % 4]![1](one.access)));
+    await settle();
+    expect(all.filter(({ outcome }) => outcome !== 'answered')).toEqual([]);
+    await pass(TIMEOUT * 2);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
