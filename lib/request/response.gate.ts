@@ -120,7 +120,6 @@ class Gate {
   private headFixed = false;
   private calls: HeldCall[] = [];
   private statusCode = 200;
-  private shadowed: PropertyDescriptorMap = {};
   // What was on the response before; it may be the patches of others, such as compression().
   readonly writeHead: Method;
   readonly write: Method;
@@ -164,12 +163,9 @@ class Gate {
       this.flush = response.flush;
       response.flush = flush;
     }
-    const shadows = response.stream ? SHADOWS_HTTP2 : SHADOWS;
-    for (const name of Object.keys(shadows)) {
-      const own = Object.getOwnPropertyDescriptor(response, name);
-      if (own) this.shadowed[name] = own;
+    for (const [name, shadow] of response.stream ? SHADOWS_HTTP2 : SHADOWS) {
+      if (!Object.hasOwn(response, name)) Object.defineProperty(response, name, shadow);
     }
-    Object.defineProperties(response, shadows);
     // Node refuses to change headers from here on.
     if (!response.stream) response[HEADER] = 'held';
     response.once('close', () => this.abandon());
@@ -221,7 +217,6 @@ class Gate {
     if (this.phase !== 'held') return;
     const { response } = this;
     this.unhold();
-    this.phase = 'open';
     this.stepAside();
     response.statusCode = this.statusCode;
     let full = false;
@@ -284,7 +279,6 @@ class Gate {
       if (!bodyless || !/^content-/i.test(name)) response.setHeader(name, value);
     }
     if (!bodyless) response.setHeader('Content-Length', Buffer.byteLength(body));
-    this.phase = 'open';
     writeHead.call(response, status);
     if (!bodyless && response.req.method !== 'HEAD') this.write.call(response, body);
     this.end.call(response);
@@ -310,8 +304,7 @@ class Gate {
 
   private unhold(): void {
     const { response } = this;
-    for (const name of Object.keys(response.stream ? SHADOWS_HTTP2 : SHADOWS)) Reflect.deleteProperty(response, name);
-    Object.defineProperties(response, this.shadowed);
+    this.phase = 'open';
     if (!response.stream) response[HEADER] = null;
     if (response.flush === flush) response.flush = this.flush;
   }
@@ -405,34 +398,40 @@ function applyHeaderList(response: Gated, headers: readonly unknown[]): void {
   names.forEach((name, i) => name && response.appendHeader(name, flat[2 * i + 1] as string));
 }
 
-const SHADOWS: PropertyDescriptorMap = {
-  writableEnded: shadow((gate) => gate.ended),
-  writableLength: shadow((gate) => gate.heldLength),
-  writableNeedDrain: shadow((gate) => gate.needsDrain && !gate.ended),
-};
+type Shadow = readonly [name: string, descriptor: PropertyDescriptor];
 
-const SHADOWS_HTTP2: PropertyDescriptorMap = {
-  ...SHADOWS,
-  [HEADER]: shadow(() => true),
-  headersSent: shadow(() => true),
-  finished: shadow((gate) => gate.ended),
-  setHeader: { value: refuseHeader, configurable: true },
-  appendHeader: { value: refuseHeader, configurable: true },
-  removeHeader: { value: refuseHeader, configurable: true },
-};
-
-function shadow(read: (gate: Gate) => unknown): PropertyDescriptor {
-  return {
-    configurable: true,
-    get(this: Gated) {
-      return read(this[GATE]);
-    },
+/** Lies over a property of the class while calls wait. It stays: deleting it afterwards costs more than all the rest. */
+function property(name: string, read: (gate: Gate) => unknown): Shadow {
+  const get = function (this: Gated): unknown {
+    const gate = this[GATE];
+    return gate.phase === 'held' ? read(gate) : Reflect.get(Object.getPrototypeOf(this) as object, name, this);
   };
+  return [name, { configurable: true, get }];
 }
 
-function refuseHeader(this: Gated): never {
-  throw headersSent(this, 'change headers');
+function headerMethod(name: 'setHeader' | 'appendHeader' | 'removeHeader'): Shadow {
+  const value = function (this: Gated, ...args: unknown[]): unknown {
+    if (this[GATE].phase === 'held') throw headersSent(this, 'change headers');
+    return (Reflect.get(Object.getPrototypeOf(this) as object, name) as Method).apply(this, args);
+  };
+  return [name, { configurable: true, writable: true, value }];
 }
+
+const SHADOWS: readonly Shadow[] = [
+  property('writableEnded', (gate) => gate.ended),
+  property('writableLength', (gate) => gate.heldLength),
+  property('writableNeedDrain', (gate) => gate.needsDrain && !gate.ended),
+];
+
+const SHADOWS_HTTP2: readonly Shadow[] = [
+  ...SHADOWS,
+  property(HEADER, () => true),
+  property('headersSent', () => true),
+  property('finished', (gate) => gate.ended),
+  headerMethod('setHeader'),
+  headerMethod('appendHeader'),
+  headerMethod('removeHeader'),
+];
 
 function checkChunk(chunk: unknown): void {
   if (typeof chunk === 'string' || chunk instanceof Uint8Array) return;

@@ -498,9 +498,13 @@ describe('The gate steps aside', () => {
     for (const name of ['writeHead', 'write', 'end', 'flushHeaders'] as const) {
       expect(res[name]).toBe(http.ServerResponse.prototype[name]);
     }
-    const later = Object.getOwnPropertyNames(res);
-    expect(later).not.toContain('writableEnded');
-    res.end('done');
+    const state = () => [res.headersSent, res.writableEnded, res.writableNeedDrain, res.writableLength > 0];
+    expect(state()).toEqual([true, false, false, false]);
+    res.cork();
+    res.write('do');
+    expect(state()).toEqual([true, false, false, true]);
+    res.end('ne');
+    expect(state().slice(0, 3)).toEqual([true, true, false]);
     expect(await answer).toMatchObject({ status: 200, body: 'done' });
   });
 
