@@ -36,8 +36,8 @@ export interface Gatekeeper {
  * finished response for idle and destroys it. `writeContinue()`, `writeProcessing()` and `writeEarlyHints()` do not wait.
  *
  * After a replacement, whatever the application goes on sending is dropped and its callbacks are called. If it had not
- * ended its answer, the response emits `error` with the reason, so that a `pipeline()` into it fails with that, and
- * sources piped into it are destroyed.
+ * ended its answer, the response emits `error` with the reason right before `finish`, so that a `pipeline()` into it
+ * fails with that, and sources piped into it are destroyed.
  */
 export function installGate(response: ServerResponse, keeper: Gatekeeper): void {
   const gated = response as unknown as Gated;
@@ -125,7 +125,7 @@ class Gate {
   readonly write: Method;
   readonly end: Method;
   readonly flushHeaders: Method;
-  private flush: Method | undefined;
+  flush: Method | undefined;
 
   constructor(
     private readonly response: Gated,
@@ -257,10 +257,31 @@ class Gate {
     response.on('unpipe', release);
     // pipe() would emit it again if nobody else listened, which ends the process.
     response.on('error', () => undefined);
-    response.emit('error', error);
-    const { needsDrain } = this;
-    this.needsDrain = false;
-    if (needsDrain) emitDrain(response);
+    this.beforeFinish(() => {
+      const { needsDrain } = this;
+      this.needsDrain = false;
+      response.emit('error', error);
+      if (needsDrain) emitDrain(response);
+    });
+  }
+
+  /**
+   * Tells those who go on sending once the replacement has been handed over, as error handlers like to destroy the
+   * connection; and before they hear 'finish', which would mean to them that their answer has left.
+   */
+  private beforeFinish(tell: () => void): void {
+    const { response } = this;
+    const { emit } = response;
+    response.emit = function (event: string, ...args: unknown[]): boolean {
+      if (event !== 'finish') return emit.call(this, event, ...args);
+      this.emit = emit;
+      try {
+        tell();
+      } finally {
+        emit.call(this, event, ...args);
+      }
+      return true;
+    };
   }
 
   private sendReplacement({ status, headers, body }: Replacement): void {
@@ -363,7 +384,9 @@ function flushHeaders(this: Gated): void {
 
 /** That of compression(): events that wait are to be flushed when they leave. */
 function flush(this: Gated, ...args: unknown[]): void {
-  this[GATE].queue('flush', args);
+  const gate = this[GATE];
+  if (gate.phase === 'held') gate.queue('flush', args);
+  else gate.flush!.apply(this, args);
 }
 
 /** Takes what belongs to an answer that was replaced. It asks for a pause each time, so that no writer runs endlessly at one go. */

@@ -56,6 +56,7 @@ export type Listener = (req: IncomingMessage, res: ServerResponse) => void;
 /** A server on which one request at a time is observed. */
 export interface Host {
   readonly name: string;
+  readonly port: number;
   /** Called where the gate belongs among the middleware of this host. */
   install: Listener;
   /** Called last, where the host has no handlers of its own. */
@@ -93,9 +94,11 @@ export async function http1Host(
   const server = http.createServer();
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const client = http1Client((server.address() as AddressInfo).port);
+  const { port } = server.address() as AddressInfo;
+  const client = http1Client(port);
   const host = {
     name,
+    port,
     server,
     install: () => undefined,
     handle: () => undefined,
@@ -120,9 +123,11 @@ export async function http2Host(name: string): Promise<Host> {
   const server = http2.createServer();
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const client = http2.connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const { port } = server.address() as AddressInfo;
+  const client = http2.connect(`http://127.0.0.1:${port}`);
   const host: Host = {
     name,
+    port,
     install: () => undefined,
     handle: () => undefined,
     async ask(method, path = '/', headers = {}) {

@@ -5,6 +5,7 @@ import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { createGunzip } from 'node:zlib';
 import compression from 'compression';
 import fastify from 'fastify';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -23,7 +24,9 @@ async function serve(...handlers: ((exchange: Exchange) => void)[]) {
   const exchanges: Exchange[] = [];
   const served: ((exchange: Exchange) => void)[] = [];
   const requests = handlers.map((_, i) => new Promise<Exchange>((resolve) => (served[i] = resolve)));
+  const compress = compression();
   const listener: Listener = (req, res) => {
+    if (req.headers['x-compress']) compress(req as never, res as never, () => undefined);
     const exchange = { req, res, keeper: new Keeper(res, 'saved') };
     installGate(res, exchange.keeper);
     const i = exchanges.push(exchange) - 1;
@@ -230,6 +233,24 @@ describe('While a response waits', () => {
     (await requests[0]!).keeper.resolve();
     await once(client.socket, 'close');
     expect(client.text()).toBe('');
+  });
+});
+
+describe('Through compression() that stood there before', () => {
+  test('what was flushed while it waited is flushed when it leaves', async () => {
+    const { port, requests } = await serve(({ res }) => {
+      res.setHeader('content-type', 'text/plain');
+      res.write('first');
+      (res as ServerResponse & { flush(): void }).flush();
+    });
+    const client = http.get({ port, host: '127.0.0.1', agent: false, headers: { 'accept-encoding': 'gzip', 'x-compress': 'yes' } });
+    const { keeper, res } = await requests[0]!;
+    keeper.resolve();
+    const [response] = (await once(client, 'response')) as [IncomingMessage];
+    const unzipped = response.pipe(createGunzip()).setEncoding('utf8');
+    expect(await once(unzipped, 'data')).toEqual(['first']);
+    res.end();
+    await once(unzipped.resume(), 'end');
   });
 });
 

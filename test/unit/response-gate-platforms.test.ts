@@ -1,5 +1,7 @@
 import 'reflect-metadata';
 import { createReadStream } from 'node:fs';
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Readable } from 'node:stream';
@@ -10,6 +12,7 @@ import {
   Controller,
   Get,
   HttpCode,
+  type MessageEvent,
   Module,
   NotFoundException,
   Redirect,
@@ -23,9 +26,10 @@ import { type NestExpressApplication, ExpressAdapter } from '@nestjs/platform-ex
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import compression from 'compression';
 import helmet from 'helmet';
-import { concat, of, throwError } from 'rxjs';
+import { concat, Observable, of, throwError, type Subscriber } from 'rxjs';
 import { afterAll, describe, expect, test } from 'vitest';
-import { exchange, http1Client, type Host } from '../support/gated-server.js';
+import { installGate } from '../../lib/request/response.gate.js';
+import { exchange, http1Client, Keeper, turns, type Host } from '../support/gated-server.js';
 
 const FILE = fileURLToPath(import.meta.url);
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
@@ -34,6 +38,9 @@ const chunks = function* (): Generator<Buffer> {
   const bytes = Buffer.from(LARGE);
   for (let at = 0; at < bytes.length; at += 50_000) yield bytes.subarray(at, at + 50_000);
 };
+
+/** Those who listen to the events that stay open. */
+const events: Subscriber<MessageEvent>[] = [];
 
 class Denied implements CanActivate {
   canActivate(): boolean {
@@ -103,6 +110,15 @@ class Common {
       of({ data: 'meant' }),
       throwError(() => new Error('meant')),
     );
+  }
+
+  @Sse('open-events')
+  openEvents() {
+    return new Observable<MessageEvent>((subscriber) => {
+      events.push(subscriber);
+      subscriber.next({ data: 'meant 1' });
+      return () => void events.splice(events.indexOf(subscriber), 1);
+    });
   }
 
   @Get('injected')
@@ -214,9 +230,11 @@ class FastifyModule {}
 
 async function listen(name: string, app: NestExpressApplication | NestFastifyApplication, host: Host): Promise<Host> {
   await app.listen(0, '127.0.0.1');
-  const client = http1Client((app.getHttpServer().address() as AddressInfo).port);
+  const { port } = app.getHttpServer().address() as AddressInfo;
+  const client = http1Client(port);
   return Object.assign(host, {
     name,
+    port,
     ask: client.ask,
     close: async () => {
       await client.close();
@@ -265,6 +283,32 @@ const PATHS = {
   Fastify: `${COMMON} send redirect send-stream hijack`.split(' '),
 };
 
+/** Opens the events that stay open, on a connection of its own; their first one has waited for the save. */
+async function open(host: Host, outcome: 'saved' | 'failed'): Promise<IncomingMessage> {
+  const installed = new Promise<Keeper>((resolve) => {
+    host.install = (_req, res) => {
+      const keeper = new Keeper(res, outcome);
+      installGate(res, keeper);
+      resolve(keeper);
+    };
+  });
+  const request = get({
+    port: host.port,
+    host: '127.0.0.1',
+    path: '/open-events',
+    agent: false,
+    headers: { 'accept-encoding': 'identity' },
+  });
+  const answered = once(request, 'response') as Promise<[IncomingMessage]>;
+  const keeper = await installed;
+  await keeper.wasAsked;
+  await turns();
+  if (outcome === 'saved') keeper.resolve();
+  else keeper.reject(new Error('not stored'));
+  const [response] = await answered;
+  return response.setEncoding('utf8');
+}
+
 for (const host of hosts) {
   describe(`The gate of a response: Nest on ${host.name}`, () => {
     for (const path of PATHS[host.name.startsWith('Express') ? 'Express' : 'Fastify']) {
@@ -288,5 +332,31 @@ for (const host of hosts) {
         expect(notes).toContain('finish');
       });
     }
+
+    test('events leave one by one', async () => {
+      const response = await open(host, 'saved');
+      const received = response[Symbol.asyncIterator]() as AsyncIterator<string>;
+      const until = async (part: string): Promise<void> => {
+        for (let text = ''; !text.includes(part);) text += (await received.next()).value;
+      };
+      await until('data: meant 1');
+      events[0]!.next({ data: 'meant 2' });
+      await until('data: meant 2');
+      events[0]!.complete();
+      expect(await received.return!()).toEqual({ value: undefined, done: true });
+    });
+
+    test('events that stay open end when the save fails, and later ones harm nobody', async () => {
+      const response = await open(host, 'failed');
+      let text = '';
+      for await (const part of response) text += part as string;
+      expect([response.statusCode, text]).toEqual([503, '{"message":"not stored"}']);
+      for (const subscriber of events) subscriber.next({ data: 'meant 2' });
+      await turns();
+      while (events.length > 0) events[0]!.complete();
+      await turns();
+      expect(events).toEqual([]);
+      expect((await exchange(host, 'saved', { path: '/value' })).answer.status).toBe(200);
+    });
   });
 }
