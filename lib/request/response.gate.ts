@@ -240,6 +240,7 @@ class Gate {
     const { response, calls, ended } = this;
     this.unhold();
     this.calls = [];
+    if (!ended) this.failWriters(error);
     try {
       this.sendReplacement(this.keeper.replacementFor(error));
     } catch (failure) {
@@ -251,7 +252,11 @@ class Gate {
       if (method === 'end') response.once('finish', callback);
       else process.nextTick(callback);
     }
-    if (ended) return;
+  }
+
+  /** Those who go on sending and those who are piped in learn that the answer has not left. */
+  private failWriters(error: unknown): void {
+    const { response } = this;
     const release = (source: Readable): void => void (source === response.req ? source.resume() : source.destroy?.());
     response.on('pipe', (source) => process.nextTick(release, source));
     response.on('unpipe', release);
@@ -301,14 +306,14 @@ class Gate {
     }
     if (!bodyless) response.setHeader('Content-Length', Buffer.byteLength(body));
     writeHead.call(response, status);
-    if (!bodyless && response.req.method !== 'HEAD') this.write.call(response, body);
-    this.end.call(response);
     this.phase = 'replaced';
     // The application aborts the answer it meant, not this one: Fastify does when the source of a stream is destroyed.
     const destroy = response.destroy;
     response.destroy = function (...args): unknown {
       return this.writableFinished ? destroy.apply(this, args) : this;
     };
+    if (!bodyless && response.req.method !== 'HEAD') this.write.call(response, body);
+    this.end.call(response);
   }
 
   /** The client has gone, and with it the reason to keep anything. */
