@@ -308,10 +308,9 @@ class Gate {
     writeHead.call(response, status);
     this.phase = 'replaced';
     // The application aborts the answer it meant, not this one: Fastify does when the source of a stream is destroyed.
-    const destroy = response.destroy;
-    response.destroy = function (...args): unknown {
-      return this.writableFinished ? destroy.apply(this, args) : this;
-    };
+    const { destroy } = response;
+    response.destroy = () => response;
+    response.once('finish', () => (response.destroy = destroy));
     if (!bodyless && response.req.method !== 'HEAD') this.write.call(response, body);
     this.end.call(response);
   }

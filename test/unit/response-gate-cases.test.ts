@@ -352,7 +352,7 @@ describe('Trailers', () => {
       const keeper = new Keeper(res, 'saved');
       installGate(res, keeper);
       // An application that aborts what it meant does not abort the replacement.
-      if (outcome === 'failed') keeper.headersLeave = () => queueMicrotask(() => res.destroy());
+      if (outcome === 'failed') keeper.headersLeave = () => queueMicrotask(() => res.destroy(new Error('meant')));
       res.write('text');
       res.addTrailers({ checksum: 'abc' });
       res.end();

@@ -177,7 +177,8 @@ for (const host of hosts) {
           expect(answer.headers['set-cookie']).toEqual(['visit=key']);
           expect(JSON.stringify(answer)).not.toContain('meant');
           expect(notes).toContain('finish');
-          if (name.startsWith('pipeline')) expect(notes).toContain('not stored');
+          // Node ends the stream of a HEAD request under HTTP/2 at once, so that pipeline() may take it for finished.
+          if (name.startsWith('pipeline') && !(host.name === 'node:http2' && method === 'HEAD')) expect(notes).toContain('not stored');
         });
       }
     }
