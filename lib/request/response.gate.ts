@@ -307,7 +307,7 @@ class Gate {
     if (!bodyless) response.setHeader('Content-Length', Buffer.byteLength(body));
     writeHead.call(response, status);
     this.phase = 'replaced';
-    // The application aborts the answer it meant, not this one: Fastify does when the source of a stream is destroyed.
+    // An application that aborts means the answer it meant: frameworks do when the source of a stream is destroyed.
     const { destroy } = response;
     response.destroy = () => response;
     response.once('finish', () => (response.destroy = destroy));
