@@ -23,9 +23,9 @@ export type { EncryptionKey } from './options/encryption.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
-export type { DescribedPolicy } from './visit/described-policy.js';
-export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit/visit.service.js';
-export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './http/visit-policy.js';
+export type { DescribedPolicy } from './options/described-policy.js';
+export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit.service.js';
+export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './request/handler-policy.js';
 
 // Session
 export { Session, type SessionMethods } from './session/session.js';
@@ -98,11 +98,13 @@ export {
   SessionDataError,
   VisitEndedError,
   VisitError,
+  VisitHeadersSentError,
   VisitHttpError,
   VisitKeyRetiredError,
   VisitLimitError,
   VisitLockedError,
   VisitLockLostError,
+  VisitNestedCallError,
   VisitNotResolvedError,
   VisitOptionError,
   VisitSchemaError,

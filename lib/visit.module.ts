@@ -8,12 +8,19 @@ import {
   type OnApplicationShutdown,
   type OnModuleInit,
 } from '@nestjs/common';
-import { APP_INTERCEPTOR, DiscoveryModule, DiscoveryService, HttpAdapterHost } from '@nestjs/core';
+import {
+  APP_GUARD,
+  APP_INTERCEPTOR,
+  DiscoveryModule,
+  DiscoveryService,
+  HttpAdapterHost,
+  ModuleRef,
+  type ApplicationConfig,
+} from '@nestjs/core';
+import { CurrentRequest } from './context/current-request.js';
+import { findContext, requireContext } from './context/request.context.js';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
-import { unfitHandlers } from './http/unfit-handlers.js';
-import { VisitHeaders } from './http/visit-headers.js';
-import { VisitInterceptor } from './http/visit.interceptor.js';
 import { CsrfGuard } from './form-token/csrf.guard.js';
 import { FormTokenGuard } from './form-token/form-token.guard.js';
 import { FormTokenService } from './form-token/form-token.service.js';
@@ -21,8 +28,6 @@ import { FormTokens } from './form-token/form-tokens.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
 import { NewDeviceNotice } from './identity/new-device.js';
-import { RequestUser } from './identity/request-user.js';
-import { VisitLimit } from './identity/visit.limit.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
 import { VisitOptionError } from './errors/visit.error.js';
@@ -30,9 +35,16 @@ import { canGive } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
-import type { RequestDoor } from './platform/platform.js';
-import { bindPlatform } from './platform/platform.js';
+import { platformOf, type RequestEntry } from './platform/platform.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
+import { OutgoingResponse } from './request/outgoing.response.js';
+import { RequestStory } from './request/request.story.js';
+import { RequestUser } from './request/request-user.js';
+import { handlersOf, unsupportedHandlers } from './request/unsupported-handlers.js';
+import { VisitFinder } from './request/visit.finder.js';
+import { VisitGuard } from './request/visit.guard.js';
+import { VisitInterceptor } from './request/visit.interceptor.js';
+import { VisitRecorder } from './request/visit.recorder.js';
 import { Session } from './session/session.js';
 import { createInjectableSession } from './session/session.injectable.js';
 import { SessionLock } from './session/session.lock.js';
@@ -41,10 +53,10 @@ import { StoreAccess } from './store/store-access.js';
 import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
 import { VisitStore } from './store/visit.store.js';
 import { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } from './visit.module-definition.js';
-import { VisitLifecycle } from './visit.lifecycle.js';
 import { TouchQueue } from './visit/touch.queue.js';
-import { VisitKeeper } from './visit/visit.keeper.js';
-import { VisitService } from './visit/visit.service.js';
+import { VisitLimit } from './visit/visit.limit.js';
+import { VisitWriter } from './visit/visit.writer.js';
+import { VisitService } from './visit.service.js';
 
 @Module({
   imports: [DiscoveryModule],
@@ -70,12 +82,17 @@ import { VisitService } from './visit/visit.service.js';
       useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: StoreAccess, touches: TouchQueue) =>
         new VisitResolver(options, cookie, store, touches),
     },
-    { provide: Session, inject: [VisitLifecycle], useFactory: (lifecycle: VisitLifecycle) => createInjectableSession(lifecycle) },
+    { provide: Session, inject: [CurrentRequest], useFactory: (requests: CurrentRequest) => createInjectableSession(requests) },
+    { provide: APP_GUARD, useExisting: VisitGuard },
     { provide: APP_INTERCEPTOR, useExisting: VisitInterceptor },
+    VisitGuard,
     VisitInterceptor,
-    VisitLifecycle,
-    VisitKeeper,
-    VisitHeaders,
+    CurrentRequest,
+    RequestStory,
+    VisitFinder,
+    VisitRecorder,
+    OutgoingResponse,
+    VisitWriter,
     VisitCookie,
     VisitService,
     IdentityService,
@@ -98,7 +115,8 @@ import { VisitService } from './visit/visit.service.js';
   exports: [
     VISIT_OPTIONS,
     VisitStore,
-    VisitLifecycle,
+    CurrentRequest,
+    RequestStory,
     VisitService,
     IdentityService,
     IdentityGuard,
@@ -117,30 +135,61 @@ export class VisitModule
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(RequestStory) private readonly story: RequestStory,
+    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
+    @Inject(VisitFinder) private readonly finder: VisitFinder,
+    @Inject(OutgoingResponse) private readonly responses: OutgoingResponse,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
+    @Inject(ModuleRef) private readonly moduleRef: ModuleRef,
+    @Inject(VisitGuard) private readonly guard: VisitGuard,
   ) {
     super();
+    // Before `main.ts` adds anything; in a testing module the adapter is there only when its application is made.
+    host.init$.subscribe(() => this.bindEntry());
+  }
+
+  private bindEntry(): void {
+    const { httpAdapter } = this.host;
+    // An application without HTTP has none.
+    if (httpAdapter) platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry());
+  }
+
+  private entry(): RequestEntry {
+    return {
+      enter: (request, response, next) => this.story.enter(request, response, next),
+      session: (request) => {
+        const context = findContext(request);
+        return context && this.story.owns(context) ? this.requests.requireIn(context).session : undefined;
+      },
+      assignSession: (request, value) => {
+        const context = requireContext(request);
+        this.saver.sessionOf(context).assign(value);
+      },
+    };
   }
 
   configure(_consumer: MiddlewareConsumer): void {
-    const door: RequestDoor = {
-      open: (request, response, next) => this.lifecycle.open(request, response, next),
-      session: (request) => {
-        const context = this.lifecycle.contextOf(request);
-        return context?.visit ? context.session : undefined;
-      },
-      assignSession: (request, value) => this.lifecycle.assignSession(request, value),
-    };
-    bindPlatform(this.host.httpAdapter, door);
+    const { httpAdapter } = this.host;
+    const { readsBodies } = this.finder;
+    platformOf(httpAdapter).bindAfterBody(httpAdapter.getInstance(), readsBodies, (request, next) => this.story.reenter(request, next));
+    // Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before ours, too.
+    const guards = (
+      this.moduleRef as unknown as { container: { applicationConfig: ApplicationConfig } }
+    ).container.applicationConfig.getGlobalGuards();
+    guards.sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
   }
 
   onModuleInit(): void {
-    const unfit = unfitHandlers(this.discovery, this.options, this.store);
-    if (unfit.length > 0) throw new VisitOptionError(unfit.join('\n[visit] '));
+    const handlers = handlersOf(this.discovery);
+    const unsupported = unsupportedHandlers(handlers, this.options, this.store);
+    if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));
+    this.responses.longestPath = handlers
+      .map(({ policy }) => policy.path ?? '')
+      .reduce((one, other) => (other.length > one.length ? other : one), this.options.cookie.path);
     this.plugins.discover();
     const listener = this.plugins.pluginWith('onNewDevice');
     if (listener !== undefined && !canGive(this.store, 'listable')) {

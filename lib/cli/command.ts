@@ -80,7 +80,7 @@ export async function runCommand(args: readonly string[], { terminal, version, i
   try {
     await store.check();
     const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date };
-    const service = new ExpungeService(options, store, { tell: async () => {} });
+    const service = new ExpungeService(options, store, { emit: async () => {} });
     if (command === 'expunge') {
       const counts = await service.run({ dryRun, onProgress: ({ visits }) => progress(`expunged ${many(visits, 'visit')}`) });
       const { visits, identities } = counts;

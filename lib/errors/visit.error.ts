@@ -4,6 +4,8 @@ import { HttpException, HttpStatus } from '@nestjs/common';
 export type VisitErrorCode =
   | 'VISIT_OPTION'
   | 'VISIT_NOT_RESOLVED'
+  | 'VISIT_HEADERS_SENT'
+  | 'VISIT_NESTED_CALL'
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
   | 'VISIT_STORE_CANNOT'
@@ -75,10 +77,30 @@ export class VisitStoreCannotError extends VisitError {
   }
 }
 
-/** The session or visit was asked for where no visit has been resolved: outside a request, before the interceptor, or under `@SkipVisit()`. */
+/** The session or visit was asked for where there is none: outside of a request, after its response, or under `@SkipVisit()`. */
 export class VisitNotResolvedError extends VisitError {
   constructor(message: string) {
     super('VISIT_NOT_RESOLVED', message);
+  }
+}
+
+/** The headers of the response have left, so that neither a key nor what was changed could reach the client with them. Nothing was done. */
+export class VisitHeadersSentError extends VisitError {
+  constructor(act: string) {
+    super(
+      'VISIT_HEADERS_SENT',
+      `${act} after the headers of the response have left; do it before, or use session.update() and session.take(), which save at once`,
+    );
+  }
+}
+
+/** A write was called from within a callback of another write of the same request, for which it would wait for ever. Nothing was done. */
+export class VisitNestedCallError extends VisitError {
+  constructor(act: string, outer: string) {
+    super(
+      'VISIT_NESTED_CALL',
+      `${act} was called from within a callback of ${outer}, which it would wait for; call it after ${outer}, or return what is to be kept from the callback`,
+    );
   }
 }
 

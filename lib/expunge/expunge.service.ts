@@ -37,7 +37,7 @@ export class ExpungeService {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock'>,
     @Inject(VisitStore) private readonly store: VisitStore,
-    @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'tell'>,
+    @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'emit'>,
   ) {}
 
   /** Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each. */
@@ -56,7 +56,7 @@ export class ExpungeService {
       if (batch.visits === 0) break;
       onProgress?.(counts);
     }
-    if (counts.visits > 0) await this.plugins.tell('onExpunge', { ...counts });
+    if (counts.visits > 0) await this.plugins.emit('onExpunge', { ...counts });
     return counts;
   }
 

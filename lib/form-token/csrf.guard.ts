@@ -3,8 +3,9 @@ import { CrossSiteRequestError, FormTokenError } from '../errors/visit.error.js'
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
-import { contextOf, requestOf } from '../visit.context.js';
-import { VisitLifecycle } from '../visit.lifecycle.js';
+import { contextOf, requestOf, requireContext } from '../context/request.context.js';
+import { readHandlerPolicy } from '../request/handler-policy.js';
+import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 import { originOf } from './request-origin.js';
 
@@ -24,7 +25,7 @@ export class CsrfGuard implements CanActivate {
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(RequestStory) private readonly story: RequestStory,
     @Inject(FormTokens) private readonly tokens: FormTokens,
   ) {}
 
@@ -32,7 +33,7 @@ export class CsrfGuard implements CanActivate {
     // Messages of sockets and microservices have neither cookies nor methods.
     if (!['http', 'graphql'].includes(execution.getType<string>())) return true;
     const request = requestOf(execution);
-    if (SAFE.includes(request.method) || this.lifecycle.policyOf(execution).skip) return true;
+    if (SAFE.includes(request.method) || readHandlerPolicy(execution).skip) return true;
     const refusal = await this.refusalOf(request, execution);
     if (!refusal) return true;
     if (!this.options.csrf.reportOnly) throw refusal;
@@ -45,9 +46,8 @@ export class CsrfGuard implements CanActivate {
     const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure });
     if (origin === 'foreign') return new CrossSiteRequestError();
     if (origin === 'own' && !csrf.requireToken) return null;
-    const context = contextOf(execution);
-    await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
-    return (await this.tokens.accept(context)) ? null : new FormTokenError();
+    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    return (await this.tokens.accept(requireContext(execution))) ? null : new FormTokenError();
   }
 }
 

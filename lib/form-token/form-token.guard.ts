@@ -1,20 +1,20 @@
 import { Inject, Injectable, UseGuards, type CanActivate, type ExecutionContext } from '@nestjs/common';
 import { FormTokenError } from '../errors/visit.error.js';
-import { contextOf } from '../visit.context.js';
-import { VisitLifecycle } from '../visit.lifecycle.js';
+import { contextOf, requireContext } from '../context/request.context.js';
+import { readHandlerPolicy } from '../request/handler-policy.js';
+import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 
 @Injectable()
 export class FormTokenGuard implements CanActivate {
   constructor(
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(RequestStory) private readonly story: RequestStory,
     @Inject(FormTokens) private readonly tokens: FormTokens,
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    const context = contextOf(execution);
-    await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
-    if (await this.tokens.accept(context)) return true;
+    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    if (await this.tokens.accept(requireContext(execution))) return true;
     throw new FormTokenError();
   }
 }

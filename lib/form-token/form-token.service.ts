@@ -1,9 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { VisitNotResolvedError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import type { VisitContext } from '../visit.context.js';
-import { VisitLifecycle } from '../visit.lifecycle.js';
+import { CurrentRequest } from '../context/current-request.js';
 import { FormTokens } from './form-tokens.js';
 
 /**
@@ -14,7 +12,7 @@ import { FormTokens } from './form-tokens.js';
 export class FormTokenService {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
     @Inject(FormTokens) private readonly tokens: FormTokens,
   ) {}
 
@@ -25,7 +23,7 @@ export class FormTokenService {
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
   async create(): Promise<string> {
-    return this.tokens.create(this.context());
+    return this.tokens.create(this.requests.require());
   }
 
   /**
@@ -45,12 +43,6 @@ export class FormTokenService {
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
   async consume(token: unknown): Promise<boolean> {
-    return this.tokens.consume(this.context(), token);
-  }
-
-  private context(): VisitContext {
-    const context = this.lifecycle.current;
-    if (context) return context;
-    throw new VisitNotResolvedError('there is no request here, so there are no form tokens');
+    return this.tokens.consume(this.requests.require(), token);
   }
 }

@@ -3,7 +3,9 @@ import { Inject, Injectable } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { FORM_TOKENS } from '../session/hidden-entries.js';
-import type { VisitContext } from '../visit.context.js';
+import type { RequestContext } from '../context/request.context.js';
+import { Turn } from '../context/turn.js';
+import { SessionSaver } from '../session/session.saver.js';
 
 /** 128 random bits in base64url. */
 const TOKEN = /^[A-Za-z0-9_-]{22}$/;
@@ -17,36 +19,43 @@ type Issued = readonly [hash: string, holder: string];
 /** The form tokens of a visit, in the hidden part of its session. */
 @Injectable()
 export class FormTokens {
-  constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'formTokens'>) {}
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'formTokens'>,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
+  ) {}
 
-  async create(context: VisitContext): Promise<string> {
+  async create(context: RequestContext): Promise<string> {
     const token = randomBytes(16).toString('base64url');
-    await context.actions.update(FORM_TOKENS, (issued) =>
-      [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(context)]].slice(-this.options.formTokens.max),
+    await Turn.take(context, 'the making of a form token', (turn) =>
+      this.saver.update(turn, FORM_TOKENS, (issued) =>
+        [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(context)]].slice(-this.options.formTokens.max),
+      ),
     );
     return token;
   }
 
-  async consume(context: VisitContext, token: unknown): Promise<boolean> {
+  async consume(context: RequestContext, token: unknown): Promise<boolean> {
     if (typeof token !== 'string' || !TOKEN.test(token)) return false;
-    const [hash, holder] = [hashOf(token), holderOf(context)];
-    // Hashes are compared: how long that takes tells nothing of a token.
-    const isIt = (issued: Issued): boolean => issued[0] === hash && issued[1] === holder;
-    const known = context.dictionary.get(FORM_TOKENS) as Issued[] | undefined;
-    // A token that nobody made costs no write.
-    if (!known?.some(isIt)) return false;
-    let isUsed = false;
-    await context.actions.update(FORM_TOKENS, (newest) => {
-      const issued = (newest as Issued[] | undefined) ?? [];
-      const rest = issued.filter((one) => !isIt(one));
-      isUsed = rest.length < issued.length;
-      return rest.length > 0 ? rest : undefined;
+    return Turn.take(context, 'the use of a form token', async (turn) => {
+      const [hash, holder] = [hashOf(token), holderOf(context)];
+      // Hashes are compared: how long that takes tells nothing of a token.
+      const isIt = (issued: Issued): boolean => issued[0] === hash && issued[1] === holder;
+      const known = this.saver.sessionOf(context).data.get(FORM_TOKENS) as Issued[] | undefined;
+      // A token that nobody made costs no write.
+      if (!known?.some(isIt)) return false;
+      let isUsed = false;
+      await this.saver.update(turn, FORM_TOKENS, (newest) => {
+        const issued = (newest as Issued[] | undefined) ?? [];
+        const rest = issued.filter((one) => !isIt(one));
+        isUsed = rest.length < issued.length;
+        return rest.length > 0 ? rest : undefined;
+      });
+      return isUsed;
     });
-    return isUsed;
   }
 
   /** Uses up the token that the request brought, once for all guards that ask for it. Never one from the query: addresses are written down everywhere. */
-  accept(context: VisitContext): Promise<boolean> {
+  accept(context: RequestContext): Promise<boolean> {
     const { exchange } = context;
     const field = exchange.parameter('body', this.options.formTokens.field);
     return (context.formToken ??= this.consume(context, field ?? exchange.request.headers[HEADER]));
@@ -56,7 +65,7 @@ export class FormTokens {
 const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url');
 
 /** Who holds the visit, since when: it changes with every change of rights, and not when the key is renewed by age. */
-function holderOf(context: VisitContext): string {
-  const { identity } = context.state.record;
+function holderOf(context: RequestContext): string {
+  const { identity } = context.visit.record;
   return identity ? `${identity.userId} ${identity.authenticatedAt}` : '';
 }

@@ -12,8 +12,9 @@ import { FreshIdentityRequiredError, IdentityRequiredError, VisitOptionError } f
 import { parseDuration, type Duration } from '../options/duration.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { contextOf } from '../visit.context.js';
-import { VisitLifecycle } from '../visit.lifecycle.js';
+import { contextOf, requireContext } from '../context/request.context.js';
+import { readHandlerPolicy } from '../request/handler-policy.js';
+import { RequestStory } from '../request/request.story.js';
 
 const FRESH = 'nest-visit:fresh';
 
@@ -21,13 +22,12 @@ const FRESH = 'nest-visit:fresh';
 export class IdentityGuard implements CanActivate {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
+    @Inject(RequestStory) private readonly story: RequestStory,
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    const context = contextOf(execution);
-    await this.lifecycle.resolveEarly(context, this.lifecycle.policyOf(execution));
-    const { identity } = context.state.record;
+    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    const { identity } = requireContext(execution).visit.record;
     if (!identity) throw new IdentityRequiredError();
     const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as
       | number
@@ -50,5 +50,5 @@ export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator 
 
 /** Parameter decorator: the id of the user who is signed in, or null. */
 export const CurrentUserId = createParamDecorator(
-  (_: unknown, execution: ExecutionContext) => contextOf(execution).state.record.identity?.userId ?? null,
+  (_: unknown, execution: ExecutionContext) => requireContext(execution).visit.record.identity?.userId ?? null,
 );

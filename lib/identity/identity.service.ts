@@ -1,15 +1,15 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { IdentityRequiredError, VisitEndedError, VisitError, VisitKeyRetiredError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { CurrentRequest } from '../context/current-request.js';
+import type { Turn } from '../context/turn.js';
+import { IdentityRequiredError, VisitEndedError, VisitError, VisitHttpError, VisitKeyRetiredError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { RequestUser } from '../request/request-user.js';
 import { StoreAccess } from '../store/store-access.js';
-import type { VisitContext } from '../visit.context.js';
-import { VisitLifecycle } from '../visit.lifecycle.js';
-import { VisitKeeper } from '../visit/visit.keeper.js';
+import { checkedUserId } from '../visit/user-id.js';
+import { VisitLimit } from '../visit/visit.limit.js';
+import { VisitWriter } from '../visit/visit.writer.js';
 import { NewDeviceNotice } from './new-device.js';
-import { RequestUser } from './request-user.js';
-import { checkedUserId } from './user-id.js';
-import { VisitLimit } from './visit.limit.js';
 
 export interface LoginOptions {
   /** "Remember me": the visit outlives the browser's session, for `permanentTimeout`. @default as the visit is */
@@ -21,34 +21,41 @@ export interface LogoutOptions {
   keepVisit?: boolean;
 }
 
-/** Who is there: the user of the visit of the request that is being served. */
+/**
+ * The user of the visit of the request that is being served. Each call that writes is one turn of the request: it begins when the writes
+ * called before it are done, and those called after it wait for all of it.
+ */
 @Injectable()
 export class IdentityService {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
-    @Inject(VisitLifecycle) private readonly lifecycle: VisitLifecycle,
-    @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(RequestUser) private readonly users: RequestUser,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
     @Inject(NewDeviceNotice) private readonly newDevice: NewDeviceNotice,
   ) {}
 
-  /** The id of the user who is signed in, or null. Costs no query: it comes with the visit. */
+  /**
+   * The id of the user who is signed in, or null. Costs no query: it comes with the visit.
+   *
+   * @throws VisitNotResolvedError outside of a request and under `@SkipVisit()`, VisitStoreUnavailableError (503)
+   */
   get userId(): string | null {
-    return this.context().state.record.identity?.userId ?? null;
+    return this.requests.require().visit.record.identity?.userId ?? null;
   }
 
-  /** When the user last proved who they are, or null if nobody is signed in. */
+  /** When the user last proved who they are, or null if nobody is signed in. @throws like `userId` */
   get authenticatedAt(): Date | null {
-    const identity = this.context().state.record.identity;
+    const { identity } = this.requests.require().visit.record;
     return identity ? new Date(identity.authenticatedAt) : null;
   }
 
-  /** What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is. */
+  /** What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is. @throws like `userId` */
   async user<User = unknown>(): Promise<User | null> {
-    const context = this.context();
-    if (this.userId !== null && !this.options.identity.loadUser)
+    const context = this.requests.require();
+    if (context.visit.record.identity && !this.options.identity.loadUser)
       throw new VisitError('VISIT_OPTION', 'user() needs the option "identity.loadUser"');
     return this.users.load(context) as Promise<User | null>;
   }
@@ -57,80 +64,106 @@ export class IdentityService {
    * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
    * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
    *
-   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too.
+   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails, nobody is signed in
+   * and no key leaves.
    *
    * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in, VisitLimitError
-   * (409) when the user has too many visits and `identity.onLimit` is `refuse`; nobody is signed in then
+   * (409) when the user has too many visits and `identity.onLimit` is `refuse`, VisitStoreUnavailableError (503), what a plugin with
+   * `onError: 'throw'` throws
    */
-  async login(userId: string | number, { permanent }: LoginOptions = {}): Promise<void> {
-    const checked = checkedUserId(userId);
-    const context = this.context();
-    const signedIn = context.state.record.identity;
-    const isSame = signedIn?.userId === checked;
-    if (!isSame) await this.limit.admit(checked, context.state.record.id);
-    if (signedIn && !isSame) await this.keeper.endCurrent(context, 'replaced');
-    const now = this.options.clock.now();
-    const identity = { userId: checked, created: isSame ? signedIn.created : now, authenticatedAt: now };
-    const { standing } = context.state;
-    const linked = standing === 'stored' && (await this.link(context, { identity, permanent }));
-    // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
-    const isReplacing = !linked && standing !== 'unsaved';
-    if (isReplacing) this.keeper.replaceCurrent(context);
-    if (!linked) await this.keeper.storeCurrent(context, { identity, ...(permanent === undefined ? {} : { permanent }) });
-    // Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
-    const endedAll = await this.store.call((store) => store.endedAllAt(checked));
-    if (endedAll !== null && endedAll >= context.began) {
-      await this.takeBack(context, 'revoked', isReplacing);
-      throw new VisitEndedError();
-    }
-    if (await this.limit.isSurplus(checked, context.state.record.id)) {
-      await this.takeBack(context, 'limit', isReplacing);
-      throw this.limit.error();
-    }
-    await this.users.forget(context);
-    if (!isSame) await this.newDevice.give(context.state.record, identity);
+  login(userId: string | number, options: LoginOptions = {}): Promise<void> {
+    return this.requests.take('identity.login()', async (turn) => this.signIn(turn, checkedUserId(userId), options));
   }
 
-  private async takeBack(context: VisitContext, reason: string, isReplacing: boolean): Promise<void> {
-    await this.keeper.endCurrent(context, reason);
-    // The browser has a better key than the one that this request came with.
-    if (isReplacing) context.clearCookie = context.clearSiteData = false;
+  /** Signs out. By default the visit ends and the cookie is cleared. */
+  logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
+    return this.requests.take('identity.logout()', async (turn) => {
+      const { context } = turn;
+      if (!keepVisit) await this.writer.endCurrent(turn, 'logout');
+      else if (context.visit.record.identity) {
+        await this.writer.rekey(turn, { identity: null });
+        context.outgoing.clearSiteData = true;
+      }
+      await this.users.forget(context);
+    });
+  }
+
+  /** The user has proved again who they are: the key is renewed and `authenticatedAt` is now. @throws IdentityRequiredError (401) */
+  reauthenticate(): Promise<void> {
+    return this.requests.take('identity.reauthenticate()', async (turn) => {
+      const { identity } = turn.context.visit.record;
+      if (!identity) throw new IdentityRequiredError();
+      await this.writer.rekey(turn, { identity: { ...identity, authenticatedAt: this.options.clock.now() } });
+    });
+  }
+
+  private async signIn(turn: Turn, userId: string, { permanent }: LoginOptions): Promise<void> {
+    const { context } = turn;
+    context.requireHeaders('Nobody can sign in');
+    const signedIn = context.visit.record.identity;
+    const isSame = signedIn?.userId === userId;
+    if (!isSame) await this.limit.admit(userId, context.visit.record.id);
+    if (signedIn && !isSame) await this.writer.endCurrent(turn, 'replaced');
+    const now = this.options.clock.now();
+    const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: now };
+    const change = { identity, ...(permanent === undefined ? {} : { permanent }) };
+    const { is } = context.visit;
+    const linked = is === 'stored' && (await this.link(turn, change));
+    // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
+    const isReplacing = !linked && is !== 'unsaved';
+    if (isReplacing) this.writer.replaceCurrent(turn);
+    try {
+      if (!linked) await this.writer.storeCurrent(turn, change, 'withhold');
+      await this.requireNotRevoked(userId, context.began);
+      if (await this.limit.isSurplus(userId, context.visit.record.id)) throw this.limit.error();
+      await this.users.forget(context);
+      if (!isSame) await this.newDevice.give(context.visit.record, identity);
+    } catch (error) {
+      await this.takeBack(turn, error, isReplacing);
+      throw error;
+    }
+    context.sendKey();
+  }
+
+  /** Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7). */
+  private async requireNotRevoked(userId: string, began: number): Promise<void> {
+    const endedAll = await this.store.call((store) => store.endedAllAt(userId));
+    if (endedAll !== null && endedAll >= began) throw new VisitEndedError();
+  }
+
+  /** Nothing of the sign-in remains. Its key has not left, and the one from before is dead. */
+  private async takeBack(turn: Turn, reason: unknown, isReplacing: boolean): Promise<void> {
+    const { context } = turn;
+    const before = { ...context.outgoing };
+    try {
+      await this.writer.endCurrent(turn, endReason(reason));
+    } catch {
+      // The store is away, which is what the client hears of. Nobody has the key of this visit; it expires.
+      this.writer.replaceCurrent(turn);
+    }
+    // Where the client may try again its cookie stays; and it may have a better one than the one that this request came with.
+    const isFinal = reason instanceof VisitHttpError && reason.getStatus() < 500;
+    if (isReplacing || !isFinal) Object.assign(context.outgoing, { cookie: before.cookie, clearSiteData: before.clearSiteData });
+    // Whoever is at `request.user` by now does not stay there, and a failure to say so is not the one that counts.
     await this.users.forget(context);
   }
 
   /** Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click on "Sign in", for example. */
-  private async link(context: VisitContext, change: Parameters<VisitKeeper['rekey']>[1]): Promise<boolean> {
+  private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1]): Promise<boolean> {
+    const before = turn.context.visit.key;
     try {
-      await this.keeper.rekey(context, change);
+      await this.writer.rekey(turn, change, 'withhold');
       return true;
     } catch (error) {
       if (error instanceof VisitKeyRetiredError || error instanceof VisitEndedError) return false;
+      // It is linked, and what has failed is a plugin that was to hear of it.
+      if (turn.context.visit.key !== before) await this.takeBack(turn, error, false);
       throw error;
     }
   }
+}
 
-  /** Signs out. By default the visit ends and the cookie is cleared. */
-  async logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
-    const context = this.context();
-    if (!keepVisit) await this.keeper.endCurrent(context, 'logout');
-    else if (context.state.record.identity) {
-      await this.keeper.rekey(context, { identity: null });
-      context.clearSiteData = true;
-    }
-    await this.users.forget(context);
-  }
-
-  /** The user has proved again who they are: the key is renewed and `authenticatedAt` is now. @throws IdentityRequiredError (401) */
-  async reauthenticate(): Promise<void> {
-    const context = this.context();
-    const { identity } = context.state.record;
-    if (!identity) throw new IdentityRequiredError();
-    await this.keeper.rekey(context, { identity: { ...identity, authenticatedAt: this.options.clock.now() } });
-  }
-
-  private context(): VisitContext {
-    const context = this.lifecycle.current;
-    if (context) return context;
-    throw new VisitNotResolvedError('there is no request here, so nobody is signed in');
-  }
+function endReason(error: unknown): string {
+  if (error instanceof VisitEndedError) return 'revoked';
+  return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
 }

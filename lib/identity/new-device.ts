@@ -18,11 +18,11 @@ export class NewDeviceNotice {
   /** After the user has been linked to the visit. */
   async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
     if (!this.options.record.userAgent || !this.plugins.has('onNewDevice') || !this.store.can('listable')) return;
-    // Of two sign-ins at the same moment neither is earlier, and both are told of.
+    // Of two sign-ins at the same moment neither is earlier, and both are reported.
     const earlier = await this.store.call((store) => store.userAgentsOf(userId, created));
     const device = deviceOf(userAgent);
     if (earlier.some((other) => deviceOf(other) === device)) return;
     const isFirst = earlier.length === 0;
-    await this.plugins.tell('onNewDevice', { visitId: id, userId, device, remoteAddress, isFirst, at: new Date(created) });
+    await this.plugins.emit('onNewDevice', { visitId: id, userId, device, remoteAddress, isFirst, at: new Date(created) });
   }
 }

@@ -51,6 +51,11 @@ export class VisitKey {
     return given.length === own.length && timingSafeEqual(given, own);
   }
 
+  /** Whether it is the same key of the same visit. */
+  equals(other: VisitKey): boolean {
+    return this.id === other.id && this.matches(other.hash);
+  }
+
   toString(): string {
     return `VisitKey(${this.id})`;
   }

@@ -2,7 +2,6 @@ import type { Exchange } from '../platform/exchange.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
 import type { Attendance, VisitRecord } from '../store/visit.store.js';
-import type { TouchQueue } from '../visit/touch.queue.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 
@@ -12,16 +11,19 @@ import { VisitKey } from './visit-key.js';
  */
 export const LATE_REQUEST_WINDOW = 10_000;
 
+export const NO_KEY = { outcome: 'none', presented: 'nothing', refused: [] } as const;
+
 export type Resolution =
+  /** No well-formed key came with the request: the store is not asked. */
+  | typeof NO_KEY
   | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }
   /** The key has just been replaced or ended by its own client. */
   | { readonly outcome: 'late'; readonly key: VisitKey }
-  | { readonly outcome: 'none'; readonly presented: 'nothing' }
   /** What has become of the keys: see `Verdict`. One that has only expired says most of its client. */
   | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly refused: readonly RefusedKey[] };
 
 /** A key to be told of, whatever else came with it. */
-interface RefusedKey {
+export interface RefusedKey {
   readonly reason: 'retired' | 'forged';
   readonly key: VisitKey;
 }
@@ -43,20 +45,28 @@ export class VisitResolver {
     private readonly options: Pick<ResolvedVisitOptions, 'paramName' | 'clock'>,
     private readonly cookie: VisitCookie,
     private readonly store: Pick<StoreAccess, 'find'>,
-    private readonly touches: Pick<TouchQueue, 'waiting'>,
+    private readonly touches: { waiting(id: string): number | undefined },
   ) {}
 
-  /** @throws VisitStoreUnavailableError: a failed look-up is never "no visit" (B18) */
-  async resolve(exchange: Exchange, sources: readonly KeySource[], attendance?: Attendance): Promise<Resolution> {
-    const keys = this.presentedKeys(exchange, sources);
-    if (keys.length === 0) return { outcome: 'none', presented: 'nothing' };
-    if (attendance) {
-      const ids = keys.map(({ id }) => id);
-      await attendance.hold(ids, this.cookie.readCopies(exchange.cookieHeader));
-    }
-    // Asked for in one turn, they go out together.
-    const records = keys.length === 1 ? [await this.store.find(keys[0]!.id)] : await Promise.all(keys.map(({ id }) => this.store.find(id)));
+  /**
+   * What becomes of these keys. Reads only.
+   *
+   * @throws VisitStoreUnavailableError: a failed look-up is never "no visit" (B18)
+   */
+  resolve(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
+    const [key] = keys;
+    if (key && keys.length === 1 && !attendance) return this.store.find(key.id).then((record) => this.judgeAll(keys, [record]));
+    return this.resolveAll(exchange, keys, attendance);
+  }
 
+  private async resolveAll(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
+    const ids = keys.map(({ id }) => id);
+    if (attendance) await attendance.hold(ids, this.cookie.readCopies(exchange.cookieHeader));
+    // Asked for in one turn of the event loop, they go out together.
+    return this.judgeAll(keys, await Promise.all(ids.map((id) => this.store.find(id))));
+  }
+
+  private judgeAll(keys: readonly VisitKey[], records: readonly (VisitRecord | null)[]): Resolution {
     const now = this.options.clock.now();
     const verdicts = new Map<Verdict, VisitKey>();
     const refused: RefusedKey[] = [];
@@ -77,7 +87,8 @@ export class VisitResolver {
     for (const source of sources) if (source !== 'cookie') exchange.strip(source, this.options.paramName);
   }
 
-  private presentedKeys(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
+  /** The well-formed keys that the request brought, in the order of the sources. No query is needed to know (R9). */
+  keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
       const texts = source === 'cookie' ? this.cookie.read(exchange.cookieHeader) : [exchange.parameter(source, this.options.paramName)];

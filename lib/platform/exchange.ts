@@ -15,9 +15,17 @@ export type FrameworkResponse = ServerResponse | { readonly raw: ServerResponse 
 
 export type ParameterSource = 'query' | 'body';
 
+/** Whether nothing can reach the client by this response any more: it is finished, or the client has gone. HTTP/2 says so by its stream. */
+export function hasClosed(response: ServerResponse): boolean {
+  const { closed, stream } = response as ServerResponse & { readonly stream?: { readonly destroyed: boolean } };
+  return closed || stream?.destroyed === true;
+}
+
 /** One request and its response, read and written alike on every platform. */
 export class Exchange {
   readonly rawResponse: ServerResponse;
+  /** What has been taken out of query and body. */
+  private stripped: Map<string, string | undefined> | undefined;
 
   constructor(
     readonly request: FrameworkRequest,
@@ -34,6 +42,13 @@ export class Exchange {
     return this.request.headers['user-agent'];
   }
 
+  /** Whether a body comes that may say something (RFC 9112, 6.3; HTTP/2 says so by its frames only). */
+  get hasBody(): boolean {
+    const { 'content-length': length, 'transfer-encoding': encoding } = this.request.headers;
+    if (this.rawResponse.req?.httpVersionMajor === 2) return !['GET', 'HEAD'].includes(this.request.method);
+    return encoding !== undefined || (length !== undefined && length !== '0');
+  }
+
   /** The client's address as the framework sees it, that is: according to its trust-proxy setting. */
   get remoteAddress(): string | undefined {
     return this.request.ip;
@@ -42,15 +57,17 @@ export class Exchange {
   /** The parameter's value if it was sent once and as text (R6). */
   parameter(source: ParameterSource, name: string): string | undefined {
     const values = this.request[source];
+    if (this.stripped?.has(`${source} ${name}`)) return this.stripped.get(`${source} ${name}`);
     if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return undefined;
     const value = (values as Record<string, unknown>)[name];
     return typeof value === 'string' ? value : undefined;
   }
 
-  /** Takes the parameter away, so that nobody after us sees it (R5). */
+  /** Takes the parameter away, so that nobody after us sees it (R5). `parameter` still gives it. */
   strip(source: ParameterSource, name: string): void {
     const values = this.request[source];
     if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return;
+    (this.stripped ??= new Map()).set(`${source} ${name}`, this.parameter(source, name));
     const { [name]: _, ...rest } = values as Record<string, unknown>;
     // Express 5 parses the query anew at every read and has no setter for it: only an own property lasts.
     Object.defineProperty(this.request, source, { value: rest, writable: true, enumerable: true, configurable: true });

@@ -1,5 +1,5 @@
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
-import type { RequestDoor } from './platform.js';
+import type { Platform, RequestEntry } from './platform.js';
 
 interface ExpressApplication {
   /** The prototype of this application's requests. */
@@ -7,16 +7,21 @@ interface ExpressApplication {
   use(middleware: (request: FrameworkRequest, response: FrameworkResponse, next: () => void) => void): void;
 }
 
-export function bindExpress(application: ExpressApplication, door: RequestDoor): void {
-  application.use((request, response, next) => door.open(request, response, next));
-  Object.defineProperty(application.request, 'session', {
-    configurable: true,
-    enumerable: false,
-    get(this: FrameworkRequest) {
-      return door.session(this);
-    },
-    set(this: FrameworkRequest, value: unknown) {
-      door.assignSession(this, value);
-    },
-  });
-}
+export const bindExpress: Platform = {
+  bind(application: ExpressApplication, entry: RequestEntry) {
+    application.use((request, response, next) => entry.enter(request, response, next));
+    Object.defineProperty(application.request, 'session', {
+      configurable: true,
+      enumerable: false,
+      get(this: FrameworkRequest) {
+        return entry.session(this);
+      },
+      set(this: FrameworkRequest, value: unknown) {
+        entry.assignSession(this, value);
+      },
+    });
+  },
+  bindAfterBody(application: ExpressApplication, _readsBodies, goOn) {
+    application.use((request, _response, next) => goOn(request, next));
+  },
+};

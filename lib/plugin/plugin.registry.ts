@@ -1,6 +1,6 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
-import type { VisitView } from '../visit/visit-view.js';
+import type { VisitView } from '../context/visit-view.js';
 import { pluginOptionsOf, VISIT_EVENTS, type VisitPluginHooks, type VisitPluginOptions } from './visit-plugin.js';
 
 interface Plugin {
@@ -10,14 +10,14 @@ interface Plugin {
 }
 
 type Hook = keyof VisitPluginHooks;
-type Told<H extends Hook> = Parameters<NonNullable<VisitPluginHooks[H]>>;
+type Payload<H extends Hook> = Parameters<NonNullable<VisitPluginHooks[H]>>;
 
 /** The part of the class `EventEmitter2` of `@nestjs/event-emitter` that is used here. */
 interface Emitter {
   emit(event: string, payload: unknown): unknown;
 }
 
-/** Finds the plugins when the application starts, and calls them in order; tells the application's event emitter, too. */
+/** Finds the plugins when the application starts, and calls them in order; passes it to the application's event emitter, too. */
 @Injectable()
 export class PluginRegistry {
   private readonly logger = new Logger('Visit');
@@ -45,7 +45,7 @@ export class PluginRegistry {
     }
   }
 
-  /** Whether anybody is told. */
+  /** Whether any plugin or event listener handles this hook. */
   has(hook: Hook): boolean {
     return this.plugins.has(hook) || (this.emitter !== undefined && hook in VISIT_EVENTS);
   }
@@ -55,21 +55,21 @@ export class PluginRegistry {
     return this.plugins.get(hook)?.[0]?.name;
   }
 
-  async tell<H extends Hook>(hook: H, ...told: Told<H>): Promise<void> {
+  async emit<H extends Hook>(hook: H, ...payload: Payload<H>): Promise<void> {
     for (const { name, instance, options } of this.plugins.get(hook) ?? []) {
       try {
-        await (instance[hook] as (...args: Told<H>) => unknown)(...told);
+        await (instance[hook] as (...args: Payload<H>) => unknown)(...payload);
       } catch (error) {
         if (options.onError === 'throw') throw error;
         this.logger.error(`${name}.${hook}() failed: ${(error as Error).message}`, (error as Error).stack);
       }
     }
-    if (this.emitter && hook in VISIT_EVENTS) this.emit(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], told[0]);
+    if (this.emitter && hook in VISIT_EVENTS) this.pass(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], payload[0]);
   }
 
-  private emit(emitter: Emitter, event: string, told: object): void {
+  private pass(emitter: Emitter, event: string, payload: object): void {
     try {
-      emitter.emit(event, event === VISIT_EVENTS.onNewVisit ? { id: (told as VisitView).id } : told);
+      emitter.emit(event, event === VISIT_EVENTS.onNewVisit ? { id: (payload as VisitView).id } : payload);
     } catch (error) {
       this.logger.error(`A listener of "${event}" failed: ${(error as Error).message}`, (error as Error).stack);
     }

@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { VisitView } from '../visit/visit-view.js';
+import type { VisitView } from '../context/visit-view.js';
 
 export interface VisitPluginOptions {
   /** Lower numbers are called first. @default 0 */

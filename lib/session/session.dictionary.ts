@@ -2,6 +2,13 @@ import { isHidden } from './hidden-entries.js';
 import { sameSnapshot, type SessionChanges, type Snapshot } from './session.changes.js';
 import type { SessionSerializer } from './session.codec.js';
 
+/** The unsaved changes of a moment. */
+export interface Mark {
+  readonly cleared: boolean;
+  readonly written: readonly (readonly [key: string, snapshot: Snapshot])[];
+  readonly deleted: readonly string[];
+}
+
 /**
  * What one request sees of its session, and what it has changed. Synchronous, without a store; decoded when it is first
  * touched (R46). For every key that was written, deleted, or handed out as an object, it remembers how the value was
@@ -12,15 +19,22 @@ export class SessionDictionary {
   private before = new Map<string, Snapshot | null>();
   private cleared = false;
 
-  /** @param load the stored data, decoded; called once, and again after `revert()` */
+  /**
+   * @param load the stored data, decoded; called once, and again after `revert()`
+   * @param notice called before each change (which it may refuse by an error), and when an object is handed out that may be changed from within
+   */
   constructor(
     private readonly serializer: SessionSerializer,
     private readonly load: () => Map<string, unknown>,
+    private readonly notice: (kind: 'change' | 'handout') => void = () => {},
   ) {}
 
   get(key: string): unknown {
     const value = this.data.get(key);
-    if (typeof value === 'object' && value !== null) this.remember(key);
+    if (typeof value === 'object' && value !== null && !this.before.has(key)) {
+      this.remember(key);
+      this.notice('handout');
+    }
     return value;
   }
 
@@ -29,21 +43,18 @@ export class SessionDictionary {
   }
 
   set(key: string, value: unknown): void {
-    this.remember(key);
-    this.data.set(key, value);
+    this.notice('change');
+    this.put(key, value);
   }
 
   delete(key: string): boolean {
-    this.remember(key);
-    return this.data.delete(key);
+    this.notice('change');
+    return this.remove(key);
   }
 
   clear(): void {
-    for (const key of this.keys()) {
-      this.remember(key);
-      this.data.delete(key);
-    }
-    this.cleared = true;
+    this.notice('change');
+    this.removeAll();
   }
 
   keys(): string[] {
@@ -59,6 +70,25 @@ export class SessionDictionary {
     this.current = undefined;
     this.before = new Map();
     this.cleared = false;
+  }
+
+  /** What has changed by now, kept so that it can be made again. @throws SessionDataError for a value that cannot be kept */
+  mark(): Mark | null {
+    const changes = this.changes();
+    if (!changes) return null;
+    const written = [...changes.written].map(([key, { snapshot }]) => [key, snapshot] as const);
+    return { cleared: changes.cleared, written, deleted: [...changes.deleted] };
+  }
+
+  /** Forgets what has not been saved, but for what had been changed at the mark. */
+  restore(mark: Mark | null): void {
+    this.revert();
+    if (!mark) return;
+    if (mark.cleared) this.removeAll();
+    for (const key of mark.deleted) this.remove(key);
+    for (const [key, snapshot] of mark.written) {
+      this.put(key, 'bytes' in snapshot ? this.serializer.decode(snapshot.bytes).get(key) : snapshot.value);
+    }
   }
 
   /**
@@ -115,6 +145,21 @@ export class SessionDictionary {
     if (value === undefined) this.data.delete(key);
     else this.data.set(key, value);
     this.before.set(key, value === undefined ? null : this.snapshot(key, value));
+  }
+
+  private put(key: string, value: unknown): void {
+    this.remember(key);
+    this.data.set(key, value);
+  }
+
+  private remove(key: string): boolean {
+    this.remember(key);
+    return this.data.delete(key);
+  }
+
+  private removeAll(): void {
+    for (const key of this.keys()) this.remove(key);
+    this.cleared = true;
   }
 
   private get data(): Map<string, unknown> {

@@ -5,8 +5,10 @@ import { VisitLockedError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { StoreAccess } from '../store/store-access.js';
-import { refusalError } from '../visit/visit.keeper.js';
-import type { VisitContext } from '../visit.context.js';
+import type { HeldLock, RequestContext } from '../context/request.context.js';
+import { Turn } from '../context/turn.js';
+import { refusalError } from '../visit/visit.writer.js';
+import { SessionSaver } from './session.saver.js';
 
 /** A lock that nobody prolongs is free after this long: its process has died. In milliseconds. */
 const LEASE = 30_000;
@@ -27,6 +29,7 @@ export class SessionLock {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
   ) {}
 
   /**
@@ -34,20 +37,34 @@ export class SessionLock {
    *
    * @throws VisitLockedError (423) after `timeout` milliseconds, VisitEndedError, VisitKeyRetiredError (409)
    */
-  async enter(context: VisitContext, timeout: number): Promise<void> {
-    if (context.state.standing !== 'stored') return;
-    const id = context.state.record.id;
+  async enter(context: RequestContext, timeout: number): Promise<void> {
+    if (context.visit.is !== 'stored') return;
+    if (context.lock) {
+      context.lock.holders++;
+      return;
+    }
+    const { id } = context.visit.record;
     const deadline = performance.now() + timeout;
-    const leave = await this.queue(id, timeout);
     try {
-      await this.acquire(context, deadline, timeout, leave);
+      const leave = await this.queue(id, timeout);
+      try {
+        await this.acquire(context, deadline, timeout, leave);
+      } catch (error) {
+        leave();
+        throw error;
+      }
     } catch (error) {
-      leave();
+      context.noteFailure(error);
       throw error;
     }
   }
 
-  /** Stands in line within this process. Resolves to what has to be called in the end. */
+  /** A handler of the request is done with its exclusive access; the last one gives it back. */
+  leave(lock: HeldLock): Promise<void> | undefined {
+    return --lock.holders <= 0 ? lock.release() : undefined;
+  }
+
+  /** Queues within this process. Resolves to what has to be called in the end. */
   private async queue(id: string, timeout: number): Promise<() => void> {
     const before = this.queues.get(id);
     let leave!: () => void;
@@ -64,7 +81,7 @@ export class SessionLock {
     throw new VisitLockedError(timeout);
   }
 
-  private async acquire(context: VisitContext, deadline: number, timeout: number, leave: () => void): Promise<void> {
+  private async acquire(context: RequestContext, deadline: number, timeout: number, leave: () => void): Promise<void> {
     const owner = randomBytes(16).toString('hex');
     for (let tries = 0; ; tries++) {
       const result = await this.take(context, owner);
@@ -74,9 +91,9 @@ export class SessionLock {
       if (left <= 0) throw new VisitLockedError(timeout);
       await sleep(Math.min(left, LONGEST_PAUSE, (0.5 + Math.random()) * 5 * 2 ** Math.min(tries, 5)));
     }
-    const { id } = context.state.record;
+    const { id } = context.visit.record;
     const prolong = setInterval(() => {
-      if (context.state.record.id !== id) return; // The request has ended its visit and goes on with another one.
+      if (context.visit.record.id !== id) return; // The request has ended its visit and goes on with another one.
       this.take(context, owner).catch((error: unknown) =>
         this.logger.warn(`The lock of visit ${id} could not be prolonged: ${(error as Error).message}`),
       );
@@ -85,6 +102,7 @@ export class SessionLock {
     context.lock = {
       visitId: id,
       owner,
+      holders: 1,
       release: () =>
         (released ??= (async () => {
           clearInterval(prolong);
@@ -99,20 +117,21 @@ export class SessionLock {
     };
     try {
       // What was loaded before may be what the one in front has changed.
-      const record = await this.store.find(id);
-      if (!record) throw refusalError('unknown');
-      const { sessionData, sessionVersion } = record;
-      context.state.record = { ...context.state.record, sessionData, sessionVersion };
-      if (context.sessionUsed) context.dictionary.revert();
+      await Turn.take(context, 'exclusive access', async (turn) => {
+        const mark = context.heldSession?.mark() ?? null;
+        await this.saver.reload(turn);
+        context.heldSession?.restore(mark);
+      });
     } catch (error) {
       await context.lock.release();
+      context.lock = undefined;
       throw error;
     }
   }
 
-  private take(context: VisitContext, owner: string) {
+  private take(context: RequestContext, owner: string) {
     const now = this.options.clock.now();
-    const { record, key } = context.state;
+    const { record, key } = context.visit;
     return this.store.call((store) => store.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE }));
   }
 }

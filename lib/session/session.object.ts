@@ -6,6 +6,8 @@ import type { SessionDictionary } from './session.dictionary.js';
 /** What the session of a request can do besides being a dictionary. */
 export interface SessionActions {
   readonly dictionary: SessionDictionary;
+  /** Makes a change. When the request is over it is refused and logged instead: an error in a timer would end the process. */
+  change<T>(make: (dictionary: SessionDictionary) => T): T | undefined;
   /** Saves what has changed. */
   save(): Promise<void>;
   /** Loads again what is stored; what has not been saved is gone. */
@@ -19,7 +21,7 @@ export interface SessionActions {
 const ACTIONS = Symbol('actions');
 
 /** Names may come from visitors, and must not lead to what the library itself keeps. */
-function requireShown(key: string): void {
+export function requireShown(key: string): void {
   if (isHidden(key)) throw new SessionDataError('SESSION_RESERVED_NAME', 'a name in the session cannot begin with the character NUL', key);
 }
 
@@ -38,7 +40,7 @@ export class SessionObject {
 
   set(key: string, value: unknown): this {
     requireShown(key);
-    this[ACTIONS].dictionary.set(key, value);
+    this[ACTIONS].change((dictionary) => dictionary.set(key, value));
     return this;
   }
 
@@ -48,7 +50,7 @@ export class SessionObject {
 
   delete(key: string): boolean {
     requireShown(key);
-    return this[ACTIONS].dictionary.delete(key);
+    return this[ACTIONS].change((dictionary) => dictionary.delete(key)) ?? false;
   }
 
   pop(key: string, fallback?: unknown): unknown {
@@ -63,7 +65,7 @@ export class SessionObject {
   }
 
   clear(): void {
-    this[ACTIONS].dictionary.clear();
+    this[ACTIONS].change((dictionary) => dictionary.clear());
   }
 
   keys(): string[] {
@@ -82,13 +84,11 @@ export class SessionObject {
     return this[ACTIONS].dictionary.size;
   }
 
-  async update(key: string, change: (value: unknown) => unknown): Promise<unknown> {
-    requireShown(key);
+  update(key: string, change: (value: unknown) => unknown): Promise<unknown> {
     return this[ACTIONS].update(key, change);
   }
 
-  async take(key: string): Promise<unknown> {
-    requireShown(key);
+  take(key: string): Promise<unknown> {
     return this[ACTIONS].take(key);
   }
 

@@ -5,12 +5,13 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
 import { refusalOf } from '../store/write-guard.js';
-import { refusalError, VisitKeeper } from '../visit/visit.keeper.js';
-import type { VisitContext } from '../visit.context.js';
+import type { RequestContext } from '../context/request.context.js';
+import type { Turn } from '../context/turn.js';
+import { refusalError, VisitWriter } from '../visit/visit.writer.js';
+import { RequestSession } from './request.session.js';
 import { applyChanges } from './session.changes.js';
 import { SessionDictionary } from './session.dictionary.js';
 import { SessionEncryption } from './session.encryption.js';
-import type { SessionActions } from './session.object.js';
 
 /** After so many conflicts in a row something is wrong. */
 const MOST_TRIES = 50;
@@ -20,35 +21,34 @@ type Data = ReadonlyMap<string, unknown>;
 /** What a write would store, made from what is stored. Null: nothing to do. */
 type Plan = (stored: Data) => Data | null | Promise<Data>;
 
-type Stored = Pick<VisitRecord, 'sessionData' | 'sessionVersion'>;
+/** What is stored of a session, and which key had the right to read it. */
+type Stored = Pick<VisitRecord, 'sessionData' | 'sessionVersion'> & { readonly keyHash: string };
 
-/** Loads session data, and writes it by compare-and-set: on a conflict the changes are replayed on the newer data (law 3). */
+/** Loads session data, and writes it by compare-and-set: on a conflict the changes are made again on the newer data (law 3). */
 @Injectable()
 export class SessionSaver {
   private readonly logger = new Logger('Visit');
-  /** The last save in line of each visit that is being saved: it gives what is stored then, as far as it knows. Never rejected. */
-  private readonly lines = new Map<string, Promise<Stored | undefined>>();
+  /** The last save of each visit that is being saved in this process: it gives what is stored then, as far as it knows. Never rejected. */
+  private readonly queues = new Map<string, Promise<Stored | undefined>>();
   private readonly encryption: SessionEncryption | undefined;
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(StoreAccess) private readonly store: StoreAccess,
-    @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
   ) {
     const { encryption } = options.session;
     if (encryption) this.encryption = new SessionEncryption(encryption);
   }
 
   /** The session of one request. */
-  actionsOf(context: VisitContext): SessionActions {
-    const dictionary = new SessionDictionary(this.options.session.serializer, () => this.decode(context.state.record));
-    return {
-      dictionary,
-      save: () => this.save(context),
-      reload: () => this.reload(context),
-      update: (key, change) => this.update(context, key, change),
-      take: (key) => this.take(context, key),
-    };
+  sessionOf(context: RequestContext): RequestSession {
+    return (context.heldSession ??= new RequestSession(context, this)) as RequestSession;
+  }
+
+  /** What one request sees of the session of its visit. */
+  dictionaryOf(context: RequestContext, notice: ConstructorParameters<typeof SessionDictionary>[2]): SessionDictionary {
+    return new SessionDictionary(this.options.session.serializer, () => this.decode(context.visit.record), notice);
   }
 
   /**
@@ -56,95 +56,88 @@ export class SessionSaver {
    *
    * @throws VisitEndedError, VisitKeyRetiredError, VisitWriteConflictError, VisitStoreUnavailableError, SessionDataError; nothing is saved then
    */
-  save(context: VisitContext): Promise<void> {
-    return this.inTurn(context, async () => {
-      const changes = context.sessionUsed ? context.dictionary.changes() : null;
-      if (changes) {
-        const stored = await this.write(context, (current) => applyChanges(current, changes));
-        context.dictionary.saved(changes, stored!);
-      } else if (context.state.standing === 'unsaved' && context.state.kept) {
-        await this.keeper.storeCurrent(context);
-      }
-    });
+  async save(turn: Turn): Promise<void> {
+    const { context } = turn;
+    const dictionary = context.heldSession && this.sessionOf(context).data;
+    const changes = dictionary?.changes() ?? null;
+    if (dictionary && changes) {
+      const stored = await this.write(turn, (current) => applyChanges(current, changes));
+      dictionary.saved(changes, stored!);
+    } else if (context.visit.is === 'unsaved' && context.visit.isWanted) {
+      await this.writer.storeCurrent(turn);
+    }
   }
 
-  private update(context: VisitContext, key: string, change: (value: unknown) => unknown): Promise<unknown> {
-    return this.inTurn(context, async () => {
-      const own = context.dictionary.changesOf(key);
-      let value: unknown;
-      await this.write(context, (current) => {
-        const data = applyChanges(current, own);
-        const put = (changed: unknown): Data => {
-          value = changed;
-          if (value === undefined) data.delete(key);
-          else data.set(key, value);
-          return data;
-        };
-        const changed = change(data.get(key));
-        return isThenable(changed) ? Promise.resolve(changed).then(put) : put(changed);
-      });
-      context.dictionary.replace(key, value);
-      return value;
+  /** Changes one key atomically, and gives its new value. */
+  async update(turn: Turn, key: string, change: (value: unknown) => unknown): Promise<unknown> {
+    const { data: dictionary } = this.sessionOf(turn.context);
+    const own = dictionary.changesOf(key);
+    let value: unknown;
+    await this.write(turn, (current) => {
+      const data = applyChanges(current, own);
+      const put = (changed: unknown): Data => {
+        value = changed;
+        if (value === undefined) data.delete(key);
+        else data.set(key, value);
+        return data;
+      };
+      const changed = change(data.get(key));
+      return isThenable(changed) ? Promise.resolve(changed).then(put) : put(changed);
     });
+    dictionary.replace(key, value);
+    return value;
   }
 
-  private take(context: VisitContext, key: string): Promise<unknown> {
-    return this.inTurn(context, async () => {
-      const own = context.dictionary.changesOf(key);
-      let value: unknown;
-      await this.write(context, (current) => {
-        const data = applyChanges(current, own);
-        value = data.get(key);
-        data.delete(key);
-        // A value that was never stored is taken from this request's own changes; there is nothing to write.
-        return current.has(key) ? data : null;
-      });
-      context.dictionary.replace(key, undefined);
-      return value;
+  /** Takes one key out atomically, and gives its value to one of all who try. */
+  async take(turn: Turn, key: string): Promise<unknown> {
+    const { data: dictionary } = this.sessionOf(turn.context);
+    const own = dictionary.changesOf(key);
+    let value: unknown;
+    await this.write(turn, (current) => {
+      const data = applyChanges(current, own);
+      value = data.get(key);
+      data.delete(key);
+      // A value that was never stored is taken from this request's own changes; there is nothing to write.
+      return current.has(key) ? data : null;
     });
+    dictionary.replace(key, undefined);
+    return value;
   }
 
-  private reload(context: VisitContext): Promise<void> {
-    return this.inTurn(context, async () => {
-      const state = context.state;
-      if (state.standing === 'stored') {
-        const record = await this.store.find(state.record.id);
-        const guard = { id: state.record.id, keyHash: state.key.hash, now: this.options.clock.now() };
-        const reason = refusalOf(record, guard);
-        if (!record || reason) throw refusalError(reason ?? 'unknown');
-        state.record = { ...state.record, sessionData: record.sessionData, sessionVersion: record.sessionVersion };
-      }
-      context.dictionary.revert();
-    });
-  }
-
-  /** One write of a request after the other: two at once would only be each other's conflicts. */
-  private inTurn<T>(context: VisitContext, work: () => Promise<T>): Promise<T> {
-    const result = context.writing.then(work);
-    context.writing = result.catch(() => undefined);
-    return result;
+  /** Loads what is stored now, and forgets what has not been saved. @throws VisitEndedError, VisitKeyRetiredError */
+  async reload({ context }: Turn): Promise<void> {
+    const { is, record, key } = context.visit;
+    if (is === 'stored') {
+      const stored = await this.store.find(record.id);
+      const guard = { id: record.id, keyHash: key.hash, now: this.options.clock.now() };
+      // Whose key is dead by now must not see what has been stored since.
+      const reason = refusalOf(stored, guard);
+      if (!stored || reason) throw refusalError(reason ?? 'unknown');
+      context.amend({ sessionData: stored.sessionData, sessionVersion: stored.sessionVersion });
+    }
+    context.heldSession?.revert();
   }
 
   /** Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the plan had nothing to do. */
-  private async write(context: VisitContext, plan: Plan): Promise<Data | null> {
+  private async write(turn: Turn, plan: Plan): Promise<Data | null> {
+    const { context } = turn;
     for (let tries = 0; tries < MOST_TRIES; tries++) {
-      const state = context.state;
-      if (state.standing === 'late') throw new VisitKeyRetiredError();
-      const planned = plan(this.decode(state.record));
+      const { visit } = context;
+      if (visit.is === 'late') throw new VisitKeyRetiredError();
+      const planned = plan(this.decode(visit.record));
       const isAsync = planned instanceof Promise;
       const data = isAsync ? await planned : planned;
       if (data === null) return null;
-      if (state.standing === 'unsaved') {
-        // While the plan was made, the handler may have gone on with another visit.
-        await this.keeper.storeCurrent(context, { sessionData: this.encode(data, context.state.record.id) });
+      if (visit.is === 'unsaved') {
+        await this.writer.storeCurrent(turn, { sessionData: this.encode(data, visit.record.id) });
         return data;
       }
-      const saved = await this.inLine(context, async (latest) => {
-        if (!latest || latest.sessionVersion <= state.record.sessionVersion) return this.attempt(context, data);
-        state.record = { ...state.record, ...latest };
-        // The application's own code may wait for anything, and nobody shall wait in line for it.
+      const saved = await this.enqueue(context, async (latest) => {
+        if (!latest || latest.sessionVersion <= visit.record.sessionVersion) return this.attempt(context, data);
+        context.amend({ sessionData: latest.sessionData, sessionVersion: latest.sessionVersion });
+        // The application's own code may wait for anything, and nobody shall wait in the queue for it.
         if (isAsync) return undefined;
-        const again = plan(this.decode(state.record)) as Data | null;
+        const again = plan(this.decode(context.visit.record)) as Data | null;
         return again && this.attempt(context, again);
       });
       if (saved !== undefined) return saved;
@@ -154,35 +147,38 @@ export class SessionSaver {
   }
 
   /** Tries to store the data. Undefined: others were faster; what they have stored is known then. */
-  private async attempt(context: VisitContext, data: Data): Promise<Data | undefined> {
-    const { state, lock } = context;
-    const { id, sessionVersion: version } = state.record;
+  private async attempt(context: RequestContext, data: Data): Promise<Data | undefined> {
+    const { visit, lock } = context;
+    const { id, sessionVersion: version } = visit.record;
     const sessionData = this.encode(data, id);
-    const guard = { id, keyHash: state.key.hash, now: this.options.clock.now() };
+    const guard = { id, keyHash: visit.key.hash, now: this.options.clock.now() };
     const lockOwner = lock?.visitId === id ? lock.owner : undefined;
     const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
     if (result.outcome === 'refused') throw refusalError(result.reason);
     const isSaved = result.outcome === 'saved';
-    state.record = { ...state.record, sessionData: isSaved ? sessionData : result.data, sessionVersion: result.version };
+    context.amend({ sessionData: isSaved ? sessionData : result.data, sessionVersion: result.version });
     return isSaved ? data : undefined;
   }
 
   /**
-   * Requests of one visit that meet in this process save one after the other, and each goes on from what the one before it
-   * has stored: at once, they would be each other's conflicts. Other processes are met by compare-and-set alone.
+   * Within a process, saves of the same visit are queued; each starts from the version the previous one stored, if it came with the same
+   * key: another key may have lost its rights meanwhile, and only the store knows. Other processes are met by compare-and-set alone.
    */
-  private inLine(
-    context: VisitContext,
+  private enqueue(
+    context: RequestContext,
     work: (latest: Stored | undefined) => Promise<Data | null | undefined>,
   ): Promise<Data | null | undefined> {
-    const { state } = context;
-    const { id } = state.record;
-    const before = this.lines.get(id);
-    const result = before ? before.then(work) : work(undefined);
-    const known = (): Stored => ({ sessionData: state.record.sessionData, sessionVersion: state.record.sessionVersion });
+    const { id } = context.visit.record;
+    const keyHash = context.visit.key.hash;
+    const before = this.queues.get(id);
+    const result = before ? before.then((latest) => work(latest?.keyHash === keyHash ? latest : undefined)) : work(undefined);
+    const known = (): Stored => {
+      const { sessionData, sessionVersion } = context.visit.record;
+      return { sessionData, sessionVersion, keyHash };
+    };
     const own = result.then(known, known);
-    this.lines.set(id, own);
-    void own.then(() => this.lines.get(id) === own && this.lines.delete(id));
+    this.queues.set(id, own);
+    void own.then(() => this.queues.get(id) === own && this.queues.delete(id));
     return result;
   }
 

@@ -1,5 +1,5 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
-import { contextOf } from '../visit.context.js';
+import { requireContext } from '../context/request.context.js';
 
 type Key<T> = Extract<keyof T, string>;
 
@@ -56,5 +56,5 @@ type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]
  * @throws VisitNotResolvedError under `@SkipVisit()`
  */
 export const Session = createParamDecorator(
-  (_: unknown, execution: ExecutionContext) => contextOf(execution).session,
+  (_: unknown, execution: ExecutionContext) => requireContext(execution).session,
 ) as unknown as SessionToken;

@@ -1,6 +1,6 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
-import { contextOf } from '../visit.context.js';
-import type { VisitView } from './visit-view.js';
+import { requireContext } from '../context/request.context.js';
+import type { VisitView } from '../context/visit-view.js';
 
 /** The visit of the request that is being served. */
 export type CurrentVisit = VisitView;
@@ -10,5 +10,5 @@ type CurrentVisitToken = (() => ParameterDecorator) & (abstract new (...args: ne
 
 /** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()` */
 export const CurrentVisit = createParamDecorator(
-  (_: unknown, execution: ExecutionContext) => contextOf(execution).current,
+  (_: unknown, execution: ExecutionContext) => requireContext(execution).current,
 ) as unknown as CurrentVisitToken;

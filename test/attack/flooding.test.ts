@@ -1,6 +1,6 @@
 import { CsrfGuard, ExpungeService, FormTokenService, IdentityService, VisitService } from 'nest-visit';
 import { expect, test } from 'vitest';
-import { VisitLifecycle } from '../../lib/visit.lifecycle.js';
+import { RequestStory } from '../../lib/request/request.story.js';
 import { describeStacks, type RunningApp } from '../support/app.js';
 import { entriesHeldBy, flood } from './flood.js';
 import { Alarm, invented, LATE, target, victimOf } from './target.js';
@@ -14,7 +14,7 @@ const MALFORMED = ['x', '', '0'.repeat(76), `${'0'.repeat(32)}.${'A'.repeat(42)}
 
 /** What an application keeps in its memory: each part of the library is held by one of these. */
 const partsOf = ({ app }: RunningApp): object[] =>
-  [VisitLifecycle, VisitService, IdentityService, FormTokenService, CsrfGuard, ExpungeService].map((part) => app.get<object>(part));
+  [RequestStory, VisitService, IdentityService, FormTokenService, CsrfGuard, ExpungeService].map((part) => app.get<object>(part));
 
 describeStacks(
   'Floods',

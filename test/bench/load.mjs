@@ -76,7 +76,8 @@ export function openLoad({ folder, signal, wanted }) {
 
   function wrkInSlices(target) {
     // A pause is no delay.
-    const { child, result } = startWrk(target, LONGEST, LONGEST);
+    const load = startWrk(target, LONGEST, LONGEST);
+    const { child } = load;
     child.kill('SIGSTOP');
     const entry = `process ${child.pid}`;
     watch(entry);
@@ -91,7 +92,7 @@ export function openLoad({ folder, signal, wanted }) {
         // Only its first thread heeds it, and the system may give it to another while that has not gone on yet.
         const timer = setInterval(() => child.kill('SIGINT'), 50);
         try {
-          return await result();
+          return await load.result();
         } finally {
           clearInterval(timer);
           await unwatch(entry);

@@ -66,7 +66,15 @@ class RequestController {
   @SkipVisit()
   @Get('skipped')
   skipped(@Req() request: { session?: unknown; query: unknown }) {
-    return { session: request.session === undefined, query: request.query };
+    const seen = (read: () => unknown): string => {
+      try {
+        return typeof read();
+      } catch (error) {
+        return (error as { code: string }).code;
+      }
+    };
+    const [byRequest, injected, visit] = [() => request.session, () => this.counter['session']['x'], () => this.visits.current()].map(seen);
+    return { byRequest, injected, visit, query: request.query };
   }
 
   @SkipVisit()
@@ -303,12 +311,15 @@ describeStacks('A request', (stack: Stack) => {
       expect(statements.filter((sql) => /DELETE|= NULL/.test(sql))).toEqual([]);
     });
 
-    test('R11: a skipped handler has no visit and no session, and costs nothing', async () => {
+    test('R11: a skipped handler has no visit and no session, whoever looks for them, and nothing is written for it', async () => {
       const app = await stack.start(parts, { source: 'cookie, form' });
       const { browser } = await begin(app);
-      expect(await stack.statements(() => browser.get('/skipped'))).toEqual([]);
+      stack.clock.advance(5 * 60_000);
+      expect(await stack.statements(() => browser.get('/skipped'))).toEqual([expect.stringMatching(/^SELECT/)]);
+      await app.app.get(VisitService).flush();
       const answer = await browser.get('/skipped?tg_visit=1&a=2');
-      expect(JSON.parse(answer.text)).toEqual({ session: true, query: { a: '2' } });
+      const none = 'VISIT_NOT_RESOLVED';
+      expect(JSON.parse(answer.text)).toEqual({ byRequest: none, injected: none, visit: none, query: { a: '2' } });
       expect((await browser.get('/skipped-session')).status).toBe(500);
     });
 

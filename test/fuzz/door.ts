@@ -4,9 +4,9 @@ import { HttpException, type ExecutionContext } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { IdentityService, MemoryVisitStore, Session, VisitModule, VisitService, type VisitModuleOptions } from 'nest-visit';
 import { defer, lastValueFrom } from 'rxjs';
-import { VisitInterceptor } from '../../lib/http/visit.interceptor.js';
+import { VisitInterceptor } from '../../lib/request/visit.interceptor.js';
 import type { FrameworkRequest } from '../../lib/platform/exchange.js';
-import { VisitLifecycle } from '../../lib/visit.lifecycle.js';
+import { RequestStory } from '../../lib/request/request.story.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 /** Counts what it is asked to write. */
@@ -78,7 +78,7 @@ export class Door {
   readonly visits: VisitService;
   readonly identity: IdentityService;
   readonly session: Session;
-  private readonly lifecycle: VisitLifecycle;
+  private readonly story: RequestStory;
   private readonly interceptor: VisitInterceptor;
 
   private constructor(
@@ -90,7 +90,7 @@ export class Door {
     this.visits = get(VisitService);
     this.identity = get(IdentityService);
     this.session = get(Session);
-    this.lifecycle = get(VisitLifecycle);
+    this.story = get(RequestStory);
     this.interceptor = get(VisitInterceptor);
   }
 
@@ -154,7 +154,7 @@ export class Door {
     };
     return new Promise((resolve, reject) => {
       const response = platform === 'fastify' ? { raw: rawResponse } : rawResponse;
-      this.lifecycle.open(request, response, () => void serve().then(resolve, reject));
+      this.story.enter(request, response, () => void serve().then(resolve, reject));
     });
   }
 

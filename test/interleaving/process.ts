@@ -17,8 +17,9 @@ import {
   type VisitModuleOptions,
 } from 'nest-visit';
 import { defer, lastValueFrom } from 'rxjs';
-import { VisitInterceptor } from '../../lib/http/visit.interceptor.js';
-import { VisitLifecycle } from '../../lib/visit.lifecycle.js';
+import { VisitInterceptor } from '../../lib/request/visit.interceptor.js';
+import { findContext } from '../../lib/context/request.context.js';
+import { RequestStory } from '../../lib/request/request.story.js';
 import { TouchQueue } from '../../lib/visit/touch.queue.js';
 import { ManualClock } from '../support/manual-clock.js';
 
@@ -87,7 +88,7 @@ export class Process {
   readonly session: Session;
   readonly expunge: ExpungeService;
   readonly touches: TouchQueue;
-  private readonly lifecycle: VisitLifecycle;
+  private readonly story: RequestStory;
   private readonly interceptor: VisitInterceptor;
   private readonly listener: Listener;
 
@@ -102,7 +103,7 @@ export class Process {
     // No order of statements depends on its rests, which last as long as the gate holds it.
     this.expunge = Object.assign(get<ExpungeService>(ExpungeService), { sleep: async () => {} });
     this.touches = get(TouchQueue);
-    this.lifecycle = get(VisitLifecycle);
+    this.story = get(RequestStory);
     this.interceptor = get(VisitInterceptor);
     this.listener = get(Listener);
   }
@@ -158,11 +159,11 @@ export class Process {
       }
       response.writeHead(outcome.status);
       const sent = keyIn(response.getHeader('Set-Cookie') as string[] | undefined);
-      const visitId = this.lifecycle.contextOf(request)?.visit?.record.id;
+      const visitId = findContext(request)?.knownVisit?.record.id;
       return { ...outcome, ...(sent === undefined ? {} : { key: sent }), ...(visitId ? { visitId } : {}) };
     };
     return new Promise((resolve, reject) => {
-      this.lifecycle.open(request, response, () => void serve().then(resolve, reject));
+      this.story.enter(request, response, () => void serve().then(resolve, reject));
     });
   }
 

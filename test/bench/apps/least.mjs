@@ -78,7 +78,10 @@ export async function prepare({ database, url }) {
 
   function open({ headers: { cookie = '' } }, _, next) {
     const start = cookie.indexOf(COOKIE);
-    if (start === -1) return next();
+    if (start === -1) {
+      next();
+      return;
+    }
     const [id, secret] = cookie.slice(start + COOKIE.length).split('.');
     waiting.push({ id, secret, next });
     schedule();

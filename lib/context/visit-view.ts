@@ -1,79 +1,74 @@
 import { inspect } from 'node:util';
 import { VisitError } from '../errors/visit.error.js';
-import type { VisitState } from '../visit.context.js';
-
-/** What the view needs from the request it belongs to. */
-export interface VisitViewSource {
-  state(): VisitState;
-  now(): number;
-  readonly paramName: string;
-  readonly source: readonly string[];
-  /** The key goes into the page: the visit has to be stored and the response needs its headers (R14). */
-  keyInPage(): void;
-}
+import type { RequestContext, VisitState } from './request.context.js';
 
 const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
 
 /** The visit of the request that is being served. Follows it through sign-in and sign-out. */
 export class VisitView {
-  readonly #source: VisitViewSource;
+  readonly #context: RequestContext;
 
-  constructor(source: VisitViewSource) {
-    this.#source = source;
+  /** @internal */
+  constructor(context: RequestContext) {
+    this.#context = context;
+  }
+
+  get #state(): VisitState {
+    return this.#context.requireVisit();
   }
 
   /** The public id: 32 hexadecimal digits; may be listed and logged. */
   get id(): string {
-    return this.#source.state().record.id;
+    return this.#state.record.id;
   }
 
   /** The key itself, a secret of its client. Not enumerable, so that no log shows it by accident. */
   get key(): string {
-    return this.#source.state().key.text;
+    return this.#state.key.text;
   }
 
   /** Whether the visit began with this request. */
   get isNew(): boolean {
-    return this.#source.state().isNew;
+    return this.#state.isNew;
   }
 
   get created(): Date {
-    return new Date(this.#source.state().record.created);
+    return new Date(this.#state.record.created);
   }
 
   /** When the visit was used before this request, to within `touch.resolution`. */
   get accessed(): Date {
-    return new Date(this.#source.state().record.accessed);
+    return new Date(this.#state.record.accessed);
   }
 
   /** When the visit ends unless it is used again. */
   get expiry(): Date {
-    return new Date(this.#source.state().record.expiry);
+    return new Date(this.#state.record.expiry);
   }
 
   get permanent(): boolean {
-    return this.#source.state().record.permanent;
+    return this.#state.record.permanent;
   }
 
   /** The address the visit began at, or null. A hint, never a proof. */
   get remoteAddress(): string | null {
-    return this.#source.state().record.remoteAddress;
+    return this.#state.record.remoteAddress;
   }
 
   /** The browser the visit began with, or null. A hint, never a proof. */
   get userAgent(): string | null {
-    return this.#source.state().record.userAgent;
+    return this.#state.record.userAgent;
   }
 
   /** Milliseconds since the visit began. */
   age(): number {
-    return this.#source.now() - this.#source.state().record.created;
+    return this.#context.environment.options.clock.now() - this.#state.record.created;
   }
 
   /** Milliseconds since the visit was used before this request. */
   idle(): number {
-    return this.#source.now() - this.#source.state().record.accessed;
+    return this.#context.environment.options.clock.now() - this.#state.record.accessed;
   }
 
   /**
@@ -95,8 +90,8 @@ export class VisitView {
         `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
       );
     }
-    target.searchParams.set(this.#source.paramName, this.key);
-    this.#source.keyInPage();
+    target.searchParams.set(this.#context.environment.options.paramName, this.key);
+    this.#putKeyInPage();
     return `${target.pathname}${target.search}${target.hash}`;
   }
 
@@ -107,8 +102,8 @@ export class VisitView {
    */
   hiddenField(): string {
     this.requireSource('body');
-    this.#source.keyInPage();
-    return `<input type="hidden" name="${escapeHtml(this.#source.paramName)}" value="${escapeHtml(this.key)}">`;
+    this.#putKeyInPage();
+    return `<input type="hidden" name="${escapeHtml(this.#context.environment.options.paramName)}" value="${escapeHtml(this.key)}">`;
   }
 
   /** What may be shown; without the key. */
@@ -121,8 +116,16 @@ export class VisitView {
     return this.toJSON();
   }
 
+  /** Somebody will come back with the key: an unsaved visit has to be stored, and the page is not for caches (R14). */
+  #putKeyInPage(): void {
+    const state = this.#state;
+    if (!state.isWanted) this.#context.visit = { ...state, isWanted: true };
+    this.#context.outgoing.keyInPage = true;
+    this.#context.watchResponse();
+  }
+
   private requireSource(source: 'query' | 'body'): void {
-    if (this.#source.source.includes(source)) return;
+    if (this.#context.environment.options.source.includes(source)) return;
     throw new VisitError('VISIT_SOURCE_OFF', `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`);
   }
 }

@@ -1,6 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { VisitEndedError, VisitKeyRetiredError, VisitLockLostError } from '../errors/visit.error.js';
-import { VisitHeaders } from '../http/visit-headers.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -8,7 +7,8 @@ import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { IdentityRecord, Refusal, VisitRecord } from '../store/visit.store.js';
-import type { VisitContext, VisitState } from '../visit.context.js';
+import type { VisitState } from '../context/request.context.js';
+import type { Turn } from '../context/turn.js';
 import { truncateAddress } from './remote-address.js';
 import { TouchQueue } from './touch.queue.js';
 
@@ -20,14 +20,16 @@ export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetired
   return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
 }
 
+/** What a visit may have from its first moment. */
+export type FirstContent = Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>>;
+
 /** Brings visits into being, changes their keys and ends them: all that is written about a visit but its session data. */
 @Injectable()
-export class VisitKeeper {
+export class VisitWriter {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
-    @Inject(VisitHeaders) private readonly headers: VisitHeaders,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
@@ -63,7 +65,7 @@ export class VisitKeeper {
       sessionVersion: 0,
       identity: null,
     };
-    return { record, key, isNew: true, standing: 'unsaved', sendKey: false, kept: false };
+    return { is: 'unsaved', record, key, isNew: true, isWanted: false };
   }
 
   /** When a visit that is used now expires. */
@@ -78,8 +80,8 @@ export class VisitKeeper {
     return current === null || absoluteTimeout === false ? current : Math.max(current, now + absoluteTimeout);
   }
 
-  /** Inserts a visit that was not stored, with what is to be kept in it from the start. */
-  async insert(state: VisitState, content: Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>> = {}): Promise<void> {
+  /** Inserts a visit that was not stored, with what is to be kept in it from the start. Gives it as it is stored. */
+  async insert(state: VisitState, content: FirstContent = {}): Promise<VisitState> {
     const { created, absoluteExpiry, permanent } = { ...state.record, ...content };
     const expiry = content.permanent === undefined ? state.record.expiry : this.expiry(created, permanent, absoluteExpiry);
     const record: VisitRecord = { ...state.record, ...content, expiry };
@@ -93,32 +95,41 @@ export class VisitKeeper {
       ...row
     } = record;
     await this.store.create(row);
-    state.record = record;
-    state.standing = 'stored';
+    return { ...state, is: 'stored', record };
   }
 
-  /** Stores the unsaved visit of a request; its response will carry the key. */
-  async storeCurrent(context: VisitContext, content: Parameters<VisitKeeper['insert']>[1] = {}): Promise<void> {
-    const state = context.state;
-    if (context.attendance) await context.attendance.hold([state.record.id], []);
-    await this.insert(state, content);
-    this.deliverKey(context);
-    const linked = content.identity && { visitId: state.record.id, userId: content.identity.userId, at: new Date(state.record.created) };
-    await this.plugins.tell('onNewVisit', context.current, context.exchange.request);
-    if (linked) await this.plugins.tell('onIdentityLinked', linked);
+  /**
+   * Stores the unsaved visit of a request.
+   *
+   * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
+   * @throws VisitHeadersSentError when the client cannot get the key any more
+   */
+  async storeCurrent({ context }: Turn, content: FirstContent = {}, key: 'send' | 'withhold' = 'send'): Promise<void> {
+    context.requireHeaders('A visit cannot begin');
+    const { visit } = context;
+    if (context.attendance) await context.attendance.hold([visit.record.id], []);
+    context.visit = await this.insert(visit, content);
+    if (key === 'send') context.sendKey();
+    const { id, created } = visit.record;
+    await this.plugins.emit('onNewVisit', context.current, context.exchange.request);
+    const { identity } = content;
+    if (identity) await this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) });
   }
 
   /**
    * Gives the visit of a request a new key. With a grace (milliseconds) the old one works as long: for a renewal that
    * changes no rights. Without, it has no rights from then on (law 4).
    *
-   * @throws VisitEndedError, VisitKeyRetiredError when another request was faster
+   * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
+   * @throws VisitEndedError, VisitKeyRetiredError when another request was faster; VisitHeadersSentError
    */
   async rekey(
-    context: VisitContext,
+    { context }: Turn,
     { grace = 0, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; grace?: number },
+    key: 'send' | 'withhold' = 'send',
   ): Promise<void> {
-    const state = context.state;
+    context.requireHeaders('A key cannot be renewed');
+    const state = context.visit;
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
@@ -140,23 +151,24 @@ export class VisitKeeper {
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     const before = state.record.identity?.userId;
-    state.record = {
-      ...state.record,
-      keyHash: newKey.hash,
-      previousKeyHash: state.key.hash,
-      previousKeyUntil,
-      keyChanged: now,
-      permanent,
-      expiry,
-      absoluteExpiry,
-      ...(change.identity === undefined ? {} : { identity: change.identity }),
-    };
-    state.key = newKey;
-    this.deliverKey(context);
-    const after = state.record.identity?.userId;
-    const told = { visitId: state.record.id, at: new Date(now) };
-    if (before !== undefined && before !== after) await this.plugins.tell('onIdentityUnlinked', { ...told, userId: before });
-    if (after !== undefined && before !== after) await this.plugins.tell('onIdentityLinked', { ...told, userId: after });
+    context.amend(
+      {
+        keyHash: newKey.hash,
+        previousKeyHash: state.key.hash,
+        previousKeyUntil,
+        keyChanged: now,
+        permanent,
+        expiry,
+        absoluteExpiry,
+        ...(change.identity === undefined ? {} : { identity: change.identity }),
+      },
+      { key: newKey },
+    );
+    if (key === 'send') context.sendKey();
+    const after = context.visit.record.identity?.userId;
+    const payload = { visitId: state.record.id, at: new Date(now) };
+    if (before !== undefined && before !== after) await this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before });
+    if (after !== undefined && before !== after) await this.plugins.emit('onIdentityLinked', { ...payload, userId: after });
   }
 
   /**
@@ -165,37 +177,36 @@ export class VisitKeeper {
    *
    * @throws VisitEndedError when another request has ended the visit
    */
-  async renew(context: VisitContext): Promise<void> {
-    const { standing, record } = context.state;
+  async renew(turn: Turn): Promise<void> {
+    const { is, record } = turn.context.visit;
     const isInGrace = (record.previousKeyUntil ?? 0) > this.options.clock.now();
-    if (standing !== 'stored' || isInGrace) return;
+    if (is !== 'stored' || isInGrace) return;
     try {
-      await this.rekey(context, { grace: RENEWAL_GRACE });
+      await this.rekey(turn, { grace: RENEWAL_GRACE });
     } catch (error) {
       if (!(error instanceof VisitKeyRetiredError)) throw error;
     }
   }
 
   /** Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared. */
-  async endCurrent(context: VisitContext, reason: string): Promise<void> {
-    const state = context.state;
-    if (state.standing === 'stored') {
-      await this.end([state.record.id], reason, { retiresKey: true });
-    }
-    if (state.standing === 'late') return;
-    this.replaceCurrent(context);
-    context.clearCookie = true;
-    context.clearSiteData = true;
-    this.headers.watch(context);
+  async endCurrent(turn: Turn, reason: string): Promise<void> {
+    const { context } = turn;
+    const { is, record } = context.visit;
+    if (is === 'late') return;
+    if (is === 'stored') await this.end([record.id], reason, { retiresKey: true });
+    this.replaceCurrent(turn);
+    context.outgoing.cookie = 'clear';
+    context.outgoing.clearSiteData = true;
+    context.watchResponse();
   }
 
   /** The request goes on with a new, unsaved visit, in which nothing of the old one is left. */
-  replaceCurrent(context: VisitContext): void {
+  replaceCurrent({ context }: Turn): void {
     // A late request has seen nothing of its visit: what it has set is its own.
-    const isOwn = context.state.standing === 'late';
+    const isOwn = context.visit.is === 'late';
     context.visit = this.prepare(context.exchange);
     context.user = undefined;
-    if (context.sessionUsed && !isOwn) context.dictionary.revert();
+    if (!isOwn) context.heldSession?.revert();
   }
 
   /** Ends visits for every process at once. The ids of those that this call ended. */
@@ -209,13 +220,7 @@ export class VisitKeeper {
   async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
     for (const id of ids) {
       this.touches.forget(id);
-      await this.plugins.tell('onVisitEnded', { id, reason, endedAt: new Date(at) });
+      await this.plugins.emit('onVisitEnded', { id, reason, endedAt: new Date(at) });
     }
-  }
-
-  private deliverKey(context: VisitContext): void {
-    context.state.sendKey = true;
-    context.clearCookie = false;
-    this.headers.watch(context);
   }
 }

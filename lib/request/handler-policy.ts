@@ -5,7 +5,7 @@ import { parseDuration, type Duration } from '../options/duration.js';
 import { optionTable } from '../options/option-table.js';
 import { Unfit } from '../options/unfit.js';
 import type { VisitSource } from '../options/visit-options.interface.js';
-import type { VisitPolicy } from '../visit.context.js';
+import type { HandlerPolicy } from '../context/handler-policy.js';
 
 const SKIP = 'nest-visit:skip';
 const USE = 'nest-visit:use';
@@ -64,8 +64,8 @@ export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDeco
   });
 }
 
-const policies = new WeakMap<object, WeakMap<object, VisitPolicy>>();
-const NO_POLICY: VisitPolicy = {
+const policies = new WeakMap<object, WeakMap<object, HandlerPolicy>>();
+const NO_POLICY: HandlerPolicy = {
   skip: false,
   passive: false,
   timeout: undefined,
@@ -76,8 +76,7 @@ const NO_POLICY: VisitPolicy = {
 };
 
 /** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
-export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
-  if (!execution) return NO_POLICY;
+export function readHandlerPolicy(execution: ExecutionContext): HandlerPolicy {
   const controller = execution.getClass();
   const handler = execution.getHandler();
   let ofController = policies.get(controller);
@@ -88,7 +87,7 @@ export function readVisitPolicy(execution?: ExecutionContext): VisitPolicy {
 }
 
 /** The same, read anew. */
-export function policyOf(controller: object, handler: object): VisitPolicy {
+export function policyOf(controller: object, handler: object): HandlerPolicy {
   const read = <T>(key: string): T | undefined =>
     (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
   const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };

@@ -1,6 +1,6 @@
-import { parseDuration } from '../options/duration.js';
-import { nistPolicies } from '../options/nist-policies.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { parseDuration } from './duration.js';
+import { nistPolicies } from './nist-policies.js';
+import type { ResolvedVisitOptions } from './visit-options.interface.js';
 
 /** What holds for the visits of this application, for an auditor or a page of documentation (ASVS 7.1.1, 7.1.2). Times in milliseconds. */
 export interface DescribedPolicy {

@@ -5,7 +5,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
-import { VisitKeeper } from '../visit/visit.keeper.js';
+import { VisitWriter } from './visit.writer.js';
 
 /**
  * How many live visits a user may have (R43, ASVS 7.1.2). Two sign-ins at the same moment, on whatever machines, leave no
@@ -17,7 +17,7 @@ export class VisitLimit {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'identity' | 'clock'>,
     @Inject(StoreAccess) private readonly store: StoreAccess,
-    @Inject(VisitKeeper) private readonly keeper: VisitKeeper,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
@@ -27,7 +27,7 @@ export class VisitLimit {
     if (most === false || onLimit !== 'refuse') return;
     const others = (await this.visitsOf(userId)).filter(({ id }) => id !== visitId);
     if (others.length < most) return;
-    await this.tell(userId);
+    await this.emit(userId);
     throw new VisitLimitError(most);
   }
 
@@ -38,8 +38,8 @@ export class VisitLimit {
     const visits = (await this.visitsOf(userId)).toSorted(bySignIn);
     const surplus = (onLimit === 'refuse' ? visits.slice(most) : visits.slice(0, -most)).map(({ id }) => id);
     const others = surplus.filter((id) => id !== visitId);
-    if (others.length > 0) await this.keeper.end(others, 'limit');
-    if (surplus.length > 0) await this.tell(userId);
+    if (others.length > 0) await this.writer.end(others, 'limit');
+    if (surplus.length > 0) await this.emit(userId);
     return surplus.length > others.length;
   }
 
@@ -48,9 +48,9 @@ export class VisitLimit {
     return new VisitLimitError(Number(this.options.identity.maxVisitsPerUser));
   }
 
-  private tell(userId: string): Promise<void> {
+  private emit(userId: string): Promise<void> {
     const { maxVisitsPerUser, onLimit } = this.options.identity;
-    return this.plugins.tell('onLimitReached', { userId, maxVisitsPerUser: Number(maxVisitsPerUser), onLimit });
+    return this.plugins.emit('onLimitReached', { userId, maxVisitsPerUser: Number(maxVisitsPerUser), onLimit });
   }
 
   private visitsOf(userId: string): Promise<VisitRecord[]> {

@@ -1,0 +1,13 @@
+/** What a handler asks for by decorators. */
+export interface HandlerPolicy {
+  readonly skip: boolean;
+  readonly passive: boolean;
+  /** How long the visit lives on, in milliseconds; undefined: as the module's options say. */
+  readonly timeout: number | undefined;
+  readonly source: readonly ('cookie' | 'query' | 'body')[] | undefined;
+  readonly path: string | undefined;
+  /** How long to wait for exclusive access to the session, in milliseconds; undefined: it is not wanted. */
+  readonly exclusive: number | undefined;
+  /** It answers with server-sent events. */
+  readonly events: boolean;
+}

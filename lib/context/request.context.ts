@@ -1,0 +1,302 @@
+import type { IncomingMessage } from 'node:http';
+import type { ExecutionContext } from '@nestjs/common';
+import { VisitHeadersSentError, VisitHttpError, VisitNotResolvedError } from '../errors/visit.error.js';
+import type { VisitKey } from '../key/visit-key.js';
+import type { Resolution } from '../key/visit.resolver.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { hasClosed, type Exchange, type FrameworkRequest } from '../platform/exchange.js';
+import type { Attendance, VisitRecord } from '../store/visit.store.js';
+import type { CurrentRequest, Scope } from './current-request.js';
+import type { HandlerPolicy } from './handler-policy.js';
+import { TurnQueue } from './turn.js';
+import { VisitView } from './visit-view.js';
+
+/** Whose visit this is, as far as the request knows. A value: it is replaced, never changed. */
+export interface VisitState {
+  /**
+   * `stored`: there is a row. `unsaved`: a new visit with nothing to keep yet. `late`: the request came with a key that another request
+   * has just replaced; it is served as anonymous, and neither writes nor touches the client's cookie (law 4).
+   */
+  readonly is: 'stored' | 'unsaved' | 'late';
+  /** What the store has; for an unsaved visit, what it would get. */
+  readonly record: VisitRecord;
+  /** The key the client holds, or will hold. */
+  readonly key: VisitKey;
+  /** Whether the visit began with this request. */
+  readonly isNew: boolean;
+  /** Somebody relies on the key, so that an unsaved visit has to be stored. */
+  readonly isWanted: boolean;
+}
+
+/** What looking for the visit has come to. */
+export type Lookup =
+  /** Not done: the key may be in the body, which has not been parsed. */
+  | { readonly is: 'pending' }
+  /** The store did not answer: whoever needs the visit gets this error. */
+  | { readonly is: 'failed'; readonly error: unknown }
+  | { readonly is: 'done'; readonly resolution: Resolution };
+
+/** The keys that came with the request, and where they were looked for. */
+export interface PresentedKeys {
+  readonly sources: ResolvedVisitOptions['source'];
+  readonly keys: readonly VisitKey[];
+}
+
+/** What the response will say of the visit. Written into its headers once, when they leave. */
+export interface Outgoing {
+  /** `clear`: the client's cookie leads nowhere any more. */
+  cookie: 'leave' | 'send' | 'clear';
+  /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
+  clearSiteData: boolean;
+  /** A link or field with the key has been made for this response. */
+  keyInPage: boolean;
+  /** Something failed that may work in a moment. */
+  retryAfter: boolean;
+}
+
+/** The session of one request, as far as others need to know it. */
+export interface HeldSession {
+  /** What the application sees. */
+  readonly object: object;
+  /** @throws SessionDataError for a value that cannot be kept */
+  hasChanges(): boolean;
+  /** Forgets what has not been saved. */
+  revert(): void;
+  /** What has changed by now, for `restore`. Null: nothing. */
+  mark(): unknown;
+  /** Forgets all unsaved changes but those of the mark. */
+  restore(mark: unknown): void;
+}
+
+/** Exclusive access of this request to its session. */
+export interface HeldLock {
+  readonly visitId: string;
+  readonly owner: string;
+  /** Handlers of this request that rely on it: GraphQL calls several. */
+  holders: number;
+  release(): Promise<void>;
+}
+
+/** What all requests of an application share. */
+export interface RequestEnvironment {
+  readonly options: ResolvedVisitOptions;
+  readonly requests: CurrentRequest;
+  /** The session of the request; made at the first call. */
+  sessionOf(context: RequestContext): HeldSession;
+  /** From now on the response asks before it leaves: something may have to be saved, or said in its headers. */
+  watchResponse(context: RequestContext): void;
+}
+
+const CONTEXT = Symbol.for('nest-visit.context');
+const PENDING: Lookup = { is: 'pending' };
+const NOTHING: PresentedKeys = { sources: [], keys: [] };
+
+/** What one request carries from the moment it arrives until its response has left. */
+export class RequestContext {
+  lookup: Lookup = PENDING;
+  presented: PresentedKeys = NOTHING;
+  /** What the response says; most say nothing. */
+  private saying: Outgoing | undefined;
+  /** The writes of this request follow one another; most requests write nothing. */
+  private queue: TurnQueue | undefined;
+  /** What runs for this request, for whoever does not name it. */
+  readonly scope: Scope = { context: this, isSkipped: false, turn: undefined };
+  /** What the handler asks for. Undefined: it is not known yet. The last one, where a request has several. */
+  policy: HandlerPolicy | undefined;
+  /** What has to be done now that it is known. */
+  knowing: Promise<void> | undefined;
+  /** Touch, plugins and `request.user` happen once, when the handler is known. */
+  recording: 'due' | 'done' | Promise<void> = 'due';
+  /** Refused keys are reported once, when the handler is known. */
+  refusalsReported = false;
+  /** The only handler of this request wants no visit. */
+  isSkipped = false;
+  /** Handlers that run. */
+  handlers = 0;
+  /** The headers are on their way to the client. */
+  private headersLeft = false;
+  /** The response asks before it leaves. */
+  isWatched = false;
+  /** Only with a store that keeps visits with their clients. */
+  attendance: Attendance | undefined;
+  lock: HeldLock | undefined;
+  heldSession: HeldSession | undefined;
+  /** Whether the request brought a form token, which is used up by the first guard that asks. */
+  formToken: Promise<boolean> | undefined;
+  /** The user object, loaded when first asked for. */
+  user: Promise<unknown> | undefined;
+  /** What has been put at `request.user`; nothing else there is ours. */
+  shownUser: unknown;
+  private state: VisitState | undefined;
+  private view: VisitView | undefined;
+
+  constructor(
+    readonly environment: RequestEnvironment,
+    readonly exchange: Exchange,
+    /** When the request came in, in milliseconds since 1970. A sign-in is as old as its request. */
+    public began: number,
+  ) {}
+
+  get outgoing(): Outgoing {
+    return (this.saying ??= { cookie: 'leave', clearSiteData: false, keyInPage: false, retryAfter: false });
+  }
+
+  get turns(): TurnQueue {
+    return (this.queue ??= new TurnQueue(this));
+  }
+
+  /** Whether a write is under way, or one has failed that nobody waited for. */
+  get isWriting(): boolean {
+    return this.queue !== undefined && this.queue.isBusy;
+  }
+
+  /** What runs in a handler of this request that wants no visit. */
+  get skippedScope(): Scope {
+    return { context: this, isSkipped: true, turn: undefined };
+  }
+
+  /** The response has left and no handler runs any more: nothing acts for this request from here on. */
+  get isOver(): boolean {
+    return this.handlers === 0 && hasClosed(this.exchange.rawResponse);
+  }
+
+  /**
+   * Whose visit this is.
+   *
+   * @throws VisitNotResolvedError while it is not known; VisitStoreUnavailableError when the store could not be asked
+   */
+  get visit(): VisitState {
+    if (this.state) return this.state;
+    if (this.lookup.is === 'failed') throw this.lookup.error;
+    throw new VisitNotResolvedError(
+      'the visit is not known yet: its key may be in the body, and that has not been parsed; use it in a guard or handler, or after the body parser',
+    );
+  }
+
+  set visit(visit: VisitState) {
+    this.state = visit;
+  }
+
+  /** The store could not be asked. */
+  failLookup(error: unknown): void {
+    this.lookup = { is: 'failed', error };
+    this.state = undefined;
+    this.noteFailure(error);
+  }
+
+  /** Where the client may try again in a moment, the response says so. */
+  noteFailure(error: unknown): void {
+    if (!(error instanceof VisitHttpError) || ![423, 503].includes(error.getStatus())) return;
+    this.outgoing.retryAfter = true;
+    this.watchResponse();
+  }
+
+  /** The visit, if it is known. */
+  get knownVisit(): VisitState | undefined {
+    return this.state;
+  }
+
+  /** The request goes on with the same visit, of which something is otherwise. */
+  amend(record: Partial<VisitRecord>, state: Partial<Omit<VisitState, 'record'>> = {}): void {
+    const { visit } = this;
+    this.visit = { ...visit, ...state, record: { ...visit.record, ...record } };
+  }
+
+  /** @throws VisitNotResolvedError when the request is over */
+  requireOpen(): void {
+    if (!this.isOver) return;
+    throw new VisitNotResolvedError(
+      'the request that this belongs to is over, and nothing acts for its user any more; work that goes on after a response takes what it needs with it (an id, or visits.create())',
+    );
+  }
+
+  /** For whatever the application reads. @throws VisitNotResolvedError, VisitStoreUnavailableError */
+  requireVisit(): VisitState {
+    this.requireOpen();
+    if (this.isSkipped) throw skipped();
+    return this.visit;
+  }
+
+  /** The session. @throws like `requireVisit` */
+  get session(): object {
+    this.requireVisit();
+    return this.environment.sessionOf(this).object;
+  }
+
+  /** The visit as the application sees it. @throws like `requireVisit` */
+  get current(): VisitView {
+    this.requireVisit();
+    return (this.view ??= new VisitView(this));
+  }
+
+  /** Whether the headers have left, so that nothing can be said in them any more. */
+  get haveHeadersLeft(): boolean {
+    return this.headersLeft || (!this.isWatched && this.exchange.rawResponse.headersSent);
+  }
+
+  noteHeadersLeft(): void {
+    this.headersLeft = true;
+  }
+
+  /** @throws VisitHeadersSentError when the client cannot be told any more */
+  requireHeaders(act: string): void {
+    if (this.haveHeadersLeft) throw new VisitHeadersSentError(act);
+  }
+
+  /** The response carries the key. */
+  sendKey(): void {
+    this.outgoing.cookie = 'send';
+    this.watchResponse();
+  }
+
+  watchResponse(): void {
+    if (!this.isWatched) this.environment.watchResponse(this);
+  }
+}
+
+/** @internal */
+export function skipped(): VisitNotResolvedError {
+  return new VisitNotResolvedError('this handler is marked with @SkipVisit(), so it has neither visit nor session, and nor do its guards');
+}
+
+type Carrier = IncomingMessage & { [CONTEXT]?: RequestContext };
+
+const carrierOf = (request: FrameworkRequest): Carrier => (request.raw ?? request) as Carrier;
+
+export function attachContext(request: FrameworkRequest, context: RequestContext): void {
+  carrierOf(request)[CONTEXT] = context;
+}
+
+export function findContext(request: FrameworkRequest): RequestContext | undefined {
+  return carrierOf(request)[CONTEXT];
+}
+
+/** The framework's request in an execution context of HTTP or GraphQL, if there is one. */
+export function findRequest(execution: ExecutionContext): FrameworkRequest | undefined {
+  const type = execution.getType<string>();
+  if (type === 'http') return execution.switchToHttp().getRequest<FrameworkRequest>();
+  if (type !== 'graphql') return undefined;
+  const context = execution.getArgByIndex<{ req?: FrameworkRequest; request?: FrameworkRequest } | undefined>(2);
+  return context?.req ?? context?.request;
+}
+
+/** The framework's request in whatever a caller has at hand. @throws VisitNotResolvedError if there is none */
+export function requestOf(source: FrameworkRequest | ExecutionContext): FrameworkRequest {
+  if (!('getArgByIndex' in source)) return source;
+  const request = findRequest(source);
+  if (!request) throw new VisitNotResolvedError(`there is no request in this ${source.getType()} context`);
+  return request;
+}
+
+/** The context of the request. @throws VisitNotResolvedError if the request never came by the entry of the module */
+export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
+  const context = findContext(requestOf(source));
+  if (!context) throw new VisitNotResolvedError('this request has no visit: is VisitModule imported by the application that serves it?');
+  return context;
+}
+
+/** The context of the handler that is called, which must have a visit. @throws VisitNotResolvedError, VisitStoreUnavailableError */
+export function requireContext(source: FrameworkRequest | ExecutionContext): RequestContext {
+  const context = contextOf(source);
+  return context.environment.requests.requireIn(context);
+}

@@ -1,0 +1,104 @@
+import type { ServerResponse } from 'node:http';
+import { HttpException, Inject, Injectable, Logger } from '@nestjs/common';
+import type { RequestContext } from '../context/request.context.js';
+import { VisitCookie } from '../key/visit-cookie.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { VisitStore } from '../store/visit.store.js';
+import { installGate, type Replacement } from './response.gate.js';
+
+/** Seconds after which a client may try again when the store has failed, or a lock was held for too long. */
+const RETRY_AFTER = 5;
+
+/** Saves what the request has not saved yet. Undefined: there is nothing, and nothing is under way. */
+export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | undefined;
+
+/**
+ * The response on its way out, whoever sends it: it waits for what is unsaved (law 7), and gets the headers of the visit at the last
+ * moment (R17–R20). Nothing is done to a response that has nothing to wait for and nothing to say.
+ */
+@Injectable()
+export class OutgoingResponse {
+  private readonly logger = new Logger('Visit');
+  /** Whether the store knows visits only while their requests are under way. */
+  readonly clientsKeepVisits: boolean;
+  /** The longest path of a cookie that a handler asks for. */
+  longestPath: string | undefined;
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitCookie) private readonly cookie: VisitCookie,
+    @Inject(VisitStore) private readonly store: VisitStore,
+  ) {
+    this.clientsKeepVisits = store.attend !== undefined;
+  }
+
+  /** From now on the response asks before it leaves. */
+  watch(context: RequestContext, save: SaveBeforeLeaving): void {
+    const response = context.exchange.rawResponse;
+    if (context.isWatched || response.headersSent) return;
+    context.isWatched = true;
+    installGate(response, {
+      beforeLeaving: () => save(context),
+      headersLeave: () => this.writeHeaders(context),
+      replacementFor: (error) => this.replacementFor(error),
+    });
+  }
+
+  /** For a store that keeps visits with their clients: it knows those of this request until the response has left, or its client. */
+  attend(context: RequestContext): void {
+    const response = context.exchange.rawResponse;
+    const attendance = this.store.attend!(this.cookie.roomForCopy(this.longestPath));
+    context.attendance = attendance;
+    if (response.closed) attendance.leave();
+    else response.once('close', () => attendance.leave());
+    context.watchResponse();
+  }
+
+  /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */
+  private replacementFor(error: unknown): Replacement {
+    const isPublic = error instanceof HttpException;
+    if (!isPublic) this.logger.error(`The session could not be saved: ${(error as Error).message}`, (error as Error).stack);
+    const status = isPublic ? error.getStatus() : 500;
+    const answer = isPublic ? error.getResponse() : { statusCode: 500, message: 'Internal server error' };
+    const body = JSON.stringify(typeof answer === 'string' ? { statusCode: status, message: answer } : answer);
+    return { status, headers: { 'Content-Type': 'application/json; charset=utf-8' }, body };
+  }
+
+  private writeHeaders(context: RequestContext): void {
+    context.noteHeadersLeft();
+    const { outgoing, knownVisit: state } = context;
+    const response = context.exchange.rawResponse;
+    if (outgoing.retryAfter && [423, 503].includes(response.statusCode)) response.setHeader('Retry-After', String(RETRY_AFTER));
+    if (!state) return;
+    const now = this.options.clock.now();
+    const lifetime = state.record.permanent ? state.record.expiry - now : null;
+    const path = context.policy?.path;
+    const { id } = state.record;
+    const copy = state.is === 'stored' ? context.attendance?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
+    // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
+    const sendsKey = outgoing.cookie === 'send' || (copy !== undefined && state.key.matches(copy.keyHash));
+    if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, path));
+    else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(path));
+    if (copy) setCookie(response, this.cookie.writeCopy(copy.text, lifetime, now, path));
+    else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(path));
+    if (outgoing.clearSiteData) this.clearSiteData(response, sendsKey);
+    if (outgoing.keyInPage) {
+      response.setHeader('Referrer-Policy', 'no-referrer');
+      response.setHeader('Cache-Control', 'no-store');
+    }
+  }
+
+  /** @param sendsKey a cookie leaves with the same response, which would be cleared with the others */
+  private clearSiteData(response: ServerResponse, sendsKey: boolean): void {
+    const kinds = this.options.cookie.clearSiteData.filter((kind) => !(sendsKey && kind === 'cookies'));
+    if (kinds.length === 0 || response.hasHeader('Clear-Site-Data')) return;
+    response.setHeader('Clear-Site-Data', kinds.map((kind) => `"${kind}"`).join(', '));
+  }
+}
+
+function setCookie(response: ServerResponse, header: string): void {
+  const others = response.getHeader('Set-Cookie');
+  response.setHeader('Set-Cookie', [...(others === undefined ? [] : Array.isArray(others) ? others : [String(others)]), header]);
+  response.setHeader('Cache-Control', 'no-store');
+}

@@ -1,0 +1,183 @@
+import { HttpException, Inject, Injectable } from '@nestjs/common';
+import { CurrentRequest } from '../context/current-request.js';
+import type { HandlerPolicy } from '../context/handler-policy.js';
+import { attachContext, findContext, RequestContext, type RequestEnvironment } from '../context/request.context.js';
+import { Turn } from '../context/turn.js';
+import { VisitHeadersSentError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { Exchange, type FrameworkRequest, type FrameworkResponse } from '../platform/exchange.js';
+import { SessionLock } from '../session/session.lock.js';
+import { SessionSaver } from '../session/session.saver.js';
+import { OutgoingResponse } from './outgoing.response.js';
+import { VisitFinder } from './visit.finder.js';
+import { VisitRecorder } from './visit.recorder.js';
+
+/** After so many saves of one request something changes its session without an end. */
+const MOST_ROUNDS = 20;
+
+/**
+ * The story of a request.
+ *
+ * 1. `open`: it arrives, and gets its context.
+ * 2. `find`: whose visit is it? Reads only. A failure is kept for whoever needs the visit.
+ * 3. `know`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found anew.
+ * 4. `begin`: the handler is about to run. The visit is recorded as used; exclusive access is waited for.
+ * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
+ * 6. `save` or `fail`: what the handler has changed is stored, or forgotten.
+ * 7. `leave`: the response leaves, whoever sends it; it waits for whatever is still unsaved.
+ *
+ * Each step gives a promise, or undefined when there is nothing to wait for: most requests wait for the look-up alone.
+ */
+@Injectable()
+export class RequestStory {
+  private readonly environment: RequestEnvironment;
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
+    @Inject(VisitFinder) private readonly finder: VisitFinder,
+    @Inject(VisitRecorder) private readonly recorder: VisitRecorder,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
+    @Inject(SessionLock) private readonly lock: SessionLock,
+    @Inject(OutgoingResponse) responses: OutgoingResponse,
+  ) {
+    const leave = (context: RequestContext): Promise<void> | undefined => this.leave(context);
+    this.environment = {
+      options,
+      requests,
+      sessionOf: (context) => saver.sessionOf(context),
+      watchResponse: (context) => responses.watch(context, leave),
+    };
+  }
+
+  /** Opens the context of a request and looks for its visit; `proceed` is called when that is done, within the context. */
+  enter(request: FrameworkRequest, response: FrameworkResponse, proceed: () => void): void {
+    const context = new RequestContext(this.environment, new Exchange(request, response), this.options.clock.now());
+    attachContext(request, context);
+    this.requests.run(context.scope, () => {
+      const finding = this.finder.find(context);
+      if (finding) void finding.then(() => proceed());
+      else proceed();
+    });
+  }
+
+  /** Whether this application has opened the context: several in one process do not share any (R75). */
+  owns(context: RequestContext): boolean {
+    return context.environment === this.environment;
+  }
+
+  /**
+   * The body has been parsed: a key may be in it. Proceeds in the context of this request, whatever the one is in which this is called:
+   * middleware may have been called back in that of another request.
+   */
+  reenter(request: FrameworkRequest, proceed: () => void): void {
+    const context = findContext(request);
+    if (!context || !this.owns(context)) return proceed();
+    if (this.requests.scope === context.scope && context.lookup.is !== 'pending') return proceed();
+    this.requests.run(context.scope, () => {
+      const finding = this.finder.findInBody(context);
+      if (finding) void finding.then(() => proceed());
+      else proceed();
+    });
+  }
+
+  /** The handler is known: said by the first of all guards, and again by whoever relies on it. */
+  know(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    if (context.policy === policy) return context.knowing;
+    context.policy = policy;
+    const { lookup } = context;
+    const isSettled = lookup.is === 'failed' || (lookup.is === 'done' && lookup.resolution.outcome === 'found');
+    if (isSettled && !policy.source) return undefined;
+    return (context.knowing = inOrder([
+      () => this.finder.findInBody(context),
+      () => this.finder.findFor(context, policy, () => this.leave(context)),
+      () => this.recorder.reportRefusals(context),
+    ]));
+  }
+
+  /**
+   * The handler is about to run.
+   *
+   * @throws VisitStoreUnavailableError (503) when the visit could not be looked for; VisitLockedError (423)
+   */
+  begin(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    const { exclusive } = policy;
+    const knowing = this.know(context, policy);
+    if (!knowing && exclusive === undefined) return this.recorder.record(context, policy);
+    return inOrder([
+      () => knowing,
+      () => this.recorder.record(context, policy),
+      () => (exclusive === undefined ? undefined : this.lock.enter(context, exclusive)),
+    ]);
+  }
+
+  /** The handler is done, whatever became of it. */
+  end(context: RequestContext): Promise<void> | undefined {
+    return context.lock && this.lock.leave(context.lock);
+  }
+
+  /**
+   * The handler has succeeded. What it has changed is stored when this resolves; undefined: there was nothing.
+   *
+   * @throws VisitHeadersSentError when its response has left before the change
+   */
+  save(context: RequestContext): Promise<void> | undefined {
+    if (!this.isUnsaved(context)) return undefined;
+    if (context.haveHeadersLeft && !context.isWriting) {
+      context.heldSession?.revert();
+      throw new VisitHeadersSentError('The session was changed');
+    }
+    return this.saveAll(context);
+  }
+
+  /**
+   * The handler has failed. An answer meant for the client (4xx) is an end like another one; after anything else nothing that the handler
+   * has changed is saved, whoever saves later (R48).
+   *
+   * @param mark what had been changed before the handler ran
+   */
+  fail(context: RequestContext, error: unknown, mark: unknown): Promise<void> | undefined {
+    if (error instanceof HttpException && error.getStatus() < 500) return this.save(context);
+    if (context.knownVisit?.isWanted && context.visit.is === 'unsaved') context.amend({}, { isWanted: false });
+    context.heldSession?.restore(mark);
+    return undefined;
+  }
+
+  private leave(context: RequestContext): Promise<void> | undefined {
+    return this.isUnsaved(context) ? this.saveAll(context) : undefined;
+  }
+
+  private isUnsaved({ isWriting, knownVisit, heldSession }: RequestContext): boolean {
+    if (isWriting) return true;
+    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) return true;
+    try {
+      return heldSession !== undefined && heldSession.hasChanges();
+    } catch {
+      return true; // The save will say what is wrong.
+    }
+  }
+
+  /** Also what others begin to write meanwhile. After a failure nothing of what was refused is saved later. */
+  private async saveAll(context: RequestContext): Promise<void> {
+    try {
+      for (let round = 0; this.isUnsaved(context); round++) {
+        if (round === MOST_ROUNDS) throw new Error('the session is changed again and again while it is saved');
+        await context.turns.settle();
+        await Turn.take(context, 'the save at the end of the request', (turn) => this.saver.save(turn));
+      }
+    } catch (error) {
+      context.heldSession?.revert();
+      throw error;
+    }
+  }
+}
+
+/** Takes the steps one after the other, and waits only for those that have something to wait for. */
+function inOrder(steps: readonly (() => Promise<void> | undefined)[], from = 0): Promise<void> | undefined {
+  for (let index = from; index < steps.length; index++) {
+    const step = steps[index]!();
+    if (step) return step.then(() => inOrder(steps, index + 1));
+  }
+  return undefined;
+}

@@ -1,0 +1,54 @@
+import { MetadataScanner, type DiscoveryService } from '@nestjs/core';
+import type { HandlerPolicy } from '../context/handler-policy.js';
+import { canGive } from '../options/store-needs.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitStore } from '../store/visit.store.js';
+import { policyOf } from './handler-policy.js';
+
+/** A method of a controller or resolver, and what it asks for. */
+export interface KnownHandler {
+  /** Such as `CartController.add()`. */
+  readonly name: string;
+  readonly policy: HandlerPolicy;
+}
+
+/** All methods of the application's controllers and providers. */
+export function handlersOf(discovery: DiscoveryService): KnownHandler[] {
+  const scanner = new MetadataScanner();
+  const classes = [...discovery.getControllers(), ...discovery.getProviders()].map(({ metatype }) => metatype);
+  return [...new Set(classes)].flatMap((type) => {
+    if (typeof type !== 'function' || !type.prototype) return [];
+    const prototype = type.prototype as Record<string, object>;
+    return scanner
+      .getAllMethodNames(prototype)
+      .map((method) => ({ name: `${type.name}.${method}()`, policy: policyOf(type, prototype[method]!) }));
+  });
+}
+
+/** What handlers ask for by decorators and cannot have with these options and this store, one line each. */
+export function unsupportedHandlers(
+  handlers: readonly KnownHandler[],
+  { cookie }: Pick<ResolvedVisitOptions, 'cookie'>,
+  store: VisitStore,
+): string[] {
+  const problems: string[] = [];
+  for (const { name, policy } of handlers) {
+    const { skip, exclusive, path, source } = policy;
+    if (skip) continue;
+    if (exclusive !== undefined && !canGive(store, 'atomic')) {
+      problems.push(`@ExclusiveSession() of ${name} needs a store that is "atomic", and ${store.constructor.name} is not`);
+    }
+    if (source && !source.includes('cookie') && store.attend) {
+      problems.push(
+        `@UseVisit() "source" of ${name} must have "cookie" with a store that keeps visits in cookies, got ${source.join(', ')}`,
+      );
+    }
+    if (path !== undefined && path !== '/' && /^__host-/i.test(cookie.name)) {
+      problems.push(
+        `@UseVisit() "path" of ${name} needs another option "cookie.name" than "${cookie.name}", such as "__Secure-visit": ` +
+          `browsers refuse "__Host-" unless the path is "/", got ${JSON.stringify(path)}`,
+      );
+    }
+  }
+  return problems;
+}

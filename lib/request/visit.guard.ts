@@ -1,0 +1,25 @@
+import { Inject, Injectable, type CanActivate, type ExecutionContext } from '@nestjs/common';
+import { findContext, findRequest } from '../context/request.context.js';
+import { readHandlerPolicy } from './handler-policy.js';
+import { RequestStory } from './request.story.js';
+
+/**
+ * Before all other guards: here the handler is known for the first time, and so is what it asks for. Lets everything through.
+ *
+ * It also enters the request's context anew: middleware before it may have gone on from a callback of somebody else's (law 8).
+ */
+@Injectable()
+export class VisitGuard implements CanActivate {
+  constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
+
+  canActivate(execution: ExecutionContext): boolean | Promise<boolean> {
+    const request = findRequest(execution);
+    const context = request && findContext(request);
+    if (!context || !this.story.owns(context)) return true;
+    const policy = readHandlerPolicy(execution);
+    if (policy.skip && execution.getType() === 'http') context.isSkipped = true;
+    context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
+    const waiting = this.story.know(context, policy);
+    return waiting ? waiting.then(() => true) : true;
+  }
+}

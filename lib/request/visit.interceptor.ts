@@ -1,0 +1,147 @@
+import { Inject, Injectable, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
+import { Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
+import type { HandlerPolicy } from '../context/handler-policy.js';
+import { findContext, findRequest, type RequestContext } from '../context/request.context.js';
+import { readHandlerPolicy } from './handler-policy.js';
+import { RequestStory } from './request.story.js';
+
+/** Around the handler: records the visit before it, and saves the session after it and before the response. */
+@Injectable()
+export class VisitInterceptor implements NestInterceptor {
+  constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
+
+  intercept(execution: ExecutionContext, next: CallHandler): Observable<unknown> {
+    const request = findRequest(execution);
+    const context = request && findContext(request);
+    if (!context || !this.story.owns(context)) return next.handle();
+    const policy = readHandlerPolicy(execution);
+    // An Observable of our own: an async interceptor, or operators, cost several promises per request.
+    return new Observable((subscriber) =>
+      policy.skip ? runAside(context, next, subscriber) : this.run(context, policy, next, subscriber),
+    );
+  }
+
+  private run(context: RequestContext, policy: HandlerPolicy, next: CallHandler, subscriber: Subscriber<unknown>): () => void {
+    const { story } = this;
+    let handler: Subscription | undefined;
+    let mark: unknown;
+    let isDone = false;
+    const run = (): void => {
+      if (subscriber.closed) return;
+      mark = context.heldSession?.mark() ?? null;
+      const observe = policy.events ? observeEvents : observeResult;
+      const observer = observe(
+        story,
+        context,
+        subscriber,
+        (error) => story.fail(context, error, mark),
+        () => (isDone = true),
+      );
+      handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(observer));
+    };
+    const refuse = (error: unknown): void => subscriber.error(error);
+    context.handlers++;
+    try {
+      const beginning = story.begin(context, policy);
+      if (beginning) beginning.then(run).catch(refuse);
+      else run();
+    } catch (error) {
+      refuse(error);
+    }
+    return () => {
+      handler?.unsubscribe();
+      // Given up from outside, by a time limit or because the client has gone: as if it had failed.
+      if (handler && !isDone) void story.fail(context, undefined, mark);
+      context.handlers--;
+      void story.end(context);
+    };
+  }
+}
+
+/** The handler wants no visit. */
+function runAside(context: RequestContext, next: CallHandler, subscriber: Subscriber<unknown>): () => void {
+  context.handlers++;
+  const handler = context.environment.requests.run(context.skippedScope, () => next.handle().subscribe(subscriber));
+  return () => {
+    handler.unsubscribe();
+    context.handlers--;
+  };
+}
+
+type Observe = (
+  story: RequestStory,
+  context: RequestContext,
+  subscriber: Subscriber<unknown>,
+  fail: (error: unknown) => Promise<void> | undefined,
+  done: () => void,
+) => Observer<unknown>;
+
+/** Holds the last value back until the session is saved. */
+const observeResult: Observe = (story, context, subscriber, fail, done) => {
+  let held: { value: unknown } | undefined;
+  const refuse = (error: unknown): void => subscriber.error(error);
+  return {
+    next(value) {
+      if (held) subscriber.next(held.value);
+      held = { value };
+    },
+    error(error) {
+      done();
+      after(
+        () => fail(error),
+        () => refuse(error),
+        refuse,
+      );
+    },
+    complete() {
+      done();
+      const deliver = (): void => {
+        if (held) subscriber.next(held.value);
+        subscriber.complete();
+      };
+      after(() => story.save(context), deliver, refuse);
+    },
+  };
+};
+
+/** Server-sent events: headers leave with the first one, so the session is saved before it. */
+const observeEvents: Observe = (story, context, subscriber, fail, done) => {
+  let saved: Promise<void> | undefined;
+  const refuse = (error: unknown): void => subscriber.error(error);
+  const save = async (): Promise<void> => story.save(context);
+  const inOrder = (emit: () => void): void => {
+    saved = (saved ?? save()).then(emit);
+    saved.catch(refuse);
+  };
+  return {
+    next: (event) => inOrder(() => subscriber.next(event)),
+    error(error) {
+      if (saved) inOrder(() => subscriber.error(error));
+      else observeResult(story, context, subscriber, fail, done).error(error);
+      done();
+    },
+    complete() {
+      done();
+      inOrder(() =>
+        after(
+          () => story.save(context),
+          () => subscriber.complete(),
+          refuse,
+        ),
+      );
+    },
+  };
+};
+
+/** Goes on at once when there is nothing to wait for. */
+function after(step: () => Promise<void> | undefined, proceed: () => void, refuse: (error: unknown) => void): void {
+  let waiting: Promise<void> | undefined;
+  try {
+    waiting = step();
+  } catch (error) {
+    refuse(error);
+    return;
+  }
+  if (waiting) waiting.then(() => proceed(), refuse);
+  else proceed();
+}

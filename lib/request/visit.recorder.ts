@@ -1,0 +1,116 @@
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import type { HandlerPolicy } from '../context/handler-policy.js';
+import type { RequestContext } from '../context/request.context.js';
+import { Turn } from '../context/turn.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { PluginRegistry } from '../plugin/plugin.registry.js';
+import { TouchQueue } from '../visit/touch.queue.js';
+import { VisitWriter } from '../visit/visit.writer.js';
+import { RequestUser } from './request-user.js';
+
+/** Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait for. */
+@Injectable()
+export class VisitRecorder {
+  private readonly logger = new Logger('Visit');
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(TouchQueue) private readonly touches: TouchQueue,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
+    @Inject(RequestUser) private readonly users: RequestUser,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+  ) {}
+
+  /** Reports keys that open nothing, and ends their visits where the options say so. Also for a request that a guard then denies. */
+  reportRefusals(context: RequestContext): Promise<void> | undefined {
+    if (context.refusalsReported || context.lookup.is !== 'done') return undefined;
+    context.refusalsReported = true;
+    const { resolution } = context.lookup;
+    if (resolution.outcome !== 'none' || resolution.refused.length === 0) return undefined;
+    return (async () => {
+      for (const { reason, key } of resolution.refused) {
+        await this.plugins.emit('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
+        if (reason === 'retired' && this.options.onRetiredKey === 'end') await this.writer.end([key.id], 'retired-key');
+      }
+    })();
+  }
+
+  /** Touch, renewal by age, and once per request: creation, `request.user`, plugins. */
+  record(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    const used = policy.passive || context.visit.is !== 'stored' ? undefined : this.use(context, policy);
+    if (context.recording !== 'due') return used ?? (context.recording === 'done' ? undefined : context.recording);
+    const rest = this.needsMore(context);
+    if (!used && !rest) {
+      context.recording = 'done';
+      return undefined;
+    }
+    return (context.recording = (async () => {
+      await used;
+      if (rest) await this.recordMore(context);
+      context.recording = 'done';
+    })());
+  }
+
+  private needsMore(context: RequestContext): boolean {
+    return this.isCreationDue(context) || this.options.identity.requestUser || this.plugins.has('onRecordRequest');
+  }
+
+  private async recordMore(context: RequestContext): Promise<void> {
+    if (this.isCreationDue(context)) {
+      await Turn.take(context, 'the beginning of a visit', async (turn) => {
+        if (context.visit.is === 'unsaved') await this.writer.storeCurrent(turn);
+      });
+    }
+    await this.users.show(context);
+    if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.current, context.exchange.request);
+  }
+
+  /** A forged key makes no row, whatever the options (B35), and where the headers have left no visit can begin. */
+  private isCreationDue({ lookup, visit, haveHeadersLeft }: RequestContext): boolean {
+    if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft) return false;
+    return lookup.is === 'done' && lookup.resolution.outcome === 'none' && lookup.resolution.presented !== 'forged';
+  }
+
+  private use(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    const touched = this.touch(context, policy);
+    return this.isKeyOld(context, policy) ? this.renew(context, touched) : touched;
+  }
+
+  private isKeyOld({ visit: { record, key } }: RequestContext, { source }: HandlerPolicy): boolean {
+    const { renewAfter } = this.options;
+    if (renewAfter === false || this.options.clock.now() - record.keyChanged < renewAfter) return false;
+    // Only a cookie can be replaced, and only the current key is.
+    return (source ?? this.options.source).includes('cookie') && key.matches(record.keyHash);
+  }
+
+  /** A key is renewed for its age (S6): the request goes on, whatever comes of it. */
+  private async renew(context: RequestContext, touched: Promise<void> | undefined): Promise<void> {
+    await touched;
+    if (context.haveHeadersLeft) return;
+    try {
+      await Turn.take(context, 'the renewal of a key', (turn) => this.writer.renew(turn));
+    } catch (error) {
+      this.logger.warn(`The key of visit ${context.visit.record.id} could not be renewed: ${(error as Error).message}`);
+    }
+  }
+
+  private touch(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    const { record, key } = context.visit;
+    const { id, permanent, absoluteExpiry, accessed, created, expiry: written } = record;
+    const now = this.options.clock.now();
+    const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
+    const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
+    // The browser's copy of a permanent cookie is renewed in the first request of each half of its life (R17).
+    const half = this.options.permanentTimeout / 2;
+    const newHalf = permanent && Math.floor((now - created) / half) !== Math.floor((accessed - created) / half);
+    // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
+    if (newHalf && key.matches(record.keyHash)) context.sendKey();
+    if (gain < this.options.touch.resolution && !(newHalf && gain > 0)) return undefined;
+    this.touches.add({ id, accessed: now, expiry });
+    context.amend({ expiry: Math.max(written, expiry) });
+    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
+    // Nor does a store that forgets the visit with its request.
+    return context.attendance || written - now <= 2 * this.options.touch.interval ? this.touches.flush() : undefined;
+  }
+}

@@ -1,0 +1,267 @@
+import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
+import { VisitKey } from './key/visit-key.js';
+import { VISIT_OPTIONS } from './options/tokens.js';
+import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
+import type { FrameworkRequest } from './platform/exchange.js';
+import { PluginRegistry } from './plugin/plugin.registry.js';
+import { StoreAccess } from './store/store-access.js';
+import { checkedUserId } from './visit/user-id.js';
+import { VisitLimit } from './visit/visit.limit.js';
+import type { VisitRecord } from './store/visit.store.js';
+import { CurrentRequest } from './context/current-request.js';
+import { contextOf, requestOf, type RequestContext } from './context/request.context.js';
+import { Turn } from './context/turn.js';
+import { readHandlerPolicy } from './request/handler-policy.js';
+import { RequestStory } from './request/request.story.js';
+import { RequestUser } from './request/request-user.js';
+import type { CurrentVisit } from './visit/current-visit.js';
+import { deviceOf } from './visit/device.js';
+import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
+import { TouchQueue } from './visit/touch.queue.js';
+import { VisitWriter } from './visit/visit.writer.js';
+
+/** A visit as it may be listed: without anything its client holds. */
+export interface VisitSummary {
+  readonly id: string;
+  readonly created: Date;
+  readonly accessed: Date;
+  readonly expiry: Date;
+  readonly permanent: boolean;
+  readonly remoteAddress: string | null;
+  readonly userAgent: string | null;
+  /** What the user agent says of itself, such as "Firefox on Windows"; null if that is nothing known. */
+  readonly device: string | null;
+  readonly userId: string | null;
+  /** When the user of this visit last proved who they are. */
+  readonly authenticatedAt: Date | null;
+  readonly endedAt: Date | null;
+  readonly endReason: string | null;
+  /** Whether it is the visit of the request that is being served. */
+  readonly isCurrent: boolean;
+}
+
+export interface CreateVisitOptions {
+  /** Whose the visit is from the start. @default nobody's */
+  userId?: string | number;
+  /** @default `cookie.permanent` */
+  permanent?: boolean;
+}
+
+export interface EndVisitOptions {
+  /** In a request, end a visit of another user too, as an administrator does. @default false */
+  anybodys?: boolean;
+}
+
+/** Visits, in requests and outside of them. */
+@Injectable()
+export class VisitService {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
+    @Inject(RequestStory) private readonly story: RequestStory,
+    @Inject(RequestUser) private readonly users: RequestUser,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
+    @Inject(StoreAccess) private readonly store: StoreAccess,
+    @Inject(TouchQueue) private readonly touches: TouchQueue,
+    @Inject(VisitLimit) private readonly limit: VisitLimit,
+    @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+  ) {}
+
+  /**
+   * The visit of the request that is being served.
+   *
+   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError (503)
+   */
+  current(): CurrentVisit {
+    return this.requests.require().current;
+  }
+
+  /**
+   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it; but where the request
+   * itself is at hand, this makes sure that what follows runs for that request, whatever the asynchronous context says.
+   *
+   * @throws VisitNotResolvedError, VisitStoreUnavailableError (503) when the store could not be asked
+   */
+  resolve(source: FrameworkRequest | ExecutionContext): Promise<CurrentVisit> {
+    try {
+      const context = contextOf(requestOf(source));
+      const policy = 'getHandler' in source ? readHandlerPolicy(source) : undefined;
+      // Before anything is awaited: so it holds for whoever awaits this.
+      this.requests.enter(policy?.skip ? context.skippedScope : context.scope);
+      const waiting = policy && this.story.know(context, policy);
+      return waiting ? waiting.then(() => context.current) : Promise.resolve(this.requests.requireIn(context).current);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** The visit with this public id, also if it has expired or ended, or null if there is none. */
+  async find(id: string): Promise<VisitSummary | null> {
+    if (!VisitKey.isId(id)) return null;
+    const record = await this.store.find(id);
+    return record ? this.summary(record) : null;
+  }
+
+  /**
+   * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else.
+   *
+   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`
+   */
+  async create({ userId, permanent }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
+    const state = this.writer.prepare(null, permanent);
+    const now = state.record.created;
+    const identity = userId === undefined ? null : { userId: checkedUserId(userId), created: now, authenticatedAt: now };
+    if (identity) await this.limit.admit(identity.userId, state.record.id);
+    const { record, key } = await this.writer.insert(state, { identity });
+    if (identity && (await this.limit.isSurplus(identity.userId, record.id))) {
+      await this.writer.end([record.id], 'limit');
+      throw this.limit.error();
+    }
+    return { visit: this.summary(record), key: key.text };
+  }
+
+  /**
+   * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are served
+   * as ever for half a minute. When rights change, `IdentityService` renews the key by itself, and without such a grace.
+   *
+   * If the key has been changed a moment ago, nothing is left to do.
+   *
+   * @throws VisitEndedError (409) when another request has ended the visit meanwhile
+   */
+  renew(): Promise<void> {
+    return this.requests.take('visits.renew()', (turn) => this.writer.renew(turn));
+  }
+
+  /**
+   * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
+   *
+   * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
+   * checked who may do this. Outside of requests, in a job for example, any visit can.
+   *
+   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit
+   * @param reason a short word for the record, at most 32 characters
+   * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
+   */
+  end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
+    if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
+    return this.write('visits.end()', async (turn) => {
+      const visit = anybodys ? turn?.context.knownVisit : turn?.context.visit;
+      if (turn && visit?.record.id === id) return this.endCurrent(turn, reason);
+      if (!VisitKey.isId(id)) return false;
+      if (turn && !anybodys) {
+        const userId = visit?.record.identity?.userId;
+        const owner = (await this.store.find(id))?.identity?.userId;
+        if (userId === undefined || owner !== userId) return false;
+      }
+      this.store.need('end', 'revocable');
+      return (await this.writer.end([id], reason)).length > 0;
+    });
+  }
+
+  /** The live visits of a user, the most recently used first. @throws VisitStoreCannotError when the store is not `listable` */
+  async listForUser(userId: string | number): Promise<VisitSummary[]> {
+    this.store.need('listForUser', 'listable');
+    const records = await this.store.call((store) => store.listForUser(checkedUserId(userId), this.options.clock.now()));
+    return records.map((record) => this.summary(record));
+  }
+
+  /**
+   * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
+   *
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   */
+  endOthers(reason = 'revoked'): Promise<number> {
+    return this.write('visits.endOthers()', async (turn) => {
+      this.store.need('endOthers', 'listable', 'revocable');
+      const { context } = turn ?? { context: this.requests.require() };
+      const { record } = context.visit;
+      return record.identity ? this.endAll(record.identity.userId, reason, context, record.id) : 0;
+    });
+  }
+
+  /**
+   * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
+   *
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   */
+  endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
+    return this.write('visits.endAllForUser()', async (turn) => {
+      this.store.need('endAllForUser', 'listable', 'revocable');
+      const checked = checkedUserId(userId);
+      const current = turn?.context.knownVisit?.record;
+      if (!turn || current?.identity?.userId !== checked) return this.endAll(checked, reason, turn?.context);
+      const others = await this.endAll(checked, reason, turn.context, current.id);
+      await this.endCurrent(turn, reason);
+      return others + 1;
+    });
+  }
+
+  /** Ends every visit there is. How many. @throws VisitStoreCannotError when the store is not `listable` and `revocable` */
+  endEverything(reason = 'revoked'): Promise<number> {
+    return this.write('visits.endEverything()', async (turn) => {
+      this.store.need('endEverything', 'listable', 'revocable');
+      const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;
+      if (turn && own) await this.endCurrent(turn, reason);
+      const at = this.options.clock.now();
+      const visits = own + (await this.store.call((store) => store.endEverything({ reason, at })));
+      beginAgain(turn?.context, at);
+      await this.plugins.emit('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
+      return visits;
+    });
+  }
+
+  /** What holds for all visits here: time limits, renewal, the limit per user, the cookie (ASVS 7.1.1). */
+  describePolicy(): DescribedPolicy {
+    return describePolicy(this.options);
+  }
+
+  /** Writes the expiry updates that wait. It is done by itself, also at shutdown. */
+  flush(): Promise<void> {
+    return this.touches.flush();
+  }
+
+  /** In a request it is one of its turns; elsewhere, in a job for example, there is none to take. */
+  private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
+    const { context } = this.requests;
+    return context ? Turn.take(context, act, work) : work(undefined);
+  }
+
+  private async endCurrent(turn: Turn, reason: string): Promise<boolean> {
+    const wasStored = turn.context.visit.is === 'stored';
+    await this.writer.endCurrent(turn, reason);
+    await this.users.forget(turn.context);
+    return wasStored;
+  }
+
+  private async endAll(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {
+    const at = this.options.clock.now();
+    const ended = await this.store.call((store) => store.endAllForUser(userId, { reason, at, except }));
+    beginAgain(context, at);
+    await this.writer.announceEnd(ended, reason, at);
+    return ended.length;
+  }
+
+  private summary(record: VisitRecord): VisitSummary {
+    const { id, permanent, remoteAddress, userAgent, endReason } = record;
+    return {
+      id,
+      created: new Date(record.created),
+      accessed: new Date(record.accessed),
+      expiry: new Date(Math.max(record.expiry, this.touches.waiting(id) ?? 0)),
+      permanent,
+      remoteAddress,
+      userAgent,
+      device: deviceOf(userAgent),
+      userId: record.identity?.userId ?? null,
+      authenticatedAt: record.identity ? new Date(record.identity.authenticatedAt) : null,
+      endedAt: record.endedAt === null ? null : new Date(record.endedAt),
+      endReason,
+      isCurrent: this.requests.context?.knownVisit?.record.id === id,
+    };
+  }
+}
+
+/** The request that has ended all visits may sign in afterwards: after a change of password, for example. */
+function beginAgain(context: RequestContext | undefined, at: number): void {
+  if (context) context.began = at + 1;
+}
