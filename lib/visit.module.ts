@@ -41,6 +41,7 @@ import { OutgoingResponse } from './request/outgoing.response.js';
 import { RequestStory } from './request/request.story.js';
 import { RequestUser } from './request/request-user.js';
 import { handlersOf, unsupportedHandlers } from './request/unsupported-handlers.js';
+import { UnsavedWork } from './request/unsaved.work.js';
 import { VisitFinder } from './request/visit.finder.js';
 import { VisitGuard } from './request/visit.guard.js';
 import { VisitInterceptor } from './request/visit.interceptor.js';
@@ -92,6 +93,7 @@ import { VisitService } from './visit.service.js';
     VisitFinder,
     VisitRecorder,
     OutgoingResponse,
+    UnsavedWork,
     VisitWriter,
     VisitCookie,
     VisitService,
@@ -132,6 +134,8 @@ export class VisitModule
   extends ConfigurableModuleClass
   implements NestModule, OnModuleInit, BeforeApplicationShutdown, OnApplicationShutdown
 {
+  private entryFailure: unknown;
+
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
@@ -152,10 +156,16 @@ export class VisitModule
     host.init$.subscribe(() => this.bindEntry());
   }
 
+  /** What goes wrong here is thrown by `configure`, where it fails the start of the application. */
   private bindEntry(): void {
     const { httpAdapter } = this.host;
     // An application without HTTP has none.
-    if (httpAdapter) platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry());
+    if (!httpAdapter) return;
+    try {
+      platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry());
+    } catch (error) {
+      this.entryFailure = error;
+    }
   }
 
   private entry(): RequestEntry {
@@ -173,6 +183,7 @@ export class VisitModule
   }
 
   configure(_consumer: MiddlewareConsumer): void {
+    if (this.entryFailure) throw this.entryFailure;
     const { httpAdapter } = this.host;
     const { readsBodies } = this.finder;
     platformOf(httpAdapter).bindAfterBody(httpAdapter.getInstance(), readsBodies, (request, next) => this.story.reenter(request, next));

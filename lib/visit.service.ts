@@ -89,7 +89,8 @@ export class VisitService {
       // Before anything is awaited: so it holds for whoever awaits this.
       this.requests.enter(policy?.skip ? context.skippedScope : context.scope);
       const waiting = policy && this.story.know(context, policy);
-      return waiting ? waiting.then(() => context.current) : Promise.resolve(this.requests.requireIn(context).current);
+      const current = (): CurrentVisit => this.requests.requireIn(context).current;
+      return waiting ? waiting.then(current) : Promise.resolve(current());
     } catch (error) {
       return Promise.reject(error);
     }

@@ -52,25 +52,22 @@ export class CurrentRequest {
   require(): RequestContext {
     const scope = this.running.getStore();
     if (!scope) throw new VisitNotResolvedError('there is no request here, so there is neither visit, session nor user');
-    if (scope.isSkipped) throw skipped();
-    scope.context.requireVisit();
-    return scope.context;
+    return this.requireIn(scope.context);
   }
 
   /** The same for the request itself: within a handler that wants no visit, it has none. */
   requireIn(context: RequestContext): RequestContext {
     const scope = this.running.getStore();
-    if (scope?.context === context && scope.isSkipped) throw skipped();
     context.requireVisit();
+    if (context.isSkipped || (scope?.context === context && scope.isSkipped)) throw skipped();
     return context;
   }
 
   /** A write of the request, in its turn. @throws like `require`; what the work throws */
   take<T>(act: string, work: (turn: Turn) => Promise<T>): Promise<T> {
-    try {
-      return Turn.take(this.require(), act, work);
-    } catch (error) {
-      return Promise.reject(error);
-    }
+    const { scope } = this;
+    // Within the turn: so a call that nobody awaits fails its request and not the process.
+    if (scope) return Turn.take(scope.context, act, (turn) => (this.require(), work(turn)));
+    return Promise.reject(new VisitNotResolvedError(`there is no request here, so there is nothing for ${act}`));
   }
 }

@@ -213,7 +213,6 @@ export class RequestContext {
   /** For whatever the application reads. @throws VisitNotResolvedError, VisitStoreUnavailableError */
   requireVisit(): VisitState {
     this.requireOpen();
-    if (this.isSkipped) throw skipped();
     return this.visit;
   }
 

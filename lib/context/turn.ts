@@ -42,6 +42,8 @@ export class Turn {
     };
     // It fails at once and not in the end, where it would wait for the turn that waits for it.
     if (outer && outer.context === context && !outer.isOver) return turns.note(start());
+    // The response waits for it, whoever awaits it.
+    context.watchResponse();
     return turns.add(start);
   }
 }
@@ -92,7 +94,9 @@ export class TurnQueue {
     const promise = new WatchedPromise<T>((resolve, reject) => void result.then(resolve, reject));
     void Promise.prototype.then.call(promise, undefined, (error: unknown) => {
       if (promise.isWatched) return;
-      if (this.context.isOver) logger.error(`A write that nobody awaited has failed after its response: ${(error as Error).message}`);
+      const { isOver, haveHeadersLeft, handlers } = this.context;
+      if (isOver || (haveHeadersLeft && handlers === 0))
+        logger.error(`A write that nobody awaited has failed after its response: ${(error as Error).message}`);
       else (this.failures ??= []).push({ error, promise });
     });
     return promise;

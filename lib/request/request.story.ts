@@ -2,7 +2,6 @@ import { HttpException, Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
 import type { HandlerPolicy } from '../context/handler-policy.js';
 import { attachContext, findContext, RequestContext, type RequestEnvironment } from '../context/request.context.js';
-import { Turn } from '../context/turn.js';
 import { VisitHeadersSentError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -10,11 +9,9 @@ import { Exchange, type FrameworkRequest, type FrameworkResponse } from '../plat
 import { SessionLock } from '../session/session.lock.js';
 import { SessionSaver } from '../session/session.saver.js';
 import { OutgoingResponse } from './outgoing.response.js';
+import { UnsavedWork } from './unsaved.work.js';
 import { VisitFinder } from './visit.finder.js';
 import { VisitRecorder } from './visit.recorder.js';
-
-/** After so many saves of one request something changes its session without an end. */
-const MOST_ROUNDS = 20;
 
 /**
  * The story of a request.
@@ -25,7 +22,7 @@ const MOST_ROUNDS = 20;
  * 4. `begin`: the handler is about to run. The visit is recorded as used; exclusive access is waited for.
  * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
  * 6. `save` or `fail`: what the handler has changed is stored, or forgotten.
- * 7. `leave`: the response leaves, whoever sends it; it waits for whatever is still unsaved.
+ * 7. The response leaves, whoever sends it; it waits for whatever is still unsaved (`OutgoingResponse`).
  *
  * Each step gives a promise, or undefined when there is nothing to wait for: most requests wait for the look-up alone.
  */
@@ -38,16 +35,16 @@ export class RequestStory {
     @Inject(CurrentRequest) private readonly requests: CurrentRequest,
     @Inject(VisitFinder) private readonly finder: VisitFinder,
     @Inject(VisitRecorder) private readonly recorder: VisitRecorder,
-    @Inject(SessionSaver) private readonly saver: SessionSaver,
+    @Inject(UnsavedWork) private readonly unsaved: UnsavedWork,
     @Inject(SessionLock) private readonly lock: SessionLock,
+    @Inject(SessionSaver) saver: SessionSaver,
     @Inject(OutgoingResponse) responses: OutgoingResponse,
   ) {
-    const leave = (context: RequestContext): Promise<void> | undefined => this.leave(context);
     this.environment = {
       options,
       requests,
       sessionOf: (context) => saver.sessionOf(context),
-      watchResponse: (context) => responses.watch(context, leave),
+      watchResponse: (context) => responses.watch(context, () => unsaved.save(context)),
     };
   }
 
@@ -91,7 +88,7 @@ export class RequestStory {
     if (isSettled && !policy.source) return undefined;
     return (context.knowing = inOrder([
       () => this.finder.findInBody(context),
-      () => this.finder.findFor(context, policy, () => this.leave(context)),
+      () => this.finder.findFor(context, policy, () => this.unsaved.save(context)),
       () => this.recorder.reportRefusals(context),
     ]));
   }
@@ -123,12 +120,11 @@ export class RequestStory {
    * @throws VisitHeadersSentError when its response has left before the change
    */
   save(context: RequestContext): Promise<void> | undefined {
-    if (!this.isUnsaved(context)) return undefined;
-    if (context.haveHeadersLeft && !context.isWriting) {
-      context.heldSession?.revert();
+    if (context.haveHeadersLeft && !context.isWriting && this.unsaved.isIn(context)) {
+      this.unsaved.forget(context);
       throw new VisitHeadersSentError('The session was changed');
     }
-    return this.saveAll(context);
+    return this.unsaved.save(context);
   }
 
   /**
@@ -139,37 +135,8 @@ export class RequestStory {
    */
   fail(context: RequestContext, error: unknown, mark: unknown): Promise<void> | undefined {
     if (error instanceof HttpException && error.getStatus() < 500) return this.save(context);
-    if (context.knownVisit?.isWanted && context.visit.is === 'unsaved') context.amend({}, { isWanted: false });
-    context.heldSession?.restore(mark);
+    this.unsaved.forget(context, mark);
     return undefined;
-  }
-
-  private leave(context: RequestContext): Promise<void> | undefined {
-    return this.isUnsaved(context) ? this.saveAll(context) : undefined;
-  }
-
-  private isUnsaved({ isWriting, knownVisit, heldSession }: RequestContext): boolean {
-    if (isWriting) return true;
-    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) return true;
-    try {
-      return heldSession !== undefined && heldSession.hasChanges();
-    } catch {
-      return true; // The save will say what is wrong.
-    }
-  }
-
-  /** Also what others begin to write meanwhile. After a failure nothing of what was refused is saved later. */
-  private async saveAll(context: RequestContext): Promise<void> {
-    try {
-      for (let round = 0; this.isUnsaved(context); round++) {
-        if (round === MOST_ROUNDS) throw new Error('the session is changed again and again while it is saved');
-        await context.turns.settle();
-        await Turn.take(context, 'the save at the end of the request', (turn) => this.saver.save(turn));
-      }
-    } catch (error) {
-      context.heldSession?.revert();
-      throw error;
-    }
   }
 }
 

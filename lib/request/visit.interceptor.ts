@@ -25,9 +25,11 @@ export class VisitInterceptor implements NestInterceptor {
     const { story } = this;
     let handler: Subscription | undefined;
     let mark: unknown;
-    let isDone = false;
+    let [hasBegun, isDone] = [false, false];
+    const end = (): void => void (policy.exclusive === undefined || story.end(context));
     const run = (): void => {
-      if (subscriber.closed) return;
+      hasBegun = true;
+      if (subscriber.closed) return end();
       mark = context.heldSession?.mark() ?? null;
       const observe = policy.events ? observeEvents : observeResult;
       const observer = observe(
@@ -53,7 +55,7 @@ export class VisitInterceptor implements NestInterceptor {
       // Given up from outside, by a time limit or because the client has gone: as if it had failed.
       if (handler && !isDone) void story.fail(context, undefined, mark);
       context.handlers--;
-      void story.end(context);
+      if (hasBegun) end();
     };
   }
 }

@@ -1,0 +1,54 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { RequestContext } from '../context/request.context.js';
+import { Turn } from '../context/turn.js';
+import { SessionSaver } from '../session/session.saver.js';
+
+/** After so many saves of one request something changes its session without an end. */
+const MOST_ROUNDS = 20;
+
+/** What a request has changed and not stored yet. */
+@Injectable()
+export class UnsavedWork {
+  constructor(@Inject(SessionSaver) private readonly saver: SessionSaver) {}
+
+  /** Whether something is unsaved, or being saved. */
+  isIn({ isWriting, knownVisit, heldSession }: RequestContext): boolean {
+    if (isWriting) return true;
+    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) return true;
+    try {
+      return heldSession !== undefined && heldSession.hasChanges();
+    } catch {
+      return true; // The save will say what is wrong.
+    }
+  }
+
+  /**
+   * Stores it, with what is changed meanwhile. Undefined: there is nothing.
+   *
+   * @throws what the save throws, and the failure of a write that nobody awaited; nothing of what was refused is saved later
+   */
+  save(context: RequestContext): Promise<void> | undefined {
+    return this.isIn(context) ? this.saveAll(context) : undefined;
+  }
+
+  /** Forgets it, but for what had been changed at the mark. */
+  forget(context: RequestContext, mark: unknown = null): void {
+    const { knownVisit } = context;
+    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) context.amend({}, { isWanted: false });
+    context.heldSession?.restore(mark);
+  }
+
+  private async saveAll(context: RequestContext): Promise<void> {
+    try {
+      let rounds = 0;
+      do {
+        if (++rounds > MOST_ROUNDS) throw new Error('the session is changed again and again while it is saved');
+        await context.turns.settle();
+        await Turn.take(context, 'the save at the end of the request', (turn) => this.saver.save(turn));
+      } while (this.isIn(context));
+    } catch (error) {
+      this.forget(context);
+      throw error;
+    }
+  }
+}
