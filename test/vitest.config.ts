@@ -10,7 +10,7 @@ const path = (relative: string): string => fileURLToPath(new URL(relative, impor
 /** Not how long a test may take, but after how long nobody believes any more that it ends. */
 const timeout = (isSoak ? 60 : 5) * PATIENCE;
 
-/** Files that take a minute or more, so that none of them is still running when all else has ended. */
+/** Files that take longest, so that none of them is still running when all else has ended. */
 const LONG = [
   'interleaving/mariadb',
   'interleaving/postgres',
@@ -19,6 +19,8 @@ const LONG = [
   'fuzz/',
   'browser/',
   'e2e/cli',
+  'attack/flooding',
+  'contract/broken-stores',
   'model/',
 ];
 
@@ -32,12 +34,11 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Test files share no process and no database, so as many run side by side as there are processors. One kind after the other. */
-function kind(name: string, groupOrder: number, include: readonly string[], exclude: readonly string[] = []): TestProjectConfiguration {
-  return { extends: true, test: { name, include: [...include], exclude: [...exclude], sequence: { groupOrder, sequencer: LongestFirst } } };
+/** Files of a kind run side by side, as many as there are processors; one kind after the other. They share no database. */
+function kind(name: string, groupOrder: number, folders: readonly string[], isolate = true): TestProjectConfiguration {
+  const include = folders.map((folder) => `test/${folder}/**/*.test.ts`);
+  return { extends: true, test: { name, include, isolate, sequence: { groupOrder, sequencer: LongestFirst } } };
 }
-
-const CHAOS = ['test/chaos/**/*.test.ts'];
 
 export default defineConfig({
   root: path('..'),
@@ -53,9 +54,11 @@ export default defineConfig({
   },
   test: {
     projects: [
-      kind('tests', 0, ['test/**/*.test.ts'], CHAOS),
+      kind('long', 0, ['interleaving', 'consumer', 'fuzz', 'browser']),
+      // Files share processes: to load Nest and the databases' drivers again for each of them takes longer than most of them do.
+      kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], false),
       // Several processes under load, for each test file: nothing else runs beside them.
-      kind('chaos', 1, CHAOS),
+      kind('chaos', 1, ['chaos']),
     ],
     sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],
