@@ -83,8 +83,8 @@ describe('A store sees no request', () => {
     expect(seen.filter((one) => one !== undefined)).toEqual([]);
   });
 
-  test.each<[string, (queue: TouchQueue) => Promise<unknown>]>([
-    ['after the interval', () => new Promise((resolve) => setTimeout(resolve, 50))],
+  test.each<[string, (queue: TouchQueue, seen: readonly unknown[]) => Promise<unknown>]>([
+    ['after the interval', (_queue, seen) => expect.poll(() => seen).toHaveLength(2)],
     ['at once', (queue) => asRequests([() => queue.flush()])],
     ['at the end', (queue) => asRequests([() => queue.close()])],
   ])('when expiries are written %s', async (when, write) => {
@@ -97,7 +97,7 @@ describe('A store sees no request', () => {
             queue.add({ id, accessed: 1, expiry: 2 }),
       ),
     );
-    await write(queue);
+    await write(queue, seen);
     await queue.flush();
     expect(seen).toEqual([undefined, undefined]);
   });
