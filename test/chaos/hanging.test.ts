@@ -9,7 +9,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
 
 /** Short, because it is waited for, and long beside what a busy machine takes. */
-const STORE_TIMEOUT = 1000;
+const STORE_TIMEOUT = 500;
 
 const AWAY = 'The store does not answer';
 const BACK = 'The store answers again';
