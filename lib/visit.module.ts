@@ -162,7 +162,7 @@ export class VisitModule
     // An application without HTTP has none.
     if (!httpAdapter) return;
     try {
-      platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry());
+      platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry(), httpAdapter as never);
     } catch (error) {
       this.entryFailure = error;
     }
@@ -171,6 +171,10 @@ export class VisitModule
   private entry(): RequestEntry {
     return {
       enter: (request, response, next) => this.story.enter(request, response, next),
+      hasEntered: (request) => {
+        const context = findContext(request);
+        return context !== undefined && this.story.owns(context);
+      },
       session: (request) => {
         const context = findContext(request);
         return context && this.story.owns(context) ? this.requests.requireIn(context).session : undefined;

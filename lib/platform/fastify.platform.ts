@@ -8,9 +8,35 @@ interface FastifyApplication {
   decorateRequest(name: string, accessor: { getter(): unknown; setter(value: unknown): void }): void;
 }
 
+/** Nest's adapter, where it has a place before all middleware. */
+interface FastifyAdapter {
+  setOnRequestHook?(hook: Hook): void;
+}
+
 export const bindFastify: Platform = {
-  bind(application: FastifyApplication, entry: RequestEntry) {
-    application.addHook('onRequest', (request, reply, done) => entry.enter(request, reply, done));
+  bind(application: FastifyApplication, entry: RequestEntry, adapter: FastifyAdapter) {
+    /** Middleware is given Node's own request, which has the session, too. */
+    const session: PropertyDescriptor = {
+      configurable: true,
+      enumerable: false,
+      get(this: FrameworkRequest) {
+        return entry.session(this);
+      },
+      set(this: FrameworkRequest, value: unknown) {
+        entry.assignSession(this, value);
+      },
+    };
+    const enter: Hook = (request, reply, done) => {
+      Object.defineProperty(request.raw, 'session', session);
+      entry.enter(request, reply, done);
+    };
+    // `NestFactory.create()` has Fastify run middleware, whenever it is added, before all hooks but this one.
+    adapter.setOnRequestHook?.(enter);
+    // An application may set that one itself.
+    application.addHook('onRequest', (request, reply, done) => {
+      if (entry.hasEntered(request)) done();
+      else enter(request, reply, done);
+    });
     application.decorateRequest('session', {
       getter(this: FrameworkRequest) {
         return entry.session(this);

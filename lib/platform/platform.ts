@@ -8,6 +8,8 @@ import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 export interface RequestEntry {
   /** Called first, for every request, also one that leads nowhere; goes on with `next` inside the request's context. */
   enter(request: FrameworkRequest, response: FrameworkResponse, next: () => void): void;
+  /** Whether that has been done for this request. */
+  hasEntered(request: FrameworkRequest): boolean;
   /** `request.session`, read and assigned. */
   session(request: FrameworkRequest): unknown;
   assignSession(request: FrameworkRequest, value: unknown): void;
@@ -16,7 +18,7 @@ export interface RequestEntry {
 /** One platform. */
 export interface Platform {
   /** At the entry of the server, before everything else. */
-  bind(instance: never, entry: RequestEntry): void;
+  bind(instance: never, entry: RequestEntry, adapter: never): void;
   /**
    * After the body parser and what `main.ts` has added, where the platform has such a place; else only if bodies are read.
    *
