@@ -83,9 +83,10 @@ export class RequestStory {
   know(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     if (context.policy === policy) return context.knowing;
     context.policy = policy;
+    context.knowing = undefined;
     const { lookup } = context;
     const isSettled = lookup.is === 'failed' || (lookup.is === 'done' && lookup.resolution.outcome === 'found');
-    if (isSettled && !policy.source) return undefined;
+    if (policy.skip || (isSettled && !policy.source)) return undefined;
     return (context.knowing = inOrder([
       () => this.finder.findInBody(context),
       () => this.finder.findFor(context, policy, () => this.unsaved.save(context)),
