@@ -139,23 +139,22 @@ export class VisitService {
    * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
    * checked who may do this. Outside of requests, in a job for example, any visit can.
    *
-   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit
+   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError in work that a
+   * request has left behind, and under `@SkipVisit()`, unless `anybodys` is set: it has no user
    * @param reason a short word for the record, at most 32 characters
    * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
   end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
     if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
-    return this.write('visits.end()', async (turn) => {
-      const visit = anybodys ? turn?.context.knownVisit : turn?.context.visit;
-      if (turn && visit?.record.id === id) return this.endCurrent(turn, reason);
-      if (!VisitKey.isId(id)) return false;
-      if (turn && !anybodys) {
-        const userId = visit?.record.identity?.userId;
-        const owner = (await this.store.find(id))?.identity?.userId;
-        if (userId === undefined || owner !== userId) return false;
+    if (anybodys || !this.requests.scope) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
+    // Also for code whose request is over, or wants no visit: it has no user, and so no right to end this one.
+    return this.requests.take('visits.end()', async (turn) => {
+      const { record } = turn.context.visit;
+      if (record.id !== id) {
+        const owner = VisitKey.isId(id) ? (await this.store.find(id))?.identity?.userId : undefined;
+        if (owner === undefined || owner !== record.identity?.userId) return false;
       }
-      this.store.need('end', 'revocable');
-      return (await this.writer.end([id], reason)).length > 0;
+      return this.endAny(turn, id, reason);
     });
   }
 
@@ -172,9 +171,9 @@ export class VisitService {
    * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
    */
   endOthers(reason = 'revoked'): Promise<number> {
-    return this.write('visits.endOthers()', async (turn) => {
+    return this.write('visits.endOthers()', async () => {
       this.store.need('endOthers', 'listable', 'revocable');
-      const { context } = turn ?? { context: this.requests.require() };
+      const context = this.requests.require();
       const { record } = context.visit;
       return record.identity ? this.endAll(record.identity.userId, reason, context, record.id) : 0;
     });
@@ -225,6 +224,13 @@ export class VisitService {
   private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
     const { context } = this.requests;
     return context ? Turn.take(context, act, work) : work(undefined);
+  }
+
+  private async endAny(turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
+    if (turn && turn.context.knownVisit?.record.id === id) return this.endCurrent(turn, reason);
+    if (!VisitKey.isId(id)) return false;
+    this.store.need('end', 'revocable');
+    return (await this.writer.end([id], reason)).length > 0;
   }
 
   private async endCurrent(turn: Turn, reason: string): Promise<boolean> {

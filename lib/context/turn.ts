@@ -42,7 +42,7 @@ export class Turn {
     };
     // It fails at once and not in the end, where it would wait for the turn that waits for it.
     if (outer && outer.context === context && !outer.isOver) return turns.note(start());
-    // The response waits for it, whoever awaits it.
+    // The response waits for it, even if nobody else does (law 7).
     context.watchResponse();
     return turns.add(start);
   }

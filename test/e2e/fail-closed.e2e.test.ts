@@ -1,0 +1,133 @@
+import { Controller, Get, Inject, Param, Post, Res } from '@nestjs/common';
+import { IdentityService, MemoryVisitStore, Session, SkipVisit, VisitService, type VisitError } from 'nest-visit';
+import type { ServerResponse } from 'node:http';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { platforms, startApp, type RunningApp } from '../support/app.js';
+
+type Reply = ServerResponse & { readonly raw?: ServerResponse; send(body: string): void };
+
+const codeOf = (error: VisitError): string => error.code;
+
+class FailingStore extends MemoryVisitStore {
+  fails = false;
+
+  override async save(...args: Parameters<MemoryVisitStore['save']>) {
+    if (this.fails) throw new Error('the store is away');
+    return super.save(...args);
+  }
+}
+
+@Controller()
+class Endings {
+  /** What came of the work that outlived its request. */
+  outcome: Promise<unknown> | undefined;
+
+  constructor(
+    @Inject(Session) private readonly session: Session<{ n: number }>,
+    @Inject(VisitService) private readonly visits: VisitService,
+    @Inject(IdentityService) private readonly identity: IdentityService,
+  ) {}
+
+  @Post('sign-in/:name')
+  async signIn(@Param('name') name: string) {
+    await this.identity.login(name);
+    return this.visits.current().id;
+  }
+
+  @Get('id')
+  id() {
+    return this.visits.current().id;
+  }
+
+  @Post('end-afterwards/:id')
+  endAfterwards(@Param('id') id: string, @Res({ passthrough: true }) response: Reply) {
+    const closed = new Promise((resolve) => (response.raw ?? response).once('close', resolve));
+    this.outcome = closed.then(() => this.visits.end(id)).catch(codeOf);
+  }
+
+  @Post('administer-afterwards/:id')
+  administerAfterwards(@Param('id') id: string, @Res({ passthrough: true }) response: Reply) {
+    const closed = new Promise((resolve) => (response.raw ?? response).once('close', resolve));
+    this.outcome = closed.then(() => this.visits.end(id, 'revoked', { anybodys: true })).catch(codeOf);
+  }
+
+  @SkipVisit()
+  @Post('skipped/end/:id')
+  async skippedEnd(@Param('id') id: string) {
+    return { outcome: await this.visits.end(id).catch(codeOf) };
+  }
+
+  @SkipVisit()
+  @Post('skipped/end-others')
+  async skippedEndOthers() {
+    return { outcome: await this.visits.endOthers().catch(codeOf) };
+  }
+
+  @Post('unawaited/update')
+  unawaitedUpdate(@Res() response: Reply) {
+    void this.session.update('n', (n = 0) => n + 1);
+    response.send('done');
+  }
+
+  @Post('unawaited/sign-in')
+  unawaitedSignIn(@Res() response: Reply) {
+    void this.identity.login('ada');
+    response.send('done');
+  }
+
+  @Post('unawaited/end')
+  unawaitedEnd(@Res() response: Reply) {
+    void this.visits.end();
+    response.send('done');
+  }
+}
+
+describe.each(platforms)('Under %s', (platform) => {
+  const store = new FailingStore();
+  let app: RunningApp;
+  let endings: Endings;
+  beforeAll(async () => {
+    app = await startApp(platform, { store }, { controllers: [Endings] });
+    endings = app.app.get(Endings);
+  });
+  afterAll(() => app?.close());
+
+  const signedIn = async (name: string) => {
+    const browser = app.browser();
+    const { text: id } = await browser.post(`/sign-in/${name}`);
+    return { browser, id };
+  };
+
+  test('work that outlives its request has no user, and ends no visit of others', async () => {
+    const victim = await signedIn('ada');
+    const other = await signedIn('bob');
+    await other.browser.post(`/end-afterwards/${victim.id}`);
+    expect(await endings.outcome).toBe('VISIT_NOT_RESOLVED');
+    expect((await victim.browser.get('/id')).text).toBe(victim.id);
+    // Said to be allowed, it is.
+    await other.browser.post(`/administer-afterwards/${victim.id}`);
+    expect(await endings.outcome).toBe(true);
+    expect((await victim.browser.get('/id')).text).not.toBe(victim.id);
+  });
+
+  test('a handler that wants no visit ends none as its user', async () => {
+    const { browser, id } = await signedIn('ada');
+    const second = await signedIn('ada');
+    expect((await browser.post(`/skipped/end/${second.id}`)).text).toBe('{"outcome":"VISIT_NOT_RESOLVED"}');
+    expect((await browser.post('/skipped/end-others')).text).toBe('{"outcome":"VISIT_NOT_RESOLVED"}');
+    expect((await browser.get('/id')).text).toBe(id);
+    expect((await second.browser.get('/id')).text).toBe(second.id);
+  });
+
+  test('B10: a response waits for a write that nobody awaits, whoever sends it', async () => {
+    const { browser, id } = await signedIn('ada');
+    store.fails = true;
+    const failed = await browser.post('/unawaited/update');
+    store.fails = false;
+    expect(failed).toMatchObject({ status: 503 });
+    expect(failed.text).toContain('VISIT_STORE_UNAVAILABLE');
+    expect((await browser.post('/unawaited/update')).status).toBe(201);
+    expect((await browser.post('/unawaited/sign-in')).cookies.join()).toContain(`${id}.`);
+    expect((await browser.post('/unawaited/end')).cookies.join()).toContain('Max-Age=0');
+  });
+});
