@@ -1,5 +1,5 @@
 import { HttpException, Injectable } from '@nestjs/common';
-import { IdentityService, Session, VisitNotResolvedError } from 'nest-visit';
+import { IdentityService, Session, VisitNotResolvedError, VisitStoreUnavailableError } from 'nest-visit';
 import type { User } from '../users.js';
 import { html, type Html } from './html.js';
 import { layout, type Page, type Preferences } from './layout.js';
@@ -48,12 +48,15 @@ export class Pages {
     return layout({ ...page, ...this.preferences, notice, user: await this.identity.user<User>() });
   }
 
-  /** A page about a problem. There may be no visit, as when the database is away. */
+  /**
+   * A page about a problem, also for an address that leads nowhere. Where there is no visit to know, as when the database is away, it is
+   * in the default language.
+   */
   async renderProblem(makePage: (texts: Texts) => Page): Promise<string> {
     try {
       return layout({ ...makePage(this.texts), ...this.preferences, user: await this.identity.user<User>() });
     } catch (error) {
-      if (!(error instanceof VisitNotResolvedError)) throw error;
+      if (!(error instanceof VisitNotResolvedError || error instanceof VisitStoreUnavailableError)) throw error;
       return layout({ ...makePage(languages[defaults.language]), ...defaults, user: null });
     }
   }

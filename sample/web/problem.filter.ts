@@ -1,6 +1,5 @@
 import { Catch, HttpException, Logger, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
 import { HttpAdapterHost } from '@nestjs/core';
-import { VisitService } from 'nest-visit';
 import { html } from './html.js';
 import type { Page } from './layout.js';
 import { pageHeaders } from './page-headers.js';
@@ -14,7 +13,6 @@ export class ProblemFilter implements ExceptionFilter {
 
   constructor(
     private readonly host: HttpAdapterHost,
-    private readonly visits: VisitService,
     private readonly pages: Pages,
   ) {}
 
@@ -22,9 +20,6 @@ export class ProblemFilter implements ExceptionFilter {
     const status = statusOf(error);
     if (status === 500) this.logger.error(error instanceof Error ? error.stack : error);
 
-    // An address that leads nowhere meets no interceptor, so nobody has asked for the visit yet. If the store is away,
-    // so is the visit, and the page is in the default language.
-    await this.visits.resolve(host.switchToHttp().getRequest()).catch(() => undefined);
     const body = await this.pages.renderProblem((texts) => (error instanceof PageException ? error.page : problemPage(status, texts)));
 
     const { httpAdapter } = this.host;
