@@ -77,8 +77,9 @@ export class VisitService {
   }
 
   /**
-   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it; but where the request
-   * itself is at hand, this makes sure that what follows runs for that request, whatever the asynchronous context says.
+   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it. In a callback of others
+   * (a connection pool, an event emitter), call it first with the request that is at hand: what follows runs for that one, whatever the
+   * asynchronous context was.
    *
    * @throws VisitNotResolvedError, VisitStoreUnavailableError (503) when the store could not be asked
    */

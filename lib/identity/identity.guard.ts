@@ -48,7 +48,7 @@ export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator 
   return applyDecorators(SetMetadata(FRESH, parsed), UseGuards(IdentityGuard));
 }
 
-/** Parameter decorator: the id of the user who is signed in, or null. */
+/** Parameter decorator: the id of the user who is signed in, or null. @throws like `IdentityService.userId` */
 export const CurrentUserId = createParamDecorator(
   (_: unknown, execution: ExecutionContext) => requireContext(execution).visit.record.identity?.userId ?? null,
 );

@@ -94,11 +94,16 @@ export interface VisitCsrfOptions {
 }
 
 export interface VisitIdentityOptions {
-  /** How many live visits a user may have; a sign-in beyond that goes the way of `onLimit`. @default false */
+  /** How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. @default false */
   maxVisitsPerUser?: number | false;
   /** The visits that were signed in first end, or the new sign-in is refused with 409. @default 'end-oldest' */
   onLimit?: 'end-oldest' | 'refuse';
-  /** Whether the user is at `request.user`, too: what `loadUser` gives (a load for each request), or else `{ id }`. @default false */
+  /**
+   * Whether handlers find the user at `request.user`, too: what `loadUser` gives (a load for each request), or else `{ id }`. Set before the
+   * handler runs, and so not for guards; what somebody else has put there stays.
+   *
+   * @default false
+   */
   requestUser?: boolean;
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
@@ -117,7 +122,12 @@ export interface VisitModuleOptions {
   dataSource?: DataSource | DataSourceOptions;
   /** Another store of visits. @default undefined */
   store?: VisitStore;
-  /** A request waits this long for the store, then it is answered with 503. @default '10s' */
+  /**
+   * How long a request waits for the store, before whoever needs the visit gets 503. After three calls in a row that took as long, requests
+   * are refused at once, and one at a time tries until the store answers again.
+   *
+   * @default '10s'
+   */
   storeTimeout?: Duration;
   /** A visit expires this long after its last request. @default '20m' */
   timeout?: Duration;
@@ -125,16 +135,21 @@ export interface VisitModuleOptions {
   permanentTimeout?: Duration;
   /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
   absoluteTimeout?: Duration | false;
-  /** A key of this age is replaced in the next request; for half a minute the old one works as well. @default false */
+  /** A key of this age is replaced in the next request to a handler; for half a minute the old one works as well. @default false */
   renewAfter?: Duration | false;
   /** A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends, too. @default 'refuse' */
   onRetiredKey?: 'refuse' | 'end';
-  /** Where the key is looked for, in this order: `'cookie, form'` or a list. @default 'cookie' */
+  /**
+   * Where the key is looked for, in this order: `'cookie, form'` or a list. One in the body is known from guards on, and in middleware after
+   * the body parser.
+   *
+   * @default 'cookie'
+   */
   source?: string | readonly VisitSource[];
   /** The parameter's name in query and body. @default 'tg_visit' */
   paramName?: string;
   cookie?: VisitCookieOptions;
-  /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request on. @default 'lazy' */
+  /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler on. @default 'lazy' */
   creation?: 'immediate' | 'lazy';
   touch?: VisitTouchOptions;
   expunge?: VisitExpungeOptions;

@@ -72,7 +72,10 @@ export interface ReachedLimit {
 export interface VisitPluginHooks {
   /** A visit has been stored for the first time. `request` is the framework's. */
   onNewVisit?(visit: VisitView, request: unknown): unknown;
-  /** A request has been resolved to its visit. Called for each request that is not marked with `@SkipVisit()`. */
+  /**
+   * A handler is about to run for this visit. Called once per request: not for handlers with `@SkipVisit()`, nor for requests that reach no
+   * handler, because a guard has denied them, middleware has answered, or the path leads nowhere.
+   */
   onRecordRequest?(visit: VisitView, request: unknown): unknown;
   /**
    * A visit has ended; called once, in the process that ended it. Not called for the visits that `endEverything()` ends,
@@ -87,7 +90,8 @@ export interface VisitPluginHooks {
   onIdentityUnlinked?(change: IdentityChange): unknown;
   /**
    * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can be seen. Not
-   * for one whose visit was just not used in time: each browser that was left open has such a key.
+   * for one whose visit was just not used in time: each browser that was left open has such a key. Called when the handler is known, before
+   * its guards; not for a path that leads nowhere.
    */
   onKeyRefused?(refused: RefusedKey): unknown;
   /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */
@@ -97,7 +101,7 @@ export interface VisitPluginHooks {
   onExpunge?(expunged: ExpungedVisits): unknown;
 }
 
-/** What `@nestjs/event-emitter` is told, if the application has it. Each with what the hook of the plugins gets, but for `visit.created`. */
+/** What is emitted to `@nestjs/event-emitter`, if the application has it. Each with the payload of the hook of the plugins, but for `visit.created`. */
 export const VISIT_EVENTS = {
   /** With `{ id }`. */
   onNewVisit: 'visit.created',

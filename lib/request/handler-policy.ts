@@ -22,10 +22,14 @@ export interface VisitOverrides {
   path?: string;
 }
 
-/** No visit and no session for this controller or handler: nothing is looked up, nothing recorded. `@SkipVisit(false)` takes it back. */
+/**
+ * No visit, session and user for this controller or handler: whoever reads them there gets a `VisitNotResolvedError`, guards before the
+ * handler too. Nothing is recorded, and a store that is away does not matter. A key that came with the request has been looked up when it
+ * arrived, before the handler was known. `@SkipVisit(false)` takes it back.
+ */
 export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
-/** Requests to this controller or handler do not keep the visit alive; for polling. */
+/** Requests to this controller or handler do not keep the visit alive: no touch and no renewal by age; for polling. */
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
 
 /**

@@ -3,7 +3,13 @@ import { requireContext } from '../context/request.context.js';
 
 type Key<T> = Extract<keyof T, string>;
 
-/** The methods of a session; `T` is the shape of its data. */
+/**
+ * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all other writes of the
+ * request, in the order of the calls.
+ *
+ * @throws VisitNotResolvedError when the request is over; a plain change is logged and ignored then. VisitHeadersSentError for a plain change
+ * after the headers of the response have left. VisitNestedCallError for a write within a callback of another one
+ */
 export interface SessionMethods<T extends object> {
   /** The value, or `fallback` (undefined if left out) if the key is not there. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
@@ -34,7 +40,7 @@ export interface SessionMethods<T extends object> {
   take<K extends Key<T>>(key: K): Promise<T[K] | undefined>;
   /** Keeps a value that is to be read once, with `take`. */
   flash<K extends Key<T>>(key: K, value: T[K]): this;
-  /** Saves now what has changed; it is done by itself before the response leaves. */
+  /** Saves now what has changed. There is no need to: every response waits until that is done. */
   save(): Promise<void>;
   /** Loads again what is stored; what has not been saved is gone. */
   reload(): Promise<void>;
@@ -51,9 +57,11 @@ type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]
 
 /**
  * Three things under one name: the parameter decorator `@Session()`, the injection token of the session of the request
- * that is being served (also in singletons), and the type.
+ * that is being served (also in singletons), and the type. It is there from the arrival of a request on, in middleware, guards and filters
+ * as in handlers.
  *
- * @throws VisitNotResolvedError under `@SkipVisit()`
+ * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could
+ * not be asked
  */
 export const Session = createParamDecorator(
   (_: unknown, execution: ExecutionContext) => requireContext(execution).session,

@@ -8,7 +8,7 @@ export type CurrentVisit = VisitView;
 // Typed as a class too, so that TypeScript emits it as metadata.
 type CurrentVisitToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => CurrentVisit);
 
-/** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()` */
+/** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()`; VisitStoreUnavailableError (503) */
 export const CurrentVisit = createParamDecorator(
   (_: unknown, execution: ExecutionContext) => requireContext(execution).current,
 ) as unknown as CurrentVisitToken;

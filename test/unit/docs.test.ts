@@ -69,7 +69,7 @@ describe('The documentation', () => {
         ? `interface Visit${name[0]!.toUpperCase()}${name.split('.')[0]!.slice(1)}Options`
         : 'interface VisitModuleOptions';
       const text = source.slice(source.indexOf(room));
-      const comment = new RegExp(`@default ([^\\n]*?) \\*/\\n  ${property}\\?:`).exec(text)?.[1]?.replace('*\\/', '*/');
+      const comment = new RegExp(`@default ([^\\n]*?)(?: |\\n {3})\\*/\\n  ${property}\\?:`).exec(text)?.[1]?.replace('*\\/', '*/');
       expect(comment, name).toBe(shown(value) || (Array.isArray(value) ? '[]' : 'undefined'));
     }
   });
