@@ -84,7 +84,7 @@ describe('A store sees no request', () => {
   });
 
   test.each<[string, (queue: TouchQueue, seen: readonly unknown[]) => Promise<unknown>]>([
-    ['after the interval', (_queue, seen) => expect.poll(() => seen).toHaveLength(2)],
+    ['after the interval', async (_queue, seen) => await expect.poll(() => seen).toHaveLength(2)],
     ['at once', (queue) => asRequests([() => queue.flush()])],
     ['at the end', (queue) => asRequests([() => queue.close()])],
   ])('when expiries are written %s', async (when, write) => {
