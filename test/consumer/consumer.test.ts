@@ -131,7 +131,6 @@ import {
   CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
   type VisitPluginHooks, type VisitSummary,
 } from 'nest-visit';
-import { PATIENCE } from '../support/patience.js';
 
 @Injectable()
 class Counter {

@@ -505,7 +505,11 @@ describe('Options of RedisVisitStore', () => {
   test('R74: a version of the package redis that gives no bytes is refused', async () => {
     vi.resetModules();
     vi.doMock('redis', () => ({ RESP_TYPES: undefined }));
-    onTestFinished(() => vi.doUnmock('redis'));
+    onTestFinished(() => {
+      vi.doUnmock('redis');
+      // Files share processes: none that comes later may meet what has been loaded with this one.
+      vi.resetModules();
+    });
     const old = await import('nest-visit/redis');
     expect(() => new old.RedisVisitStore({ client })).toThrow('needs the package redis in version 5.12 or later');
   });
