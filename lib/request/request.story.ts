@@ -1,7 +1,7 @@
 import { HttpException, Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
 import type { HandlerPolicy } from '../context/handler-policy.js';
-import { attachContext, findContext, RequestContext, type RequestEnvironment } from '../context/request.context.js';
+import { attachContext, findContext, RequestContext, type HeldLock, type RequestEnvironment } from '../context/request.context.js';
 import { VisitHeadersSentError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -110,9 +110,9 @@ export class RequestStory {
     ]);
   }
 
-  /** The handler is done, whatever became of it. */
-  end(context: RequestContext): Promise<void> | undefined {
-    return context.lock && this.lock.leave(context.lock);
+  /** The handler is done, whatever became of it. @param lock the exclusive access that it had */
+  end(context: RequestContext, lock: HeldLock | undefined): Promise<void> | undefined {
+    return lock && this.lock.leave(context, lock);
   }
 
   /**

@@ -1,7 +1,7 @@
 import { Inject, Injectable, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
 import { Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
 import type { HandlerPolicy } from '../context/handler-policy.js';
-import { findContext, findRequest, type RequestContext } from '../context/request.context.js';
+import { findContext, findRequest, type HeldLock, type RequestContext } from '../context/request.context.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
@@ -25,10 +25,12 @@ export class VisitInterceptor implements NestInterceptor {
     const { story } = this;
     let handler: Subscription | undefined;
     let mark: unknown;
-    let [hasBegun, isDone] = [false, false];
-    const end = (): void => void (policy.exclusive === undefined || story.end(context));
+    let lock: HeldLock | undefined;
+    let isDone = false;
+    const end = (): void => void story.end(context, lock);
     const run = (): void => {
-      hasBegun = true;
+      if (policy.exclusive !== undefined) lock = context.lock;
+      // Given up while it waited: what it has waited for is given back.
       if (subscriber.closed) return end();
       mark = context.heldSession?.mark() ?? null;
       const observe = policy.events ? observeEvents : observeResult;
@@ -55,7 +57,7 @@ export class VisitInterceptor implements NestInterceptor {
       // Given up from outside, by a time limit or because the client has gone: as if it had failed.
       if (handler && !isDone) void story.fail(context, undefined, mark);
       context.handlers--;
-      if (hasBegun) end();
+      end();
     };
   }
 }

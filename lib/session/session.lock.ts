@@ -59,9 +59,11 @@ export class SessionLock {
     }
   }
 
-  /** A handler of the request is done with its exclusive access; the last one gives it back. */
-  leave(lock: HeldLock): Promise<void> | undefined {
-    return --lock.holders <= 0 ? lock.release() : undefined;
+  /** A handler is done with its exclusive access; the last one gives it back. Later saves, such as those of a filter, go without. */
+  leave(context: RequestContext, lock: HeldLock): Promise<void> | undefined {
+    if (--lock.holders > 0) return undefined;
+    if (context.lock === lock) context.lock = undefined;
+    return lock.release();
   }
 
   /** Queues within this process. Resolves to what has to be called in the end. */
