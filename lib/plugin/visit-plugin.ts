@@ -91,7 +91,7 @@ export interface VisitPluginHooks {
   /**
    * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can be seen. Not
    * for one whose visit was just not used in time: each browser that was left open has such a key. Called when the handler is known, before
-   * its guards; not for a path that leads nowhere.
+   * its guards; not for one with `@SkipVisit()`, nor for a path that leads nowhere.
    */
   onKeyRefused?(refused: RefusedKey): unknown;
   /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */

@@ -1,5 +1,5 @@
-import { Controller, Get, Inject, Param, Post, Res } from '@nestjs/common';
-import { IdentityService, MemoryVisitStore, Session, SkipVisit, VisitService, type VisitError } from 'nest-visit';
+import { Controller, ForbiddenException, Get, Inject, Param, Post, Res } from '@nestjs/common';
+import { IdentityService, MemoryVisitStore, Session, SkipVisit, VisitPlugin, VisitService, type VisitError } from 'nest-visit';
 import type { ServerResponse } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
@@ -14,6 +14,13 @@ class FailingStore extends MemoryVisitStore {
   override async save(...args: Parameters<MemoryVisitStore['save']>) {
     if (this.fails) throw new Error('the store is away');
     return super.save(...args);
+  }
+}
+
+@VisitPlugin({ onError: 'throw' })
+class Refusals {
+  async onKeyRefused(): Promise<void> {
+    throw new ForbiddenException('no guessing');
   }
 }
 
@@ -52,6 +59,12 @@ class Endings {
   }
 
   @SkipVisit()
+  @Get('skipped/health')
+  health() {
+    return 'well';
+  }
+
+  @SkipVisit()
   @Post('skipped/end/:id')
   async skippedEnd(@Param('id') id: string) {
     return { outcome: await this.visits.end(id).catch(codeOf) };
@@ -87,7 +100,7 @@ describe.each(platforms)('Under %s', (platform) => {
   let app: RunningApp;
   let endings: Endings;
   beforeAll(async () => {
-    app = await startApp(platform, { store }, { controllers: [Endings] });
+    app = await startApp(platform, { store }, { controllers: [Endings], providers: [Refusals] });
     endings = app.app.get(Endings);
   });
   afterAll(() => app?.close());
@@ -117,6 +130,12 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await browser.post('/skipped/end-others')).text).toBe('{"outcome":"VISIT_NOT_RESOLVED"}');
     expect((await browser.get('/id')).text).toBe(id);
     expect((await second.browser.get('/id')).text).toBe(second.id);
+  });
+
+  test('a handler that wants no visit reports no key, whatever would come of that', async () => {
+    const cookie = `visit=${'0'.repeat(32)}.${'A'.repeat(43)}`;
+    expect(await app.browser().get('/id', { cookie })).toMatchObject({ status: 403 });
+    expect(await app.browser().get('/skipped/health', { cookie })).toMatchObject({ status: 200, text: 'well' });
   });
 
   test('B10: a response waits for a write that nobody awaits, whoever sends it', async () => {
