@@ -71,7 +71,7 @@ export class RequestStory {
   reenter(request: FrameworkRequest, proceed: () => void): void {
     const context = findContext(request);
     if (!context || !this.owns(context)) return proceed();
-    if (this.requests.scope === context.scope && context.lookup.is !== 'pending') return proceed();
+    if (this.requests.scope === context.scope && !this.finder.readsBodies) return proceed();
     this.requests.run(context.scope, () => {
       const finding = this.finder.findInBody(context);
       if (finding) void finding.then(() => proceed());
@@ -86,7 +86,7 @@ export class RequestStory {
     context.knowing = undefined;
     const { lookup } = context;
     const isSettled = lookup.is === 'failed' || (lookup.is === 'done' && lookup.resolution.outcome === 'found');
-    if (policy.skip || (isSettled && !policy.source)) return undefined;
+    if (policy.skip || (isSettled && !policy.source && !this.finder.readsBodies)) return undefined;
     return (context.knowing = inOrder([
       () => this.finder.findInBody(context),
       () => this.finder.findFor(context, policy, () => this.unsaved.save(context)),

@@ -383,6 +383,9 @@ describeStacks('A request', (stack: Stack) => {
       const { browser, key } = await begin(app);
       const other = (await begin(app)).key;
       expect(JSON.parse((await browser.get(`/query?tg_visit=${other}&b=2`)).text)).toEqual({ id: key.slice(0, 32), query: { b: '2' } });
+      const withBody = await stack.start(parts, { source: 'cookie, form' });
+      const body = await browser.via(withBody).post('/body', { json: { tg_visit: other, b: 2 } });
+      expect(JSON.parse(body.text)).toEqual({ id: key.slice(0, 32), body: { b: 2 } });
     });
 
     test('R3: the order decides', async () => {
