@@ -245,8 +245,11 @@ export class VisitService {
 
   private async endCurrent(turn: Turn, reason: string): Promise<boolean> {
     const wasStored = turn.context.visit.is === 'stored';
-    await this.writer.endCurrent(turn, reason);
-    await this.users.forget(turn.context);
+    try {
+      await this.writer.endCurrent(turn, reason);
+    } finally {
+      await this.users.forget(turn.context);
+    }
     return wasStored;
   }
 

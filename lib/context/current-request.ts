@@ -65,9 +65,16 @@ export class CurrentRequest {
 
   /** A write of the request, in its turn. @throws like `require`; what the work throws */
   take<T>(act: string, work: (turn: Turn) => Promise<T>): Promise<T> {
-    const { scope } = this;
-    // Within the turn: so a call that nobody awaits fails its request and not the process.
-    if (scope) return Turn.take(scope.context, act, (turn) => (this.require(), work(turn)));
-    return Promise.reject(new VisitNotResolvedError(`there is no request here, so there is nothing for ${act}`));
+    return this.write((context) => Turn.take(context, act, work));
+  }
+
+  /** A call that may write. What it cannot do ends no process either, if nobody awaits it. @throws like `require`; what the work throws */
+  write<T>(work: (context: RequestContext) => Promise<T>): Promise<T> {
+    try {
+      return work(this.require());
+    } catch (error) {
+      const refused = Promise.reject(error as Error) as Promise<T>;
+      return this.scope ? this.scope.context.turns.note(refused) : refused;
+    }
   }
 }

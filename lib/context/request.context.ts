@@ -111,6 +111,8 @@ export class RequestContext {
   refusalsReported = false;
   /** The only handler of this request wants no visit. */
   isSkipped = false;
+  /** The save of all that is unsaved, while it runs. */
+  saving: Promise<void> | undefined;
   /** Handlers that run. */
   handlers = 0;
   /** The headers are on their way to the client. */

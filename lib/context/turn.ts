@@ -27,6 +27,8 @@ export class Turn {
     const { scope } = requests;
     const outer = scope?.turn;
     const own = scope?.context === context ? scope : context.scope;
+    // The response waits for it, even if nobody else does (law 7).
+    context.watchResponse();
     const start = async (): Promise<T> => {
       if (outer && outer.context === context && !outer.isOver) throw new VisitNestedCallError(act, outer.act);
       context.requireOpen();
@@ -42,8 +44,6 @@ export class Turn {
     };
     // It fails at once and not in the end, where it would wait for the turn that waits for it.
     if (outer && outer.context === context && !outer.isOver) return turns.note(start());
-    // The response waits for it, even if nobody else does (law 7).
-    context.watchResponse();
     return turns.add(start);
   }
 }

@@ -22,8 +22,8 @@ export class FormTokenService {
    *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
-  async create(): Promise<string> {
-    return this.tokens.create(this.requests.require());
+  create(): Promise<string> {
+    return this.requests.take('the making of a form token', (turn) => this.tokens.create(turn));
   }
 
   /**
@@ -31,8 +31,11 @@ export class FormTokenService {
    *
    * @throws like `create`
    */
-  async hiddenField(): Promise<string> {
-    return `<input type="hidden" name="${this.options.formTokens.field}" value="${await this.create()}">`;
+  hiddenField(): Promise<string> {
+    return this.requests.take(
+      'the making of a form token',
+      async (turn) => `<input type="hidden" name="${this.options.formTokens.field}" value="${await this.tokens.create(turn)}">`,
+    );
   }
 
   /**
@@ -42,7 +45,7 @@ export class FormTokenService {
    * @param token what the client sent, whatever that is
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
-  async consume(token: unknown): Promise<boolean> {
-    return this.tokens.consume(this.requests.require(), token);
+  consume(token: unknown): Promise<boolean> {
+    return this.requests.write((context) => this.tokens.consume(context, token));
   }
 }

@@ -24,18 +24,16 @@ export class FormTokens {
     @Inject(SessionSaver) private readonly saver: SessionSaver,
   ) {}
 
-  async create(context: RequestContext): Promise<string> {
+  async create(turn: Turn): Promise<string> {
     const token = randomBytes(16).toString('base64url');
-    await Turn.take(context, 'the making of a form token', (turn) =>
-      this.saver.update(turn, FORM_TOKENS, (issued) =>
-        [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(context)]].slice(-this.options.formTokens.max),
-      ),
+    await this.saver.update(turn, FORM_TOKENS, (issued) =>
+      [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(turn.context)]].slice(-this.options.formTokens.max),
     );
     return token;
   }
 
-  async consume(context: RequestContext, token: unknown): Promise<boolean> {
-    if (typeof token !== 'string' || !TOKEN.test(token)) return false;
+  consume(context: RequestContext, token: unknown): Promise<boolean> {
+    if (typeof token !== 'string' || !TOKEN.test(token)) return Promise.resolve(false);
     return Turn.take(context, 'the use of a form token', async (turn) => {
       const [hash, holder] = [hashOf(token), holderOf(context)];
       // Hashes are compared: how long that takes tells nothing of a token.

@@ -79,12 +79,14 @@ export class IdentityService {
   logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     return this.requests.take('identity.logout()', async (turn) => {
       const { context } = turn;
-      if (!keepVisit) await this.writer.endCurrent(turn, 'logout');
-      else if (context.visit.record.identity) {
+      if (!keepVisit) return this.endCurrent(turn, 'logout');
+      if (!context.visit.record.identity) return;
+      try {
         await this.writer.rekey(turn, { identity: null });
         context.outgoing.clearSiteData = true;
+      } finally {
+        await this.users.forget(context);
       }
-      await this.users.forget(context);
     });
   }
 
@@ -97,13 +99,22 @@ export class IdentityService {
     });
   }
 
+  /** Whatever fails, `request.user` is whoever the visit belongs to then. */
+  private async endCurrent(turn: Turn, reason: string): Promise<void> {
+    try {
+      await this.writer.endCurrent(turn, reason);
+    } finally {
+      await this.users.forget(turn.context);
+    }
+  }
+
   private async signIn(turn: Turn, userId: string, { permanent }: LoginOptions): Promise<void> {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const signedIn = context.visit.record.identity;
     const isSame = signedIn?.userId === userId;
     if (!isSame) await this.limit.admit(userId, context.visit.record.id);
-    if (signedIn && !isSame) await this.writer.endCurrent(turn, 'replaced');
+    if (signedIn && !isSame) await this.endCurrent(turn, 'replaced');
     const now = this.options.clock.now();
     const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: now };
     const change = { identity, ...(permanent === undefined ? {} : { permanent }) };

@@ -28,7 +28,8 @@ export class UnsavedWork {
    * @throws what the save throws, and the failure of a write that nobody awaited; nothing of what was refused is saved later
    */
   save(context: RequestContext): Promise<void> | undefined {
-    return this.isIn(context) ? this.saveAll(context) : undefined;
+    // One at a time: of the handler and the response, either may be first, and both hear of a failure.
+    return this.isIn(context) ? (context.saving ??= this.saveAll(context)) : undefined;
   }
 
   /** Forgets it, but for what had been changed at the mark. */
@@ -49,6 +50,8 @@ export class UnsavedWork {
     } catch (error) {
       this.forget(context);
       throw error;
+    } finally {
+      context.saving = undefined;
     }
   }
 }

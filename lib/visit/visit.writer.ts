@@ -193,11 +193,14 @@ export class VisitWriter {
     const { context } = turn;
     const { is, record } = context.visit;
     if (is === 'late') return;
-    if (is === 'stored') await this.end([record.id], reason, { retiresKey: true });
+    const at = this.options.clock.now();
+    const ended = is === 'stored' ? await this.store.call((store) => store.end([record.id], { reason, at, retiresKey: true })) : [];
     this.replaceCurrent(turn);
     context.outgoing.cookie = 'clear';
     context.outgoing.clearSiteData = true;
     context.watchResponse();
+    // Last: whatever a plugin throws, the request does not go on as somebody whose visit has ended.
+    await this.announceEnd(ended, reason, at);
   }
 
   /** The request goes on with a new, unsaved visit, in which nothing of the old one is left. */
@@ -210,9 +213,9 @@ export class VisitWriter {
   }
 
   /** Ends visits for every process at once. The ids of those that this call ended. */
-  async end(ids: readonly string[], reason: string, { retiresKey = false } = {}): Promise<string[]> {
+  async end(ids: readonly string[], reason: string): Promise<string[]> {
     const at = this.options.clock.now();
-    const ended = await this.store.call((store) => store.end(ids, { reason, at, retiresKey }));
+    const ended = await this.store.call((store) => store.end(ids, { reason, at, retiresKey: false }));
     await this.announceEnd(ended, reason, at);
     return ended;
   }

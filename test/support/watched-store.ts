@@ -1,0 +1,64 @@
+import { MemoryVisitStore, type VisitStore } from 'nest-visit';
+
+/** A call of a method of the store that waits for something. */
+export interface StoreCall {
+  readonly method: keyof VisitStore;
+  readonly args: readonly unknown[];
+}
+
+/** A store whose calls a test sees, and may hold, refuse or fail. */
+export class WatchedStore {
+  /** The methods called so far. */
+  readonly calls: string[] = [];
+  /** Called for each call; `go` makes it. */
+  around: (call: StoreCall, go: () => Promise<unknown>) => Promise<unknown> = (_, go) => go();
+  /** For the option `store`. */
+  readonly store: VisitStore;
+
+  constructor(readonly inner: VisitStore = new MemoryVisitStore()) {
+    this.store = new Proxy(inner, {
+      get: (target, method: keyof VisitStore) => {
+        const value: unknown = Reflect.get(target, method, target);
+        if (typeof value !== 'function' || method === 'attend')
+          return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+        return (...args: unknown[]) => {
+          this.calls.push(method);
+          return this.around({ method, args }, async () => Reflect.apply(value, target, args) as unknown);
+        };
+      },
+    });
+  }
+
+  /** Holds each call of these methods until `release`, or `fail`, is called. `held` resolves when the first one waits. */
+  hold(...methods: (keyof VisitStore)[]): { readonly held: Promise<void>; release(): void; fail(error?: Error): void } {
+    let arrive!: () => void;
+    let settle!: (error?: Error) => void;
+    const held = new Promise<void>((resolve) => (arrive = resolve));
+    const verdict = new Promise<Error | undefined>((resolve) => (settle = resolve));
+    this.around = async ({ method }, go) => {
+      if (!methods.includes(method)) return go();
+      arrive();
+      const error = await verdict;
+      if (error) throw error;
+      return go();
+    };
+    const end = (error?: Error): void => {
+      this.pass();
+      settle(error);
+    };
+    return { held, release: () => end(), fail: (error = new Error('the store is away')) => end(error) };
+  }
+
+  /** From now on calls of these methods fail; of all that a request makes, if none is named. */
+  away(...methods: (keyof VisitStore)[]): void {
+    this.around = async ({ method }, go) => {
+      if (methods.length === 0 || methods.includes(method)) throw new Error('the store is away');
+      return go();
+    };
+  }
+
+  /** From now on everything passes. */
+  pass(): void {
+    this.around = (_, go) => go();
+  }
+}
