@@ -1,4 +1,4 @@
-import { FailedOrder, type Laboratory, type Order, type Rewrite, type Scene } from './lab.js';
+import { FailedOrder, type Laboratory, type Order, type Rewrite, type RunOptions, type Scene } from './lab.js';
 import { OffCourse, type Course } from './order.js';
 
 export interface Exploration {
@@ -16,6 +16,8 @@ export interface ExplorerOptions {
   /** Runs orders too that differ only in which of two neighbouring reads comes first. */
   readonly everyRead?: boolean;
   readonly rewrite?: Rewrite;
+  /** Another scene that must come to the same in each order. */
+  readonly twin?: Scene | undefined;
   /** Ends the exploration: nobody waits for it any more. */
   readonly signal: AbortSignal;
 }
@@ -24,10 +26,11 @@ export interface ExplorerOptions {
 export async function explore(
   laboratory: Laboratory,
   scene: Scene,
-  { most, everyRead = false, rewrite, signal }: ExplorerOptions,
+  { most, everyRead = false, rewrite, twin, signal }: ExplorerOptions,
 ): Promise<Exploration> {
   const run = async (schedule: readonly number[], choose: (choices: readonly number[]) => number): Promise<Course> => {
-    return laboratory.run(scene, { schedule, choose, skipReads: !everyRead, rewrite, signal });
+    const options = { schedule, choose, skipReads: !everyRead, rewrite, signal };
+    return twin ? runBoth(laboratory, { ...scene, twin }, options) : laboratory.run(scene, options);
   };
   const first = (choices: readonly number[]): number => choices[0]!;
 
@@ -64,6 +67,33 @@ export async function explore(
 /** Runs one order again. @throws FailedOrder */
 export async function replay(laboratory: Laboratory, { schedule, operations, situation }: Order, signal: AbortSignal): Promise<Course> {
   return laboratory.run({ operations, situation }, { schedule, choose: (choices) => choices[0]!, skipReads: false, signal });
+}
+
+/** A scene, and another one that must come to the same in each order. */
+export type TwinScene = Scene & { readonly twin: Scene };
+
+/** Runs one order of a scene, and of its twin. @throws FailedOrder */
+export async function runBoth(laboratory: Laboratory, { twin, ...scene }: TwinScene, options: RunOptions): Promise<Course> {
+  const course = await laboratory.run(scene, options);
+  const schedule = course.crossings.map(({ chosen }) => chosen);
+  const other = await laboratory.run(twin, { ...options, schedule }).catch((error: unknown) => {
+    if (error instanceof FailedOrder && error.cause instanceof OffCourse) return null;
+    throw error;
+  });
+  if (other === null) return course;
+  // What nobody waits for gives nothing.
+  const without = scene.operations.some((name) => name.startsWith('answered first')) ? (['value'] as const) : [];
+  const [digest, expected] = [course.digest(without), other.digest(without)];
+  if (digest === expected) return course;
+  throw new FailedOrder(
+    [
+      `R51: (${scene.operations.join(') beside (')}) came to something else than (${twin.operations.join(') beside (')})`,
+      `in the order ${schedule.join()}:`,
+      digest,
+      'and not:',
+      expected,
+    ].join('\n'),
+  );
 }
 
 /** The orders that leave a known one at some crossing after its first `from`. */

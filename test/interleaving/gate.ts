@@ -10,10 +10,24 @@ export interface Gate {
 
 const gates = new WeakMap<DataSource, Gate>();
 
+/** A connection does one thing at a time: a statement, or a transaction as a whole. Drivers of servers see to that themselves. */
+class Line {
+  private last: Promise<unknown> = Promise.resolve();
+
+  take<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.last.then(work);
+    this.last = result.catch(() => {});
+    return result;
+  }
+}
+
+const lines = new WeakMap<DataSource, Line>();
+
 /** Lets every statement of the data source pass a gate, those that begin and end transactions too. The gate stands open at first. */
 export function gateOf(dataSource: DataSource): Gate {
   const gate: Gate = {};
   gates.set(dataSource, gate);
+  if (dataSource.options.type === 'better-sqlite3') lines.set(dataSource, new Line());
   const createQueryRunner = dataSource.createQueryRunner.bind(dataSource);
   // SQLite has one for all.
   const gated = new WeakSet<QueryRunner>();
@@ -22,8 +36,12 @@ export function gateOf(dataSource: DataSource): Gate {
     if (gated.has(queryRunner)) return queryRunner;
     gated.add(queryRunner);
     const query = queryRunner.query.bind(queryRunner) as (sql: string, ...more: unknown[]) => Promise<unknown>;
-    queryRunner.query = ((sql: string, ...more: unknown[]) =>
-      gate.pass ? gate.pass(sql, (text) => query(text, ...more)) : query(sql, ...more)) as QueryRunner['query'];
+    const send = (sql: string, more: readonly unknown[]): Promise<unknown> =>
+      gate.pass ? gate.pass(sql, (text) => query(text, ...more)) : query(sql, ...more);
+    queryRunner.query = ((sql: string, ...more: unknown[]) => {
+      const line = gate.pass && lines.get(dataSource);
+      return line ? line.take(() => send(sql, more)) : send(sql, more);
+    }) as QueryRunner['query'];
     const connect = queryRunner.connect.bind(queryRunner) as () => Promise<object>;
     queryRunner.connect = async () => gatePrepared(await connect(), gate);
     return queryRunner;
@@ -88,7 +106,14 @@ export function cutSqliteTransactions(): () => void {
   SqliteDialect.prototype.atomic = async function (steps) {
     const dataSource = (this as unknown as { dataSource: DataSource }).dataSource;
     const pass = gates.get(dataSource)?.pass;
-    if (!pass) return atomic.call(this, steps);
+    return pass ? lines.get(dataSource)!.take(() => cut(this, steps, dataSource, pass)) : atomic.call(this, steps);
+  };
+  const cut = async (
+    dialect: SqliteDialect,
+    steps: Parameters<typeof atomic>[0],
+    dataSource: DataSource,
+    pass: NonNullable<Gate['pass']>,
+  ): ReturnType<typeof atomic> => {
     const { databaseConnection } = dataSource.driver as unknown as { databaseConnection: Connection };
     const known: ({ value: unknown } | { error: unknown })[] = [];
     for (;;) {
@@ -116,11 +141,11 @@ export function cutSqliteTransactions(): () => void {
           return answer('', () => undefined) as boolean;
         },
       };
-      const dialect = Object.create(this, {
+      const cutDialect = Object.create(dialect, {
         dataSource: { value: { driver: { databaseConnection: standIn }, logger: dataSource.logger } },
       }) as SqliteDialect;
       try {
-        const result = await atomic.call(dialect, steps);
+        const result = await atomic.call(cutDialect, steps);
         if (!next) return result;
       } catch (error) {
         if (!next) throw error;

@@ -1,6 +1,7 @@
 import { VisitKey } from '../../lib/key/visit-key.js';
 import type { Sample, VisitSample } from './monitor.js';
 import type { Told } from './process.js';
+import { markOf, parseRequest, type ActName, type Deed } from './acts.js';
 import { INITIAL, operationOf, timeOf, type OperationName, type Outcome, type World } from './operations.js';
 
 /** An order that came to its end, and what it left. */
@@ -10,6 +11,8 @@ export interface Ending {
   readonly outcomes: readonly Outcome[];
   /** Before the first step, and after each. */
   readonly samples: readonly Sample[];
+  /** Who may have changed something in each step. */
+  readonly moved: readonly (readonly number[])[];
   /** What the plugins of all processes were told. */
   readonly told: readonly Told[];
   /** Whom the library takes the bearer of a key for, now; undefined: it does not know the key. */
@@ -71,7 +74,7 @@ function checkChange(world: World, names: readonly OperationName[], moved: reado
     if (owned.has(column) || (column === 'data' && entries.size > 0)) continue;
     violated(`B9: ${said(names, moved)} changed ${column} from ${JSON.stringify(old[column])} to ${JSON.stringify(now[column])}`);
   }
-  const isRekeyed = changed.includes('keyHash') && now.id === world.visitId;
+  const isRekeyed = changed.includes('keyHash') && now.id === world.visitId && !moved.some((slot) => parseRequest(names[slot]!));
   if (isRekeyed && !opens(old, VisitKey.parse(world.key)!.hash, clockOf(world)))
     violated(`R39: ${said(names, moved)} replaced the key with one that was dead`);
   if (changed.includes('data')) checkData(world, names, moved, entries, old, now);
@@ -111,7 +114,8 @@ function checkData(
   }
   // The guard of the writer's key: what it came with must have opened the visit when it wrote (law 4).
   const hash = VisitKey.parse(world.key)!.hash;
-  if (now.id === world.visitId && !mayErase && !opens(old, hash, clockOf(world)))
+  const mayHaveNewKey = moved.some((slot) => parseRequest(names[slot]!) && operationOf(names[slot]!).owns.includes('keyHash'));
+  if (now.id === world.visitId && !mayErase && !mayHaveNewKey && !opens(old, hash, clockOf(world)))
     violated(`B3: ${said(names, moved)} wrote with a key that was dead`);
 }
 
@@ -132,36 +136,92 @@ export function checkEnding(ending: Ending): void {
   checkEvents(ending);
   checkEnds(ending);
   checkEndAll(ending);
+  checkKeys(ending);
+  checkStrangers(ending);
+  checkLeft(ending);
 }
 
 const last = (ending: Ending): Sample => ending.samples.at(-1)!;
 const own = (ending: Ending): VisitSample | undefined => last(ending).get(ending.world.visitId);
 const slotsOf = (ending: Ending, name: OperationName): number[] => ending.names.flatMap((one, slot) => (one === name ? [slot] : []));
 
+/** An operation, or one of the writes of a request, and what became of it. */
+interface Done extends Deed {
+  readonly name: OperationName | ActName;
+  readonly slot: number;
+  /** As messages have it. */
+  readonly title: string;
+  /** Whether an act of the same request, before it, has thrown away what had been changed by then and not saved. */
+  readonly isForgotten: boolean;
+  /** What it sets an entry of the session to, under the name of that. */
+  readonly mark: string;
+}
+
+/** The visit ends with a sign-in that is taken back. */
+function forgets(act: ActName, { error }: Deed): boolean {
+  if (act === 'login') return error !== undefined;
+  return ['reload', 'logout', 'loginOther', 'endOwn', 'endUser'].includes(act);
+}
+
+/** All that was done, as far as it is known what became of it. */
+function doneIn({ names, outcomes }: Ending): Done[] {
+  return names.flatMap((name, slot): Done[] => {
+    const outcome = outcomes[slot]!;
+    const request = parseRequest(name);
+    if (!request) return [{ name, slot, title: `${name} (${slot})`, isForgotten: false, mark: String(slot), ...outcome }];
+    // A response that nobody waited with is acknowledged as a whole; if it was refused, some of it may have been done.
+    const asWhole = request.acts.map((): Deed => ({ visitId: outcome.visitId ?? '' }));
+    const deeds = request.manner === 'answered first' ? (outcome.status === 200 ? asWhole : []) : (outcome.value as Deed[] | undefined);
+    return (deeds ?? []).map((deed, index) => {
+      const act = request.acts[index]!;
+      const isForgotten = request.acts.slice(0, index).some((one, place) => forgets(one, deeds![place]!));
+      return { name: act, slot, title: `${act} of ${name} (${slot})`, isForgotten, mark: markOf(slot, index), ...deed };
+    });
+  });
+}
+
+const done = (ending: Ending, ...names: readonly (OperationName | ActName)[]): Done[] =>
+  doneIn(ending).filter(({ name }) => names.includes(name));
+
+/** Whether nobody else can have been in the way of a request. */
+const isAlone = ({ names }: Ending): boolean => names.length === 1;
+
 /** A refusal is a typed error, and there is a reason for it. */
 function checkErrors(ending: Ending): void {
   const visit = own(ending);
   const isGone = !visit || visit.endedAt !== null;
   const isRetired = !opens(visit, VisitKey.parse(ending.world.key)!.hash, clockOf(ending.world));
-  ending.outcomes.forEach(({ error }, slot) => {
+  const refuse = (title: string, error: string | undefined): void => {
     if (error === undefined) return;
-    const isFair = (error === 'VISIT_ENDED' && isGone) || (error === 'VISIT_KEY_RETIRED' && isRetired);
-    if (!isFair) violated(`${ending.names[slot]} (${slot}) failed without a reason: ${error}`);
-  });
-}
-
-/** What was acknowledged was readable, until somebody changed it who may; what was refused never was. */
-function checkAcknowledged(ending: Ending): void {
-  for (const slot of slotsOf(ending, 'set')) {
-    const { error, visitId } = ending.outcomes[slot]!;
-    const found = ending.samples.flatMap((sample) => [...sample.values()]).filter((visit) => visit.data?.[`set by ${slot}`] === slot);
-    if (error && found.length > 0) violated(`B1: set (${slot}) was refused with ${error}, yet it was written`);
-    if (!error && !found.some(({ id }) => id === visitId)) violated(`B10: set (${slot}) was acknowledged, yet it was never readable`);
+    const isFair = !isAlone(ending) && ((error === 'VISIT_ENDED' && isGone) || (error === 'VISIT_KEY_RETIRED' && isRetired));
+    if (!isFair) violated(`R40, R51: ${title} failed without a reason: ${error}`);
+  };
+  ending.outcomes.forEach(({ error }, slot) => refuse(`${ending.names[slot]} (${slot})`, error));
+  for (const { name, title, error } of doneIn(ending)) {
+    // Whether somebody is signed in, the acts before it decide.
+    if (!(name === 'reauthenticate' && error === 'VISIT_IDENTITY_REQUIRED')) refuse(title, error);
   }
 }
 
-function acknowledged(ending: Ending, name: OperationName): number[] {
-  return slotsOf(ending, name).filter((slot) => !ending.outcomes[slot]!.error && ending.outcomes[slot]!.visitId === ending.world.visitId);
+/** What was acknowledged was readable, until somebody changed it who may, and before the response left; what was refused never was. */
+function checkAcknowledged(ending: Ending): void {
+  for (const { name, slot, title, isForgotten, mark, error, visitId } of done(ending, 'set', 'save')) {
+    const entry = `${name === 'set' ? 'set' : 'saved'} by ${mark}`;
+    const until = (ending.outcomes[slot]!.leftAt ?? Infinity) + 1;
+    const found = ending.samples
+      .slice(0, until)
+      .flatMap((sample) => [...sample.values()].filter(({ data }) => data?.[entry] !== undefined));
+    if (error && found.length > 0) {
+      // It may have been saved with another write of the same request.
+      if (name === 'set') violated(`B1: ${title} was refused with ${error}, yet it was written`);
+    } else if (!error && !isForgotten && !found.some(({ id }) => name === 'save' || id === visitId)) {
+      violated(`B10: ${title} was acknowledged, yet it was not readable by then`);
+    }
+  }
+}
+
+function acknowledged(ending: Ending, name: OperationName | ActName): Done[] {
+  return done(ending, name).filter(({ error, visitId }) => !error && visitId === ending.world.visitId);
 }
 
 const wasErased = (ending: Ending): boolean => ending.samples.some((sample) => !sample.get(ending.world.visitId)?.data);
@@ -174,11 +234,13 @@ function checkCounter(ending: Ending): void {
 }
 
 function checkGift(ending: Ending): void {
-  const takers = slotsOf(ending, 'take').filter((slot) => ending.outcomes[slot]!.value === INITIAL.gift);
-  if (takers.length > 1) violated(`B12, B13: the gift was taken by ${takers.join(' and ')}`);
+  const takers = done(ending, 'take').filter(({ value }) => value === INITIAL.gift);
+  if (takers.length > 1) violated(`B12, B13: the gift was taken by ${takers.map(({ title }) => title).join(' and ')}`);
   if (wasErased(ending)) return;
   const isThere = own(ending)?.data?.['gift'] !== undefined;
-  if (takers.length === 1 && isThere) violated(`B13: the gift was taken by ${takers[0]}, and is still there`);
+  if (takers.length === 1 && isThere) violated(`B13: the gift was taken by ${takers[0]!.title}, and is still there`);
+  // Who did not wait for it has it all the same.
+  if (ending.names.some((name) => parseRequest(name)?.manner === 'answered first')) return;
   if (takers.length === 0 && (!isThere || acknowledged(ending, 'take').length > 0)) violated('B12: the gift is gone, and nobody has it');
 }
 
@@ -229,12 +291,48 @@ function checkEnds(ending: Ending): void {
   if (acknowledgedEnd(ending, 'logout') && stillOpens) violated('R40: logout was acknowledged, and its key still opens the visit');
 }
 
-const acknowledgedEnd = (ending: Ending, name: OperationName): boolean =>
-  slotsOf(ending, name).some((slot) => !ending.outcomes[slot]!.error);
+const acknowledgedEnd = (ending: Ending, name: OperationName): boolean => done(ending, name).some(({ error }) => !error);
 
 /** No visit of the user outlives "end all", also if its login is committed later: all of them began before. */
 function checkEndAll(ending: Ending): void {
   if (!acknowledgedEnd(ending, 'endAll')) return;
   const survivors = [...last(ending).values()].filter(({ userId, endedAt }) => userId === ending.world.user && endedAt === null);
   if (survivors.length > 0) violated('B7: all visits of the user were ended, and one lives');
+}
+
+/** The key that a response carries is one that the visit had, and, where nobody else has changed that, the one it has. */
+function checkKeys(ending: Ending): void {
+  ending.outcomes.forEach(({ key, visitId }, slot) => {
+    if (!operationOf(ending.names[slot]!).isRequest) return;
+    const title = `${ending.names[slot]} (${slot})`;
+    if (typeof key === 'string') {
+      const { id, hash } = VisitKey.parse(key)!;
+      const isIt = (sample: Sample): boolean => sample.get(id)?.keyHash === hash && sample.get(id)!.endedAt === null;
+      if (!ending.samples.some(isIt)) violated(`R39, R40: ${title} sent a key that opened nothing at any time`);
+      if (isAlone(ending) && !isIt(last(ending))) violated(`R39, R40: ${title} sent a key that is not the one of a live visit`);
+      return;
+    }
+    const visit = visitId === undefined ? undefined : last(ending).get(visitId);
+    if (!isAlone(ending) || !visit || visit.endedAt !== null) return;
+    if (key === null) violated(`R40: ${title} cleared the cookie of a live visit`);
+    if (visit.keyHash !== VisitKey.parse(ending.world.key)!.hash) violated(`R39: ${title} did not send the key of its visit`);
+  });
+}
+
+/** Requests of others at the same moment are served as ever (law 6). */
+function checkStrangers(ending: Ending): void {
+  for (const { title, value } of done(ending, 'stranger')) {
+    const { status, error } = value as Outcome;
+    if (status !== 200) violated(`R51: the request of a ${title} failed: ${error}`);
+  }
+}
+
+/** Once its response has left, a request writes nothing more (law 7). */
+function checkLeft({ names, outcomes, moved, samples }: Ending): void {
+  moved.forEach((slots, step) => {
+    const { leftAt } = outcomes[slots[0]!]!;
+    if (slots.length > 1 || leftAt === undefined || step < leftAt) return;
+    const [before, after] = [samples[step]!, samples[step + 1]!].map((sample) => JSON.stringify([...sample]));
+    if (before !== after) violated(`B10: the response of ${names[slots[0]!]} (${slots[0]}) left before all was written`);
+  });
 }

@@ -4,6 +4,7 @@ import { DefaultSessionSerializer, TypeOrmVisitStore, visitEntities, visitMigrat
 import { DataSource } from 'typeorm';
 import { VisitKey } from '../../lib/key/visit-key.js';
 import type { DatabaseName, OpenDatabase } from '../support/databases.js';
+import { digestOf, type Digest } from './digest.js';
 import { cutSqliteTransactions, gateOf, type Gate } from './gate.js';
 import { checkEnding, checkStep, MissingEvent, type Ending } from './invariants.js';
 import { Monitor, type Sample } from './monitor.js';
@@ -26,6 +27,8 @@ export interface Order extends Scene {
 
 /** A guard that is taken out: the statement as the database gets it. */
 export type Rewrite = (sql: string) => string;
+
+export type RunOptions = Pick<CourseOptions, 'schedule' | 'choose' | 'skipReads' | 'signal'> & { readonly rewrite?: Rewrite | undefined };
 
 interface Lab {
   readonly process: Process;
@@ -89,17 +92,21 @@ export class Laboratory {
     for (const close of this.closers) await close();
   }
 
-  /** Runs one order and checks it. @throws FailedOrder */
-  async run(
-    scene: Scene,
-    options: Pick<CourseOptions, 'schedule' | 'choose' | 'skipReads' | 'signal'> & { rewrite?: Rewrite | undefined },
-  ): Promise<Course> {
-    const world = await this.begin(scene.situation);
+  /** Runs one order and checks it. What it came to, see `digestOf`, is known besides. @throws FailedOrder */
+  async run(scene: Scene, options: RunOptions): Promise<Course & { readonly digest: Digest }> {
+    // Whether a statement has been sent since the last sample was taken.
+    let isUnderWay = false;
+    const world = { ...(await this.begin(scene.situation)), steps: () => samples.length - 1 + Number(isUnderWay) };
+    const rewrite: Rewrite = (sql) => {
+      isUnderWay = true;
+      return options.rewrite?.(sql) ?? sql;
+    };
     const names = scene.operations;
     const outcomes: Outcome[] = [];
     const samples: Sample[] = [await this.monitor.sample()];
     const trace: string[] = [];
     const actors: number[] = [];
+    const movers: (readonly number[])[] = [];
     const parts = names.map((name, slot): Part => {
       const { process, gate, connection } = this.labs[slot]!;
       process.clock.set(timeOf(name, world, slot));
@@ -118,24 +125,26 @@ export class Laboratory {
         database: this.database,
         monitor: this.monitor,
         ...options,
-        rewrite: options.rewrite ?? ((sql) => sql),
+        rewrite,
         onStep: async ({ actor, sql, moved }) => {
           actors.push(actor);
+          movers.push(moved);
           const freed = moved.slice(1).map((slot) => `, which lets ${names[slot]} (${slot}) go on`);
           trace.push(`${names[actor]} (${actor})${freed.join('')}: ${sql.replace(/\s+/g, ' ').slice(0, 160)}`);
           samples.push(await this.monitor.sample());
+          isUnderWay = false;
           checkStep(world, names, moved, samples.at(-2)!, samples.at(-1)!);
         },
       }).run();
       const told = this.takeTold();
-      const ending: Ending = { world, names, outcomes, samples, told, bearers: await this.bearers(world, outcomes) };
+      const ending: Ending = { world, names, outcomes, samples, moved: movers, told, bearers: await this.bearers(world, outcomes) };
       try {
         checkEnding(ending);
       } catch (error) {
         if (!(error instanceof MissingEvent) || !(await this.isToldLate())) throw error;
         throw new Error(`${error.message}, but late: after the last answer`, { cause: error });
       }
-      return course;
+      return { ...course, digest: (without) => digestOf(ending, without) };
     } catch (error) {
       throw new FailedOrder(this.report(error as Error, scene, actors, trace, outcomes), { cause: error });
     } finally {
@@ -143,7 +152,7 @@ export class Laboratory {
     }
   }
 
-  private async begin(situation: Situation): Promise<World> {
+  private async begin(situation: Situation): Promise<Omit<World, 'steps'>> {
     const start = 1_900_000_000_000;
     const key = VisitKey.create();
     const user = `user ${randomBytes(4).toString('hex')}`;
@@ -160,7 +169,7 @@ export class Laboratory {
       sessionData: new DefaultSessionSerializer().encode(new Map(Object.entries(INITIAL))),
       identity: situation === 'anonymous' ? null : { userId: user, created: start, authenticatedAt: start },
     };
-    await this.store.create([visit]);
+    if (situation !== 'new') await this.store.create([visit]);
     return { start, visitId: key.id, key: key.text, user, situation };
   }
 

@@ -1,3 +1,4 @@
+import { parseRequest, requestOperation, type RequestName } from './acts.js';
 import { TIMEOUT, TOUCH_INTERVAL, type Answer, type Process } from './process.js';
 
 /** Where an order begins. */
@@ -9,13 +10,15 @@ export interface World {
   readonly key: string;
   readonly user: string;
   readonly situation: Situation;
+  /** How many steps have begun so far. */
+  readonly steps: () => number;
 }
 
 /**
  * `anonymous`, `signedIn`: a visit in the middle of its life. `expiring`: signed in; the requests come in its last second,
- * and what cleans up looks at the clock just after it.
+ * and what cleans up looks at the clock just after it. `new`: there is no visit, and the requests come without a key.
  */
-export type Situation = 'anonymous' | 'signedIn' | 'expiring';
+export type Situation = 'anonymous' | 'signedIn' | 'expiring' | 'new';
 
 /** What is in the session at first. */
 export const INITIAL = { counter: 10, gift: 'once', kept: 'as it was' };
@@ -23,6 +26,8 @@ export const INITIAL = { counter: 10, gift: 'once', kept: 'as it was' };
 export interface Outcome extends Partial<Answer> {
   /** How many visits it says that it ended or deleted. */
   readonly count?: number;
+  /** How many steps had begun when the headers of its response left. */
+  readonly leftAt?: number;
 }
 
 export interface Operation {
@@ -120,9 +125,12 @@ export const operations = {
   },
 } satisfies Record<string, Operation>;
 
-export type OperationName = keyof typeof operations;
+export type OperationName = keyof typeof operations | RequestName;
 
-export const operationOf = (name: OperationName): Operation => operations[name];
+export function operationOf(name: OperationName): Operation {
+  const request = parseRequest(name);
+  return request ? requestOperation(request) : operations[name as keyof typeof operations];
+}
 
 /** Clocks of several machines are never quite in step. In milliseconds. */
 const SKEWS = [0, 40, -40];

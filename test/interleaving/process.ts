@@ -4,7 +4,9 @@ import { HttpException, type ExecutionContext } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import {
   CurrentVisit,
+  ExclusiveSession,
   ExpungeService,
+  FormTokenService,
   IdentityService,
   PassiveVisit,
   Session,
@@ -49,6 +51,12 @@ export interface Ask {
   readonly passive?: boolean;
   /** As `@UseVisit({ timeout })` says, in milliseconds. */
   readonly timeout?: number;
+  /** As `@ExclusiveSession()` says. */
+  readonly exclusive?: boolean;
+  /** The handler sends the response, as with `@Res()`. */
+  readonly answersItself?: boolean;
+  /** Called when the headers leave. */
+  readonly leaves?: () => void;
 }
 
 /** What the plugins of a process were told. */
@@ -86,6 +94,7 @@ export class Process {
   readonly visits: VisitService;
   readonly identity: IdentityService;
   readonly session: Session;
+  readonly formTokens: FormTokenService;
   readonly expunge: ExpungeService;
   readonly touches: TouchQueue;
   private readonly story: RequestStory;
@@ -100,6 +109,7 @@ export class Process {
     this.visits = get(VisitService);
     this.identity = get(IdentityService);
     this.session = get(Session);
+    this.formTokens = get(FormTokenService);
     // No order of statements depends on its rests, which last as long as the gate holds it.
     this.expunge = Object.assign(get<ExpungeService>(ExpungeService), { sleep: async () => {} });
     this.touches = get(TouchQueue);
@@ -136,12 +146,17 @@ export class Process {
     return new Promise((resolve) => (this.listener.heard = resolve));
   }
 
-  request<T>({ key, passive, timeout }: Ask, work: () => T | Promise<T>): Promise<Answer<T>> {
+  request<T>(
+    { key, passive, timeout, exclusive, answersItself, leaves }: Ask,
+    work: (response: ServerResponse) => T | Promise<T>,
+  ): Promise<Answer<T>> {
     const request = { method: 'POST', headers: key ? { cookie: `visit=${key}` } : {} };
     const response = new ServerResponse(new IncomingMessage(new Socket()));
     const handler = (): void => {};
     if (passive) PassiveVisit()(handler);
     if (timeout !== undefined) UseVisit({ timeout })(handler);
+    if (exclusive) ExclusiveSession({ timeout: HOUR })(handler);
+    const head = headOf(response, leaves);
     const execution = {
       getType: () => 'http',
       getClass: () => SomeController,
@@ -152,12 +167,15 @@ export class Process {
     const serve = async (): Promise<Answer<T>> => {
       let outcome: { status: number; error?: string; value?: T };
       try {
-        const value = await lastValueFrom(this.interceptor.intercept(execution, { handle: () => defer(async () => work()) }));
+        const value = await lastValueFrom(this.interceptor.intercept(execution, { handle: () => defer(async () => work(response)) }));
         outcome = { status: 200, value: value as T };
       } catch (error) {
         outcome = { status: error instanceof HttpException ? error.getStatus() : 500, error: codeOf(error) };
       }
-      response.writeHead(outcome.status);
+      // The application's own answer leaves before any other, or is replaced.
+      if (answersItself) outcome = { status: await head };
+      else response.writeHead(outcome.status);
+      await head;
       const sent = keyIn(response.getHeader('Set-Cookie') as string[] | undefined);
       const visitId = findContext(request)?.knownVisit?.record.id;
       return { ...outcome, ...(sent === undefined ? {} : { key: sent }), ...(visitId ? { visitId } : {}) };
@@ -170,6 +188,19 @@ export class Process {
   close(): Promise<void> {
     return this.module.close();
   }
+}
+
+/** The status of the response, when its headers have left. */
+function headOf(response: ServerResponse, leaves: () => void = () => {}): Promise<number> {
+  return new Promise((resolve) => {
+    const writeHead = response.writeHead.bind(response) as (...args: unknown[]) => ServerResponse;
+    // The response's own method: whatever holds headers back lies around it.
+    response.writeHead = (...args: unknown[]) => {
+      leaves();
+      resolve(response.statusCode);
+      return writeHead(...args);
+    };
+  });
 }
 
 /** How an error is told from others: by its code, if it is one that the library promises. */
