@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
-import type { Process } from '../interleaving/process.js';
-import type { Model, Turn, User, Visit } from './model.js';
+import { codeOf, type Process } from '../interleaving/process.js';
+import { Refusal, type Model, type Turn, type User, type Visit } from './model.js';
 
 /** Something that is done within a request, or by somebody outside of all requests. */
 export interface Act {
@@ -184,6 +184,52 @@ const list = anyUser.map((user): Act => ({
 
 const weighted = (...arbitraries: readonly (readonly [weight: number, arbitrary: fc.Arbitrary<Act>])[]): fc.Arbitrary<Act> =>
   fc.oneof(...arbitraries.map(([weight, arbitrary]) => ({ weight, arbitrary })));
+
+/** What takes a turn of its request. */
+const anyWrite = weighted(
+  [8, update],
+  [6, take],
+  [14, login],
+  [6, logout],
+  [12, renew],
+  [4, reauthenticate],
+  [2, endOwn],
+  [3, endOne],
+  [3, endOthers],
+  [2, endAllForUser],
+);
+
+/** Several writes that are called at once: each comes to what it would come to after the one before, and none fails because of another. */
+export const writesAtOnce = fc.array(anyWrite, { minLength: 2, maxLength: 3 }).map((writes): Act => ({
+  among: (model) => {
+    const deeds = writes.map((write) => write.among(model));
+    return {
+      expect: (turn) => {
+        const values = deeds.map((deed) => valueOrRefusal(() => deed.expect(turn)));
+        return () => values.map((give) => give());
+      },
+      run: (process) => Promise.all(deeds.map((deed) => valueOrCode(() => deed.run(process)))),
+    };
+  },
+  toString: () => `at once: ${writes.map(String).join(' | ')}`,
+}));
+
+function valueOrRefusal(expect: () => () => unknown): () => unknown {
+  try {
+    return expect();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    return () => ({ error: error.code });
+  }
+}
+
+async function valueOrCode(run: () => unknown): Promise<unknown> {
+  try {
+    return await run();
+  } catch (error) {
+    return { error: codeOf(error) };
+  }
+}
 
 /** What may be done within a request. */
 export const anyAct = weighted(

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { VisitKey } from '../../lib/key/visit-key.js';
-import { TIMEOUT, TOUCH_INTERVAL, type Answer } from '../interleaving/process.js';
-import { anyAct, anyActElsewhere, anyUser, type Act } from './acts.js';
+import { TIMEOUT, TOUCH_INTERVAL, type Answer, type Told } from '../interleaving/process.js';
+import { anyAct, anyActElsewhere, anyUser, writesAtOnce, type Act } from './acts.js';
 import { expectSame, expectTold } from './expectations.js';
 import {
   ABSOLUTE_TIMEOUT,
@@ -131,6 +131,8 @@ class Request implements Command {
     expectSame({ status, error }, { status: refusal?.status ?? 200, error: refusal?.code }, 'the answer');
     expectSame(found.seen, seen, 'what the request sees at first');
     visitsAfter.forEach((visit, index) => visit && learnId(visit, found.ids[index]));
+    const told = world.takeTold();
+    learnFromPlugins(turn, told);
     if (turn.visit) learnId(turn.visit, answer.visitId);
     expectSame(
       found.values,
@@ -140,7 +142,7 @@ class Request implements Command {
     if (found.left) expectSame(found.left, left, 'what the request sees at last');
     learnKey(model, turn, answer);
     if (sender.browser !== undefined && answer.key !== undefined) model.cookies[sender.browser] = answer.key ?? undefined;
-    expectTold(world.takeTold(), turn.events);
+    expectTold(told, turn.events);
   }
 
   toString(): string {
@@ -153,6 +155,12 @@ class Request implements Command {
 function learnId(visit: Visit, id: string | undefined): void {
   visit.id ??= id;
   expectSame(id, visit.id, 'the visit of the request');
+}
+
+/** A visit that begins and ends among writes that are called at once, no look shows. */
+function learnFromPlugins({ events }: Turn, told: readonly Told[]): void {
+  const begun = told.filter(({ event }) => event === 'new');
+  events.filter(({ event }) => event === 'new').forEach(({ visit }, place) => (visit.id ??= begun[place]?.visitId));
 }
 
 function learnKey(model: Model, { visit, cookie, repeatsKey }: Turn, { key }: Answer): void {
@@ -305,6 +313,8 @@ const anyRequest = fc
       { weight: 2, arbitrary: fc.constant<Act[]>([]) },
       { weight: 6, arbitrary: anyAct.map((one) => [one]) },
       { weight: 2, arbitrary: fc.array(anyAct, { minLength: 2, maxLength: 3 }) },
+      { weight: 1, arbitrary: writesAtOnce.map((one) => [one]) },
+      { weight: 1, arbitrary: fc.tuple(anyAct, writesAtOnce) },
     ),
     looks: fc.boolean(),
     passive: fc.constantFrom(false, false, false, true),
