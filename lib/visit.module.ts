@@ -36,6 +36,7 @@ import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
 import { platformOf, type RequestEntry } from './platform/platform.js';
+import { wrapRoutes } from './platform/routes.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { OutgoingResponse } from './request/outgoing.response.js';
 import { RequestStory } from './request/request.story.js';
@@ -163,6 +164,7 @@ export class VisitModule
     if (!httpAdapter) return;
     try {
       platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry(), httpAdapter as never);
+      wrapRoutes(httpAdapter, (request, route) => this.story.within(request, route));
     } catch (error) {
       this.entryFailure = error;
     }

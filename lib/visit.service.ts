@@ -1,4 +1,4 @@
-import { Inject, Injectable, Logger, type ExecutionContext } from '@nestjs/common';
+import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { VisitKey } from './key/visit-key.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
@@ -19,8 +19,6 @@ import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { VisitWriter } from './visit/visit.writer.js';
-
-const logger = new Logger('Visit');
 
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
@@ -140,24 +138,17 @@ export class VisitService {
    * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
    *
    * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
-   * checked who may do this. Outside of requests, in a job for example, any visit can.
+   * checked who may do this. Outside of requests, in a job or after the response, any visit can.
    *
    * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError under
    * `@SkipVisit()` unless `anybodys` is set: there is no user
    * @param reason a short word for the record, at most 32 characters
-   * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's. Work that a request has
-   * left behind acts for nobody, so without `anybodys` it gets false, and a warning is logged
+   * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
   end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
     if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
-    const { scope } = this.requests;
-    if (!anybodys && scope?.context.isOver) {
-      logger.warn(
-        'visits.end(id) was called by work that its request has left behind, which has no user; { anybodys: true } ends any visit',
-      );
-      return Promise.resolve(false);
-    }
-    if (anybodys || !scope) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
+    // Work that a request has left behind is a job like another one, and has no user.
+    if (anybodys || !this.requests.context) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
     return this.requests.take('visits.end()', async (turn) => {
       const { record } = turn.context.visit;
       if (record.id !== id) {

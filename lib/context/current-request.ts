@@ -58,8 +58,9 @@ export class CurrentRequest {
   /** The same for the request itself: within a handler that wants no visit, it has none. */
   requireIn(context: RequestContext): RequestContext {
     const scope = this.running.getStore();
-    context.requireVisit();
+    context.requireOpen();
     if (context.isSkipped || (scope?.context === context && scope.isSkipped)) throw skipped();
+    context.requireVisit();
     return context;
   }
 
@@ -73,7 +74,7 @@ export class CurrentRequest {
     try {
       return work(this.require());
     } catch (error) {
-      const refused = Promise.reject(error as Error) as Promise<T>;
+      const refused = Promise.reject(error) as Promise<T>;
       return this.scope ? this.scope.context.turns.note(refused) : refused;
     }
   }

@@ -79,6 +79,13 @@ export class RequestStory {
     });
   }
 
+  /** Does the work in the context of this request, and in whatever it was called when it is done: another request may have called it back. */
+  within<T>(request: FrameworkRequest, work: () => T): T {
+    const context = findContext(request);
+    if (!context || !this.owns(context) || this.requests.scope?.context === context) return work();
+    return this.requests.run(context.scope, work);
+  }
+
   /** The handler is known: said by the first of all guards, and again by whoever relies on it. */
   know(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     if (context.policy === policy) return context.knowing;

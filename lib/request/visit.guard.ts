@@ -6,7 +6,7 @@ import { RequestStory } from './request.story.js';
 /**
  * Before all other guards: here the handler is known for the first time, and so is what it asks for. Lets everything through.
  *
- * It also enters the request's context anew: middleware before it may have gone on from a callback of somebody else's (law 8).
+ * A resolver of GraphQL is not called as a route is: there it also enters the request's context anew (law 8).
  */
 @Injectable()
 export class VisitGuard implements CanActivate {
@@ -17,8 +17,8 @@ export class VisitGuard implements CanActivate {
     const context = request && findContext(request);
     if (!context || !this.story.owns(context)) return true;
     const policy = readHandlerPolicy(execution);
-    if (policy.skip && execution.getType() === 'http') context.isSkipped = true;
-    context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
+    if (execution.getType() === 'http') context.isSkipped ||= policy.skip;
+    else context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
     const waiting = this.story.know(context, policy);
     return waiting ? waiting.then(() => true) : true;
   }

@@ -15,6 +15,7 @@ import { IdentityService, SkipVisit } from 'nest-visit';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { CurrentRequest } from '../../lib/context/current-request.js';
+import { RequestStory } from '../../lib/request/request.story.js';
 import { RequestContext } from '../../lib/context/request.context.js';
 import { Turn, TurnQueue } from '../../lib/context/turn.js';
 import { NO_KEY, VisitResolver } from '../../lib/key/visit.resolver.js';
@@ -504,7 +505,14 @@ const appPlays: Record<string, Play<RunningApp>> = {
       await Promise.all(browsers.map((send) => send()));
       return names.every((name) => seen.get(name) === name);
     },
-    commit: () => replace(CurrentRequest.prototype, 'enter', () => () => {}),
+    commit: () =>
+      replace(
+        RequestStory.prototype,
+        'within',
+        () =>
+          <T>(_: unknown, route: () => T) =>
+            route(),
+      ),
     sound: true,
     faulty: false,
   },

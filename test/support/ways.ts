@@ -1,0 +1,176 @@
+import {
+  Module,
+  type DynamicModule,
+  type INestApplication,
+  type MiddlewareConsumer,
+  type ModuleMetadata,
+  type NestModule,
+} from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { Test } from '@nestjs/testing';
+import { MemoryVisitStore, VisitModule, type VisitModuleOptions } from 'nest-visit';
+import { afterAll, describe } from 'vitest';
+import { platforms, type PlatformName } from './app.js';
+import { Browser } from './browser.js';
+import { ManualClock } from './manual-clock.js';
+import { PATIENCE } from './patience.js';
+
+/** How an application comes into being: as in `main.ts`, or as in a test. */
+export type Maker = 'NestFactory' | 'createTestingModule';
+
+/** What there is to an application besides VisitModule. */
+export interface Recipe extends ModuleMetadata {
+  /** Modules that are imported before VisitModule. */
+  readonly earlier?: NonNullable<ModuleMetadata['imports']>;
+  readonly options?: Partial<VisitModuleOptions>;
+  /** Middleware of the module. */
+  readonly configure?: (consumer: MiddlewareConsumer) => void;
+  /** What `main.ts` does with the application before it listens. */
+  readonly main?: (app: INestApplication) => unknown;
+}
+
+/** A running application with a store and a clock of its own. */
+export interface WayApp {
+  readonly app: INestApplication;
+  readonly address: string;
+  readonly store: WatchedStore;
+  readonly clock: ManualClock;
+  /** A client without cookies yet. */
+  browser(): Browser;
+}
+
+/** A platform and a way to make applications on it. */
+export interface Way {
+  readonly platform: PlatformName;
+  readonly maker: Maker;
+  /** Starts an application, which is closed after the suite. */
+  start(recipe: Recipe): Promise<WayApp>;
+}
+
+/** A store that says what it was asked, and that can be away. */
+export class WatchedStore extends MemoryVisitStore {
+  /** The calls since the test has emptied it, such as `find`. */
+  readonly calls: string[] = [];
+  isAway = false;
+
+  constructor() {
+    super();
+    // Each method of the contract that touches visits.
+    for (const name of [
+      'find',
+      'create',
+      'save',
+      'touch',
+      'rekey',
+      'end',
+      'lock',
+      'unlock',
+      'listForUser',
+      'endAllForUser',
+      'endEverything',
+      'endedAllAt',
+    ] as const) {
+      const method = (super[name] as (...args: unknown[]) => Promise<never>).bind(this);
+      (this as Record<string, unknown>)[name] = async (...args: unknown[]) => {
+        this.calls.push(name);
+        if (this.isAway) throw new Error('the store is away');
+        return method(...args);
+      };
+    }
+  }
+
+  /** What it was asked while `work` was done. */
+  async callsOf(work: () => Promise<unknown>): Promise<string[]> {
+    const before = this.calls.length;
+    await work();
+    return this.calls.slice(before);
+  }
+
+  /** The visit that this cookie leads to, whatever has become of it. */
+  async visitOf(browser: Browser) {
+    const [record] = await MemoryVisitStore.prototype.find.call(this, [browser.jar.get('visit')!.slice(0, 32)]);
+    return record!;
+  }
+}
+
+/** Starts an application on a free port of this machine; the caller closes it. */
+export async function startWay(platform: PlatformName, maker: Maker, recipe: Recipe): Promise<WayApp> {
+  const { earlier = [], options, configure, main, imports = [], ...parts } = recipe;
+  const store = new WatchedStore();
+  const clock = new ManualClock();
+  const visits: DynamicModule = VisitModule.forRoot({
+    store,
+    clock,
+    storeTimeout: PATIENCE,
+    expunge: { schedule: false },
+    wipe: { schedule: false },
+    ...options,
+  });
+
+  @Module({ ...parts, imports: [...earlier, visits, ...imports] })
+  class Application implements NestModule {
+    configure(consumer: MiddlewareConsumer): void {
+      configure?.(consumer);
+    }
+  }
+
+  const adapter = (platform === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as ExpressAdapter;
+  let app: INestApplication;
+  if (maker === 'NestFactory') app = await NestFactory.create(Application, adapter, { logger: false, abortOnError: false });
+  else {
+    const module = await Test.createTestingModule({ imports: [Application] })
+      .setLogger(false as never)
+      .compile();
+    app = module.createNestApplication(adapter, { logger: false });
+  }
+  await main?.(app);
+  await app.listen(0, '127.0.0.1');
+  const address = (await app.getUrl()).replace('[::1]', '127.0.0.1');
+  return { app, address, store, clock, browser: () => new Browser(address) };
+}
+
+/** Runs a suite on each platform, with applications made in each of these ways. */
+export function describeWays(title: string, suite: (way: Way) => void, makers: readonly Maker[] = ['NestFactory', 'createTestingModule']) {
+  for (const platform of platforms) {
+    for (const maker of makers) {
+      describe(`${title} under ${platform}, made by ${maker}`, () => {
+        const running: WayApp[] = [];
+        afterAll(() => Promise.all(running.map(({ app }) => app.close())));
+        suite({
+          platform,
+          maker,
+          start: async (recipe) => {
+            const started = await startWay(platform, maker, recipe);
+            running.push(started);
+            return started;
+          },
+        });
+      });
+    }
+  }
+}
+
+interface FastifyLike {
+  addHook(name: string, hook: (request: object, reply: object, done: (error?: Error) => void) => void): void;
+}
+
+/** Adds middleware as `main.ts` does: `app.use()` under Express, a hook of the server under Fastify. */
+export function addMiddleware(
+  app: INestApplication,
+  platform: PlatformName,
+  middleware: (request: never, response: never, next: (error?: Error) => void) => void,
+): void {
+  if (platform === 'express') app.use(middleware);
+  else (app.getHttpAdapter().getInstance() as FastifyLike).addHook('onRequest', middleware as never);
+}
+
+/** What a reader sees, or the code of the error that it meets. */
+export async function seenBy(read: () => unknown): Promise<unknown> {
+  try {
+    return await read();
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+}
