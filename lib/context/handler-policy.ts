@@ -10,4 +10,6 @@ export interface HandlerPolicy {
   readonly exclusive: number | undefined;
   /** It answers with server-sent events. */
   readonly events: boolean;
+  /** It sends its response itself, maybe after it has returned. */
+  readonly sends: boolean;
 }

@@ -1,5 +1,5 @@
 import { SetMetadata, type ExecutionContext } from '@nestjs/common';
-import { SSE_METADATA } from '@nestjs/common/constants.js';
+import { ROUTE_ARGS_METADATA, SSE_METADATA } from '@nestjs/common/constants.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { parseDuration, type Duration } from '../options/duration.js';
 import { optionTable } from '../options/option-table.js';
@@ -77,6 +77,7 @@ const NO_POLICY: HandlerPolicy = {
   path: undefined,
   exclusive: undefined,
   events: false,
+  sends: false,
 };
 
 /** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
@@ -91,7 +92,7 @@ export function readHandlerPolicy(execution: ExecutionContext): HandlerPolicy {
 }
 
 /** The same, read anew. */
-export function policyOf(controller: object, handler: object): HandlerPolicy {
+export function policyOf(controller: object, handler: object & { readonly name?: string }): HandlerPolicy {
   const read = <T>(key: string): T | undefined =>
     (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
   const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
@@ -102,7 +103,19 @@ export function policyOf(controller: object, handler: object): HandlerPolicy {
     passive: read<boolean>(PASSIVE) ?? false,
     exclusive: read<number>(EXCLUSIVE),
     events: Boolean(Reflect.getMetadata(SSE_METADATA, handler)),
+    sends: handler.name !== undefined && injectsResponse(controller, handler.name),
   };
+}
+
+/** Whether the method has a parameter with `@Res()` or `@Next()`, unless it passes the response through. */
+function injectsResponse(controller: object, method: string): boolean {
+  const parameters = (Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, method) ?? {}) as Record<
+    string,
+    { data?: { passthrough?: boolean } }
+  >;
+  // Keys are `type:index`; 1 is the response, and 2 is `next`.
+  const taken = Object.entries(parameters).filter(([key]) => /^[12]:/.test(key));
+  return taken.length > 0 && !taken.some(([, { data }]) => data?.passthrough);
 }
 
 const definedOf = (values: object | undefined): object =>

@@ -40,6 +40,8 @@ export class VisitInterceptor implements NestInterceptor {
         subscriber,
         (error) => story.fail(context, error, mark),
         () => (isDone = true),
+        // Exclusive access ends with the handler, and so must what it has written.
+        policy.sends && policy.exclusive === undefined,
       );
       handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(observer));
     };
@@ -78,10 +80,11 @@ type Observe = (
   subscriber: Subscriber<unknown>,
   fail: (error: unknown) => Promise<void> | undefined,
   done: () => void,
+  sends: boolean,
 ) => Observer<unknown>;
 
 /** Holds the last value back until the session is saved. */
-const observeResult: Observe = (story, context, subscriber, fail, done) => {
+const observeResult: Observe = (story, context, subscriber, fail, done, sends) => {
   let held: { value: unknown } | undefined;
   const refuse = (error: unknown): void => subscriber.error(error);
   return {
@@ -103,7 +106,9 @@ const observeResult: Observe = (story, context, subscriber, fail, done) => {
         if (held) subscriber.next(held.value);
         subscriber.complete();
       };
-      after(() => story.save(context), deliver, refuse);
+      // An answer of ours and one that the handler is still preparing would meet: the response saves when it leaves.
+      if (sends && !context.haveHeadersLeft) deliver();
+      else after(() => story.save(context), deliver, refuse);
     },
   };
 };
@@ -121,7 +126,7 @@ const observeEvents: Observe = (story, context, subscriber, fail, done) => {
     next: (event) => inOrder(() => subscriber.next(event)),
     error(error) {
       if (saved) inOrder(() => subscriber.error(error));
-      else observeResult(story, context, subscriber, fail, done).error(error);
+      else observeResult(story, context, subscriber, fail, done, false).error(error);
       done();
     },
     complete() {

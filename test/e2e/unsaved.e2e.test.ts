@@ -1,0 +1,459 @@
+import { randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { fileURLToPath } from 'node:url';
+import compress from '@fastify/compress';
+import {
+  Catch,
+  Controller,
+  GatewayTimeoutException,
+  Get,
+  Injectable,
+  Redirect,
+  Req,
+  Sse,
+  StreamableFile,
+  UseFilters,
+  UseGuards,
+  type ArgumentsHost,
+  type CallHandler,
+  type CanActivate,
+  type ExceptionFilter,
+  type ExecutionContext,
+  type INestApplication,
+  type NestInterceptor,
+} from '@nestjs/common';
+import { APP_INTERCEPTOR } from '@nestjs/core';
+import compression from 'compression';
+import helmet from 'helmet';
+import { IdentityService, type Session } from 'nest-visit';
+import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
+import { from, merge, of, retry, switchMap, tap, throwError } from 'rxjs';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { platforms } from '../support/app.js';
+import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { WatchedStore } from '../support/watched-store.js';
+
+const FILE = fileURLToPath(import.meta.url);
+
+/** What a request leaves unsaved when its response is sent; set by each test. */
+let make: (session: Session, identity: IdentityService) => unknown;
+
+const kinds: Record<string, typeof make> = {
+  'a change': (session) => void (session['note'] = 'kept'),
+  'a change within': (session) => void (session['list'] as string[]).push('kept'),
+  'an update that nobody awaits': (session) => void session.update('note', () => 'kept'),
+  'a sign-in that nobody awaits': (session, identity) => {
+    session['note'] = 'kept';
+    void identity.login('ann');
+  },
+};
+
+interface Exchanged {
+  readonly session: Session;
+  readonly url: string;
+}
+
+@Injectable()
+class Denying implements CanActivate {
+  constructor(private readonly identity: IdentityService) {}
+
+  canActivate(execution: ExecutionContext): boolean {
+    make(execution.switchToHttp().getRequest<Exchanged>().session, this.identity);
+    return false;
+  }
+}
+
+@Catch(RangeError)
+@Injectable()
+class Answering implements ExceptionFilter {
+  constructor(private readonly identity: IdentityService) {}
+
+  catch(_error: unknown, host: ArgumentsHost): void {
+    make(host.switchToHttp().getRequest<Exchanged>().session, this.identity);
+    host.switchToHttp().getResponse<{ status(code: number): { send(body: unknown): void } }>().status(422).send({ meant: true });
+  }
+}
+
+/** Around the library's: it was registered first. */
+@Injectable()
+class Around implements NestInterceptor {
+  constructor(private readonly identity: IdentityService) {}
+
+  intercept(execution: ExecutionContext, next: CallHandler) {
+    const request = execution.switchToHttp().getRequest<Exchanged>();
+    if (request.url === '/around') return next.handle().pipe(tap(() => void make(request.session, this.identity)));
+    if (request.url === '/given-up')
+      return merge(next.handle(), from(arrived).pipe(switchMap(() => throwError(() => new GatewayTimeoutException()))));
+    if (request.url.startsWith('/retried')) return next.handle().pipe(retry(2));
+    return next.handle();
+  }
+}
+
+let tries = 0;
+
+const deferred = (): [Promise<void>, () => void] => {
+  let settle!: () => void;
+  return [new Promise<void>((resolve) => (settle = resolve)), () => settle()];
+};
+const [arrived, arrive] = deferred();
+const [gone, go] = deferred();
+const [ended, end] = deferred();
+
+@Injectable()
+class Noting implements CanActivate {
+  canActivate(execution: ExecutionContext): boolean {
+    execution.switchToHttp().getRequest<Exchanged>().session['guarded'] = true;
+    return true;
+  }
+}
+
+@Controller()
+class Senders {
+  constructor(private readonly identity: IdentityService) {}
+
+  @Get('redirected')
+  @Redirect('/meant')
+  redirected(@Req() { session }: Exchanged) {
+    make(session, this.identity);
+  }
+
+  @Get('file')
+  file(@Req() { session }: Exchanged) {
+    make(session, this.identity);
+    return new StreamableFile(createReadStream(FILE));
+  }
+
+  @Sse('events')
+  events(@Req() { session }: Exchanged) {
+    make(session, this.identity);
+    return of({ data: 'meant' });
+  }
+
+  @Get('denied')
+  @UseGuards(Denying)
+  denied() {
+    return 'meant';
+  }
+
+  @Get('filtered')
+  @UseFilters(Answering)
+  filtered(): never {
+    throw new RangeError('meant');
+  }
+
+  @Get('around')
+  around() {
+    return 'meant';
+  }
+
+  @Get('given-up')
+  @UseGuards(Noting)
+  async givenUp(@Req() { session }: Exchanged) {
+    session['b'] = 2;
+    arrive();
+    await gone;
+    session['c'] = 3;
+    end();
+    return 'ok';
+  }
+
+  @Get('retried')
+  @UseGuards(Noting)
+  retried(@Req() { session }: Exchanged) {
+    session['tries'] = ((session['tries'] as number | undefined) ?? 0) + 1;
+    session[`try ${tries}`] = true;
+    if (tries++ === 0) throw new Error('try again');
+    return 'ok';
+  }
+}
+
+type Send = (tools: Tools) => unknown;
+
+/** Handlers that send their response themselves. */
+const sending: Record<string, { readonly on?: 'express' | 'fastify'; readonly send: Send }> = {
+  send: { send: ({ reply }) => void reply.send({ meant: true }) },
+  redirect: { send: ({ reply }) => void reply.redirect('/meant') },
+  'raw end': { send: ({ raw }) => void raw.end('meant') },
+  'raw head, write and end': {
+    send: ({ raw }) => {
+      raw.writeHead(201, { 'x-meant': 'yes' });
+      raw.write('meant');
+      raw.end();
+    },
+  },
+  pipeline: { send: ({ raw }) => pipeline(Readable.from([Buffer.from('meant')]), raw) },
+  json: { on: 'express', send: ({ reply }) => reply.json({ meant: true }) },
+  end: { on: 'express', send: ({ reply }) => reply.end('meant') },
+  render: { on: 'express', send: ({ reply }) => reply.render('page', { word: 'meant' }) },
+  sendFile: { on: 'express', send: ({ reply }) => reply.sendFile(FILE) },
+  hijack: {
+    on: 'fastify',
+    send: ({ reply }) => {
+      reply.hijack();
+      reply.raw.end('meant');
+    },
+  },
+  'a stream': { on: 'fastify', send: ({ reply }) => void reply.send(Readable.from([Buffer.from('meant')])) },
+};
+
+for (const platform of platforms) {
+  const variants: Record<string, (app: any) => unknown> = {
+    plain: () => undefined,
+    [platform === 'express' ? 'with compression() and helmet()' : 'with @fastify/compress']: (app) =>
+      platform === 'express' ? (app.use(compression({ threshold: 0 })), app.use(helmet())) : app.register(compress, { threshold: 0 }),
+  };
+
+  describe.each(Object.keys(variants))(`A response under ${platform}, %s`, (variant) => {
+    let app: InlineApp;
+    const watched = new WatchedStore();
+    beforeAll(async () => {
+      app = await InlineApp.start(
+        platform,
+        { store: watched.store },
+        { controllers: [Senders], providers: [Denying, Answering, { provide: APP_INTERCEPTOR, useClass: Around }] },
+        (nest: INestApplication) => {
+          const any = nest as any;
+          variants[variant]!(any);
+          const identity = (): IdentityService => nest.get(IdentityService);
+          const instance = nest.getHttpAdapter().getInstance();
+          if (platform === 'express') {
+            any.use((request: Exchanged, response: any, next: () => void) => {
+              if (request.url !== '/middleware') return next();
+              make(request.session, identity());
+              response.send('meant');
+            });
+            instance.engine('txt', (_path: string, { word }: { word: string }, done: (error: null, page: string) => void) =>
+              done(null, word),
+            );
+            any.setViewEngine('txt');
+            any.setBaseViewsDir(fileURLToPath(new URL('../support/fixtures', import.meta.url)));
+          } else {
+            instance.addHook('onRequest', (request: Exchanged, reply: any, done: () => void) => {
+              if (request.url !== '/middleware') return done();
+              make(request.session, identity());
+              reply.send('meant');
+            });
+            instance.get('/middleware', () => 'unreached');
+          }
+        },
+      );
+    });
+    afterAll(() => app.close());
+    afterEach(() => watched.pass());
+
+    const paths: [name: string, path: (work: Send) => string][] = [
+      ['a returned value', () => app.path(({ session, identity }) => (make(session, identity), { meant: true }))],
+      ['@Redirect()', () => '/redirected'],
+      ['StreamableFile', () => '/file'],
+      ['events', () => '/events'],
+      ['a guard that denies', () => '/denied'],
+      ['an exception filter', () => '/filtered'],
+      ["an interceptor around the library's", () => '/around'],
+      ['middleware or a hook', () => '/middleware'],
+      ...Object.entries(sending)
+        .filter(([, { on = platform }]) => on === platform)
+        .map(([name, { send }]): [string, () => string] => [
+          `@Res(), ${name}`,
+          () => app.sendingPath((tools) => (make(tools.session, tools.identity), send(tools))),
+        ]),
+    ];
+
+    /** A visitor with a session. */
+    const begin = async () => {
+      const browser = app.browser();
+      await app.ask(browser, ({ session }) => void (session['list'] = []));
+      return browser;
+    };
+    const open = (browser: { jar: Map<string, string> }, path: string) =>
+      fetch(`${app.running.address}${path}`, {
+        redirect: 'manual',
+        headers: { cookie: [...browser.jar].map(([name, value]) => `${name}=${value}`).join('; ') },
+      });
+
+    describe.each(Object.entries(kinds))('with %s unsaved', (kind, makeUnsaved) => {
+      test.each(paths)('law 7: %s waits until that is stored, and a request sent at its first byte finds it', async (_, path) => {
+        make = makeUnsaved;
+        const browser = await begin();
+        const { held, release } = watched.hold('save', 'rekey');
+        let hasAnswered = false;
+        const answered = open(
+          browser,
+          path(() => undefined),
+        ).then((response) => ((hasAnswered = true), response));
+        await held;
+        // Whoever asks meanwhile is answered, and this one is not yet.
+        await app.ask(app.browser(), () => 'ok');
+        expect(hasAnswered).toBe(false);
+        release();
+        const response = await answered;
+        for (const cookie of response.headers.getSetCookie()) browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
+        const after = await app.ask(browser, ({ session, identity }) => ({
+          data: Object.fromEntries(session.entries()),
+          user: identity.userId,
+        }));
+        expect(after.data).toMatchObject(kind === 'a change within' ? { list: ['kept'] } : { note: 'kept' });
+        expect(after.user).toBe(kind.startsWith('a sign-in') ? 'ann' : null);
+        const text = await response.text();
+        expect(`${text} ${response.headers.get('location')} ${response.status}`).toMatch(/meant|403/);
+      });
+
+      test.each(paths)('law 7: of %s nothing leaves when that cannot be stored', async (_, path) => {
+        make = makeUnsaved;
+        const browser = await begin();
+        watched.away('save', 'rekey');
+        const response = await open(
+          browser,
+          path(() => undefined),
+        );
+        const text = await response.text();
+        watched.pass();
+        expect(JSON.parse(text)).toEqual({
+          statusCode: 503,
+          message: 'The store of visits is not available at the moment',
+          code: 'VISIT_STORE_UNAVAILABLE',
+        });
+        expect(response.status).toBe(503);
+        expect(response.headers.get('retry-after')).toBe('5');
+        expect(JSON.stringify([...response.headers])).not.toMatch(/meant|set-cookie/);
+        expect(await app.ask(browser, ({ session, identity }) => [Object.fromEntries(session.entries()), identity.userId])).toEqual([
+          { list: [] },
+          null,
+        ]);
+      });
+    });
+
+    test('law 7: of 200 redirects each finds its state at once', async () => {
+      watched.around = async (_, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
+      let found = 0;
+      for (let index = 0; index < 200; index++) {
+        const browser = app.browser();
+        const state = String(index);
+        await app.send(browser, ({ session, reply }) => ((session['state'] = state), reply.redirect('/callback')));
+        if ((await app.ask(browser, ({ session }) => session['state'])) === state) found++;
+      }
+      expect(found).toBe(200);
+    });
+  });
+
+  describe(`A session whose headers have left, under ${platform}`, () => {
+    let app: InlineApp;
+    const watched = new WatchedStore();
+    beforeAll(async () => {
+      app = await InlineApp.start(platform, { store: watched.store });
+    });
+    afterAll(() => app.close());
+    const data = (browser: ReturnType<InlineApp['browser']>) => app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
+
+    test.each(['set', 'delete', 'clear', 'property', 'within'])('law 7: %s after the headers have left fails aloud', async (how) => {
+      const browser = app.browser();
+      await app.ask(browser, ({ session }) => void (session['list'] = []));
+      let error: unknown;
+      const changes: Record<string, (session: Session) => unknown> = {
+        set: (session) => session.set('a', 1),
+        delete: (session) => session.delete('list'),
+        clear: (session) => session.clear(),
+        property: (session) => (session['a'] = 1),
+        within: (session) => (session['list'] as unknown[]).push(1),
+      };
+      await app.send(browser, async ({ session, raw, reply }) => {
+        reply.hijack?.();
+        raw.writeHead(200);
+        raw.write('first');
+        try {
+          changes[how]!(session);
+          if (how === 'within') await session.save();
+        } catch (reason) {
+          error = reason;
+        }
+        raw.end();
+      });
+      if (how !== 'within') expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
+      else expect(error).toBeUndefined();
+      expect(await data(browser)).toEqual(how === 'within' ? { list: [1] } : { list: [] });
+    });
+
+    test.each(['login', 'renew', 'save', 'form token'])('law 7: so does a new key or visit: %s', async (how) => {
+      const calls: Record<string, (tools: Tools) => Promise<unknown>> = {
+        login: ({ identity }) => identity.login('ann'),
+        renew: ({ visits }) => visits.renew(),
+        save: ({ session }) => session.update('a', () => 1),
+        'form token': ({ tokens }) => tokens.create(),
+      };
+      const browser = app.browser();
+      if (how === 'renew') await app.ask(browser, ({ session }) => void (session['a'] = 1));
+      let error: unknown;
+      const before = watched.calls.filter((call) => call === 'create').length;
+      await app.send(browser, async (tools) => {
+        tools.reply.hijack?.();
+        tools.raw.writeHead(200);
+        tools.raw.write('first');
+        error = await calls[how]!(tools).catch((reason: unknown) => reason);
+        tools.raw.end();
+      });
+      expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
+      expect(watched.calls.filter((call) => call === 'create').length - before).toBe(0);
+    });
+
+    test('law 7: update() and take() on a stored visit still work then', async () => {
+      const browser = app.browser();
+      await app.ask(browser, ({ session }) => void Object.assign(session, { a: 1, b: 2 }));
+      await app.send(browser, async ({ session, raw, reply }) => {
+        reply.hijack?.();
+        raw.writeHead(200);
+        raw.write('first');
+        await Promise.all([session.update('a', (a: number) => a + 1), session.take('b')]);
+        raw.end();
+      });
+      expect(await data(browser)).toEqual({ a: 2 });
+    });
+  });
+
+  describe(`A handler that an interceptor around the library's calls, under ${platform}`, () => {
+    let app: InlineApp;
+    beforeAll(async () => {
+      app = await InlineApp.start(
+        platform,
+        { store: new WatchedStore().store },
+        // In the root module, whose interceptors come first.
+        { controllers: [Senders], providers: [Noting, { provide: APP_INTERCEPTOR, useClass: Around }] },
+      );
+    });
+    afterAll(() => app.close());
+    const data = (browser: ReturnType<InlineApp['browser']>) => app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
+
+    test('law 7: begins anew when it is tried again; what a guard has changed before is kept', async () => {
+      tries = 0;
+      const browser = app.browser();
+      expect(await browser.get('/retried')).toMatchObject({ status: 200, text: 'ok' });
+      expect(await data(browser)).toEqual({ guarded: true, tries: 1, 'try 1': true });
+    });
+
+    test('law 7: leaves nothing when it is given up, also if it goes on', async () => {
+      const browser = app.browser();
+      await app.ask(browser, ({ session }) => void (session['a'] = 1));
+      expect((await browser.get('/given-up')).status).toBe(504);
+      go();
+      await ended;
+      expect(await data(browser)).toEqual({ a: 1, guarded: true });
+    });
+  });
+
+  test(`law 7: a visit in a sealed cookie leaves with whatever the handler sends itself, under ${platform}`, async () => {
+    const app = await InlineApp.start(platform, { store: new SealedCookieVisitStore({ secrets: [randomBytes(32)] }) });
+    try {
+      for (const [name, { on = platform, send }] of Object.entries(sending)) {
+        // Views need a setting that this application has not.
+        if (on !== platform || name === 'render') continue;
+        const browser = app.browser();
+        for (const count of [1, 2]) {
+          await app.send(browser, (tools) => ((tools.session['count'] = count), send(tools)));
+          expect(await app.ask(browser, ({ session }) => session['count'] as number), name).toBe(count);
+        }
+      }
+    } finally {
+      await app.close();
+    }
+  });
+}
