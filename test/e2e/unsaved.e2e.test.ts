@@ -325,7 +325,7 @@ for (const platform of platforms) {
     });
 
     test('law 7: of 200 redirects each finds its state at once', async () => {
-      watched.around = async (_, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
+      watched.around = async (_, call) => (await new Promise((resolve) => setImmediate(resolve)), call());
       let found = 0;
       for (let index = 0; index < 200; index++) {
         const browser = app.browser();

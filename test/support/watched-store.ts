@@ -30,7 +30,11 @@ export class WatchedStore {
   }
 
   /** Holds each call of these methods until `release`, or `fail`, is called. `held` resolves when the first one waits. */
-  hold(...methods: (keyof VisitStore)[]): { readonly held: Promise<void>; release(): void; fail(error?: Error): void } {
+  hold(...methods: (keyof VisitStore)[]): {
+    readonly held: Promise<void>;
+    readonly release: () => void;
+    readonly fail: (error?: Error) => void;
+  } {
     let arrive!: () => void;
     let settle!: (error?: Error) => void;
     const held = new Promise<void>((resolve) => (arrive = resolve));
