@@ -35,6 +35,7 @@ import { canGive } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
+import { whenAdapterIsSet } from './platform/adapter.js';
 import { platformOf, type RequestEntry } from './platform/platform.js';
 import { wrapRoutes } from './platform/routes.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
@@ -154,7 +155,7 @@ export class VisitModule
   ) {
     super();
     // Before `main.ts` adds anything; in a testing module the adapter is there only when its application is made.
-    host.init$.subscribe(() => this.bindEntry());
+    whenAdapterIsSet(host, () => this.bindEntry());
   }
 
   /** What goes wrong here is thrown by `configure`, where it fails the start of the application. */
