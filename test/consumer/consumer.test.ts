@@ -125,7 +125,7 @@ async function start(place: string, env: Record<string, string> = {}): Promise<s
 
 const MAIN = (await_: string): string => `
 import 'reflect-metadata';
-import { Controller, Get, Injectable, Module, Post } from '@nestjs/common';
+import { Controller, Get, Injectable, Module, Post, Res, UseGuards, type CanActivate } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import {
   CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
@@ -147,6 +147,16 @@ class Visitors implements VisitPluginHooks {
   count = 0;
   onNewVisit(visit: CurrentVisit): void {
     if (visit.isNew) this.count++;
+  }
+}
+
+/** Nothing to await: the visit is known before guards. */
+@Injectable()
+class SignedIn implements CanActivate {
+  constructor(private readonly identity: IdentityService) {}
+
+  canActivate(): boolean {
+    return this.identity.userId !== null;
   }
 }
 
@@ -177,6 +187,23 @@ class AppController {
     return this.visits.listForUser(userId);
   }
 
+  /** Saves nothing itself: the response waits for what the middleware of main.ts has changed. */
+  @Get('early')
+  early(@Res() response: { redirect(address: string): void }): void {
+    response.redirect('/late');
+  }
+
+  @Get('late')
+  late(@Session() session: Session<{ early: string }>): string {
+    return session.get('early', 'nothing');
+  }
+
+  @Get('mine')
+  @UseGuards(SignedIn)
+  mine(): string {
+    return 'mine';
+  }
+
   @Post('logout')
   logout(): Promise<void> {
     return this.identity.logout();
@@ -204,6 +231,10 @@ async function main(): Promise<void> {
   const { describeVisitStore } = require_('nest-visit/testing') as typeof import('nest-visit/testing');
   if (describeVisitStore !== (await import('nest-visit/testing')).describeVisitStore) throw new Error('there are two suites');
   const app = await NestFactory.create(AppModule, { logger: false });
+  app.use((request: { url: string; session: { early?: string } }, _: unknown, next: () => void) => {
+    if (request.url === '/early') request.session.early = 'main.ts';
+    next();
+  });
   await app.listen(0, '127.0.0.1');
   console.log(\`listening on \${await app.getUrl()}\`);
 }
@@ -285,11 +316,15 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
     const second = await browser.get('/');
     expect(second.text).toBe('2 nobody 32 1');
     expect(second.cookies).toEqual([]);
+    expect((await browser.get('/early')).status).toBe(302);
+    expect((await browser.get('/late')).text).toBe('main.ts');
     expect((await browser.get('/visits')).status).toBe(401);
+    expect((await browser.get('/mine')).status).toBe(403);
     const before = browser.jar.get('visit');
     expect((await browser.post('/login')).status).toBe(201);
     expect(browser.jar.get('visit')).not.toBe(before);
     expect(JSON.parse((await browser.get('/visits')).text)).toMatchObject([{ userId: '7', isCurrent: true }]);
+    expect((await browser.get('/mine')).text).toBe('mine');
     await browser.post('/logout');
     expect((await browser.get('/visits')).status).toBe(401);
     const { stdout } = await run('npx', ['--no-install', 'nest-visit', '--version'], { cwd: place });
