@@ -98,7 +98,7 @@ const deferred = (): [Promise<void>, () => void] => {
   return [new Promise<void>((resolve) => (settle = resolve)), () => settle()];
 };
 const [arrived, arrive] = deferred();
-const [gone, go] = deferred();
+const [goneOn, goOn] = deferred();
 const [ended, end] = deferred();
 
 @Injectable()
@@ -153,7 +153,7 @@ class Senders {
   async givenUp(@Req() { session }: Exchanged) {
     session['b'] = 2;
     arrive();
-    await gone;
+    await goneOn;
     session['c'] = 3;
     end();
     return 'ok';
@@ -434,7 +434,7 @@ for (const platform of platforms) {
       const browser = app.browser();
       await app.ask(browser, ({ session }) => void (session['a'] = 1));
       expect((await browser.get('/given-up')).status).toBe(504);
-      go();
+      goOn();
       await ended;
       expect(await data(browser)).toEqual({ a: 1, guarded: true });
     });

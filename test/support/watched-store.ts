@@ -29,28 +29,23 @@ export class WatchedStore {
     });
   }
 
-  /** Holds each call of these methods until `release`, or `fail`, is called. `held` resolves when the first one waits. */
-  hold(...methods: (keyof VisitStore)[]): {
-    readonly held: Promise<void>;
-    readonly release: () => void;
-    readonly fail: (error?: Error) => void;
-  } {
+  /** Holds each call of these methods until `release` is called. `held` resolves when the first one waits. */
+  hold(...methods: (keyof VisitStore)[]): { readonly held: Promise<void>; readonly release: () => void } {
     let arrive!: () => void;
-    let settle!: (error?: Error) => void;
+    let settle!: () => void;
     const held = new Promise<void>((resolve) => (arrive = resolve));
-    const verdict = new Promise<Error | undefined>((resolve) => (settle = resolve));
+    const released = new Promise<void>((resolve) => (settle = resolve));
     this.around = async ({ method }, go) => {
       if (!methods.includes(method)) return go();
       arrive();
-      const error = await verdict;
-      if (error) throw error;
+      await released;
       return go();
     };
-    const end = (error?: Error): void => {
+    const release = (): void => {
       this.pass();
-      settle(error);
+      settle();
     };
-    return { held, release: () => end(), fail: (error = new Error('the store is away')) => end(error) };
+    return { held, release };
   }
 
   /** From now on calls of these methods fail; of all that a request makes, if none is named. */
