@@ -123,7 +123,8 @@ export class Door {
     platform: 'express' | 'fastify',
     work: (request: FrameworkRequest) => T | Promise<T>,
   ): Promise<KnockAnswer<T>> {
-    const all = cookie === undefined ? headers : { ...headers, cookie };
+    const length: Record<string, string> = body === undefined ? {} : { 'content-length': '1' };
+    const all = cookie === undefined ? { ...length, ...headers } : { ...length, ...headers, cookie };
     const rawResponse = new ServerResponse(new IncomingMessage(new Socket()));
     const request: FrameworkRequest =
       platform === 'fastify'
@@ -154,7 +155,7 @@ export class Door {
     };
     return new Promise((resolve, reject) => {
       const response = platform === 'fastify' ? { raw: rawResponse } : rawResponse;
-      this.story.enter(request, response, () => void serve().then(resolve, reject));
+      this.story.enter(request, response, () => this.story.reenter(request, () => void serve().then(resolve, reject)));
     });
   }
 
