@@ -136,7 +136,7 @@ const explored: Record<string, Breach> = {
         );
       }
     },
-    violates: /^R39, R40: login \(0\) sent a key that opened nothing/,
+    violates: /^R39, R40: login \(0\) sent a key that the visit never had/,
   },
 };
 
