@@ -25,6 +25,9 @@ export interface RunningApp {
   close(): Promise<void>;
 }
 
+/** No deadline is the machine's, and no clean-up comes by the wall clock between the calls of the store that a test compares. */
+const UNDISTURBED = { storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+
 /** Starts an application on a free port of this machine. */
 export async function startApp(
   platform: PlatformName,
@@ -34,7 +37,7 @@ export async function startApp(
 ): Promise<RunningApp> {
   const module = await Test.createTestingModule({
     ...parts,
-    imports: [VisitModule.forRoot({ storeTimeout: PATIENCE, ...options }), ...(parts.imports ?? [])],
+    imports: [VisitModule.forRoot({ ...UNDISTURBED, ...options }), ...(parts.imports ?? [])],
   })
     .setLogger(false as never)
     .compile();
