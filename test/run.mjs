@@ -41,7 +41,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 const isCi = ['true', '1'].includes(process.env.CI ?? '');
 
-const SOAKED = ['test/interleaving', 'test/model', 'test/chaos', 'test/fuzz'];
+const SOAKED = ['test/interleaving', 'test/model', 'test/chaos', 'test/fuzz', 'test/e2e/turns', 'contract/moving', 'contract/prisma'];
 /** What shows most of what can be seen without a server, in a minute. */
 const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];
 

@@ -11,6 +11,7 @@ import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
 import { describePrisma } from '../support/prisma.js';
+import { isSoak } from '../support/soak.js';
 
 const NEVER = 8_640_000_000_000_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -31,42 +32,53 @@ describePrisma('R65: Prisma', (db) => {
   };
   afterAll(() => Promise.all(clients.map((prisma) => prisma.$disconnect())));
 
-  describe('alone, on tables that Prisma has made', () => {
-    let fixture: VisitStoreFixture;
-    beforeAll(async () => {
-      const database = await db.open();
-      const prisma = await connect(database);
-      await db.createTables(prisma);
-      // As another process would be that was configured otherwise.
-      const other = await connect(database, db.name === 'mariadb' ? { timezone: '-09:30' } : { options: '-c timezone=Pacific/Marquesas' });
-      fixture = {
-        store: new PrismaVisitStore(prisma),
-        second: new PrismaVisitStore(other),
-        reopen: async () => new PrismaVisitStore(await connect(database)),
-      };
+  // The whole contract twice on each database takes minutes: by turns, but for long runs.
+  const [isAlone, isBeside] = [isSoak || db.name === 'postgres', isSoak || db.name === 'mariadb'];
+
+  if (isAlone)
+    describe('alone, on tables that Prisma has made', () => {
+      let fixture: VisitStoreFixture;
+      beforeAll(async () => {
+        const database = await db.open();
+        const prisma = await connect(database);
+        await db.createTables(prisma);
+        // As another process would be that was configured otherwise.
+        const other = await connect(
+          database,
+          db.name === 'mariadb' ? { timezone: '-09:30' } : { options: '-c timezone=Pacific/Marquesas' },
+        );
+        fixture = {
+          store: new PrismaVisitStore(prisma),
+          second: new PrismaVisitStore(other),
+          reopen: async () => new PrismaVisitStore(await connect(database)),
+        };
+      });
+
+      describeVisitStore(db.name, () => empty(fixture.store).then(() => fixture), { runner, capabilities });
     });
 
-    describeVisitStore(db.name, () => empty(fixture.store).then(() => fixture), { runner, capabilities });
-  });
+  if (isBeside)
+    describe('beside TypeORM, on the tables of its migrations', () => {
+      let fixture: VisitStoreFixture;
+      let closeDataSource: (() => Promise<void>) | undefined;
+      beforeAll(async () => {
+        const database = await db.open();
+        const dataSource = await openMigrated(database.options);
+        closeDataSource = () => dataSource.destroy();
+        const typeorm = new TypeOrmVisitStore(dataSource);
+        fixture = {
+          store: new PrismaVisitStore(await connect(database)),
+          second: typeorm,
+          reopen: () => new TypeOrmVisitStore(dataSource),
+        };
+      });
+      afterAll(() => closeDataSource?.());
 
-  describe('beside TypeORM, on the tables of its migrations', () => {
-    let fixture: VisitStoreFixture;
-    let closeDataSource: (() => Promise<void>) | undefined;
-    beforeAll(async () => {
-      const database = await db.open();
-      const dataSource = await openMigrated(database.options);
-      closeDataSource = () => dataSource.destroy();
-      const typeorm = new TypeOrmVisitStore(dataSource);
-      fixture = {
-        store: new PrismaVisitStore(await connect(database)),
-        second: typeorm,
-        reopen: () => new TypeOrmVisitStore(dataSource),
-      };
+      describeVisitStore(`${db.name}, with TypeORM as the second`, () => empty(fixture.store).then(() => fixture), {
+        runner,
+        capabilities,
+      });
     });
-    afterAll(() => closeDataSource?.());
-
-    describeVisitStore(`${db.name}, with TypeORM as the second`, () => empty(fixture.store).then(() => fixture), { runner, capabilities });
-  });
 
   describe('by itself', () => {
     let prisma: TestPrisma;
