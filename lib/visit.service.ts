@@ -5,6 +5,7 @@ import type { ResolvedVisitOptions } from './options/visit-options.interface.js'
 import type { FrameworkRequest } from './platform/exchange.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { StoreAccess } from './store/store-access.js';
+import { checkedReason } from './visit/end-reason.js';
 import { checkedUserId } from './visit/user-id.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import type { VisitRecord } from './store/visit.store.js';
@@ -107,12 +108,13 @@ export class VisitService {
   /**
    * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else.
    *
-   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`
+   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitError `VISIT_USER_ID`
    */
   async create({ userId, permanent }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
+    const checked = userId === undefined ? undefined : checkedUserId(userId);
     const state = this.writer.prepare(null, permanent);
     const now = state.record.created;
-    const identity = userId === undefined ? null : { userId: checkedUserId(userId), created: now, authenticatedAt: now };
+    const identity = checked === undefined ? null : { userId: checked, created: now, authenticatedAt: now };
     if (identity) await this.limit.admit(identity.userId, state.record.id);
     const { record, key } = await this.writer.insert(state, { identity });
     if (identity && (await this.limit.isSurplus(identity.userId, record.id))) {
@@ -141,11 +143,12 @@ export class VisitService {
    * checked who may do this. Outside of requests, in a job or after the response, any visit can.
    *
    * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError under
-   * `@SkipVisit()` unless `anybodys` is set: there is no user
+   * `@SkipVisit()` unless `anybodys` is set: there is no user; VisitError `VISIT_END_REASON`
    * @param reason a short word for the record, at most 32 characters
    * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
-  end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
+  async end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
+    checkedReason(reason);
     if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
     // Work that a request has left behind is a job like another one, and has no user.
     if (anybodys || !this.requests.context) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
@@ -159,19 +162,26 @@ export class VisitService {
     });
   }
 
-  /** The live visits of a user, the most recently used first. @throws VisitStoreCannotError when the store is not `listable` */
+  /**
+   * The live visits of a user, the most recently used first.
+   *
+   * @throws VisitStoreCannotError when the store is not `listable`; VisitError `VISIT_USER_ID`
+   */
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
     this.store.need('listForUser', 'listable');
-    const records = await this.store.call((store) => store.listForUser(checkedUserId(userId), this.options.clock.now()));
+    const checked = checkedUserId(userId);
+    const records = await this.store.call((store) => store.listForUser(checked, this.options.clock.now()));
     return records.map((record) => this.summary(record));
   }
 
   /**
    * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
    *
-   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   * @param reason a short word for the record, at most 32 characters
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
    */
-  endOthers(reason = 'revoked'): Promise<number> {
+  async endOthers(reason = 'revoked'): Promise<number> {
+    checkedReason(reason);
     return this.write('visits.endOthers()', async () => {
       this.store.need('endOthers', 'listable', 'revocable');
       const context = this.requests.require();
@@ -183,12 +193,14 @@ export class VisitService {
   /**
    * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
    *
-   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`
+   * @param reason a short word for the record, at most 32 characters
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
    */
-  endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
+  async endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
+    const checked = checkedUserId(userId);
+    checkedReason(reason);
     return this.write('visits.endAllForUser()', async (turn) => {
       this.store.need('endAllForUser', 'listable', 'revocable');
-      const checked = checkedUserId(userId);
       const current = turn?.context.knownVisit?.record;
       if (!turn || current?.identity?.userId !== checked) return this.endAll(checked, reason, turn?.context);
       const others = await this.endAll(checked, reason, turn.context, current.id);
@@ -197,8 +209,14 @@ export class VisitService {
     });
   }
 
-  /** Ends every visit there is. How many. @throws VisitStoreCannotError when the store is not `listable` and `revocable` */
-  endEverything(reason = 'revoked'): Promise<number> {
+  /**
+   * Ends every visit there is. How many.
+   *
+   * @param reason a short word for the record, at most 32 characters
+   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
+   */
+  async endEverything(reason = 'revoked'): Promise<number> {
+    checkedReason(reason);
     return this.write('visits.endEverything()', async (turn) => {
       this.store.need('endEverything', 'listable', 'revocable');
       const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;

@@ -86,9 +86,12 @@ export class SessionDictionary {
     if (!mark) return;
     if (mark.cleared) this.removeAll();
     for (const key of mark.deleted) this.remove(key);
-    for (const [key, snapshot] of mark.written) {
-      this.put(key, 'bytes' in snapshot ? this.serializer.decode(snapshot.bytes).get(key) : snapshot.value);
-    }
+    for (const [key, snapshot] of mark.written) this.put(key, this.copyOf(key, snapshot));
+  }
+
+  /** The value as it was then; an object is a new one each time. */
+  copyOf(key: string, snapshot: Snapshot): unknown {
+    return 'bytes' in snapshot ? this.serializer.decode(snapshot.bytes).get(key) : snapshot.value;
   }
 
   /**

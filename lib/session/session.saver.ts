@@ -72,9 +72,12 @@ export class SessionSaver {
   async update(turn: Turn, key: string, change: (value: unknown) => unknown): Promise<unknown> {
     const { data: dictionary } = this.sessionOf(turn.context);
     const own = dictionary.changesOf(key);
+    const unsaved = own.written.get(key);
     let value: unknown;
     await this.write(turn, (current) => {
       const data = applyChanges(current, own);
+      // The callback may change it in place, and be called again, or throw (B59).
+      if (unsaved) data.set(key, dictionary.copyOf(key, unsaved.snapshot));
       const put = (changed: unknown): Data => {
         value = changed;
         if (value === undefined) data.delete(key);

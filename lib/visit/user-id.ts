@@ -1,9 +1,21 @@
 import { VisitError } from '../errors/visit.error.js';
+import { isStorable } from './stored-text.js';
 
 /** The user id as it is kept: text; a number becomes its decimal form. @throws VisitError `VISIT_USER_ID` */
 export function checkedUserId(userId: unknown): string {
   const text = typeof userId === 'number' && Number.isSafeInteger(userId) ? String(userId) : userId;
-  // Characters are counted as databases do, and a NUL is refused by PostgreSQL.
-  if (typeof text === 'string' && text !== '' && Array.from(text).length <= 255 && !text.includes('\0')) return text;
-  throw new VisitError('VISIT_USER_ID', `a user id must be text of 1 to 255 characters, or a whole number, got ${typeof userId}`);
+  if (isStorable(text, 255)) return text;
+  const got = typeof userId === 'string' ? describe(userId) : typeof userId;
+  throw new VisitError(
+    'VISIT_USER_ID',
+    `a user id must be text of 1 to 255 characters of well-formed Unicode, or a whole number, got ${got}`,
+  );
+}
+
+/** Who it is may be nothing for a log. */
+function describe(text: string): string {
+  if (text === '') return 'an empty string';
+  const characters = Array.from(text).length;
+  if (characters > 255) return `${characters} characters`;
+  return text.includes('\0') ? 'text with a NUL' : 'text with half of a surrogate pair';
 }

@@ -1,0 +1,110 @@
+import { MemoryVisitStore, VisitService } from 'nest-visit';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describeStacks, platforms } from '../support/app.js';
+import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { WatchedStore } from '../support/watched-store.js';
+
+const codeOf = (error: unknown): string => (error as { code?: string }).code ?? String(error);
+
+/** What no store can keep as it is. */
+const BROKEN = {
+  'half of a pair': 'bob\ud800',
+  'the other half': 'bob\udfff',
+  'a pair in reverse': '\udc00\ud800',
+  'a NUL': 'a\0b',
+  nothing: '',
+};
+const NO_USER_IDS: Record<string, unknown> = {
+  ...BROKEN,
+  'too much': 'x'.repeat(256),
+  'a fraction': 1.5,
+  null: null,
+  'an object': {},
+  '2^53': 2 ** 53,
+};
+const NO_REASONS: Record<string, unknown> = { ...BROKEN, 'too much': 'x'.repeat(33), 'a number': 1, null: null, 'an object': {} };
+
+/** All that take a user id. */
+const withUserId: Record<string, (tools: Tools, userId: any) => Promise<unknown>> = {
+  login: ({ identity }, userId) => identity.login(userId),
+  'visits.create': ({ visits }, userId) => visits.create({ userId }),
+  'visits.listForUser': ({ visits }, userId) => visits.listForUser(userId),
+  'visits.endAllForUser': ({ visits }, userId) => visits.endAllForUser(userId),
+};
+
+/** All that take a reason. */
+const withReason: Record<string, (tools: Tools, reason: any) => Promise<unknown>> = {
+  'visits.end of this one': ({ visits }, reason) => visits.end(undefined, reason),
+  'visits.end of another': ({ visits }, reason) => visits.end('0'.repeat(32), reason, { anybodys: true }),
+  'visits.endOthers': ({ visits }, reason) => visits.endOthers(reason),
+  'visits.endAllForUser': ({ visits }, reason) => visits.endAllForUser('ann', reason),
+  'visits.endEverything': ({ visits }, reason) => visits.endEverything(reason),
+};
+
+describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s', (platform) => {
+  const watched = new WatchedStore(new MemoryVisitStore());
+  let app: InlineApp;
+  beforeAll(async () => {
+    app = await InlineApp.start(platform, { store: watched.store });
+  });
+  afterAll(() => app.close());
+
+  const table = (calls: typeof withUserId, texts: Record<string, unknown>, code: string) =>
+    Object.keys(calls).flatMap((call) => Object.entries(texts).map(([name, text]) => ({ call, name, text, code, make: calls[call]! })));
+
+  test.each([...table(withUserId, NO_USER_IDS, 'VISIT_USER_ID'), ...table(withReason, NO_REASONS, 'VISIT_END_REASON')])(
+    '$call with $name is refused by $code, and the store hears nothing of it',
+    async ({ make, text, code }) => {
+      const browser = app.browser();
+      await app.ask(browser, ({ identity }) => identity.login('ann'));
+      const outcome = await app.ask(browser, async (tools) => {
+        watched.calls.length = 0;
+        const error = await make(tools, text).then(() => 'nothing', codeOf);
+        return { error, calls: [...watched.calls] };
+      });
+      expect(outcome).toEqual({ error: code, calls: [] });
+      expect(await app.ask(browser, ({ identity }) => identity.userId)).toBe('ann');
+    },
+  );
+
+  test('outside of requests it is the same', async () => {
+    const visits = app.running.app.get(VisitService);
+    await expect(visits.endAllForUser('ann', 'x'.repeat(33))).rejects.toMatchObject({ code: 'VISIT_END_REASON' });
+    await expect(visits.create({ userId: 'bob\ud800' })).rejects.toMatchObject({ code: 'VISIT_USER_ID' });
+  });
+});
+
+describeStacks('B60, B61: text at the edge of what can be kept', (stack) => {
+  const parts = InlineApp.parts();
+  const start = async () => InlineApp.of(await stack.start(parts));
+
+  test('user ids come back as they were, and nobody is somebody else', async () => {
+    const app = await start();
+    const ids = ['1', '01', '1 ', 'б', 'b', 'а', 'a', 'A', 'ä', 'a\u0308', 'ß', 'ss', 'İ', 'i', '😀', '😎', '😀'.repeat(255)];
+    ids.push('\ufffd', "o'brien\\", '\\\'; DROP TABLE visit; -- "', '%', '_', '`', '\\', '\\\\', '\n', '\x1a');
+    const family = `${stack.platform} `;
+    const named = ids.map((id) => (id.length > 500 ? id : family + id));
+    for (const id of named) {
+      const browser = app.browser();
+      await app.ask(browser, ({ identity }) => identity.login(id));
+      expect(await app.ask(browser, ({ identity }) => identity.userId)).toBe(id);
+    }
+    const visits = app.running.app.get(VisitService);
+    for (const id of named) expect((await visits.listForUser(id)).map(({ userId }) => userId)).toEqual([id]);
+    for (const id of named) expect(await visits.endAllForUser(id, 'gone')).toBe(1);
+  });
+
+  test('a reason of 32 characters is kept, whatever they are', async () => {
+    const app = await start();
+    for (const reason of ['x'.repeat(32), '😀'.repeat(32), "it's \\over"]) {
+      const browser = app.browser();
+      const visits = app.running.app.get(VisitService);
+      const id = await app.ask(browser, async ({ identity }) => {
+        await identity.login(`${stack.platform} bob`);
+        return visits.current().id;
+      });
+      expect(await visits.end(id, reason)).toBe(true);
+      expect((await visits.find(id))?.endReason).toBe(reason);
+    }
+  });
+});

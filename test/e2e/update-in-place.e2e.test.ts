@@ -1,0 +1,108 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { platforms } from '../support/app.js';
+import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { WatchedStore } from '../support/watched-store.js';
+
+type List = unknown[];
+
+/** How a callback changes what it gets: each adds one to a count when it is called once. */
+const changes: Record<string, { start: () => unknown; add: (value: any) => unknown; count: (value: any) => number }> = {
+  'an array': { start: () => [0], add: (list: List) => (list.push(1), list), count: (list: List) => list.length - 1 },
+  'an object within': { start: () => ({ of: { n: 0 } }), add: (value) => (value.of.n++, value), count: (value) => value.of.n },
+  'a map': { start: () => new Map([['n', 0]]), add: (map) => map.set('n', map.get('n') + 1), count: (map) => map.get('n') },
+  'a date': { start: () => new Date(0), add: (date: Date) => (date.setTime(date.getTime() + 1), date), count: Number },
+  'a buffer': { start: () => Buffer.alloc(1), add: (bytes: Buffer) => (bytes[0]!++, bytes), count: (bytes) => bytes[0] },
+};
+
+/** What the request has done to the value before it calls `update()`. */
+const before: Record<string, (tools: Tools, start: () => unknown) => void> = {
+  nothing: () => {},
+  'set it': ({ session }, start) => void session.set('value', start()),
+  'looked at it': ({ session }) => void session.get('value'),
+  'emptied the session': ({ session }, start) => {
+    session.clear();
+    session.set('value', start());
+  },
+};
+
+describe.each(platforms)('B59: update() whose callback changes its value in place, under %s', (platform) => {
+  const watched = new WatchedStore();
+  let app: InlineApp;
+  let other: InlineApp;
+
+  beforeAll(async () => {
+    [app, other] = [await InlineApp.start(platform, { store: watched.store }), await InlineApp.start(platform, { store: watched.inner })];
+  });
+  afterAll(() => Promise.all([app.close(), other.close()]));
+
+  const begun = async (start: () => unknown) => {
+    const browser = app.browser();
+    await app.call(browser, ({ session }) => void session.set('value', start()));
+    return browser;
+  };
+
+  /** Before the first save of the next request, another process saves; so it has to be tried again. */
+  const interrupt = (save: () => Promise<unknown>): void => {
+    watched.around = async ({ method }, go) => {
+      if (method !== 'save') return go();
+      watched.pass();
+      await save();
+      return go();
+    };
+  };
+
+  describe.each(Object.keys(changes))('%s', (what) => {
+    const { start, add, count } = changes[what]!;
+
+    test.each(Object.keys(before).flatMap((done) => ['at once', 'later'].map((when) => [done, when] as const)))(
+      'counts once, though it is called twice: after the request has done %s, by a callback that answers %s',
+      async (done, when) => {
+        const browser = await begun(start);
+        const meanwhile = other.browser();
+        meanwhile.jar.set('visit', browser.jar.get('visit')!);
+        interrupt(() => other.call(meanwhile, ({ session }) => void session.set('other', 1)));
+        let calls = 0;
+        const given = await app.ask(browser, (tools) => {
+          before[done]!(tools, start);
+          return tools.session.update('value', (value: unknown) => {
+            calls++;
+            return when === 'later' ? Promise.resolve().then(() => add(value)) : add(value);
+          });
+        });
+        expect(calls).toBe(2);
+        expect(count(given)).toBe(1);
+        expect(count(await app.ask(browser, ({ session }) => session.get('value')))).toBe(1);
+      },
+    );
+
+    test('counts nothing when it throws afterwards', async () => {
+      const browser = await begun(start);
+      await app.ask(browser, async ({ session }) => {
+        session.set('value', start());
+        session.set('own', 1);
+        await session
+          .update('value', (value: unknown) => {
+            add(value);
+            throw new Error('changed its mind');
+          })
+          .catch(() => undefined);
+      });
+      const stored = await app.ask(browser, ({ session }) => [session.get('value'), session.get('own')]);
+      expect([count(stored[0]), stored[1]]).toEqual([0, 1]);
+    });
+  });
+
+  test('a crowd within one process, each with a change of its own, loses and doubles nothing', async () => {
+    const browser = await begun(() => []);
+    await Promise.all(
+      Array.from({ length: 20 }, (_, n) =>
+        app.ask(browser.clone(), ({ session }) => {
+          session.set(`own ${n}`, n);
+          return session.update('value', (list: number[]) => (list.push(n), list));
+        }),
+      ),
+    );
+    const list = (await app.ask(browser, ({ session }) => session.get('value'))) as number[];
+    expect(list.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, n) => n));
+  });
+});
