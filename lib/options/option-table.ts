@@ -134,6 +134,7 @@ export const optionTable = {
   wipe: { schedule: cron('*/5 * * * *') },
   session: {
     maxBytes: count(1_048_576, 16),
+    maxExclusive: duration('5m', { min: 1 }),
     serializer: option(
       () => new DefaultSessionSerializer(),
       (value) => (has(value, 'encode', 'decode') ? value : unfit('an object with encode() and decode()')),

@@ -68,6 +68,11 @@ export interface VisitEncryptionOptions {
 export interface VisitSessionOptions {
   /** The most bytes one encoded session may have. @default 1048576 */
   maxBytes?: number;
+  /**
+   * The longest that one request keeps its session to itself (`@ExclusiveSession()`), however long its handler runs. After that, and within
+   * half a minute, others have their turn, and what the handler writes is refused. @default '5m'
+   */
+  maxExclusive?: Duration;
   /** Turns session data into bytes and back. @default the format described in docs/session.md */
   serializer?: SessionSerializer;
   /** What happens to data that cannot be read: the session starts empty with a warning, or the request fails. @default 'empty' */
@@ -192,6 +197,7 @@ export interface ResolvedVisitOptions {
   readonly wipe: { readonly schedule: string | false };
   readonly session: {
     readonly maxBytes: number;
+    readonly maxExclusive: number;
     readonly serializer: SessionSerializer;
     readonly onUnreadable: 'empty' | 'throw';
     readonly encryption: ResolvedEncryption | undefined;

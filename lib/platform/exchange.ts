@@ -34,6 +34,11 @@ export class Exchange {
     this.rawResponse = 'raw' in response ? response.raw : response;
   }
 
+  /** Whether the client has gone before there was an answer. */
+  get hasClientGone(): boolean {
+    return hasClosed(this.rawResponse) && !this.rawResponse.writableEnded;
+  }
+
   get cookieHeader(): string | undefined {
     return this.request.headers.cookie;
   }

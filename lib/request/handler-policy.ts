@@ -33,8 +33,10 @@ export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetM
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
 
 /**
- * Requests of one visit to handlers marked so run one after the other, on whatever machine (R52). Access ends with the
- * handler, however it ends; at the latest half a minute after its process has died. Who waits longer than `timeout` gets 423.
+ * Requests of one visit to handlers marked so run one after the other, on whatever machine (R52). Access ends when the handler is done,
+ * also where a time limit has answered for it before. It ends earlier, within 40 seconds, when the process has died, when the client has
+ * gone, or after the option `session.maxExclusive`; what the handler writes then is refused with `VisitLockLostError` (409).
+ * Who waits longer than `timeout` gets 423.
  *
  * @param options.timeout how long to wait, @default '10s'
  */

@@ -27,7 +27,13 @@ export class VisitInterceptor implements NestInterceptor {
     let mark: unknown;
     let lock: HeldLock | undefined;
     let isDone = false;
+    let isGivenUp = false;
     const end = (): void => void story.end(context, lock);
+    const leave = (): void => {
+      handler?.unsubscribe();
+      context.handlers--;
+      end();
+    };
     const run = (): void => {
       if (policy.exclusive !== undefined) lock = context.lock;
       // Given up while it waited: what it has waited for is given back.
@@ -43,7 +49,8 @@ export class VisitInterceptor implements NestInterceptor {
         // Exclusive access ends with the handler, and so must what it has written.
         policy.sends && policy.exclusive === undefined,
       );
-      handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(observer));
+      const kept = lock ? untilGivenUp(observer, () => isGivenUp, leave) : observer;
+      handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(kept));
     };
     const refuse = (error: unknown): void => subscriber.error(error);
     context.handlers++;
@@ -55,13 +62,23 @@ export class VisitInterceptor implements NestInterceptor {
       refuse(error);
     }
     return () => {
-      handler?.unsubscribe();
       // Given up from outside, by a time limit or because the client has gone: as if it had failed.
-      if (handler && !isDone) void story.fail(context, undefined, mark);
-      context.handlers--;
-      end();
+      isGivenUp = handler !== undefined && !isDone;
+      if (isGivenUp) void story.fail(context, undefined, mark);
+      // The handler runs on, whoever waits for it: its exclusive access ends with it (B55).
+      if (isGivenUp && lock && !policy.events) return;
+      leave();
     };
   }
+}
+
+/** Passes on what comes until it is given up, and then waits for the first sign that the handler is done: it has nobody to answer to. */
+function untilGivenUp(observer: Observer<unknown>, isGivenUp: () => boolean, leave: () => void): Observer<unknown> {
+  return {
+    next: (value) => (isGivenUp() ? leave() : observer.next(value)),
+    error: (error) => (isGivenUp() ? leave() : observer.error(error)),
+    complete: () => (isGivenUp() ? leave() : observer.complete()),
+  };
 }
 
 /** The handler wants no visit. */

@@ -10,15 +10,17 @@ import { Turn } from '../context/turn.js';
 import { refusalError } from '../visit/visit.writer.js';
 import { SessionSaver } from './session.saver.js';
 
-/** A lock that nobody prolongs is free after this long: its process has died. In milliseconds. */
+/** A lease that nobody renews has run out after this long: its process has died, or stood still. In milliseconds. */
 const LEASE = 30_000;
-const PROLONG_EVERY = LEASE / 3;
+const RENEW_EVERY = LEASE / 3;
 const LONGEST_PAUSE = 100;
 
 /**
- * Exclusive access to a session (R52): a lease in the row of the visit, prolonged while the handler runs. No connection is
+ * Exclusive access to a session (R52): a lease in the row of the visit, renewed while the handler runs. No connection is
  * held meanwhile, so waiting requests cannot use up the pool that the one in front needs. A save says who holds the lock,
- * so that a process that stood still for longer than its lease cannot write over its successor.
+ * and a lease that has run out is never renewed, so that a process that stood still for longer cannot write over its successor.
+ *
+ * A handler that hangs, or whose client has gone, is not waited for without an end: its lease runs out, and what it still writes is refused.
  */
 @Injectable()
 export class SessionLock {
@@ -93,30 +95,7 @@ export class SessionLock {
       if (left <= 0) throw new VisitLockedError(timeout);
       await sleep(Math.min(left, LONGEST_PAUSE, (0.5 + Math.random()) * 5 * 2 ** Math.min(tries, 5)));
     }
-    const { id } = context.visit.record;
-    const prolong = setInterval(() => {
-      if (context.visit.record.id !== id) return; // The request has ended its visit and goes on with another one.
-      this.take(context, owner).catch((error: unknown) =>
-        this.logger.warn(`The lock of visit ${id} could not be prolonged: ${(error as Error).message}`),
-      );
-    }, PROLONG_EVERY).unref();
-    let released: Promise<void> | undefined;
-    context.lock = {
-      visitId: id,
-      owner,
-      holders: 1,
-      release: () =>
-        (released ??= (async () => {
-          clearInterval(prolong);
-          try {
-            await this.store.call((store) => store.unlock(id, owner));
-          } catch {
-            // Logged already. The lease runs out by itself.
-          } finally {
-            leave();
-          }
-        })()),
-    };
+    context.lock = this.hold(context, owner, leave);
     try {
       // What was loaded before may be what the one in front has changed.
       await Turn.take(context, 'exclusive access', async (turn) => {
@@ -131,9 +110,45 @@ export class SessionLock {
     }
   }
 
-  private take(context: RequestContext, owner: string) {
+  /** The lock has been taken: renews its lease until it is released, lost or given up. @param leave lets the next request of this process ask */
+  private hold(context: RequestContext, owner: string, leave: () => void): HeldLock {
+    const { id } = context.visit.record;
+    const { clock, session } = this.options;
+    const latest = clock.now() + session.maxExclusive;
+    const letGo = (): void => {
+      clearInterval(timer);
+      leave();
+    };
+    const giveUp = (why: string): void => {
+      letGo();
+      this.logger.warn(`Exclusive access to the session of visit ${id} ends while its handler still runs: ${why}`);
+    };
+    const timer = setInterval(() => {
+      if (context.visit.record.id !== id) return; // The request has ended its visit and goes on with another one.
+      if (clock.now() >= latest) return giveUp(`it takes longer than ${session.maxExclusive} ms (option "session.maxExclusive")`);
+      if (context.exchange.hasClientGone) return giveUp('its client has gone');
+      this.take(context, owner, true).then(
+        ({ outcome }) => outcome !== 'locked' && giveUp('its lease was lost'),
+        (error: unknown) => this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${(error as Error).message}`),
+      );
+    }, RENEW_EVERY).unref();
+    let released: Promise<void> | undefined;
+    const release = async (): Promise<void> => {
+      clearInterval(timer);
+      try {
+        await this.store.call((store) => store.unlock(id, owner));
+      } catch {
+        // Logged already. The lease runs out by itself.
+      } finally {
+        leave();
+      }
+    };
+    return { visitId: id, owner, holders: 1, release: () => (released ??= release()) };
+  }
+
+  private take(context: RequestContext, owner: string, renews = false) {
     const now = this.options.clock.now();
     const { record, key } = context.visit;
-    return this.store.call((store) => store.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE }));
+    return this.store.call((store) => store.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE, renews }));
   }
 }

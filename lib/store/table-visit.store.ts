@@ -40,7 +40,7 @@ export abstract class TableVisitStore extends VisitStore {
   /** Writes each visit's instants where they are later than what is stored. The visits differ, and are ordered by id. */
   protected abstract touchEach(touches: readonly Touch[]): Promise<void>;
   protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
-  /** Whether the lock was taken. */
+  /** Whether the lock was taken, or its lease renewed. */
   protected abstract takeLock(lock: Lock): Promise<boolean>;
   /** Whether there was a visit to end; with `keyHash` only while that is its key. */
   protected abstract endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean>;
@@ -85,7 +85,7 @@ export abstract class TableVisitStore extends VisitStore {
   async lock(lock: Lock): Promise<LockResult> {
     if (await this.takeLock(lock)) return { outcome: 'locked' };
     const [stored = null] = await this.find([lock.id]);
-    const reason = refusalOf(stored, lock);
+    const reason = refusalOf(stored, lock) ?? (lock.renews ? 'unlocked' : null);
     return reason ? { outcome: 'refused', reason } : { outcome: 'held' };
   }
 

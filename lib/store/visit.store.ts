@@ -64,7 +64,7 @@ export interface SessionSave extends WriteGuard {
   /** The version the new data was made from. */
   readonly version: number;
   readonly data: Uint8Array | null;
-  /** Who must still hold the lock of the visit; left out, locks do not matter. */
+  /** Who must hold the lock of the visit at `now`, in a lease that has not run out; left out, locks do not matter. */
   readonly lockOwner?: string;
 }
 
@@ -106,6 +106,11 @@ export interface Lock extends WriteGuard {
   readonly owner: string;
   /** The lock is free again at this instant, whatever became of its owner. */
   readonly until: number;
+  /**
+   * Only lengthens the lease that this owner holds at `now`. One that has run out is lost, also when nobody else has had it since: an owner
+   * that stood still cannot tell. Then it is refused as `unlocked`. @default false
+   */
+  readonly renews?: boolean;
 }
 
 /** `held`: somebody else has it. */
@@ -233,8 +238,8 @@ export abstract class VisitStore {
   abstract rekey(changes: readonly Rekey[]): Promise<RekeyResult[]>;
 
   /**
-   * Takes the exclusive lock of a visit, or prolongs the one that its owner holds. Only while the visit is not ended and the guard holds.
-   * A lock is free from `until` on. Needs a store that is `atomic`.
+   * Takes the exclusive lock of a visit, again where this owner holds it already, or renews its lease. Only while the visit is not ended
+   * and the guard holds. A lock is free from `until` on. Needs a store that is `atomic`.
    */
   abstract lock(lock: Lock): Promise<LockResult>;
 

@@ -14,11 +14,22 @@ export function rekeyGuard({ id, keyHash, now, previousKeyUntil }: Rekey): Write
   return { id, keyHash, now: previousKeyUntil === null ? now : Number.MAX_SAFE_INTEGER };
 }
 
+/** Who has the lock of a visit, and until when; as a database gives it. */
+export interface Lease {
+  readonly lockOwner?: unknown;
+  readonly lockedUntil?: unknown;
+}
+
+/** Whether the lock is this owner's, and its lease has not run out. */
+export function isHeldBy(owner: string, { lockOwner, lockedUntil }: Lease, now: number): boolean {
+  return lockOwner === owner && Number(lockedUntil) > now;
+}
+
 /** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
-export function verdictOn(save: SessionSave, stored: VisitRecord | null, lockOwner: unknown): SaveResult | null {
+export function verdictOn(save: SessionSave, stored: VisitRecord | null, lease: Lease): SaveResult | null {
   const reason = refusalOf(stored, save);
   if (reason) return { outcome: 'refused', reason };
-  if (save.lockOwner !== undefined && save.lockOwner !== lockOwner) return { outcome: 'refused', reason: 'unlocked' };
+  if (save.lockOwner !== undefined && !isHeldBy(save.lockOwner, lease, save.now)) return { outcome: 'refused', reason: 'unlocked' };
   if (!stored || stored.sessionVersion === save.version) return null;
   return { outcome: 'conflict', version: stored.sessionVersion, data: stored.sessionData };
 }

@@ -33,11 +33,33 @@ export function describeLock({ needing }: Suite): void {
     same(await read(visit.id), before);
   });
 
-  checkLock('R52: its owner prolongs it', async ({ store, second, made }) => {
+  checkLock('R52: its owner renews the lease while it runs, and takes a lock again that it has', async ({ store, second, made }) => {
     const visit = await made();
+    const renewal = { until: NOW + 2 * MINUTE, renews: true };
     await store.lock(lockOf(visit, mine));
-    same(await store.lock(lockOf(visit, mine, { until: NOW + 2 * MINUTE })), { outcome: 'locked' });
-    same(await second.lock(lockOf(visit, theirs, { now: NOW + MINUTE })), { outcome: 'held' });
+    same(await store.lock(lockOf(visit, mine)), { outcome: 'locked' });
+    same(await store.lock(lockOf(visit, mine, { ...renewal, now: NOW + MINUTE - 1 })), { outcome: 'locked' });
+    same(await second.lock(lockOf(visit, theirs, { now: NOW + 2 * MINUTE - 1 })), { outcome: 'held' });
+    same(await second.lock(lockOf(visit, theirs, { ...renewal, now: NOW })), { outcome: 'refused', reason: 'unlocked' });
+    same(await store.save([saveOf(visit, { lockOwner: mine, now: NOW + 2 * MINUTE - 1 })]), [{ outcome: 'saved', version: 1 }]);
+  });
+
+  checkLock('R52, B78: a lease that its owner slept through is lost, whoever has had it since', async ({ store, second, madeMany }) => {
+    const visits = (await madeMany(4)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    const [alone, held, given, untouched] = visits;
+    const unlocked = { outcome: 'refused', reason: 'unlocked' };
+    const late = NOW + MINUTE;
+    for (const visit of [alone, held, given]) await store.lock(lockOf(visit, mine));
+    for (const visit of [held, given]) await second.lock(lockOf(visit, theirs, { now: late, until: late + MINUTE }));
+    await second.unlock(given.id, theirs);
+    for (const visit of visits) {
+      same(await store.lock(lockOf(visit, mine, { now: late, until: late + MINUTE, renews: true })), unlocked);
+      same(await store.save([saveOf(visit, { lockOwner: mine, now: late })]), [unlocked]);
+    }
+    same(await store.save(visits.map((visit) => saveOf(visit, { lockOwner: mine, now: late }))), Array(4).fill(unlocked));
+    // Nothing of that has taken the lock away from who has it, nor from who comes next.
+    same(await second.save([saveOf(held, { lockOwner: theirs, now: late })]), [{ outcome: 'saved', version: 1 }]);
+    for (const visit of [alone, given, untouched]) same(await second.lock(lockOf(visit, theirs, { now: late })), { outcome: 'locked' });
   });
 
   checkLockOfEnded('R52: only of a visit that may be written', async ({ store, madeMany }) => {
@@ -46,6 +68,7 @@ export function describeLock({ needing }: Suite): void {
     same(await store.lock(lockOf(newVisit(), mine)), { outcome: 'refused', reason: 'unknown' });
     same(await store.lock(lockOf(ended, mine)), { outcome: 'refused', reason: 'ended' });
     same(await store.lock(lockOf({ ...visit, keyHash: newHash() }, mine)), { outcome: 'refused', reason: 'retired' });
+    same(await store.lock(lockOf(ended, mine, { renews: true })), { outcome: 'refused', reason: 'ended' });
     same(await store.lock(lockOf(visit, theirs)), { outcome: 'locked' });
   });
 

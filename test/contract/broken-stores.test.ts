@@ -207,6 +207,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
   }),
   'a lock is never free again by itself': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: Number.MAX_SAFE_INTEGER }) }),
   'a lock is free a moment early': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: lock.until - 1 }) }),
+  'a lease that has run out is renewed': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, renews: false }) }),
+  'a lease is renewed by whoever had it last': ({ store }) => ({ lock: (lock) => store.lock(lock.renews ? { ...lock, now: 0 } : lock) }),
+  'a save relies on a lease that has run out': savingEach((save) => ({ ...save, now: save.lockOwner === undefined ? save.now : 0 })),
   'a lock is given back by anybody': ({ store }) => {
     const owners = new Map<string, string>();
     return {

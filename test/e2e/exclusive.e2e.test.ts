@@ -1,11 +1,15 @@
-import { Catch, ConflictException, Controller, Inject, Injectable, Post, RequestTimeoutException, UseFilters } from '@nestjs/common';
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { Catch, ConflictException, Controller, Inject, Injectable, Post, Req, RequestTimeoutException, UseFilters } from '@nestjs/common';
 import type { ArgumentsHost, CallHandler, ExceptionFilter, ExecutionContext, NestInterceptor } from '@nestjs/common';
 import { APP_INTERCEPTOR, HttpAdapterHost } from '@nestjs/core';
-import { ExclusiveSession, MemoryVisitStore, Session, VisitPlugin } from 'nest-visit';
+import { ExclusiveSession, MemoryVisitStore, Session, VisitPlugin, type VisitError } from 'nest-visit';
 import { retry, Subject, takeUntil, throwIfEmpty } from 'rxjs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
+import type { Browser } from '../support/browser.js';
 import { Gates } from '../support/gates.js';
+import { ManualClock } from '../support/manual-clock.js';
 import { PATIENCE } from '../support/patience.js';
 
 /** Tells when a request is about to wait for its access. */
@@ -18,18 +22,19 @@ class Arrivals {
   }
 }
 
-/** Gives the first try of a request up, as a time limit does that is followed by another try. */
+/** Gives a request up, as a time limit does; `?given-up=2` tries it once more. */
 const givenUp = new Subject<void>();
 
 @Injectable()
 class GivesUp implements NestInterceptor {
   intercept(execution: ExecutionContext, next: CallHandler) {
     const { query } = execution.switchToHttp().getRequest<{ query: Record<string, string> }>();
-    if (query['given-up'] !== '1') return next.handle();
+    const tries = Number(query['given-up'] ?? 0);
+    if (tries === 0) return next.handle();
     return next.handle().pipe(
       takeUntil(givenUp),
       throwIfEmpty(() => new RequestTimeoutException()),
-      retry(1),
+      retry(tries - 1),
     );
   }
 }
@@ -47,6 +52,9 @@ class RemembersProblem implements ExceptionFilter {
   }
 }
 
+/** What the handler that was held last knows of its client, and what became of its write. */
+const held: { clientIsGone?: Promise<unknown>; outcome?: Promise<unknown> } = {};
+
 @Controller()
 class Exclusive {
   constructor(
@@ -59,11 +67,26 @@ class Exclusive {
     this.session.n = 0;
   }
 
+  /** Counts up from what it has read when it began. */
   @Post('held')
   @ExclusiveSession()
-  async held() {
+  async held(@Req() request: { socket: Socket }) {
+    const n = this.session.n ?? 0;
+    held.clientIsGone = once(request.socket, 'close');
     await this.gates.pass('held');
+    held.outcome = this.session
+      .update('n', () => n + 1)
+      .then(
+        (value) => value,
+        (error: VisitError) => error.code,
+      );
+    return { outcome: await held.outcome };
   }
+
+  /** Tells whether the session is free. */
+  @Post('try')
+  @ExclusiveSession({ timeout: 20 })
+  try() {}
 
   @Post('add')
   @ExclusiveSession({ timeout: PATIENCE })
@@ -85,17 +108,50 @@ class Exclusive {
   }
 }
 
+const cookieOf = ({ jar }: Browser): string => [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
+
+// Around ours, as it is of the root module.
+const parts = { controllers: [Exclusive], providers: [Gates, Arrivals, RemembersProblem, { provide: APP_INTERCEPTOR, useClass: GivesUp }] };
+
 describe.each(platforms)('Exclusive access under %s', (platform) => {
+  const store = new MemoryVisitStore();
+  const clock = new ManualClock();
   let app: RunningApp;
   beforeAll(async () => {
-    app = await startApp(
-      platform,
-      { store: new MemoryVisitStore() },
-      // Around ours, as it is of the root module.
-      { controllers: [Exclusive], providers: [Gates, Arrivals, RemembersProblem, { provide: APP_INTERCEPTOR, useClass: GivesUp }] },
-    );
+    app = await startApp(platform, { store, clock, session: { maxExclusive: '1m' } }, parts);
   });
   afterAll(() => app?.close());
+  let letGo: (() => void) | undefined;
+  afterEach(() => {
+    letGo?.();
+    vi.useRealTimers();
+  });
+
+  /** A request in its handler, and how time goes on for it: leases are renewed every ten seconds. */
+  async function hold(browser: Browser, query = '') {
+    held.outcome = undefined;
+    await browser.post('/begin');
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const gate = app.app.get(Gates).make('held');
+    letGo = gate.open;
+    const client = new AbortController();
+    const answer = fetch(`${app.address}/held${query}`, { method: 'POST', headers: { cookie: cookieOf(browser) }, signal: client.signal });
+    answer.catch(() => {});
+    await gate.arrived;
+    const seconds = async (count: number): Promise<void> => {
+      clock.advance(count * 1000);
+      vi.advanceTimersByTime(10_000);
+      // The renewal is with the store.
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    return { gate, client, answer, seconds };
+  }
+
+  const isFree = async (browser: Browser): Promise<boolean> => {
+    const { status } = await browser.post('/try');
+    expect([201, 423]).toContain(status);
+    return status === 201;
+  };
 
   test('R52: what an exception filter changes is saved, though the handler has given its access back', async () => {
     const browser = app.browser();
@@ -111,13 +167,74 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     const holder = browser.post('/held');
     await gate.arrived;
     const waits = new Promise<void>((resolve) => (app.app.get(Arrivals).arrived = resolve));
-    const impatient = browser.post('/add?given-up=1');
+    const impatient = browser.post('/add?given-up=2');
     await waits;
     await new Promise((resolve) => setImmediate(resolve));
     givenUp.next();
     gate.open();
     await holder;
-    expect((await impatient).text).toBe('{"n":1}');
+    expect((await impatient).text).toBe('{"n":2}');
+    expect((await browser.post('/add')).text).toBe('{"n":3}');
+  });
+
+  test('R52, B55: lasts as long as the handler, also where a time limit has answered for it', async () => {
+    const browser = app.browser();
+    const { gate, answer, seconds } = await hold(browser, '?given-up=1');
+    givenUp.next();
+    expect((await answer).status).toBe(408);
+    for (const _ of Array(3)) await seconds(15);
+    expect(await isFree(browser)).toBe(false);
+    gate.open();
+    expect(await vi.waitFor(() => held.outcome ?? Promise.reject(new Error('it waits')))).toBe(1);
     expect((await browser.post('/add')).text).toBe('{"n":2}');
+  });
+
+  test('R52: is renewed while the handler runs, but not for longer than maxExclusive', async () => {
+    const browser = app.browser();
+    const { gate, answer, seconds } = await hold(browser);
+    for (const _ of Array(3)) await seconds(25);
+    // The last lease began after 50 seconds.
+    clock.advance(4000);
+    expect(await isFree(browser)).toBe(false);
+    clock.advance(1000);
+    expect(await isFree(browser)).toBe(true);
+    expect((await browser.post('/add')).text).toBe('{"n":1}');
+    gate.open();
+    expect(await (await answer).json()).toEqual({ outcome: 'VISIT_LOCK_LOST' });
+    expect((await browser.post('/add')).text).toBe('{"n":2}');
+  });
+
+  test('R52: is renewed while its client waits, and no longer', async () => {
+    const browser = app.browser();
+    const { gate, client, seconds } = await hold(browser);
+    await seconds(25);
+    client.abort();
+    await held.clientIsGone;
+    await seconds(25);
+    clock.advance(4000);
+    expect(await isFree(browser)).toBe(false);
+    clock.advance(1000);
+    expect(await isFree(browser)).toBe(true);
+    expect((await browser.post('/add')).text).toBe('{"n":1}');
+    gate.open();
+    expect(await vi.waitFor(() => held.outcome ?? Promise.reject(new Error('it waits')))).toBe('VISIT_LOCK_LOST');
+  });
+
+  test.each([true, false])('R52, B78: who slept through the lease has lost it; somebody else has had it since: %s', async (isTaken) => {
+    const browser = app.browser();
+    const { gate, answer, seconds } = await hold(browser);
+    const awake = new ManualClock();
+    awake.set(clock.now() + 30_000);
+    const other = await startApp(platform, { store, clock: awake }, parts);
+    try {
+      const there = browser.via(other);
+      if (isTaken) expect((await there.post('/add')).text).toBe('{"n":1}');
+      await seconds(isTaken ? 20 : 30);
+      gate.open();
+      expect(await (await answer).json()).toEqual({ outcome: 'VISIT_LOCK_LOST' });
+      expect((await there.post('/add')).text).toBe(isTaken ? '{"n":2}' : '{"n":1}');
+    } finally {
+      await other.close();
+    }
   });
 });

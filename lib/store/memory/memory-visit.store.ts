@@ -15,7 +15,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { isHeldBy, refusalOf, rekeyGuard } from '../write-guard.js';
 
 type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
 
@@ -34,7 +34,7 @@ export class MemoryVisitStore extends VisitStore {
   readonly #visits = new Map<string, Mutable>();
   /** By user id; the empty one is everybody. */
   readonly #endedAllAt = new Map<string, number>();
-  readonly #locks = new Map<string, { readonly owner: string; readonly until: number }>();
+  readonly #leases = new Map<string, { readonly lockOwner: string; readonly lockedUntil: number }>();
   readonly #maxVisits: number;
 
   constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
@@ -75,7 +75,7 @@ export class MemoryVisitStore extends VisitStore {
       const visit = this.#visits.get(save.id) ?? null;
       const reason = refusalOf(visit, save);
       if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      if (save.lockOwner !== undefined && this.#locks.get(save.id)?.owner !== save.lockOwner)
+      if (save.lockOwner !== undefined && !isHeldBy(save.lockOwner, this.#leases.get(save.id) ?? {}, save.now))
         return { outcome: 'refused', reason: 'unlocked' };
       if (visit.sessionVersion !== save.version) {
         return { outcome: 'conflict', version: visit.sessionVersion, data: visit.sessionData && visit.sessionData.slice() };
@@ -114,17 +114,18 @@ export class MemoryVisitStore extends VisitStore {
     });
   }
 
-  async lock({ owner, until, ...guard }: Lock): Promise<LockResult> {
+  async lock({ owner, until, renews = false, ...guard }: Lock): Promise<LockResult> {
     const reason = refusalOf(this.#visits.get(guard.id) ?? null, guard);
     if (reason) return { outcome: 'refused', reason };
-    const held = this.#locks.get(guard.id);
-    if (held && held.owner !== owner && held.until > guard.now) return { outcome: 'held' };
-    this.#locks.set(guard.id, { owner, until });
+    const lease = this.#leases.get(guard.id);
+    if (renews && !isHeldBy(owner, lease ?? {}, guard.now)) return { outcome: 'refused', reason: 'unlocked' };
+    if (lease && lease.lockOwner !== owner && lease.lockedUntil > guard.now) return { outcome: 'held' };
+    this.#leases.set(guard.id, { lockOwner: owner, lockedUntil: until });
     return { outcome: 'locked' };
   }
 
   async unlock(id: string, owner: string): Promise<void> {
-    if (this.#locks.get(id)?.owner === owner) this.#locks.delete(id);
+    if (this.#leases.get(id)?.lockOwner === owner) this.#leases.delete(id);
   }
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
@@ -194,7 +195,7 @@ export class MemoryVisitStore extends VisitStore {
     visit.endedAt = at;
     visit.endReason = reason;
     wipeData(visit);
-    this.#locks.delete(visit.id);
+    this.#leases.delete(visit.id);
     return true;
   }
 
@@ -217,7 +218,7 @@ export class MemoryVisitStore extends VisitStore {
 
   #drop(id: string): void {
     this.#visits.delete(id);
-    this.#locks.delete(id);
+    this.#leases.delete(id);
   }
 }
 

@@ -100,7 +100,7 @@ export class PrismaVisitStore extends TableVisitStore {
         const found = stored[position];
         const verdict: SaveResult | null = isFailed(found)
           ? { outcome: 'failed', error: found.error }
-          : verdictOn(save, recordOrNull(found), found?.lockOwner);
+          : verdictOn(save, recordOrNull(found), found ?? {});
         if (verdict) results[index] = verdict;
       }
       const before = waiting.length;
@@ -208,7 +208,7 @@ export class PrismaVisitStore extends TableVisitStore {
 
   protected async takeLock(lock: Lock): Promise<boolean> {
     const isFree = { OR: [{ lockOwner: null }, { lockOwner: lock.owner }, { lockedUntil: { lte: BigInt(lock.now) } }] };
-    const where = { ...isLive(lock.id), AND: [isGuarded(lock), isFree] };
+    const where = { ...isLive(lock.id), AND: [isGuarded(lock), lock.renews ? isHeld(lock.owner, lock.now) : isFree] };
     return (await this.#update(where, { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) })) > 0;
   }
 
@@ -274,7 +274,7 @@ export class PrismaVisitStore extends TableVisitStore {
 
   async #saveOne(save: SessionSave): Promise<boolean> {
     const { id, version, data, lockOwner } = save;
-    const isLocked = lockOwner === undefined ? {} : { lockOwner };
+    const isLocked = lockOwner === undefined ? {} : isHeld(lockOwner, save.now);
     const where = { ...isLive(id), sessionVersion: version, ...isGuarded(save), ...isLocked };
     return (await this.#update(where, { sessionData: data, sessionVersion: { increment: 1 } })) > 0;
   }
@@ -350,6 +350,11 @@ export class PrismaVisitStore extends TableVisitStore {
 /** The visit with this id, while it has not ended: what every write of one visit says. */
 function isLive(id: string) {
   return { id, endedAt: null };
+}
+
+/** That the lock is this owner's, and its lease has not run out. */
+function isHeld(owner: string, now: number) {
+  return { lockOwner: owner, lockedUntil: { gt: BigInt(now) } };
 }
 
 /** That a write comes with a key which is valid. */

@@ -148,8 +148,8 @@ export class RedisVisitStore extends VisitStore {
     return replies.map(([outcome, reason]) => (String(outcome) === 'done' ? { outcome: 'done' } : refused(reason)));
   }
 
-  async lock({ id, keyHash, now, owner, until }: Lock): Promise<LockResult> {
-    const args = [keyHash, textOf(now), owner, textOf(until)];
+  async lock({ id, keyHash, now, owner, until, renews = false }: Lock): Promise<LockResult> {
+    const args = [keyHash, textOf(now), owner, textOf(until), renews ? '1' : '0'];
     const [outcome, reason] = (await this.#onVisit(scripts.LOCK, id, args)) as [Buffer, Buffer?];
     return reason ? refused(reason) : { outcome: String(outcome) as 'locked' | 'held' };
   }

@@ -66,15 +66,23 @@ if visit and visit.keyHash == ARGV[1] and visit.version == tonumber(ARGV[2]) and
 return 0`,
 );
 
+/** Whether this owner holds the lock, in a lease that has not run out. */
+const LEASE = `
+local function holds(owner, now)
+  local lock = redis.call('HMGET', key, 'lockOwner', 'lockedUntil')
+  return lock[1] == owner and (whole(lock[2]) or 0) > tonumber(now)
+end`;
+
 /** ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Tells the expiry where the visit had been wiped. */
 export const SAVE = script(
   READ,
   GUARD,
+  LEASE,
   `
 local visit = read()
 local reason = refusal(visit, ARGV[1], ARGV[2])
 if reason then return {'refused', reason} end
-if ARGV[6] ~= '' and redis.call('HGET', key, 'lockOwner') ~= ARGV[6] then return {'refused', 'unlocked'} end
+if ARGV[6] ~= '' and not holds(ARGV[6], ARGV[2]) then return {'refused', 'unlocked'} end
 if visit.version ~= tonumber(ARGV[3]) then return {'conflict', visit.version, redis.call('HGET', key, 'sessionData')} end
 local version = redis.call('HINCRBY', key, 'sessionVersion', 1)
 if ARGV[4] ~= '1' then
@@ -135,12 +143,14 @@ if ARGV[12] ~= '' and absolute and tonumber(ARGV[12]) > absolute then redis.call
 return {'done', expiry, redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 
-/** ARGV: hash of the key · now · owner · until. */
+/** ARGV: hash of the key · now · owner · until · '1' for the renewal of a lease. */
 export const LOCK = script(
   READ,
   GUARD,
+  LEASE,
   `
 local reason = refusal(read(), ARGV[1], ARGV[2])
+if not reason and ARGV[5] == '1' and not holds(ARGV[3], ARGV[2]) then reason = 'unlocked' end
 if reason then return {'refused', reason} end
 local lock = redis.call('HMGET', key, 'lockOwner', 'lockedUntil')
 if lock[1] and lock[1] ~= ARGV[3] and (whole(lock[2]) or 0) > tonumber(ARGV[2]) then return {'held'} end

@@ -184,10 +184,10 @@ export class TypeOrmVisitStore extends TableVisitStore {
   async #judge(save: SessionSave, stored: Outcome<VisitRecord | null>): Promise<SaveResult | null> {
     const { dialect, sql } = this.#prepare();
     if (isFailed(stored)) return { outcome: 'failed', error: stored.error };
-    if (save.lockOwner === undefined) return verdictOn(save, stored, undefined);
+    if (save.lockOwner === undefined) return verdictOn(save, stored, {});
     try {
-      const { rows } = await dialect.run(sql.lockOwner(save.id));
-      return verdictOn(save, stored, rows[0]?.['lockOwner']);
+      const { rows } = await dialect.run(sql.lease(save.id));
+      return verdictOn(save, stored, rows[0] ?? {});
     } catch (error) {
       return { outcome: 'failed', error };
     }

@@ -144,7 +144,7 @@ export class VisitSql {
         `${this.#update} SET ${v.sessionData} = saves.saved_data, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
         ` FROM unnest(${values}) AS saves (${names}) WHERE ${v.id} = saves.saved_id AND ${isAmong} AND ${this.#isLive}` +
         ` AND ${v.sessionVersion} = saves.saved_version AND ${this.#guard('saves.saved_key', 'saves.saved_at')}` +
-        ` AND (saves.saved_owner IS NULL OR ${v.lockOwner} = saves.saved_owner) RETURNING ${v.id} AS "id"`,
+        ` AND (saves.saved_owner IS NULL OR (${v.lockOwner} = saves.saved_owner AND ${v.lockedUntil} > saves.saved_at)) RETURNING ${v.id} AS "id"`,
       params: [...SAVED.map(({ of }) => saves.map(of)), ...params],
       name: this.#saveName,
     };
@@ -155,7 +155,7 @@ export class VisitSql {
     const { returning, bytes } = this.#dialect;
     // The first case that fits counts.
     const saves = this.#dialect.padded(given, (save) => ({ ...save, data: null }));
-    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ?`);
+    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ? AND ${v.lockedUntil} > ?`);
     const conditions = saves.map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard()}${locked(save)}`).join(' ');
     const { sql: isAmong, params } = this.#isAmong(saves.map(({ id }) => id));
     const isLive = this.#dialect.allOrNone(`${this.#isLive} AND CASE ${v.id} ${conditions} END`, v.sessionVersion);
@@ -171,7 +171,7 @@ export class VisitSql {
           save.id,
           save.version,
           ...guardParams(save),
-          ...(save.lockOwner === undefined ? [] : [save.lockOwner]),
+          ...(save.lockOwner === undefined ? [] : [save.lockOwner, save.now]),
         ]),
       ],
       ...(saves.every(({ lockOwner }) => lockOwner === undefined) && { name: this.#saveName }),
@@ -223,10 +223,11 @@ export class VisitSql {
 
   lock(lock: Lock): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
+    const isFree = lock.renews
+      ? `${lockOwner} = ? AND ${lockedUntil} > ?`
+      : `(${lockOwner} IS NULL OR ${lockOwner} = ? OR ${lockedUntil} <= ?)`;
     return {
-      sql:
-        `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard()}` +
-        ` AND (${lockOwner} IS NULL OR ${lockOwner} = ? OR ${lockedUntil} <= ?)`,
+      sql: `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard()} AND ${isFree}`,
       params: [lock.owner, lock.until, lock.id, ...guardParams(lock), lock.owner, lock.now],
     };
   }
@@ -237,9 +238,11 @@ export class VisitSql {
     return { sql, params: [visitId, owner] };
   }
 
-  /** Who holds the lock. */
-  lockOwner(visitId: string): Statement {
-    return { sql: `SELECT ${this.#v.lockOwner} AS "lockOwner" FROM ${this.#visit} WHERE ${this.#v.id} = ?`, params: [visitId] };
+  /** Who holds the lock, and until when. */
+  lease(visitId: string): Statement {
+    const { id, lockOwner, lockedUntil } = this.#v;
+    const sql = `SELECT ${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil" FROM ${this.#visit} WHERE ${id} = ?`;
+    return { sql, params: [visitId] };
   }
 
   /** `keyHash`, if given, must still be the current one; so the visit still belongs to whom it belonged when that was read. */
