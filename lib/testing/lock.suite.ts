@@ -56,7 +56,11 @@ export function describeLock({ needing }: Suite): void {
       same(await store.lock(lockOf(visit, mine, { now: late, until: late + MINUTE, renews: true })), unlocked);
       same(await store.save([saveOf(visit, { lockOwner: mine, now: late })]), [unlocked]);
     }
-    same(await store.save(visits.map((visit) => saveOf(visit, { lockOwner: mine, now: late }))), Array(4).fill(unlocked));
+    const saves = visits.map((visit) => saveOf(visit, { lockOwner: mine, now: late }));
+    same(
+      await store.save(saves),
+      saves.map(() => unlocked),
+    );
     // Nothing of that has taken the lock away from who has it, nor from who comes next.
     same(await second.save([saveOf(held, { lockOwner: theirs, now: late })]), [{ outcome: 'saved', version: 1 }]);
     for (const visit of [alone, given, untouched]) same(await second.lock(lockOf(visit, theirs, { now: late })), { outcome: 'locked' });
