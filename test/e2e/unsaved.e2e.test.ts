@@ -201,8 +201,10 @@ const sending: Record<string, { readonly on?: 'express' | 'fastify'; readonly se
 for (const platform of platforms) {
   const variants: Record<string, (app: any) => unknown> = {
     plain: () => undefined,
-    [platform === 'express' ? 'with compression() and helmet()' : 'with @fastify/compress']: (app) =>
-      platform === 'express' ? (app.use(compression({ threshold: 0 })), app.use(helmet())) : app.register(compress, { threshold: 0 }),
+    'with compression and helmet()': (app) => {
+      app.use(helmet());
+      return platform === 'express' ? app.use(compression({ threshold: 0 })) : app.register(compress, { threshold: 0 });
+    },
   };
 
   describe.each(Object.keys(variants))(`A response under ${platform}, %s`, (variant) => {
@@ -322,6 +324,57 @@ for (const platform of platforms) {
           null,
         ]);
       });
+    });
+
+    describe('with a change unsaved', () => {
+      const change = kinds['a change']!;
+
+      test.each(paths)('law 7: of %s nothing leaves when the visit has ended meanwhile', async (_, path) => {
+        make = change;
+        const browser = await begin();
+        const { held, release } = watched.hold('save');
+        const answered = open(
+          browser,
+          path(() => undefined),
+        );
+        await held;
+        await watched.inner.end([browser.jar.get('visit')!.slice(0, 32)], { reason: 'test', at: Date.now() });
+        release();
+        const response = await answered;
+        const text = await response.text();
+        expect(JSON.parse(text)).toMatchObject({ statusCode: 409, code: 'VISIT_ENDED' });
+        expect(response.status).toBe(409);
+        expect(`${text} ${JSON.stringify([...response.headers])}`).not.toContain('meant');
+      });
+
+      test.each(paths)('law 7: of %s the change is kept, though its client has gone', async (_, path) => {
+        make = change;
+        const browser = await begin();
+        const { held, release } = watched.hold('save');
+        const gone = new AbortController();
+        const answered = fetch(`${app.running.address}${path(() => undefined)}`, {
+          redirect: 'manual',
+          signal: gone.signal,
+          headers: { cookie: `visit=${browser.jar.get('visit')}` },
+        });
+        await held;
+        gone.abort();
+        await expect(answered).rejects.toThrow('aborted');
+        release();
+        await expect.poll(() => app.ask(browser, ({ session }) => session['note'])).toBe('kept');
+      });
+    });
+
+    test.each(paths)('law 7: of %s a first visit leaves with its key, signed in by whoever did not wait for it', async (_, path) => {
+      make = kinds['a sign-in that nobody awaits']!;
+      const browser = app.browser();
+      const response = await open(
+        browser,
+        path(() => undefined),
+      );
+      await response.text();
+      for (const cookie of response.headers.getSetCookie()) browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
+      expect(await app.ask(browser, ({ session, identity }) => [session['note'], identity.userId])).toEqual(['kept', 'ann']);
     });
 
     test('law 7: of 200 redirects each finds its state at once', async () => {
