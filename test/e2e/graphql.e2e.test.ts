@@ -7,6 +7,7 @@ import {
   CurrentVisit,
   ExclusiveSession,
   IdentityService,
+  PassiveVisit,
   RequireIdentity,
   Session,
   SkipVisit,
@@ -16,6 +17,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { PlatformName } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { InlineApp } from '../support/inline-handlers.js';
+import { ManualClock } from '../support/manual-clock.js';
 import { WatchedStore } from '../support/watched-store.js';
 
 @ObjectType()
@@ -92,6 +94,12 @@ class ItemResolver {
     }
   }
 
+  @PassiveVisit()
+  @Query(() => Int)
+  glance(@Session() session: Session) {
+    return (session['count'] as number | undefined) ?? 0;
+  }
+
   @Mutation(() => Int)
   add() {
     return this.counter.add();
@@ -155,6 +163,7 @@ const drivers: [name: string, platform: PlatformName, graphql: () => ReturnType<
         autoSchemaFile: true,
         fieldResolverEnhancers: ['guards'],
         csrfPrevention: false,
+        allowBatchedHttpRequests: true,
       }),
   ],
   [
@@ -166,21 +175,32 @@ const drivers: [name: string, platform: PlatformName, graphql: () => ReturnType<
         autoSchemaFile: true,
         fieldResolverEnhancers: ['guards'],
         csrfPrevention: false,
+        allowBatchedHttpRequests: true,
       }),
   ],
   [
     'Mercurius',
     'fastify',
     () =>
-      GraphQLModule.forRoot<MercuriusDriverConfig>({ driver: MercuriusDriver, autoSchemaFile: true, fieldResolverEnhancers: ['guards'] }),
+      GraphQLModule.forRoot<MercuriusDriverConfig>({
+        driver: MercuriusDriver,
+        autoSchemaFile: true,
+        fieldResolverEnhancers: ['guards'],
+        allowBatchedQueries: true,
+      }),
   ],
 ];
 
 describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
   let app: InlineApp;
   const watched = new WatchedStore();
+  const clock = new ManualClock();
   beforeAll(async () => {
-    app = await InlineApp.start(platform, { store: watched.store }, { imports: [graphql()], providers: [ItemResolver, Counter] });
+    app = await InlineApp.start(
+      platform,
+      { store: watched.store, clock, timeout: '30m' },
+      { imports: [graphql()], providers: [ItemResolver, Counter] },
+    );
   });
   afterAll(() => app.close());
   afterEach(() => watched.pass());
@@ -266,5 +286,32 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
       other: 'VISIT_NOT_RESOLVED',
       b: [{ count: 3 }, { count: 3 }],
     });
+  });
+
+  test.each([
+    ['{ glance }', 0],
+    ['{ a: glance b: glance }', 0],
+    ['{ item { count } }', 3],
+    ['{ glance item { count } }', 3],
+    ['{ item { count } glance }', 3],
+  ])('@PassiveVisit() holds for a request whose fields all have it: %s', async (query, left) => {
+    const browser = app.browser();
+    await ask(browser, 'mutation { keep(value: 3) }');
+    clock.advance(20 * 60_000);
+    expect(JSON.stringify((await ask(browser, query)).data)).toContain('3');
+    clock.advance(20 * 60_000);
+    expect((await ask(browser, '{ item { count } }')).data).toEqual({ item: { count: left } });
+  });
+
+  test('law 7: queries that come in one request share its visit, and are stored before their answer', async () => {
+    watched.around = async (_call, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
+    const browser = app.browser();
+    const queries = ['mutation { add }', 'mutation { login }', 'mutation { add }', '{ item { visitId } }'];
+    const answer = await browser.post('/graphql', { json: queries.map((query) => ({ query })) });
+    const answers = JSON.parse(answer.text) as { data: Record<string, unknown>; errors?: unknown }[];
+    expect(answers.map(({ errors }) => errors)).toEqual(queries.map(() => undefined));
+    expect(answers[0]!.data['add']).not.toBe(answers[2]!.data['add']);
+    expect(answer.cookies).toHaveLength(1);
+    expect((await ask(browser, '{ me item { count } }')).data).toEqual({ me: 'ann', item: { count: 2 } });
   });
 });
