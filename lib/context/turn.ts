@@ -1,6 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { VisitNestedCallError } from '../errors/visit.error.js';
 import type { RequestContext } from './request.context.js';
+import { reasonOf } from '../errors/failure.js';
 
 /**
  * The right to write for a request, as long as its work runs. The writes of one request take turns, in the order in which they were
@@ -96,7 +97,7 @@ export class TurnQueue {
       if (promise.isWatched) return;
       const { isOver, haveHeadersLeft, handlers } = this.context;
       if (isOver || (haveHeadersLeft && handlers === 0))
-        logger.error(`A write that nobody awaited has failed after its response: ${(error as Error).message}`);
+        logger.error(`A write that nobody awaited has failed after its response: ${reasonOf(error)}`);
       else (this.failures ??= []).push({ error, promise });
     });
     return promise;

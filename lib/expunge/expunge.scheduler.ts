@@ -4,6 +4,7 @@ import { CronJob } from 'cron';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { ExpungeService } from './expunge.service.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** What we use of the `SchedulerRegistry` of `@nestjs/schedule`. */
 interface Registry {
@@ -53,9 +54,7 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
   private schedule(name: string, expression: string | false, work: () => Promise<void>): void {
     if (expression === false) return;
     const onTick = async (): Promise<void> => {
-      const run = work().catch((error: unknown) =>
-        this.logger.error(`${name} failed and will be tried again: ${(error as Error).message}`),
-      );
+      const run = work().catch((error: unknown) => this.logger.error(`${name} failed and will be tried again: ${reasonOf(error)}`));
       this.running.add(run);
       await run;
       this.running.delete(run);

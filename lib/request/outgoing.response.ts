@@ -6,6 +6,7 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { VisitStore } from '../store/visit.store.js';
 import { installGate, type Replacement } from './response.gate.js';
+import { framesOf, reasonOf } from '../errors/failure.js';
 
 /** Seconds after which a client may try again when the store has failed, or a lock was held for too long. */
 const RETRY_AFTER = 5;
@@ -58,7 +59,7 @@ export class OutgoingResponse {
   /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */
   private replacementFor(error: unknown): Replacement {
     const isPublic = error instanceof HttpException;
-    if (!isPublic) this.logger.error(`The session could not be saved: ${(error as Error).message}`, (error as Error).stack);
+    if (!isPublic) this.logger.error(`The session could not be saved: ${reasonOf(error)}`, framesOf(error));
     const status = isPublic ? error.getStatus() : 500;
     const answer = isPublic ? error.getResponse() : { statusCode: 500, message: 'Internal server error' };
     const body = JSON.stringify(typeof answer === 'string' ? { statusCode: status, message: answer } : answer);

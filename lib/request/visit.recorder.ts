@@ -8,6 +8,7 @@ import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { TouchQueue } from '../visit/touch.queue.js';
 import { VisitWriter } from '../visit/visit.writer.js';
 import { RequestUser } from './request-user.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait for. */
 @Injectable()
@@ -91,7 +92,7 @@ export class VisitRecorder {
     try {
       await Turn.take(context, 'the renewal of a key', (turn) => this.writer.renew(turn));
     } catch (error) {
-      this.logger.warn(`The key of visit ${context.visit.record.id} could not be renewed: ${(error as Error).message}`);
+      this.logger.warn(`The key of visit ${context.visit.record.id} could not be renewed: ${reasonOf(error)}`);
     }
   }
 

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { types } from 'node:util';
 import { SessionDataError } from '../errors/visit.error.js';
 import { flatten, unflatten, unreadable } from './session.graph.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are found by comparing them. */
 export interface SessionSerializer {
@@ -54,7 +55,7 @@ export class DefaultSessionSerializer implements SessionSerializer {
     try {
       return Buffer.from(String.fromCharCode(FORMAT) + JSON.stringify(parts));
     } catch (error) {
-      throw new SessionDataError('SESSION_VALUE', `the session cannot be written: ${(error as Error).message}`, undefined, {
+      throw new SessionDataError('SESSION_VALUE', `the session cannot be written: ${reasonOf(error)}`, undefined, {
         cause: error,
       });
     }
@@ -66,7 +67,8 @@ export class DefaultSessionSerializer implements SessionSerializer {
       return read(bytes);
     } catch (error) {
       if (error instanceof SessionDataError) throw error;
-      throw unreadable((error as Error).message, undefined, error);
+      // Not even as a cause: what JSON.parse says quotes the data.
+      throw unreadable(`it is not of this format (${reasonOf(error)})`);
     }
   }
 }

@@ -1,5 +1,6 @@
 import { types } from 'node:util';
 import { SessionDataError } from '../errors/visit.error.js';
+import { reasonOf } from '../errors/failure.js';
 
 /*
  * A session entry that is more than plain JSON data is written as a list of nodes, the entry itself first:
@@ -186,8 +187,7 @@ class GraphWriter {
 
   private unread(parent: number, step: Step, cause: unknown): never {
     const path = this.path(parent, step);
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SessionDataError('SESSION_VALUE', `the session cannot keep ${path}, reading it failed: ${reason}`, path, { cause });
+    throw new SessionDataError('SESSION_VALUE', `the session cannot keep ${path}, reading it failed: ${reasonOf(cause)}`, path, { cause });
   }
 
   private path(parent: number, step: Step): string {
@@ -244,7 +244,7 @@ export function unflatten(nodes: unknown, key: string): unknown {
     }
     const [tag, content] = value as unknown[];
     if (typeof tag !== 'number') return constant(tag, content, key);
-    if (!Object.hasOwn(values, tag)) throw unreadable(`there is no node ${tag}`, key);
+    if (!Object.hasOwn(values, tag)) throw unreadable('a node is missing', key);
     return values[tag];
   };
 
@@ -272,11 +272,6 @@ function constant(tag: unknown, content: unknown, key: string): unknown {
 }
 
 /** The error for data that cannot be read. */
-export function unreadable(reason: string, path?: string, cause?: unknown): SessionDataError {
-  return new SessionDataError(
-    'SESSION_UNREADABLE',
-    `session data cannot be read: ${reason}`,
-    path,
-    cause === undefined ? undefined : { cause },
-  );
+export function unreadable(reason: string, path?: string): SessionDataError {
+  return new SessionDataError('SESSION_UNREADABLE', `session data cannot be read: ${reason}`, path);
 }

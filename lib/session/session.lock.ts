@@ -9,6 +9,7 @@ import type { HeldLock, RequestContext } from '../context/request.context.js';
 import { Turn } from '../context/turn.js';
 import { refusalError } from '../visit/visit.writer.js';
 import { SessionSaver } from './session.saver.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** A lease that nobody renews has run out after this long: its process has died, or stood still. In milliseconds. */
 const LEASE = 30_000;
@@ -129,7 +130,7 @@ export class SessionLock {
       if (context.exchange.hasClientGone) return giveUp('its client has gone');
       this.take(context, owner, true).then(
         ({ outcome }) => outcome !== 'locked' && giveUp('its lease was lost'),
-        (error: unknown) => this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${(error as Error).message}`),
+        (error: unknown) => this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${reasonOf(error)}`),
       );
     }, RENEW_EVERY).unref();
     let released: Promise<void> | undefined;

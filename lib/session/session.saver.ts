@@ -1,5 +1,5 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { SessionDataError, VisitKeyRetiredError, VisitWriteConflictError } from '../errors/visit.error.js';
+import { SessionDataError, VisitError, VisitKeyRetiredError, VisitWriteConflictError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { StoreAccess } from '../store/store-access.js';
@@ -12,6 +12,7 @@ import { RequestSession } from './request.session.js';
 import { applyChanges } from './session.changes.js';
 import { SessionDictionary } from './session.dictionary.js';
 import { SessionEncryption } from './session.encryption.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** After so many conflicts in a row something is wrong. */
 const MOST_TRIES = 50;
@@ -190,9 +191,10 @@ export class SessionSaver {
     try {
       return this.options.session.serializer.decode(this.encryption ? this.encryption.decrypt(sessionData, id) : sessionData);
     } catch (error) {
-      const text = `session data of visit ${id} cannot be read: ${(error as Error).message}`;
+      const text = `session data of visit ${id} cannot be read: ${reasonOf(error)}`;
       if (this.options.session.onUnreadable === 'throw')
-        throw new SessionDataError('SESSION_UNREADABLE', text, undefined, { cause: error });
+        // The text of a serializer's own error may quote the data.
+        throw new SessionDataError('SESSION_UNREADABLE', text, undefined, error instanceof VisitError ? { cause: error } : undefined);
       this.logger.warn(`The ${text}; the session starts empty`);
       return new Map();
     }

@@ -8,6 +8,7 @@ import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batchin
 import { away, CircuitBreaker } from './circuit-breaker.js';
 import { withDeadline } from './deadline.js';
 import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, type VisitStoreCapabilities } from './visit.store.js';
+import { reasonOf } from '../errors/failure.js';
 
 /**
  * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and while the store does
@@ -104,7 +105,7 @@ export class StoreAccess {
    */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    if (this.breaker.isClosed) this.logger.error(`The store failed: ${error instanceof Error ? error.message : String(error)}`);
+    if (this.breaker.isClosed) this.logger.error(`The store failed: ${reasonOf(error)}`);
     return new VisitStoreUnavailableError({ cause: error });
   }
 }

@@ -2,6 +2,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { Logger } from '@nestjs/common';
 import { withDeadline } from '../store/deadline.js';
 import type { Touch, VisitStore } from '../store/visit.store.js';
+import { reasonOf } from '../errors/failure.js';
 
 /** More than this many visits never wait; the ones that have waited longest are given up first. */
 const MOST_WAITING = 100_000;
@@ -76,7 +77,7 @@ export class TouchQueue {
       if (this.failing) this.logger.log('Expiry updates are written again');
       this.failing = false;
     } catch (error) {
-      if (!this.failing) this.logger.warn(`Expiry updates could not be written and wait: ${(error as Error).message}`);
+      if (!this.failing) this.logger.warn(`Expiry updates could not be written and wait: ${reasonOf(error)}`);
       this.failing = true;
       const waiting = this.flying;
       this.flying = new Map();

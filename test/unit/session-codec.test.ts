@@ -302,7 +302,7 @@ describe('R53 the default serializer refuses', () => {
     }
   });
 
-  test('a getter that throws, with its path and what it threw', () => {
+  test('a getter that throws, with its path, and with what it threw as the cause only', () => {
     const cause = new Error('no price today');
     const item = {
       get price() {
@@ -313,7 +313,7 @@ describe('R53 the default serializer refuses', () => {
     const error = errorOf(() => bytesOf({ cart: [item] }));
 
     expect(error).toMatchObject({ code: 'SESSION_VALUE', path: 'cart[0].price', cause });
-    expect(error.message).toContain('no price today');
+    expect(error.message).not.toContain('no price today');
   });
 
   test('an array that is mostly holes', () => {

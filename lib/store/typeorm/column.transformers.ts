@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import type { ValueTransformer } from 'typeorm';
 
 /** Instants are kept as milliseconds since 1970 UTC, so that no time zone of process, connection or database can move them. */
@@ -18,4 +19,15 @@ export function toBuffer(value: Uint8Array | ArrayBuffer): Buffer {
   if (Buffer.isBuffer(value)) return value;
   if (typeof value !== 'object') return Buffer.from(String(value));
   return value instanceof ArrayBuffer ? Buffer.from(value) : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** Session data on its way into a statement: whoever prints the parameters, such as TypeORM's log of queries, shows `<n bytes>` (R77). */
+export function toConfidential(value: Uint8Array): Buffer {
+  // A view of its own: what others do with the bytes is not ours to change.
+  const view = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  return Object.assign(view, { toJSON: shown, [inspect.custom]: shown });
+}
+
+function shown(this: Buffer): string {
+  return `<${this.length} bytes>`;
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
 import { EVERYBODY } from '../table-visit.store.js';
 import { rekeyGuard } from '../write-guard.js';
-import { toBuffer } from './column.transformers.js';
+import { toConfidential } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
 import type { VisitRevocation } from './visit-revocation.entity.js';
@@ -41,7 +41,7 @@ const REVOCATION_COLUMNS = ['userHash', 'endedAt'] as const satisfies readonly (
 /** What a save brings along, for dialects that take it as arrays. */
 const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
   { name: 'saved_id', type: 'text', of: ({ id }) => id },
-  { name: 'saved_data', type: 'bytea', of: ({ data }) => data && toBuffer(data) },
+  { name: 'saved_data', type: 'bytea', of: ({ data }) => data && toConfidential(data) },
   { name: 'saved_version', type: 'bigint', of: ({ version }) => version },
   { name: 'saved_key', type: 'text', of: ({ keyHash }) => keyHash },
   { name: 'saved_at', type: 'bigint', of: ({ now }) => now },
@@ -114,7 +114,7 @@ export class VisitSql {
     const rows = visits.map((visit) => {
       const fresh = { previousKeyHash: null, previousKeyUntil: null, keyChanged: visit.created, sessionVersion: 0 };
       const row = { ...fresh, ...visit, endedAt: null, endReason: null };
-      const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toBuffer(visit.sessionData) };
+      const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toConfidential(visit.sessionData) };
       return VISIT_COLUMNS.map((key) => stored[key]);
     });
     return insert(
@@ -165,7 +165,7 @@ export class VisitSql {
         ` ${v.sessionVersion} = ${v.sessionVersion} + 1 WHERE ${isAmong} AND ${isLive}` +
         (returning ? ` RETURNING ${v.id} AS "id"` : ''),
       params: [
-        ...saves.flatMap((save) => [save.id, save.data && toBuffer(save.data)]),
+        ...saves.flatMap((save) => [save.id, save.data && toConfidential(save.data)]),
         ...params,
         ...saves.flatMap((save) => [
           save.id,
