@@ -70,6 +70,7 @@ import { VisitService } from './visit.service.js';
       inject: [VISIT_OPTIONS],
       useFactory: async (options: ResolvedVisitOptions): Promise<VisitStore> => {
         const store = options.store ?? (await openTypeOrmVisitStore(options.dataSource!));
+        store.setDeadline(options.storeTimeout);
         await store.check();
         return store;
       },

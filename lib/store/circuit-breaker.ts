@@ -1,4 +1,5 @@
 import { VisitError } from '../errors/visit.error.js';
+import { Timeouts } from './timeouts.js';
 
 /** So many calls in a row, without an answer between them, that took too long: then the store is taken for away. */
 const MOST_TIMEOUTS = 3;
@@ -33,11 +34,11 @@ export interface CircuitBreakerOptions {
  */
 export class CircuitBreaker {
   private state: State = CLOSED;
-  /** Under way and in time, the oldest first. */
-  private readonly calls = new Set<Call>();
-  private timer: NodeJS.Timeout | undefined;
+  private readonly calls: Timeouts<Call>;
 
-  constructor(private readonly options: CircuitBreakerOptions) {}
+  constructor(private readonly options: CircuitBreakerOptions) {
+    this.calls = new Timeouts(options.timeout, () => this.timedOut());
+  }
 
   get isClosed(): boolean {
     return this.state.is === 'closed';
@@ -61,7 +62,6 @@ export class CircuitBreaker {
   watch<T>(makeCall: () => Promise<T>, isAnswer?: (result: T) => boolean): Promise<T> {
     const call: Call = { began: performance.now() };
     this.calls.add(call);
-    if (!this.timer) this.schedule(this.options.timeout);
     return begun(makeCall).then(
       (result) => {
         const isLate = !this.calls.delete(call);
@@ -76,23 +76,6 @@ export class CircuitBreaker {
         throw error;
       },
     );
-  }
-
-  /** One timer for all, looked after as often as it runs out: nearly none ever needs it. */
-  private schedule(milliseconds: number): void {
-    this.timer = setTimeout(() => {
-      this.timer = undefined;
-      const now = performance.now();
-      for (const call of this.calls) {
-        const left = call.began + this.options.timeout - now;
-        if (left > 0) {
-          this.schedule(Math.ceil(left));
-          return;
-        }
-        this.calls.delete(call);
-        this.timedOut();
-      }
-    }, milliseconds).unref();
   }
 
   private failed({ began }: Call): void {

@@ -319,6 +319,12 @@ export abstract class VisitStore {
    */
   attend?(room: number): Attendance;
 
+  /**
+   * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that holds connections closes
+   * one that has not answered by then, instead of using it again: it may lead nowhere. By default nothing happens.
+   */
+  setDeadline(_milliseconds: number): void {}
+
   /** Closes what the store opened itself. Called once, after the last request. */
   abstract close(): Promise<void>;
 }

@@ -385,25 +385,6 @@ describeDatabases('Entities and migrations', (db) => {
 });
 
 describeDatabases('SQL of the store', (db) => {
-  if (db.name === 'postgres') {
-    test('goes on without prepared statements where a pooler, or a change of the table, takes them away', async () => {
-      const { options } = await db.open();
-      const { failures, logger } = collectFailures();
-      const dataSource = await connect(options, { migrationsRun: true, logger, poolSize: 1 });
-      const store = new TypeOrmVisitStore(dataSource);
-      const visits = [newVisit(), newVisit()];
-      await store.create(visits);
-      const ids = visits.map(({ id }) => id);
-      expect(await store.find(ids)).toMatchObject(visits.map(({ id }) => ({ id })));
-      const prepared = (): Promise<unknown[]> => dataSource.query('SELECT name FROM pg_prepared_statements');
-      expect(await prepared()).toHaveLength(1);
-      await dataSource.query('DEALLOCATE ALL');
-      for (let times = 0; times < 2; times++) expect(await store.find([ids[1]!])).toMatchObject([{ id: ids[1] }]);
-      expect(await prepared()).toHaveLength(0);
-      expect(failures).toHaveLength(1);
-    });
-  }
-
   if (db.name === 'sqlite') {
     test('a transaction that the application has open on the only connection is neither ended nor undone', async () => {
       const { options } = await db.open();

@@ -82,6 +82,11 @@ export class MovingVisitStore extends VisitStore {
     };
   }
 
+  override setDeadline(milliseconds: number): void {
+    this.#from.setDeadline(milliseconds);
+    this.#to.setDeadline(milliseconds);
+  }
+
   async check(): Promise<void> {
     await this.#from.check();
     await this.#to.check();

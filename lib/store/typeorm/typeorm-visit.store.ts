@@ -36,6 +36,7 @@ const MAX_SAVES = 64;
 export class TypeOrmVisitStore extends TableVisitStore {
   protected readonly staleIdsAtOnce = 100_000;
   readonly #owned: boolean;
+  #deadline: number | undefined;
   #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
 
   constructor(
@@ -45,6 +46,11 @@ export class TypeOrmVisitStore extends TableVisitStore {
   ) {
     super();
     this.#owned = owned;
+  }
+
+  override setDeadline(milliseconds: number): void {
+    this.#deadline = milliseconds;
+    this.#prepared?.dialect.limit(milliseconds);
   }
 
   async check(): Promise<void> {
@@ -163,7 +169,7 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 
   #prepare() {
-    return (this.#prepared ??= prepare(this.dataSource));
+    return (this.#prepared ??= prepare(this.dataSource, this.#deadline));
   }
 
   async #probe(probe: Statement, table: string): Promise<void> {
@@ -310,7 +316,7 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 }
 
-function prepare(dataSource: DataSource) {
+function prepare(dataSource: DataSource, deadline: number | undefined) {
   const dialect = dialectOf(dataSource);
   if (!dataSource.isInitialized) throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
   const visit = namesOf(dataSource, Visit);
@@ -320,6 +326,7 @@ function prepare(dataSource: DataSource) {
     const missing = !visit ? 'Visit' : !identity ? 'VisitIdentity' : 'VisitRevocation';
     throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
   }
+  if (deadline !== undefined) dialect.limit(deadline);
   return {
     dialect,
     sql: new VisitSql(dialect, visit, identity, revocation),

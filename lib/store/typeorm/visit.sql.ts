@@ -279,7 +279,7 @@ export class VisitSql {
   }
 
   expungeRevocations(before: number): Statement {
-    return { sql: `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?`, params: [before] };
+    return { sql: `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?`, params: [before], isSlow: true };
   }
 
   /** The ids of visits that have not ended, in order, after `after`. */
@@ -329,7 +329,8 @@ export class VisitSql {
   /** Two statements, each on its index, instead of one with OR that may use none. */
   staleIds(column: 'expiry' | 'endedAt', before: number, limit: number): Statement {
     const { id, [column]: name } = this.#v;
-    return { sql: `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${name} < ? ORDER BY ${name} LIMIT ${limit}`, params: [before] };
+    const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${name} < ? ORDER BY ${name} LIMIT ${limit}`;
+    return { sql, params: [before], isSlow: true };
   }
 
   /** Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two results count. */
@@ -345,6 +346,7 @@ export class VisitSql {
       {
         sql: `SELECT ${id} AS "id" FROM ${this.#visit}${byPrimaryKey} WHERE ${stale} ORDER BY ${id}${lock}`,
         params: [...ids, before, before],
+        isSlow: true,
       },
       deleteThem(this.#identity, this.#i.visitId),
       deleteThem(this.#visit, id),
@@ -357,8 +359,8 @@ export class VisitSql {
     const params = [before, before];
     const join = `JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${id}`;
     return {
-      visits: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${where}`, params },
-      identities: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${join} ${where}`, params },
+      visits: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${where}`, params, isSlow: true },
+      identities: { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} v ${join} ${where}`, params, isSlow: true },
     };
   }
 
@@ -370,6 +372,7 @@ export class VisitSql {
         `SELECT ${id} AS "id", ${expiry} AS "expiry" FROM ${this.#visit}` +
         ` WHERE ${expiry} >= ? AND ${expiry} < ? AND ${sessionData} IS NOT NULL ORDER BY ${expiry} LIMIT ${limit}`,
       params: [from, before],
+      isSlow: true,
     };
   }
 
@@ -381,12 +384,14 @@ export class VisitSql {
         `${this.#update} SET ${sessionData} = NULL, ${sessionVersion} = ${sessionVersion} + 1` +
         ` WHERE ${isAmong} AND ${expiry} + 0 < ? AND ${sessionData} IS NOT NULL`,
       params: [...params, before],
+      isSlow: true,
     };
   }
 
   countUnwiped(before: number): Statement {
     const { expiry, sessionData } = this.#v;
-    return { sql: `SELECT COUNT(*) AS "count" FROM ${this.#visit} WHERE ${expiry} < ? AND ${sessionData} IS NOT NULL`, params: [before] };
+    const sql = `SELECT COUNT(*) AS "count" FROM ${this.#visit} WHERE ${expiry} < ? AND ${sessionData} IS NOT NULL`;
+    return { sql, params: [before], isSlow: true };
   }
 
   get #update(): string {

@@ -1,4 +1,4 @@
-import type { DataSource, QueryRunner } from 'typeorm';
+import type { DataSource } from 'typeorm';
 import { patiently } from '../../patiently.js';
 
 /** A statement with `?` for its parameters, whatever the dialect. */
@@ -9,6 +9,8 @@ export interface Statement {
   readonly name?: string;
   /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
   readonly mustChange?: number;
+  /** Nobody waits for it: it may take longer than `storeTimeout`. */
+  readonly isSlow?: boolean;
 }
 
 export type PreparedStatement = Statement & { readonly name: string };
@@ -38,9 +40,6 @@ export abstract class Dialect {
   readonly returning: boolean = true;
   /** Whether a parameter can be an array, so that a statement for many rows has one text. */
   readonly arrays: boolean = false;
-  /** How transactions see each other; undefined: as the data source says. */
-  protected readonly isolation: 'READ COMMITTED' | undefined;
-  private canPrepare = true;
 
   constructor(protected readonly dataSource: DataSource) {}
 
@@ -102,10 +101,8 @@ export abstract class Dialect {
    * or the server, went away: what was under way may have been done.
    */
   isRefusal(error: unknown): boolean {
-    const { sqlState, code = '' } = driverError(error);
-    const state = sqlState ?? (/^[0-9A-Z]{5}$/.test(code) ? code : code.startsWith('SQLITE_') ? 'HY000' : '08000');
     // Connection exceptions, interventions of the operator, interruptions.
-    return !/^(08|57|70|XX)/.test(state);
+    return !/^(08|57|70|XX)/.test(sqlStateOf(error));
   }
 
   /** A name, or a path such as `schema.table`, as it is written in SQL. */
@@ -116,96 +113,18 @@ export abstract class Dialect {
       .join('.');
   }
 
+  /** Nobody waits longer than this for a statement. */
+  limit(_milliseconds: number): void {}
+
   /** Runs one statement. */
-  run(statement: Statement): Promise<Result> {
-    return this.patiently(() => this.withQueryRunner((queryRunner) => this.send(queryRunner, statement)));
-  }
+  abstract run(statement: Statement): Promise<Result>;
 
   /** Runs statements in one transaction. Null if one did not change what it must; then nothing is changed. */
-  atomic(steps: readonly Step[]): Promise<Result[] | null> {
-    return this.patiently(() => this.withQueryRunner((queryRunner) => this.transact(queryRunner, steps)));
-  }
-
-  private async send(queryRunner: QueryRunner, statement: Statement): Promise<Result> {
-    const { name } = statement;
-    if (name !== undefined && this.canPrepare) {
-      const result = await this.sendPrepared(queryRunner, { ...statement, name });
-      if (result) return result;
-    }
-    const result = await queryRunner.query(this.textOf(statement.sql), statement.params as unknown[], true);
-    return { rows: result.records ?? [], affected: result.affected ?? 0 };
-  }
-
-  /** The text as the driver wants it. */
-  protected textOf(sql: string): string {
-    return sql;
-  }
-
-  /**
-   * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs.
-   * Undefined: it was not possible, and nothing has happened.
-   */
-  private async sendPrepared(queryRunner: QueryRunner, statement: PreparedStatement): Promise<Result | undefined> {
-    const { logger } = this.dataSource;
-    const { sql, params } = statement;
-    const connection: unknown = await queryRunner.connect();
-    try {
-      const sent = this.prepared(connection, statement);
-      if (!sent) this.canPrepare = false;
-      else logger.logQuery(sql, [...params], queryRunner);
-      return await sent;
-    } catch (error) {
-      if (!this.isUnmet(error)) logger.logQueryError(error as Error, sql, [...params], queryRunner);
-      if (!this.isUnprepared(driverError(error))) throw error;
-      this.canPrepare = false;
-      return undefined;
-    }
-  }
-
-  /** Sends a statement by the driver's own connection, prepared. Undefined: that cannot. */
-  protected prepared(_connection: unknown, _statement: PreparedStatement): Promise<Result> | undefined {
-    return undefined;
-  }
-
-  /** Whether a prepared statement failed for being one. */
-  protected isUnprepared(_error: DriverError): boolean {
-    return false;
-  }
-
-  private async transact(queryRunner: QueryRunner, steps: readonly Step[]): Promise<Result[] | null> {
-    await queryRunner.startTransaction(this.isolation);
-    try {
-      const results: Result[] = [];
-      for (const step of steps) {
-        const statement = statementOf(step, results);
-        const result = await this.send(queryRunner, statement);
-        if (isShort(statement, result)) {
-          await queryRunner.rollbackTransaction();
-          return null;
-        }
-        results.push(result);
-      }
-      await queryRunner.commitTransaction();
-      return results;
-    } catch (error) {
-      // Fails too when the connection is gone; the first error is the one that tells why.
-      await queryRunner.rollbackTransaction().catch(() => undefined);
-      throw error;
-    }
-  }
+  abstract atomic(steps: readonly Step[]): Promise<Result[] | null>;
 
   /** Tries again when others were in the way. */
   protected patiently<T>(work: () => T | Promise<T>): Promise<T> {
     return patiently(work, (error) => this.isTransient(driverError(error)));
-  }
-
-  private async withQueryRunner<T>(work: (queryRunner: QueryRunner) => Promise<T>): Promise<T> {
-    const queryRunner = this.dataSource.createQueryRunner();
-    try {
-      return await work(queryRunner);
-    } finally {
-      await queryRunner.release();
-    }
   }
 }
 
@@ -224,7 +143,15 @@ export interface DriverError {
   readonly code?: string;
   readonly errno?: number;
   readonly sqlState?: string;
+  /** Of `mysql2`: the connection has ended. */
+  readonly fatal?: boolean;
   readonly message: string;
+}
+
+/** What has no state does not come from the server: the connection is gone. */
+export function sqlStateOf(error: unknown): string {
+  const { sqlState, code = '' } = driverError(error);
+  return sqlState ?? (/^[0-9A-Z]{5}$/.test(code) ? code : code.startsWith('SQLITE_') ? 'HY000' : '08000');
 }
 
 /** The driver's error in TypeORM's. */

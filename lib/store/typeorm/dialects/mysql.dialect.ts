@@ -1,4 +1,7 @@
-import { Dialect, driverError, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
+import type { DataSource, QueryRunner } from 'typeorm';
+import type { ConnectionDriver, Fate, Pool } from './connections.js';
+import { driverError, sqlStateOf, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
+import { PooledDialect } from './pooled.dialect.js';
 
 /**
  * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera says too, when another node was faster), ER_CHECKREAD (MariaDB 11.6
@@ -16,11 +19,22 @@ const MISSING = [1054, 1146];
  */
 const UNPREPARED = [1243, 1295, 1461, 1615];
 
+/**
+ * ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE: the server has become one that can only be
+ * read. ER_UNKNOWN_COM_ERROR, by which a node of Galera says that it has left its cluster.
+ */
+const USELESS = [1290, 1792, 1836, 1047];
+
+/** ER_SERVER_SHUTDOWN, ER_NORMAL_SHUTDOWN, ER_SHUTDOWN_COMPLETE, ER_CONNECTION_KILLED. */
+const GOING = [1053, 1077, 1079, 1927];
+
 /** ER_DATA_OUT_OF_RANGE. */
 const OUT_OF_RANGE = 1690;
 
 /** The part of a connection of `mysql2` that is used here. */
 interface Connection {
+  destroy(): void;
+  readonly stream?: { destroy?(): void };
   execute?(
     sql: string,
     params: readonly unknown[],
@@ -28,8 +42,44 @@ interface Connection {
   ): unknown;
 }
 
+interface MysqlPool extends Pool {
+  readonly config?: { readonly connectionConfig?: { connectTimeout?: number } };
+}
+
+class MysqlConnections implements ConnectionDriver<MysqlPool> {
+  readonly opened = 'connection';
+
+  constructor(private readonly dataSource: DataSource) {}
+
+  // Those of a cluster of pools come and go.
+  pools(): readonly MysqlPool[] {
+    const { pool } = this.dataSource.driver as unknown as { pool?: MysqlPool };
+    return pool ? [pool] : [];
+  }
+
+  limitConnects({ config }: MysqlPool, milliseconds: number): void {
+    const options = config?.connectionConfig;
+    if (options) options.connectTimeout = Math.min(options.connectTimeout || Infinity, milliseconds);
+  }
+
+  discard(queryRunner: QueryRunner, connection: unknown): void {
+    const { stream } = connection as Connection;
+    (connection as Connection).destroy();
+    // Without it, the socket waits for a farewell of the other side.
+    stream?.destroy?.();
+    void queryRunner.release();
+  }
+
+  fateOf(error: unknown): Fate {
+    const { errno = 0, message } = driverError(error);
+    if (USELESS.includes(errno)) return 'useless';
+    if (message.includes('in closed state')) return 'unsent';
+    return GOING.includes(errno) || sqlStateOf(error).startsWith('08') ? 'lost' : 'fine';
+  }
+}
+
 /** MySQL and MariaDB. */
-export class MysqlDialect extends Dialect {
+export class MysqlDialect extends PooledDialect {
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
   override readonly returning = false;
   // Left to itself, MySQL may prefer another index or the whole table, locks what it passes in that order, and runs into deadlocks.
@@ -65,12 +115,18 @@ export class MysqlDialect extends Dialect {
     return driverError(error).errno === OUT_OF_RANGE;
   }
 
-  protected override prepared(connection: unknown, { sql, params }: PreparedStatement): Promise<Result> | undefined {
+  protected driver(dataSource: DataSource): ConnectionDriver {
+    return new MysqlConnections(dataSource);
+  }
+
+  protected prepared(connection: unknown, { sql, params }: PreparedStatement, generation: number): Promise<Result> | undefined {
     const client = connection as Connection;
     // The driver `mysql` has none.
     if (!client.execute) return undefined;
+    // The driver keeps what it has prepared by its text.
+    const text = generation === 0 ? sql : `${sql} /* ${generation} */`;
     return new Promise((resolve, reject) => {
-      client.execute!(sql, params, (error, answer) => {
+      client.execute!(text, params, (error, answer) => {
         if (error) reject(error);
         else if (Array.isArray(answer)) resolve({ rows: answer, affected: 0 });
         else resolve({ rows: [], affected: answer.affectedRows });
@@ -78,7 +134,7 @@ export class MysqlDialect extends Dialect {
     });
   }
 
-  protected override isUnprepared({ errno = 0 }: DriverError): boolean {
+  protected isUnprepared({ errno = 0 }: DriverError): boolean {
     return UNPREPARED.includes(errno);
   }
 

@@ -1,21 +1,78 @@
-import type { DataSource } from 'typeorm';
-import { Dialect, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
+import type { DataSource, QueryRunner } from 'typeorm';
+import type { ConnectionDriver, Fate, Pool } from './connections.js';
+import { driverError, sqlStateOf, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
+import { PooledDialect } from './pooled.dialect.js';
 
 /** serialization_failure, deadlock_detected. */
 const IN_THE_WAY = ['40001', '40P01'];
 /** undefined_table, undefined_column, invalid_schema_name. */
 const MISSING = ['42P01', '42703', '3F000'];
 
+/** read_only_sql_transaction. */
+const USELESS = ['25006'];
+/** Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle for too long. */
+const LOST = /^(08|57P0|25P03)/;
+
 /** The part of a pool of `pg` that is used here. */
-interface Pool {
-  on(event: 'acquire', listener: (client: Client) => void): unknown;
+interface PostgresPool extends Pool {
+  on(event: string, listener: (client: object) => void): unknown;
+  readonly options?: { readonly connectionTimeoutMillis?: number };
+  Client?: new (options: object) => object;
 }
 
 interface Client {
   query(query: PreparedQuery): Promise<{ rows: Result['rows'] }>;
   listeners(event: 'error'): unknown[];
   on(event: 'error', listener: () => void): unknown;
+  end(): Promise<void>;
+  readonly connection?: { readonly stream?: { destroy(): void } };
 }
+
+class PostgresConnections implements ConnectionDriver<PostgresPool> {
+  readonly opened = 'connect';
+
+  constructor(private readonly dataSource: DataSource) {}
+
+  pools(): readonly PostgresPool[] {
+    const { master, slaves = [] } = this.dataSource.driver as unknown as { master?: PostgresPool; slaves?: PostgresPool[] };
+    return master ? [master, ...slaves] : slaves;
+  }
+
+  // The pool's own option would also limit how long the application waits for a connection that is in use.
+  limitConnects(pool: PostgresPool, milliseconds: number): void {
+    const { Client, options } = pool;
+    if (!Client || options?.connectionTimeoutMillis || limited.has(pool)) return;
+    limited.add(pool);
+    const connectionTimeoutMillis = { value: milliseconds, enumerable: true };
+    // Not copied by a spread: the pool hides the password, among others.
+    pool.Client = class extends Client {
+      constructor(given: object) {
+        super(
+          Object.create(Object.getPrototypeOf(given) as object, { ...Object.getOwnPropertyDescriptors(given), connectionTimeoutMillis }),
+        );
+      }
+    };
+  }
+
+  discard(queryRunner: QueryRunner, connection: unknown, error: Error): void {
+    const client = connection as Client;
+    const stream = client.connection?.stream;
+    // A pool does not lend on what ends; some versions of TypeORM do not tell it of the error.
+    client.end().catch(() => {});
+    void (queryRunner as unknown as { releasePostgresConnection(error: Error): Promise<void> }).releasePostgresConnection(error);
+    // Without it, the socket waits for a farewell of the other side.
+    stream?.destroy();
+  }
+
+  fateOf(error: unknown): Fate {
+    const state = sqlStateOf(error);
+    if (USELESS.includes(state)) return 'useless';
+    if (/not queryable/.test(driverError(error).message)) return 'unsent';
+    return LOST.test(state) ? 'lost' : 'fine';
+  }
+}
+
+const limited = new WeakSet<PostgresPool>();
 
 interface PreparedQuery {
   readonly name: string;
@@ -24,7 +81,7 @@ interface PreparedQuery {
 }
 
 /** Several stores may share a data source. */
-const listenedTo = new WeakSet<Pool>();
+const listenedTo = new WeakSet<PostgresPool>();
 
 /**
  * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change): a
@@ -33,7 +90,7 @@ const listenedTo = new WeakSet<Pool>();
 const UNPREPARED = ['26000', '42P05', '0A000'];
 
 /** PostgreSQL. */
-export class PostgresDialect extends Dialect {
+export class PostgresDialect extends PooledDialect {
   override readonly number = 'CAST(? AS bigint)';
   override readonly bytes = 'CAST(? AS bytea)';
   override readonly arrays = true;
@@ -47,14 +104,18 @@ export class PostgresDialect extends Dialect {
    */
   constructor(dataSource: DataSource) {
     super(dataSource);
-    const { master, slaves = [] } = dataSource.driver as unknown as { master?: Pool; slaves?: Pool[] };
-    for (const pool of [master, ...slaves]) {
-      if (!pool || listenedTo.has(pool)) continue;
+    for (const pool of new PostgresConnections(dataSource).pools()) {
+      if (listenedTo.has(pool)) continue;
       listenedTo.add(pool);
-      pool.on('acquire', (client) => {
+      pool.on('acquire', (one) => {
+        const client = one as Client;
         if (!client.listeners('error').includes(ignore)) client.on('error', ignore);
       });
     }
+  }
+
+  protected driver(dataSource: DataSource): ConnectionDriver {
+    return new PostgresConnections(dataSource);
   }
 
   sameText(column: string): string {
@@ -82,14 +143,16 @@ export class PostgresDialect extends Dialect {
   }
 
   // Planning takes PostgreSQL longer than doing it.
-  protected override async prepared(connection: unknown, { name, sql, params }: PreparedStatement): Promise<Result> {
-    let text = this.texts.get(name);
-    if (text === undefined) this.texts.set(name, (text = numbered(sql)));
+  protected async prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> {
+    const { sql, params } = statement;
+    let text = this.texts.get(statement.name);
+    if (text === undefined) this.texts.set(statement.name, (text = numbered(sql)));
+    const name = generation === 0 ? statement.name : `${statement.name}-${generation}`;
     const { rows } = await (connection as Client).query({ name, text, values: params });
     return { rows, affected: 0 };
   }
 
-  protected override isUnprepared({ code = '' }: DriverError): boolean {
+  protected isUnprepared({ code = '' }: DriverError): boolean {
     return UNPREPARED.includes(code);
   }
 

@@ -29,9 +29,19 @@ export class SqliteDialect extends Dialect {
   }
 
   /** A write that another process is in the way of must fail before it begins, see `atomic`. */
-  override async run({ sql, params }: Statement): Promise<Result> {
-    if (sql.startsWith('SELECT')) return super.run({ sql, params });
+  async run({ sql, params }: Statement): Promise<Result> {
+    if (sql.startsWith('SELECT')) return this.patiently(() => this.read(sql, params));
     return (await this.atomic([{ sql, params }]))![0]!;
+  }
+
+  private async read(sql: string, params: readonly unknown[]): Promise<Result> {
+    const queryRunner = this.dataSource.createQueryRunner();
+    try {
+      const { records } = await queryRunner.query(sql, params as unknown[], true);
+      return { rows: records ?? [], affected: 0 };
+    } finally {
+      await queryRunner.release();
+    }
   }
 
   /**
@@ -43,7 +53,7 @@ export class SqliteDialect extends Dialect {
    * transaction that has read already never let in later; libsql leaves a statement that was refused half done, and no
    * transaction ends before that is garbage-collected.
    */
-  override atomic(steps: readonly Step[]): Promise<Result[] | null> {
+  atomic(steps: readonly Step[]): Promise<Result[] | null> {
     return this.patiently(() => {
       const { databaseConnection } = this.dataSource.driver as unknown as { databaseConnection: SqliteConnection };
       const { begin, commit, undo } = databaseConnection.inTransaction ? SAVEPOINT : TRANSACTION;

@@ -1,0 +1,128 @@
+import type { DataSource } from 'typeorm';
+import { Connections, type ConnectionDriver, type Held, type KnownConnection } from './connections.js';
+import {
+  Dialect,
+  driverError,
+  isShort,
+  statementOf,
+  type DriverError,
+  type PreparedStatement,
+  type Result,
+  type Statement,
+  type Step,
+} from './dialect.js';
+
+/** After the second failure of a prepared statement on a connection, in milliseconds; each further one doubles it. */
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 3_600_000;
+/** A failure so long after the one before has nothing to do with it. */
+const LEAST_PEACE = 60_000;
+
+/** The dialect of a server that is reached by a pool of connections. */
+export abstract class PooledDialect extends Dialect {
+  /** How transactions see each other; undefined: as the data source says. */
+  protected readonly isolation: 'READ COMMITTED' | undefined;
+  private readonly connections: Connections;
+
+  constructor(dataSource: DataSource) {
+    super(dataSource);
+    this.connections = new Connections(dataSource, this.driver(dataSource));
+  }
+
+  protected abstract driver(dataSource: DataSource): ConnectionDriver;
+
+  /** Sends a statement by the driver's own connection, prepared. Undefined: that cannot. @param generation other statements are other ones */
+  protected abstract prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
+
+  /** Whether a prepared statement failed for being one. */
+  protected abstract isUnprepared(error: DriverError): boolean;
+
+  override limit(milliseconds: number): void {
+    this.connections.limit(milliseconds);
+  }
+
+  run(statement: Statement): Promise<Result> {
+    const { sql, isSlow = false } = statement;
+    const work = { run: (held: Held) => this.send(held, statement), isRead: sql.startsWith('SELECT'), isSlow };
+    return this.patiently(() => this.connections.use(work));
+  }
+
+  atomic(steps: readonly Step[]): Promise<Result[] | null> {
+    const isSlow = steps.some((step) => typeof step === 'object' && step.isSlow);
+    const work = { run: (held: Held) => this.transact(held, steps), isRead: false, isSlow };
+    return this.patiently(() => this.connections.use(work));
+  }
+
+  private async send(held: Held, statement: Statement): Promise<Result> {
+    const { name } = statement;
+    if (name !== undefined && mayPrepare(held)) {
+      const result = await this.sendPrepared(held, { ...statement, name });
+      if (result) return result;
+    }
+    const result = await held.queryRunner.query(this.textOf(statement.sql), statement.params as unknown[], true);
+    return { rows: result.records ?? [], affected: result.affected ?? 0 };
+  }
+
+  /** The text as the driver wants it. */
+  protected textOf(sql: string): string {
+    return sql;
+  }
+
+  /**
+   * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs. Undefined: it was not
+   * possible, and nothing has happened. Then the connection prepares anew, under other names: after `DISCARD ALL`, or a change of a column,
+   * all is well again. Where it fails again, it is left alone for a while (B80).
+   */
+  private async sendPrepared({ queryRunner, connection, known }: Held, statement: PreparedStatement): Promise<Result | undefined> {
+    const { logger } = this.dataSource;
+    const { sql, params } = statement;
+    try {
+      const sent = this.prepared(connection, statement, known.unprepared?.generation ?? 0);
+      if (sent) logger.logQuery(sql, [...params], queryRunner);
+      return await sent;
+    } catch (error) {
+      if (!this.isUnmet(error)) logger.logQueryError(error as Error, sql, [...params], queryRunner);
+      if (!this.isUnprepared(driverError(error))) throw error;
+      noteUnprepared(known);
+      return undefined;
+    }
+  }
+
+  private async transact({ queryRunner, ...held }: Held, steps: readonly Step[]): Promise<Result[] | null> {
+    await queryRunner.startTransaction(this.isolation);
+    try {
+      const results: Result[] = [];
+      for (const step of steps) {
+        const statement = statementOf(step, results);
+        const result = await this.send({ queryRunner, ...held }, statement);
+        if (isShort(statement, result)) {
+          await queryRunner.rollbackTransaction();
+          return null;
+        }
+        results.push(result);
+      }
+      await queryRunner.commitTransaction();
+      return results;
+    } catch (error) {
+      // Fails too when the connection is gone; the first error is the one that tells why.
+      await queryRunner.rollbackTransaction().catch(() => undefined);
+      throw error;
+    }
+  }
+}
+
+function mayPrepare({ known: { unprepared }, since }: Held): boolean {
+  return !unprepared || since > unprepared.at + pauseAfter(unprepared.inRow);
+}
+
+function noteUnprepared(known: KnownConnection): void {
+  const at = performance.now();
+  const { generation = 0, inRow = 0, at: before = at } = known.unprepared ?? {};
+  const isInRow = at - before <= 2 * pauseAfter(inRow) + LEAST_PEACE;
+  known.unprepared = { generation: generation + 1, inRow: isInRow ? inRow + 1 : 1, at };
+}
+
+/** How long a connection sends plain statements after so many failures in a row. */
+function pauseAfter(failures: number): number {
+  return failures < 2 ? 0 : Math.min(FIRST_PAUSE * 2 ** (failures - 2), LONGEST_PAUSE);
+}

@@ -1,0 +1,261 @@
+import { TypeOrmVisitStore } from 'nest-visit';
+import type { DataSource, DataSourceOptions, QueryRunner } from 'typeorm';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
+import { StoreAccess } from '../../lib/store/store-access.js';
+import { bytes, DAY, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
+import { describeDatabases } from '../support/databases.js';
+import { openMigrated } from '../support/open-migrated.js';
+import { PATIENCE } from '../support/patience.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
+
+/** Short, because it is waited for. */
+const SHORT = 300;
+
+const POOL = 4;
+
+describeDatabases(
+  'Connections',
+  (db) => {
+    const isMariaDb = db.name === 'mariadb';
+    let options: DataSourceOptions & { url?: string };
+    /** Past the proxy. */
+    let direct: DataSource;
+    let proxy: Proxy;
+    beforeAll(async () => {
+      options = (await db.open()).options;
+      direct = await openMigrated(options);
+      proxy = await startProxy(options.url!);
+    });
+    afterAll(async () => {
+      await direct?.destroy();
+      await proxy?.close();
+    });
+
+    /** A store of its own, whose connections go through the proxy. */
+    async function open({ poolSize = POOL, deadline = PATIENCE } = {}): Promise<{ store: TypeOrmVisitStore; dataSource: DataSource }> {
+      const dataSource = await openMigrated({ ...options, url: proxy.url, poolSize } as DataSourceOptions);
+      // Connections that lead nowhere never end.
+      onTestFinished(() => void dataSource.destroy().catch(() => {}));
+      const store = new TypeOrmVisitStore(dataSource);
+      store.setDeadline(deadline);
+      return { store, dataSource };
+    }
+
+    /** All connections of the pool at once, as an application has them in use; each does the work. */
+    async function withAll(dataSource: DataSource, work: (queryRunner: QueryRunner) => Promise<unknown>): Promise<void> {
+      const queryRunners = Array.from({ length: POOL }, () => dataSource.createQueryRunner());
+      await Promise.all(queryRunners.map((one) => one.connect()));
+      await Promise.all(queryRunners.map(work));
+      await Promise.all(queryRunners.map((one) => one.release()));
+    }
+
+    /** Holds the row of a visit, until the test is over or the function is called. */
+    async function holding(id: string): Promise<() => Promise<void>> {
+      const other = direct.createQueryRunner();
+      await other.startTransaction();
+      await other.query(`UPDATE visit SET accessed = accessed WHERE id = '${id}'`);
+      let ended: Promise<void> | undefined;
+      const end = (): Promise<void> => (ended ??= other.rollbackTransaction().then(() => other.release()));
+      onTestFinished(end);
+      return end;
+    }
+
+    const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
+
+    test('B44: after all have been left behind without a word, the first calls find it out, and the next ones are served', async () => {
+      const { store, dataSource } = await open();
+      const visits = Array.from({ length: 5 }, () => newVisit({ identity }));
+      await store.create(visits);
+      const ids = visits.map(({ id }) => id);
+      await withAll(dataSource, (queryRunner) => queryRunner.query('SELECT 1'));
+      expect(proxy.open).toBe(POOL);
+
+      proxy.goSilent();
+      store.setDeadline(SHORT);
+      const [visit] = visits as [(typeof visits)[0]];
+      const calls: (() => Promise<unknown>)[] = [
+        () => store.find(ids),
+        () => store.create([newVisit()]),
+        async () => expect(await store.save([saveOf(visit)])).not.toMatchObject([{ outcome: 'failed' }]),
+        () => store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]),
+        () => store.rekey([rekeyOf(visit)]),
+        () => store.end([visit.id], { reason: 'x', at: NOW }),
+        () => store.listForUser('a', NOW),
+      ];
+      // Those that have a connection, those that wait for one, and attempts to open others.
+      for (const result of await Promise.allSettled(calls.map((call) => call()))) expect(result.status).toBe('rejected');
+
+      proxy.comeBack();
+      store.setDeadline(PATIENCE);
+      expect((await store.find(ids)).map((found) => found?.id)).toEqual(ids);
+      // None of those that were in the pool is used any more.
+      await Promise.all(Array.from({ length: POOL * 3 }, () => store.find(ids)));
+      expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'done' }]);
+    });
+
+    test('B44: a statement that hangs does not keep its connection when nobody waits for it any more', async () => {
+      const { store } = await open({ poolSize: 1, deadline: PATIENCE });
+      const [held, other] = [newVisit(), newVisit()];
+      await store.create([held, other]);
+      await holding(held.id);
+      store.setDeadline(SHORT);
+      await expect(store.rekey([rekeyOf(held)])).rejects.toThrow('has not answered within');
+      await expect(store.rekey([rekeyOf(held, { identity })])).rejects.toThrow('has not answered within');
+      store.setDeadline(PATIENCE);
+      // By the only connection there is.
+      expect(await store.find([other.id])).toMatchObject([{ id: other.id }]);
+    });
+
+    test('what has waited in vain for a connection is not done later', async () => {
+      const { store, dataSource } = await open({ poolSize: 1 });
+      const visit = newVisit();
+      await store.create([visit]);
+      const own = dataSource.createQueryRunner();
+      await own.connect();
+      store.setDeadline(SHORT);
+      await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('has not answered within');
+      await own.release();
+      store.setDeadline(PATIENCE);
+      expect(await store.find([visit.id])).toMatchObject([{ endedAt: null }]);
+    });
+
+    test('clean-up may take longer than anybody waits', async () => {
+      const { store } = await open({ deadline: PATIENCE });
+      const stale = newVisit({ expiry: NOW - 100 * DAY });
+      await store.create([stale]);
+      const end = await holding(stale.id);
+      store.setDeadline(SHORT);
+      const expunged = store.expunge({ before: NOW - 99 * DAY, limit: 10 });
+      await expect(store.end([stale.id], { reason: 'x', at: NOW })).rejects.toThrow('has not answered within');
+      await end();
+      expect((await expunged).visits).toBe(1);
+    });
+
+    test('B45: connections to a server that has become read only are left for those to one that is not, and nothing fails', async () => {
+      const { store, dataSource } = await open();
+      const [visit, other, third] = [newVisit(), newVisit(), newVisit()];
+      await store.create([visit, other, third]);
+      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      await withAll(dataSource, (queryRunner) =>
+        queryRunner.query(isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on'),
+      );
+      const rekey = rekeyOf(visit, { identity });
+      expect(await Promise.all([access.save(saveOf(other)), store.rekey([rekey]), store.create([newVisit()])])).toMatchObject([
+        { outcome: 'saved' },
+        [{ outcome: 'done' }],
+        undefined,
+      ]);
+      // None is left of them.
+      await withAll(dataSource, (queryRunner) => queryRunner.query(`UPDATE visit SET accessed = accessed WHERE id = '${other.id}'`));
+      expect(await store.end([third.id], { reason: 'x', at: NOW })).toEqual([third.id]);
+    });
+
+    test('while the server, whichever it is, can only be read, its connections stay', async () => {
+      const { store, dataSource } = await open({ poolSize: 1 });
+      const visit = newVisit();
+      await store.create([visit]);
+      const opened: unknown[] = [];
+      const { pool, master } = dataSource.driver as unknown as Record<'pool' | 'master', Proxy & NodeJS.EventEmitter>;
+      const setReadOnly = isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on';
+      (pool ?? master).on(isMariaDb ? 'connection' : 'connect', (connection: { query(sql: string, done?: () => void): unknown }) => {
+        opened.push(connection);
+        connection.query(setReadOnly, () => {});
+      });
+      await dataSource.query(setReadOnly);
+      for (let times = 0; times < 10; times++) await expect(store.rekey([rekeyOf(visit)])).rejects.toThrow(/read.?only/i);
+      expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
+      // It takes a second or more until they are tried anew.
+      expect(opened.length).toBeLessThan(10);
+    });
+
+    test.each<[string, (store: TypeOrmVisitStore, id: string) => Promise<unknown>]>([
+      ['a group of look-ups', (store, id) => store.find([newVisit().id, id])],
+      ['one look-up', (store, id) => store.find([id])],
+      ['a list', (store) => store.listForUser('reader', NOW)],
+      ['what is remembered of ends', (store) => store.endedAllAt('reader')],
+    ])('B83: %s is asked again when a connection ends in the moment of use', async (_, read) => {
+      const { store } = await open();
+      const visit = newVisit({ identity: { ...identity, userId: 'reader' } });
+      await store.create([visit]);
+      const expected = await read(store, visit.id);
+      for (const moment of ['asked', 'answered'] as const) {
+        const cut = proxy.cut(moment);
+        expect(await read(store, visit.id)).toEqual(expected);
+        await cut;
+      }
+    });
+
+    test('B83: the others of the pool are not trusted then, either', async () => {
+      const { store, dataSource } = await open();
+      const visit = newVisit();
+      await store.create([visit]);
+      await withAll(dataSource, (queryRunner) => queryRunner.query('SELECT 1'));
+      const cut = proxy.cut('asked', () => {
+        // They end, and the application does not hear of it.
+        proxy.goSilent();
+        proxy.comeBack();
+        return true;
+      });
+      expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
+      await cut;
+      expect(await store.save([saveOf(visit, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    });
+
+    // What takes prepared statements away, without a word to the driver.
+    const losses: [string, (dataSource: DataSource) => Promise<unknown>][] = isMariaDb
+      ? [
+          [
+            'the server has dropped them',
+            async (dataSource) => {
+              const queryRunner = dataSource.createQueryRunner();
+              const { _statements } = (await queryRunner.connect()) as { _statements: Map<string, { close(): void }> };
+              for (const statement of _statements.values()) statement.close();
+              await queryRunner.release();
+            },
+          ],
+        ]
+      : [
+          ['DEALLOCATE ALL', (dataSource) => dataSource.query('DEALLOCATE ALL')],
+          ['DISCARD ALL', (dataSource) => dataSource.query('DISCARD ALL')],
+          ['a column of another type', () => direct.query('ALTER TABLE visit ALTER COLUMN user_agent TYPE varchar(254)')],
+        ];
+
+    /** How many prepared statements the only connection has executed. */
+    async function executed(dataSource: DataSource): Promise<number> {
+      const sql = isMariaDb
+        ? "SHOW SESSION STATUS LIKE 'Com_stmt_execute'"
+        : "SELECT SUM(generic_plans + custom_plans) AS n FROM pg_prepared_statements WHERE name LIKE 'nest-visit-find-%'";
+      const [row] = await dataSource.query<Record<string, string>[]>(sql);
+      return Number(row!['Value'] ?? row!['n']);
+    }
+
+    test.each(losses)('B80: look-ups are answered, and prepared anew, after %s', async (_, lose) => {
+      const { store, dataSource } = await open({ poolSize: 1 });
+      const visit = newVisit();
+      await store.create([visit]);
+      const use = async (): Promise<unknown> => expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
+      await use();
+      await lose(dataSource);
+      await use();
+      const before = await executed(dataSource);
+      await use();
+      await use();
+      expect(await executed(dataSource)).toBe(before + 2);
+    });
+
+    test('B80: where they are lost again and again, as behind a pooler, plain ones take their place for a while', async () => {
+      const { store, dataSource } = await open({ poolSize: 1 });
+      const failures = vi.spyOn(dataSource.logger, 'logQueryError');
+      const visit = newVisit();
+      await store.create([visit]);
+      for (let times = 0; times < 20; times++) {
+        expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
+        await losses[0]![1](dataSource);
+      }
+      // Twice at once, and then after a second, two, four …
+      expect(failures.mock.calls.length).toBeGreaterThanOrEqual(2);
+      expect(failures.mock.calls.length).toBeLessThan(10);
+    });
+  },
+  ['mariadb', 'postgres'],
+);
