@@ -308,6 +308,8 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
   test('installs, compiles and runs with public names, as one instance', async () => {
     const place = await install(application);
     await writeFile(join(place, 'src/main.ts'), application.main);
+    await mkdir(join(place, 'src/readme'));
+    for (const [file, text] of await firstExample()) await writeFile(join(place, 'src/readme', file), text);
     await compile(place);
     const browser = new Browser(await start(place));
     const first = await browser.get('/');
@@ -383,14 +385,11 @@ describe('nest-visit/testing under Jest', () => {
 
 describeWith('mysql', "The README's first example", () => {
   test('runs, copied as it stands', async () => {
-    const readme = await readFile(join(root, 'README.md'), 'utf8');
-    const section = readme.slice(readme.indexOf('## A first example'), readme.indexOf('## Beside'));
-    const blocks = [...section.matchAll(/`([\w.]+\.ts)`\n\n```ts\n([^]*?)```/g)];
-    expect(blocks.map(([, file]) => file)).toEqual(['app.module.ts', 'main.ts']);
+    const blocks = await firstExample();
     const place = await install(APPLICATIONS['Nest 12, ES modules, TypeORM 1']!);
     await rm(join(place, 'src'), { recursive: true });
     await mkdir(join(place, 'src'));
-    for (const [, file, text] of blocks) await writeFile(join(place, 'src', file!), text!);
+    for (const [file, text] of blocks) await writeFile(join(place, 'src', file), text);
     await compile(place);
     const { options, drop } = await openDatabase('mariadb');
     try {
@@ -422,6 +421,15 @@ describeWith('redis', 'The example with Redis', () => {
     expect((await run(process.execPath, ['-e', script], { cwd: place })).stdout).toBe('true\n');
   });
 });
+
+/** The files of the README's first example, with their names. */
+async function firstExample(): Promise<[name: string, text: string][]> {
+  const readme = await readFile(join(root, 'README.md'), 'utf8');
+  const section = readme.slice(readme.indexOf('## A first example'), readme.indexOf('## Beside'));
+  const blocks = [...section.matchAll(/`([\w.]+\.ts)`\n\n```ts\n([^]*?)```/g)].map(([, name, text]): [string, string] => [name!, text!]);
+  expect(blocks.map(([name]) => name)).toEqual(['app.module.ts', 'main.ts']);
+  return blocks;
+}
 
 /** The example prints what Nest prints, and listens where PORT says: a free one. */
 async function startListening(place: string, more: Record<string, string>): Promise<string> {
