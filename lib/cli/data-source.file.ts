@@ -10,15 +10,13 @@ import { UsageError } from './usage.error.js';
 export type Source = DataSource | DataSourceOptions | VisitStore;
 
 /**
- * The data source that a file exports, by default or under any name: a DataSource, its options, a store of visits, or a function or
- * promise that gives one of them.
+ * The data source that a file exports, by default or under any name: a DataSource, its options, a store of visits, or a promise of one of
+ * them. A function that gives one is called when it is the default export; no other is, because a function may do anything.
  *
  * @throws UsageError when there is no such file, nothing of that kind in it, or no telling which one is meant
  */
 export async function readSource(file: string): Promise<Source> {
   const path = resolve(file);
-  if (/\.[cm]?tsx?$/.test(path))
-    throw new UsageError(`${file} is TypeScript: name the file that it is compiled to, such as ./dist/data-source.js`);
   if (!existsSync(path)) throw new UsageError(`there is no file ${path}`);
   const { byDefault, others } = exportsOf(await load(file, path));
 
@@ -29,20 +27,29 @@ export async function readSource(file: string): Promise<Source> {
   const found =
     theOnly(file, values.filter(isStore)) ?? theOnly(file, values.filter(isDataSource)) ?? theOnly(file, values.filter(isSource));
   if (found) return found;
-  // Last, because a function may do anything.
-  for (const one of others) {
-    const value = await given(one);
-    if (isSource(value)) return value;
-  }
-  throw new UsageError(`${file} exports no DataSource of typeorm, nor options of one, nor a store of visits`);
+  const hint = others.some((one) => typeof one === 'function') ? '; a function is called only if it is the default export' : '';
+  throw new UsageError(`${file} exports no DataSource of typeorm, nor options of one, nor a store of visits${hint}`);
 }
 
 async function load(file: string, path: string): Promise<Record<string, unknown>> {
   try {
     return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
-    throw new UsageError(`${file} cannot be loaded: ${(error as Error).message}`, { cause: error });
+    const reason = /\.[cm]?tsx?$/.test(path) ? reasonOfTypeScript(error) : undefined;
+    throw new UsageError(`${file} cannot be loaded: ${reason ?? (error as Error).message}`, undefined, { cause: error });
   }
+}
+
+/** Why this Node does not load a file in TypeScript, where it is that. */
+function reasonOfTypeScript(error: unknown): string | undefined {
+  const { code, name } = error as NodeJS.ErrnoException;
+  const remedy = 'name the file that it is compiled to, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
+  if (code === 'ERR_UNKNOWN_FILE_EXTENSION') return `this Node loads no TypeScript: ${remedy}`;
+  // Entities have decorators, which are more than types that can be left out.
+  if (code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' || code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' || name === 'SyntaxError')
+    return `it has more of TypeScript than types, such as decorators, which Node does not load by itself: ${remedy}`;
+  // What it imports without an extension, as compiled modules of CommonJS may.
+  return code === 'ERR_MODULE_NOT_FOUND' ? `${(error as Error).message.split('\n')[0]}: ${remedy}` : undefined;
 }
 
 /** A CommonJS module is the default export of itself, and may have one of its own. */

@@ -1,9 +1,11 @@
+import { MAX_ROWS } from '../store/table-visit.store.js';
 import { BATCH_SIZE, KEEP_DAYS } from './defaults.js';
 
-const OPTIONS = `  --data-source <file>   a JavaScript file that exports a DataSource of typeorm, or its options, or a function or promise
-                         that gives one of them: by default, or under any name`;
+const OPTIONS = `  --data-source <file>   a file that exports a DataSource of typeorm, or its options, or a promise of one of them: by default,
+                         or under any name. A function that gives one of them is called if it is the default export.
+                         TypeScript where Node loads it: from 22.18 on, or with NODE_OPTIONS="--import tsx"`;
 
-const MORE_OPTIONS = `  --batch-size <rows>    rows that one statement changes, at most 500 (${BATCH_SIZE})
+const MORE_OPTIONS = `  --batch-size <rows>    rows that one statement changes, at most ${MAX_ROWS} (${BATCH_SIZE})
   --dry-run              only count
   --json                 print the counts as JSON
   --quiet                print nothing but errors`;
@@ -16,7 +18,7 @@ const EXIT_CODES = `Exit codes:
 
 Tables are never created or changed. With NODE_DEBUG=nest-visit, errors show where they come from.`;
 
-const STORE = 'a JavaScript file that exports a store of visits, or a data source as for the other commands';
+const STORE = 'a file that exports a store of visits, or a data source as for the other commands';
 
 export const GENERAL_HELP = `nest-visit: cleans up visits, for cron or by hand, and moves them to another store
 

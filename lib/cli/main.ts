@@ -48,7 +48,7 @@ function report(error: unknown): number {
   endProgress();
   debug('%O', error);
   process.stderr.write(`nest-visit: ${lineOf(error)}\n`);
-  if (error instanceof UsageError) process.stderr.write('Try: nest-visit --help\n');
+  if (error instanceof UsageError) process.stderr.write(`Try: nest-visit ${error.command ? `${error.command} ` : ''}--help\n`);
   return error instanceof Interrupted ? 130 : error instanceof UsageError ? 2 : 1;
 }
 

@@ -1,5 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -60,26 +61,18 @@ describe('The command', () => {
     expect((await command('--version')).out).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
+  // What is wrong with arguments is told by test/unit/cli-arguments.test.ts.
   test.each([
-    [[], /say what to do: expunge, wipe or migrate/],
-    [['purge'], /there is no command "purge"/],
-    [['expunge', 'wipe'], /one command at a time/],
-    [['expunge'], /--data-source is needed/],
-    [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/],
-    [['wipe', '--data-source', 'x', '--keep-days', '7'], /wipe takes no --keep-days/],
-    [['wipe', '--from', 'x'], /wipe takes no --from/],
-    [['migrate', '--data-source', 'x'], /migrate takes no --data-source/],
-    [['migrate', '--to', 'x'], /--from is needed, such as --from \.\/dist\/from-store\.js/],
-    [['migrate', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/],
-    [['expunge', '--data-source', 'lib/index.ts'], /is TypeScript: name the file that it is compiled to/],
-    [['expunge', '--data-source', 'package.json'], /cannot be loaded/],
-    [['expunge', '--data-source', 'lib/build.mjs', '--keep-days', 'many'], /--keep-days must be a number of days, got "many"/],
-    [['expunge', '--data-source', 'x', '--batch-size', '0'], /--batch-size must be a whole number of rows, 1 or more, got "0"/],
-    [['expunge', '--cleanup'], /--cleanup/],
-  ])('R63: %j is wrong usage', async (args, text) => {
+    [['purge'], /there is no command "purge"/, ''],
+    [['wipe', '--quite', '--data-source', 'x'], /there is no option --quite/, ''],
+    [['expunge'], /--data-source is needed/, 'expunge '],
+    [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/, ''],
+    [['migrate', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/, ''],
+    [['expunge', '--data-source', 'package.json'], /cannot be loaded/, ''],
+  ])('R63: %j is wrong usage', async (args, text, help) => {
     const { code, err, out } = await command(...args);
     expect(err).toMatch(text);
-    expect(err).toMatch(/^nest-visit: [^\n]+\nTry: nest-visit --help\n$/);
+    expect(err).toMatch(new RegExp(`^nest-visit: [^\\n]+\\nTry: nest-visit ${help}--help\\n$`));
     expect(out).toBe('');
     expect(code).toBe(2);
   });
@@ -90,6 +83,18 @@ describe('The command', () => {
       code: 2,
       err: expect.stringContaining('exports no DataSource'),
     });
+    // What it exports besides is not called: whoever wrote it did not ask for that.
+    const called = join(folder, 'called');
+    const functions = await file(
+      `import { writeFileSync } from 'node:fs';
+       const call = () => (writeFileSync(${JSON.stringify(called)}, ''), { type: 'mysql' });
+       export { call as dropDatabase, call as open };`,
+    );
+    expect(await command('expunge', '--data-source', functions)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('a function is called only if it is the default export'),
+    });
+    expect(existsSync(called)).toBe(false);
     const several = await file(`export const one = { type: 'mysql' }; export const other = { type: 'postgres' };`);
     expect(await command('expunge', '--data-source', several)).toMatchObject({
       code: 2,
@@ -104,6 +109,21 @@ describe('The command', () => {
     expect(err).toMatch(/^nest-visit: [^\n]*cannot be loaded: Cannot find module '\.\/nowhere\.js'\nTry: [^\n]*\n$/);
     const asked = await commandWith({ NODE_DEBUG: 'nest-visit' }, 'expunge', '--data-source', broken);
     expect(asked.err).toMatch(/\n\s+at /);
+  });
+
+  test('R63: a file in TypeScript is loaded where Node does so; elsewhere the error says how it can be', async () => {
+    const plain = await file(`const source: unknown = { type: 'none of them' }; export default source;`, 'ts');
+    const { code, err } = await command('expunge', '--data-source', plain);
+    const isLoaded = Boolean((process.features as { typescript?: unknown }).typescript);
+    expect(code).toBe(isLoaded ? 1 : 2);
+    if (!isLoaded) expect(err).toMatch(/this Node loads no TypeScript: name the file that it is compiled to, .*--import tsx"\n/);
+    else expect(err).not.toContain('TypeScript');
+    const decorated = await file(`function one(..._: unknown[]) {} @one export class Entity {} export default { type: 'mysql' };`, 'ts');
+    const other = await command('expunge', '--data-source', decorated);
+    expect(other.code).toBe(2);
+    expect(other.err).toMatch(
+      /^nest-visit: [^\n]*cannot be loaded: [^\n]*TypeScript[^\n]*name the file that it is compiled to[^\n]*\nTry: /,
+    );
   });
 
   const typeorm = JSON.stringify(pathToFileURL(join(root, 'node_modules/typeorm/index.js')).href);
@@ -203,7 +223,7 @@ describeDatabases('The command', (db) => {
     expect(await command('wipe', '--data-source', asOptions, '--json')).toEqual({ code: 0, out: '{"visits":3}\n', err: '' });
 
     const asFactory = await esm(
-      'export const nothing = 1; export const source = async () => new typeorm.DataSource({ ...options, entities: visitEntities, logging: true });',
+      'export const nothing = 1; export default async () => new typeorm.DataSource({ ...options, entities: visitEntities, logging: true });',
     );
     expect(await command('expunge', '--data-source', asFactory, '--dry-run')).toMatchObject({
       code: 0,
