@@ -4,6 +4,7 @@ export { VisitModule } from './visit.module.js';
 export type {
   Clock,
   SiteData,
+  VisitCacheOptions,
   VisitCookieOptions,
   VisitCsrfOptions,
   VisitEncryptionOptions,

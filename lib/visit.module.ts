@@ -39,6 +39,7 @@ import { whenAdapterIsSet } from './platform/adapter.js';
 import { platformOf, type RequestEntry } from './platform/platform.js';
 import { wrapRoutes } from './platform/routes.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
+import { CacheHeaders } from './request/cache.headers.js';
 import { OutgoingResponse } from './request/outgoing.response.js';
 import { RequestStory } from './request/request.story.js';
 import { RequestUser } from './request/request-user.js';
@@ -96,6 +97,7 @@ import { VisitService } from './visit.service.js';
     VisitFinder,
     VisitRecorder,
     OutgoingResponse,
+    CacheHeaders,
     UnsavedWork,
     VisitWriter,
     VisitCookie,

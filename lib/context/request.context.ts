@@ -48,7 +48,7 @@ export interface Outgoing {
   cookie: 'leave' | 'send' | 'clear';
   /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
   clearSiteData: boolean;
-  /** A link or field with the key has been made for this response. */
+  /** The key is in the page or in its address: a link or field with it has been made, or the request came with one in its query. */
   keyInPage: boolean;
   /** Something failed that may work in a moment. */
   retryAfter: boolean;
@@ -119,6 +119,8 @@ export class RequestContext {
   private headersLeft = false;
   /** The response asks before it leaves. */
   isWatched = false;
+  /** Somebody has looked at visit, session or user: the response depends on them, and caches are told so. */
+  isRead = false;
   /** Only with a store that keeps visits with their clients. */
   attendance: Attendance | undefined;
   lock: HeldLock | undefined;
@@ -215,7 +217,14 @@ export class RequestContext {
   /** For whatever the application reads. @throws VisitNotResolvedError, VisitStoreUnavailableError */
   requireVisit(): VisitState {
     this.requireOpen();
+    if (!this.isRead) this.noteRead();
     return this.visit;
+  }
+
+  /** What the response says may depend on the visit from here on. */
+  noteRead(): void {
+    this.isRead = true;
+    this.watchResponse();
   }
 
   /** The session. @throws like `requireVisit` */
@@ -227,6 +236,11 @@ export class RequestContext {
   /** The visit as the application sees it. @throws like `requireVisit` */
   get current(): VisitView {
     this.requireVisit();
+    return this.unread;
+  }
+
+  /** The same, for whoever may not look at it: it is being read that counts. */
+  get unread(): VisitView {
     return (this.view ??= new VisitView(this));
   }
 

@@ -82,9 +82,12 @@ export class VisitResolver {
     return { outcome: 'none', presented: COUNTING.find((verdict) => verdicts.has(verdict))!, refused };
   }
 
-  /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). */
-  strip(exchange: Exchange, sources: readonly KeySource[]): void {
-    for (const source of sources) if (source !== 'cookie') exchange.strip(source, this.options.paramName);
+  /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). @returns whether the address had it */
+  strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
+    let isInAddress = false;
+    for (const source of sources)
+      if (source !== 'cookie' && exchange.strip(source, this.options.paramName) && source === 'query') isInAddress = true;
+    return isInAddress;
   }
 
   /** The well-formed keys that the request brought, in the order of the sources. No query is needed to know (R9). */

@@ -122,6 +122,7 @@ export const optionTable = {
     clearSiteData: option(false, parseSiteData),
     allowInsecure: bool(false),
   },
+  cache: { signedIn: oneOf('no-cache', 'no-cache', 'no-store') },
   creation: oneOf('lazy', 'immediate', 'lazy'),
   touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },
   expunge: {

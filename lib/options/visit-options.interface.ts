@@ -37,6 +37,16 @@ export interface VisitCookieOptions {
   allowInsecure?: boolean;
 }
 
+export interface VisitCacheOptions {
+  /**
+   * What caches are told of responses for a user who is signed in. `no-cache`: a browser may keep them, and asks before it shows one again.
+   * `no-store`: nothing keeps them, unless the handler says `private` itself (ASVS 14.3.2).
+   *
+   * @default 'no-cache'
+   */
+  signedIn?: 'no-cache' | 'no-store';
+}
+
 export interface VisitTouchOptions {
   /** How long expiry updates are gathered before they are written. @default '30s' */
   interval?: Duration;
@@ -154,6 +164,7 @@ export interface VisitModuleOptions {
   /** The parameter's name in query and body. @default 'tg_visit' */
   paramName?: string;
   cookie?: VisitCookieOptions;
+  cache?: VisitCacheOptions;
   /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler on. @default 'lazy' */
   creation?: 'immediate' | 'lazy';
   touch?: VisitTouchOptions;
@@ -191,6 +202,7 @@ export interface ResolvedVisitOptions {
     readonly clearSiteData: readonly SiteData[];
     readonly allowInsecure: boolean;
   };
+  readonly cache: { readonly signedIn: 'no-cache' | 'no-store' };
   readonly creation: 'immediate' | 'lazy';
   readonly touch: { readonly interval: number; readonly resolution: number };
   readonly expunge: { readonly schedule: string | false; readonly keepDays: number; readonly batchSize: number };

@@ -7,6 +7,10 @@ export interface FrameworkRequest {
   readonly ip?: string;
   readonly method: string;
   readonly host?: string;
+  /** Express: the route that is served. */
+  readonly route?: { readonly path?: unknown };
+  /** Fastify: the same. */
+  readonly routeOptions?: { readonly url?: string };
   query?: unknown;
   body?: unknown;
 }
@@ -54,6 +58,13 @@ export class Exchange {
     return encoding !== undefined || (length !== undefined && length !== '0');
   }
 
+  /** The path of the route that is served, with its parameters by name. Undefined: none is, or it has no such path. */
+  get route(): string | undefined {
+    const { route, routeOptions } = this.request;
+    const path = route?.path ?? routeOptions?.url;
+    return typeof path === 'string' ? path : undefined;
+  }
+
   /** The client's address as the framework sees it, that is: according to its trust-proxy setting. */
   get remoteAddress(): string | undefined {
     return this.request.ip;
@@ -68,13 +79,14 @@ export class Exchange {
     return typeof value === 'string' ? value : undefined;
   }
 
-  /** Takes the parameter away, so that nobody after us sees it (R5). `parameter` still gives it. */
-  strip(source: ParameterSource, name: string): void {
+  /** Takes the parameter away, so that nobody after us sees it (R5). `parameter` still gives it. @returns whether it was there */
+  strip(source: ParameterSource, name: string): boolean {
     const values = this.request[source];
-    if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return;
+    if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return false;
     (this.stripped ??= new Map()).set(`${source} ${name}`, this.parameter(source, name));
     const { [name]: _, ...rest } = values as Record<string, unknown>;
     // Express 5 parses the query anew at every read and has no setter for it: only an own property lasts.
     Object.defineProperty(this.request, source, { value: rest, writable: true, enumerable: true, configurable: true });
+    return true;
   }
 }

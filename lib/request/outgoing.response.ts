@@ -5,6 +5,7 @@ import { VisitCookie } from '../key/visit-cookie.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { VisitStore } from '../store/visit.store.js';
+import { CacheHeaders } from './cache.headers.js';
 import { installGate, type Replacement } from './response.gate.js';
 import { framesOf, reasonOf } from '../errors/failure.js';
 
@@ -30,6 +31,7 @@ export class OutgoingResponse {
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(VisitCookie) private readonly cookie: VisitCookie,
     @Inject(VisitStore) private readonly store: VisitStore,
+    @Inject(CacheHeaders) private readonly caches: CacheHeaders,
   ) {
     this.clientsKeepVisits = store.attend !== undefined;
   }
@@ -71,6 +73,11 @@ export class OutgoingResponse {
     const { outgoing, knownVisit: state } = context;
     const response = context.exchange.rawResponse;
     if (outgoing.retryAfter && [423, 503].includes(response.statusCode)) response.setHeader('Retry-After', String(RETRY_AFTER));
+    if (context.isRead) this.caches.write(context, response);
+    if (outgoing.keyInPage) {
+      response.setHeader('Referrer-Policy', 'no-referrer');
+      response.setHeader('Cache-Control', 'no-store');
+    }
     if (!state) return;
     const now = this.options.clock.now();
     const lifetime = state.record.permanent ? state.record.expiry - now : null;
@@ -84,10 +91,6 @@ export class OutgoingResponse {
     if (copy) setCookie(response, this.cookie.writeCopy(copy.text, lifetime, now, path));
     else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(path));
     if (outgoing.clearSiteData) this.clearSiteData(response, sendsKey);
-    if (outgoing.keyInPage) {
-      response.setHeader('Referrer-Policy', 'no-referrer');
-      response.setHeader('Cache-Control', 'no-store');
-    }
   }
 
   /** @param sendsKey a cookie leaves with the same response, which would be cleared with the others */

@@ -22,6 +22,8 @@ export class RequestUser {
    */
   show(context: RequestContext): Promise<void> | undefined {
     if (!this.options.identity.requestUser) return undefined;
+    // Who looks there cannot be seen.
+    if (!context.isRead) context.noteRead();
     const request = context.exchange.request as { user?: unknown };
     const isOurs = (): boolean => request.user === undefined || request.user === null || request.user === context.shownUser;
     if (!isOurs()) return undefined;

@@ -35,7 +35,7 @@ export class VisitFinder {
   find(context: RequestContext): Promise<void> | undefined {
     const { exchange } = context;
     const keys = this.resolver.keysIn(exchange, this.early);
-    this.resolver.strip(exchange, this.early);
+    this.strip(context, this.early);
     const isFinal = !this.readsBodies || !exchange.hasBody;
     if (this.responses.clientsKeepVisits) this.responses.attend(context);
     if (keys.length === 0) {
@@ -66,7 +66,7 @@ export class VisitFinder {
   findFor(context: RequestContext, { source }: HandlerPolicy, leave: () => Promise<void> | undefined): Promise<void> | undefined {
     if (!source || context.lookup.is !== 'done' || context.presented.sources === source) return undefined;
     const keys = this.resolver.keysIn(context.exchange, source);
-    this.resolver.strip(context.exchange, source);
+    this.strip(context, source);
     const { keys: before } = context.presented;
     context.presented = { sources: source, keys };
     if (keys.length === before.length && keys.every((key, index) => key.equals(before[index]!))) return undefined;
@@ -76,6 +76,13 @@ export class VisitFinder {
       if (keys.length > 0) await this.lookUp(context, keys, true, source);
       else this.accept(context, keys, NO_KEY, source);
     })();
+  }
+
+  /** A page at an address with a key keeps the address to itself, whoever answers (R14). */
+  private strip(context: RequestContext, sources: ResolvedVisitOptions['source']): void {
+    if (!this.resolver.strip(context.exchange, sources)) return;
+    context.outgoing.keyInPage = true;
+    context.watchResponse();
   }
 
   private lookUp(context: RequestContext, keys: readonly VisitKey[], isFinal: boolean, source = this.options.source): Promise<void> {

@@ -64,7 +64,7 @@ export class VisitRecorder {
       });
     }
     await this.users.show(context);
-    if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.current, context.exchange.request);
+    if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
   }
 
   /** A forged key makes no row, whatever the options (B35), and where the headers have left no visit can begin. */

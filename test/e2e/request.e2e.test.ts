@@ -129,7 +129,7 @@ describeStacks('A request', (stack: Stack) => {
       const second = await browser.get('/count');
       expect(second.text).toBe('2');
       expect(second.cookies).toEqual([]);
-      expect(second.headers.get('cache-control')).toBeNull();
+      expect(second.headers.get('cache-control')).toBe('private, no-cache');
       expect(JSON.parse((await browser.get('/who')).text)).toMatchObject({ isNew: false, same: true });
     });
 

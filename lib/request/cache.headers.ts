@@ -1,0 +1,76 @@
+import type { ServerResponse } from 'node:http';
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import type { RequestContext } from '../context/request.context.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+
+/** So many routes are named in the log; they are finite, but some applications make their own. */
+const MOST_ROUTES = 1000;
+
+/** Tells caches which responses are one client's own: those of requests for which anybody has looked at the visit (R100). */
+@Injectable()
+export class CacheHeaders {
+  private readonly logger = new Logger('Visit');
+  private readonly told = new Set<string>();
+  private readonly byCookie: boolean;
+
+  constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'cache' | 'source'>) {
+    this.byCookie = options.source.includes('cookie');
+  }
+
+  /** Right before the headers leave. A response that says `private` or `no-store` itself is left as it is. */
+  write(context: RequestContext, response: ServerResponse): void {
+    this.writeTargeted(response);
+    const said = textOf(response.getHeader('Cache-Control'));
+    const isSignedIn = context.knownVisit?.record.identity != null;
+    const fallback = response.hasHeader('Expires') ? 'private' : 'private, no-cache';
+    const own = said === '' ? fallback : privateOf(said);
+    if (own === undefined) return;
+    if (isShared(said)) this.warn(context);
+    response.setHeader('Cache-Control', isSignedIn && this.options.cache.signedIn === 'no-store' ? 'no-store' : own);
+    if (this.byCookie) addVary(response);
+  }
+
+  /** Fields for caches of one kind count there in place of `Cache-Control` (RFC 9213). */
+  private writeTargeted(response: ServerResponse): void {
+    const targeted = privateOf(textOf(response.getHeader('CDN-Cache-Control')) || 'private');
+    if (targeted !== undefined) response.setHeader('CDN-Cache-Control', targeted);
+    if (response.hasHeader('Surrogate-Control')) response.setHeader('Surrogate-Control', 'no-store');
+  }
+
+  private warn({ exchange }: RequestContext): void {
+    const route = `${exchange.request.method} ${exchange.route ?? 'a path without a route'}`;
+    if (this.told.has(route) || this.told.size === MOST_ROUTES) return;
+    this.told.add(route);
+    this.logger.warn(
+      `${route} lets shared caches keep a response for which somebody has looked at the visit: it leaves as "private". ` +
+        'Do not read session, visit or user there, or leave "public" and "s-maxage" out',
+    );
+  }
+}
+
+const textOf = (value: number | string | readonly string[] | undefined): string => (value === undefined ? '' : String(value).trim());
+
+/** The directives of a `Cache-Control` field (RFC 9111, 5.2), in lower case; a value in quotes may have commas. */
+const directivesOf = (field: string): string[] =>
+  (field.match(/(?:[^,"]|"(?:\\.|[^"\\])*"?)+/g) ?? []).map((one) => one.trim().toLowerCase()).filter((one) => one !== '');
+
+const SHARED = /^(public|s-maxage)\b/;
+
+const isShared = (field: string): boolean => directivesOf(field).some((one) => SHARED.test(one));
+
+/**
+ * The same field for a response that shared caches must not keep; undefined if it says so. `private="set-cookie"` is about that field only, and
+ * a lifetime alone lets every cache keep it.
+ */
+function privateOf(field: string): string | undefined {
+  const directives = directivesOf(field);
+  if (directives.includes('private') || directives.includes('no-store')) return undefined;
+  return ['private', ...directives.filter((one) => !SHARED.test(one) && !one.startsWith('private='))].join(', ');
+}
+
+function addVary(response: ServerResponse): void {
+  const said = textOf(response.getHeader('Vary'));
+  const names = said.split(',').map((name) => name.trim().toLowerCase());
+  if (!names.includes('*') && !names.includes('cookie')) response.setHeader('Vary', said === '' ? 'Cookie' : `${said}, Cookie`);
+}
