@@ -264,6 +264,14 @@ export class RequestContext {
     this.watchResponse();
   }
 
+  /** Somebody will come back with the key: an unsaved visit has to be stored, and the page is not for caches (R14). */
+  noteKeyInPage(): void {
+    const { visit } = this;
+    if (!visit.isWanted) this.visit = { ...visit, isWanted: true };
+    this.outgoing.keyInPage = true;
+    this.watchResponse();
+  }
+
   watchResponse(): void {
     if (!this.isWatched) this.environment.watchResponse(this);
   }

@@ -1,21 +1,30 @@
 import { inspect } from 'node:util';
 import { VisitError } from '../errors/visit.error.js';
-import type { RequestContext, VisitState } from './request.context.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitState } from './request.context.js';
 
 const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
 
+/** Where a view looks: a request, or one visit as it was made. */
+export interface ViewedVisit {
+  readonly environment: { readonly options: ResolvedVisitOptions };
+  requireVisit(): VisitState;
+  /** A link or field with the key has been made. */
+  noteKeyInPage(): void;
+}
+
 /** The visit of the request that is being served. Follows it through sign-in and sign-out. */
 export class VisitView {
-  readonly #context: RequestContext;
+  readonly #viewed: ViewedVisit;
 
   /** @internal */
-  constructor(context: RequestContext) {
-    this.#context = context;
+  constructor(viewed: ViewedVisit) {
+    this.#viewed = viewed;
   }
 
   get #state(): VisitState {
-    return this.#context.requireVisit();
+    return this.#viewed.requireVisit();
   }
 
   /** The public id: 32 hexadecimal digits; may be listed and logged. */
@@ -63,12 +72,12 @@ export class VisitView {
 
   /** Milliseconds since the visit began. */
   age(): number {
-    return this.#context.environment.options.clock.now() - this.#state.record.created;
+    return this.#viewed.environment.options.clock.now() - this.#state.record.created;
   }
 
   /** Milliseconds since the visit was used before this request. */
   idle(): number {
-    return this.#context.environment.options.clock.now() - this.#state.record.accessed;
+    return this.#viewed.environment.options.clock.now() - this.#state.record.accessed;
   }
 
   /**
@@ -90,8 +99,8 @@ export class VisitView {
         `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
       );
     }
-    target.searchParams.set(this.#context.environment.options.paramName, this.key);
-    this.#putKeyInPage();
+    target.searchParams.set(this.#viewed.environment.options.paramName, this.key);
+    this.#viewed.noteKeyInPage();
     return `${target.pathname}${target.search}${target.hash}`;
   }
 
@@ -102,8 +111,8 @@ export class VisitView {
    */
   hiddenField(): string {
     this.requireSource('body');
-    this.#putKeyInPage();
-    return `<input type="hidden" name="${escapeHtml(this.#context.environment.options.paramName)}" value="${escapeHtml(this.key)}">`;
+    this.#viewed.noteKeyInPage();
+    return `<input type="hidden" name="${escapeHtml(this.#viewed.environment.options.paramName)}" value="${escapeHtml(this.key)}">`;
   }
 
   /** What may be shown; without the key. */
@@ -116,16 +125,8 @@ export class VisitView {
     return this.toJSON();
   }
 
-  /** Somebody will come back with the key: an unsaved visit has to be stored, and the page is not for caches (R14). */
-  #putKeyInPage(): void {
-    const state = this.#state;
-    if (!state.isWanted) this.#context.visit = { ...state, isWanted: true };
-    this.#context.outgoing.keyInPage = true;
-    this.#context.watchResponse();
-  }
-
   private requireSource(source: 'query' | 'body'): void {
-    if (this.#context.environment.options.source.includes(source)) return;
+    if (this.#viewed.environment.options.source.includes(source)) return;
     throw new VisitError('VISIT_SOURCE_OFF', `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`);
   }
 }

@@ -6,14 +6,24 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { RequestUser } from '../request/request-user.js';
 import { StoreAccess } from '../store/store-access.js';
+import { signInInstant } from '../visit/sign-in-instant.js';
 import { checkedUserId } from '../visit/user-id.js';
 import { VisitLimit } from '../visit/visit.limit.js';
-import { VisitWriter } from '../visit/visit.writer.js';
+import { failedSignIn, VisitWriter } from '../visit/visit.writer.js';
 import { NewDeviceNotice } from './new-device.js';
 
 export interface LoginOptions {
-  /** "Remember me": the visit outlives the browser's session, for `permanentTimeout`. @default as the visit is */
+  /**
+   * "Remember me": the visit outlives the browser's session, for `permanentTimeout`. False takes that back from a visit that had it.
+   *
+   * @default `cookie.permanent`
+   */
   permanent?: boolean;
+  /**
+   * When the user proved who they are, where that was earlier and elsewhere, such as `auth_time` of an identity provider (OpenID Connect
+   * Core, 2). `@RequireFresh()` and `absoluteTimeout` go by it. One that lies ahead counts as now. @default now
+   */
+  authenticatedAt?: Date;
 }
 
 export interface LogoutOptions {
@@ -68,8 +78,8 @@ export class IdentityService {
    * and no key leaves.
    *
    * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in, VisitLimitError
-   * (409) when the user has too many visits and `identity.onLimit` is `refuse`, VisitStoreUnavailableError (503), what a plugin with
-   * `onError: 'throw'` throws
+   * (409) when the user has too many visits and `identity.onLimit` is `refuse`, FreshIdentityRequiredError (401) when `authenticatedAt` is
+   * longer ago than `absoluteTimeout`, VisitStoreUnavailableError (503), what a plugin with `onError: 'throw'` throws
    */
   login(userId: string | number, options: LoginOptions = {}): Promise<void> {
     return this.requests.take('identity.login()', async (turn) => this.signIn(turn, checkedUserId(userId), options));
@@ -108,16 +118,17 @@ export class IdentityService {
     }
   }
 
-  private async signIn(turn: Turn, userId: string, { permanent }: LoginOptions): Promise<void> {
+  private async signIn(turn: Turn, userId: string, { permanent = this.options.cookie.permanent, authenticatedAt }: LoginOptions): Promise<void> {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
+    const proved = signInInstant(authenticatedAt, this.options);
     const signedIn = context.visit.record.identity;
     const isSame = signedIn?.userId === userId;
     if (!isSame) await this.limit.admit(userId, context.visit.record.id);
     if (signedIn && !isSame) await this.endCurrent(turn, 'replaced');
     const now = this.options.clock.now();
-    const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: now };
-    const change = { identity, ...(permanent === undefined ? {} : { permanent }) };
+    const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: proved };
+    const change = { identity, permanent };
     const { is } = context.visit;
     const linked = is === 'stored' && (await this.link(turn, change));
     // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
@@ -147,7 +158,7 @@ export class IdentityService {
     const { context } = turn;
     const before = { ...context.outgoing };
     try {
-      await this.writer.endCurrent(turn, endReason(reason));
+      await this.writer.endCurrent(turn, failedSignIn(reason));
     } catch {
       // The store is away, which is what the client hears of. Nobody has the key of this visit; it expires.
       this.writer.replaceCurrent(turn);
@@ -172,9 +183,4 @@ export class IdentityService {
       throw error;
     }
   }
-}
-
-function endReason(error: unknown): string {
-  if (error instanceof VisitEndedError) return 'revoked';
-  return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
 }

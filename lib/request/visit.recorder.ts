@@ -98,7 +98,7 @@ export class VisitRecorder {
 
   private touch(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     const { record, key } = context.visit;
-    const { id, permanent, absoluteExpiry, accessed, created, expiry: written } = record;
+    const { id, permanent, absoluteExpiry, accessed, created, keyChanged, expiry: written } = record;
     const now = this.options.clock.now();
     const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
     const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
@@ -108,7 +108,7 @@ export class VisitRecorder {
     // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
     if (newHalf && key.matches(record.keyHash)) context.sendKey();
     if (gain < this.options.touch.resolution && !(newHalf && gain > 0)) return undefined;
-    this.touches.add({ id, accessed: now, expiry });
+    this.touches.add({ id, accessed: now, expiry, keyChanged });
     context.amend({ expiry: Math.max(written, expiry) });
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
     // Nor does a store that forgets the visit with its request.

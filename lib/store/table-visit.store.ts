@@ -20,6 +20,8 @@ export const MAX_BYTES = 4_000_000;
 export const MAX_PUZZLES = 10;
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
+/** The last instant that JavaScript knows. */
+const LATEST = 8_640_000_000_000_000;
 /** The id of no visit. */
 export const NOBODY = '';
 
@@ -37,8 +39,8 @@ export abstract class TableVisitStore extends VisitStore {
   /** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
   protected abstract readonly staleIdsAtOnce: number;
 
-  /** Writes each visit's instants where they are later than what is stored. The visits differ, and are ordered by id. */
-  protected abstract touchEach(touches: readonly Touch[]): Promise<void>;
+  /** Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits differ, and are ordered by id. */
+  protected abstract touchEach(touches: readonly Required<Touch>[]): Promise<void>;
   protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
   /** Whether the lock was taken, or its lease renewed. */
   protected abstract takeLock(lock: Lock): Promise<boolean>;
@@ -68,10 +70,14 @@ export abstract class TableVisitStore extends VisitStore {
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
-    const latest = new Map<string, Touch>();
-    for (const { id, accessed, expiry } of touches) {
-      const other = latest.get(id) ?? { accessed, expiry };
-      latest.set(id, { id, accessed: Math.max(accessed, other.accessed), expiry: Math.max(expiry, other.expiry) });
+    const latest = new Map<string, Required<Touch>>();
+    for (const { id, accessed, expiry, keyChanged = LATEST } of touches) {
+      const other = latest.get(id);
+      // Of two that know different keys, only the later one can count.
+      if (other && other.keyChanged > keyChanged) continue;
+      const same = other?.keyChanged === keyChanged ? other : undefined;
+      const instants = { accessed: Math.max(accessed, same?.accessed ?? 0), expiry: Math.max(expiry, same?.expiry ?? 0) };
+      latest.set(id, { id, keyChanged, ...instants });
     }
     await this.touchEach([...latest.values()].sort(byId));
   }

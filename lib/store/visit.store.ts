@@ -80,6 +80,11 @@ export interface Touch {
   readonly id: string;
   readonly accessed: number;
   readonly expiry: number;
+  /**
+   * `keyChanged` as the request knew it. A visit whose key was changed later is left alone: a change of rights may have given it a shorter
+   * life than the one that this was made for. Left out, it does not matter.
+   */
+  readonly keyChanged?: number;
 }
 
 export interface Rekey extends WriteGuard {
@@ -93,10 +98,10 @@ export interface Rekey extends WriteGuard {
   /** The identity from now on: a record links, null unlinks, undefined leaves it. */
   readonly identity?: IdentityRecord | null;
   readonly permanent?: boolean;
-  /** Only ever moves the stored expiry forward. */
+  /** A renewal only moves the stored expiry forward. A change of rights sets it, also to an earlier instant. */
   readonly expiry?: number;
-  /** The same for the instant that no activity moves; a visit without one gets none. */
-  readonly absoluteExpiry?: number;
+  /** The instant that no activity moves, from now on; null: there is none. Undefined leaves it. */
+  readonly absoluteExpiry?: number | null;
 }
 
 export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };
@@ -204,7 +209,7 @@ export interface VisitStoreCapabilities {
  * - Only `create` brings a visit into being; no other method may make one live that has ended.
  * - A method writes its own columns and no others.
  * - `save`, `rekey` and `lock` compare and write in one step.
- * - `accessed`, `expiry` and `absoluteExpiry` only move forward.
+ * - `accessed` and `expiry` only move forward, but for a change of rights (`rekey`), which sets the expiry.
  *
  * `describeVisitStore` of `nest-visit/testing` holds a store to all of this.
  */
@@ -228,7 +233,10 @@ export abstract class VisitStore {
    */
   abstract save(saves: readonly SessionSave[]): Promise<SaveResult[]>;
 
-  /** Moves `accessed` and `expiry` forward, each by itself, never back; leaves ended and unknown visits alone. */
+  /**
+   * Moves `accessed` and `expiry` forward, each by itself, never back; leaves ended and unknown visits alone, and those whose key was changed
+   * since the touch was made (`Touch.keyChanged`).
+   */
   abstract touch(touches: readonly Touch[]): Promise<void>;
 
   /**

@@ -1,4 +1,4 @@
-import type { Refusal, Rekey, SaveResult, SessionSave, VisitRecord, WriteGuard } from './visit.store.js';
+import type { Refusal, Rekey, SaveResult, SessionSave, Touch, VisitRecord, WriteGuard } from './visit.store.js';
 
 /** Why this write must be refused, given what is stored; null if nothing speaks against it. */
 export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusal | null {
@@ -32,4 +32,15 @@ export function verdictOn(save: SessionSave, stored: VisitRecord | null, lease: 
   if (save.lockOwner !== undefined && !isHeldBy(save.lockOwner, lease, save.now)) return { outcome: 'refused', reason: 'unlocked' };
   if (!stored || stored.sessionVersion === save.version) return null;
   return { outcome: 'conflict', version: stored.sessionVersion, data: stored.sessionData };
+}
+
+/** The expiry after a change of key: a renewal only moves it forward, a change of rights sets it. */
+export function expiryAfter({ expiry, previousKeyUntil }: Rekey, stored: number): number {
+  if (expiry === undefined) return stored;
+  return previousKeyUntil === null ? expiry : Math.max(stored, expiry);
+}
+
+/** Whether the touch may move the instants of this visit. */
+export function isTouchable({ endedAt, keyChanged }: VisitRecord, touch: Touch): boolean {
+  return endedAt === null && keyChanged <= (touch.keyChanged ?? Infinity);
 }

@@ -83,29 +83,38 @@ export function describeKeys({ check, needing }: Suite): void {
     same(textOf(last), 'mine');
   });
 
-  check('rekey sets permanent and moves expiry forward, never back', async ({ store, read, made }) => {
-    const visit = await made({ permanent: false });
-    const first = rekeyOf(visit, { permanent: true, expiry: visit.expiry + DAY });
-    await store.rekey([first]);
-    fits(await read(visit.id), { permanent: true, expiry: visit.expiry + DAY });
-    const next = rekeyOf({ ...visit, keyHash: first.newKeyHash }, { permanent: false, expiry: visit.expiry });
-    await store.rekey([next]);
-    fits(await read(visit.id), { permanent: false, expiry: visit.expiry + DAY });
-    await store.rekey([rekeyOf({ ...visit, keyHash: next.newKeyHash })]);
-    fits(await read(visit.id), { permanent: false, expiry: visit.expiry + DAY });
+  check('a change of rights sets permanent and expiry, also back; a renewal only moves the expiry forward', async ({ store, read, made }) => {
+    const visit = await made({ permanent: true });
+    let { keyHash } = visit;
+    const step = async (change: Partial<Rekey>): Promise<VisitRecord> => {
+      const rekey = rekeyOf({ ...visit, keyHash }, change);
+      same(await store.rekey([rekey]), [{ outcome: 'done' }]);
+      keyHash = rekey.newKeyHash;
+      return read(visit.id);
+    };
+    fits(await step({ permanent: false, expiry: visit.expiry - 1_000 }), { permanent: false, expiry: visit.expiry - 1_000 });
+    fits(await step({ permanent: true, expiry: visit.expiry + DAY }), { permanent: true, expiry: visit.expiry + DAY });
+    fits(await step({}), { permanent: true, expiry: visit.expiry + DAY });
+    const renewal = { previousKeyUntil: NOW + 30_000 };
+    fits(await step({ ...renewal, expiry: visit.expiry }), { expiry: visit.expiry + DAY });
+    fits(await step({ ...renewal, expiry: visit.expiry + 2 * DAY }), { permanent: true, expiry: visit.expiry + 2 * DAY });
   });
 
-  check('rekey moves the absolute expiry forward, never back, and gives none to a visit without', async ({ store, read, made }) => {
-    const [limited, free] = [await made({ absoluteExpiry: NOW + DAY }), await made()];
-    const first = rekeyOf(limited, { absoluteExpiry: NOW + 2 * DAY });
-    await store.rekey([first, rekeyOf(free, { absoluteExpiry: NOW + 2 * DAY })]);
-    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
-    same((await read(free.id)).absoluteExpiry, null);
-    const next = rekeyOf({ ...limited, keyHash: first.newKeyHash }, { absoluteExpiry: NOW + DAY });
-    same(await store.rekey([next]), [{ outcome: 'done' }]);
-    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
-    await store.rekey([rekeyOf({ ...limited, keyHash: next.newKeyHash })]);
-    same((await read(limited.id)).absoluteExpiry, NOW + 2 * DAY);
+  check('a change of rights sets the absolute expiry: later, sooner, for the first time, to none', async ({ store, read, made }) => {
+    const visit = await made();
+    let { keyHash } = visit;
+    const step = async (change: Partial<Rekey>): Promise<number | null> => {
+      const rekey = rekeyOf({ ...visit, keyHash }, change);
+      same(await store.rekey([rekey]), [{ outcome: 'done' }]);
+      keyHash = rekey.newKeyHash;
+      return (await read(visit.id)).absoluteExpiry;
+    };
+    same(await step({ absoluteExpiry: NOW + DAY }), NOW + DAY);
+    same(await step({ absoluteExpiry: NOW + 2 * DAY }), NOW + 2 * DAY);
+    same(await step({ absoluteExpiry: NOW + 1_000 }), NOW + 1_000);
+    same(await step({ identity: identityOf('1') }), NOW + 1_000);
+    same(await step({ previousKeyUntil: NOW + 30_000 }), NOW + 1_000);
+    same(await step({ absoluteExpiry: null }), null);
   });
 
   check('a key that is retired is told before a conflict', async ({ store, made }) => {

@@ -32,7 +32,9 @@ export class TouchQueue {
 
   add(touch: Touch): void {
     const queued = this.queued.get(touch.id);
-    if (queued && queued.expiry >= touch.expiry) return;
+    // One that knows an older key would not be written, where it has been changed since.
+    if (queued && (queued.keyChanged ?? 0) > (touch.keyChanged ?? 0)) return;
+    if (queued && queued.keyChanged === touch.keyChanged && queued.expiry >= touch.expiry) return;
     this.queued.set(touch.id, touch);
     if (this.queued.size > MOST_WAITING) this.queued.delete(this.queued.keys().next().value!);
     if (this.closed) {
@@ -48,7 +50,7 @@ export class TouchQueue {
     return (this.queued.get(id) ?? this.flying.get(id))?.expiry;
   }
 
-  /** The visit has ended: what waits for it is void. */
+  /** The visit has ended, or has got another life: what waits for it is void. */
   forget(id: string): void {
     this.queued.delete(id);
   }

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { VisitEndedError, VisitKeyRetiredError, VisitLockLostError } from '../errors/visit.error.js';
+import { VisitEndedError, VisitHttpError, VisitKeyRetiredError, VisitLockLostError } from '../errors/visit.error.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -8,6 +8,7 @@ import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { IdentityRecord, Refusal, VisitRecord } from '../store/visit.store.js';
 import type { VisitState } from '../context/request.context.js';
+import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
 import { truncateAddress } from './remote-address.js';
 import { TouchQueue } from './touch.queue.js';
@@ -18,6 +19,12 @@ const RENEWAL_GRACE = 30_000;
 export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError | VisitLockLostError {
   if (reason === 'unlocked') return new VisitLockLostError();
   return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
+}
+
+/** The reason with which a visit ends whose sign-in has failed. */
+export function failedSignIn(error: unknown): string {
+  if (error instanceof VisitEndedError) return 'revoked';
+  return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
 }
 
 /** What a visit may have from its first moment. */
@@ -37,7 +44,7 @@ export class VisitWriter {
   prepare(exchange: Exchange | null, permanent = this.options.cookie.permanent): VisitState {
     const now = this.options.clock.now();
     const key = VisitKey.create();
-    const absoluteExpiry = this.options.absoluteTimeout === false ? null : now + this.options.absoluteTimeout;
+    const absoluteExpiry = this.absoluteExpiry(now);
     const { remoteAddress, userAgent } = this.options.record;
     // A server that listens on IPv6 shows IPv4 addresses within it.
     const address = exchange?.remoteAddress?.replace(/^::ffff:(?=\d+\.)/i, '');
@@ -74,17 +81,27 @@ export class VisitWriter {
     return Math.min(now + idle, absoluteExpiry ?? Infinity);
   }
 
-  /** Who proves who they are gets the whole time again (NIST SP 800-63B-4, 2.1.3). A visit that began without a limit keeps none. */
-  private absoluteExpiry(now: number, current: number | null): number | null {
+  /** Who proves who they are gets the whole time from then on (NIST SP 800-63B-4, 2.1.3). Null: there is no limit. */
+  private absoluteExpiry(authenticatedAt: number): number | null {
     const { absoluteTimeout } = this.options;
-    return current === null || absoluteTimeout === false ? current : Math.max(current, now + absoluteTimeout);
+    return absoluteTimeout === false ? null : authenticatedAt + absoluteTimeout;
+  }
+
+  /**
+   * The limit after a change of rights, by the options of now, so that one that is new or stricter holds from here on. Who signs out proves
+   * nothing, and gains no time by it.
+   */
+  private absoluteExpiryAfter(identity: IdentityRecord | null | undefined, { absoluteExpiry: before }: VisitRecord, now: number): number | null {
+    if (identity) return this.absoluteExpiry(identity.authenticatedAt);
+    const latest = this.absoluteExpiry(now);
+    return latest === null ? before : Math.min(before ?? Infinity, latest);
   }
 
   /** Inserts a visit that was not stored, with what is to be kept in it from the start. Gives it as it is stored. */
   async insert(state: VisitState, content: FirstContent = {}): Promise<VisitState> {
-    const { created, absoluteExpiry, permanent } = { ...state.record, ...content };
-    const expiry = content.permanent === undefined ? state.record.expiry : this.expiry(created, permanent, absoluteExpiry);
-    const record: VisitRecord = { ...state.record, ...content, expiry };
+    const { created, permanent, identity } = { ...state.record, ...content };
+    const absoluteExpiry = identity ? this.absoluteExpiry(identity.authenticatedAt) : state.record.absoluteExpiry;
+    const record: VisitRecord = { ...state.record, ...content, absoluteExpiry, expiry: this.expiry(created, permanent, absoluteExpiry) };
     const {
       previousKeyHash: _hash,
       previousKeyUntil: _until,
@@ -110,15 +127,23 @@ export class VisitWriter {
     if (context.attendance) await context.attendance.hold([visit.record.id], []);
     context.visit = await this.insert(visit, content);
     if (key === 'send') context.sendKey();
-    const { id, created } = visit.record;
-    await this.plugins.emit('onNewVisit', context.current, context.exchange.request);
-    const { identity } = content;
+    await this.announceBeginning(context.visit, context.current, context.exchange.request);
+  }
+
+  /** A visit has been inserted: one of a request, or one that belongs to none. */
+  async announceBeginning(
+    state: VisitState,
+    view = new VisitView({ environment: { options: this.options }, requireVisit: () => state, noteKeyInPage: () => {} }),
+    request?: unknown,
+  ): Promise<void> {
+    const { id, created, identity } = state.record;
+    await this.plugins.emit('onNewVisit', view, request);
     if (identity) await this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) });
   }
 
   /**
    * Gives the visit of a request a new key. With a grace (milliseconds) the old one works as long: for a renewal that
-   * changes no rights. Without, it has no rights from then on (law 4).
+   * changes no rights. Without, it has no rights from then on, and the time limits are set anew, also to less (law 4).
    *
    * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
    * @throws VisitEndedError, VisitKeyRetiredError when another request was faster; VisitHeadersSentError
@@ -133,8 +158,10 @@ export class VisitWriter {
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
-    const absoluteExpiry = change.identity ? this.absoluteExpiry(now, state.record.absoluteExpiry) : state.record.absoluteExpiry;
-    const expiry = Math.max(state.record.expiry, this.expiry(now, permanent, absoluteExpiry));
+    const isRenewal = grace > 0;
+    const absoluteExpiry = isRenewal ? state.record.absoluteExpiry : this.absoluteExpiryAfter(change.identity, state.record, now);
+    const used = this.expiry(now, permanent, absoluteExpiry, context.policy?.timeout);
+    const expiry = isRenewal ? Math.max(state.record.expiry, used) : used;
     const guard = { id: state.record.id, keyHash: state.key.hash, now };
     const previousKeyUntil = grace > 0 ? now + grace : null;
     const [result] = await this.store.call((store) =>
@@ -145,12 +172,14 @@ export class VisitWriter {
           previousKeyUntil,
           expiry,
           ...change,
-          ...(absoluteExpiry === state.record.absoluteExpiry || absoluteExpiry === null ? {} : { absoluteExpiry }),
+          ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
         },
       ]),
     );
     if (result!.outcome === 'refused') throw refusalError(result!.reason);
     const before = state.record.identity?.userId;
+    // It may have been made for the longer life that the visit had.
+    if (!isRenewal) this.touches.forget(state.record.id);
     context.amend(
       {
         keyHash: newKey.hash,

@@ -184,12 +184,15 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
       return store.rekey(changes);
     },
   }),
-  'rekey moves the absolute expiry back': ({ store, forge }) => ({
-    rekey: async (changes) => {
-      for (const { id, absoluteExpiry } of changes) if (absoluteExpiry !== undefined) forge(id, { absoluteExpiry });
-      return store.rekey(changes);
-    },
-  }),
+  'rekey keeps the later absolute expiry': rekeyingEach((change, { absoluteExpiry }) =>
+    change.absoluteExpiry && absoluteExpiry ? { ...change, absoluteExpiry: Math.max(absoluteExpiry, change.absoluteExpiry) } : change,
+  ),
+  'rekey gives no absolute expiry to a visit without': rekeyingEach((change, { absoluteExpiry }) =>
+    change.absoluteExpiry && absoluteExpiry === null ? { ...change, absoluteExpiry } : change,
+  ),
+  'rekey keeps the later expiry': rekeyingEach((change, { expiry }) =>
+    change.expiry === undefined ? change : { ...change, expiry: Math.max(expiry, change.expiry) },
+  ),
   'rekey lets both of two win': ({ store, find }) => ({
     rekey: async (changes) => {
       const first = await Promise.all(changes.map(({ id }) => find(id)));

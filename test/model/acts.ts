@@ -138,7 +138,13 @@ const endOne = fc.nat({ max: 7 }).map((pick): Act => ({
         const isEnded = visit !== undefined && turn.endOne(visit);
         return () => isEnded;
       },
-      run: ({ visits }) => (id === undefined ? false : visits.end(id)),
+      // Outside of a request there is no user, and it has to be said that any may be meant.
+      run: async ({ visits }) =>
+        id !== undefined &&
+        visits.end(id).catch((error: unknown) => {
+          if (codeOf(error) !== 'VISIT_NOT_RESOLVED') throw error;
+          return visits.end(id, 'revoked', { anyUser: true });
+        }),
     };
   },
   toString: () => `end visit ${pick} of those there ever were`,

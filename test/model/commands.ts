@@ -226,7 +226,7 @@ class HandOver implements Command {
     model.keys.push(made.key);
     model.cookies[this.browser] = made.key;
     expectSame(made.visit.userId, visit.user, 'R33: whose the visit is');
-    expectTold(world.takeTold(), []);
+    expectTold(world.takeTold(), [{ event: 'new', visit }]);
   }
 
   toString(): string {

@@ -223,7 +223,7 @@ export class Turn {
     if (this.visit) {
       this.visit.user = user;
       this.visit.authenticatedAt = this.model.now;
-      this.visit.permanent = permanent ?? this.visit.permanent;
+      this.visit.permanent = permanent ?? false;
       this.prove(this.visit);
       return;
     }
@@ -299,7 +299,7 @@ export class Turn {
     this.events.push({ event: 'new', visit: this.visit });
   }
 
-  /** Who proves who they are gets the whole time again. */
+  /** Who proves who they are gets the whole time again, and no more of what they had before. */
   private prove(visit: Visit): void {
     visit.absoluteExpiry = this.model.now + ABSOLUTE_TIMEOUT;
     this.rekey();
@@ -313,6 +313,7 @@ export class Turn {
     visit.changed = this.model.now;
     if (graceUntil === undefined) delete visit.graceUntil;
     else visit.graceUntil = graceUntil;
+    if (graceUntil === undefined) visit.expiresFrom = visit.expiresUntil = 0;
     this.model.prolong(visit);
     this.cookie = 'key';
   }

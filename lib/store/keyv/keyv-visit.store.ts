@@ -12,7 +12,7 @@ import {
   type VisitStoreCapabilities,
 } from '../visit.store.js';
 import { UnlistableVisitStore } from '../unlistable-visit.store.js';
-import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { expiryAfter, isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
 import { valueOf, visitOf } from './visit.values.js';
 
 /** The part of a Keyv, version 5, that is used here. */
@@ -105,9 +105,10 @@ export class KeyvVisitStore extends UnlistableVisitStore {
 
   async touch(touches: readonly Touch[]): Promise<void> {
     await Promise.all(
-      touches.map(({ id, accessed, expiry }) =>
-        this.#inLine(id, async (visit) => {
-          if (!visit || visit.endedAt !== null) return;
+      touches.map((touch) =>
+        this.#inLine(touch.id, async (visit) => {
+          if (!visit || !isTouchable(visit, touch)) return;
+          const { accessed, expiry } = touch;
           const moved = { accessed: Math.max(visit.accessed, accessed), expiry: Math.max(visit.expiry, expiry) };
           await this.#write({ ...visit, ...moved }, accessed);
         }),
@@ -122,7 +123,6 @@ export class KeyvVisitStore extends UnlistableVisitStore {
           const reason = refusalOf(visit, rekeyGuard(change));
           if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
           const { now, newKeyHash, previousKeyUntil, permanent = visit.permanent, identity = visit.identity } = change;
-          const { expiry = visit.expiry, absoluteExpiry } = change;
           const isLive = await this.#write(
             {
               ...visit,
@@ -132,8 +132,8 @@ export class KeyvVisitStore extends UnlistableVisitStore {
               keyChanged: now,
               permanent,
               identity,
-              expiry: Math.max(visit.expiry, expiry),
-              absoluteExpiry: visit.absoluteExpiry === null ? null : Math.max(visit.absoluteExpiry, absoluteExpiry ?? 0),
+              expiry: expiryAfter(change, visit.expiry),
+              absoluteExpiry: change.absoluteExpiry === undefined ? visit.absoluteExpiry : change.absoluteExpiry,
             },
             now,
           );

@@ -15,7 +15,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { isHeldBy, refusalOf, rekeyGuard } from '../write-guard.js';
+import { expiryAfter, isHeldBy, isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
 
 type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
 
@@ -87,9 +87,10 @@ export class MemoryVisitStore extends VisitStore {
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
-    for (const { id, accessed, expiry } of touches) {
+    for (const touch of touches) {
+      const { id, accessed, expiry } = touch;
       const visit = this.#visits.get(id);
-      if (!visit || visit.endedAt !== null) continue;
+      if (!visit || !isTouchable(visit, touch)) continue;
       visit.accessed = Math.max(visit.accessed, accessed);
       visit.expiry = Math.max(visit.expiry, expiry);
     }
@@ -106,10 +107,8 @@ export class MemoryVisitStore extends VisitStore {
       visit.keyHash = change.newKeyHash;
       if (change.identity !== undefined) visit.identity = change.identity && { ...change.identity };
       if (change.permanent !== undefined) visit.permanent = change.permanent;
-      if (change.expiry !== undefined) visit.expiry = Math.max(visit.expiry, change.expiry);
-      if (change.absoluteExpiry !== undefined && visit.absoluteExpiry !== null) {
-        visit.absoluteExpiry = Math.max(visit.absoluteExpiry, change.absoluteExpiry);
-      }
+      visit.expiry = expiryAfter(change, visit.expiry);
+      if (change.absoluteExpiry !== undefined) visit.absoluteExpiry = change.absoluteExpiry;
       return { outcome: 'done' };
     });
   }

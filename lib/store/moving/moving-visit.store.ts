@@ -312,13 +312,13 @@ export class MovingVisitStore extends VisitStore {
       return;
     }
     if (last.keyHash !== keyHash) {
-      const change = { permanent, identity, expiry, previousKeyUntil, ...(absoluteExpiry === null ? {} : { absoluteExpiry }) };
+      const change = { permanent, identity, expiry, previousKeyUntil, absoluteExpiry };
       await this.#to.rekey([{ id, keyHash, now: last.keyChanged, newKeyHash: last.keyHash, ...change }]);
       // Who ended all visits of the user before this has not seen that it is one of them.
       const endedAll = identity && identity.userId !== visit.identity?.userId ? await this.endedAllAt(identity.userId) : null;
       if (endedAll !== null && endedAll > identity!.created) await this.#to.end([id], { reason: 'revoked', at: endedAll });
     }
-    if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry }]);
+    if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry, keyChanged: last.keyChanged }]);
   }
 
   /**

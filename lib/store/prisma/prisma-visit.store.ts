@@ -201,7 +201,7 @@ export class PrismaVisitStore extends TableVisitStore {
     return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
   }
 
-  protected async touchEach(touches: readonly Touch[]): Promise<void> {
+  protected async touchEach(touches: readonly Required<Touch>[]): Promise<void> {
     // Each by itself: whoever holds one row while it waits for another may run into a deadlock.
     await inParallel(touches, MAX_AT_ONCE, (touch) => this.#touchOne(touch));
   }
@@ -262,14 +262,15 @@ export class PrismaVisitStore extends TableVisitStore {
     );
   }
 
-  async #touchOne({ id, accessed, expiry }: Touch): Promise<void> {
+  async #touchOne({ id, accessed, expiry, keyChanged }: Required<Touch>): Promise<void> {
     const { visit } = this.#client;
     const data = { accessed: BigInt(accessed), expiry: BigInt(expiry) };
     const isLater = { accessed: { lte: data.accessed }, expiry: { lte: data.expiry } };
-    if ((await this.#update({ ...isLive(id), ...isLater }, data)) > 0) return;
+    const isOfThisKey = { ...isLive(id), keyChanged: { lte: BigInt(keyChanged) } };
+    if ((await this.#update({ ...isOfThisKey, ...isLater }, data)) > 0) return;
     // Perhaps one of the instants is later than what is stored, and the other is not.
-    await this.#do(() => forward(visit, id, 'accessed', accessed));
-    await this.#do(() => forward(visit, id, 'expiry', expiry));
+    await this.#do(() => forward(visit, isOfThisKey, 'accessed', accessed));
+    await this.#do(() => forward(visit, isOfThisKey, 'expiry', expiry));
   }
 
   async #saveOne(save: SessionSave): Promise<boolean> {
@@ -302,14 +303,16 @@ export class PrismaVisitStore extends TableVisitStore {
       previousKeyUntil: bigintOrNull(previousKeyUntil),
       keyChanged: BigInt(now),
       ...(permanent !== undefined && { permanent }),
+      ...(absoluteExpiry !== undefined && { absoluteExpiry: bigintOrNull(absoluteExpiry) }),
+      ...(expiry !== undefined && previousKeyUntil === null && { expiry: BigInt(expiry) }),
     };
-    if (identity === undefined && expiry === undefined && absoluteExpiry === undefined) return (await this.#update(where, data)) > 0;
+    const moved = previousKeyUntil === null ? undefined : expiry;
+    if (identity === undefined && moved === undefined) return (await this.#update(where, data)) > 0;
     return this.#do(() =>
       this.#client.$transaction(async ({ visit, visitIdentity }) => {
         // From here on the row is locked: what follows is of the same moment.
         if ((await visit.updateMany({ where, data })).count === 0) return false;
-        if (expiry !== undefined) await forward(visit, id, 'expiry', expiry);
-        if (absoluteExpiry !== undefined) await forward(visit, id, 'absoluteExpiry', absoluteExpiry);
+        if (moved !== undefined) await forward(visit, isLive(id), 'expiry', moved);
         if (identity === null) await visitIdentity.deleteMany({ where: { visitId: id } });
         else if (identity) {
           const update = identityData(identity);
@@ -377,9 +380,9 @@ function endingData({ reason, at, retiresKey = false }: Ending) {
 }
 
 /** Never back, and not from NULL. */
-function forward(visit: Models['visit'], id: string, column: 'accessed' | 'expiry' | 'absoluteExpiry', instant: number) {
+function forward(visit: Models['visit'], where: Where, column: 'accessed' | 'expiry', instant: number) {
   const value = BigInt(instant);
-  return visit.updateMany({ where: { ...isLive(id), [column]: { lt: value } }, data: { [column]: value } });
+  return visit.updateMany({ where: { ...where, [column]: { lt: value } }, data: { [column]: value } });
 }
 
 /** Those of the visits that are stale still, with their identities. */

@@ -124,7 +124,7 @@ export class RedisVisitStore extends VisitStore {
   async touch(touches: readonly Touch[]): Promise<void> {
     const moved = await Promise.all(
       touches.map(async (touch) => {
-        const args = [textOf(touch.accessed), textOf(touch.expiry), textOf(this.#lifeOf(touch))];
+        const args = [textOf(touch.accessed), textOf(touch.expiry), textOf(this.#lifeOf(touch)), optional(touch.keyChanged)];
         const reply = (await this.#onVisit(scripts.TOUCH, touch.id, args)) as Moved | null;
         return { id: touch.id, now: touch.accessed, reply };
       }),
@@ -144,6 +144,14 @@ export class RedisVisitStore extends VisitStore {
         const { id, now } = changes[index]!;
         return String(outcome) === 'done' ? [{ id, now, reply: reply as unknown as Moved }] : [];
       }),
+    );
+    // A change of rights may have set the expiry back: then there is something to look for sooner.
+    await Promise.allSettled(
+      changes.flatMap(({ id, previousKeyUntil, expiry }) =>
+        previousKeyUntil === null && expiry !== undefined
+          ? [this.#redis.run(scripts.LOWER, [this.#current(shelfOf(id))], [id, textOf(expiry)])]
+          : [],
+      ),
     );
     return replies.map(([outcome, reason]) => (String(outcome) === 'done' ? { outcome: 'done' } : refused(reason)));
   }
@@ -325,7 +333,7 @@ export class RedisVisitStore extends VisitStore {
       optional(identity?.authenticatedAt),
       permanent === undefined ? '' : permanent ? '1' : '0',
       optional(expiry),
-      optional(absoluteExpiry),
+      absoluteExpiry === null ? 'none' : optional(absoluteExpiry),
       textOf(this.#lifeOf({ accessed: now, expiry: expiry ?? now })),
     ]);
     return reply as [unknown, ...unknown[]];

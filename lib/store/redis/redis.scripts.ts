@@ -94,13 +94,14 @@ local unwiped = redis.call('HDEL', key, 'wiped') == 1
 return {'saved', version, unwiped and visit.expiryText}`,
 );
 
-/** ARGV: accessed · expiry · life. Where the expiry moves: the new one, the life that is left, and whose it is. */
+/** ARGV: accessed · expiry · life · `keyChanged` as it was known, or ''. Where the expiry moves: the new one, the life that is left, and whose it is. */
 export const TOUCH = script(
   READ,
   PROLONG,
   `
 local visit = read()
 if not visit or visit.ended then return false end
+if ARGV[4] ~= '' and (whole(redis.call('HGET', key, 'keyChanged')) or 0) > tonumber(ARGV[4]) then return false end
 local accessed, moves = tonumber(ARGV[1]) > visit.accessed and ARGV[1], tonumber(ARGV[2]) > visit.expiry
 if not moves then
   if accessed then redis.call('HSET', key, 'accessed', accessed) end
@@ -116,7 +117,7 @@ return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 
 /**
  * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link', 'unlink' or 'leave' ·
- * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry or '' · life.
+ * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or '' · life.
  */
 export const REKEY = script(
   READ,
@@ -132,14 +133,14 @@ if ARGV[6] == 'link' then redis.call('HSET', key, 'userId', ARGV[7], 'linked', A
 if ARGV[6] == 'unlink' then redis.call('HDEL', key, 'userId', 'linked', 'authenticatedAt') end
 if ARGV[10] ~= '' then redis.call('HSET', key, 'permanent', ARGV[10]) end
 local expiry = visit.expiryText
-if ARGV[11] ~= '' and tonumber(ARGV[11]) > visit.expiry then
+if ARGV[11] ~= '' and (ARGV[4] == '' or tonumber(ARGV[11]) > visit.expiry) then
   expiry = ARGV[11]
   redis.call('HDEL', key, 'wiped')
   redis.call('HSET', key, 'expiry', expiry)
   prolong(ARGV[13])
 end
-local absolute = whole(redis.call('HGET', key, 'absoluteExpiry'))
-if ARGV[12] ~= '' and absolute and tonumber(ARGV[12]) > absolute then redis.call('HSET', key, 'absoluteExpiry', ARGV[12]) end
+if ARGV[12] == 'none' then redis.call('HDEL', key, 'absoluteExpiry')
+elseif ARGV[12] ~= '' then redis.call('HSET', key, 'absoluteExpiry', ARGV[12]) end
 return {'done', expiry, redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 

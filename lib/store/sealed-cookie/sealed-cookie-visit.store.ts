@@ -16,7 +16,7 @@ import {
   type VisitStoreCapabilities,
 } from '../visit.store.js';
 import { UnlistableVisitStore } from '../unlistable-visit.store.js';
-import { refusalOf, rekeyGuard } from '../write-guard.js';
+import { isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
 import { copyOf, created, ended, rekeyed, saved, touched } from './visit.writes.js';
 
@@ -154,7 +154,7 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     const written = new Set<Line>();
     for (const touch of touches) {
       const line = this.#held.get(touch.id)?.line;
-      if (!line || line.record.endedAt !== null) continue;
+      if (!line || !isTouchable(line.record, touch)) continue;
       // Instants have the same number of digits, so no room is asked for.
       write(line, touched(line.record, touch));
       written.add(line);

@@ -1,4 +1,5 @@
 import type { Ending, NewVisitRecord, Rekey, SessionSave, Touch, VisitRecord } from '../visit.store.js';
+import { expiryAfter } from '../write-guard.js';
 
 // What the writes of the contract make of a visit that they are allowed to write. No record is ever changed itself.
 
@@ -16,7 +17,6 @@ export function touched(visit: VisitRecord, { accessed, expiry }: Touch): VisitR
 }
 
 export function rekeyed(visit: VisitRecord, change: Rekey): VisitRecord {
-  const { absoluteExpiry } = visit;
   return {
     ...visit,
     keyHash: change.newKeyHash,
@@ -25,8 +25,8 @@ export function rekeyed(visit: VisitRecord, change: Rekey): VisitRecord {
     keyChanged: change.now,
     identity: change.identity === undefined ? visit.identity : change.identity && { ...change.identity },
     permanent: change.permanent ?? visit.permanent,
-    expiry: Math.max(visit.expiry, change.expiry ?? 0),
-    absoluteExpiry: absoluteExpiry === null ? null : Math.max(absoluteExpiry, change.absoluteExpiry ?? 0),
+    expiry: expiryAfter(change, visit.expiry),
+    absoluteExpiry: change.absoluteExpiry === undefined ? visit.absoluteExpiry : change.absoluteExpiry,
   };
 }
 

@@ -223,7 +223,7 @@ export class TypeOrmVisitStore extends TableVisitStore {
     return outcomes;
   }
 
-  protected async touchEach(touches: readonly Touch[]): Promise<void> {
+  protected async touchEach(touches: readonly Required<Touch>[]): Promise<void> {
     const { dialect, sql } = this.#prepare();
     for (const chunk of chunks(touches)) await dialect.run(sql.touch(chunk));
   }

@@ -178,17 +178,20 @@ export class VisitSql {
     };
   }
 
-  touch(touches: readonly Touch[]): Statement {
-    const { id, accessed, expiry } = this.#v;
-    const forward = (column: string) =>
-      `${column} = ${this.#dialect.greatest}(${column}, CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END)`;
+  touch(touches: readonly Required<Touch>[]): Statement {
+    const { id, accessed, expiry, keyChanged } = this.#v;
+    const given = `CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
+    const forward = (column: string) => `${column} = ${this.#dialect.greatest}(${column}, ${given})`;
     const { sql: isAmong, params } = this.#isAmong(touches.map((touch) => touch.id));
     return {
-      sql: `${this.#update} SET ${forward(accessed)}, ${forward(expiry)} WHERE ${isAmong} AND ${this.#isLive}`,
+      sql:
+        `${this.#update} SET ${forward(accessed)}, ${forward(expiry)}` +
+        ` WHERE ${isAmong} AND ${this.#isLive} AND ${keyChanged} + 0 <= ${given}`,
       params: [
         ...touches.flatMap((touch) => [touch.id, touch.accessed]),
         ...touches.flatMap((touch) => [touch.id, touch.expiry]),
         ...params,
+        ...touches.flatMap((touch) => [touch.id, touch.keyChanged]),
       ],
     };
   }
@@ -204,13 +207,12 @@ export class VisitSql {
       values.push(change.permanent ? 1 : 0);
     }
     if (change.expiry !== undefined) {
-      assignments.push(`${v.expiry} = ${this.#dialect.greatest}(${v.expiry}, ?)`);
+      const isRenewal = change.previousKeyUntil !== null;
+      assignments.push(`${v.expiry} = ${isRenewal ? `${this.#dialect.greatest}(${v.expiry}, ?)` : '?'}`);
       values.push(change.expiry);
     }
     if (change.absoluteExpiry !== undefined) {
-      // PostgreSQL's GREATEST passes NULL over.
-      const later = `${this.#dialect.greatest}(${v.absoluteExpiry}, ${this.#dialect.number})`;
-      assignments.push(`${v.absoluteExpiry} = CASE WHEN ${v.absoluteExpiry} IS NULL THEN NULL ELSE ${later} END`);
+      assignments.push(`${v.absoluteExpiry} = ?`);
       values.push(change.absoluteExpiry);
     }
     const key: Statement = {

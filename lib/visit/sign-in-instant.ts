@@ -1,0 +1,20 @@
+import { FreshIdentityRequiredError, VisitError } from '../errors/visit.error.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+
+/**
+ * When the user proved who they are, as the application says it; at most now, whatever the clock of whoever asked them says.
+ *
+ * @throws VisitError `VISIT_OPTION` for no instant; FreshIdentityRequiredError when it is so long ago that the visit would have ended
+ */
+export function signInInstant(
+  authenticatedAt: Date | undefined,
+  { clock, absoluteTimeout }: Pick<ResolvedVisitOptions, 'clock' | 'absoluteTimeout'>,
+): number {
+  const now = clock.now();
+  if (authenticatedAt === undefined) return now;
+  if (!(authenticatedAt instanceof Date) || Number.isNaN(authenticatedAt.getTime()))
+    throw new VisitError('VISIT_OPTION', `"authenticatedAt" must be a Date, got ${String(authenticatedAt)}`);
+  const at = Math.min(now, authenticatedAt.getTime());
+  if (absoluteTimeout !== false && now >= at + absoluteTimeout) throw new FreshIdentityRequiredError();
+  return at;
+}
