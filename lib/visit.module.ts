@@ -224,9 +224,12 @@ export class VisitModule
       );
     }
     // R14, ASVS 14.2.1.
-    if (this.options.source.includes('query')) {
+    const inAddresses = this.options.source.includes('query')
+      ? ['option "source"']
+      : handlers.filter(({ policy }) => !policy.skip && policy.source?.includes('query')).map(({ name }) => `@UseVisit() of ${name}`);
+    if (inAddresses.length > 0) {
       new Logger('Visit').warn(
-        'Keys are accepted in addresses (option "source"), which histories, logs and other sites get to see: use links with a key for as little as you can',
+        `Keys are accepted in addresses (${inAddresses.join(', ')}), which histories, logs and other sites get to see: use links with a key for as little as you can`,
       );
     }
   }

@@ -1,4 +1,5 @@
 import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
+import { VisitEndedError, VisitNotResolvedError } from './errors/visit.error.js';
 import { VisitKey } from './key/visit-key.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
@@ -6,6 +7,7 @@ import type { FrameworkRequest } from './platform/exchange.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { StoreAccess } from './store/store-access.js';
 import { checkedReason } from './visit/end-reason.js';
+import { signInInstant } from './visit/sign-in-instant.js';
 import { checkedUserId } from './visit/user-id.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import type { VisitRecord } from './store/visit.store.js';
@@ -19,7 +21,7 @@ import type { CurrentVisit } from './visit/current-visit.js';
 import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
 import { TouchQueue } from './visit/touch.queue.js';
-import { VisitWriter } from './visit/visit.writer.js';
+import { failedSignIn, VisitWriter } from './visit/visit.writer.js';
 
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
@@ -46,11 +48,19 @@ export interface CreateVisitOptions {
   userId?: string | number;
   /** @default `cookie.permanent` */
   permanent?: boolean;
+  /**
+   * When the user proved who they are: what `@RequireFresh()` and `absoluteTimeout` go by. One that lies ahead counts as now.
+   *
+   * @default in a request of this user, when they did so there; elsewhere now
+   */
+  authenticatedAt?: Date;
 }
 
 export interface EndVisitOptions {
-  /** In a request, end a visit of another user too, as an administrator does. @default false */
-  anybodys?: boolean;
+  /** End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this. @default false */
+  anyUser?: boolean;
+  /** End the visit only if it belongs to this user. @default the user of the request */
+  userId?: string | number;
 }
 
 /** Visits, in requests and outside of them. */
@@ -108,20 +118,44 @@ export class VisitService {
   /**
    * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else.
    *
-   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitError `VISIT_USER_ID`
+   * It is a sign-in like another one: plugins hear of it, and it does not survive the end of all visits of its user that comes while it is
+   * made. In a request of that user it is as old as their sign-in there.
+   *
+   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitEndedError (409) when all visits
+   * of the user have been ended meanwhile; FreshIdentityRequiredError (401) when `authenticatedAt` is longer ago than `absoluteTimeout`; what
+   * a plugin with `onError: 'throw'` throws. Nothing is left of the visit then
    */
-  async create({ userId, permanent }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
-    const checked = userId === undefined ? undefined : checkedUserId(userId);
+  async create({ userId, permanent, authenticatedAt }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
+    const user = userId === undefined ? undefined : checkedUserId(userId);
     const state = this.writer.prepare(null, permanent);
-    const now = state.record.created;
-    const identity = checked === undefined ? null : { userId: checked, created: now, authenticatedAt: now };
-    if (identity) await this.limit.admit(identity.userId, state.record.id);
-    const { record, key } = await this.writer.insert(state, { identity });
-    if (identity && (await this.limit.isSurplus(identity.userId, record.id))) {
-      await this.writer.end([record.id], 'limit');
-      throw this.limit.error();
+    if (user === undefined) {
+      const made = await this.writer.insert(state);
+      await this.writer.announceBeginning(made);
+      return { visit: this.summary(made.record), key: made.key.text };
     }
-    return { visit: this.summary(record), key: key.text };
+    const { context } = this.requests;
+    const own = context?.knownVisit?.record.identity;
+    const origin = own?.userId === user ? { context: context!, identity: own } : undefined;
+    const now = state.record.created;
+    const proved = authenticatedAt === undefined ? (origin?.identity.authenticatedAt ?? now) : signInInstant(authenticatedAt, this.options);
+    await this.limit.admit(user, state.record.id);
+    const endedBefore = await this.endedAllAt(user);
+    const requireNotRevoked = async (): Promise<void> => {
+      const endedAll = await this.endedAllAt(user);
+      // Compared with what was known before, and not with a clock: in a job this may come right after such an end.
+      if (endedAll !== null && (endedAll !== endedBefore || (origin && endedAll >= origin.context.began))) throw new VisitEndedError();
+    };
+    const made = await this.writer.insert(state, { identity: { userId: user, created: now, authenticatedAt: proved } });
+    try {
+      await this.writer.announceBeginning(made);
+      await requireNotRevoked();
+      if (await this.limit.isSurplus(user, made.record.id)) throw this.limit.error();
+    } catch (error) {
+      // Where the store is away, nobody has the key of this visit, and it expires.
+      await this.writer.end([made.record.id], failedSignIn(error)).catch(() => {});
+      throw error;
+    }
+    return { visit: this.summary(made.record), key: made.key.text };
   }
 
   /**
@@ -139,26 +173,33 @@ export class VisitService {
   /**
    * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
    *
-   * In a request, only visits of the user who is signed in can be ended, unless `anybodys` says that the caller has
-   * checked who may do this. Outside of requests, in a job or after the response, any visit can.
+   * Only visits of the user who is signed in can be ended. A job, a message of a gateway, and work that goes on after the response have no
+   * request, and so no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
    *
-   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError under
-   * `@SkipVisit()` unless `anybodys` is set: there is no user; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError where there is no
+   * user, outside of a request and under `@SkipVisit()`, unless `anyUser` or `userId` is given; VisitKeyRetiredError (409) when the current
+   * visit is to end, and another request has replaced its key: it has not ended; VisitError `VISIT_END_REASON`
    * @param reason a short word for the record, at most 32 characters
    * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
-  async end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anybodys = false }: EndVisitOptions = {}): Promise<boolean> {
-    checkedReason(reason);
+  end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anyUser = false, userId }: EndVisitOptions = {}): Promise<boolean> {
+    try {
+      checkedReason(reason);
+    } catch (error) {
+      return this.requests.refuse(error);
+    }
     if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
-    // Work that a request has left behind is a job like another one, and has no user.
-    if (anybodys || !this.requests.context) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
+    if (anyUser) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
+    if (userId !== undefined) return this.write('visits.end()', async (turn) => this.endOf(checkedUserId(userId), turn, id, reason));
+    if (!this.requests.context) {
+      const refused = new VisitNotResolvedError(
+        'visits.end(id) outside of a request does not know whose visit may end: pass { userId }, or { anyUser: true } where any may',
+      );
+      return this.requests.refuse(refused);
+    }
     return this.requests.take('visits.end()', async (turn) => {
       const { record } = turn.context.visit;
-      if (record.id !== id) {
-        const owner = VisitKey.isId(id) ? (await this.store.find(id))?.identity?.userId : undefined;
-        if (owner === undefined || owner !== record.identity?.userId) return false;
-      }
-      return this.endAny(turn, id, reason);
+      return record.id === id ? this.endAny(turn, id, reason) : this.endOf(record.identity?.userId, turn, id, reason);
     });
   }
 
@@ -243,6 +284,15 @@ export class VisitService {
   private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
     const { context } = this.requests;
     return context ? Turn.take(context, act, work) : work(undefined);
+  }
+
+  private endedAllAt(userId: string): Promise<number | null> {
+    return this.store.call((store) => store.endedAllAt(userId));
+  }
+
+  private async endOf(userId: string | undefined, turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
+    const owner = VisitKey.isId(id) ? (await this.store.find(id))?.identity?.userId : undefined;
+    return owner !== undefined && owner === userId ? this.endAny(turn, id, reason) : false;
   }
 
   private async endAny(turn: Turn | undefined, id: string, reason: string): Promise<boolean> {

@@ -74,8 +74,13 @@ export class CurrentRequest {
     try {
       return work(this.require());
     } catch (error) {
-      const refused = Promise.reject(error) as Promise<T>;
-      return this.scope ? this.scope.context.turns.note(refused) : refused;
+      return this.refuse(error);
     }
+  }
+
+  /** A call that may write cannot be done. Ends no process if nobody awaits it. */
+  refuse<T>(error: unknown): Promise<T> {
+    const refused = Promise.reject(error) as Promise<T>;
+    return this.scope ? this.scope.context.turns.note(refused) : refused;
   }
 }

@@ -118,7 +118,11 @@ export class IdentityService {
     }
   }
 
-  private async signIn(turn: Turn, userId: string, { permanent = this.options.cookie.permanent, authenticatedAt }: LoginOptions): Promise<void> {
+  private async signIn(
+    turn: Turn,
+    userId: string,
+    { permanent = this.options.cookie.permanent, authenticatedAt }: LoginOptions,
+  ): Promise<void> {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const proved = signInInstant(authenticatedAt, this.options);

@@ -90,14 +90,15 @@ export class VisitResolver {
     return isInAddress;
   }
 
-  /** The well-formed keys that the request brought, in the order of the sources. No query is needed to know (R9). */
+  /** The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know (R9). */
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
       const texts = source === 'cookie' ? this.cookie.read(exchange.cookieHeader) : [exchange.parameter(source, this.options.paramName)];
       for (const text of texts) {
         const key = VisitKey.parse(text);
-        if (key) keys.push(key);
+        // Each counts once, however often it came: for one look-up, and one report.
+        if (key && !keys.some((one) => one.equals(key))) keys.push(key);
       }
     }
     return keys;

@@ -70,7 +70,7 @@ export interface ReachedLimit {
 
 /** What a class marked with `@VisitPlugin()` may implement. Each hook is awaited, plugin by plugin. */
 export interface VisitPluginHooks {
-  /** A visit has been stored for the first time. `request` is the framework's. */
+  /** A visit has been stored for the first time. `request` is the framework's; undefined for a visit made by `visits.create()`. */
   onNewVisit?(visit: VisitView, request: unknown): unknown;
   /**
    * A handler is about to run for this visit. Called once per request: not for handlers with `@SkipVisit()`, nor for requests that reach no
@@ -84,7 +84,7 @@ export interface VisitPluginHooks {
   onVisitEnded?(visit: EndedVisit): unknown;
   /** `endEverything()` was called. */
   onEverythingEnded?(ended: EndedEverything): unknown;
-  /** A user has signed in. Called when that is stored, once. */
+  /** A user has signed in, also by `visits.create({ userId })`. Called when that is stored, once. */
   onIdentityLinked?(change: IdentityChange): unknown;
   /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
   onIdentityUnlinked?(change: IdentityChange): unknown;

@@ -83,22 +83,25 @@ export function describeKeys({ check, needing }: Suite): void {
     same(textOf(last), 'mine');
   });
 
-  check('a change of rights sets permanent and expiry, also back; a renewal only moves the expiry forward', async ({ store, read, made }) => {
-    const visit = await made({ permanent: true });
-    let { keyHash } = visit;
-    const step = async (change: Partial<Rekey>): Promise<VisitRecord> => {
-      const rekey = rekeyOf({ ...visit, keyHash }, change);
-      same(await store.rekey([rekey]), [{ outcome: 'done' }]);
-      keyHash = rekey.newKeyHash;
-      return read(visit.id);
-    };
-    fits(await step({ permanent: false, expiry: visit.expiry - 1_000 }), { permanent: false, expiry: visit.expiry - 1_000 });
-    fits(await step({ permanent: true, expiry: visit.expiry + DAY }), { permanent: true, expiry: visit.expiry + DAY });
-    fits(await step({}), { permanent: true, expiry: visit.expiry + DAY });
-    const renewal = { previousKeyUntil: NOW + 30_000 };
-    fits(await step({ ...renewal, expiry: visit.expiry }), { expiry: visit.expiry + DAY });
-    fits(await step({ ...renewal, expiry: visit.expiry + 2 * DAY }), { permanent: true, expiry: visit.expiry + 2 * DAY });
-  });
+  check(
+    'a change of rights sets permanent and expiry, also back; a renewal only moves the expiry forward',
+    async ({ store, read, made }) => {
+      const visit = await made({ permanent: true });
+      let { keyHash } = visit;
+      const step = async (change: Partial<Rekey>): Promise<VisitRecord> => {
+        const rekey = rekeyOf({ ...visit, keyHash }, change);
+        same(await store.rekey([rekey]), [{ outcome: 'done' }]);
+        keyHash = rekey.newKeyHash;
+        return read(visit.id);
+      };
+      fits(await step({ permanent: false, expiry: visit.expiry - 1_000 }), { permanent: false, expiry: visit.expiry - 1_000 });
+      fits(await step({ permanent: true, expiry: visit.expiry + DAY }), { permanent: true, expiry: visit.expiry + DAY });
+      fits(await step({}), { permanent: true, expiry: visit.expiry + DAY });
+      const renewal = { previousKeyUntil: NOW + 30_000 };
+      fits(await step({ ...renewal, expiry: visit.expiry }), { expiry: visit.expiry + DAY });
+      fits(await step({ ...renewal, expiry: visit.expiry + 2 * DAY }), { permanent: true, expiry: visit.expiry + 2 * DAY });
+    },
+  );
 
   check('a change of rights sets the absolute expiry: later, sooner, for the first time, to none', async ({ store, read, made }) => {
     const visit = await made();

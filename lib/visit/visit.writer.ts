@@ -91,7 +91,11 @@ export class VisitWriter {
    * The limit after a change of rights, by the options of now, so that one that is new or stricter holds from here on. Who signs out proves
    * nothing, and gains no time by it.
    */
-  private absoluteExpiryAfter(identity: IdentityRecord | null | undefined, { absoluteExpiry: before }: VisitRecord, now: number): number | null {
+  private absoluteExpiryAfter(
+    identity: IdentityRecord | null | undefined,
+    { absoluteExpiry: before }: VisitRecord,
+    now: number,
+  ): number | null {
     if (identity) return this.absoluteExpiry(identity.authenticatedAt);
     const latest = this.absoluteExpiry(now);
     return latest === null ? before : Math.min(before ?? Infinity, latest);

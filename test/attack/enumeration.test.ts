@@ -23,7 +23,7 @@ describeStacks(
       const anonymous = app.browser();
       await anonymous.post('/set', { json: { cart: 1 } });
       const gone = await app.app.get(VisitService).create({ userId: 'gone' });
-      await app.app.get(VisitService).end(gone.visit.id);
+      await app.app.get(VisitService).end(gone.visit.id, 'revoked', { anyUser: true });
       const ids = [
         idOf(victim),
         idOf(anonymous),

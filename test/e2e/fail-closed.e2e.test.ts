@@ -49,7 +49,11 @@ class Endings {
   @Post('end-afterwards/:id')
   endAfterwards(@Param('id') id: string, @Res({ passthrough: true }) response: Reply) {
     const closed = new Promise((resolve) => (response.raw ?? response).once('close', resolve));
-    this.outcome = closed.then(() => this.visits.end(id)).catch(codeOf);
+    this.outcome = closed.then(async () => [
+      await this.visits.end(id).catch(codeOf),
+      await this.visits.end(id, 'revoked', { userId: 'bob' }),
+      await this.visits.end(id, 'revoked', { anyUser: true }),
+    ]);
   }
 
   @SkipVisit()
@@ -105,11 +109,11 @@ describe.each(platforms)('Under %s', (platform) => {
     return { browser, id };
   };
 
-  test('work that outlives its request is a job, which has no user', async () => {
+  test('work that outlives its request is a job, which has no user: it says whose visit may end', async () => {
     const victim = await signedIn('ada');
     const other = await signedIn('bob');
     await other.browser.post(`/end-afterwards/${victim.id}`);
-    expect(await endings.outcome).toBe(true);
+    expect(await endings.outcome).toEqual(['VISIT_NOT_RESOLVED', false, true]);
     expect((await victim.browser.get('/id')).text).not.toBe(victim.id);
     expect((await other.browser.get('/id')).text).toBe(other.id);
   });

@@ -112,8 +112,10 @@ async function work({ visits }: Services): Promise<unknown> {
   const { visit, key } = await visits.create({ userId });
   const { visit: other } = await visits.create({ userId });
   const listed = (await visits.listForUser(userId)).map(({ id }) => id).sort();
-  const ended = await visits.end(visit.id, 'by a job');
-  const again = await visits.end(visit.id);
+  const ended = await visits.end(visit.id, 'by a job', { anyUser: true });
+  const again = await visits.end(visit.id, 'again', { userId });
+  const unnamed = await seenBy(() => visits.end(other.id));
+  const foreign = await visits.end(other.id, 'revoked', { userId: `not ${userId}` });
   const found = await visits.find(visit.id);
   const left = await visits.endAllForUser(userId);
   await visits.flush();
@@ -121,7 +123,7 @@ async function work({ visits }: Services): Promise<unknown> {
     hasKey: key.startsWith(visit.id),
     isListed: listed.includes(visit.id) && listed.includes(other.id),
     isCurrent: [visit, other, found!].map(({ isCurrent }) => isCurrent),
-    ended: [ended, again, found!.endReason, left],
+    ended: [ended, again, unnamed, foreign, found!.endReason, left],
     policy: typeof visits.describePolicy(),
   };
 }
@@ -129,7 +131,7 @@ const WORKED = {
   hasKey: true,
   isListed: true,
   isCurrent: [false, false, false],
-  ended: [true, false, 'by a job', 1],
+  ended: [true, false, 'VISIT_NOT_RESOLVED', false, 'by a job', 1],
   policy: 'object',
 };
 
@@ -528,7 +530,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(JSON.parse((await ann.get('/name')).text)).toEqual({ user: 'ann', name: 'ann', late: null });
   });
 
-  test('it works with visits as a job does: any visit is ended by its id', async () => {
+  test('it works with visits as a job does, which says whose visit may end', async () => {
     const [ann, bea] = [await signIn(), await signIn('bea')];
     const id = (await app.store.visitOf(bea)).id;
     let inRequest: unknown;
@@ -538,9 +540,14 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(await inRequest).toBe(false);
     let seen: unknown;
     await afterwards(ann, async ({ services }) => {
-      seen = [await services.visits.end(id), await work(services)];
+      seen = [
+        await seenBy(() => services.visits.end(id)),
+        await services.visits.end(id, 'revoked', { userId: 'ann' }),
+        await services.visits.end(id, 'revoked', { userId: 'bea' }),
+        await work(services),
+      ];
     });
-    expect(seen).toEqual([true, WORKED]);
+    expect(seen).toEqual(['VISIT_NOT_RESOLVED', false, true, WORKED]);
     expect(JSON.parse((await bea.get('/name')).text)).toMatchObject({ user: null });
   });
 

@@ -97,8 +97,8 @@ class PolicyController {
   }
 
   @Delete('visits/:id')
-  async end(@Param('id') id: string, @Query('anybodys') anybodys?: string) {
-    return String(await this.visits.end(id, 'revoked', { anybodys: anybodys === '1' }));
+  async end(@Param('id') id: string, @Query('any') any?: string) {
+    return String(await this.visits.end(id, 'revoked', { anyUser: any === '1' }));
   }
 }
 
@@ -256,7 +256,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(await isIn(other)).toBe(true);
       expect(await end(mine.browser, idOf(elsewhere.browser))).toBe('true');
       expect([await isIn(elsewhere), await isIn(mine)]).toEqual([false, true]);
-      expect(await end(mine.browser, idOf(other.browser), '?anybodys=1')).toBe('true');
+      expect(await end(mine.browser, idOf(other.browser), '?any=1')).toBe('true');
       expect(await isIn(other)).toBe(false);
     });
 

@@ -52,7 +52,7 @@ async function visitors(door: Door): Promise<Visitors> {
   const { key: expired } = await door.visits.create({ userId: 'expired' });
   door.clock.advance(30 * MINUTES);
   const { key: ended, visit } = await door.visits.create({ userId: 'ended' });
-  await door.visits.end(visit.id);
+  await door.visits.end(visit.id, 'revoked', { anyUser: true });
   const { key: anonymous } = await door.visits.create();
   const signedIn = await door.knock({ cookie: `visit=${anonymous}` }, 'express', () => door.identity.login('signed in'));
   const renewed = /visit=([^;]*)/.exec(signedIn.cookies[0]!)![1]!;
@@ -328,7 +328,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
     running.push(app);
     const visits = app.app.get(VisitService);
     const made = await Promise.all(['Ann', 'Bob', 'ended'].map((userId) => visits.create({ userId })));
-    await visits.end(made[2]!.visit.id);
+    await visits.end(made[2]!.visit.id, 'revoked', { anyUser: true });
     keys = made.map(({ key }) => key);
     return { port: Number(new URL(app.address).port), visits };
   }

@@ -106,7 +106,7 @@ export const operations = {
   end: {
     isRequest: false,
     owns: END,
-    run: async (process, { visitId }) => ({ count: Number(await process.visits.end(visitId)) }),
+    run: async (process, { visitId }) => ({ count: Number(await process.visits.end(visitId, 'revoked', { anyUser: true })) }),
   },
   endAll: {
     isRequest: false,
