@@ -30,6 +30,8 @@ export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverride
 
 // Session
 export { Session, type SessionMethods } from './session/session.js';
+// By `*`: only so can an application add to an interface that is declared elsewhere.
+export type * from './session/session-data.js';
 export { DefaultSessionSerializer, type SessionSerializer } from './session/session.codec.js';
 
 // Identity

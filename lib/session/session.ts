@@ -1,7 +1,11 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import { requireContext } from '../context/request.context.js';
+import type { SessionData } from './session-data.js';
 
 type Key<T> = Extract<keyof T, string>;
+
+/** `any`: a session without a declared shape holds anything. */
+type DefaultData = keyof SessionData extends never ? Record<string, any> : SessionData;
 
 /**
  * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all other writes of the
@@ -49,8 +53,7 @@ export interface SessionMethods<T extends object> {
 }
 
 /** The session of the request: its methods, and its data as properties. */
-// `any`: a session without a declared shape holds anything.
-export type Session<T extends object = Record<string, any>> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
+export type Session<T extends object = DefaultData> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
 
 // Typed as a class too, so that TypeScript emits it as metadata and Nest can inject by it.
 type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => Session);

@@ -269,6 +269,14 @@ const APPLICATIONS: Record<string, Application & { main: string }> = {
 
 const WITH_REDIS: Application = { nest: '12', typeorm: '1', type: 'module', typescript: '6.0.3', more: ['redis@6'] };
 
+const WITH_TYPES: Application = {
+  nest: '12',
+  typeorm: '1',
+  type: 'module',
+  typescript: '6.0.3',
+  more: ['@types/express@5', 'fastify@5'],
+};
+
 describe('The package', () => {
   test('has what a user needs, and nothing else', () => {
     expect(files.filter((file) => !/^dist\/(esm|cjs)\/.*\.(js|d\.ts)$/.test(file)).sort()).toEqual([
@@ -287,6 +295,8 @@ describe('The package', () => {
         'store/prisma/index',
         'store/redis/index',
         'store/sealed-cookie/index',
+        'express',
+        'fastify',
       ])
         expect(files).toEqual(expect.arrayContaining([`dist/${format}/${entry}.js`, `dist/${format}/${entry}.d.ts`]));
     expect(files).toContain('dist/esm/cli/main.js');
@@ -380,6 +390,71 @@ describe('nest-visit/testing under Jest', () => {
     expect(testResults.map(({ assertionResults }) => assertionResults.length > 60)).toEqual([true, true]);
     expect(failed('sound')).toEqual([]);
     expect(failed('broken')).toContain('moves accessed and expiry forward, never back, and touches nothing else');
+  });
+});
+
+/** What an application with a declared shape of its sessions compiles, and what it does not. */
+const TYPED = `
+import 'nest-visit/express';
+import 'nest-visit/fastify';
+import { Controller, Get, Req } from '@nestjs/common';
+import type { Request } from 'express';
+import type { FastifyRequest } from 'fastify';
+import { Session } from 'nest-visit';
+
+declare module 'nest-visit' {
+  interface SessionData {
+    cart: string[];
+    theme: 'light' | 'dark';
+  }
+}
+
+@Controller()
+export class TypedController {
+  constructor(private readonly session: Session) {}
+
+  @Get('injected')
+  injected(): string[] | undefined {
+    this.session.theme = 'dark';
+    // @ts-expect-error: not one of them
+    this.session.theme = 'blue';
+    // @ts-expect-error: not declared
+    this.session.card = [];
+    // @ts-expect-error: not declared
+    this.session.get('card');
+    this.session.setDefault('cart', []).push('apple');
+    return this.session.get('cart');
+  }
+
+  @Get('parameter')
+  parameter(@Session() session: Session, @Session() own: Session<{ count: number }>): number {
+    const theme: 'light' | 'dark' | undefined = session.theme;
+    // @ts-expect-error: it says of which shape it is
+    own.theme = theme;
+    return own.get('count', 0);
+  }
+
+  @Get('express')
+  express(@Req() request: Request): string[] | undefined {
+    // @ts-expect-error: a string is no cart
+    request.session.cart = 'apple';
+    return request.session.cart;
+  }
+
+  @Get('fastify')
+  fastify(@Req() request: FastifyRequest): string[] | undefined {
+    // @ts-expect-error: a number is no cart
+    request.session.set('cart', 1);
+    return request.session.cart;
+  }
+}
+`;
+
+describe('An application that declares the shape of its sessions', () => {
+  test('has it in every Session without a type argument, and in the requests of both frameworks', async () => {
+    const place = await install(WITH_TYPES);
+    await writeFile(join(place, 'src/typed.controller.ts'), TYPED);
+    await expect(compile(place)).resolves.toBeUndefined();
   });
 });
 

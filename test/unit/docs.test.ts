@@ -78,10 +78,20 @@ describe('The documentation', () => {
     const sources = ['index', 'testing/index', 'store/keyv/index', 'store/prisma/index', 'store/redis/index', 'store/sealed-cookie/index']
       .map((entry) => read(`lib/${entry}.ts`))
       .join('\n');
+    const whole = [...sources.matchAll(/^export type \* from '\.\/(.*)\.js'/gm)].flatMap(([, file]) =>
+      [...read(`lib/${file}.ts`).matchAll(/^export interface (\w+)/gm)].map(([, name]) => name!),
+    );
     const lists = [...sources.matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);
-    const names = lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!));
+    const names = [...whole, ...lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!))];
     expect(names).toEqual(
-      expect.arrayContaining([...Object.keys(library), 'VisitModuleOptions', 'PrismaVisitClient', 'describeVisitStore', 'TestRunner']),
+      expect.arrayContaining([
+        ...Object.keys(library),
+        'VisitModuleOptions',
+        'SessionData',
+        'PrismaVisitClient',
+        'describeVisitStore',
+        'TestRunner',
+      ]),
     );
     const all = pages.map(read).join('\n');
     expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);

@@ -1,0 +1,13 @@
+/// <reference types="fastify" preserve="true" />
+import type { Session } from './session/session.js';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /**
+     * The session of the visit, see `SessionData` for its shape.
+     *
+     * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could not be asked
+     */
+    session: Session;
+  }
+}
