@@ -5,6 +5,8 @@ import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { NewVisitRecord, Rekey, SessionSave, VisitPage, VisitRecord } from '../../lib/store/visit.store.js';
 import { describeUnlessMissing } from '../support/needs.js';
+import { PATIENCE } from '../support/patience.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
 
@@ -648,6 +650,107 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     const asked = store.find([newVisit().id]).catch(() => 'refused');
     await expect(store.close()).resolves.toBeUndefined();
     expect(await asked).toBe('refused');
+  });
+
+  describe('a connection of its own that leads nowhere is replaced', () => {
+    /** In milliseconds; what is waited for takes twice as long at most, on a machine that is quick. */
+    const DEADLINE = 300;
+    const within = (url: string): RedisVisitStore => {
+      const store = opened({ connection: { url, pingInterval: 50 } });
+      store.setDeadline(DEADLINE);
+      return store;
+    };
+    const proxied = async (url: string): Promise<Proxy> => {
+      const proxy = await startProxy(url);
+      onTestFinished(() => proxy.close());
+      return proxy;
+    };
+    const found = (store: RedisVisitStore, { id }: { id: string }): Promise<unknown> =>
+      store.find([id]).then(
+        ([visit]) => visit?.id,
+        () => 'nothing',
+      );
+    const standsStill = ({ pid }: TestServer): (() => void) => {
+      process.kill(pid, 'SIGSTOP');
+      onTestFinished(() => void process.kill(pid, 'SIGCONT'));
+      return () => process.kill(pid, 'SIGCONT');
+    };
+
+    test('when the network has lost it in silence', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      proxy.goSilent();
+      proxy.comeBack();
+      expect(await found(store, visit)).toBe('nothing');
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when the network has been away, whatever was tried meanwhile', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      proxy.goSilent();
+      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+      proxy.comeBack();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when it has ended, and the next one gets no greeting', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      const cut = proxy.cut('asked');
+      await found(store, visit);
+      await cut;
+      proxy.goSilent();
+      await expect.poll(() => proxy.open, { timeout: PATIENCE }).toBe(1);
+      proxy.comeBack();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when the server has stood still, or is started while it does', async () => {
+      const server = await started();
+      const store = within(server.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      const goOn = standsStill(server);
+      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+      await expect(within(server.url).check()).rejects.toThrow(
+        new RegExp(`cannot connect to Redis at .*: there was no answer within ${DEADLINE} ms`),
+      );
+      goOn();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when the server has become a replica: nothing was written there, so it is written at once where it belongs', async () => {
+      const atOnce = ['--repl-diskless-sync-delay', '0'];
+      const [old, next] = [await started(...atOnce), await started(...atOnce)];
+      const [oldServer, nextServer] = [createClient({ url: old.url }), createClient({ url: next.url })];
+      const { hostname, port } = new URL(old.url);
+      for (const client of [oldServer, nextServer]) {
+        await client.connect();
+        onTestFinished(() => client.destroy());
+      }
+      await nextServer.replicaOf(hostname, Number(port));
+      const proxy = await proxied(old.url);
+      const store = within(proxy.url);
+      store.setDeadline(PATIENCE);
+      const visit = newVisit();
+      await store.create([visit]);
+      await expect.poll(() => nextServer.dbSize(), { timeout: PATIENCE }).toBe(await oldServer.dbSize());
+      await nextServer.sendCommand(['REPLICAOF', 'NO', 'ONE']);
+      await oldServer.replicaOf(hostname, Number(new URL(next.url).port));
+      proxy.lead(next.url);
+      expect(await store.save([saveOf(visit, { data: bytes('kept') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+      await nextServer.replicaOf(hostname, Number(port));
+      // There is nobody else to go to.
+      await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow('is a replica');
+      await expect(within(next.url).check()).rejects.toThrow('is a replica');
+    });
   });
 
   test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {

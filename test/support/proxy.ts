@@ -15,6 +15,8 @@ export interface Proxy {
   readonly open: number;
   /** No connection that is open, or is opened from now on, leads anywhere. Neither side is told. */
   goSilent(): void;
+  /** What is opened from now on leads to another server. */
+  lead(target: string): void;
   /** What is opened from now on works. What was silent stays so. */
   comeBack(): void;
   /**
@@ -29,7 +31,7 @@ export interface Proxy {
 
 export async function startProxy(target: string): Promise<Proxy> {
   const url = new URL(target);
-  const { hostname, port } = url;
+  let { hostname, port } = url;
   const links = new Set<Link>();
   let isSilent = false;
   let cut: { readonly moment: 'asked' | 'answered'; readonly which: (text: string) => boolean; readonly done: () => void } | undefined;
@@ -85,6 +87,7 @@ export async function startProxy(target: string): Promise<Proxy> {
       isSilent = true;
       for (const link of links) link.isSilent = true;
     },
+    lead: (other) => void ({ hostname, port } = new URL(other)),
     comeBack() {
       isSilent = false;
     },

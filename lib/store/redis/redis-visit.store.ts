@@ -86,6 +86,10 @@ export class RedisVisitStore extends VisitStore {
     this.#allowEviction = allowEviction;
   }
 
+  override setDeadline(milliseconds: number): void {
+    this.#redis.deadline = milliseconds;
+  }
+
   check(): Promise<void> {
     return this.#redis.check({ allowEviction: this.#allowEviction });
   }

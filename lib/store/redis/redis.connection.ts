@@ -1,5 +1,7 @@
 import * as redis from 'redis';
 import { VisitOptionError } from '../../errors/visit.error.js';
+import { withDeadline } from '../deadline.js';
+import { Timeouts } from '../timeouts.js';
 import type { Script } from './redis.scripts.js';
 
 type Argument = string | Buffer;
@@ -35,14 +37,32 @@ const OPTIONS = { typeMapping: { [redis.RESP_TYPES?.BLOB_STRING]: Buffer } };
 /** In milliseconds. */
 const LONGEST_CLOSE = 3000;
 
+/** How long an answer may take where nobody has said so, in milliseconds. */
+const USUAL_DEADLINE = 10_000;
+
 /** The oldest server that knows all commands. */
 const OLDEST = [6, 2] as const;
 
-/** The way to Redis: a client that the application lends, or one that is opened here. */
+interface Call {
+  readonly client: Client;
+  readonly began: number;
+}
+
+/**
+ * The way to Redis: a client that the application lends, or one that is opened here.
+ *
+ * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody waits, when there is
+ * no connection for as long, and when the server has become a replica. A network may lose a connection in silence, and then the kernel
+ * sends for a quarter of an hour, and the client takes that for a sign of life. Not so a cluster: of it, only one node may be away.
+ */
 export class RedisConnection {
   #opening: Promise<Client> | undefined;
   #own: OwnClient | undefined;
   #closed = false;
+  #deadline = USUAL_DEADLINE;
+  #calls: Timeouts<Call> | undefined;
+  /** Since when the own client has been without a connection, by `performance.now()`. */
+  #awaySince: number | undefined;
 
   constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {
     // Version 4, which other packages may ask for, cannot give bytes by this option.
@@ -50,10 +70,19 @@ export class RedisConnection {
       throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later');
   }
 
+  /** Nobody waits longer for an answer, in milliseconds. */
+  set deadline(milliseconds: number) {
+    this.#deadline = milliseconds;
+  }
+
   /** @throws VisitOptionError if the server cannot keep visits */
-  async check({ allowEviction }: { readonly allowEviction: boolean }): Promise<void> {
+  async check(wanted: { readonly allowEviction: boolean }): Promise<void> {
     const client = await this.#client();
     if (!isReady(client)) throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
+    await withDeadline(this.#ask(client, wanted), this.#deadline);
+  }
+
+  async #ask(client: Client, { allowEviction }: { readonly allowEviction: boolean }): Promise<void> {
     const nodes = isCluster(client) ? await Promise.all(client.masters.map((node) => client.nodeClient(node as never))) : [client];
     for (const node of nodes as RedisVisitClient[]) {
       await node.sendCommand(['PING']);
@@ -64,12 +93,35 @@ export class RedisConnection {
   }
 
   /** Sends a command that is about one key. Commands of one turn of the event loop go out together. */
-  async send(key: string, args: readonly Argument[]): Promise<unknown> {
+  async send(key: string, args: readonly Argument[], isAgain = false): Promise<unknown> {
     const client = await this.#client();
     // A client that lost its connection would keep the command and send it when it is back, long after the request was answered.
     if (!isReady(client)) throw new Error('there is no connection to Redis');
     // Never by a replica, which may lag behind.
-    return isCluster(client) ? client.sendCommand(key, false, args, OPTIONS) : client.sendCommand(args, OPTIONS);
+    if (isCluster(client)) return client.sendCommand(key, false, args, OPTIONS);
+    if (client !== this.#own) return client.sendCommand(args, OPTIONS);
+    const calls = (this.#calls ??= new Timeouts(this.#deadline, (late) => this.#replace(late.client)));
+    const call = { client, began: performance.now() };
+    calls.add(call);
+    try {
+      return await client.sendCommand(args, OPTIONS);
+    } catch (error) {
+      // A replica has written nothing. The same address may lead to the primary by now.
+      if (isAgain || !isReadOnly(error)) throw error;
+      this.#replace(client);
+    } finally {
+      calls.delete(call);
+    }
+    return this.send(key, args, true);
+  }
+
+  /** The next call opens another one; what is under way by this one fails. */
+  #replace(client: Client): void {
+    if (client !== this.#own) return;
+    this.#own = undefined;
+    this.#opening = undefined;
+    this.#awaySince = undefined;
+    (client as OwnClient).destroy();
   }
 
   /** Runs a script; a server that does not know it yet, or has been restarted, is given it. */
@@ -102,6 +154,7 @@ export class RedisConnection {
   #client(): Promise<Client> {
     if (this.#lent) return Promise.resolve(this.#lent);
     if (this.#closed) return Promise.reject(new Error('the store is closed'));
+    if (this.#own && !isCluster(this.#own)) this.#replaceIfAway(this.#own);
     this.#opening ??= this.#open().catch((error: unknown) => {
       this.#opening = undefined;
       throw error;
@@ -109,20 +162,37 @@ export class RedisConnection {
     return this.#opening;
   }
 
+  /** It connects again by itself, but not for longer than anybody waits: it may wait for an answer to its greeting. */
+  #replaceIfAway(own: OwnClient & RedisVisitClient): void {
+    if (own.isReady) {
+      this.#awaySince = undefined;
+      return;
+    }
+    const now = performance.now();
+    this.#awaySince ??= now;
+    if (now - this.#awaySince >= this.#deadline) this.#replace(own);
+  }
+
   async #open(): Promise<Client> {
     const { connection } = this.target as { connection: RedisVisitConnection };
     const own = createOwn(connection);
     // Each call fails by itself while there is no connection; without a listener the first error would end the process.
     own.on('error', () => {});
+    const connected = new Promise<unknown>((resolve, reject) => {
+      // By itself the client tries again for ever.
+      own.once('error', reject);
+      own.connect().then(resolve, reject);
+    });
     try {
-      await new Promise<unknown>((resolve, reject) => {
-        // By itself the client tries again for ever.
-        own.once('error', reject);
-        own.connect().then(resolve, reject);
-      });
+      // A server that stands still lets in whoever comes, and does not answer the greeting.
+      await withDeadline(
+        connected.then(() => requirePrimary(own as Client)),
+        this.#deadline,
+      );
     } catch (error) {
+      connected.catch(() => {});
       own.destroy();
-      throw error;
+      throw new Error(`cannot connect to Redis${placeOf(connection)}: ${messageOf(error)}`, { cause: error });
     }
     this.#own = own;
     return own;
@@ -132,6 +202,11 @@ export class RedisConnection {
 /** Whether Redis has answered with an error of this kind. */
 export function isReply(error: unknown, kind: 'NOSCRIPT' | 'WRONGTYPE'): boolean {
   return error instanceof Error && error.message.startsWith(kind);
+}
+
+/** Whether the server takes no writes; before version 7 it says so in the middle, where a script was refused. */
+function isReadOnly(error: unknown): boolean {
+  return error instanceof Error && /^READONLY |-READONLY /.test(error.message);
 }
 
 function isCluster(client: Client): client is RedisVisitCluster {
@@ -152,6 +227,28 @@ async function inTime(closing: Promise<unknown>): Promise<boolean> {
     () => false,
   );
   return Promise.race([done, late]).finally(() => clearTimeout(timer));
+}
+
+/** Where the server is, as far as that may be told. */
+function placeOf(connection: RedisVisitConnection): string {
+  const { url, socket } = (typeof connection === 'string' ? { url: connection } : connection) as redis.RedisClientOptions;
+  const { host, port, path } = (socket ?? {}) as { host?: string; port?: number; path?: string };
+  if (url !== undefined) return URL.canParse(url) ? ` at ${new URL(url).host}` : '';
+  return path ? ` at ${path}` : host ? ` at ${host}:${port ?? 6379}` : '';
+}
+
+/** A refused connection to a name with several addresses is an AggregateError, whose own message is empty. */
+function messageOf(error: unknown): string {
+  if (error instanceof AggregateError && !error.message) return error.errors.map(messageOf).join('; ');
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Of a server; the nodes of a cluster tell where their keys are by themselves. */
+async function requirePrimary(client: Client): Promise<void> {
+  if (isCluster(client)) return;
+  // Where an application may not ask, its first write tells.
+  const [role] = (await client.sendCommand(['ROLE']).catch(() => [])) as unknown[];
+  if (String(role) === 'slave') throw new Error('the server is a replica, which cannot be written');
 }
 
 function createOwn(connection: RedisVisitConnection): OwnClient {
