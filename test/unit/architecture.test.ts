@@ -96,10 +96,10 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|write-guard|patiently|timeouts|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|write-guard|patiently|timeouts|deadline|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
-  [/^store\/batching\/|^store\/(store-access|deadline|circuit-breaker)\.ts$/, 'room'],
+  [/^store\/batching\/|^store\/(store-access|circuit-breaker)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   [/^(context|request|key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
 ];
