@@ -66,7 +66,7 @@ describeStacks('Replay', (stack) => {
   test.each([
     ['idle for too long', {}, 1],
     ['older than it may be', { absoluteTimeout: '30m' }, 3],
-  ])('ASVS 7.3.1, 7.3.2: a key of a visit that was %s gives no user and no data', async (_, options, steps) => {
+  ] as const)('ASVS 7.3.1, 7.3.2: a key of a visit that was %s gives no user and no data', async (_, options, steps) => {
     const limited = await stack.start(target, options);
     const { browser } = await victimOf(limited);
     const stolen = keyOf(browser);

@@ -14,6 +14,7 @@ import {
   visitEntities,
   VisitIdentity,
   VisitModule,
+  type Duration,
   visitMigrations,
   VisitPlugin,
   VisitService,
@@ -275,10 +276,11 @@ describe('Options', () => {
   });
 
   test('R74: all that is wrong is said at once', async () => {
-    await expect(compile({ store, timeout: 'x', creation: 'never' as never })).rejects.toThrow(/"timeout"[^]*"creation"/);
+    await expect(compile({ store, timeout: 'x' as never, creation: 'never' as never })).rejects.toThrow(/"timeout"[^]*"creation"/);
   });
 
-  test.each(['10m', 600_000, '600s', '0.5h', ' 1H '])('R22: a duration may be %j', async (timeout) => {
+  // The last one, of a configuration file say, only by a cast.
+  test.each(['10m', 600_000, '600s', '0.5h', '1.5 h', ' 1H ' as Duration] as const)('R22: a duration may be %j', async (timeout) => {
     await expect(compile({ store, timeout })).resolves.toBeDefined();
   });
 });
