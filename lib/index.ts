@@ -111,8 +111,10 @@ export {
   VisitNotResolvedError,
   VisitOptionError,
   VisitSchemaError,
+  VisitServerSettingError,
   VisitStoreCannotError,
   VisitStoreUnavailableError,
   VisitWriteConflictError,
+  type RefusedSetting,
   type VisitErrorCode,
 } from './errors/visit.error.js';

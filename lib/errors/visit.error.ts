@@ -8,6 +8,7 @@ export type VisitErrorCode =
   | 'VISIT_NESTED_CALL'
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
+  | 'VISIT_SERVER_SETTING'
   | 'VISIT_STORE_CANNOT'
   | 'VISIT_ENDED'
   | 'VISIT_KEY_RETIRED'
@@ -63,6 +64,24 @@ export class VisitOptionError extends VisitError {
 export class VisitSchemaError extends VisitError {
   constructor(message: string, options?: { cause?: unknown }) {
     super('VISIT_SCHEMA', message, options);
+  }
+}
+
+/** A setting of a database server, or of the connections to it, that visits cannot work with. */
+export interface RefusedSetting {
+  /** As the server names it, such as `autocommit`. */
+  readonly name: string;
+  readonly value: string;
+  /** What would happen. */
+  readonly why: string;
+  readonly remedy: string;
+}
+
+/** The database server, or the connections to it, have settings that visits cannot work with. Thrown while the application starts. */
+export class VisitServerSettingError extends VisitError {
+  constructor(readonly settings: readonly RefusedSetting[]) {
+    const lines = settings.map(({ name, value, why, remedy }) => `${name} = ${value} of the database: ${why}; ${remedy}`);
+    super('VISIT_SERVER_SETTING', lines.join('\n[visit] '));
   }
 }
 

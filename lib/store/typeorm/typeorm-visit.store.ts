@@ -18,6 +18,7 @@ import type {
 import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
+import { checkServer } from './server-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
 import { VisitRevocation } from './visit-revocation.entity.js';
 import { Visit } from './visit.entity.js';
@@ -54,10 +55,11 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 
   async check(): Promise<void> {
-    const { sql, visitTable, identityTable, revocationTable } = this.#prepare();
+    const { dialect, sql, visitTable, identityTable, revocationTable } = this.#prepare();
     await this.#probe(sql.probes.visit, visitTable);
     await this.#probe(sql.probes.identity, identityTable);
     await this.#probe(sql.probes.revocation, revocationTable);
+    await checkServer(this.dataSource, dialect, sql.write);
   }
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {

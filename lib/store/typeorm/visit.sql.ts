@@ -28,6 +28,9 @@ const VISIT_COLUMNS = [
   'sessionVersion',
 ] as const satisfies readonly (keyof Visit)[];
 
+/** Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from nothing (B76). */
+const NO_ID = '-';
+
 /** What is read as text or as binary data; all else are numbers. */
 const TEXTS = new Set(['id', 'keyHash', 'previousKeyHash', 'endReason', 'remoteAddress', 'userAgent', 'sessionData', 'userId']);
 
@@ -100,6 +103,12 @@ export class VisitSql {
       return { sql: `SELECT ${names.join(', ')} FROM ${table} t WHERE 1 = 0`, params: [] };
     };
     return { visit: probe(this.#visit, this.#v), identity: probe(this.#identity, this.#i), revocation: probe(this.#revocation, this.#r) };
+  }
+
+  /** A write that hits no row. */
+  get write(): Statement {
+    const { id, sessionVersion } = this.#v;
+    return { sql: `UPDATE ${this.#visit} SET ${sessionVersion} = ${sessionVersion} WHERE ${id} = ?`, params: [NO_ID] };
   }
 
   find(ids: readonly string[]): Statement {
@@ -281,14 +290,15 @@ export class VisitSql {
   }
 
   expungeRevocations(before: number): Statement {
-    return { sql: `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?`, params: [before], isSlow: true };
+    const sql = `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?${this.#dialect.unbounded}`;
+    return { sql, params: [before], isSlow: true };
   }
 
   /** The ids of visits that have not ended, in order, after `after`. */
   liveIds(after: string, limit: number): Statement {
     const { id, endedAt } = this.#v;
     const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${endedAt} IS NULL AND ${id} > ? ORDER BY ${id} LIMIT ${limit}`;
-    return { sql, params: [after] };
+    return { sql, params: [after || NO_ID] };
   }
 
   /** The visits of a user that have not ended, whether expired or not. */
@@ -298,7 +308,7 @@ export class VisitSql {
       sql:
         `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${this.#i.visitId}` +
         ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ?`,
-      params: [userId, userId, except],
+      params: [userId, userId, except || NO_ID],
     };
   }
 
@@ -314,7 +324,7 @@ export class VisitSql {
     const { id, endedAt, expiry } = this.#v;
     return {
       sql: `${this.#select} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ${limit}`,
-      params: [after, now],
+      params: [after || NO_ID, now],
     };
   }
 

@@ -76,6 +76,11 @@ export abstract class Dialect {
     return false;
   }
 
+  /** What makes a DELETE welcome that finds its rows by no key. */
+  get unbounded(): string {
+    return '';
+  }
+
   /** A DELETE that finds its rows by primary key, and locks no others. */
   deleteAmong(table: string, key: string, ids: readonly string[]): Statement {
     const { sql, params } = this.isOneOf(key, ids);
@@ -115,6 +120,9 @@ export abstract class Dialect {
 
   /** Nobody waits longer than this for a statement. */
   limit(_milliseconds: number): void {}
+
+  /** Goes by what the server is set to. */
+  adapt(_settings: ReadonlyMap<string, string>): void {}
 
   /** Runs one statement. */
   abstract run(statement: Statement): Promise<Result>;

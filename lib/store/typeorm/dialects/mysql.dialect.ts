@@ -78,6 +78,28 @@ class MysqlConnections implements ConnectionDriver<MysqlPool> {
   }
 }
 
+/** Needs no escapes, and is the same in every charset that servers take from clients. */
+const PLAIN = /^[\w .:;,/()+-]*$/;
+
+/**
+ * Text in a statement that is not prepared. The drivers put parameters into its text, escaped by backslashes, which mean nothing under
+ * NO_BACKSLASH_ESCAPES: a quote would end the text, and what follows would be SQL (B60, B76). Hexadecimal digits mean the same in every mode,
+ * and in every charset of the connection.
+ */
+class HexText {
+  constructor(private readonly text: string) {}
+
+  /** Called by the drivers. */
+  toSqlString(): string {
+    return `_utf8mb4 X'${Buffer.from(this.text).toString('hex')}'`;
+  }
+
+  /** Called by loggers. */
+  toJSON(): string {
+    return this.text;
+  }
+}
+
 /** MySQL and MariaDB. */
 export class MysqlDialect extends PooledDialect {
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
@@ -86,6 +108,7 @@ export class MysqlDialect extends PooledDialect {
   override readonly byPrimaryKey = ' FORCE INDEX (PRIMARY)';
   // The usual REPEATABLE READ locks the gaps between rows too, and inserts of others run into them.
   protected override readonly isolation = 'READ COMMITTED';
+  private safeUpdates = false;
 
   // The first comparison can use the index. The second decides: most collations ignore case, and even the binary ones trailing spaces.
   sameText(column: string): string {
@@ -138,8 +161,26 @@ export class MysqlDialect extends PooledDialect {
     return UNPREPARED.includes(errno);
   }
 
+  override adapt(settings: ReadonlyMap<string, string>): void {
+    this.safeUpdates = settings.get('sql_safe_updates') === 'ON';
+  }
+
+  // `sql_safe_updates` asks for a key or a limit.
+  override get unbounded(): string {
+    return this.safeUpdates ? ' LIMIT 18446744073709551615' : '';
+  }
+
+  protected override valuesOf(params: readonly unknown[]): unknown[] {
+    return params.map((value) => (typeof value === 'string' && !PLAIN.test(value) ? new HexText(value) : value));
+  }
+
   // Here the hint alone does not help: of a small table, or one whose statistics say so, MariaDB reads and locks all rows nevertheless.
   override deleteAmong(table: string, key: string, ids: readonly string[]): Statement {
+    // Its joins find no favor with `sql_safe_updates`, whatever their keys.
+    if (this.safeUpdates) {
+      const { sql, params } = super.deleteAmong(table, key, ids);
+      return { sql: `${sql}${this.unbounded}`, params };
+    }
     const rows = ids.length === 0 ? 'SELECT NULL AS id' : `SELECT ? AS id${' UNION ALL SELECT ?'.repeat(ids.length - 1)}`;
     // In an encoding that fits into any other, so that the key is compared as it is stored.
     const isRow = `t.${key} = CONVERT(chosen.id USING ascii)`;

@@ -59,13 +59,18 @@ export abstract class PooledDialect extends Dialect {
       const result = await this.sendPrepared(held, { ...statement, name });
       if (result) return result;
     }
-    const result = await held.queryRunner.query(this.textOf(statement.sql), statement.params as unknown[], true);
+    const result = await held.queryRunner.query(this.textOf(statement.sql), this.valuesOf(statement.params), true);
     return { rows: result.records ?? [], affected: result.affected ?? 0 };
   }
 
   /** The text as the driver wants it. */
   protected textOf(sql: string): string {
     return sql;
+  }
+
+  /** The parameters as the driver wants them. */
+  protected valuesOf(params: readonly unknown[]): unknown[] {
+    return params as unknown[];
   }
 
   /**

@@ -12,6 +12,8 @@ type Shape = Omit<TableColumnOptions, 'name'>;
 const MYSQL_HEX = { charset: 'ascii', collation: 'ascii_bin' };
 const MYSQL_BYTEWISE = { charset: 'utf8mb4', collation: 'utf8mb4_bin' };
 const MYSQL_TEXT = { charset: 'utf8mb4' };
+/** MySQL alone has engines, and servers may have another usual one, without transactions. */
+const MADE = { engine: 'InnoDB' };
 const BINARY = { mysql: 'mediumblob', postgres: 'bytea', sqlite: 'blob' } as const;
 
 function shapes(family: Family) {
@@ -68,6 +70,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
     await queryRunner.createTable(
       new Table({
         name: visit.path,
+        ...MADE,
         columns: named(shape.visit, visit.columns),
         indices: [{ columnNames: [visit.columns.expiry] }, { columnNames: [visit.columns.endedAt] }],
       }),
@@ -75,6 +78,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
     await queryRunner.createTable(
       new Table({
         name: identity.path,
+        ...MADE,
         columns: named(shape.identity, identity.columns),
         indices: [{ columnNames: [identity.columns.userId] }],
         foreignKeys: [
@@ -91,6 +95,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
     await queryRunner.createTable(
       new Table({
         name: revocation.path,
+        ...MADE,
         columns: named(shape.revocation, revocation.columns),
         indices: [{ columnNames: [revocation.columns.endedAt] }],
       }),

@@ -1,0 +1,214 @@
+import { Logger } from '@nestjs/common';
+import type { DataSource } from 'typeorm';
+import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
+import { driverError, type Dialect, type Statement } from './dialects/dialect.js';
+import { familyOf, type Family } from './dialects/family.js';
+
+/** Texts that connections have turned into others: quotes, escapes, letters that look alike, what takes two, three and four bytes. */
+const TEXT = 'Ann\'s "\\" `100%_` ab\u0430\u0431\u00e9e\u0301\u00df\u20ac\u4e2d\u{1f600}\n\u001a.';
+const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+
+type Settings = ReadonlyMap<string, string>;
+
+/** A setting that visits cannot work with, told from its value. */
+interface Rule {
+  readonly names: readonly string[];
+  readonly isRefused: (value: string, settings: Settings) => boolean;
+  readonly why: string;
+  readonly remedy: string;
+}
+
+interface Server {
+  /** Give `name` and `value`. */
+  readonly settings: readonly Statement[];
+  readonly rules: readonly Rule[];
+  /** Gives `text` as it came, and what the server has understood in `hex`. */
+  readonly text: Statement;
+  /** Gives `hex` of bytes, which go the way of session data. */
+  readonly bytes: Statement;
+  /** The settings that decide about text, and the option that sets them right. */
+  readonly charset: { readonly names: readonly string[]; readonly remedy: string };
+  /** Errors of a server or connection that takes no writes. */
+  readonly readOnly: { readonly codes: readonly (string | number | undefined)[]; readonly setting: string; readonly remedy: string };
+  /** Errors of a user who has no right to write. */
+  readonly denied: readonly (string | number | undefined)[];
+}
+
+const OFF = ['OFF', '0'];
+const WHERE_SET = 'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
+
+const MYSQL_RULES: readonly Rule[] = [
+  {
+    names: ['autocommit'],
+    isRefused: (value) => OFF.includes(value),
+    why: 'what a single statement writes would never be committed',
+    remedy: `set it to 1; ${WHERE_SET}`,
+  },
+  {
+    names: ['completion_type'],
+    isRefused: (value) => !['NO_CHAIN', '0'].includes(value),
+    why: 'after each commit, the next statement would be in a transaction that nobody commits, or on a closed connection',
+    remedy: `set it to NO_CHAIN; ${WHERE_SET}`,
+  },
+  {
+    names: ['sql_select_limit'],
+    isRefused: (value) => BigInt(value) < 2n ** 32n,
+    why: 'lists would be cut off, and some visits of a user would not end with the others',
+    remedy: `set it to DEFAULT; ${WHERE_SET}`,
+  },
+  {
+    names: ['transaction_isolation', 'tx_isolation'],
+    isRefused: (value) => value === 'READ-UNCOMMITTED',
+    why: 'requests would see a sign-in that is taken back',
+    remedy: 'set it to READ-COMMITTED or REPEATABLE-READ',
+  },
+  {
+    names: ['binlog_format'],
+    isRefused: (value, settings) => value === 'STATEMENT' && !OFF.includes(settings.get('log_bin') ?? 'OFF'),
+    why: 'sign-ins and clean-up are transactions of level READ COMMITTED, which the server refuses to log by statement',
+    remedy: 'set it to ROW or MIXED',
+  },
+];
+
+const POSTGRES_RULES: readonly Rule[] = [
+  {
+    names: ['array_nulls'],
+    isRefused: (value) => value === 'off',
+    why: 'saves that empty a session would store the word NULL',
+    remedy: 'set it to on: ALTER ROLE … SET array_nulls = on',
+  },
+];
+
+const MYSQL_CHARSETS = ['character_set_client', 'character_set_connection', 'character_set_results'];
+const MYSQL_SETTINGS = [...MYSQL_RULES.flatMap(({ names }) => names), ...MYSQL_CHARSETS, 'log_bin', 'sql_safe_updates', 'version'];
+const POSTGRES_CHARSETS = ['client_encoding', 'server_encoding'];
+const POSTGRES_SETTINGS = [...POSTGRES_RULES.flatMap(({ names }) => names), ...POSTGRES_CHARSETS];
+
+const listed = (names: readonly string[]): string => names.map((name) => `'${name}'`).join(', ');
+
+const SERVERS: Readonly<Record<Exclude<Family, 'sqlite'>, Server>> = {
+  mysql: {
+    settings: [
+      { sql: `SHOW VARIABLES WHERE Variable_name IN (${listed(MYSQL_SETTINGS)})`, params: [] },
+      // By itself, because it cuts off the list of the others.
+      { sql: `SELECT 'sql_select_limit' AS "name", CAST(@@sql_select_limit AS CHAR) AS "value"`, params: [] },
+    ],
+    rules: MYSQL_RULES,
+    text: { sql: 'SELECT ? AS "text", HEX(CONVERT(? USING utf8mb4)) AS "hex"', params: [TEXT, TEXT] },
+    bytes: { sql: 'SELECT HEX(?) AS "hex"', params: [BYTES], name: 'nest-visit-bytes' },
+    charset: { names: MYSQL_CHARSETS, remedy: "set `charset: 'utf8mb4'` in the options of the data source" },
+    readOnly: {
+      // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
+      codes: [1290, 1792, 1836],
+      setting: 'read_only',
+      remedy: 'name the primary server in the options of the data source, or set `read_only` and `transaction_read_only` to 0',
+    },
+    // ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR.
+    denied: [1044, 1142, 1143],
+  },
+  postgres: {
+    settings: [
+      { sql: `SELECT name AS "name", setting AS "value" FROM pg_settings WHERE name IN (${listed(POSTGRES_SETTINGS)})`, params: [] },
+    ],
+    rules: POSTGRES_RULES,
+    text: {
+      sql: `SELECT CAST(? AS text) AS "text", encode(convert_to(CAST(? AS text), 'UTF8'), 'hex') AS "hex"`,
+      params: [TEXT, TEXT],
+    },
+    bytes: { sql: `SELECT encode(CAST(? AS bytea), 'hex') AS "hex"`, params: [BYTES], name: 'nest-visit-bytes' },
+    charset: {
+      names: POSTGRES_CHARSETS,
+      remedy: 'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role or database',
+    },
+    readOnly: {
+      // read_only_sql_transaction.
+      codes: ['25006'],
+      setting: 'transaction_read_only',
+      remedy: 'name the primary server in the options of the data source, or set `default_transaction_read_only` to off',
+    },
+    // insufficient_privilege.
+    denied: ['42501'],
+  },
+};
+
+/**
+ * One look at a server that others have set up: what visits cannot work with is refused by its name, before the first request. Text, bytes
+ * and a write that hits no row go through the connection, because many a setting shows only there.
+ *
+ * @param write hits no row
+ * @throws VisitServerSettingError
+ */
+export async function checkServer(dataSource: DataSource, dialect: Dialect, write: Statement): Promise<void> {
+  const family = familyOf(dataSource);
+  if (!family || family === 'sqlite') return;
+  const server = SERVERS[family];
+  const settings = new Map<string, string>();
+  for (const statement of server.settings) for (const row of (await dialect.run(statement)).rows) settings.set(...settingIn(row));
+  dialect.adapt(settings);
+  const refused = server.rules.flatMap(({ names, isRefused, why, remedy }): RefusedSetting[] => {
+    const name = names.find((one) => settings.has(one));
+    const value = settings.get(name ?? '');
+    return name !== undefined && value !== undefined && isRefused(value, settings) ? [{ name, value, why, remedy }] : [];
+  });
+  if (!(await keepsText(dialect, server))) {
+    const { names, remedy } = server.charset;
+    const value = names.map((name) => settings.get(name)).join(', ');
+    refused.push({ name: names.join(', '), value, why: 'text changes on its way, so that one user would become another', remedy });
+  }
+  // Where a transaction is open all the time, none can begin.
+  if (refused.length === 0) refused.push(...(await whyNoWrites(dialect, write, server)));
+  if (refused.length > 0) throw new VisitServerSettingError(refused);
+  warnOfType(dataSource, settings);
+}
+
+/** Name and value; SHOW has names of its own for the columns. */
+function settingIn({ name, value, Variable_name = name, Value = value }: Record<string, unknown>): [string, string] {
+  return [String(Variable_name), String(Value)];
+}
+
+async function keepsText(dialect: Dialect, { text, bytes }: Server): Promise<boolean> {
+  try {
+    const [row] = (await dialect.run(text)).rows;
+    const [binary] = (await dialect.run(bytes)).rows;
+    const isText = row?.['text'] === TEXT && isHexOf(row['hex'], Buffer.from(TEXT));
+    return isText && isHexOf(binary?.['hex'], BYTES);
+  } catch (error) {
+    // A character that the encoding has not.
+    if (dialect.isRefusal(error)) return false;
+    throw error;
+  }
+}
+
+const isHexOf = (hex: unknown, bytes: Buffer): boolean => String(hex).toLowerCase() === bytes.toString('hex');
+
+/** In a transaction: a pooler may know none. */
+async function whyNoWrites(dialect: Dialect, write: Statement, { readOnly, denied }: Server): Promise<RefusedSetting[]> {
+  try {
+    await dialect.atomic([write]);
+    return [];
+  } catch (error) {
+    const { errno, code, message } = driverError(error);
+    if (/statement pooling/.test(message)) {
+      const why = 'sign-ins and clean-up are transactions';
+      return [{ name: 'pool_mode', value: 'statement', why, remedy: 'set it to transaction or session in the configuration of PgBouncer' }];
+    }
+    if (readOnly.codes.includes(errno ?? code)) {
+      return [{ name: readOnly.setting, value: 'on', why: 'nothing can be written', remedy: readOnly.remedy }];
+    }
+    if (!denied.includes(errno ?? code)) throw error;
+    const remedy = 'grant SELECT, INSERT, UPDATE and DELETE on the tables of visits';
+    return [{ name: 'the rights of the database user', value: 'too few', why: `it cannot write (${message})`, remedy }];
+  }
+}
+
+/** Visits work with either. */
+function warnOfType({ options: { type } }: DataSource, settings: Settings): void {
+  const version = settings.get('version');
+  if (version === undefined) return;
+  const real = version.includes('MariaDB') ? 'mariadb' : 'mysql';
+  if (type !== real) {
+    new Logger('Visit').warn(
+      `The data source has type "${type}" and its server is ${version}: set type "${real}", or TypeORM's \`synchronize\` alters columns at every start`,
+    );
+  }
+}

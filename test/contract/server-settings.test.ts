@@ -1,0 +1,236 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { EventEmitter } from 'node:events';
+import { TypeOrmVisitStore, VisitServerSettingError, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
+import { DataSource, type DataSourceOptions } from 'typeorm';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeDatabases } from '../support/databases.js';
+import { openMigrated } from '../support/open-migrated.js';
+
+const NOW = Date.now();
+const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
+const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+
+/** What somebody would send who knows how the statement goes on. */
+const HOSTILE = "x', NULL, 7), (0x6161, 0x62, NULL, NULL, 1, 1, 1, 1, NULL, NULL, NULL, 0, NULL, (SELECT CURRENT_USER()), NULL, 0) #";
+
+function newVisit(userId: string): NewVisitRecord {
+  const identity = { userId, created: NOW, authenticatedAt: NOW };
+  const instants = { created: NOW, accessed: NOW, expiry: NOW + 60_000, absoluteExpiry: null };
+  return {
+    id: hex(16),
+    keyHash: hex(32),
+    ...instants,
+    permanent: false,
+    remoteAddress: '::1',
+    userAgent: HOSTILE,
+    sessionData: BYTES,
+    identity,
+  };
+}
+
+/** All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working. */
+async function useAll(store: TypeOrmVisitStore, elsewhere: TypeOrmVisitStore): Promise<void> {
+  const user = `o'brien \\ "é" 😀 \n ${randomUUID()}`;
+  const [one, two] = [newVisit(user), newVisit(user)];
+  const nobody = { ...newVisit(''), identity: null };
+  await store.create([one, two, nobody]);
+  // Somebody else sees it: it is committed.
+  expect((await elsewhere.find([one.id]))[0]).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
+  const stored = async (id: string) => (await store.find([id]))[0]!;
+  expect(await stored(one.id)).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
+
+  const guard = ({ id, keyHash }: NewVisitRecord) => ({ id, keyHash, now: NOW });
+  const other = BYTES.toReversed();
+  const saves = [
+    { ...guard(one), version: 0, data: other },
+    { ...guard(two), version: 0, data: null },
+  ];
+  expect((await store.save(saves)).map(({ outcome }) => outcome)).toEqual(['saved', 'saved']);
+  expect([(await stored(one.id)).sessionData, (await stored(two.id)).sessionData]).toEqual([Buffer.from(other), null]);
+  expect(await store.save([{ ...guard(one), version: 0, data: null }])).toMatchObject([{ outcome: 'conflict', version: 1 }]);
+  await store.touch([one, two].map(({ id }) => ({ id, accessed: NOW + 1, expiry: NOW + 70_000 })));
+  expect((await elsewhere.find([two.id]))[0]).toMatchObject({ accessed: NOW + 1, expiry: NOW + 70_000 });
+
+  const newKeyHash = hex(32);
+  const identity = { userId: user, created: NOW, authenticatedAt: NOW };
+  expect(await store.rekey([{ ...guard(nobody), newKeyHash, previousKeyUntil: null, identity }])).toEqual([{ outcome: 'done' }]);
+  expect(await store.rekey([{ ...guard(nobody), newKeyHash: hex(32), previousKeyUntil: null }])).toMatchObject([{ outcome: 'refused' }]);
+  expect((await elsewhere.find([nobody.id]))[0]).toMatchObject({ keyHash: newKeyHash, previousKeyHash: nobody.keyHash, identity });
+  const lock = { ...guard(one), owner: hex(16), until: NOW + 1000 };
+  expect(await store.lock(lock)).toEqual({ outcome: 'locked' });
+  expect(await store.lock({ ...lock, owner: hex(16) })).toEqual({ outcome: 'held' });
+  expect(await store.save([{ ...guard(one), version: 1, data: other, lockOwner: lock.owner }])).toMatchObject([{ outcome: 'saved' }]);
+  await store.unlock(one.id, lock.owner);
+
+  const sorted = (ids: readonly string[]): string[] => ids.toSorted();
+  const all = sorted([one.id, two.id, nobody.id]);
+  expect(sorted((await store.listForUser(user, NOW)).map(({ id }) => id))).toEqual(all);
+  expect(await store.listForUser(user.toUpperCase(), NOW)).toEqual([]);
+  expect((await store.liveVisits({ after: '', limit: 500, now: NOW })).visits.map(({ id }) => id)).toEqual(expect.arrayContaining(all));
+  expect(await store.userAgentsOf(user, NOW + 1)).toEqual([HOSTILE]);
+  expect(await store.endAllForUser(user, { reason: "it's \\ over 😀", at: NOW, except: two.id })).toHaveLength(2);
+  expect(await store.end([two.id], { reason: 'gone', at: NOW })).toEqual([two.id]);
+  expect((await elsewhere.find([one.id]))[0]).toMatchObject({ endedAt: NOW, endReason: "it's \\ over 😀", sessionData: null });
+  expect(await store.endedAllAt(user)).toBe(NOW);
+
+  const late = { ...newVisit(user), expiry: NOW };
+  await store.create([late]);
+  expect(await store.endAllForUser(user, { reason: 'all', at: NOW })).toEqual([late.id]);
+  const expired = { ...newVisit(user), expiry: NOW };
+  await store.create([expired]);
+  expect(await store.countUnwiped(NOW + 1)).toBe(1);
+  expect(await store.wipe({ before: NOW + 1, limit: 10 })).toBe(1);
+  expect(await store.endEverything({ reason: 'all', at: NOW })).toBe(1);
+  expect(await store.countStale(NOW + 1)).toEqual({ visits: 5, identities: 5 });
+  expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 5, identities: 5 });
+  expect(await elsewhere.find([one.id, expired.id])).toEqual([null, null]);
+}
+
+/** Every SQL mode that MariaDB has. */
+const SQL_MODES = (
+  'ALLOW_INVALID_DATES ANSI ANSI_QUOTES DB2 EMPTY_STRING_IS_NULL ERROR_FOR_DIVISION_BY_ZERO HIGH_NOT_PRECEDENCE IGNORE_BAD_TABLE_OPTIONS ' +
+  'IGNORE_SPACE MAXDB MSSQL MYSQL323 MYSQL40 NO_AUTO_CREATE_USER NO_AUTO_VALUE_ON_ZERO NO_BACKSLASH_ESCAPES NO_DIR_IN_CREATE ' +
+  'NO_ENGINE_SUBSTITUTION NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS NO_UNSIGNED_SUBTRACTION NO_ZERO_DATE NO_ZERO_IN_DATE ' +
+  'ONLY_FULL_GROUP_BY ORACLE PAD_CHAR_TO_FULL_LENGTH PIPES_AS_CONCAT POSTGRESQL REAL_AS_FLOAT SIMULTANEOUS_ASSIGNMENT STRICT_ALL_TABLES ' +
+  'STRICT_TRANS_TABLES TIME_ROUND_FRACTIONAL TRADITIONAL'
+).split(' ');
+
+interface Case {
+  /** Sent on the connection. */
+  readonly set?: readonly string[];
+  /** Options of the data source. */
+  readonly options?: object;
+  /** The setting that is refused; left out, all works. */
+  readonly refused?: string;
+}
+
+const isolations = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'];
+
+const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
+  mariadb: {
+    'the settings as they are': {},
+    'no SQL mode': { set: ["sql_mode = ''"] },
+    ...Object.fromEntries(SQL_MODES.map((mode) => [mode, { set: [`sql_mode = '${mode}'`] }])),
+    'all that hinders at once': {
+      set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL,ORACLE'", 'sql_safe_updates = 1'],
+    },
+    sql_safe_updates: { set: ['sql_safe_updates = 1'] },
+    autocommit: { set: ['autocommit = 0'], refused: 'autocommit' },
+    'completion_type CHAIN': { set: ["completion_type = 'CHAIN'"], refused: 'completion_type' },
+    'completion_type RELEASE': { set: ["completion_type = 'RELEASE'"], refused: 'completion_type' },
+    sql_select_limit: { set: ['sql_select_limit = 2'], refused: 'sql_select_limit' },
+    ...Object.fromEntries(isolations.map((level) => [level, { set: [`TRANSACTION ISOLATION LEVEL ${level}`] }])),
+    'READ UNCOMMITTED': { set: ['TRANSACTION ISOLATION LEVEL READ UNCOMMITTED'], refused: '_isolation' },
+    'a read-only session': { set: ['TRANSACTION READ ONLY'], refused: 'read_only' },
+    'the charset utf8mb4': { options: { charset: 'utf8mb4' } },
+    'the charset utf8mb4, compared in binary': { options: { charset: 'UTF8MB4_BIN' } },
+    'the charset latin1': { options: { charset: 'LATIN1_SWEDISH_CI' }, refused: 'character_set_' },
+    'the charset utf8mb3': { options: { charset: 'UTF8_GENERAL_CI' }, refused: 'character_set_' },
+    'the charset cp1251': { options: { charset: 'CP1251_GENERAL_CI' }, refused: 'character_set_' },
+    'results in latin1': { set: ['character_set_results = latin1'], refused: 'character_set_' },
+    'statements in latin1': { set: ['character_set_connection = latin1'] },
+    'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
+  },
+  postgres: {
+    'the settings as they are': {},
+    ...Object.fromEntries(
+      [...isolations, 'READ UNCOMMITTED'].map((level) => [level, { set: [`default_transaction_isolation = '${level}'`] }]),
+    ),
+    'a read-only session': { set: ['default_transaction_read_only = on'], refused: 'transaction_read_only' },
+    'a role that may only read': { set: ['ROLE reader'], refused: 'the rights of the database user' },
+    standard_conforming_strings: { set: ['standard_conforming_strings = off', "backslash_quote = 'off'"] },
+    array_nulls: { set: ['array_nulls = off'], refused: 'array_nulls' },
+    transform_null_equals: { set: ['transform_null_equals = on'] },
+    bytea_output: { set: ["bytea_output = 'escape'"] },
+    'dates and intervals': { set: ["DateStyle = 'German'", "IntervalStyle = 'sql_standard'", "TimeZone = 'Asia/Kathmandu'"] },
+    'plans for everybody': { set: ["plan_cache_mode = 'force_generic_plan'", 'enable_indexscan = off', 'enable_seqscan = off'] },
+    'text in LATIN1': { set: ["client_encoding = 'LATIN1'"], refused: 'client_encoding' },
+    'text in WIN1251': { set: ["client_encoding = 'WIN1251'"], refused: 'client_encoding' },
+    'text in SQL_ASCII': { set: ["client_encoding = 'SQL_ASCII'"] },
+  },
+};
+
+describeDatabases(
+  'B60, B74, B76: settings of a server that others have set up',
+  (db) => {
+    let options: DataSourceOptions;
+    let usual: DataSource;
+    beforeAll(async () => {
+      ({ options } = await db.open());
+      usual = await openMigrated(options);
+      if (db.name === 'postgres') {
+        await usual.query(
+          `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END IF; END $$`,
+        );
+        await usual.query('GRANT SELECT ON visit, visit_identity, visit_revocation TO reader');
+      }
+    });
+    afterAll(() => usual?.destroy());
+
+    test.each(Object.entries(CASES[db.name as keyof typeof CASES]))('%s', async (_, { set = [], options: more = {}, refused }) => {
+      // One connection, so that what is set holds for all.
+      const one = { connectionLimit: 1, max: 1 };
+      const dataSource = new DataSource({ ...options, ...more, extra: one, entities: visitEntities });
+      await dataSource.initialize();
+      try {
+        const statements = set.map((setting) => `SET ${setting.startsWith('NAMES') ? '' : 'SESSION '}${setting}`);
+        for (const statement of statements) await dataSource.query(statement);
+        // One that takes no writes is given up for another one.
+        const { pool, master } = dataSource.driver as unknown as { pool?: EventEmitter; master?: EventEmitter };
+        (pool ?? master)!.on(pool ? 'connection' : 'connect', (connection: { query(sql: string): void }) => {
+          for (const statement of statements) connection.query(statement);
+        });
+        const store = new TypeOrmVisitStore(dataSource);
+        if (refused === undefined) {
+          await store.check();
+          await useAll(store, new TypeOrmVisitStore(usual));
+        } else {
+          const error = await store.check().then(
+            () => undefined,
+            (reason: unknown) => reason,
+          );
+          expect(error).toBeInstanceOf(VisitServerSettingError);
+          const { settings, code, message } = error as VisitServerSettingError;
+          expect(code).toBe('VISIT_SERVER_SETTING');
+          expect(settings).toHaveLength(1);
+          expect(settings[0]!.name).toContain(refused);
+          expect(message).toContain(settings[0]!.remedy);
+        }
+      } finally {
+        await dataSource.destroy();
+      }
+    });
+
+    test('tables are made for transactions, whatever the usual engine of the server', async () => {
+      if (db.name !== 'mariadb') return;
+      const { options: fresh } = await db.open();
+      const all = { ...fresh, extra: { connectionLimit: 1 }, entities: visitEntities, migrations: visitMigrations };
+      const dataSource = await new DataSource(all).initialize();
+      try {
+        await dataSource.query("SET SESSION default_storage_engine = 'MyISAM'");
+        await dataSource.runMigrations();
+        const tables = "TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'visit%'";
+        const rows = (await dataSource.query(`SELECT ENGINE AS engine FROM information_schema.TABLES WHERE ${tables}`)) as {
+          engine: string;
+        }[];
+        expect(rows.map(({ engine }) => engine)).toEqual(['InnoDB', 'InnoDB', 'InnoDB']);
+      } finally {
+        await dataSource.destroy();
+      }
+    });
+
+    test('several are told at once', async () => {
+      if (db.name !== 'mariadb') return;
+      const dataSource = new DataSource({ ...options, extra: { connectionLimit: 1 }, entities: visitEntities });
+      await dataSource.initialize();
+      try {
+        await dataSource.query("SET SESSION autocommit = 0, completion_type = 'CHAIN'");
+        const error = (await new TypeOrmVisitStore(dataSource).check().catch((reason: unknown) => reason)) as VisitServerSettingError;
+        expect(error.settings.map(({ name }) => name)).toEqual(['autocommit', 'completion_type']);
+      } finally {
+        await dataSource.destroy();
+      }
+    });
+  },
+  ['mariadb', 'postgres'],
+);
