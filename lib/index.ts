@@ -20,7 +20,7 @@ export type {
 } from './options/visit-options.interface.js';
 export { nistPolicies } from './options/nist-policies.js';
 export type { Duration } from './options/duration.js';
-export type { EncryptionKey } from './options/encryption.js';
+export type { EncryptionKey, PlainData } from './options/encryption.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';

@@ -5,10 +5,18 @@ import { Unfit } from './unfit.js';
 /** 32 random bytes, or text that says them: 64 hexadecimal digits, base64 or base64url. */
 export type EncryptionKey = Uint8Array | string;
 
+/**
+ * What becomes of data that is not encrypted: it is refused; read, while all that is written is encrypted; or written, while encrypted data
+ * is read, too.
+ */
+export type PlainData = 'refuse' | 'read' | 'write';
+
+const PLAIN_DATA: readonly unknown[] = ['refuse', 'read', 'write'] satisfies PlainData[];
+
 /** The option `session.encryption`, checked. Keys are objects that show nothing when they are logged. */
 export interface ResolvedEncryption {
   readonly keys: readonly KeyObject[];
-  readonly acceptPlain: boolean;
+  readonly plain: PlainData;
 }
 
 const KEY_BYTES = 32;
@@ -24,14 +32,14 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || types.isUint8Array(value)) {
     throw new Unfit('an object such as { keys: [key] }', kindOf(value));
   }
-  const { keys, acceptPlain = false, ...others } = value as Record<string, unknown>;
+  const { keys, plain = 'refuse', ...others } = value as Record<string, unknown>;
   const [other] = Object.keys(others);
   // A name as short as this is no key.
-  if (other !== undefined) throw new Unfit('an object with keys and acceptPlain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
-  if (typeof acceptPlain !== 'boolean') {
-    throw new Unfit('an object whose acceptPlain is true or false', `${kindOf(acceptPlain)} for acceptPlain`);
+  if (other !== undefined) throw new Unfit('an object with keys and plain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
+  if (!PLAIN_DATA.includes(plain)) {
+    throw new Unfit('an object whose plain is "refuse", "read" or "write"', `${kindOf(plain)} for plain`);
   }
-  return { keys: parseKeys(keys, 'keys', 'an object'), acceptPlain };
+  return { keys: parseKeys(keys, 'keys', 'an object'), plain: plain as PlainData };
 }
 
 /**

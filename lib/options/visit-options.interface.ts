@@ -2,7 +2,7 @@ import type { DataSource, DataSourceOptions } from 'typeorm';
 import type { SessionSerializer } from '../session/session.codec.js';
 import type { VisitStore } from '../store/visit.store.js';
 import type { Duration } from './duration.js';
-import type { EncryptionKey, ResolvedEncryption } from './encryption.js';
+import type { EncryptionKey, PlainData, ResolvedEncryption } from './encryption.js';
 
 /** The one clock that every "now" comes from. `Date` is one. */
 export interface Clock {
@@ -71,8 +71,13 @@ export interface VisitWipeOptions {
 export interface VisitEncryptionOptions {
   /** The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes one. */
   keys: readonly EncryptionKey[];
-  /** Whether data that is not encrypted is read, too: for an application that has visits already. @default false */
-  acceptPlain?: boolean;
+  /**
+   * What becomes of data that is not encrypted: it is refused as unreadable; `read`, while all that is written is encrypted; or `write`: all
+   * that is written is plain, and both are read. By these steps encryption is switched on and off while several processes run.
+   *
+   * @default 'refuse'
+   */
+  plain?: PlainData;
 }
 
 export interface VisitSessionOptions {

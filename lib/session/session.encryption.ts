@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes, type KeyObject } from 'node:crypto';
-import type { ResolvedEncryption } from '../options/encryption.js';
+import type { PlainData, ResolvedEncryption } from '../options/encryption.js';
 import { unreadable } from './session.graph.js';
 
 const CIPHER = 'aes-256-gcm';
@@ -30,15 +30,16 @@ interface NamedKey {
  */
 export class SessionEncryption {
   private readonly keys: readonly NamedKey[];
-  private readonly acceptPlain: boolean;
+  private readonly plain: PlainData;
 
-  constructor({ keys, acceptPlain }: ResolvedEncryption) {
+  constructor({ keys, plain }: ResolvedEncryption) {
     this.keys = keys.map((key) => ({ key, header: headerOf(key) }));
-    this.acceptPlain = acceptPlain;
+    this.plain = plain;
   }
 
-  /** @param visitId of the visit with which it will be stored */
+  /** As it is to be stored. @param visitId of the visit with which it will be stored */
   encrypt(plain: Uint8Array, visitId: string): Uint8Array {
+    if (this.plain === 'write') return plain;
     const { key, header } = this.keys[0]!;
     const nonce = randomBytes(NONCE);
     const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG }).setAAD(associated(header, visitId));
@@ -48,8 +49,8 @@ export class SessionEncryption {
   /** @throws SessionDataError with code SESSION_UNREADABLE, whatever the bytes are */
   decrypt(bytes: Uint8Array, visitId: string): Uint8Array {
     if (bytes[0] !== FORMAT) {
-      if (this.acceptPlain) return bytes;
-      throw unreadable('it is not encrypted, and option "session.encryption.acceptPlain" is off');
+      if (this.plain !== 'refuse') return bytes;
+      throw unreadable('it is not encrypted, and option "session.encryption.plain" is "refuse"');
     }
     if (bytes.length < HEADER + NONCE + TAG) throw unreadable('it is shorter than encrypted data can be');
     const named = this.keys.filter(({ header }) => header.equals(bytes.subarray(0, HEADER)));

@@ -197,6 +197,52 @@ describeStacks('Encryption of session data', (stack) => {
     expect(await dataOf(browser)).toEqual({});
   });
 
+  describe('R55, B85: encryption is switched on and off while processes of two steps run', () => {
+    const key = newKey();
+    const steps = [undefined, { keys: [key], plain: 'write' }, { keys: [key], plain: 'read' }, { keys: [key] }] as const;
+    const names = ['without it', 'that write plain', 'that read plain', 'with it'];
+    const pairs = [
+      [0, 1],
+      [1, 2],
+      [2, 3],
+    ].flatMap(([one, other]) => [[one!, other!] as const, [other!, one!] as const]);
+
+    /** Counts up in one session, by the processes in turn. */
+    async function expectCounted(browser: Browser, apps: readonly RunningApp[], from: number): Promise<void> {
+      for (const [turn, app] of [...apps, ...apps].entries()) {
+        expect(await post(at(app, browser), '/increment')).toBe(from + turn + 1);
+      }
+    }
+
+    test.each(pairs.map(([from, to]) => ({ from, to, title: `from processes ${names[from]} to those ${names[to]}` })))(
+      '$title nothing is lost',
+      async ({ from, to }) => {
+        const [old, fresh] = [await startStrict(steps[from]), await startStrict(steps[to])];
+        const browser = await begin(old, { count: 0 });
+        // By a process of the older step last, it is as plain or as encrypted as that step writes, which the next one still reads.
+        await expectCounted(browser, [fresh, old], 0);
+        await expectCounted(browser, [old, old, fresh], 4);
+      },
+    );
+
+    test.each([
+      [0, 1, 2, 3],
+      [3, 2, 1, 0],
+    ])('one session goes all the way: %j, %j, %j, %j', async (...way) => {
+      const apps = [];
+      for (const step of way) apps.push(await startStrict(steps[step]));
+      const browser = await begin(apps[0]!, { count: 0 });
+      for (const [done, app] of apps.entries()) await expectCounted(browser, [app, apps[Math.max(0, done - 1)]!, app], 6 * done);
+      const begins = (await stored(browser))![0];
+      expect(begins).toBe(way.at(-1) === 3 ? 0xc1 : 0x01);
+    });
+
+    test('a step that is left out fails', async () => {
+      const browser = await begin(await startStrict(steps[2]));
+      expect((await at(await startStrict(steps[0]), browser).get('/data')).status).toBe(500);
+    });
+  });
+
   describe('that cannot be read', () => {
     const key = newKey();
 
@@ -237,7 +283,7 @@ describeStacks('Encryption of session data', (stack) => {
     test('R55, R54: because it is not encrypted, unless that is accepted', async () => {
       await expectUnreadable(await begin(await start(undefined)));
       const browser = await begin(await start(undefined));
-      const accepting = at(await startStrict({ keys: [key], acceptPlain: true }), browser);
+      const accepting = at(await startStrict({ keys: [key], plain: 'read' }), browser);
       expect(await dataOf(accepting)).toEqual({ name: SECRET });
       expect(await stack.statements(() => accepting.get('/data'))).toHaveLength(1);
       await post(accepting, '/increment');
@@ -344,9 +390,10 @@ describe('The option session.encryption', () => {
     ['half a Buffer', { keys: [bytes.subarray(16)] }, 'got 16 bytes for keys[0]'],
     ['a number', { keys: [7] }, 'got a number for keys[0]'],
     ['the same key twice', { keys: [key, newKey(), hex] }, 'with different keys, got the same for keys[0] and keys[2]'],
-    ['a word for acceptPlain', { keys: [key], acceptPlain: key }, 'got a string of 44 characters for acceptPlain'],
-    ['an unknown name', { keys: [key], acceptPlane: true }, 'an object with keys and acceptPlain, got "acceptPlane"'],
-    ['a key for a name', { keys: [key], [hex]: true }, 'an object with keys and acceptPlain, got another name'],
+    ['a key for plain', { keys: [key], plain: key }, 'got a string of 44 characters for plain'],
+    ['true for plain', { keys: [key], plain: true }, 'an object whose plain is "refuse", "read" or "write", got a boolean for plain'],
+    ['an unknown name', { keys: [key], plane: 'read' }, 'an object with keys and plain, got "plane"'],
+    ['a key for a name', { keys: [key], [hex]: true }, 'an object with keys and plain, got another name'],
   ])('R55, R74: %s is refused at the start, and no key is shown', async (_, encryption, text) => {
     const error = await compile(encryption).then(
       () => expect.fail('it started'),
@@ -363,7 +410,7 @@ describe('The option session.encryption', () => {
   });
 
   test('R55: may be left out, and has defaults', async () => {
-    for (const encryption of [undefined, { keys: [key] }, { keys: [newKey(), bytes], acceptPlain: true }]) {
+    for (const encryption of [undefined, { keys: [key] }, { keys: [newKey(), bytes], plain: 'read' }]) {
       await expect(compile(encryption)).resolves.toBeUndefined();
     }
   });

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { inspect } from 'node:util';
 import { SessionDataError } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
-import { parseEncryption } from '../../lib/options/encryption.js';
+import { parseEncryption, type PlainData } from '../../lib/options/encryption.js';
 import { DefaultSessionSerializer } from '../../lib/session/session.codec.js';
 import { SessionEncryption } from '../../lib/session/session.encryption.js';
 
@@ -10,8 +10,8 @@ const VISIT = '0123456789abcdef0123456789abcdef';
 const plain = Buffer.from('\u0001[{"name":"Ada"}]');
 const [first, second] = [randomBytes(32), randomBytes(32)];
 
-const encryption = (keys: readonly unknown[] = [first], acceptPlain = false): SessionEncryption =>
-  new SessionEncryption(parseEncryption({ keys, acceptPlain }));
+const encryption = (keys: readonly unknown[] = [first], plainData: PlainData = 'refuse'): SessionEncryption =>
+  new SessionEncryption(parseEncryption({ keys, plain: plainData }));
 
 const encrypt = (keys?: readonly unknown[], data: Uint8Array = plain): Buffer => Buffer.from(encryption(keys).encrypt(data, VISIT));
 
@@ -99,11 +99,18 @@ describe('Encrypted session data', () => {
   });
 
   test('R55: plain data is read only if that is said, and never written', () => {
-    expectUnreadable(plain, /not encrypted[^]*acceptPlain/);
-    const accepting = encryption([first], true);
+    expectUnreadable(plain, /not encrypted[^]*plain/);
+    const accepting = encryption([first], 'read');
     expect(accepting.decrypt(plain, VISIT)).toEqual(plain);
     expect(Buffer.from(encryption().decrypt(accepting.encrypt(plain, VISIT), VISIT))).toEqual(plain);
     expect(() => accepting.decrypt(changedAt(encrypt(), 20, 1), VISIT)).toThrow(/has been changed/);
+  });
+
+  test('R55, B85: plain data is written where that is said, and both are read there', () => {
+    const preparing = encryption([first], 'write');
+    expect(preparing.encrypt(plain, VISIT)).toEqual(plain);
+    for (const bytes of [plain, encrypt()]) expect(Buffer.from(preparing.decrypt(bytes, VISIT))).toEqual(plain);
+    expect(() => preparing.decrypt(encrypt([second]), VISIT)).toThrow(/not among those/);
   });
 });
 
