@@ -11,7 +11,10 @@ export interface Asking<Question, Answer> {
   readonly ask: (questions: readonly Question[], again: boolean) => Promise<readonly Outcome<Answer>[]>;
   /** Rejects when the store answers nobody at the moment. */
   readonly probe: () => Promise<unknown>;
-  /** What is known of questions by now that were asked in vain; undefined: they may be asked again. By default all may. */
+  /**
+   * What is known of questions by now that were asked in vain; undefined: they may be asked again. By default all may, but for one that was
+   * asked by itself: the store has asked that as often as it helps.
+   */
   readonly inspect?: (questions: readonly Question[], error: unknown) => Promise<readonly (Outcome<Answer> | undefined)[]>;
   /** Whether anybody waits for answers still. By default somebody does. */
   readonly isWanted?: () => boolean;
@@ -53,6 +56,7 @@ export async function askAgain<Question, Answer>(
   const outcomes = [...first];
   const of = (places: readonly number[]): Question[] => places.map((place) => questions[place]!);
   const groups = [...failedTogether(first, [...first.keys()])];
+  const askedAlone = new Set<number>();
   let isThere = false;
   for (let group; (group = groups.pop());) {
     const [error, places] = group;
@@ -67,10 +71,11 @@ export async function askAgain<Question, Answer>(
       if (outcome !== undefined) outcomes[place] = outcome;
       return outcome === undefined;
     });
-    if (places.length === 1) continue;
+    if (places.length === 1 && (!inspect || askedAlone.has(places[0]!))) continue;
     const middle = open.length >> 1;
     for (const half of [open.slice(0, middle), open.slice(middle)]) {
       if (half.length === 0) continue;
+      if (half.length === 1) askedAlone.add(half[0]!);
       const answers = await tryAll(of(half), asking, true);
       half.forEach((place, index) => (outcomes[place] = answers[index]!));
       groups.push(...failedTogether(answers, half));

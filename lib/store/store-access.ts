@@ -7,7 +7,17 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batching/batching.js';
 import { away, CircuitBreaker } from './circuit-breaker.js';
 import { withDeadline } from './deadline.js';
-import { VisitStore, type NewVisitRecord, type SessionSave, type VisitRecord, type VisitStoreCapabilities } from './visit.store.js';
+import { settle } from './lost-answers.js';
+import {
+  VisitStore,
+  type Ending,
+  type NewVisitRecord,
+  type Rekey,
+  type RekeyResult,
+  type SessionSave,
+  type VisitRecord,
+  type VisitStoreCapabilities,
+} from './visit.store.js';
 import { reasonOf } from '../errors/failure.js';
 
 /**
@@ -78,6 +88,36 @@ export class StoreAccess {
     for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreCannotError(call, capability);
   }
 
+  /** Changes one key. The new one is random: whoever finds it stored knows that it was this change. */
+  rekey(change: Rekey): Promise<RekeyResult> {
+    const { id, newKeyHash } = change;
+    return settle<RekeyResult>({
+      write: async () => (await this.call((store) => store.rekey([change])))[0]!,
+      look: async () => {
+        const stored = await this.find(id);
+        // Another request may have renewed it since.
+        return stored?.keyHash === newKeyHash || stored?.previousKeyHash === newKeyHash ? { outcome: 'done' } : undefined;
+      },
+      isVain: ({ outcome }) => outcome === 'refused',
+      patience: this.options.storeTimeout / 2,
+    });
+  }
+
+  /** Ends visits. The ids of those that this call ended. */
+  end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    return settle<string[]>({
+      write: () => this.call((store) => store.end(ids, ending)),
+      look: async () => {
+        const found = await Promise.all(ids.map((id) => this.find(id)));
+        const isEnded = found.every((visit) => !visit || visit.endedAt !== null);
+        return isEnded ? found.filter((visit) => visit && isEndedBy(visit, ending)).map((visit) => visit!.id) : undefined;
+      },
+      // Those that the first try has ended are not among those of the second.
+      isVain: (ended) => ended.length < ids.length,
+      patience: this.options.storeTimeout / 2,
+    });
+  }
+
   /** Everything else. The work runs in nobody's asynchronous context. */
   call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     return this.enter(() =>
@@ -108,4 +148,8 @@ export class StoreAccess {
     if (this.breaker.isClosed) this.logger.error(`The store failed: ${reasonOf(error)}`);
     return new VisitStoreUnavailableError({ cause: error });
   }
+}
+
+function isEndedBy({ endedAt, endReason }: VisitRecord, { at, reason }: Ending): boolean {
+  return endedAt === at && endReason === reason;
 }

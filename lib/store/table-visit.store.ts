@@ -108,7 +108,20 @@ export abstract class TableVisitStore extends VisitStore {
       const visits = await this.keysOfUser(userId, except);
       if (visits.length === 0) return ended;
       // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
-      for (const { id, keyHash } of visits) if (await this.endOne(id, ending, keyHash)) ended.push(id);
+      for (const { id, keyHash } of visits) if (await this.#endSurely(id, ending, keyHash)) ended.push(id);
+    }
+  }
+
+  /** As `endOne`, but a lost answer is looked up: who asks for all of them could not tell any more which of them it has ended (B81). */
+  async #endSurely(id: string, ending: Ending, keyHash: string): Promise<boolean> {
+    try {
+      return await this.endOne(id, ending, keyHash);
+    } catch (error) {
+      const [stored] = await this.find([id]).catch(() => {
+        throw error;
+      });
+      if (!stored || stored.endedAt === null) throw error;
+      return stored.endedAt === ending.at && stored.endReason === ending.reason;
     }
   }
 

@@ -168,19 +168,15 @@ export class VisitWriter {
     const expiry = isRenewal ? Math.max(state.record.expiry, used) : used;
     const guard = { id: state.record.id, keyHash: state.key.hash, now };
     const previousKeyUntil = grace > 0 ? now + grace : null;
-    const [result] = await this.store.call((store) =>
-      store.rekey([
-        {
-          ...guard,
-          newKeyHash: newKey.hash,
-          previousKeyUntil,
-          expiry,
-          ...change,
-          ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
-        },
-      ]),
-    );
-    if (result!.outcome === 'refused') throw refusalError(result!.reason);
+    const result = await this.store.rekey({
+      ...guard,
+      newKeyHash: newKey.hash,
+      previousKeyUntil,
+      expiry,
+      ...change,
+      ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
+    });
+    if (result.outcome === 'refused') throw refusalError(result.reason);
     const before = state.record.identity?.userId;
     // It may have been made for the longer life that the visit had.
     if (!isRenewal) this.touches.forget(state.record.id);
@@ -227,7 +223,7 @@ export class VisitWriter {
     const { is, record } = context.visit;
     if (is === 'late') return;
     const at = this.options.clock.now();
-    const ended = is === 'stored' ? await this.store.call((store) => store.end([record.id], { reason, at, retiresKey: true })) : [];
+    const ended = is === 'stored' ? await this.store.end([record.id], { reason, at, retiresKey: true }) : [];
     this.replaceCurrent(turn);
     context.outgoing.cookie = 'clear';
     context.outgoing.clearSiteData = true;
@@ -248,7 +244,7 @@ export class VisitWriter {
   /** Ends visits for every process at once. The ids of those that this call ended. */
   async end(ids: readonly string[], reason: string): Promise<string[]> {
     const at = this.options.clock.now();
-    const ended = await this.store.call((store) => store.end(ids, { reason, at, retiresKey: false }));
+    const ended = await this.store.end(ids, { reason, at, retiresKey: false });
     await this.announceEnd(ended, reason, at);
     return ended;
   }

@@ -1,5 +1,6 @@
-import { TypeOrmVisitStore } from 'nest-visit';
+import { TypeOrmVisitStore, VisitStoreUnavailableError, type Rekey } from 'nest-visit';
 import type { DataSource, DataSourceOptions, QueryRunner } from 'typeorm';
+import { Logger } from '@nestjs/common';
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 import { StoreAccess } from '../../lib/store/store-access.js';
 import { bytes, DAY, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
@@ -7,6 +8,8 @@ import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
+
+Logger.overrideLogger(false);
 
 /** Short, because it is waited for. */
 const SHORT = 300;
@@ -169,6 +172,8 @@ describeDatabases(
     });
 
     test.each<[string, (store: TypeOrmVisitStore, id: string) => Promise<unknown>]>([
+      ['a touch', (store, id) => store.touch([{ id, accessed: NOW, expiry: NOW + DAY }])],
+      ['a lock that is given back', (store, id) => store.unlock(id, 'x')],
       ['a group of look-ups', (store, id) => store.find([newVisit().id, id])],
       ['one look-up', (store, id) => store.find([id])],
       ['a list', (store) => store.listForUser('reader', NOW)],
@@ -199,6 +204,96 @@ describeDatabases(
       expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
       await cut;
       expect(await store.save([saveOf(visit, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    });
+
+    // A sign-in is a transaction: whether it was done is decided by its end.
+    const isCommit = (text: string): boolean => text.includes('COMMIT');
+    const isUpdate = (text: string): boolean => text.includes('UPDATE');
+    const changes: [string, (text: string) => boolean, Partial<Rekey>][] = [
+      ['a renewal', isUpdate, { previousKeyUntil: NOW + DAY }],
+      ['a sign-in', isCommit, { identity }],
+      ['a sign-out that keeps the visit', isCommit, { identity: null }],
+    ];
+
+    test.each(changes)('B81: %s is done once and known to be, whenever its connection ends', async (_, which, change) => {
+      const { store } = await open();
+      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      for (const moment of ['asked', 'answered'] as const) {
+        const visit = newVisit({ identity: { ...identity, userId: 'before' } });
+        await store.create([visit]);
+        const rekey = rekeyOf(visit, change);
+        const cut = proxy.cut(moment, which);
+        expect(await access.rekey(rekey)).toEqual({ outcome: 'done' });
+        await cut;
+        const [stored] = await store.find([visit.id]);
+        expect(stored).toMatchObject({ keyHash: rekey.newKeyHash, previousKeyHash: visit.keyHash });
+        expect(stored!.identity?.userId ?? null).toBe('identity' in change ? (change.identity?.userId ?? null) : 'before');
+      }
+    });
+
+    test('B81: an end is done once and told once, whenever its connection ends', async () => {
+      const { store } = await open();
+      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const ending = { reason: 'x', at: NOW };
+      for (const moment of ['asked', 'answered'] as const) {
+        const visits = [newVisit(), newVisit(), newVisit()];
+        const ids = visits.map(({ id }) => id);
+        await store.create(visits);
+        await store.end([ids[2]!], { reason: 'other', at: NOW });
+        const cut = proxy.cut(moment, isUpdate);
+        expect(await access.end(ids, ending)).toEqual(ids.slice(0, 2));
+        await cut;
+        expect((await store.find(ids)).map((visit) => visit!.endReason)).toEqual(['x', 'x', 'other']);
+      }
+    });
+
+    test.each([
+      ['the one that is remembered', 'INSERT'],
+      ['one of a visit', 'SET'],
+    ])('B81: the ends of all visits of a user are told when an answer is lost, that to %s', async (_, word) => {
+      const { store } = await open();
+      const visits = [1, 2, 3].map(() => newVisit({ identity: { ...identity, userId: word } }));
+      await store.create(visits);
+      const cut = proxy.cut('answered', (text) => text.includes(`${word} `));
+      const ended = await store.endAllForUser(word, { reason: 'x', at: NOW });
+      await cut;
+      expect(ended.toSorted()).toEqual(visits.map(({ id }) => id).toSorted());
+    });
+
+    test.each(['asked', 'answered'] as const)('B81: one new visit is there, and one save was done or is refused (%s)', async (moment) => {
+      const { store } = await open();
+      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const visit = newVisit();
+      const inserted = proxy.cut(moment, (text) => text.includes('INSERT'));
+      await access.create(visit);
+      await inserted;
+      // MySQL prepares it with the first one.
+      await access.save(saveOf(visit, { data: bytes('w') }));
+      const saved = proxy.cut(moment);
+      const outcome = await access.save(saveOf(visit, { version: 1, data: bytes('x') })).catch((error: unknown) => error);
+      await saved;
+      // Another process may have written the same bytes: what was done cannot be told from that.
+      if (moment === 'asked') expect(outcome).toEqual({ outcome: 'saved', version: 2 });
+      else expect(outcome).toBeInstanceOf(VisitStoreUnavailableError);
+      expect(await store.find([visit.id])).toMatchObject([{ sessionVersion: 2 }]);
+    });
+
+    test('B81: what cannot be known is not taken for done', async () => {
+      const { store } = await open();
+      const access = new StoreAccess(store, { storeTimeout: SHORT });
+      const visit = newVisit();
+      await store.create([visit]);
+      store.setDeadline(SHORT);
+      const cut = proxy.cut('asked', () => {
+        proxy.goSilent();
+        return true;
+      });
+      const rekeyed = access.rekey(rekeyOf(visit));
+      await expect(rekeyed).rejects.toThrow(VisitStoreUnavailableError);
+      await cut;
+      proxy.comeBack();
+      store.setDeadline(PATIENCE);
+      expect(await store.find([visit.id])).toMatchObject([{ keyHash: visit.keyHash }]);
     });
 
     // What takes prepared statements away, without a word to the driver.

@@ -72,6 +72,7 @@ export function createVisitAccess(
       });
     },
     probe,
+    inspect: async (some) => some.map(() => undefined),
   };
 
   const grouped = <Question, Answer>(asking: Asking<Question, Answer>): Batcher<Question, Answer> => new Batcher(asking, options);

@@ -202,6 +202,7 @@ export class VisitSql {
         ...params,
         ...touches.flatMap((touch) => [touch.id, touch.keyChanged]),
       ],
+      isIdempotent: true,
     };
   }
 
@@ -246,7 +247,7 @@ export class VisitSql {
   unlock(visitId: string, owner: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const sql = `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
-    return { sql, params: [visitId, owner] };
+    return { sql, params: [visitId, owner], isIdempotent: true };
   }
 
   /** Who holds the lock, and until when. */
@@ -278,6 +279,7 @@ export class VisitSql {
     return {
       sql: `${sql} ${this.#dialect.onDuplicate(userHash)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`,
       params: [...params, at],
+      isIdempotent: true,
     };
   }
 

@@ -74,7 +74,7 @@ const watchedPools = new WeakSet<Pool>();
 export interface Work<T> {
   readonly run: (held: Held) => Promise<T>;
   /** Whether it may be done twice. */
-  readonly isRead: boolean;
+  readonly isIdempotent: boolean;
   /** Whether nobody waits for it: it may take longer. */
   readonly isSlow: boolean;
 }
@@ -112,8 +112,8 @@ export class Connections {
   }
 
   /**
-   * Works with a connection. What surely was not done is done once more with another one, and so is what only reads when its connection
-   * has ended (B83).
+   * Works with a connection. What surely was not done is done once more with another one, and so is what may be done twice when its
+   * connection has ended (B83).
    */
   use<T>(work: Work<T>): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -139,7 +139,7 @@ export class Connections {
     } catch (error) {
       if (isOver(lease)) throw error;
       const fate = lease.state.is === 'waiting' ? 'unsent' : this.driver.fateOf(error);
-      if (fate === 'fine' || (fate === 'lost' && !work.isRead)) throw error;
+      if (fate === 'fine' || (fate === 'lost' && !work.isIdempotent)) throw error;
       lease.state = WAITING;
       return this.attempt(lease, work);
     }

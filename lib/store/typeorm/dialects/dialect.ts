@@ -11,6 +11,8 @@ export interface Statement {
   readonly mustChange?: number;
   /** Nobody waits for it: it may take longer than `storeTimeout`. */
   readonly isSlow?: boolean;
+  /** Done twice, it has done the same: it is sent again when its answer is lost. What only reads is so anyway. */
+  readonly isIdempotent?: boolean;
 }
 
 export type PreparedStatement = Statement & { readonly name: string };
