@@ -24,7 +24,7 @@ export type { EncryptionKey, PlainData } from './options/encryption.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
-export type { DescribedPolicy } from './options/described-policy.js';
+export type { DescribedHandler, DescribedPolicy } from './options/described-policy.js';
 export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit.service.js';
 export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './request/handler-policy.js';
 

@@ -1,4 +1,5 @@
 import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
 import { VisitEndedError, VisitNotResolvedError } from './errors/visit.error.js';
 import { VisitKey } from './key/visit-key.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
@@ -15,6 +16,7 @@ import { CurrentRequest } from './context/current-request.js';
 import { contextOf, requestOf, type RequestContext } from './context/request.context.js';
 import { Turn } from './context/turn.js';
 import { readHandlerPolicy } from './request/handler-policy.js';
+import { describedHandlers, handlersOf } from './request/unsupported-handlers.js';
 import { RequestStory } from './request/request.story.js';
 import { RequestUser } from './request/request-user.js';
 import type { CurrentVisit } from './visit/current-visit.js';
@@ -76,6 +78,7 @@ export class VisitService {
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+    @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
   ) {}
 
   /**
@@ -270,9 +273,9 @@ export class VisitService {
     });
   }
 
-  /** What holds for all visits here: time limits, renewal, the limit per user, the cookie (ASVS 7.1.1). */
+  /** What holds for all visits here: time limits, renewal, the limit per user, the cookie, and what handlers ask for (ASVS 7.1.1). */
   describePolicy(): DescribedPolicy {
-    return describePolicy(this.options);
+    return describePolicy(this.options, describedHandlers(handlersOf(this.discovery)));
   }
 
   /** Writes the expiry updates that wait. It is done by itself, also at shutdown. */

@@ -15,7 +15,7 @@ import { VisitView } from './visit-view.js';
 export interface VisitState {
   /**
    * `stored`: there is a row. `unsaved`: a new visit with nothing to keep yet. `late`: the request came with a key that another request
-   * has just replaced; it is served as anonymous, and neither writes nor touches the client's cookie (law 4).
+   * has just replaced, or with cookies of different users; it is served as anonymous, and neither writes nor touches the client's cookie (law 4).
    */
   readonly is: 'stored' | 'unsaved' | 'late';
   /** What the store has; for an unsaved visit, what it would get. */

@@ -43,7 +43,7 @@ export class CsrfGuard implements CanActivate {
 
   private async refusalOf(request: FrameworkRequest, execution: ExecutionContext): Promise<CrossSiteRequestError | FormTokenError | null> {
     const { csrf, cookie } = this.options;
-    const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure });
+    const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure === true });
     if (origin === 'foreign') return new CrossSiteRequestError();
     if (origin === 'own' && !csrf.requireToken) return null;
     await this.story.know(contextOf(execution), readHandlerPolicy(execution));

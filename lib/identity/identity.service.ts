@@ -9,7 +9,7 @@ import { StoreAccess } from '../store/store-access.js';
 import { signInInstant } from '../visit/sign-in-instant.js';
 import { checkedUserId } from '../visit/user-id.js';
 import { VisitLimit } from '../visit/visit.limit.js';
-import { failedSignIn, VisitWriter } from '../visit/visit.writer.js';
+import { failedSignIn, requireEnded, VisitWriter } from '../visit/visit.writer.js';
 import { NewDeviceNotice } from './new-device.js';
 
 export interface LoginOptions {
@@ -85,11 +85,17 @@ export class IdentityService {
     return this.requests.take('identity.login()', async (turn) => this.signIn(turn, checkedUserId(userId), options));
   }
 
-  /** Signs out. By default the visit ends and the cookie is cleared. */
+  /**
+   * Signs out. By default the visit ends and the cookie is cleared.
+   *
+   * @throws VisitKeyRetiredError (409) when another request has changed the key of the visit just now, by a sign-in for example, so that this
+   * one may not end it: whoever is signed in by then still is
+   */
   logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     return this.requests.take('identity.logout()', async (turn) => {
       const { context } = turn;
       if (!keepVisit) return this.endCurrent(turn, 'logout');
+      if (context.visit.is === 'late') return requireEnded(context);
       if (!context.visit.record.identity) return;
       try {
         await this.writer.rekey(turn, { identity: null });

@@ -12,6 +12,14 @@ const MOST_VALUES = 8;
 /** What browsers take of a cookie. Some count the attributes, too. */
 const MOST_BYTES = 4096;
 
+/** Where a cookie goes. */
+export interface CookiePlace {
+  /** Another path than that of the options. */
+  readonly path?: string | undefined;
+  /** The request came by https. */
+  readonly isHttps?: boolean;
+}
+
 /** Writes and reads the cookie of the key, and beside it the one of a visit that its client keeps. */
 @Injectable()
 export class VisitCookie {
@@ -47,46 +55,46 @@ export class VisitCookie {
   }
 
   /** `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's session. */
-  write(value: string, lifetime: number | null, now: number, path?: string): string {
-    return this.setCookie(this.options.name, value, lifetime, now, path);
+  write(value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
+    return this.setCookie(this.options.name, value, lifetime, now, place);
   }
 
   /** `Set-Cookie` for what the client keeps of its visit. */
-  writeCopy(value: string, lifetime: number | null, now: number, path?: string): string {
-    return this.setCookie(this.copyName, value, lifetime, now, path);
+  writeCopy(value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
+    return this.setCookie(this.copyName, value, lifetime, now, place);
   }
 
   /** How many characters a copy may have, so that its cookie is not too large with name and attributes. */
   roomForCopy(path?: string): number {
-    return MOST_BYTES - Buffer.byteLength(this.writeCopy('', LONGEST_LIFE, 0, path));
+    return MOST_BYTES - Buffer.byteLength(this.writeCopy('', LONGEST_LIFE, 0, { path, isHttps: true }));
   }
 
-  private setCookie(name: string, value: string, lifetime: number | null, now: number, path?: string): string {
+  private setCookie(name: string, value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
     const life = lifetime === null ? null : Math.min(lifetime, LONGEST_LIFE);
     return stringifySetCookie({
       name,
       value,
-      ...this.attributes(path),
+      ...this.attributes(place),
       ...(life === null ? {} : { maxAge: Math.ceil(life / 1000), expires: new Date(now + life) }),
     });
   }
 
   /** `Set-Cookie` that takes the cookie away: same name, path and domain (R18, B32). */
-  clear(path?: string): string {
-    return this.clearing(this.options.name, path);
+  clear(place?: CookiePlace): string {
+    return this.clearing(this.options.name, place);
   }
 
-  clearCopy(path?: string): string {
-    return this.clearing(this.copyName, path);
+  clearCopy(place?: CookiePlace): string {
+    return this.clearing(this.copyName, place);
   }
 
-  private clearing(name: string, path?: string): string {
-    return stringifySetCookie({ name, value: '', ...this.attributes(path), maxAge: 0, expires: new Date(0) });
+  private clearing(name: string, place?: CookiePlace): string {
+    return stringifySetCookie({ name, value: '', ...this.attributes(place), maxAge: 0, expires: new Date(0) });
   }
 
-  private attributes(path = this.options.path) {
-    const { domain, secure, sameSite, httpOnly } = this.options;
-    return { path, domain, secure, sameSite, httpOnly };
+  private attributes({ path = this.options.path, isHttps = false }: CookiePlace = {}) {
+    const { domain, secure, sameSite, httpOnly, partitioned } = this.options;
+    return { path, domain, secure: secure === 'auto' ? isHttps : secure, sameSite, httpOnly, partitioned };
   }
 }
 

@@ -18,13 +18,15 @@ export type Resolution =
   | typeof NO_KEY
   | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }
   /** The key has just been replaced or ended by its own client. */
-  | { readonly outcome: 'late'; readonly key: VisitKey }
+  | { readonly outcome: 'late'; readonly key: VisitKey; readonly hasEnded: boolean }
+  /** Cookies of visits of different users: who this is cannot be told. */
+  | { readonly outcome: 'conflicting'; readonly refused: readonly RefusedKey[] }
   /** What has become of the keys: see `Verdict`. One that has only expired says most of its client. */
   | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly refused: readonly RefusedKey[] };
 
 /** A key to be told of, whatever else came with it. */
 export interface RefusedKey {
-  readonly reason: 'retired' | 'forged';
+  readonly reason: 'retired' | 'forged' | 'conflicting';
   readonly key: VisitKey;
 }
 
@@ -55,7 +57,7 @@ export class VisitResolver {
    */
   resolve(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
     const [key] = keys;
-    if (key && keys.length === 1 && !attendance) return this.store.find(key.id).then((record) => this.judgeAll(keys, [record]));
+    if (key && keys.length === 1 && !attendance) return this.store.find(key.id).then((record) => this.judgeAll(exchange, keys, [record]));
     return this.resolveAll(exchange, keys, attendance);
   }
 
@@ -63,22 +65,32 @@ export class VisitResolver {
     const ids = keys.map(({ id }) => id);
     if (attendance) await attendance.hold(ids, this.cookie.readCopies(exchange.cookieHeader));
     // Asked for in one turn of the event loop, they go out together.
-    return this.judgeAll(keys, await Promise.all(ids.map((id) => this.store.find(id))));
+    return this.judgeAll(exchange, keys, await Promise.all(ids.map((id) => this.store.find(id))));
   }
 
-  private judgeAll(keys: readonly VisitKey[], records: readonly (VisitRecord | null)[]): Resolution {
+  private judgeAll(exchange: Exchange, keys: readonly VisitKey[], records: readonly (VisitRecord | null)[]): Resolution {
     const now = this.options.clock.now();
-    const verdicts = new Map<Verdict, VisitKey>();
+    const verdicts = new Map<Verdict, { readonly key: VisitKey; readonly record: VisitRecord | null }>();
     const refused: RefusedKey[] = [];
+    const live: { readonly record: VisitRecord; readonly key: VisitKey }[] = [];
     for (const [index, key] of keys.entries()) {
       const record = records[index] ?? null;
       const verdict = record ? this.judge(record, key, now) : 'forged';
-      if (verdict === 'live') return { outcome: 'found', record: record!, key };
-      if (!verdicts.has(verdict)) verdicts.set(verdict, key);
+      if (verdict === 'live') live.push({ record: record!, key });
+      if (!verdicts.has(verdict)) verdicts.set(verdict, { key, record });
       if (verdict === 'retired' || verdict === 'forged') refused.push({ reason: verdict, key });
     }
+    const [first] = live;
+    if (first) {
+      if (live.length === 1) return { outcome: 'found', ...first };
+      // Of cookies of one name a neighbor may have brought some, and which cannot be told (A5). Sources have an order.
+      const inCookies = live.filter(({ key, record }) => record.identity && exchange.cookieHeader?.includes(key.text));
+      const users = new Set(inCookies.map(({ record }) => record.identity!.userId));
+      if (users.size <= 1) return { outcome: 'found', ...first };
+      return { outcome: 'conflicting', refused: inCookies.map(({ key }) => ({ reason: 'conflicting', key })) };
+    }
     const late = verdicts.get('late');
-    if (late) return { outcome: 'late', key: late };
+    if (late) return { outcome: 'late', key: late.key, hasEnded: late.record?.endedAt != null };
     return { outcome: 'none', presented: COUNTING.find((verdict) => verdicts.has(verdict))!, refused };
   }
 

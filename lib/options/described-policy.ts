@@ -2,6 +2,20 @@ import { parseDuration } from './duration.js';
 import { nistPolicies } from './nist-policies.js';
 import type { ResolvedVisitOptions } from './visit-options.interface.js';
 
+/** What a handler asks for by `@UseVisit()`, `@PassiveVisit()` and `@SkipVisit()`. */
+export interface DescribedHandler {
+  /** Such as `CartController.add()`. */
+  readonly name: string;
+  /** A visit that was used here ends after so long without a request; left out where it is as everywhere. */
+  readonly idleTimeout?: number;
+  /** Requests to it do not keep the visit alive. */
+  readonly passive?: true;
+  /** It has no visit. */
+  readonly skip?: true;
+  readonly source?: ResolvedVisitOptions['source'];
+  readonly cookiePath?: string;
+}
+
 /** What holds for the visits of this application, for an auditor or a page of documentation (ASVS 7.1.1, 7.1.2). Times in milliseconds. */
 export interface DescribedPolicy {
   /** A visit ends after so long without a request. */
@@ -15,18 +29,23 @@ export interface DescribedPolicy {
   /** How many live visits a user may have; null: any number. */
   readonly maxVisitsPerUser: number | null;
   readonly onLimit: 'end-oldest' | 'refuse';
-  readonly cookie: Pick<ResolvedVisitOptions['cookie'], 'name' | 'path' | 'domain' | 'secure' | 'sameSite' | 'httpOnly' | 'permanent'>;
+  readonly cookie: Pick<
+    ResolvedVisitOptions['cookie'],
+    'name' | 'path' | 'domain' | 'secure' | 'sameSite' | 'httpOnly' | 'partitioned' | 'permanent'
+  >;
+  /** Handlers that ask for something else by decorators. */
+  readonly handlers: readonly DescribedHandler[];
   /** Which levels of NIST SP 800-63B-4 these time limits suffice for. */
   readonly nist: readonly ('AAL1' | 'AAL2' | 'AAL3')[];
   /** All of it as sentences. */
   readonly text: string;
 }
 
-export function describePolicy(options: ResolvedVisitOptions): DescribedPolicy {
+export function describePolicy(options: ResolvedVisitOptions, handlers: readonly DescribedHandler[]): DescribedPolicy {
   const { timeout, permanentTimeout, absoluteTimeout, renewAfter, identity } = options;
   const { maxVisitsPerUser, onLimit } = identity;
-  const { name, path, domain, secure, sameSite, httpOnly, permanent } = options.cookie;
-  const longestIdle = Math.max(timeout, permanentTimeout);
+  const { name, path, domain, secure, sameSite, httpOnly, partitioned, permanent } = options.cookie;
+  const longestIdle = Math.max(timeout, permanentTimeout, ...handlers.map(({ idleTimeout = 0 }) => idleTimeout));
   const meets = (level: keyof typeof nistPolicies): boolean => {
     const limits = nistPolicies[level];
     const idle = level === 'aal1' ? Infinity : parseDuration(limits.timeout)!;
@@ -37,7 +56,15 @@ export function describePolicy(options: ResolvedVisitOptions): DescribedPolicy {
     maxVisitsPerUser === false
       ? 'A user may be signed in any number of times.'
       : `A user may be signed in ${maxVisitsPerUser} times; beyond that ${onLimit === 'refuse' ? 'a sign-in is refused' : 'the oldest sign-in ends'}.`;
-  const attributes = [secure && 'Secure', httpOnly && 'HttpOnly', `SameSite=${sameSite}`, `Path=${path}`, domain && `Domain=${domain}`];
+  const isSecure = secure === 'auto' ? 'Secure over https' : secure && 'Secure';
+  const attributes = [
+    isSecure,
+    httpOnly && 'HttpOnly',
+    partitioned && 'Partitioned',
+    `SameSite=${sameSite}`,
+    `Path=${path}`,
+    domain && `Domain=${domain}`,
+  ];
   return {
     idleTimeout: timeout,
     permanentIdleTimeout: permanentTimeout,
@@ -45,7 +72,8 @@ export function describePolicy(options: ResolvedVisitOptions): DescribedPolicy {
     renewAfter: renewAfter === false ? null : renewAfter,
     maxVisitsPerUser: maxVisitsPerUser === false ? null : maxVisitsPerUser,
     onLimit,
-    cookie: { name, path, domain, secure, sameSite, httpOnly, permanent },
+    cookie: { name, path, domain, secure, sameSite, httpOnly, partitioned, permanent },
+    handlers,
     nist,
     text: [
       `A visit ends after ${inWords(timeout)} without a request${permanentTimeout === timeout ? '' : `, a permanent one after ${inWords(permanentTimeout)}`}.`,
@@ -55,12 +83,23 @@ export function describePolicy(options: ResolvedVisitOptions): DescribedPolicy {
       'Its key is replaced when its user signs in, signs out or proves again who they are' +
         `${renewAfter === false ? '' : `, and at an age of ${inWords(renewAfter)}`}.`,
       limit,
+      ...handlers.flatMap(inSentences),
       `The cookie "${name}" is sent with ${attributes.filter(Boolean).join(', ')}.`,
       nist.length === 0
         ? 'These limits suffice for no level of NIST SP 800-63B-4.'
         : `These limits suffice for ${nist.join(', ')} of NIST SP 800-63B-4.`,
     ].join(' '),
   };
+}
+
+function inSentences({ name, idleTimeout, passive, skip, source, cookiePath }: DescribedHandler): string[] {
+  if (skip) return [`${name} has no visit.`];
+  return [
+    idleTimeout === undefined ? '' : `After ${name} a visit ends after ${inWords(idleTimeout)} without a request.`,
+    passive ? `Requests to ${name} keep no visit alive.` : '',
+    source ? `${name} takes keys from ${source.join(', ')}.` : '',
+    cookiePath === undefined ? '' : `${name} sends the cookie with Path=${cookiePath}.`,
+  ].filter(Boolean);
 }
 
 const UNITS = [

@@ -1,6 +1,6 @@
 import type { VisitModuleOptions } from './visit-options.interface.js';
 
-type Limits = Pick<VisitModuleOptions, 'timeout' | 'absoluteTimeout' | 'renewAfter'>;
+type Limits = Pick<VisitModuleOptions, 'timeout' | 'permanentTimeout' | 'absoluteTimeout' | 'renewAfter'>;
 
 /**
  * The time limits that NIST SP 800-63B-4 (2.1.3, 2.2.3, 2.3.3) sets for its authentication assurance levels, ready to be
@@ -9,9 +9,9 @@ type Limits = Pick<VisitModuleOptions, 'timeout' | 'absoluteTimeout' | 'renewAft
  */
 export const nistPolicies = {
   /** At most 30 days. No limit of inactivity is asked for; here it is a day. */
-  aal1: { timeout: '1d', absoluteTimeout: '30d', renewAfter: '1d' },
+  aal1: { timeout: '1d', permanentTimeout: '30d', absoluteTimeout: '30d', renewAfter: '1d' },
   /** At most 24 hours, and 1 hour of inactivity. */
-  aal2: { timeout: '1h', absoluteTimeout: '24h', renewAfter: '1h' },
+  aal2: { timeout: '1h', permanentTimeout: '1h', absoluteTimeout: '24h', renewAfter: '1h' },
   /** At most 12 hours, and 15 minutes of inactivity. */
-  aal3: { timeout: '15m', absoluteTimeout: '12h', renewAfter: '15m' },
+  aal3: { timeout: '15m', permanentTimeout: '15m', absoluteTimeout: '12h', renewAfter: '15m' },
 } as const satisfies Record<string, Limits>;

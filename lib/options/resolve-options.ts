@@ -64,23 +64,26 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
     problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
   }
   if (given.store) problems.push(...beyondStore(options, given.store));
-  options.permanentTimeout ??= options.timeout;
   // A coarser step than this would let visits expire that were used all the time.
   options.touch.resolution = Math.min(options.touch.resolution, Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10));
 
   const cookie = options.cookie;
-  const host = cookie.secure && cookie.path === '/' && cookie.domain === undefined;
+  const isSecure = cookie.secure === true;
+  const host = isSecure && cookie.path === '/' && cookie.domain === undefined;
   const prefix = /^__(host|secure)-/i.exec(cookie.name)?.[0];
   if (prefix?.toLowerCase() === '__host-' && !host) {
     problems.push(
       'option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: browsers refuse it otherwise',
     );
-  } else if (prefix?.toLowerCase() === '__secure-' && !cookie.secure) {
+  } else if (prefix?.toLowerCase() === '__secure-' && !isSecure) {
     problems.push('option "cookie.name" with "__Secure-" needs cookie.secure true: browsers refuse it otherwise');
-  } else if (host && !prefix) {
-    cookie.name = `__Host-${cookie.name}`;
+  } else if (isSecure && !prefix) {
+    cookie.name = `${host ? '__Host-' : '__Secure-'}${cookie.name}`;
   }
-  if (cookie.sameSite === 'none' && !cookie.secure) {
+  if (cookie.partitioned && !isSecure) {
+    problems.push('option "cookie.partitioned" needs cookie.secure true: browsers refuse it otherwise');
+  }
+  if (cookie.sameSite === 'none' && !isSecure) {
     problems.push(
       'option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"',
     );
@@ -88,9 +91,9 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   if (process.env['NODE_ENV'] === 'production' && !cookie.allowInsecure) {
     const dangers = { secure: 'everybody on the way reads the key', httpOnly: 'every script of a page reads the key' } as const;
     for (const name of ['secure', 'httpOnly'] as const) {
-      if (cookie[name]) continue;
+      if (cookie[name] === true) continue;
       problems.push(
-        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that you want that, got false`,
+        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that you want that, got ${JSON.stringify(cookie[name])}`,
       );
     }
   }

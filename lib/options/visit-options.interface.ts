@@ -17,18 +17,29 @@ export type VisitSource = 'cookie' | 'query' | 'body' | 'form';
 export type SiteData = 'cache' | 'cookies' | 'storage' | 'executionContexts' | 'clientHints' | 'prefetchCache' | 'prerenderCache';
 
 export interface VisitCookieOptions {
-  /** With `secure`, path `/` and no `domain` the browser sees `__Host-` before it. @default 'visit' */
+  /**
+   * With `secure: true` the browser sees `__Host-` before it, or `__Secure-` where `path` or `domain` is set (RFC 6265bis, 4.1.3).
+   *
+   * @default 'visit'
+   */
   name?: string;
   /** @default '/' */
   path?: string;
   /** Left out, the cookie goes to this host only. @default undefined */
   domain?: string;
-  /** @default true if `NODE_ENV` is `production`, else false */
-  secure?: boolean;
+  /**
+   * Whether browsers send it over https only. `'auto'`: where the request came by https, as the framework sees it by its trust-proxy
+   * setting; for applications that serve both, without a prefix of the name.
+   *
+   * @default true if `NODE_ENV` is `production`, else 'auto'
+   */
+  secure?: boolean | 'auto';
   /** @default 'lax' */
   sameSite?: 'strict' | 'lax' | 'none';
   /** @default true */
   httpOnly?: boolean;
+  /** A cookie of its own under each site that shows this one in a frame (CHIPS). Needs `secure: true`. @default false */
+  partitioned?: boolean;
   /** Every visit outlives the browser's session, not only those made so. @default false */
   permanent?: boolean;
   /** What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`. @default false */
@@ -151,7 +162,7 @@ export interface VisitModuleOptions {
   storeTimeout?: Duration;
   /** A visit expires this long after its last request. @default '20m' */
   timeout?: Duration;
-  /** The same for permanent visits ("remember me"); their cookie lasts as long. @default `timeout` */
+  /** The same for permanent visits ("remember me"); their cookie lasts as long. @default '30d' */
   permanentTimeout?: Duration;
   /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
   absoluteTimeout?: Duration | false;
@@ -200,9 +211,10 @@ export interface ResolvedVisitOptions {
     readonly name: string;
     readonly path: string;
     readonly domain: string | undefined;
-    readonly secure: boolean;
+    readonly secure: boolean | 'auto';
     readonly sameSite: 'strict' | 'lax' | 'none';
     readonly httpOnly: boolean;
+    readonly partitioned: boolean;
     readonly permanent: boolean;
     readonly clearSiteData: readonly SiteData[];
     readonly allowInsecure: boolean;

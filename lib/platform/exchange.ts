@@ -7,6 +7,7 @@ export interface FrameworkRequest {
   readonly ip?: string;
   readonly method: string;
   readonly host?: string;
+  readonly protocol?: string;
   /** Express: the route that is served. */
   readonly route?: { readonly path?: unknown };
   /** Fastify: the same. */
@@ -41,6 +42,16 @@ export class Exchange {
   /** Whether the client has gone before there was an answer. */
   get hasClientGone(): boolean {
     return hasClosed(this.rawResponse) && !this.rawResponse.writableEnded;
+  }
+
+  /** Whether the request came by https, as the framework sees it, that is: according to its trust-proxy setting. */
+  get isHttps(): boolean {
+    return this.request.protocol === 'https';
+  }
+
+  /** Whether a page of another site sent it in a way that browsers leave cookies with SameSite out of (Fetch Metadata; RFC 6265bis, 5.6.7.1). */
+  get isCrossSitePost(): boolean {
+    return this.request.headers['sec-fetch-site'] === 'cross-site' && !['GET', 'HEAD', 'OPTIONS', 'TRACE'].includes(this.request.method);
   }
 
   get cookieHeader(): string | undefined {

@@ -40,8 +40,11 @@ export interface IdentityChange {
 
 /** A request came with a key that does not open a visit. */
 export interface RefusedKey {
-  /** `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended. */
-  readonly reason: 'forged' | 'retired';
+  /**
+   * `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended. `conflicting`: it opens a visit, and
+   * another key of the same request that of another user.
+   */
+  readonly reason: 'forged' | 'retired' | 'conflicting';
   /** The public id that the key names, whether there is such a visit or not. */
   readonly visitId: string;
   /** As the framework sees it. */

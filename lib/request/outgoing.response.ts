@@ -22,6 +22,7 @@ export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | und
 @Injectable()
 export class OutgoingResponse {
   private readonly logger = new Logger('Visit');
+  private hasWarnedOfHttp = false;
   /** Whether the store knows visits only while their requests are under way. */
   readonly clientsKeepVisits: boolean;
   /** The longest path of a cookie that a handler asks for. */
@@ -81,16 +82,30 @@ export class OutgoingResponse {
     if (!state) return;
     const now = this.options.clock.now();
     const lifetime = state.record.permanent ? state.record.expiry - now : null;
-    const path = context.policy?.path;
+    const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
+    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place (B72).
+    const mayHaveAnother =
+      context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
+    if (mayHaveAnother && !state.record.identity) return;
     const copy = state.is === 'stored' ? context.attendance?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
     // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
     const sendsKey = outgoing.cookie === 'send' || (copy !== undefined && state.key.matches(copy.keyHash));
-    if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, path));
-    else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(path));
-    if (copy) setCookie(response, this.cookie.writeCopy(copy.text, lifetime, now, path));
-    else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(path));
+    if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, place));
+    else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(place));
+    if (copy) setCookie(response, this.cookie.writeCopy(copy.text, lifetime, now, place));
+    else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(place));
+    if (sendsKey && this.options.cookie.secure === true && !place.isHttps) this.warnOfHttp();
     if (outgoing.clearSiteData) this.clearSiteData(response, sendsKey);
+  }
+
+  private warnOfHttp(): void {
+    if (this.hasWarnedOfHttp) return;
+    this.hasWarnedOfHttp = true;
+    this.logger.warn(
+      'A cookie with Secure has left over plain http, where browsers do not keep it: behind a proxy that ends https, set the trust-proxy ' +
+        'setting of the framework; for applications that serve both there is cookie.secure: "auto"',
+    );
   }
 
   /** @param sendsKey a cookie leaves with the same response, which would be cleared with the others */

@@ -1,6 +1,7 @@
 import { MetadataScanner, type DiscoveryService } from '@nestjs/core';
 import type { HandlerPolicy } from '../context/handler-policy.js';
 import { canGive } from '../options/store-needs.js';
+import type { DescribedHandler } from '../options/described-policy.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from '../store/visit.store.js';
 import { policyOf } from './handler-policy.js';
@@ -22,6 +23,20 @@ export function handlersOf(discovery: DiscoveryService): KnownHandler[] {
     return scanner
       .getAllMethodNames(prototype)
       .map((method) => ({ name: `${type.name}.${method}()`, policy: policyOf(type, prototype[method]!) }));
+  });
+}
+
+/** Those that ask for something else than the rest, as it is told. */
+export function describedHandlers(handlers: readonly KnownHandler[]): DescribedHandler[] {
+  return handlers.flatMap(({ name, policy: { skip, passive, timeout, source, path } }): DescribedHandler[] => {
+    if (skip) return [{ name, skip }];
+    const asked = {
+      ...(timeout !== undefined && { idleTimeout: timeout }),
+      ...(passive && { passive }),
+      ...(source && { source }),
+      ...(path !== undefined && { cookiePath: path }),
+    };
+    return Object.keys(asked).length > 0 ? [{ name, ...asked }] : [];
   });
 }
 

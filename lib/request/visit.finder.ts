@@ -103,7 +103,8 @@ export class VisitFinder {
       context.visit = { is: 'stored', record, key, isNew: false, isWanted: true };
     } else {
       const fresh = this.writer.prepare(context.exchange);
-      context.visit = resolution.outcome === 'late' ? { ...fresh, is: 'late' } : fresh;
+      const { outcome } = resolution;
+      context.visit = outcome === 'late' || outcome === 'conflicting' ? { ...fresh, is: 'late' } : fresh;
     }
   }
 }

@@ -28,7 +28,7 @@ export class VisitRecorder {
     if (context.refusalsReported || context.lookup.is !== 'done') return undefined;
     context.refusalsReported = true;
     const { resolution } = context.lookup;
-    if (resolution.outcome !== 'none' || resolution.refused.length === 0) return undefined;
+    if (!('refused' in resolution) || resolution.refused.length === 0) return undefined;
     return (async () => {
       for (const { reason, key } of resolution.refused) {
         await this.plugins.emit('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
@@ -68,8 +68,8 @@ export class VisitRecorder {
   }
 
   /** A forged key makes no row, whatever the options (B35), and where the headers have left no visit can begin. */
-  private isCreationDue({ lookup, visit, haveHeadersLeft }: RequestContext): boolean {
-    if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft) return false;
+  private isCreationDue({ lookup, visit, haveHeadersLeft, exchange }: RequestContext): boolean {
+    if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft || exchange.isCrossSitePost) return false;
     return lookup.is === 'done' && lookup.resolution.outcome === 'none' && lookup.resolution.presented !== 'forged';
   }
 
@@ -102,12 +102,12 @@ export class VisitRecorder {
     const now = this.options.clock.now();
     const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
     const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
-    // The browser's copy of a permanent cookie is renewed in the first request of each half of its life (R17).
-    const half = this.options.permanentTimeout / 2;
-    const newHalf = permanent && Math.floor((now - created) / half) !== Math.floor((accessed - created) / half);
+    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life (R17): one that is lost costs a tenth (B48).
+    const part = this.options.permanentTimeout / 10;
+    const isInNewPart = permanent && Math.floor((now - created) / part) !== Math.floor((accessed - created) / part);
     // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
-    if (newHalf && key.matches(record.keyHash)) context.sendKey();
-    if (gain < this.options.touch.resolution && !(newHalf && gain > 0)) return undefined;
+    if (isInNewPart && key.matches(record.keyHash)) context.sendKey();
+    if (gain < this.options.touch.resolution && !(isInNewPart && gain > 0)) return undefined;
     this.touches.add({ id, accessed: now, expiry, keyChanged });
     context.amend({ expiry: Math.max(written, expiry) });
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).

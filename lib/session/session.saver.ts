@@ -155,8 +155,10 @@ export class SessionSaver {
     const { visit, lock } = context;
     const { id, sessionVersion: version } = visit.record;
     const sessionData = this.encode(data, id);
-    const guard = { id, keyHash: visit.key.hash, now: this.options.clock.now() };
     const lockOwner = lock?.visitId === id ? lock.owner : undefined;
+    // A request that takes longer than the grace of a renewal keeps what it wrote: its key was good when it came (B47). A change of rights
+    // has no grace, so it is refused whenever it came. A lease is judged by the time that it is.
+    const guard = { id, keyHash: visit.key.hash, now: lockOwner === undefined ? context.began : this.options.clock.now() };
     const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
     if (result.outcome === 'refused') throw refusalError(result.reason);
     const isSaved = result.outcome === 'saved';

@@ -7,7 +7,7 @@ import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { IdentityRecord, Refusal, VisitRecord } from '../store/visit.store.js';
-import type { VisitState } from '../context/request.context.js';
+import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
 import { truncateAddress } from './remote-address.js';
@@ -25,6 +25,11 @@ export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetired
 export function failedSignIn(error: unknown): string {
   if (error instanceof VisitEndedError) return 'revoked';
   return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
+}
+
+/** That the visit of a late request has ended, so that nothing is left to do. @throws VisitKeyRetiredError: it goes on with another key */
+export function requireEnded({ lookup }: RequestContext): void {
+  if (lookup.is !== 'done' || lookup.resolution.outcome !== 'late' || !lookup.resolution.hasEnded) throw new VisitKeyRetiredError();
 }
 
 /** What a visit may have from its first moment. */
@@ -221,7 +226,7 @@ export class VisitWriter {
   async endCurrent(turn: Turn, reason: string): Promise<void> {
     const { context } = turn;
     const { is, record } = context.visit;
-    if (is === 'late') return;
+    if (is === 'late') return requireEnded(context);
     const at = this.options.clock.now();
     const ended = is === 'stored' ? await this.store.end([record.id], { reason, at, retiresKey: true }) : [];
     this.replaceCurrent(turn);

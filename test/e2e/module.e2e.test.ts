@@ -252,9 +252,9 @@ describe('Options', () => {
     await expect(unlisted.endOthers()).rejects.toMatchObject(refusal('listable', 'endOthers'));
     await expect(unlisted.endAllForUser(7)).rejects.toMatchObject(refusal('listable', 'endAllForUser'));
     await expect(unlisted.endEverything()).rejects.toMatchObject(refusal('listable', 'endEverything'));
-    expect(await unlisted.end('0'.repeat(32))).toBe(false);
+    expect(await unlisted.end('0'.repeat(32), 'revoked', { anyUser: true })).toBe(false);
     const kept = (await compile({ store: without('revocable') })).get(VisitService);
-    await expect(kept.end('0'.repeat(32))).rejects.toMatchObject(refusal('revocable', 'end'));
+    await expect(kept.end('0'.repeat(32), 'revoked', { anyUser: true })).rejects.toMatchObject(refusal('revocable', 'end'));
     await expect(kept.endAllForUser(7)).rejects.toMatchObject(refusal('revocable', 'endAllForUser'));
     await expect(kept.endEverything()).rejects.toMatchObject(refusal('revocable', 'endEverything'));
     expect(await kept.listForUser(7)).toEqual([]);

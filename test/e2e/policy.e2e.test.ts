@@ -234,7 +234,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
         'A visit ends after 15 minutes without a request. It ends 12 hours after its user proved who they are, whatever happens in it. ' +
           'Its key is replaced when its user signs in, signs out or proves again who they are, and at an age of 15 minutes. ' +
           'A user may be signed in 3 times; beyond that the oldest sign-in ends. ' +
-          'The cookie "visit" is sent with HttpOnly, SameSite=lax, Path=/. These limits suffice for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
+          'The cookie "visit" is sent with Secure over https, HttpOnly, SameSite=lax, Path=/. These limits suffice for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
       );
     });
   });

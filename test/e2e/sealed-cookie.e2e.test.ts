@@ -188,7 +188,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     const browser = (await start([secret], { cookie: { secure: true, permanent: true } })).browser();
     const { cookies } = await browser.get('/count');
     const attributes = cookies.map((cookie) => cookie.replace(/=[^;]+/, '=…'));
-    expect(attributes[0]).toMatch(/^__Host-visit=…; Max-Age=1200; Path=\/; Expires=.*; HttpOnly; Secure; SameSite=Lax$/);
+    expect(attributes[0]).toMatch(/^__Host-visit=…; Max-Age=2592000; Path=\/; Expires=.*; HttpOnly; Secure; SameSite=Lax$/);
     expect(attributes[1]).toBe(attributes[0]!.replace('visit', 'visit-data'));
     expect(await json(browser, '/count')).toEqual({ count: 2 });
   });

@@ -85,6 +85,7 @@ const parser = new VisitCookie({
     secure: false,
     sameSite: 'lax',
     httpOnly: true,
+    partitioned: false,
     permanent: false,
     clearSiteData: [],
     allowInsecure: false,

@@ -42,7 +42,7 @@ export interface Visit {
 /** What a key is good for at the moment. */
 export type Bearer =
   | { readonly standing: 'found'; readonly visit: Visit; readonly hasCurrentKey: boolean }
-  | { readonly standing: 'late' }
+  | { readonly standing: 'late'; readonly hasEnded: boolean }
   | { readonly standing: 'stranger' };
 
 export interface Event {
@@ -83,12 +83,12 @@ export class Model {
     if (visit.ended) {
       const { at, byItsClient } = visit.ended;
       const isLate = (hasCurrentKey || hasPreviousKey) && byItsClient && this.now < at + LATE_WINDOW;
-      return { standing: isLate ? 'late' : 'stranger' };
+      return isLate ? { standing: 'late', hasEnded: true } : { standing: 'stranger' };
     }
     if (this.isExpired(visit)) return { standing: 'stranger' };
     if (hasCurrentKey || (hasPreviousKey && this.now < (visit.graceUntil ?? 0))) return { standing: 'found', visit, hasCurrentKey };
     const isLate = visit.changed !== undefined && this.now < Math.max(visit.changed, visit.graceUntil ?? 0) + LATE_WINDOW;
-    return { standing: isLate ? 'late' : 'stranger' };
+    return isLate ? { standing: 'late', hasEnded: false } : { standing: 'stranger' };
   }
 
   isExpired({ expiresUntil }: Visit): boolean {
@@ -174,6 +174,8 @@ export class Turn {
   /** Whether the cookie of a permanent visit is sent again though nothing has changed. */
   repeatsKey: 'never' | 'maybe' | 'surely' = 'never';
   private isLate: boolean;
+  /** It is late because its client has ended the visit. */
+  private readonly hasEnded: boolean;
   /** Outside of all requests, where there is no user whose visits alone could be ended. */
   private readonly isElsewhere: boolean;
 
@@ -185,13 +187,14 @@ export class Turn {
     this.isElsewhere = given === 'elsewhere';
     const bearer: Bearer = given === 'elsewhere' ? { standing: 'stranger' } : given;
     this.isLate = bearer.standing === 'late';
+    this.hasEnded = bearer.standing === 'late' && bearer.hasEnded;
     this.isNew = bearer.standing !== 'found';
     if (bearer.standing !== 'found') return;
     const { visit } = bearer;
     this.visit = visit;
     this.session = new Map(visit.data);
     if (isPassive) return;
-    const half = (at: number): number => Math.floor((at - visit.created) / (PERMANENT_TIMEOUT / 2));
+    const half = (at: number): number => Math.floor((at - visit.created) / (PERMANENT_TIMEOUT / 10));
     if (visit.permanent && bearer.hasCurrentKey && half(model.now) > 0) {
       this.repeatsKey = half(visit.lastUse) < half(model.now) ? 'surely' : 'maybe';
     }
@@ -234,6 +237,8 @@ export class Turn {
   logout(keepVisit: boolean): void {
     if (!keepVisit) {
       this.endOwn('logout');
+    } else if (this.isLate && !this.hasEnded) {
+      throw new Refusal(409, 'VISIT_KEY_RETIRED');
     } else if (this.visit?.user) {
       this.visit.user = this.visit.authenticatedAt = null;
       this.rekey();
@@ -254,6 +259,7 @@ export class Turn {
   endOwn(reason: EndReason): boolean {
     const { visit } = this;
     if (visit) this.end(visit, reason, true);
+    if (this.isLate && !this.hasEnded) throw new Refusal(409, 'VISIT_KEY_RETIRED');
     if (this.isLate) return false;
     this.visit = undefined;
     this.session = new Map();

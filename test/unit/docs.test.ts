@@ -30,8 +30,7 @@ const shown = (value: unknown): string =>
   typeof value === 'string' ? `'${value}'` : typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
 /** Said in words, because a value would not say it. */
 const IN_WORDS: Record<string, string> = {
-  permanentTimeout: '`timeout`',
-  'cookie.secure': 'in production',
+  'cookie.secure': "in production, else `'auto'`",
   'session.serializer': '[the format](docs/session.md#what-can-be-kept)',
   clock: '`Date`',
 };

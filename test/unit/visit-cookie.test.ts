@@ -11,6 +11,7 @@ const options = {
   secure: false,
   sameSite: 'lax',
   httpOnly: true,
+  partitioned: false,
   permanent: false,
   clearSiteData: [],
   allowInsecure: false,
