@@ -6,6 +6,7 @@ export type {
   SiteData,
   VisitCacheOptions,
   VisitCookieOptions,
+  VisitStreamsOptions,
   VisitCsrfOptions,
   VisitEncryptionOptions,
   VisitExpungeOptions,

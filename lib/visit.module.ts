@@ -57,6 +57,7 @@ import { StoreAccess } from './store/store-access.js';
 import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
 import { VisitStore } from './store/visit.store.js';
 import { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } from './visit.module-definition.js';
+import { OpenStreams } from './visit/open-streams.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import { VisitWriter } from './visit/visit.writer.js';
@@ -100,6 +101,7 @@ import { VisitService } from './visit.service.js';
     CacheHeaders,
     UnsavedWork,
     VisitWriter,
+    OpenStreams,
     VisitCookie,
     VisitService,
     IdentityService,

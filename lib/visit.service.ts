@@ -23,7 +23,8 @@ import type { CurrentVisit } from './visit/current-visit.js';
 import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
 import { TouchQueue } from './visit/touch.queue.js';
-import { failedSignIn, VisitWriter } from './visit/visit.writer.js';
+import { OpenStreams } from './visit/open-streams.js';
+import { failedSignIn, inTurn, VisitWriter } from './visit/visit.writer.js';
 
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
@@ -79,6 +80,7 @@ export class VisitService {
     @Inject(VisitLimit) private readonly limit: VisitLimit,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
+    @Inject(OpenStreams) private readonly streams: OpenStreams,
   ) {}
 
   /**
@@ -247,8 +249,12 @@ export class VisitService {
       this.store.need('endAllForUser', 'listable', 'revocable');
       const current = turn?.context.knownVisit?.record;
       if (!turn || current?.identity?.userId !== checked) return this.endAll(checked, reason, turn?.context);
-      const others = await this.endAll(checked, reason, turn.context, current.id);
-      await this.endCurrent(turn, reason);
+      let others = 0;
+      await inTurn([
+        async () => (others = await this.endAll(checked, reason, turn.context, current.id)),
+        // Also when a plugin throws that is told of the others.
+        () => this.endCurrent(turn, reason),
+      ]);
       return others + 1;
     });
   }
@@ -264,11 +270,18 @@ export class VisitService {
     return this.write('visits.endEverything()', async (turn) => {
       this.store.need('endEverything', 'listable', 'revocable');
       const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;
-      if (turn && own) await this.endCurrent(turn, reason);
-      const at = this.options.clock.now();
-      const visits = own + (await this.store.call((store) => store.endEverything({ reason, at })));
-      beginAgain(turn?.context, at);
-      await this.plugins.emit('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
+      let visits = own;
+      await inTurn([
+        () => turn && own && this.endCurrent(turn, reason),
+        // Also when a plugin throws that is told of this one.
+        async () => {
+          const at = this.options.clock.now();
+          visits += await this.store.call((store) => store.endEverything({ reason, at }));
+          beginAgain(turn?.context, at);
+          this.streams.everythingEnded();
+          await this.plugins.emit('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
+        },
+      ]);
       return visits;
     });
   }

@@ -126,6 +126,7 @@ export const optionTable = {
   cache: { signedIn: oneOf('no-cache', 'no-cache', 'no-store') },
   creation: oneOf('lazy', 'immediate', 'lazy'),
   touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },
+  streams: { endWithVisit: bool(true) },
   expunge: {
     schedule: cron('0 3 * * *'),
     keepDays: option(7, (value) =>

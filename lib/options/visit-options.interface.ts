@@ -65,6 +65,16 @@ export interface VisitTouchOptions {
   resolution?: Duration;
 }
 
+export interface VisitStreamsOptions {
+  /**
+   * Server-sent events (`@Sse()`) end when their visit ends, expires, or belongs to somebody else: at once where this process did it, otherwise
+   * within `touch.interval`. A stream keeps no visit alive.
+   *
+   * @default true
+   */
+  endWithVisit?: boolean;
+}
+
 export interface VisitExpungeOptions {
   /** A cron expression, or false for never. @default '0 3 * * *' */
   schedule?: string | false;
@@ -184,6 +194,7 @@ export interface VisitModuleOptions {
   /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler on. @default 'lazy' */
   creation?: 'immediate' | 'lazy';
   touch?: VisitTouchOptions;
+  streams?: VisitStreamsOptions;
   expunge?: VisitExpungeOptions;
   wipe?: VisitWipeOptions;
   session?: VisitSessionOptions;
@@ -222,6 +233,7 @@ export interface ResolvedVisitOptions {
   readonly cache: { readonly signedIn: 'no-cache' | 'no-store' };
   readonly creation: 'immediate' | 'lazy';
   readonly touch: { readonly interval: number; readonly resolution: number };
+  readonly streams: { readonly endWithVisit: boolean };
   readonly expunge: { readonly schedule: string | false; readonly keepDays: number; readonly batchSize: number };
   readonly wipe: { readonly schedule: string | false };
   readonly session: {

@@ -55,16 +55,23 @@ export class PluginRegistry {
     return this.plugins.get(hook)?.[0]?.name;
   }
 
+  /**
+   * Calls all plugins that have the hook, whichever of them fail, and emits the event.
+   *
+   * @throws what the first plugin with `onError: 'throw'` threw, after all have been called
+   */
   async emit<H extends Hook>(hook: H, ...payload: Payload<H>): Promise<void> {
+    let failure: { readonly error: unknown } | undefined;
     for (const { name, instance, options } of this.plugins.get(hook) ?? []) {
       try {
         await (instance[hook] as (...args: Payload<H>) => unknown)(...payload);
       } catch (error) {
-        if (options.onError === 'throw') throw error;
-        this.logger.error(`${name}.${hook}() failed: ${(error as Error).message}`, (error as Error).stack);
+        if (options.onError === 'throw') failure ??= { error };
+        else this.logger.error(`${name}.${hook}() failed: ${(error as Error).message}`, (error as Error).stack);
       }
     }
     if (this.emitter && hook in VISIT_EVENTS) this.pass(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], payload[0]);
+    if (failure) throw failure.error;
   }
 
   private pass(emitter: Emitter, event: string, payload: object): void {

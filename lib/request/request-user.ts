@@ -25,10 +25,10 @@ export class RequestUser {
     // Who looks there cannot be seen.
     if (!context.isRead) context.noteRead();
     const request = context.exchange.request as { user?: unknown };
-    const isOurs = (): boolean => request.user === undefined || request.user === null || request.user === context.shownUser;
+    const isOurs = (): boolean => isRefusal(request) || request.user == null || request.user === context.shownUser;
     if (!isOurs()) return undefined;
     if (context.visit.record.identity === null) {
-      if (context.shownUser !== undefined) request.user = context.shownUser = undefined;
+      if (context.shownUser !== undefined || isRefusal(request)) request.user = context.shownUser = undefined;
       return undefined;
     }
     return this.load(context).then((user) => {
@@ -36,9 +36,39 @@ export class RequestUser {
     });
   }
 
+  /**
+   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out (B65). Whoever looks at
+   * `request.user` then gets what `loadUser` threw.
+   */
+  showBefore(context: RequestContext): Promise<void> | undefined {
+    return this.show(context)?.catch((error: unknown) => refuse(context.exchange.request, error));
+  }
+
   /** The visit belongs to somebody else now, or to nobody. */
   forget(context: RequestContext): Promise<void> | undefined {
     context.user = undefined;
     return this.show(context);
   }
+}
+
+/** Requests at whose `user` there is nothing to read but an error. */
+const refusing = new WeakSet<object>();
+
+const isRefusal = (request: object): boolean => refusing.has(request);
+
+/** Reading throws; assigning puts a value there. */
+function refuse(request: object, error: unknown): void {
+  refusing.add(request);
+  Object.defineProperty(request, 'user', {
+    get(): never {
+      throw error;
+    },
+    set(value: unknown): void {
+      refusing.delete(request);
+      Object.defineProperty(request, 'user', { value, writable: true, enumerable: true, configurable: true });
+    },
+    // Who prints a request does not read it.
+    enumerable: false,
+    configurable: true,
+  });
 }

@@ -8,6 +8,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { Exchange, type FrameworkRequest, type FrameworkResponse } from '../platform/exchange.js';
 import { SessionLock } from '../session/session.lock.js';
 import { SessionSaver } from '../session/session.saver.js';
+import { OpenStreams } from '../visit/open-streams.js';
 import { OutgoingResponse } from './outgoing.response.js';
 import { UnsavedWork } from './unsaved.work.js';
 import { VisitFinder } from './visit.finder.js';
@@ -37,6 +38,7 @@ export class RequestStory {
     @Inject(VisitRecorder) private readonly recorder: VisitRecorder,
     @Inject(UnsavedWork) private readonly unsaved: UnsavedWork,
     @Inject(SessionLock) private readonly lock: SessionLock,
+    @Inject(OpenStreams) private readonly streams: OpenStreams,
     @Inject(SessionSaver) saver: SessionSaver,
     @Inject(OutgoingResponse) responses: OutgoingResponse,
   ) {
@@ -115,6 +117,11 @@ export class RequestStory {
       () => this.recorder.record(context, policy),
       () => (exclusive === undefined ? undefined : this.lock.enter(context, exclusive)),
     ]);
+  }
+
+  /** The handler answers with a stream: it ends with the visit. @param end called once then @returns what ends that, when the stream is over */
+  follow(context: RequestContext, end: () => void): () => void {
+    return this.streams.add(context, end);
   }
 
   /** The handler is done, whatever became of it. @param lock the exclusive access that it had */

@@ -27,6 +27,7 @@ export class VisitInterceptor implements NestInterceptor {
     let mark: unknown;
     let lock: HeldLock | undefined;
     let isDone = false;
+    let unfollow: (() => void) | undefined;
     let isGivenUp = false;
     const end = (): void => void story.end(context, lock);
     const leave = (): void => {
@@ -49,6 +50,12 @@ export class VisitInterceptor implements NestInterceptor {
         // Exclusive access ends with the handler, and so must what it has written.
         policy.sends && policy.exclusive === undefined,
       );
+      if (policy.events) {
+        unfollow = story.follow(context, () => {
+          isDone = true;
+          subscriber.complete();
+        });
+      }
       const kept = lock ? untilGivenUp(observer, () => isGivenUp, leave) : observer;
       handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(kept));
     };
@@ -62,6 +69,7 @@ export class VisitInterceptor implements NestInterceptor {
       refuse(error);
     }
     return () => {
+      unfollow?.();
       // Given up from outside, by a time limit or because the client has gone: as if it had failed.
       isGivenUp = handler !== undefined && !isDone;
       if (isGivenUp) void story.fail(context, undefined, mark);

@@ -63,7 +63,7 @@ export class VisitRecorder {
         if (context.visit.is === 'unsaved') await this.writer.storeCurrent(turn);
       });
     }
-    await this.users.show(context);
+    await this.users.showBefore(context);
     if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
   }
 

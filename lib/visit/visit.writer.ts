@@ -11,6 +11,7 @@ import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
 import { truncateAddress } from './remote-address.js';
+import { OpenStreams } from './open-streams.js';
 import { TouchQueue } from './touch.queue.js';
 
 /** How long the old key works after a renewal, in milliseconds: longer than a request takes, shorter than a thief likes. */
@@ -43,6 +44,7 @@ export class VisitWriter {
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
+    @Inject(OpenStreams) private readonly streams: OpenStreams,
   ) {}
 
   /** A visit that is not stored yet. */
@@ -146,8 +148,10 @@ export class VisitWriter {
     request?: unknown,
   ): Promise<void> {
     const { id, created, identity } = state.record;
-    await this.plugins.emit('onNewVisit', view, request);
-    if (identity) await this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) });
+    await inTurn([
+      () => this.plugins.emit('onNewVisit', view, request),
+      () => identity && this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) }),
+    ]);
   }
 
   /**
@@ -200,9 +204,13 @@ export class VisitWriter {
     );
     if (key === 'send') context.sendKey();
     const after = context.visit.record.identity?.userId;
+    if (before !== after) this.streams.identityChanged(state.record.id, after);
     const payload = { visitId: state.record.id, at: new Date(now) };
-    if (before !== undefined && before !== after) await this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before });
-    if (after !== undefined && before !== after) await this.plugins.emit('onIdentityLinked', { ...payload, userId: after });
+    if (before === after) return;
+    await inTurn([
+      () => before !== undefined && this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before }),
+      () => after !== undefined && this.plugins.emit('onIdentityLinked', { ...payload, userId: after }),
+    ]);
   }
 
   /**
@@ -254,10 +262,23 @@ export class VisitWriter {
     return ended;
   }
 
+  /** Tells of visits that have ended. @throws what a plugin threw, when all have been told of all */
   async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
-    for (const id of ids) {
-      this.touches.forget(id);
-      await this.plugins.emit('onVisitEnded', { id, reason, endedAt: new Date(at) });
+    this.streams.visitsEnded(ids);
+    for (const id of ids) this.touches.forget(id);
+    await inTurn(ids.map((id) => () => this.plugins.emit('onVisitEnded', { id, reason, endedAt: new Date(at) })));
+  }
+}
+
+/** One after the other, also when one fails. @throws what the first one that failed threw, when all have been done */
+export async function inTurn(steps: readonly (() => unknown)[]): Promise<void> {
+  let failure: { readonly error: unknown } | undefined;
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failure ??= { error };
     }
   }
+  if (failure) throw failure.error;
 }

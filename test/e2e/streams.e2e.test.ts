@@ -1,0 +1,185 @@
+import { Controller, Get, Query, Sse } from '@nestjs/common';
+import { IdentityService, MemoryVisitStore, RequireIdentity, VisitService, type LogoutOptions } from 'nest-visit';
+import { concat, NEVER, of } from 'rxjs';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { OpenStreams } from '../../lib/visit/open-streams.js';
+import { platforms, startApp, type RunningApp } from '../support/app.js';
+import type { Browser } from '../support/browser.js';
+import { ManualClock } from '../support/manual-clock.js';
+import { PATIENCE } from '../support/patience.js';
+
+@Controller()
+class Feeds {
+  constructor(
+    private readonly identity: IdentityService,
+    private readonly visits: VisitService,
+  ) {}
+
+  @Get('login') login(@Query('user') user: string) {
+    return this.identity.login(user);
+  }
+  @Get('logout') logout(@Query() { keepVisit }: LogoutOptions) {
+    return this.identity.logout({ keepVisit: Boolean(keepVisit) });
+  }
+  @Get('renew') renew() {
+    return this.visits.renew();
+  }
+  @Get('end') end() {
+    return this.visits.end();
+  }
+  @Get('others') others() {
+    return this.visits.endOthers();
+  }
+  @Get('everything') everything() {
+    return this.visits.endEverything();
+  }
+  @Sse('feed') @RequireIdentity() feed() {
+    return concat(of({ data: 'begun' }), NEVER);
+  }
+  @Sse('open') open() {
+    return concat(of({ data: 'begun' }), NEVER);
+  }
+}
+
+const opened: AbortController[] = [];
+
+/** A stream that has begun. */
+async function follow(browser: Browser, path = '/feed'): Promise<{ ended: Promise<void>; hasEnded(): boolean; leave(): void }> {
+  const leaving = new AbortController();
+  opened.push(leaving);
+  const cookie = [...browser.jar].map(([name, value]) => `${name}=${value}`).join('; ');
+  const response = await fetch(browser.address + path, { headers: cookie ? { cookie } : {}, signal: leaving.signal });
+  expect(response.status).toBe(200);
+  const reader = response.body!.getReader();
+  await reader.read();
+  let isOver = false;
+  const ended = (async () => {
+    while (!(await reader.read()).done);
+    isOver = true;
+  })();
+  ended.catch(() => undefined);
+  return { ended, hasEnded: () => isOver, leave: () => leaving.abort() };
+}
+
+describe.each(platforms)('Streams under %s', (platform) => {
+  const store = new MemoryVisitStore();
+  const clock = new ManualClock();
+  const running: RunningApp[] = [];
+  const start = async (options: object = {}): Promise<RunningApp> => {
+    const app = await startApp(platform, { store, clock, ...options }, { controllers: [Feeds] });
+    running.push(app);
+    return app;
+  };
+  let app: RunningApp;
+  beforeAll(async () => {
+    app = await start();
+  });
+  beforeEach(() => clock.advance(1000));
+  // An application waits for whoever still listens.
+  afterEach(() => {
+    for (const one of opened.splice(0)) one.abort();
+  });
+  afterAll(() => Promise.all(running.map((one) => one.close())));
+
+  const signIn = async (user: string, at = app): Promise<Browser> => {
+    const browser = at.browser();
+    expect((await browser.get(`/login?user=${user}`)).status).toBe(200);
+    return browser;
+  };
+  const check = (at = app): Promise<void> => at.app.get(OpenStreams, { strict: false }).check();
+
+  test.each([
+    ['its end', '/end'],
+    ['a sign-out', '/logout'],
+    ['a sign-out that keeps the visit', '/logout?keepVisit=1'],
+    ['a sign-in as somebody else', '/login?user=eve'],
+    ['the end of everything', '/everything'],
+  ])('B56, ASVS 7.4.1: end at once with their visit in the same process: by %s', async (_, path) => {
+    const ann = await signIn('ann');
+    const streams = await Promise.all([follow(ann), follow(ann)]);
+    expect((await ann.clone().get(path)).status).toBe(200);
+    await Promise.all(streams.map(({ ended }) => ended));
+  });
+
+  test.each([
+    ['endOthers()', (_: VisitService, other: Browser) => other.get('/others')],
+    ['endAllForUser()', (visits: VisitService) => visits.endAllForUser('ann')],
+    [
+      'end()',
+      (visits: VisitService, _: Browser, ann: Browser) => visits.end(ann.jar.get('visit')!.slice(0, 32), 'revoked', { anyUser: true }),
+    ],
+  ])('ASVS 7.4.2, 7.4.3: end at once with their visit when another one ends it: by %s', async (_, act) => {
+    const [ann, other, eve] = [await signIn('ann'), await signIn('ann'), await signIn('eve')];
+    const [stream, bystander] = [await follow(ann), await follow(eve)];
+    await act(app.app.get(VisitService), other, ann);
+    await stream.ended;
+    await check();
+    expect(bystander.hasEnded()).toBe(false);
+    bystander.leave();
+  });
+
+  test('go on when the key is renewed, and when the same user signs in again', async () => {
+    const ann = await signIn('ann');
+    const stream = await follow(ann);
+    await ann.get('/renew');
+    await ann.get('/login?user=ann');
+    await check();
+    expect(stream.hasEnded()).toBe(false);
+    await ann.get('/end');
+    await stream.ended;
+  });
+
+  test('B56: end within `touch.interval` when another process has ended their visit, or it has expired', async () => {
+    const here = await start({ touch: { interval: 20 } });
+    const [ann, bob] = [await signIn('ann', here), await signIn('bob', here)];
+    const [ended, expired] = [await follow(ann), await follow(bob)];
+    await app.app.get(VisitService).endAllForUser('ann');
+    await ended.ended;
+    expect(expired.hasEnded()).toBe(false);
+    clock.advance(21 * 60_000);
+    await expired.ended;
+  });
+
+  test('are looked up together, and not at all where nobody follows', async () => {
+    const browsers = [await signIn('ann'), await signIn('bob')];
+    const find = vi.spyOn(store, 'find');
+    await check();
+    expect(find).toHaveBeenCalledTimes(0);
+    const streams = await Promise.all(browsers.map((one) => follow(one)));
+    find.mockClear();
+    await check();
+    expect(find.mock.calls.map(([ids]) => ids.length)).toEqual([2]);
+    find.mockRestore();
+    for (const stream of streams) stream.leave();
+    await expect.poll(() => app.app.get(OpenStreams, { strict: false }).size, { timeout: PATIENCE }).toBe(0);
+  });
+
+  test('end when the store cannot be asked twice in a row: nobody knows then whose they are', async () => {
+    const [ann, bob] = [await signIn('ann'), await signIn('bob')];
+    const stream = await follow(ann);
+    const find = vi.spyOn(store, 'find').mockRejectedValueOnce(new Error('away'));
+    await check();
+    find.mockRestore();
+    await check();
+    expect(stream.hasEnded()).toBe(false);
+    const other = await follow(bob);
+    const away = vi.spyOn(store, 'find').mockRejectedValue(new Error('away'));
+    await check();
+    await check();
+    away.mockRestore();
+    await Promise.all([stream.ended, other.ended]);
+  });
+
+  test('of anonymous visitors without a stored visit go on, and so do all by option', async () => {
+    const open = await follow(app.browser(), '/open');
+    const free = await start({ streams: { endWithVisit: false } });
+    const ann = await signIn('ann', free);
+    const left = await follow(ann);
+    await free.app.get(VisitService).endAllForUser('ann');
+    await check();
+    await check(free);
+    expect([open.hasEnded(), left.hasEnded()]).toEqual([false, false]);
+    open.leave();
+    left.leave();
+  });
+});
