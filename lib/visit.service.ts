@@ -216,7 +216,7 @@ export class VisitService {
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
     this.store.need('listForUser', 'listable');
     const checked = checkedUserId(userId);
-    const records = await this.store.call((store) => store.listForUser(checked, this.options.clock.now()));
+    const records = await this.store.read((store) => store.listForUser(checked, this.options.clock.now()));
     return records.map((record) => this.summary(record));
   }
 
@@ -303,7 +303,7 @@ export class VisitService {
   }
 
   private endedAllAt(userId: string): Promise<number | null> {
-    return this.store.call((store) => store.endedAllAt(userId));
+    return this.store.read((store) => store.endedAllAt(userId));
   }
 
   private async endOf(userId: string | undefined, turn: Turn | undefined, id: string, reason: string): Promise<boolean> {

@@ -159,7 +159,7 @@ export class IdentityService {
 
   /** Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7). */
   private async requireNotRevoked(userId: string, began: number): Promise<void> {
-    const endedAll = await this.store.call((store) => store.endedAllAt(userId));
+    const endedAll = await this.store.read((store) => store.endedAllAt(userId));
     if (endedAll !== null && endedAll >= began) throw new VisitEndedError();
   }
 

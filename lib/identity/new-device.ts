@@ -19,7 +19,7 @@ export class NewDeviceNotice {
   async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
     if (!this.options.record.userAgent || !this.plugins.has('onNewDevice') || !this.store.can('listable')) return;
     // Of two sign-ins at the same moment neither is earlier, and both are reported.
-    const earlier = await this.store.call((store) => store.userAgentsOf(userId, created));
+    const earlier = await this.store.read((store) => store.userAgentsOf(userId, created));
     const device = deviceOf(userAgent);
     if (earlier.some((other) => deviceOf(other) === device)) return;
     const isFirst = earlier.length === 0;

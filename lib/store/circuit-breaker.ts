@@ -24,6 +24,8 @@ export interface CircuitBreakerOptions {
   readonly opened: () => void;
   /** It has answered again. */
   readonly closed: () => void;
+  /** Any answer. */
+  readonly answered?: () => void;
 }
 
 /**
@@ -83,11 +85,18 @@ export class CircuitBreaker {
     else this.timedOut();
   }
 
-  private answered(): void {
+  /** Whoever heard of it: the store has answered. */
+  answered(): void {
+    this.options.answered?.();
     if (this.state === CLOSED) return;
     const wasClosed = this.isClosed;
     this.state = CLOSED;
     if (!wasClosed) this.options.closed();
+  }
+
+  /** What is known does not count any more. */
+  reset(): void {
+    this.state = CLOSED;
   }
 
   private timedOut(): void {

@@ -8,6 +8,7 @@ import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batchin
 import { away, CircuitBreaker } from './circuit-breaker.js';
 import { withDeadline } from './deadline.js';
 import { settle } from './lost-answers.js';
+import { Places } from './places.js';
 import {
   VisitStore,
   type Ending,
@@ -19,6 +20,9 @@ import {
   type VisitStoreCapabilities,
 } from './visit.store.js';
 import { reasonOf } from '../errors/failure.js';
+
+/** Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or clean-up. */
+const NOT_FOR_WRITES = 3;
 
 /**
  * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and while the store does
@@ -32,6 +36,9 @@ export class StoreAccess {
   private readonly logger = new Logger('Visit');
   private readonly scope = new AsyncResource('VisitStoreAccess');
   private readonly breaker: CircuitBreaker;
+  /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby (B84). */
+  private readonly writeBreaker: CircuitBreaker;
+  private readonly writes: Places;
   /** What requests do all the time goes out in groups. */
   private readonly grouped: VisitAccess;
 
@@ -40,21 +47,34 @@ export class StoreAccess {
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'>,
   ) {
     const { storeTimeout } = options;
-    const breaker = new CircuitBreaker({
+    this.breaker = new CircuitBreaker({
       timeout: storeTimeout,
       opened: () => {
         this.logger.error('The store does not answer: requests are refused at once, but for one at a time that tries again');
         this.grouped.refuse(away());
       },
-      closed: () => this.logger.log('The store answers again'),
+      closed: () => {
+        this.logger.log('The store answers again');
+        this.writeBreaker.reset();
+      },
     });
-    this.breaker = breaker;
+    this.writeBreaker = new CircuitBreaker({
+      timeout: storeTimeout,
+      opened: () => {
+        if (!this.breaker.isClosed) return;
+        this.logger.error('Writes to the store do not end: they are refused at once, but for one at a time that tries again');
+        this.grouped.refuseWrites(away());
+      },
+      closed: () => this.logger.log('Writes to the store end again'),
+      answered: () => this.breaker.answered(),
+    });
+    this.writes = new Places(Math.max(1, (store.connections ?? Infinity) - NOT_FOR_WRITES), storeTimeout);
     this.grouped = createVisitAccess(
       {
-        find: (ids) => breaker.watch(() => store.find(ids)),
-        create: (visits) => breaker.watch(() => store.create(visits)),
+        find: (ids) => this.breaker.watch(() => store.find(ids)),
+        create: (visits) => this.write(() => store.create(visits)),
         save: (saves) =>
-          breaker.watch(
+          this.write(
             () => store.save(saves),
             (results) => results.some(({ outcome }) => outcome !== 'failed'),
           ),
@@ -71,11 +91,11 @@ export class StoreAccess {
   create(visit: NewVisitRecord): Promise<void> {
     // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
     if (this.store.attend) return this.call((store) => store.create([visit]));
-    return this.breaker.isClosed ? this.grouped.create(visit) : this.enter(() => this.grouped.create(visit));
+    return this.canWrite ? this.grouped.create(visit) : this.enterWrite(() => this.grouped.create(visit));
   }
 
   save(save: SessionSave): Promise<SaveOutcome> {
-    return this.breaker.isClosed ? this.grouped.save(save) : this.enter(() => this.grouped.save(save));
+    return this.canWrite ? this.grouped.save(save) : this.enterWrite(() => this.grouped.save(save));
   }
 
   /** Whether the store can give this. One that does not say so can. */
@@ -118,16 +138,30 @@ export class StoreAccess {
     });
   }
 
+  /** What else only reads. Runs in nobody's asynchronous context, as `call` does. */
+  read<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
+    return this.enter(() => this.inTime(() => this.breaker.watch(() => work(this.store))));
+  }
+
   /** Everything else. The work runs in nobody's asynchronous context. */
   call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
-    return this.enter(() =>
-      this.scope.runInAsyncScope(() =>
-        withDeadline(
-          this.breaker.watch(() => work(this.store)),
-          this.options.storeTimeout,
-        ),
-      ),
-    );
+    return this.enterWrite(() => this.inTime(() => this.write(() => work(this.store))));
+  }
+
+  private inTime<T>(work: () => Promise<T>): Promise<T> {
+    return this.scope.runInAsyncScope(() => withDeadline(work(), this.options.storeTimeout));
+  }
+
+  private write<T>(work: () => Promise<T>, isAnswer?: (result: T) => boolean): Promise<T> {
+    return this.writes.use(() => this.writeBreaker.watch(work, isAnswer));
+  }
+
+  private get canWrite(): boolean {
+    return this.breaker.isClosed && this.writeBreaker.isClosed;
+  }
+
+  private enterWrite<T>(work: () => Promise<T>): Promise<T> {
+    return this.enter(() => this.writeBreaker.enter(work));
   }
 
   /** What the breaker lets through, or an error for whoever asked. */
@@ -145,7 +179,7 @@ export class StoreAccess {
    */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    if (this.breaker.isClosed) this.logger.error(`The store failed: ${reasonOf(error)}`);
+    if (this.canWrite) this.logger.error(`The store failed: ${reasonOf(error)}`);
     return new VisitStoreUnavailableError({ cause: error });
   }
 }

@@ -328,6 +328,14 @@ export abstract class VisitStore {
   attend?(room: number): Attendance;
 
   /**
+   * How many calls it can have under way at once. Where that is known, writes leave some of them to reads, and wait their turn; by default
+   * undefined: any number.
+   */
+  get connections(): number | undefined {
+    return undefined;
+  }
+
+  /**
    * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that holds connections closes
    * one that has not answered by then, instead of using it again: it may lead nowhere. By default nothing happens.
    */

@@ -54,7 +54,7 @@ export class VisitLimit {
   }
 
   private visitsOf(userId: string): Promise<VisitRecord[]> {
-    return this.store.call((store) => store.listForUser(userId, this.options.clock.now()));
+    return this.store.read((store) => store.listForUser(userId, this.options.clock.now()));
   }
 }
 

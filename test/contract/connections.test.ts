@@ -206,6 +206,34 @@ describeDatabases(
       expect(await store.save([saveOf(visit, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
     });
 
+    test('B84: while writes stand still at the lock of a backup, reads are served; and then all are done', async () => {
+      const { store } = await open();
+      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const visits = Array.from({ length: POOL * 3 }, () => newVisit({ identity: { ...identity, userId: 'b' } }));
+      await store.create(visits);
+      const backup = direct.createQueryRunner();
+      await backup.connect();
+      if (isMariaDb) await backup.query('LOCK TABLES visit READ, visit_identity READ, visit_revocation READ');
+      else {
+        await backup.startTransaction();
+        await backup.query('LOCK TABLE visit IN SHARE MODE');
+      }
+      const [first] = visits as [(typeof visits)[0]];
+      const writes = [
+        ...visits.map((visit) => access.rekey(rekeyOf(visit, { identity: null }))),
+        access.create(newVisit()),
+        access.create(newVisit({ identity })),
+        access.save(saveOf(first, { data: bytes('x') })),
+        access.call((one) => one.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY })),
+      ];
+      for (const { id } of visits) expect(await access.find(id)).toMatchObject({ id, keyHash: expect.any(String) });
+      expect(await access.read((one) => one.listForUser('b', NOW))).toHaveLength(visits.length);
+      await (isMariaDb ? backup.query('UNLOCK TABLES') : backup.commitTransaction());
+      await backup.release();
+      const results = await Promise.all(writes);
+      expect(results.slice(0, visits.length)).toEqual(visits.map(() => ({ outcome: 'done' })));
+    });
+
     // A sign-in is a transaction: whether it was done is decided by its end.
     const isCommit = (text: string): boolean => text.includes('COMMIT');
     const isUpdate = (text: string): boolean => text.includes('UPDATE');

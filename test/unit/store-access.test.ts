@@ -10,17 +10,20 @@ const TIMEOUT = 1000;
 type Mood = 'answers' | 'hangs' | 'refuses' | 'refuses late';
 
 /** A store that counts its calls; those that hang can be let go later. */
-function moody() {
+function moody(connections?: number) {
   const inner = new MemoryVisitStore();
   let mood: Mood = 'answers';
+  let concerned: readonly string[] | undefined;
   const hung: (() => void)[] = [];
   const calls: string[] = [];
   const store = new Proxy<VisitStore>(inner, {
     get: (target, name) => {
+      if (name === 'connections') return connections;
       const member = Reflect.get(target, name) as unknown;
       if (typeof member !== 'function') return member;
       return async (...args: unknown[]) => {
         calls.push(String(name));
+        if (concerned && !concerned.includes(String(name))) return Reflect.apply(member, target, args) as unknown;
         if (mood === 'hangs') await new Promise<void>((resolve) => hung.push(resolve));
         if (mood === 'refuses late') await new Promise((resolve) => setTimeout(resolve, TIMEOUT * 0.9));
         if (mood.startsWith('refuses')) throw new Error('refused');
@@ -32,7 +35,11 @@ function moody() {
     access: new StoreAccess(store, { storeTimeout: TIMEOUT }),
     calls,
     hung,
-    become: (next: Mood): void => void (mood = next),
+    /** @param methods which of them; by default all */
+    become: (next: Mood, methods?: readonly string[]): void => {
+      mood = next;
+      concerned = methods;
+    },
     /** All that hang are answered. */
     letGo: (): void => hung.splice(0).forEach((resolve) => resolve()),
   };
@@ -73,8 +80,12 @@ const KINDS: [string, (store: StoreAccess) => Promise<unknown>][] = [
   ['find', (store) => store.find(newVisit().id)],
   ['create', (store) => store.create(newVisit())],
   ['save', (store) => store.save(saveOf(newVisit()))],
-  ['call', (store) => store.call((one) => one.endedAllAt('x'))],
+  ['call', (store) => store.call((one) => one.end([newVisit().id], { reason: 'x', at: 0 }))],
+  ['read', (store) => store.read((one) => one.endedAllAt('x'))],
 ];
+
+const isWrite = ([name]: (typeof KINDS)[number]): boolean => ['create', 'save', 'call'].includes(name);
+const [WRITES, READS] = [KINDS.filter(isWrite), KINDS.filter((kind) => !isWrite(kind))];
 
 /** The store hangs, and this is noticed. */
 async function open(one: Moody): Promise<void> {
@@ -98,7 +109,8 @@ describe('While the store does not answer', () => {
     Logger.overrideLogger(false);
   });
 
-  test.each(KINDS)('R28: after three timeouts in a row requests are refused at once: %s', async (_, work) => {
+  test.each(KINDS)('R28: after three timeouts in a row requests are refused at once: %s', async (...kind) => {
+    const [, work] = kind;
     const one = moody();
     one.become('hangs');
     for (let timeouts = 0; timeouts < 3; timeouts++) {
@@ -113,9 +125,11 @@ describe('While the store does not answer', () => {
     await settle();
     const began = performance.now();
     const calls = one.calls.length;
-    const refused = KINDS.map(([, other]) => ask(() => other(one.access)));
+    // A store whose writes do not end may be read.
+    const kinds = isWrite(kind) ? WRITES : KINDS;
+    const refused = kinds.map(([, other]) => ask(() => other(one.access)));
     await settle();
-    expect(refused).toEqual(KINDS.map(() => ({ outcome: 'unavailable', at: began })));
+    expect(refused).toEqual(kinds.map(() => ({ outcome: 'unavailable', at: began })));
     expect(one.calls).toHaveLength(calls);
     expect(probe.outcome).toBeUndefined();
   });
@@ -143,10 +157,66 @@ describe('While the store does not answer', () => {
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
   });
 
+  test('B84: while only writes stand still, reads are served, and one write at a time tries', async () => {
+    const one = moody();
+    one.become('hangs', ['create', 'save', 'end']);
+    for (let timeouts = 0; timeouts < 3; timeouts++) {
+      ask(() => one.access.create(newVisit()));
+      await pass(TIMEOUT);
+    }
+    expect(lines.filter((line) => line.includes('Writes to the store do not end'))).toHaveLength(1);
+    for (let tries = 0; tries < 3; tries++) {
+      const calls = one.calls.length;
+      const [probe, ...writes] = [...WRITES, ...WRITES].map(([, work]) => ask(() => work(one.access)));
+      const reads = READS.map(([, work]) => ask(() => work(one.access)));
+      await settle();
+      expect(reads.map(({ outcome }) => outcome)).toEqual(READS.map(() => 'answered'));
+      expect(writes.map(({ outcome }) => outcome)).toEqual(writes.map(() => 'unavailable'));
+      expect(one.calls).toHaveLength(calls + 1 + READS.length);
+      await pass(TIMEOUT);
+      expect(probe!.outcome).toBe('unavailable');
+    }
+    one.become('answers');
+    one.letGo();
+    await settle();
+    expect(lines.at(-1)).toBe('Writes to the store end again');
+    const all = KINDS.map(([, work]) => ask(() => work(one.access)));
+    await settle();
+    expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
+  });
+
+  test('B84: writes never take all connections, and what has waited too long for one is not sent', async () => {
+    const one = moody(5);
+    one.become('hangs', ['create', 'save', 'end']);
+    const end = WRITES.find(([name]) => name === 'call')![1];
+    const asked = Array.from({ length: 8 }, () => ask(() => end(one.access)));
+    await pass(TIMEOUT - 1);
+    // Five, of which three are left to others.
+    expect(one.calls).toEqual(['end', 'end']);
+    const reads = READS.map(([, work]) => ask(() => work(one.access)));
+    await settle();
+    expect(reads.map(({ outcome }) => outcome)).toEqual(READS.map(() => 'answered'));
+    await pass(1);
+    expect(asked.map(({ outcome }) => outcome)).toEqual(asked.map(() => 'unavailable'));
+    one.become('answers');
+    one.letGo();
+    await pass(TIMEOUT);
+    expect(one.calls.filter((name) => name === 'end')).toHaveLength(2);
+    // Each has given back its place, once.
+    one.become('hangs', ['end']);
+    const later = Array.from({ length: 4 }, () => ask(() => end(one.access)));
+    await settle();
+    expect(one.calls.filter((name) => name === 'end')).toHaveLength(4);
+    one.become('answers');
+    one.letGo();
+    await settle();
+    expect(later.map(({ outcome }) => outcome)).toEqual(later.map(() => 'answered'));
+  });
+
   test('whoever waits and has not been sent is refused, too', async () => {
     const one = moody();
     one.become('hangs');
-    const others = KINDS.slice(1).map(([, work]) => ask(() => work(one.access)));
+    const others = [...KINDS.slice(1), READS[1]!].map(([, work]) => ask(() => work(one.access)));
     // Two groups are on their way, the rest waits.
     const sent = [find(one)];
     await pass(1);
@@ -157,7 +227,7 @@ describe('While the store does not answer', () => {
     expect(waiting.map(({ outcome }) => outcome)).toEqual([undefined, undefined]);
     const calls = one.calls.length;
     await pass(1);
-    expect([...others, ...sent.slice(0, 1)].map(({ outcome }) => outcome)).toEqual(Array(4).fill('unavailable'));
+    expect([...others, ...sent.slice(0, 1)].map(({ outcome }) => outcome)).toEqual(Array(6).fill('unavailable'));
     expect(waiting).toEqual(waiting.map(() => ({ outcome: 'unavailable', at: performance.now() })));
     expect(one.calls).toHaveLength(calls);
   });

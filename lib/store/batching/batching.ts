@@ -13,6 +13,8 @@ export interface VisitAccess {
   save(save: SessionSave): Promise<SaveOutcome>;
   /** Whoever waits and has not been sent yet is refused with this. */
   refuse(error: unknown): void;
+  /** Only those who want to write. */
+  refuseWrites(error: unknown): void;
 }
 
 /** Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers faster. */
@@ -83,6 +85,9 @@ export function createVisitAccess(
     save: (save) => saves.load(save),
     refuse: (error) => {
       for (const batcher of [finds, creates, saves]) batcher.refuse(error);
+    },
+    refuseWrites: (error) => {
+      for (const batcher of [creates, saves]) batcher.refuse(error);
     },
   };
 }

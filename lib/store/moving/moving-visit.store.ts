@@ -82,6 +82,12 @@ export class MovingVisitStore extends VisitStore {
     };
   }
 
+  override get connections(): number | undefined {
+    const [from = Infinity, to = Infinity] = [this.#from.connections, this.#to.connections];
+    const least = Math.min(from, to);
+    return least === Infinity ? undefined : least;
+  }
+
   override setDeadline(milliseconds: number): void {
     this.#from.setDeadline(milliseconds);
     this.#to.setDeadline(milliseconds);

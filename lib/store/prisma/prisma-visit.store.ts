@@ -56,6 +56,11 @@ export class PrismaVisitStore extends TableVisitStore {
     this.#client = client as unknown as Client;
   }
 
+  /** The size of a pool, by default, of all its drivers. */
+  override get connections(): number {
+    return 10;
+  }
+
   async check(): Promise<void> {
     const { visit, visitIdentity, visitRevocation } = this.#client;
     await this.#probe('Visit', () => visit.findMany({ where: { id: '' }, select: VISIT_WITH_IDENTITY }));

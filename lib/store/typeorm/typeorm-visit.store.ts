@@ -17,6 +17,7 @@ import type {
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
 import { dialectOf } from './dialects/dialects.js';
+import { familyOf } from './dialects/family.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
 import { checkServer } from './server-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -47,6 +48,16 @@ export class TypeOrmVisitStore extends TableVisitStore {
   ) {
     super();
     this.#owned = owned;
+  }
+
+  /** The size of the pool, which is 10 by default with both drivers. SQLite has one connection, which is not waited for. */
+  override get connections(): number | undefined {
+    const { poolSize, extra } = this.dataSource.options as {
+      poolSize?: number;
+      extra?: { connectionLimit?: number; max?: number };
+    };
+    if (familyOf(this.dataSource) === 'sqlite') return undefined;
+    return extra?.connectionLimit ?? extra?.max ?? poolSize ?? 10;
   }
 
   override setDeadline(milliseconds: number): void {
