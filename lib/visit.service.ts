@@ -165,7 +165,7 @@ export class VisitService {
 
   /**
    * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are served
-   * as ever for half a minute. When rights change, `IdentityService` renews the key by itself, and without such a grace.
+   * as ever until half a minute after the client was first seen with the new one. When rights change, `IdentityService` renews the key by itself, and without such a grace.
    *
    * If the key has been changed a moment ago, nothing is left to do.
    *

@@ -1,7 +1,7 @@
 import type { Exchange } from '../platform/exchange.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
-import type { Attendance, VisitRecord } from '../store/visit.store.js';
+import { UNSEEN, type Attendance, type VisitRecord } from '../store/visit.store.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 
@@ -129,7 +129,8 @@ export class VisitResolver {
     if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'expired' : 'forged';
     if (current || (previous && now < (record.previousKeyUntil ?? 0))) return 'live';
     // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
-    const retiredAt = Math.max(record.keyChanged, record.previousKeyUntil ?? 0);
+    const graceUntil = record.previousKeyUntil === UNSEEN ? 0 : (record.previousKeyUntil ?? 0);
+    const retiredAt = Math.max(record.keyChanged, graceUntil);
     if (record.previousKeyHash !== null && now < retiredAt + LATE_REQUEST_WINDOW) return 'late';
     return previous ? 'retired' : 'forged';
   }

@@ -176,7 +176,11 @@ export interface VisitModuleOptions {
   permanentTimeout?: Duration;
   /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
   absoluteTimeout?: Duration | false;
-  /** A key of this age is replaced in the next request to a handler; for half a minute the old one works as well. @default false */
+  /**
+   * A key of this age is replaced in the next request to a handler. The old one works until half a minute after the new one was first used.
+   *
+   * @default false
+   */
   renewAfter?: Duration | false;
   /** A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends, too. @default 'refuse' */
   onRetiredKey?: 'refuse' | 'end';

@@ -4,7 +4,8 @@ import type { RequestContext } from '../context/request.context.js';
 import { VisitCookie } from '../key/visit-cookie.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { VisitStore } from '../store/visit.store.js';
+import { UNSEEN, VisitStore } from '../store/visit.store.js';
+import { RENEWAL_GRACE } from '../visit/visit.writer.js';
 import { CacheHeaders } from './cache.headers.js';
 import { installGate, type Replacement } from './response.gate.js';
 import { framesOf, reasonOf } from '../errors/failure.js';
@@ -90,6 +91,9 @@ export class OutgoingResponse {
     if (mayHaveAnother && !state.record.identity) return;
     const copy = state.is === 'stored' ? context.attendance?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
     // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
+    // One that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
+    const isTooLate = state.record.previousKeyUntil === UNSEEN && now - state.record.keyChanged >= RENEWAL_GRACE;
+    if (isTooLate && !context.presented.keys.some((key) => key.equals(state.key))) return;
     const sendsKey = outgoing.cookie === 'send' || (copy !== undefined && state.key.matches(copy.keyHash));
     if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, place));
     else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(place));

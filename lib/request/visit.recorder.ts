@@ -6,7 +6,8 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { TouchQueue } from '../visit/touch.queue.js';
-import { VisitWriter } from '../visit/visit.writer.js';
+import { UNSEEN } from '../store/visit.store.js';
+import { RENEWAL_GRACE, VisitWriter } from '../visit/visit.writer.js';
 import { RequestUser } from './request-user.js';
 import { reasonOf } from '../errors/failure.js';
 
@@ -39,7 +40,9 @@ export class VisitRecorder {
 
   /** Touch, renewal by age, and once per request: creation, `request.user`, plugins. */
   record(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
-    const used = policy.passive || context.visit.is !== 'stored' ? undefined : this.use(context, policy);
+    const { visit } = context;
+    const isUnseen = visit.is === 'stored' && visit.record.previousKeyUntil === UNSEEN;
+    const used = isUnseen ? this.useFirst(context, policy) : this.useUnlessPassive(context, policy);
     if (context.recording !== 'due') return used ?? (context.recording === 'done' ? undefined : context.recording);
     const rest = this.needsMore(context);
     if (!used && !rest) {
@@ -73,6 +76,21 @@ export class VisitRecorder {
     return lookup.is === 'done' && lookup.resolution.outcome === 'none' && lookup.resolution.presented !== 'forged';
   }
 
+  private useUnlessPassive(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    return policy.passive || context.visit.is !== 'stored' ? undefined : this.use(context, policy);
+  }
+
+  /** The client has not been seen with the current key yet; perhaps it has come with it now. The request goes on, whatever comes of it. */
+  private async useFirst(context: RequestContext, policy: HandlerPolicy): Promise<void> {
+    const { key, record } = context.visit;
+    if (key.matches(record.keyHash) && context.presented.keys.some((one) => one.equals(key))) {
+      await this.writer.noteKeySeen(context).catch((error: unknown) => {
+        this.logger.warn(`That a client has the new key of visit ${record.id} could not be noted: ${reasonOf(error)}`);
+      });
+    }
+    await this.useUnlessPassive(context, policy);
+  }
+
   private use(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     const touched = this.touch(context, policy);
     return this.isKeyOld(context, policy) ? this.renew(context, touched) : touched;
@@ -80,9 +98,12 @@ export class VisitRecorder {
 
   private isKeyOld({ visit: { record, key } }: RequestContext, { source }: HandlerPolicy): boolean {
     const { renewAfter } = this.options;
-    if (renewAfter === false || this.options.clock.now() - record.keyChanged < renewAfter) return false;
+    const age = this.options.clock.now() - record.keyChanged;
+    // A renewal whose response was lost is given again (B46).
+    const isLost = record.previousKeyUntil === UNSEEN && age >= RENEWAL_GRACE && key.matches(record.previousKeyHash);
+    if (!isLost && (renewAfter === false || age < renewAfter)) return false;
     // Only a cookie can be replaced, and only the current key is.
-    return (source ?? this.options.source).includes('cookie') && key.matches(record.keyHash);
+    return (source ?? this.options.source).includes('cookie') && (isLost || key.matches(record.keyHash));
   }
 
   /** A key is renewed for its age (S6): the request goes on, whatever comes of it. */

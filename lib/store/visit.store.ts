@@ -87,6 +87,12 @@ export interface Touch {
   readonly keyChanged?: number;
 }
 
+/**
+ * As `previousKeyUntil`: the client has not been seen with the current key. The response that brought it may be lost, so the previous key
+ * works until it has. The last instant of `Date`.
+ */
+export const UNSEEN = 8_640_000_000_000_000;
+
 export interface Rekey extends WriteGuard {
   readonly newKeyHash: string;
   /**
@@ -95,6 +101,8 @@ export interface Rekey extends WriteGuard {
    * the clocks of other machines say.
    */
   readonly previousKeyUntil: number | null;
+  /** What is kept as the previous hash, where it is not the one that is replaced: see `UNSEEN`. */
+  readonly previousKeyHash?: string;
   /** The identity from now on: a record links, null unlinks, undefined leaves it. */
   readonly identity?: IdentityRecord | null;
   readonly permanent?: boolean;

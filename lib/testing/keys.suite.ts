@@ -56,6 +56,23 @@ export function describeKeys({ check, needing }: Suite): void {
     fits(await read(visit.id), { keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
   });
 
+  check('B46: a change of key keeps the previous hash that it names', async ({ store, read, made }) => {
+    const visit = await made();
+    const lost = rekeyOf(visit, { previousKeyUntil: DAY + NOW });
+    await store.rekey([lost]);
+    const again = rekeyOf({ ...visit, keyHash: lost.newKeyHash }, { previousKeyUntil: DAY + NOW, previousKeyHash: visit.keyHash });
+    same(await store.rekey([again]), [{ outcome: 'done' }]);
+    fits(await read(visit.id), { keyHash: again.newKeyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + DAY });
+    same(await store.save([saveOf({ ...visit, keyHash: lost.newKeyHash })]), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await store.save([saveOf(visit)]), [{ outcome: 'saved', version: 1 }]);
+    // The client was seen with it: the key stays, and the previous one gets an end.
+    const { newKeyHash: keyHash } = again;
+    const seen = rekeyOf({ ...visit, keyHash }, { newKeyHash: keyHash, previousKeyUntil: NOW + 5, previousKeyHash: visit.keyHash });
+    same(await store.rekey([seen]), [{ outcome: 'done' }]);
+    fits(await read(visit.id), { keyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + 5 });
+    same(await store.rekey([again]), [{ outcome: 'refused', reason: 'retired' }]);
+  });
+
   check('the key before the previous one is dead, whatever grace it had', async ({ store, made }) => {
     const visit = await made();
     const first = rekeyOf(visit, { previousKeyUntil: NOW + DAY });

@@ -6,7 +6,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
-import type { IdentityRecord, Refusal, VisitRecord } from '../store/visit.store.js';
+import { UNSEEN, type IdentityRecord, type Refusal, type VisitRecord } from '../store/visit.store.js';
 import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
@@ -14,8 +14,11 @@ import { truncateAddress } from './remote-address.js';
 import { OpenStreams } from './open-streams.js';
 import { TouchQueue } from './touch.queue.js';
 
-/** How long the old key works after a renewal, in milliseconds: longer than a request takes, shorter than a thief likes. */
-const RENEWAL_GRACE = 30_000;
+/**
+ * How long the old key works after the client was first seen with a new one, in milliseconds: longer than a request takes, shorter than a
+ * thief likes. As long a renewal is given time to arrive before it is taken for lost, and given again.
+ */
+export const RENEWAL_GRACE = 30_000;
 
 export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetiredError | VisitLockLostError {
   if (reason === 'unlocked') return new VisitLockLostError();
@@ -155,15 +158,15 @@ export class VisitWriter {
   }
 
   /**
-   * Gives the visit of a request a new key. With a grace (milliseconds) the old one works as long: for a renewal that
-   * changes no rights. Without, it has no rights from then on, and the time limits are set anew, also to less (law 4).
+   * Gives the visit of a request a new key. In a renewal, which changes no rights, the old one works until a while after the client was
+   * first seen with the new one. Otherwise it has no rights from then on, and the time limits are set anew, also to less (law 4).
    *
    * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
    * @throws VisitEndedError, VisitKeyRetiredError when another request was faster; VisitHeadersSentError
    */
   async rekey(
     { context }: Turn,
-    { grace = 0, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; grace?: number },
+    { isRenewal = false, ...change }: { identity?: IdentityRecord | null; permanent?: boolean; isRenewal?: boolean },
     key: 'send' | 'withhold' = 'send',
   ): Promise<void> {
     context.requireHeaders('A key cannot be renewed');
@@ -171,17 +174,19 @@ export class VisitWriter {
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
-    const isRenewal = grace > 0;
     const absoluteExpiry = isRenewal ? state.record.absoluteExpiry : this.absoluteExpiryAfter(change.identity, state.record, now);
     const used = this.expiry(now, permanent, absoluteExpiry, context.policy?.timeout);
     const expiry = isRenewal ? Math.max(state.record.expiry, used) : used;
-    const guard = { id: state.record.id, keyHash: state.key.hash, now };
-    const previousKeyUntil = grace > 0 ? now + grace : null;
+    // A renewal that was lost is given again to whoever has the key from before; only if the lost one is still the current one.
+    const isAgain = isRenewal && !state.key.matches(state.record.keyHash);
+    const guard = { id: state.record.id, keyHash: isAgain ? state.record.keyHash : state.key.hash, now };
+    const previousKeyUntil = isRenewal ? UNSEEN : null;
     const result = await this.store.rekey({
       ...guard,
       newKeyHash: newKey.hash,
       previousKeyUntil,
       expiry,
+      ...(isAgain ? { previousKeyHash: state.key.hash } : {}),
       ...change,
       ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
     });
@@ -221,13 +226,24 @@ export class VisitWriter {
    */
   async renew(turn: Turn): Promise<void> {
     const { is, record } = turn.context.visit;
-    const isInGrace = (record.previousKeyUntil ?? 0) > this.options.clock.now();
-    if (is !== 'stored' || isInGrace) return;
+    const { previousKeyUntil, keyChanged } = record;
+    const settled = previousKeyUntil === UNSEEN ? keyChanged + RENEWAL_GRACE : (previousKeyUntil ?? 0);
+    if (is !== 'stored' || settled > this.options.clock.now()) return;
     try {
-      await this.rekey(turn, { grace: RENEWAL_GRACE });
+      await this.rekey(turn, { isRenewal: true });
     } catch (error) {
       if (!(error instanceof VisitKeyRetiredError)) throw error;
     }
+  }
+
+  /** The client has been seen with its current key: from now on there is an end to the grace of the previous one. */
+  async noteKeySeen(context: RequestContext): Promise<void> {
+    const { record } = context.visit;
+    const { id, keyHash, previousKeyHash } = record;
+    const now = this.options.clock.now();
+    const seen = { keyHash, previousKeyHash: previousKeyHash!, previousKeyUntil: now + RENEWAL_GRACE };
+    const { outcome } = await this.store.rekey({ id, now, newKeyHash: keyHash, ...seen });
+    if (outcome === 'done') context.amend({ ...seen, keyChanged: now });
   }
 
   /** Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared. */

@@ -167,6 +167,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
   'rekey renews with a key in its grace': rekeyingEach((change, { previousKeyHash, keyHash }) =>
     change.previousKeyUntil !== null && change.keyHash === previousKeyHash ? { ...change, keyHash } : change,
   ),
+  'rekey forgets the previous key that it is to keep': rekeyingEach((change, { keyHash }) =>
+    change.previousKeyHash === undefined ? change : { ...change, previousKeyHash: keyHash },
+  ),
   'rekey gives the key from before a sign-in a grace': rekeyingEach((change) => ({
     ...change,
     previousKeyUntil: change.previousKeyUntil ?? change.now + 1_000,

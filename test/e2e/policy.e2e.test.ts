@@ -188,7 +188,10 @@ describeStacks('The policy for visits', (stack: Stack) => {
       const renewed = tabs.find((tab) => keyOf(tab) !== keyOf(old))!;
       expect(idOf(renewed)).toBe(idOf(old));
       expect((await old.get('/secret')).status).toBe(200);
-      stack.clock.advance(60_000);
+      expect((await renewed.get('/secret')).cookies).toEqual([]);
+      stack.clock.advance(29_999);
+      expect((await old.get('/secret')).cookies).toEqual([]);
+      stack.clock.advance(30_001);
       told.length = 0;
       expect((await app.browser().get('/secret', { cookie: `visit=${keyOf(old)}` })).status).toBe(401);
       expect(told).toEqual([['refused', { reason: 'retired', visitId: idOf(old) }]]);

@@ -88,7 +88,7 @@ const explored: Record<string, Breach> = {
         'rekey',
         (rekey) =>
           function (this: VisitWriter, turn: Turn, change: object, key: string) {
-            return rekey.call(this, turn, { grace: 30_000, ...change }, key);
+            return rekey.call(this, turn, { isRenewal: true, ...change }, key);
           },
       ),
     violates: /^B24/,

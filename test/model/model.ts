@@ -27,6 +27,8 @@ export interface Visit {
   changed?: number;
   /** Until when the previous key is as good as the current one. */
   graceUntil?: number;
+  /** Nobody has been seen with the current key, which a renewal has made: the previous one is as good until then. */
+  isUnseen?: boolean;
   user: User | null;
   authenticatedAt: number | null;
   permanent: boolean;
@@ -86,7 +88,8 @@ export class Model {
       return isLate ? { standing: 'late', hasEnded: true } : { standing: 'stranger' };
     }
     if (this.isExpired(visit)) return { standing: 'stranger' };
-    if (hasCurrentKey || (hasPreviousKey && this.now < (visit.graceUntil ?? 0))) return { standing: 'found', visit, hasCurrentKey };
+    if (hasCurrentKey || (hasPreviousKey && (visit.isUnseen || this.now < (visit.graceUntil ?? 0))))
+      return { standing: 'found', visit, hasCurrentKey };
     const isLate = visit.changed !== undefined && this.now < Math.max(visit.changed, visit.graceUntil ?? 0) + LATE_WINDOW;
     return isLate ? { standing: 'late', hasEnded: false } : { standing: 'stranger' };
   }
@@ -174,6 +177,7 @@ export class Turn {
   /** Whether the cookie of a permanent visit is sent again though nothing has changed. */
   repeatsKey: 'never' | 'maybe' | 'surely' = 'never';
   private isLate: boolean;
+  private hasCurrentKey = false;
   /** It is late because its client has ended the visit. */
   private readonly hasEnded: boolean;
   /** Outside of all requests, where there is no user whose visits alone could be ended. */
@@ -193,6 +197,12 @@ export class Turn {
     const { visit } = bearer;
     this.visit = visit;
     this.session = new Map(visit.data);
+    this.hasCurrentKey = bearer.hasCurrentKey;
+    if (visit.isUnseen && this.hasCurrentKey) {
+      visit.isUnseen = false;
+      visit.changed = model.now;
+      visit.graceUntil = model.now + RENEWAL_GRACE;
+    }
     if (isPassive) return;
     const half = (at: number): number => Math.floor((at - visit.created) / (PERMANENT_TIMEOUT / 10));
     if (visit.permanent && bearer.hasCurrentKey && half(model.now) > 0) {
@@ -200,6 +210,8 @@ export class Turn {
     }
     visit.lastUse = model.now;
     model.prolong(visit, TOUCH_RESOLUTION);
+    // What was lost on its way is given again.
+    if (visit.isUnseen && !this.hasCurrentKey) this.renew();
   }
 
   get userId(): User | null {
@@ -246,8 +258,15 @@ export class Turn {
   }
 
   renew(): void {
-    if (!this.visit || (this.visit.graceUntil ?? 0) > this.model.now) return;
-    this.rekey(this.model.now + RENEWAL_GRACE);
+    const { visit } = this;
+    if (!visit) return;
+    const { previous } = visit;
+    const settled = visit.isUnseen ? visit.changed! + RENEWAL_GRACE : (visit.graceUntil ?? 0);
+    if (settled > this.model.now) return;
+    const isAgain = visit.isUnseen && !this.hasCurrentKey;
+    this.rekey(true);
+    if (isAgain) visit.previous = previous!;
+    this.hasCurrentKey = true;
   }
 
   reauthenticate(): void {
@@ -311,15 +330,15 @@ export class Turn {
     this.rekey();
   }
 
-  private rekey(graceUntil?: number): void {
+  private rekey(isRenewal = false): void {
     const visit = this.visit!;
     this.model.giveUp(visit.current);
     visit.previous = visit.current;
     visit.current = {};
     visit.changed = this.model.now;
-    if (graceUntil === undefined) delete visit.graceUntil;
-    else visit.graceUntil = graceUntil;
-    if (graceUntil === undefined) visit.expiresFrom = visit.expiresUntil = 0;
+    delete visit.graceUntil;
+    visit.isUnseen = isRenewal;
+    if (!isRenewal) visit.expiresFrom = visit.expiresUntil = 0;
     this.model.prolong(visit);
     this.cookie = 'key';
   }

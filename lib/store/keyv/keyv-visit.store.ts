@@ -127,7 +127,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
             {
               ...visit,
               keyHash: newKeyHash,
-              previousKeyHash: visit.keyHash,
+              previousKeyHash: change.previousKeyHash ?? visit.keyHash,
               previousKeyUntil,
               keyChanged: now,
               permanent,

@@ -101,7 +101,7 @@ export class MemoryVisitStore extends VisitStore {
       const visit = this.#visits.get(change.id) ?? null;
       const reason = refusalOf(visit, rekeyGuard(change));
       if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      visit.previousKeyHash = visit.keyHash;
+      visit.previousKeyHash = change.previousKeyHash ?? visit.keyHash;
       visit.previousKeyUntil = change.previousKeyUntil;
       visit.keyChanged = change.now;
       visit.keyHash = change.newKeyHash;

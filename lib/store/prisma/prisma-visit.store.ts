@@ -304,7 +304,7 @@ export class PrismaVisitStore extends TableVisitStore {
     const where = { ...isLive(id), keyHash: replaced, ...(replaced === keyHash ? {} : isInGrace) };
     const data = {
       keyHash: newKeyHash,
-      previousKeyHash: replaced,
+      previousKeyHash: change.previousKeyHash ?? replaced,
       previousKeyUntil: bigintOrNull(previousKeyUntil),
       keyChanged: BigInt(now),
       ...(permanent !== undefined && { permanent }),

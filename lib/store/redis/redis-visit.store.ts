@@ -339,6 +339,7 @@ export class RedisVisitStore extends VisitStore {
       optional(expiry),
       absoluteExpiry === null ? 'none' : optional(absoluteExpiry),
       textOf(this.#lifeOf({ accessed: now, expiry: expiry ?? now })),
+      change.previousKeyHash ?? '',
     ]);
     return reply as [unknown, ...unknown[]];
   }

@@ -117,7 +117,8 @@ return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 
 /**
  * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link', 'unlink' or 'leave' ·
- * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or '' · life.
+ * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or '' · life ·
+ * hash to be kept as the previous one, or '' for the replaced one.
  */
 export const REKEY = script(
   READ,
@@ -127,7 +128,7 @@ export const REKEY = script(
 local visit = read()
 local reason = refusal(visit, ARGV[1], ARGV[2])
 if reason then return {'refused', reason} end
-redis.call('HSET', key, 'previousKeyHash', visit.keyHash, 'keyHash', ARGV[3], 'keyChanged', ARGV[5])
+redis.call('HSET', key, 'previousKeyHash', ARGV[14] ~= '' and ARGV[14] or visit.keyHash, 'keyHash', ARGV[3], 'keyChanged', ARGV[5])
 if ARGV[4] == '' then redis.call('HDEL', key, 'previousKeyUntil') else redis.call('HSET', key, 'previousKeyUntil', ARGV[4]) end
 if ARGV[6] == 'link' then redis.call('HSET', key, 'userId', ARGV[7], 'linked', ARGV[8], 'authenticatedAt', ARGV[9]) end
 if ARGV[6] == 'unlink' then redis.call('HDEL', key, 'userId', 'linked', 'authenticatedAt') end

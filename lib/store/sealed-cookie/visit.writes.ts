@@ -20,7 +20,7 @@ export function rekeyed(visit: VisitRecord, change: Rekey): VisitRecord {
   return {
     ...visit,
     keyHash: change.newKeyHash,
-    previousKeyHash: visit.keyHash,
+    previousKeyHash: change.previousKeyHash ?? visit.keyHash,
     previousKeyUntil: change.previousKeyUntil,
     keyChanged: change.now,
     identity: change.identity === undefined ? visit.identity : change.identity && { ...change.identity },

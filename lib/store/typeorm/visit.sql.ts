@@ -210,8 +210,11 @@ export class VisitSql {
   rekey(change: Rekey): Statement[] {
     const v = this.#v;
     // MySQL assigns from left to right: the old hash must be read before it is replaced.
-    const assignments = [`${v.previousKeyHash} = ${v.keyHash}`, `${v.previousKeyUntil} = ?`, `${v.keyChanged} = ?`, `${v.keyHash} = ?`];
-    const values: unknown[] = [change.previousKeyUntil, change.now, change.newKeyHash];
+    const { previousKeyHash } = change;
+    const assignments = [`${v.previousKeyHash} = ${previousKeyHash === undefined ? v.keyHash : '?'}`];
+    assignments.push(`${v.previousKeyUntil} = ?`, `${v.keyChanged} = ?`, `${v.keyHash} = ?`);
+    const values: unknown[] = previousKeyHash === undefined ? [] : [previousKeyHash];
+    values.push(change.previousKeyUntil, change.now, change.newKeyHash);
     if (change.permanent !== undefined) {
       assignments.push(`${v.permanent} = ?`);
       values.push(change.permanent ? 1 : 0);
