@@ -40,7 +40,7 @@ export { IdentityService, type LoginOptions, type LogoutOptions } from './identi
 export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
 
 // Form tokens and requests across sites
-export { CsrfGuard } from './form-token/csrf.guard.js';
+export { CsrfGuard, SkipCsrf } from './form-token/csrf.guard.js';
 export { RequireFormToken } from './form-token/form-token.guard.js';
 export { FormTokenService } from './form-token/form-token.service.js';
 

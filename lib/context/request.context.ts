@@ -28,6 +28,9 @@ export interface VisitState {
   readonly isWanted: boolean;
 }
 
+/** What became of a form token. `unknown`: it is too old, or of another visit, or none at all. */
+export type FormTokenOutcome = 'accepted' | 'missing' | 'used' | 'unknown';
+
 /** What looking for the visit has come to. */
 export type Lookup =
   /** Not done: the key may be in the body, which has not been parsed. */
@@ -125,8 +128,8 @@ export class RequestContext {
   attendance: Attendance | undefined;
   lock: HeldLock | undefined;
   heldSession: HeldSession | undefined;
-  /** Whether the request brought a form token, which is used up by the first guard that asks. */
-  formToken: Promise<boolean> | undefined;
+  /** What became of the form token that the request brought, which is used up by the first guard that asks. */
+  formToken: Promise<FormTokenOutcome> | undefined;
   /** The user object, loaded when first asked for. */
   user: Promise<unknown> | undefined;
   /** What has been put at `request.user`; nothing else there is ours. */

@@ -21,7 +21,10 @@ export type VisitErrorCode =
   | 'VISIT_END_REASON'
   | 'VISIT_LIMIT'
   | 'VISIT_CROSS_SITE'
+  | 'VISIT_ORIGIN_UNKNOWN'
   | 'VISIT_FORM_TOKEN'
+  | 'VISIT_FORM_TOKEN_MISSING'
+  | 'VISIT_FORM_TOKEN_USED'
   | 'VISIT_SOURCE_OFF'
   | 'SESSION_VALUE'
   | 'SESSION_UNREADABLE'
@@ -207,10 +210,30 @@ export class CrossSiteRequestError extends VisitHttpError {
   }
 }
 
-/** 403: the form token is missing, has been used, or is from before a sign-in or sign-out. */
+/**
+ * What is wrong with a form token. `unknown`: it is too old, from before a sign-in or sign-out, or of another visit. `used`: this form has been sent.
+ * `missing`: none came. `no-origin`: none came, and the request does not say where it is from either, as browsers do.
+ */
+export type FormTokenFault = 'unknown' | 'used' | 'missing' | 'no-origin';
+
+const FORM_TOKEN_FAULTS = {
+  unknown: ['VISIT_FORM_TOKEN', 'This form is too old: open it again'],
+  used: ['VISIT_FORM_TOKEN_USED', 'This form has been sent already'],
+  missing: [
+    'VISIT_FORM_TOKEN_MISSING',
+    'This request needs a form token, in the form or in the header x-form-token; of uploads (multipart) only the header is read',
+  ],
+  'no-origin': [
+    'VISIT_ORIGIN_UNKNOWN',
+    'This request does not say where it comes from, as browsers do: tests and API clients send "Sec-Fetch-Site: same-origin", or a form token in x-form-token',
+  ],
+} as const;
+
+/** 403: the form token is missing, has been used, or is worth nothing any more. */
 export class FormTokenError extends VisitHttpError {
-  constructor() {
-    super('VISIT_FORM_TOKEN', 'This form has been sent already, or is too old: open it again', HttpStatus.FORBIDDEN);
+  constructor(fault: FormTokenFault = 'unknown') {
+    const [code, message] = FORM_TOKEN_FAULTS[fault];
+    super(code, message, HttpStatus.FORBIDDEN);
   }
 }
 

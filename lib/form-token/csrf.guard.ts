@@ -1,9 +1,9 @@
-import { Inject, Injectable, Logger, type CanActivate, type ExecutionContext } from '@nestjs/common';
+import { Inject, Injectable, Logger, SetMetadata, type CanActivate, type ExecutionContext } from '@nestjs/common';
 import { CrossSiteRequestError, FormTokenError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
-import { contextOf, requestOf, requireContext } from '../context/request.context.js';
+import { contextOf, findContext, requestOf, requireContext } from '../context/request.context.js';
 import { readHandlerPolicy } from '../request/handler-policy.js';
 import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
@@ -11,6 +11,14 @@ import { originOf } from './request-origin.js';
 
 /** RFC 9110, 9.2.1. What they do has to be safe: a guard cannot make it so. */
 const SAFE = ['GET', 'HEAD', 'OPTIONS'];
+
+const SKIP = 'nest-visit:skip-csrf';
+
+/**
+ * `CsrfGuard` lets requests to this controller or handler through, whoever sends them, with their visit: for a webhook or a callback that proves by
+ * other means where it comes from. `@SkipCsrf(false)` takes it back.
+ */
+export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
 /**
  * Refuses requests that another site made its visitor's browser send (R60), on a controller or for the whole application:
@@ -33,7 +41,9 @@ export class CsrfGuard implements CanActivate {
     // Messages of sockets and microservices have neither cookies nor methods.
     if (!['http', 'graphql'].includes(execution.getType<string>())) return true;
     const request = requestOf(execution);
-    if (SAFE.includes(request.method) || readHandlerPolicy(execution).skip) return true;
+    if (SAFE.includes(request.method) || readHandlerPolicy(execution).skip || isSkipped(execution)) return true;
+    const context = findContext(request);
+    if (context) this.tokens.strip(context);
     const refusal = await this.refusalOf(request, execution);
     if (!refusal) return true;
     if (!this.options.csrf.reportOnly) throw refusal;
@@ -47,8 +57,15 @@ export class CsrfGuard implements CanActivate {
     if (origin === 'foreign') return new CrossSiteRequestError();
     if (origin === 'own' && !csrf.requireToken) return null;
     await this.story.know(contextOf(execution), readHandlerPolicy(execution));
-    return (await this.tokens.accept(requireContext(execution))) ? null : new FormTokenError();
+    const outcome = await this.tokens.accept(requireContext(execution));
+    if (outcome === 'accepted') return null;
+    return new FormTokenError(outcome === 'missing' && origin === 'unknown' ? 'no-origin' : outcome);
   }
+}
+
+function isSkipped(execution: ExecutionContext): boolean {
+  const of = (target: object): unknown => Reflect.getMetadata(SKIP, target);
+  return Boolean(of(execution.getHandler()) ?? of(execution.getClass()));
 }
 
 /** What a client sends may be long, and may try to look like lines of the log. */

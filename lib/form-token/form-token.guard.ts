@@ -14,8 +14,9 @@ export class FormTokenGuard implements CanActivate {
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
     await this.story.know(contextOf(execution), readHandlerPolicy(execution));
-    if (await this.tokens.accept(requireContext(execution))) return true;
-    throw new FormTokenError();
+    const outcome = await this.tokens.accept(requireContext(execution));
+    if (outcome === 'accepted') return true;
+    throw new FormTokenError(outcome);
   }
 }
 

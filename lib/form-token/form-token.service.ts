@@ -42,10 +42,13 @@ export class FormTokenService {
    * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true (B13). A token from
    * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it (B26).
    *
-   * @param token what the client sent, whatever that is
+   * @param token what the client sent, whatever that is, @default what the request has in the field `formTokens.field` or in the header `x-form-token`
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
-  consume(token: unknown): Promise<boolean> {
-    return this.requests.write((context) => this.tokens.consume(context, token));
+  consume(...arguments_: [token?: unknown]): Promise<boolean> {
+    return this.requests.write(async (context) => {
+      const outcome = await (arguments_.length === 0 ? this.tokens.accept(context) : this.tokens.consume(context, arguments_[0]));
+      return outcome === 'accepted';
+    });
   }
 }

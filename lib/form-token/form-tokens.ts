@@ -3,7 +3,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { FORM_TOKENS } from '../session/hidden-entries.js';
-import type { RequestContext } from '../context/request.context.js';
+import type { FormTokenOutcome, RequestContext } from '../context/request.context.js';
 import { Turn } from '../context/turn.js';
 import { SessionSaver } from '../session/session.saver.js';
 
@@ -13,8 +13,14 @@ const TOKEN = /^[A-Za-z0-9_-]{22}$/;
 /** For requests without a form: scripts, and uploads whose fields are read too late for a guard. */
 const HEADER = 'x-form-token';
 
-/** The SHA-256 of a token, and whom it was made for. */
-type Issued = readonly [hash: string, holder: string];
+/**
+ * The SHA-256 of a token, whom it was made for, and what is otherwise about it. `loose`: the page that it was made for may have been asked for by
+ * somebody else, such as another site, or as an image. `used`: kept for a while, so that a second click is told so.
+ */
+type Issued = readonly [hash: string, holder: string, kind?: 'loose' | 'used'];
+
+/** So many of these are kept beside the others, and push out none of them. */
+const MOST = { loose: 4, used: 4 };
 
 /** The form tokens of a visit, in the hidden part of its session. */
 @Injectable()
@@ -26,37 +32,59 @@ export class FormTokens {
 
   async create(turn: Turn): Promise<string> {
     const token = randomBytes(16).toString('base64url');
-    await this.saver.update(turn, FORM_TOKENS, (issued) =>
-      [...((issued as Issued[] | undefined) ?? []), [hashOf(token), holderOf(turn.context)]].slice(-this.options.formTokens.max),
-    );
+    const [hash, holder] = [hashOf(token), holderOf(turn.context)];
+    const issued: Issued = isLoose(turn.context) ? [hash, holder, 'loose'] : [hash, holder];
+    await this.saver.update(turn, FORM_TOKENS, (before) => this.bounded([...((before as Issued[] | undefined) ?? []), issued]));
     return token;
   }
 
-  consume(context: RequestContext, token: unknown): Promise<boolean> {
-    if (typeof token !== 'string' || !TOKEN.test(token)) return Promise.resolve(false);
+  consume(context: RequestContext, token: unknown): Promise<FormTokenOutcome> {
+    if (token === undefined || token === null || token === '') return Promise.resolve('missing');
+    if (typeof token !== 'string' || !TOKEN.test(token)) return Promise.resolve('unknown');
     return Turn.take(context, 'the use of a form token', async (turn) => {
       const [hash, holder] = [hashOf(token), holderOf(context)];
       // Hashes are compared: how long that takes tells nothing of a token.
-      const isIt = (issued: Issued): boolean => issued[0] === hash && issued[1] === holder;
-      const known = this.saver.sessionOf(context).data.get(FORM_TOKENS) as Issued[] | undefined;
-      // A token that nobody made costs no write.
-      if (!known?.some(isIt)) return false;
-      let isUsed = false;
+      const find = (issued: unknown): Issued | undefined =>
+        ((issued as Issued[] | undefined) ?? []).find((one) => one[0] === hash && one[1] === holder);
+      const known = find(this.saver.sessionOf(context).data.get(FORM_TOKENS));
+      // A token that nobody made costs no write, and nor does one that is known to be used.
+      if (!known) return 'unknown';
+      if (known[2] === 'used') return 'used';
+      let outcome: FormTokenOutcome = 'unknown';
       await this.saver.update(turn, FORM_TOKENS, (newest) => {
-        const issued = (newest as Issued[] | undefined) ?? [];
-        const rest = issued.filter((one) => !isIt(one));
-        isUsed = rest.length < issued.length;
-        return rest.length > 0 ? rest : undefined;
+        const found = find(newest);
+        outcome = !found ? 'unknown' : found[2] === 'used' ? 'used' : 'accepted';
+        if (outcome !== 'accepted') return newest;
+        const rest = (newest as Issued[]).filter((one) => one !== found);
+        return this.bounded([...rest, [hash, holder, 'used']]);
       });
-      return isUsed;
+      return outcome;
     });
   }
 
-  /** Uses up the token that the request brought, once for all guards that ask for it. Never one from the query: addresses are written down everywhere. */
-  accept(context: RequestContext): Promise<boolean> {
+  /**
+   * Uses up the token that the request brought, once for all guards that ask for it, and takes it out of the body. Never one from the query: addresses
+   * are written down everywhere.
+   */
+  accept(context: RequestContext): Promise<FormTokenOutcome> {
+    this.strip(context);
     const { exchange } = context;
     const field = exchange.parameter('body', this.options.formTokens.field);
     return (context.formToken ??= this.consume(context, field ?? exchange.request.headers[HEADER]));
+  }
+
+  /** Takes the token out of the body, which pipes then find as the handler has it declared. */
+  strip({ exchange }: RequestContext): void {
+    exchange.strip('body', this.options.formTokens.field);
+  }
+
+  /** The latest of each kind, in their order. */
+  private bounded(issued: readonly Issued[]): Issued[] {
+    const left = { open: this.options.formTokens.max, ...MOST };
+    return issued
+      .toReversed()
+      .filter(([, , kind]) => left[kind ?? 'open']-- > 0)
+      .toReversed();
   }
 }
 
@@ -66,4 +94,12 @@ const hashOf = (token: string): string => createHash('sha256').update(token).dig
 function holderOf(context: RequestContext): string {
   const { identity } = context.visit.record;
   return identity ? `${identity.userId} ${identity.authenticatedAt}` : '';
+}
+
+/** Whether somebody else may have had this page asked for, often enough to push out the tokens of open forms (W3C Fetch Metadata). */
+function isLoose({ exchange }: RequestContext): boolean {
+  const { 'sec-fetch-site': site, 'sec-fetch-dest': dest, accept } = exchange.request.headers;
+  if (site === 'cross-site' || site === 'same-site') return true;
+  if (dest !== undefined) return !['document', 'iframe', 'frame', 'empty'].includes(dest);
+  return accept !== undefined && accept.startsWith('image/');
 }

@@ -25,10 +25,25 @@ export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: 
   // A sandboxed frame, a redirect between sites and a local file say "null".
   if (!URL.canParse(origin)) return 'foreign';
   const url = new URL(origin);
-  return hostsOf(request).includes(url.host) && (url.protocol === 'https:' || !secure) ? 'own' : 'foreign';
+  const isOurs = hostsOf(request).some((host) => hostIn(host, url.protocol) === url.host);
+  return isOurs && (url.protocol === 'https:' || !secure) ? 'own' : 'foreign';
 }
 
-/** Under which names, with ports, the application is reached: what was asked for, and what a trusted proxy says of it. */
-function hostsOf({ headers, host }: FrameworkRequest): (string | undefined)[] {
-  return [headers.host, host].map((name) => name?.toLowerCase());
+/**
+ * Under which names, with ports, the application is reached: what was asked for, and what a proxy says that the framework trusts. Platforms and
+ * their versions agree about the name alone (`hostname`), and disagree about where the port is.
+ */
+function hostsOf({ headers, hostname }: FrameworkRequest): string[] {
+  const asked = headers.host ?? (headers as { ':authority'?: string })[':authority'];
+  const forwarded = String(headers['x-forwarded-host'] ?? '').split(',');
+  const trusted = forwarded.map((host) => host.trim()).filter((host) => hostname !== undefined && nameIn(host) === nameIn(hostname));
+  return asked === undefined ? trusted : [asked, ...trusted];
+}
+
+const nameIn = (host: string): string => host.toLowerCase().replace(/:\d+$/, '');
+
+/** As it is written in an origin: in lower case, without the scheme's own port. */
+function hostIn(host: string, scheme: string): string | undefined {
+  const url = `${scheme}//${host}`;
+  return URL.canParse(url) ? new URL(url).host : undefined;
 }

@@ -5,6 +5,8 @@ import { IdentityRequiredError, VisitEndedError, VisitError, VisitHttpError, Vis
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { RequestUser } from '../request/request-user.js';
+import { FORM_TOKENS } from '../session/hidden-entries.js';
+import { SessionSaver } from '../session/session.saver.js';
 import { StoreAccess } from '../store/store-access.js';
 import { signInInstant } from '../visit/sign-in-instant.js';
 import { checkedUserId } from '../visit/user-id.js';
@@ -45,6 +47,7 @@ export class IdentityService {
     @Inject(RequestUser) private readonly users: RequestUser,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
     @Inject(NewDeviceNotice) private readonly newDevice: NewDeviceNotice,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
   ) {}
 
   /**
@@ -98,6 +101,7 @@ export class IdentityService {
       if (context.visit.is === 'late') return requireEnded(context);
       if (!context.visit.record.identity) return;
       try {
+        await this.saver.drop(turn, FORM_TOKENS);
         await this.writer.rekey(turn, { identity: null });
         context.outgoing.clearSiteData = true;
       } finally {
@@ -184,6 +188,8 @@ export class IdentityService {
   private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1]): Promise<boolean> {
     const before = turn.context.visit.key;
     try {
+      // Those who held the visit before may hold it again, and their form tokens shall not live again with that.
+      await this.saver.drop(turn, FORM_TOKENS);
       await this.writer.rekey(turn, change, 'withhold');
       return true;
     } catch (error) {

@@ -6,8 +6,9 @@ export interface FrameworkRequest {
   readonly headers: IncomingMessage['headers'];
   readonly ip?: string;
   readonly method: string;
-  readonly host?: string;
   readonly protocol?: string;
+  /** The name that was asked for, without its port but under Fastify 4; of a proxy that the framework trusts, what it says. */
+  readonly hostname?: string;
   /** Express: the route that is served. */
   readonly route?: { readonly path?: unknown };
   /** Fastify: the same. */

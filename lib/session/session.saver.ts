@@ -92,6 +92,19 @@ export class SessionSaver {
     return value;
   }
 
+  /** Takes away what the library itself keeps under this key, if there is anything. Data that cannot be read has nothing. */
+  async drop(turn: Turn, key: string): Promise<void> {
+    const { visit } = turn.context;
+    if (visit.is !== 'stored') return;
+    let isThere = false;
+    try {
+      isThere = this.decode(visit.record).has(key);
+    } catch {
+      return;
+    }
+    if (isThere) await this.update(turn, key, () => undefined);
+  }
+
   /** Takes one key out atomically, and gives its value to one of all who try. */
   async take(turn: Turn, key: string): Promise<unknown> {
     const { data: dictionary } = this.sessionOf(turn.context);

@@ -1,4 +1,5 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import { opaque } from '../context/opaque-parameter.js';
 import { requireContext } from '../context/request.context.js';
 import type { SessionData } from './session-data.js';
 
@@ -66,6 +67,7 @@ type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]
  * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could
  * not be asked
  */
-export const Session = createParamDecorator(
-  (_: unknown, execution: ExecutionContext) => requireContext(execution).session,
+export const Session = opaque(
+  createParamDecorator((_: unknown, execution: ExecutionContext) => requireContext(execution).session),
+  () => Session,
 ) as unknown as SessionToken;

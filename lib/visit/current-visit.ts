@@ -1,4 +1,5 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
+import { opaque } from '../context/opaque-parameter.js';
 import { requireContext } from '../context/request.context.js';
 import type { VisitView } from '../context/visit-view.js';
 
@@ -9,6 +10,7 @@ export type CurrentVisit = VisitView;
 type CurrentVisitToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => CurrentVisit);
 
 /** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()`; VisitStoreUnavailableError (503) */
-export const CurrentVisit = createParamDecorator(
-  (_: unknown, execution: ExecutionContext) => requireContext(execution).current,
+export const CurrentVisit = opaque(
+  createParamDecorator((_: unknown, execution: ExecutionContext) => requireContext(execution).current),
+  () => CurrentVisit,
 ) as unknown as CurrentVisitToken;

@@ -1,6 +1,6 @@
-import { Controller, Get, Logger, Post, UseGuards } from '@nestjs/common';
+import { Body, Controller, Get, Logger, Post, Query, UseGuards, type ArgumentMetadata, type PipeTransform } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
-import { CsrfGuard, FormTokenService, IdentityService, RequireFormToken, Session, SkipVisit } from 'nest-visit';
+import { CsrfGuard, CurrentVisit, FormTokenService, IdentityService, RequireFormToken, Session, SkipCsrf, SkipVisit } from 'nest-visit';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
 import type { Answer, Browser } from '../support/browser.js';
@@ -42,6 +42,27 @@ class ShopController {
   @Post('login')
   async login() {
     await this.identity.login('Ann');
+  }
+
+  @Post('logout')
+  async logout() {
+    await this.identity.logout({ keepVisit: true });
+  }
+
+  @Post('body')
+  body(@Body() body: unknown) {
+    return body;
+  }
+
+  @Post('by-hand')
+  async byHand(@Query('token') token?: string) {
+    return token === undefined ? this.formTokens.consume() : this.formTokens.consume(token);
+  }
+
+  @Post('callback')
+  @SkipCsrf()
+  callback(@Session() session: Session, @CurrentVisit() visit: CurrentVisit) {
+    return `${session.get('bought')} ${visit.isNew}`;
   }
 
   @Post('hook')
@@ -136,7 +157,7 @@ function requestsAcrossSites(stack: Stack): void {
     const app = await start();
     const browser = app.browser();
     const refused = await buy(browser, {});
-    expect([refused.status, codeOf(refused)]).toEqual([403, 'VISIT_FORM_TOKEN']);
+    expect([refused.status, codeOf(refused)]).toEqual([403, 'VISIT_ORIGIN_UNKNOWN']);
     expect((await browser.post('/buy', { json: { form_token: await newToken(browser) } })).status).toBe(201);
     expect((await browser.post(`/buy?form_token=${await newToken(browser)}`)).status).toBe(403);
     expect((await buy(browser, { 'x-form-token': await newToken(browser) })).status).toBe(201);
@@ -158,6 +179,97 @@ function requestsAcrossSites(stack: Stack): void {
     const [token, early] = [await newToken(browser), await newToken(browser)];
     expect((await browser.post('/login', { json: { form_token: token } })).status).toBe(201);
     expect((await browser.post('/buy', { json: { form_token: early } })).status).toBe(403);
+  });
+
+  test('F4, B26: a token from before a change of rights never lives again, whoever holds the visit afterwards', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const change = async (path: string): Promise<void> => expect((await browser.post(path, { headers: SAME })).status).toBe(201);
+    const anonymous = await newToken(browser);
+    await change('/login');
+    const signedIn = await newToken(browser);
+    for (const path of ['/logout', '/login', '/logout', '/login']) {
+      await change(path);
+      for (const form_token of [anonymous, signedIn]) {
+        const answer = await browser.post('/buy', { json: { form_token } });
+        expect([answer.status, codeOf(answer)], path).toEqual([403, 'VISIT_FORM_TOKEN']);
+      }
+    }
+    expect((await browser.post('/buy', { json: { form_token: await newToken(browser) } })).status).toBe(201);
+  });
+
+  test('R60: what is refused says why', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const token = await newToken(browser);
+    expect((await browser.post('/once', { json: { form_token: token } })).status).toBe(201);
+    const own = { headers: SAME };
+    for (const [code, path, ask] of [
+      ['VISIT_CROSS_SITE', '/buy', { headers: { 'sec-fetch-site': 'cross-site' } }],
+      ['VISIT_ORIGIN_UNKNOWN', '/buy', {}],
+      ['VISIT_FORM_TOKEN_MISSING', '/once', own],
+      ['VISIT_FORM_TOKEN_MISSING', '/once', { ...own, json: { form_token: '' } }],
+      ['VISIT_FORM_TOKEN_USED', '/once', { ...own, json: { form_token: token } }],
+      ['VISIT_FORM_TOKEN_USED', '/buy', { json: { form_token: token } }],
+      ['VISIT_FORM_TOKEN', '/once', { ...own, json: { form_token: 'x'.repeat(22) } }],
+      ['VISIT_FORM_TOKEN', '/buy', { json: { form_token: 'nonsense' } }],
+    ] as const) {
+      const answer = await browser.post(path, ask);
+      expect([answer.status, codeOf(answer)]).toEqual([403, code]);
+    }
+    expect((await browser.post('/buy')).text).toContain('Sec-Fetch-Site: same-origin');
+  });
+
+  test.each([
+    ['images', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'image' }],
+    ['scripts', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'script' }],
+    ['windows that another site opens', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' }],
+    ['images of a browser that says less', { accept: 'image/avif,image/webp,*/*' }],
+  ])('F5: %s cannot flush the tokens of open forms', async (_, headers) => {
+    const app = await start();
+    const browser = app.browser();
+    const open = { headers: { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'document' } };
+    const form_token = (await browser.get('/token', open)).text;
+    const loose: string[] = [];
+    for (let count = 0; count < 40; count++) loose.push((await browser.get('/token', { headers })).text);
+    // What another site has opened can be sent, too.
+    expect((await browser.post('/buy', { json: { form_token: loose.at(-1) } })).status).toBe(201);
+    expect((await browser.post('/buy', { json: { form_token: loose[0] } })).status).toBe(403);
+    expect((await browser.post('/buy', { json: { form_token } })).status).toBe(201);
+    for (let count = 0; count < 16; count++) await browser.get('/token', open);
+    expect((await browser.post('/buy', { json: { form_token: loose.at(-2) } })).status).toBe(201);
+  });
+
+  test('R60: @SkipCsrf() lets one handler out, with its visit', async () => {
+    const app = await start({ requireToken: true });
+    const browser = app.browser();
+    expect((await buy(browser, { ...SAME, 'x-form-token': await newToken(browser) })).status).toBe(201);
+    const answer = await browser.post('/callback', { headers: { 'sec-fetch-site': 'cross-site', origin: 'https://bank.example' } });
+    expect([answer.status, answer.text]).toEqual([201, '1 false']);
+    expect((await browser.post('/buy', { headers: { 'sec-fetch-site': 'cross-site' } })).status).toBe(403);
+  });
+
+  test('R59: pipes see no field with a token, and a handler uses it up by hand', async () => {
+    const app = await start();
+    const browser = app.browser();
+    const form_token = await newToken(browser);
+    const sent = { headers: SAME, json: { form_token, name: 'Ann' } };
+    expect((await browser.post('/body', sent)).text).toBe('{"name":"Ann"}');
+    expect((await browser.post('/by-hand', sent)).text).toBe('true');
+    expect((await browser.post('/by-hand', sent)).text).toBe('false');
+    expect((await browser.post(`/by-hand?token=${await newToken(browser)}`, { headers: SAME })).text).toBe('true');
+  });
+
+  test('R12: no pipe takes session or visit for something to be made anew', async () => {
+    const seen: ArgumentMetadata[] = [];
+    const pipe: PipeTransform = { transform: (value: unknown, metadata: ArgumentMetadata) => (seen.push(metadata), value) };
+    const app = await stack.start(parts, {}, (nest) => nest.useGlobalPipes(pipe));
+    expect((await app.browser().post('/callback')).status).toBe(201);
+    // ValidationPipe leaves these alone, also with `validateCustomDecorators`.
+    expect(seen.map(({ type, metatype }) => [type, metatype])).toEqual([
+      ['custom', Object],
+      ['custom', Object],
+    ]);
   });
 
   test('N8: with csrf.requireToken every unsafe request brings a token of the visit', async () => {
