@@ -11,6 +11,9 @@ import { RENEWAL_GRACE, VisitWriter } from '../visit/visit.writer.js';
 import { RequestUser } from './request-user.js';
 import { reasonOf } from '../errors/failure.js';
 
+/** The share of its timeout that a visit may lose when its process is killed or frozen. */
+const MOST_LOST = 0.25;
+
 /** Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait for. */
 @Injectable()
 export class VisitRecorder {
@@ -129,10 +132,14 @@ export class VisitRecorder {
     // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
     if (isInNewPart && key.matches(record.keyHash)) context.sendKey();
     if (gain < this.options.touch.resolution && !(isInNewPart && gain > 0)) return undefined;
-    this.touches.add({ id, accessed: now, expiry, keyChanged });
+    const touch = { id, accessed: now, expiry, keyChanged };
     context.amend({ expiry: Math.max(written, expiry) });
-    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27).
-    // Nor does a store that forgets the visit with its request.
-    return context.attendance || written - now <= 2 * this.options.touch.interval ? this.touches.flush() : undefined;
+    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27), and what
+    // would be lost of a life if this process stood still or ended as soon as it has answered (B62).
+    const isUrgent = written - now <= 2 * this.options.touch.interval || expiry - written > MOST_LOST * (expiry - now);
+    if (isUrgent && !context.attendance) return this.touches.addNow(touch);
+    this.touches.add(touch);
+    // A store that forgets the visit with its request does not see the queue either.
+    return context.attendance ? this.touches.flush() : undefined;
   }
 }

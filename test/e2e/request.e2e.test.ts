@@ -282,6 +282,22 @@ describeStacks('A request', (stack: Stack) => {
       expect(flush.filter((sql) => sql.startsWith('UPDATE'))).toHaveLength(1);
     });
 
+    test('R27, B62: what a visit gains much by is written before the answer; its process may stand still or end then', async () => {
+      const app = await stack.start(parts, { timeout: '20m' });
+      const { browser, key } = await begin(app);
+      const expiryAfter = async (minutes: number): Promise<number> => {
+        stack.clock.advance(minutes * 60_000);
+        await browser.get('/who');
+        const row = (await stack.rows()).find(({ id }) => id === key.slice(0, 32))!;
+        return Math.round((Number(row.expiry) - stack.clock.now()) / 60_000);
+      };
+      // A quarter of the timeout is not much.
+      expect(await expiryAfter(5)).toBe(15);
+      expect(await expiryAfter(1)).toBe(20);
+      expect(await expiryAfter(12)).toBe(20);
+      expect(await expiryAfter(4)).toBe(16);
+    });
+
     test('R11, R90: a handler may have its own timeout and source', async () => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);

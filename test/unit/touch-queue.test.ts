@@ -1,4 +1,5 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { Logger } from '@nestjs/common';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { TouchQueue } from '../../lib/visit/touch.queue.js';
 import type { Touch } from '../../lib/store/visit.store.js';
 
@@ -40,6 +41,7 @@ describe('The touch queue', () => {
     touches.add(touch('a', 10));
     expect(touches.waiting('a')).toBe(10);
     const flushing = touches.flush();
+    await vi.advanceTimersByTimeAsync(0);
     expect(touches.waiting('a')).toBe(10);
     touches.add(touch('a', 30));
     expect(touches.waiting('a')).toBe(30);
@@ -54,6 +56,7 @@ describe('The touch queue', () => {
     touches.add(touch('a', 10));
     touches.add(touch('b', 10));
     const flushing = touches.flush();
+    await vi.advanceTimersByTimeAsync(0);
     touches.add(touch('a', 20));
     await flushing;
     answerWith(async () => {});
@@ -67,9 +70,81 @@ describe('The touch queue', () => {
     for (let i = 0; i < 150_000; i++) touches.add(touch(String(i), i));
     await touches.flush();
     answerWith(async () => {});
+    const failed = batches.length;
     await touches.flush();
-    expect(batches.at(-1)).toHaveLength(100_000);
-    expect(batches.at(-1)!.at(-1)!.id).toBe('149999');
+    const written = batches.slice(failed).flat();
+    expect(written).toHaveLength(100_000);
+    expect(written.map(({ id }) => Number(id)).reduce((one, other) => Math.min(one, other))).toBe(50_000);
+  });
+
+  test('R28: many go batch by batch, each with a deadline of its own: what is written is done', async () => {
+    const { queue: touches, batches, answerWith } = queue();
+    for (let i = 0; i < 1200; i++) touches.add(touch(String(i), 10));
+    // All of them take longer than the deadline of one call.
+    answerWith(() => new Promise((resolve) => setTimeout(resolve, 9000)));
+    const flushing = touches.flush();
+    await vi.advanceTimersByTimeAsync(27_000);
+    await flushing;
+    expect(batches.map(({ length }) => length)).toEqual([500, 500, 200]);
+    expect(touches.waiting('0')).toBeUndefined();
+  });
+
+  test('R28: a batch that is too slow is not written again when it was written late; the next ones are smaller', async () => {
+    const { queue: touches, batches, answerWith } = queue();
+    for (let i = 0; i < 1000; i++) touches.add(touch(String(i), 10));
+    answerWith(() => new Promise((resolve) => setTimeout(resolve, 15_000)));
+    const flushing = touches.flush();
+    await vi.advanceTimersByTimeAsync(10_000);
+    await flushing;
+    expect(batches.map(({ length }) => length)).toEqual([500]);
+    expect(touches.waiting('0')).toBe(10);
+    touches.add(touch('1', 20));
+    await vi.advanceTimersByTimeAsync(5000);
+    // But for what is newer.
+    expect([touches.waiting('0'), touches.waiting('1')]).toEqual([undefined, 20]);
+    answerWith(async () => {});
+    await touches.flush();
+    expect(batches.slice(1).map(({ length }) => length)).toEqual([250, 251]);
+  });
+
+  test('R27, B62: what is urgent is in the next batch, with what waits anyway, and is waited for; not while writes fail', async () => {
+    const { queue: touches, batches, answerWith } = queue();
+    for (let i = 0; i < 700; i++) touches.add(touch(String(i), 10));
+    const hurries = [touches.addNow(touch('a', 10)), touches.addNow(touch('b', 10))];
+    await Promise.all(hurries);
+    expect(batches).toHaveLength(1);
+    expect(batches[0]!.slice(0, 2).map(({ id }) => id)).toEqual(['a', 'b']);
+    expect(batches[0]).toHaveLength(500);
+    answerWith(() => Promise.reject(new Error('away')));
+    await touches.addNow(touch('c', 10));
+    expect(touches.addNow(touch('d', 10))).toBeUndefined();
+    answerWith(async () => {});
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(
+      new Set(
+        batches
+          .slice(2)
+          .flat()
+          .map(({ id }) => id),
+      ).size,
+    ).toBe(204);
+    const again = touches.addNow(touch('e', 10));
+    expect(again).toBeInstanceOf(Promise);
+    await again;
+    expect(batches.at(-1)).toEqual([touch('e', 10)]);
+  });
+
+  test('R29: the end waits for a hanging store for a limited time, and says what is lost', async () => {
+    const { queue: touches, answerWith } = queue();
+    answerWith(() => new Promise(() => {}));
+    const said = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+    onTestFinished(() => said.mockRestore());
+    touches.add(touch('a', 10));
+    const closing = touches.close();
+    await vi.advanceTimersByTimeAsync(2000);
+    await closing;
+    expect(said.mock.calls.flat()).toEqual([expect.stringContaining('1 expiry updates could not be written')]);
+    await touches.close();
   });
 
   test('R31: an ended visit is forgotten', async () => {
