@@ -100,6 +100,7 @@ export {
   FreshIdentityRequiredError,
   IdentityRequiredError,
   SessionDataError,
+  VisitClockError,
   VisitEndedError,
   VisitError,
   VisitHeadersSentError,

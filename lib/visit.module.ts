@@ -30,7 +30,8 @@ import { IdentityService } from './identity/identity.service.js';
 import { NewDeviceNotice } from './identity/new-device.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
-import { VisitOptionError } from './errors/visit.error.js';
+import { reasonOf } from './errors/failure.js';
+import { VisitClockError, VisitOptionError } from './errors/visit.error.js';
 import { canGive } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
@@ -53,6 +54,8 @@ import { Session } from './session/session.js';
 import { createInjectableSession } from './session/session.injectable.js';
 import { SessionLock } from './session/session.lock.js';
 import { SessionSaver } from './session/session.saver.js';
+import { clockSkew } from './store/clock-skew.js';
+import { withDeadline } from './store/deadline.js';
 import { StoreAccess } from './store/store-access.js';
 import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
 import { VisitStore } from './store/visit.store.js';
@@ -62,6 +65,9 @@ import { TouchQueue } from './visit/touch.queue.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import { VisitWriter } from './visit/visit.writer.js';
 import { VisitService } from './visit.service.js';
+
+/** How long the end of the application waits for the store to close, in milliseconds. */
+const LONGEST_CLOSE = 2000;
 
 @Module({
   imports: [DiscoveryModule],
@@ -206,7 +212,7 @@ export class VisitModule
     guards.sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
   }
 
-  onModuleInit(): void {
+  async onModuleInit(): Promise<void> {
     const handlers = handlersOf(this.discovery);
     const unsupported = unsupportedHandlers(handlers, this.options, this.store);
     if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));
@@ -225,6 +231,7 @@ export class VisitModule
         `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than one process, visitors lose their visits from request to request`,
       );
     }
+    await this.compareClocks();
     // R14, ASVS 14.2.1.
     const inAddresses = this.options.source.includes('query')
       ? ['option "source"']
@@ -236,6 +243,18 @@ export class VisitModule
     }
   }
 
+  /** Requests are served with a clock that is off; what clean-up does is refused when it comes to it. */
+  private async compareClocks(): Promise<void> {
+    const { maxClockSkew, storeTimeout } = this.options;
+    if (maxClockSkew === false) return;
+    try {
+      const skew = await withDeadline(clockSkew(this.store, this.options), storeTimeout);
+      if (Math.abs(skew) > maxClockSkew) new Logger('Visit').error(new VisitClockError('clean-up', skew).message);
+    } catch {
+      // The store will say so itself.
+    }
+  }
+
   /** Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us (R29). */
   async beforeApplicationShutdown(): Promise<void> {
     await this.touches.close();
@@ -243,6 +262,9 @@ export class VisitModule
 
   async onApplicationShutdown(): Promise<void> {
     await this.touches.close();
-    await this.store.close();
+    // A pool waits for connections that hang, and the process would be killed for it.
+    await withDeadline(this.store.close(), LONGEST_CLOSE).catch((error: unknown) =>
+      new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
+    );
   }
 }

@@ -6,10 +6,12 @@ import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
 import type { FrameworkRequest } from './platform/exchange.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
+import { requireClock } from './store/clock-skew.js';
 import { StoreAccess } from './store/store-access.js';
 import { checkedReason } from './visit/end-reason.js';
 import { signInInstant } from './visit/sign-in-instant.js';
 import { checkedUserId } from './visit/user-id.js';
+import { isRevokedSince } from './visit/revocation.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import type { VisitRecord } from './store/visit.store.js';
 import { CurrentRequest } from './context/current-request.js';
@@ -148,7 +150,8 @@ export class VisitService {
     const requireNotRevoked = async (): Promise<void> => {
       const endedAll = await this.endedAllAt(user);
       // Compared with what was known before, and not with a clock: in a job this may come right after such an end.
-      if (endedAll !== null && (endedAll !== endedBefore || (origin && endedAll >= origin.context.began))) throw new VisitEndedError();
+      const isNew = endedAll !== null && endedAll !== endedBefore;
+      if (isNew || (origin && isRevokedSince(endedAll, origin.context.began, this.options))) throw new VisitEndedError();
     };
     const made = await this.writer.insert(state, { identity: { userId: user, created: now, authenticatedAt: proved } });
     try {
@@ -269,6 +272,7 @@ export class VisitService {
     checkedReason(reason);
     return this.write('visits.endEverything()', async (turn) => {
       this.store.need('endEverything', 'listable', 'revocable');
+      await this.store.call((store) => requireClock(store, this.options, 'the end of all visits'));
       const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;
       let visits = own;
       await inTurn([

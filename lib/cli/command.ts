@@ -70,7 +70,7 @@ export async function runCommand(args: readonly string[], { terminal, version, i
   try {
     await store.check();
     const keepDays = wish.is === 'expunge' ? wish.keepDays : KEEP_DAYS;
-    const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date };
+    const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date, maxClockSkew: 60_000 };
     const service = new ExpungeService(options, store, { emit: async () => {} });
     if (wish.is === 'expunge') {
       const counts = await service.run({ dryRun, onProgress: ({ visits }) => progress(`expunged ${many(visits, 'visit')}`) });

@@ -10,6 +10,7 @@ export type VisitErrorCode =
   | 'VISIT_SCHEMA'
   | 'VISIT_SERVER_SETTING'
   | 'VISIT_STORE_CANNOT'
+  | 'VISIT_CLOCK'
   | 'VISIT_ENDED'
   | 'VISIT_KEY_RETIRED'
   | 'VISIT_WRITE_CONFLICT'
@@ -97,6 +98,22 @@ export class VisitStoreCannotError extends VisitError {
     message = `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`,
   ) {
     super('VISIT_STORE_CANNOT', message);
+  }
+}
+
+/** The clock of this process and that of the database differ by more than the option `maxClockSkew`. Nothing was deleted or ended. */
+export class VisitClockError extends VisitError {
+  constructor(
+    act: string,
+    /** In milliseconds; negative: this process is behind. */
+    readonly skew: number,
+  ) {
+    const direction = skew > 0 ? 'ahead of' : 'behind';
+    super(
+      'VISIT_CLOCK',
+      `${act} is refused: the clock of this process is ${Math.round(Math.abs(skew) / 1000)} s ${direction} that of the database; ` +
+        'set both by NTP, or allow it by the option "maxClockSkew" (false where a "clock" of the application is meant to differ)',
+    );
   }
 }
 

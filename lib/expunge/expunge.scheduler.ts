@@ -1,10 +1,21 @@
-import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  Logger,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+  type OnModuleDestroy,
+} from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
 import { CronJob } from 'cron';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import { withDeadline } from '../store/deadline.js';
 import { ExpungeService } from './expunge.service.js';
 import { reasonOf } from '../errors/failure.js';
+
+/** How long the end of the application waits for the batch under way, in milliseconds. */
+const LONGEST_BATCH = 2000;
 
 /** What we use of the `SchedulerRegistry` of `@nestjs/schedule`. */
 interface Registry {
@@ -18,7 +29,7 @@ interface Registry {
  * it has one. Importing `ScheduleModule` here instead would make every `@Cron()` of the host run twice.
  */
 @Injectable()
-export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy {
+export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy, BeforeApplicationShutdown {
   private readonly logger = new Logger('Visit');
   private readonly jobs = new Map<string, CronJob>();
   private registry: Registry | undefined;
@@ -42,13 +53,21 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
     });
   }
 
-  async onModuleDestroy(): Promise<void> {
+  /** Stops what runs after its batch, and does not wait for it: what others write at the end comes first. */
+  onModuleDestroy(): void {
+    this.expunge.stop();
     for (const [name, job] of this.jobs) {
-      await job.stop();
+      void Promise.resolve(job.stop()).catch(() => {});
       if (this.registry?.doesExist('cron', name)) this.registry.deleteCronJob(name);
     }
     this.jobs.clear();
-    await Promise.all(this.running);
+  }
+
+  /** The data source may be closed after this. A batch that hangs is left to the database. */
+  async beforeApplicationShutdown(): Promise<void> {
+    await withDeadline(Promise.all(this.running), LONGEST_BATCH).catch(() =>
+      this.logger.warn('The application ends while a batch of the clean-up is still with the store'),
+    );
   }
 
   private schedule(name: string, expression: string | false, work: () => Promise<void>): void {

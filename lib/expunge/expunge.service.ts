@@ -3,6 +3,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
+import { requireClock } from '../store/clock-skew.js';
 import { VisitStore, type StaleCounts } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
@@ -32,21 +33,34 @@ export interface WipeOptions {
 @Injectable()
 export class ExpungeService {
   /** A property, for tests that are held up by it. */
-  private readonly sleep: (milliseconds: number) => Promise<unknown> = setTimeout;
+  private readonly sleep: (milliseconds: number) => Promise<unknown> = (milliseconds) =>
+    setTimeout(milliseconds, undefined, { signal: this.ending.signal }).catch(() => undefined);
+  private readonly ending = new AbortController();
 
   constructor(
-    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock'>,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock' | 'maxClockSkew'>,
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'emit'>,
   ) {}
 
-  /** Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each. */
+  /** The application ends: what runs stops after its batch, and nothing begins any more. */
+  stop(): void {
+    this.ending.abort();
+  }
+
+  /**
+   * Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each; when the application ends
+   * meanwhile, those that were done by then.
+   *
+   * @throws VisitClockError when the clock of the database says otherwise
+   */
   async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
     const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize, dryRun = false, onProgress } = options;
     const before = this.options.clock.now() - keepDays * DAY;
     if (dryRun) return this.store.countStale(before);
+    await requireClock(this.store, this.options, 'expunge');
     const counts = { visits: 0, identities: 0 };
-    for (;;) {
+    while (!this.ending.signal.aborted) {
       const batch = await this.thenRest(
         () => this.store.expunge({ before, limit: batchSize }),
         ({ visits }) => visits / batchSize,
@@ -60,22 +74,28 @@ export class ExpungeService {
     return counts;
   }
 
-  /** Empties the session data of visits that have expired, and keeps their rows (R62). How many. */
+  /**
+   * Empties the session data of visits that have expired, and keeps their rows (R62). How many.
+   *
+   * @throws VisitClockError when the clock of the database says otherwise
+   */
   async wipeExpired({ dryRun = false, onProgress }: WipeOptions = {}): Promise<number> {
     // An expiry update may still wait in some process: what it would prolong is not wiped (R27).
     const before = this.options.clock.now() - 2 * this.options.touch.interval;
     const { batchSize } = this.options.expunge;
     if (dryRun) return this.store.countUnwiped(before);
+    await requireClock(this.store, this.options, 'wipe');
     let wiped = 0;
-    for (;;) {
+    while (!this.ending.signal.aborted) {
       const batch = await this.thenRest(
         () => this.store.wipe({ before, limit: batchSize }),
         (visits) => visits / batchSize,
       );
-      if (batch === 0) return wiped;
+      if (batch === 0) break;
       wiped += batch;
       onProgress?.(wiped);
     }
+    return wiped;
   }
 
   /** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */

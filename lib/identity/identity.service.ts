@@ -10,6 +10,7 @@ import { SessionSaver } from '../session/session.saver.js';
 import { StoreAccess } from '../store/store-access.js';
 import { signInInstant } from '../visit/sign-in-instant.js';
 import { checkedUserId } from '../visit/user-id.js';
+import { isRevokedSince } from '../visit/revocation.js';
 import { VisitLimit } from '../visit/visit.limit.js';
 import { failedSignIn, requireEnded, VisitWriter } from '../visit/visit.writer.js';
 import { NewDeviceNotice } from './new-device.js';
@@ -164,7 +165,7 @@ export class IdentityService {
   /** Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7). */
   private async requireNotRevoked(userId: string, began: number): Promise<void> {
     const endedAll = await this.store.read((store) => store.endedAllAt(userId));
-    if (endedAll !== null && endedAll >= began) throw new VisitEndedError();
+    if (isRevokedSince(endedAll, began, this.options)) throw new VisitEndedError();
   }
 
   /** Nothing of the sign-in remains. Its key has not left, and the one from before is dead. */

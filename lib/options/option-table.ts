@@ -163,6 +163,7 @@ export const optionTable = {
     loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))),
   },
   record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
+  maxClockSkew: duration('1m', { min: 1, off: true }),
   clock: option(
     () => Date,
     (value) => (typeof (value as { now?: unknown } | null)?.now === 'function' ? value : unfit('an object with now()')),

@@ -206,6 +206,12 @@ export interface VisitModuleOptions {
   csrf?: VisitCsrfOptions;
   identity?: VisitIdentityOptions;
   record?: VisitRecordOptions;
+  /**
+   * How far the clock of this process may differ from the database's, where that has one. Beyond it, clean-up and the end of all visits are
+   * refused with `VisitClockError`: a clock that is an hour ahead would empty the sessions of live visits. False: any, for an application
+   * with a `clock` of its own that goes otherwise. @default '1m'
+   */
+  maxClockSkew?: Duration | false;
   /** @default Date */
   clock?: Clock;
 }
@@ -256,5 +262,6 @@ export interface ResolvedVisitOptions {
     readonly loadUser: ((userId: string) => unknown) | undefined;
   };
   readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
+  readonly maxClockSkew: number | false;
   readonly clock: Clock;
 }

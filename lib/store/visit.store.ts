@@ -208,7 +208,7 @@ export interface VisitStoreCapabilities {
  * - "No" is an answer: null for a visit that is not there, a refusal or a conflict for a write that may not be. A method throws only when
  *   the store itself fails, or lacks a capability; nothing of that call may have been acknowledged then.
  * - Once a call is answered, every later call sees what it wrote.
- * - Every instant comes with the call. A store has no clock, and does not judge expiry: it returns what it has, and the application
+ * - Every instant comes with the call. A store goes by no clock of its own, and does not judge expiry: it returns what it has, and the application
  *   decides.
  * - What a caller holds and what is stored share no bytes.
  *
@@ -348,6 +348,12 @@ export abstract class VisitStore {
    * one that has not answered by then, instead of using it again: it may lead nowhere. By default nothing happens.
    */
   setDeadline(_milliseconds: number): void {}
+
+  /**
+   * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the second at least. Only
+   * compared with the application's clock, before much is deleted or ended by it. Left out: there is no such clock.
+   */
+  serverTime?(): Promise<number>;
 
   /** Closes what the store opened itself. Called once, after the last request. */
   abstract close(): Promise<void>;

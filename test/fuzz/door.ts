@@ -100,6 +100,7 @@ export class Door {
     const visit = VisitModule.forRoot({
       store,
       clock,
+      maxClockSkew: false,
       source: 'cookie, form',
       expunge: { schedule: false },
       wipe: { schedule: false },

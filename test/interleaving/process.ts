@@ -123,6 +123,7 @@ export class Process {
     const visit = VisitModule.forRoot({
       ...options,
       clock,
+      maxClockSkew: false,
       timeout: TIMEOUT,
       // An order may hold a statement back for as long as it likes.
       storeTimeout: HOUR,

@@ -25,8 +25,8 @@ export interface RunningApp {
   close(): Promise<void>;
 }
 
-/** No deadline is the machine's, and no clean-up comes by the wall clock between the calls of the store that a test compares. */
-const UNDISTURBED = { storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+/** No deadline is the machine's, clocks are the tests' own, and no clean-up comes by the wall clock between the calls of the store that a test compares. */
+const UNDISTURBED = { storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false }, maxClockSkew: false } as const;
 
 /** Starts an application on a free port of this machine. */
 export async function startApp(

@@ -103,6 +103,7 @@ export async function startWay(platform: PlatformName, maker: Maker, recipe: Rec
   const visits: DynamicModule = VisitModule.forRoot({
     store,
     clock,
+    maxClockSkew: false,
     storeTimeout: PATIENCE,
     expunge: { schedule: false },
     wipe: { schedule: false },

@@ -93,6 +93,10 @@ export class MovingVisitStore extends VisitStore {
     this.#to.setDeadline(milliseconds);
   }
 
+  override async serverTime(): Promise<number> {
+    return (await this.#to.serverTime?.()) ?? (await this.#from.serverTime?.()) ?? this.#clock.now();
+  }
+
   async check(): Promise<void> {
     await this.#from.check();
     await this.#to.check();

@@ -292,6 +292,11 @@ export class RedisVisitStore extends VisitStore {
     return unwiped;
   }
 
+  override async serverTime(): Promise<number> {
+    const [seconds, microseconds] = (await this.#redis.send(this.#revoked(), ['TIME'])) as unknown[];
+    return Number(String(seconds)) * 1000 + Math.floor(Number(String(microseconds)) / 1000);
+  }
+
   close(): Promise<void> {
     return this.#redis.close();
   }

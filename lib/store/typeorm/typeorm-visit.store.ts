@@ -177,6 +177,12 @@ export class TypeOrmVisitStore extends TableVisitStore {
     return this.#count(this.#prepare().sql.countUnwiped(before));
   }
 
+  override async serverTime(): Promise<number> {
+    const { dialect } = this.#prepare();
+    const { rows } = await dialect.run({ sql: `SELECT ${dialect.unixTime} AS "now"`, params: [] });
+    return Number(rows[0]?.['now']) * 1000;
+  }
+
   async close(): Promise<void> {
     if (this.#owned && this.dataSource.isInitialized) await this.dataSource.destroy();
   }

@@ -45,6 +45,9 @@ export abstract class Dialect {
 
   constructor(protected readonly dataSource: DataSource) {}
 
+  /** What time it is on the server, in whole seconds since 1970. */
+  abstract readonly unixTime: string;
+
   /** A condition with two parameters, both the same text: the column equals it byte by byte, whatever its collation. */
   abstract sameText(column: string): string;
 

@@ -102,6 +102,7 @@ class HexText {
 
 /** MySQL and MariaDB. */
 export class MysqlDialect extends PooledDialect {
+  readonly unixTime = 'UNIX_TIMESTAMP()';
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
   override readonly returning = false;
   // Left to itself, MySQL may prefer another index or the whole table, locks what it passes in that order, and runs into deadlocks.

@@ -91,6 +91,7 @@ const UNPREPARED = ['26000', '42P05', '0A000'];
 
 /** PostgreSQL. */
 export class PostgresDialect extends PooledDialect {
+  readonly unixTime = 'CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint)';
   override readonly number = 'CAST(? AS bigint)';
   override readonly bytes = 'CAST(? AS bytea)';
   override readonly arrays = true;

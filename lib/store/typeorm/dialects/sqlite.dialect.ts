@@ -17,6 +17,7 @@ const SAVEPOINT = {
 
 /** SQLite, through TypeORM's type `better-sqlite3`. */
 export class SqliteDialect extends Dialect {
+  readonly unixTime = "CAST(strftime('%s', 'now') AS INTEGER)";
   override readonly greatest = 'MAX';
   override readonly lock = '';
 

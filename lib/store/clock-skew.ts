@@ -1,0 +1,33 @@
+import { VisitClockError } from '../errors/visit.error.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitStore } from './visit.store.js';
+
+/** Some databases tell the time in whole seconds. */
+const PRECISION = 1000;
+
+/**
+ * How far this process's clock is ahead of the store's, in milliseconds, less what asking took; negative: it is behind. 0 where the store has
+ * no clock of its own.
+ */
+export async function clockSkew(store: Pick<VisitStore, 'serverTime'>, { clock }: Pick<ResolvedVisitOptions, 'clock'>): Promise<number> {
+  const before = clock.now();
+  const there = await store.serverTime?.();
+  if (there === undefined) return 0;
+  return Math.min(0, clock.now() - there) + Math.max(0, before - there - PRECISION);
+}
+
+/**
+ * Before what deletes or ends much by the clock of this process alone.
+ *
+ * @throws VisitClockError when the store's clock says otherwise; nothing was done
+ */
+export async function requireClock(
+  store: Pick<VisitStore, 'serverTime'>,
+  options: Pick<ResolvedVisitOptions, 'clock'> & Partial<Pick<ResolvedVisitOptions, 'maxClockSkew'>>,
+  act: string,
+): Promise<void> {
+  const { maxClockSkew = false } = options;
+  if (maxClockSkew === false) return;
+  const skew = await clockSkew(store, options);
+  if (Math.abs(skew) > maxClockSkew) throw new VisitClockError(act, skew);
+}

@@ -1,0 +1,87 @@
+import { Controller, Inject, Post } from '@nestjs/common';
+import { ExpungeService, MemoryVisitStore, Session, type Touch } from 'nest-visit';
+import { describe, expect, test } from 'vitest';
+import { newVisit } from '../../lib/testing/samples.js';
+import { platforms, startApp } from '../support/app.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+const DAY = 86_400_000;
+
+@Controller()
+class Site {
+  constructor(@Inject(Session) private readonly session: Session<{ n: number }>) {}
+
+  @Post('add')
+  add() {
+    return this.session.update('n', (n = 0) => n + 1);
+  }
+}
+
+/** Tells of its clean-up, which may hang. */
+class WatchedStore extends MemoryVisitStore {
+  batches = 0;
+  touched: readonly Touch[] = [];
+  hangs = false;
+  began = (): void => {};
+
+  override async expunge(batch: { before: number; limit: number }) {
+    this.batches++;
+    this.began();
+    if (this.hangs) await new Promise(() => {});
+    return super.expunge(batch);
+  }
+
+  override async touch(touches: readonly Touch[]) {
+    this.touched = touches;
+    return super.touch(touches);
+  }
+}
+
+describe.each(platforms)('The end of an application under %s', (platform) => {
+  async function start(options: object = {}) {
+    const store = new WatchedStore();
+    const clock = new ManualClock();
+    const old = clock.now() - 30 * DAY;
+    await store.create(Array.from({ length: 1000 }, () => newVisit({ created: old, accessed: old, expiry: old })));
+    const { app, browser } = await startApp(platform, { store, clock, timeout: '1h', ...options }, { controllers: [Site] });
+    const began = new Promise<void>((resolve) => (store.began = resolve));
+    return { store, clock, app, browser, began };
+  }
+
+  test('B51: a clean-up stops after its batch, and what waits is written', async () => {
+    const { store, clock, app, browser, began } = await start();
+    const visitor = browser();
+    await visitor.post('/add');
+    clock.advance(120_000);
+    await visitor.post('/add');
+    expect(store.touched).toEqual([]);
+    const run = app.get(ExpungeService).run({ batchSize: 1 });
+    await began;
+    await app.close();
+    expect(store.touched).toHaveLength(1);
+    const { visits } = await run;
+    expect(visits).toBeGreaterThan(0);
+    expect(visits).toBeLessThan(1000);
+    // Nothing begins after the end either.
+    expect(await app.get(ExpungeService).run()).toEqual({ visits: 0, identities: 0 });
+  });
+
+  test('B51: it does not wait for a clean-up that hangs', async () => {
+    const { store, clock, app, browser, began } = await start({ expunge: { schedule: '* * * * * *' } });
+    store.hangs = true;
+    const visitor = browser();
+    await visitor.post('/add');
+    clock.advance(120_000);
+    await visitor.post('/add');
+    await began;
+    await app.close();
+    expect(store.touched).toHaveLength(1);
+    expect(store.batches).toBe(1);
+  });
+
+  test('B51: nor for a store that does not close', async () => {
+    const { store, app } = await start();
+    store.close = () => new Promise(() => {});
+    await expect(app.close()).resolves.toBeUndefined();
+  });
+});
