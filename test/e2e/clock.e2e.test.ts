@@ -32,8 +32,9 @@ describe('The clock of a process', () => {
     async function start(skew: number, maxClockSkew: '1m' | false = '1m') {
       const clock = new ManualClock();
       clock.set(Date.now() + skew);
-      const { app, browser } = await stack.start(parts, { clock, maxClockSkew });
-      return { browser, visits: app.get(VisitService), cleanUp: app.get(ExpungeService) };
+      const running = await stack.start(parts, { clock, maxClockSkew });
+      const { app } = running;
+      return { browser: () => running.browser(), visits: app.get(VisitService), cleanUp: app.get(ExpungeService) };
     }
 
     test.each([60 * MINUTE, -60 * MINUTE])(

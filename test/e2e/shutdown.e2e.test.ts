@@ -43,9 +43,9 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     const clock = new ManualClock();
     const old = clock.now() - 30 * DAY;
     await store.create(Array.from({ length: 1000 }, () => newVisit({ created: old, accessed: old, expiry: old })));
-    const { app, browser } = await startApp(platform, { store, clock, timeout: '1h', ...options }, { controllers: [Site] });
+    const running = await startApp(platform, { store, clock, timeout: '1h', ...options }, { controllers: [Site] });
     const began = new Promise<void>((resolve) => (store.began = resolve));
-    return { store, clock, app, browser, began };
+    return { store, clock, app: running.app, browser: () => running.browser(), began };
   }
 
   test('B51: a clean-up stops after its batch, and what waits is written', async () => {
