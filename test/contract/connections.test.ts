@@ -1,4 +1,5 @@
 import { TypeOrmVisitStore, VisitStoreUnavailableError, type Rekey } from 'nest-visit';
+import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import type { DataSource, DataSourceOptions, QueryRunner } from 'typeorm';
 import { Logger } from '@nestjs/common';
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
@@ -232,6 +233,21 @@ describeDatabases(
       await backup.release();
       const results = await Promise.all(writes);
       expect(results.slice(0, visits.length)).toEqual(visits.map(() => ({ outcome: 'done' })));
+    });
+
+    test('B82: a pool that was opened for visits is closed while its database stands still', async () => {
+      const all = { ...options, url: proxy.url, poolSize: 2 } as DataSourceOptions;
+      const store = await openTypeOrmVisitStore(all);
+      store.setDeadline(PATIENCE);
+      const visit = newVisit();
+      await store.create([visit]);
+      // What is asked, what waits for a connection that is being opened, what waits for its turn.
+      store.setDeadline(SHORT);
+      onTestFinished(() => proxy.comeBack());
+      proxy.goSilent();
+      const asked = Promise.allSettled(Array.from({ length: 4 }, () => store.find([visit.id])));
+      await store.close();
+      for (const { status } of await asked) expect(status).toBe('rejected');
     });
 
     // A sign-in is a transaction: whether it was done is decided by its end.

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
@@ -29,6 +30,8 @@ import { namesOf } from './visit.tables.js';
 
 /** A group save may be one long condition; longer ones cost more than a second statement. */
 const MAX_SAVES = 64;
+/** How long a pool is waited for that is being closed, in milliseconds, unless there is a deadline. */
+const LONGEST_FAREWELL = 10_000;
 /**
  * Visits in the application's own database, through a TypeORM data source: MySQL, MariaDB, PostgreSQL, SQLite.
  *
@@ -184,7 +187,10 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 
   async close(): Promise<void> {
-    if (this.#owned && this.dataSource.isInitialized) await this.dataSource.destroy();
+    if (!this.#owned || !this.dataSource.isInitialized) return;
+    // A pool waits for connections that may never end (B82), and fails for one that has ended already.
+    const closed = this.dataSource.destroy().catch(() => {});
+    await Promise.race([closed, sleep(this.#deadline ?? LONGEST_FAREWELL, undefined, { ref: false })]);
   }
 
   #prepare() {
