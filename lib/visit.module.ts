@@ -15,6 +15,7 @@ import {
   DiscoveryService,
   HttpAdapterHost,
   ModuleRef,
+  ModulesContainer,
   type ApplicationConfig,
 } from '@nestjs/core';
 import { CurrentRequest } from './context/current-request.js';
@@ -72,7 +73,14 @@ const LONGEST_CLOSE = 2000;
 @Module({
   imports: [DiscoveryModule],
   providers: [
-    { provide: VISIT_OPTIONS, inject: [MODULE_OPTIONS_TOKEN], useFactory: (options: VisitModuleOptions) => resolveOptions(options) },
+    {
+      provide: VISIT_OPTIONS,
+      inject: [{ token: MODULE_OPTIONS_TOKEN, optional: true }, ModulesContainer],
+      useFactory: (options: VisitModuleOptions | undefined, modules: ModulesContainer) => {
+        requireOnce(options, modules);
+        return resolveOptions(options!);
+      },
+    },
     {
       provide: VisitStore,
       inject: [VISIT_OPTIONS],
@@ -267,4 +275,15 @@ export class VisitModule
       new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
     );
   }
+}
+
+/** Before anything is opened. Nest would say that it cannot resolve a dependency; two of these would open two stores and save twice. */
+function requireOnce(options: VisitModuleOptions | undefined, modules: ModulesContainer): void {
+  const times = [...modules.values()].filter(({ metatype }) => metatype === VisitModule).length;
+  if (options !== undefined && times === 1) return;
+  const what = options === undefined ? 'without options' : `${times} times`;
+  throw new VisitOptionError(
+    `VisitModule is imported ${what}: import VisitModule.forRoot({ … }) or forRootAsync({ … }) once, in the root module; ` +
+      'it is global, so other modules inject its services without an import',
+  );
 }

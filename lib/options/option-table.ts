@@ -1,8 +1,9 @@
 import { CronTime } from 'cron';
 import { DefaultSessionSerializer } from '../session/session.codec.js';
 import { VisitStore } from '../store/visit.store.js';
-import { parseDuration } from './duration.js';
+import { LONGEST_DURATION, LONGEST_TIMER, parseDuration } from './duration.js';
 import { parseEncryption } from './encryption.js';
+import { MAX_ROWS } from './max-rows.js';
 import { Unfit } from './unfit.js';
 
 /** One option: its default, the one place where it is written, and what it takes. */
@@ -22,23 +23,29 @@ function option(defaultValue: unknown, parse: (value: unknown) => unknown): Opti
   return { default: typeof defaultValue === 'function' ? (defaultValue as () => unknown) : () => defaultValue, parse };
 }
 
-const duration = (fallback: unknown, { min = 0, off = false } = {}) =>
+const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = false } = {}) =>
   option(fallback, (value) => {
     if (off && value === false) return false;
     const parsed = parseDuration(value);
     if (parsed === null) return unfit(`a duration such as 30000 or "30s"${off ? ', or false' : ''}`);
-    return parsed >= min ? parsed : unfit(`a duration of at least ${min} ms`);
+    if (parsed < min) return unfit(`a duration of at least ${min} ms`);
+    if (parsed > max) return unfit(max === LONGEST_TIMER ? `at most ${max} ms (24 days), as long as timers run` : 'at most 36500 days');
+    return parsed;
   });
+
+/** That a timer of Node waits for. */
+const timer = (fallback: unknown) => duration(fallback, { min: 1, max: LONGEST_TIMER });
 
 const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
   option(fallback, (value) => (values.includes(value) ? value : unfit(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`)));
 
 const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : unfit('true or false')));
 
-const count = (fallback: number, min: number) =>
-  option(fallback, (value) =>
-    Number.isSafeInteger(value) && (value as number) >= min ? value : unfit(`a whole number of at least ${min}`),
-  );
+const count = (fallback: number, min: number, max = Infinity) =>
+  option(fallback, (value) => {
+    const isOne = Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max;
+    return isOne ? value : unfit(`a whole number ${max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`}`);
+  });
 
 const cron = (fallback: string) =>
   option(fallback, (value) => {
@@ -90,16 +97,52 @@ function parseSiteData(value: unknown): readonly string[] {
   return [...new Set(value as string[])];
 }
 
+/** Of the types that the library supports; what each takes for the others is a connection that fails, or one to another server. */
+const SCHEMES: Readonly<Record<string, readonly string[]>> = {
+  mysql: ['mysql:', 'mariadb:'],
+  mariadb: ['mariadb:', 'mysql:'],
+  postgres: ['postgres:', 'postgresql:'],
+};
+
+function parseDataSource(value: unknown): unknown {
+  if (has(value, 'createQueryRunner')) return value;
+  if (typeof value !== 'object' || value === null || !('type' in value)) {
+    return unfit('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }');
+  }
+  const { type, url, replication } = value as { type: unknown; url?: unknown; replication?: { master?: { url?: unknown } } };
+  const schemes = SCHEMES[String(type)];
+  for (const address of [url, replication?.master?.url]) {
+    if (!schemes || typeof address !== 'string' || !URL.canParse(address)) continue;
+    const { protocol } = new URL(address);
+    if (!schemes.includes(protocol)) {
+      throw new Unfit(
+        `options whose type and url agree: for type "${String(type)}" a url such as "${schemes[0]}//…"`,
+        `one that begins with "${protocol}"`,
+      );
+    }
+  }
+  return value;
+}
+
+/** Instants are stored as whole numbers; a fraction, a promise or text would fail or be cut where it is stored. */
+function isClock(value: unknown): boolean {
+  try {
+    const now: unknown = (value as { now?: () => unknown } | null)?.now?.();
+    return Number.isSafeInteger(now) && Math.abs(now as number) + LONGEST_DURATION <= MAX_INSTANT;
+  } catch {
+    return false;
+  }
+}
+
+/** ECMA-262, 21.4.1.1: the last instant that a `Date` can say. */
+const MAX_INSTANT = 8.64e15;
+
 export const optionTable = {
-  dataSource: option(undefined, (value) =>
-    has(value, 'createQueryRunner') || (typeof value === 'object' && value !== null && 'type' in value)
-      ? value
-      : unfit('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }'),
-  ),
+  dataSource: option(undefined, parseDataSource),
   store: option(undefined, (value) =>
     value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'),
   ),
-  storeTimeout: duration('10s', { min: 1 }),
+  storeTimeout: timer('10s'),
   timeout: duration('20m', { min: 1 }),
   permanentTimeout: duration('30d', { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),
@@ -125,19 +168,19 @@ export const optionTable = {
   },
   cache: { signedIn: oneOf('no-cache', 'no-cache', 'no-store') },
   creation: oneOf('lazy', 'immediate', 'lazy'),
-  touch: { interval: duration('30s', { min: 1 }), resolution: duration('60s') },
+  touch: { interval: timer('30s'), resolution: duration('60s') },
   streams: { endWithVisit: bool(true) },
   expunge: {
     schedule: cron('0 3 * * *'),
     keepDays: option(7, (value) =>
-      typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : unfit('a number of days, 0 or more'),
+      typeof value === 'number' && value >= 0 && value <= 36_500 ? value : unfit('a number of days from 0 to 36500'),
     ),
-    batchSize: count(250, 1),
+    batchSize: count(250, 1, MAX_ROWS),
   },
   wipe: { schedule: cron('*/5 * * * *') },
   session: {
     maxBytes: count(1_048_576, 16),
-    maxExclusive: duration('5m', { min: 1 }),
+    maxExclusive: timer('5m'),
     serializer: option(
       () => new DefaultSessionSerializer(),
       (value) => (has(value, 'encode', 'decode') ? value : unfit('an object with encode() and decode()')),
@@ -166,6 +209,6 @@ export const optionTable = {
   maxClockSkew: duration('1m', { min: 1, off: true }),
   clock: option(
     () => Date,
-    (value) => (typeof (value as { now?: unknown } | null)?.now === 'function' ? value : unfit('an object with now()')),
+    (value) => (isClock(value) ? value : unfit('an object with now(), which gives whole milliseconds since 1970')),
   ),
 } satisfies OptionTable;

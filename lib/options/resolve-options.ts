@@ -1,4 +1,5 @@
 import { inspect } from 'node:util';
+import { withoutSecrets } from '../errors/secrets.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
 import { optionTable, type Option, type OptionTable } from './option-table.js';
@@ -100,9 +101,23 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   if (cookie.name.length + VISIT_KEY_LENGTH > 4096) problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
 }
 
+/** What was given instead. Options hold passwords, so an object is told by the names in it, and text without what comes before an `@`. */
 function show(value: unknown): string {
-  const text = (typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0, breakLength: Infinity }))
-    .replace(/:\/\/[^@\s]*@/g, '://***@')
-    .replace(/(pass\w*: )'[^']*'/gi, "$1'***'");
-  return `${text.length > 80 ? `${text.slice(0, 79)}…` : text} (${value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value})`;
+  const kind = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
+  const text =
+    kind === 'object' ? namesIn(value as object) : withoutSecrets(kind === 'string' ? shownText(value as string) : inspect(value));
+  return `${text.length > 80 ? `${text.slice(0, 79)}…` : text} (${kind})`;
+}
+
+/** An address may come without its scheme. */
+function shownText(text: string): string {
+  const start = text.indexOf('://');
+  const from = start < 0 ? 0 : start + 3;
+  const to = text.lastIndexOf('@');
+  return JSON.stringify(to < from ? text : `${text.slice(0, from)}***${text.slice(to)}`);
+}
+
+function namesIn(value: object): string {
+  const names = Object.keys(value);
+  return names.length === 0 ? '{}' : `{ ${names.join(', ')} }`;
 }

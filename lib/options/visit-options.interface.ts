@@ -80,7 +80,7 @@ export interface VisitExpungeOptions {
   schedule?: string | false;
   /** Visits stay this many days after they expired or ended. @default 7 */
   keepDays?: number;
-  /** Rows deleted by one statement; more take less time, and keep requests waiting longer. @default 250 */
+  /** Rows deleted by one statement, at most 500; more take less time, and keep requests waiting longer. @default 250 */
   batchSize?: number;
 }
 

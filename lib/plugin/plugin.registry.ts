@@ -1,6 +1,8 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
+import { VisitOptionError } from '../errors/visit.error.js';
 import type { VisitView } from '../context/visit-view.js';
+import { unknownHooks } from './unknown-hooks.js';
 import { pluginOptionsOf, VISIT_EVENTS, type VisitPluginHooks, type VisitPluginOptions } from './visit-plugin.js';
 
 interface Plugin {
@@ -26,7 +28,7 @@ export class PluginRegistry {
 
   constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
 
-  /** Called once, when all providers exist. */
+  /** Called once, when all providers exist. @throws VisitOptionError for a hook whose name is misspelt: nobody would ever call it */
   discover(): void {
     const found: Plugin[] = [];
     for (const { metatype, instance, host } of this.discovery.getProviders()) {
@@ -37,12 +39,24 @@ export class PluginRegistry {
       if (!found.some((plugin) => plugin.instance === instance))
         found.push({ name: metatype!.name, instance: instance as VisitPluginHooks, options });
     }
+    this.checkNames(found);
     found.sort((one, other) => one.options.order - other.options.order);
     for (const plugin of found) {
       for (const hook of HOOKS) {
         if (typeof plugin.instance[hook] === 'function') this.plugins.set(hook, [...(this.plugins.get(hook) ?? []), plugin]);
       }
     }
+  }
+
+  private checkNames(plugins: readonly Plugin[]): void {
+    const problems: string[] = [];
+    for (const { name: plugin, instance } of plugins) {
+      for (const { name, meant } of unknownHooks(instance, HOOKS)) {
+        if (meant) problems.push(`${plugin}.${name}() is no hook of a plugin: did you mean ${meant}()?`);
+        else this.logger.warn(`${plugin}.${name}() is no hook of a plugin, and is never called; there are ${HOOKS.join(', ')}`);
+      }
+    }
+    if (problems.length > 0) throw new VisitOptionError(problems.join('\n[visit] '));
   }
 
   /** Whether any plugin or event listener handles this hook. */

@@ -1,7 +1,7 @@
 import { SetMetadata, type ExecutionContext } from '@nestjs/common';
 import { ROUTE_ARGS_METADATA, SSE_METADATA } from '@nestjs/common/constants.js';
 import { VisitOptionError } from '../errors/visit.error.js';
-import { parseDuration, type Duration } from '../options/duration.js';
+import { LONGEST_TIMER, parseDuration, type Duration } from '../options/duration.js';
 import { optionTable } from '../options/option-table.js';
 import { Unfit } from '../options/unfit.js';
 import type { VisitSource } from '../options/visit-options.interface.js';
@@ -42,8 +42,11 @@ export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator =
  */
 export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {}): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(timeout);
-  if (parsed === null)
-    throw new VisitOptionError(`@ExclusiveSession() "timeout" must be a duration such as "10s", got ${JSON.stringify(timeout)}`);
+  if (parsed === null || parsed > LONGEST_TIMER) {
+    throw new VisitOptionError(
+      `@ExclusiveSession() "timeout" must be a duration such as "10s", at most ${LONGEST_TIMER} ms, got ${JSON.stringify(timeout)}`,
+    );
+  }
   return SetMetadata(EXCLUSIVE, parsed);
 }
 

@@ -10,10 +10,11 @@ import {
   type Touch,
   type VisitRecord,
 } from './visit.store.js';
+import { MAX_ROWS } from '../options/max-rows.js';
 import { refusalOf } from './write-guard.js';
 
-/** Of rows in one statement. */
-export const MAX_ROWS = 500;
+export { MAX_ROWS };
+
 /** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
 export const MAX_BYTES = 4_000_000;
 /** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { Controller, Get, Injectable, Logger, Module, Post, Res, type Type } from '@nestjs/common';
 import { SchedulerRegistry, ScheduleModule } from '@nestjs/schedule';
 import { Test } from '@nestjs/testing';
@@ -123,16 +124,61 @@ describe('Options', () => {
     [
       'a fraction for a count',
       { expunge: { batchSize: 1.5 } },
-      'option "expunge.batchSize" must be a whole number of at least 1, got 1.5 (number)',
+      'option "expunge.batchSize" must be a whole number from 1 to 500, got 1.5 (number)',
     ],
     ['text for an object', { cookie: 'visit' }, 'option "cookie" must be an object, got "visit" (string)'],
-    ['no clock', { clock: {} }, 'option "clock" must be an object with now(), got {} (object)'],
+    ['no clock', { clock: {} }, 'option "clock" must be an object with now(), which gives whole milliseconds since 1970, got {} (object)'],
+    ['a clock of fractions', { clock: performance }, 'option "clock" must be an object with now()'],
+    ['a clock that has to be awaited', { clock: { now: async () => 1 } }, 'option "clock" must be an object with now()'],
+    ['a clock that gives text', { clock: { now: () => '1' } }, 'option "clock" must be an object with now()'],
+    ['a clock of nanoseconds', { clock: { now: () => Date.now() * 1_000_000 } }, 'option "clock" must be an object with now()'],
+    ['a clock that fails', { clock: { now: () => JSON.parse('{') as number } }, 'option "clock" must be an object with now()'],
+    ['a longer wait than timers have', { storeTimeout: '25d' }, 'option "storeTimeout" must be at most 2147483647 ms (24 days)'],
+    ['the same for touches', { touch: { interval: 2 ** 31 } }, 'option "touch.interval" must be at most 2147483647 ms (24 days)'],
+    ['the same for exclusive access', { session: { maxExclusive: '4w' } }, 'option "session.maxExclusive" must be at most 2147483647 ms'],
+    ['a life beyond all dates', { timeout: '999999999999d' }, 'option "timeout" must be at most 36500 days, got "999999999999d" (string)'],
+    ['the same for permanent visits', { permanentTimeout: '36501d' }, 'option "permanentTimeout" must be at most 36500 days'],
+    ['the same in all', { absoluteTimeout: Number.MAX_SAFE_INTEGER }, 'option "absoluteTimeout" must be at most 36500 days'],
+    ['the same for keys', { renewAfter: 1e300 }, 'option "renewAfter" must be at most 36500 days'],
+    ['clean-up beyond all dates', { expunge: { keepDays: 1e9 } }, 'option "expunge.keepDays" must be a number of days from 0 to 36500'],
+    ['more rows than a statement has', { expunge: { batchSize: 501 } }, 'option "expunge.batchSize" must be a whole number from 1 to 500'],
+    [
+      'an address of another database',
+      { dataSource: { type: 'postgres', url: 'mysql://root:SECRET@db/app' } },
+      'option "dataSource" must be options whose type and url agree: for type "postgres" a url such as "postgres://…", got one that begins with "mysql:"',
+    ],
+    [
+      'an address of another database, of a primary',
+      { dataSource: { type: 'mariadb', replication: { master: { url: 'postgres://root:SECRET@db/app' }, slaves: [] } } },
+      'for type "mariadb" a url such as "mariadb://…", got one that begins with "postgres:"',
+    ],
+    ['a password with an @', { dataSource: 'mysql://app:first@SECRET@db/app' }, 'got "mysql://***@db/app" (string)'],
+    ['a password without a scheme before it', { dataSource: 'app:SECRET@db/app' }, 'got "***@db/app" (string)'],
+    ['a password in a parameter', { dataSource: 'mysql://db/app?password=SECRET' }, 'got "mysql://db/app?password=***" (string)'],
+    ['a password in an object', { dataSource: { host: 'db', password: "it's-SECRET" } }, 'got { host, password } (object)'],
+    ['a password in a list', { csrf: { trustedOrigins: ['https://ann:SECRET@example.org'] } }, "got [ 'https://***@example.org' ] (array)"],
     ['a password in what is shown', { dataSource: 'mysql://root:secret@localhost/db' }, 'got "mysql://***@localhost/db" (string)'],
   ])('R16, R74: %s is refused at the start, with a text that helps', async (_, options, text) => {
     const given =
       _ === 'nothing' || 'dataSource' in (options as object) ? (options as VisitModuleOptions) : { store, ...(options as object) };
     const all = _ === 'both stores' ? { store, ...given } : given;
-    await expect(compile(all)).rejects.toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
+    const error = await compile(all).catch((reason: unknown) => reason as Error);
+    expect(error).toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
+    expect(inspect(error)).not.toContain('SECRET');
+  });
+
+  test('R16: the longest that works is taken', async () => {
+    const [day, wait] = ['36500d', 2 ** 31 - 1] as const;
+    const longest = { timeout: day, permanentTimeout: day, absoluteTimeout: day, renewAfter: day, storeTimeout: wait };
+    const more = {
+      touch: { interval: wait, resolution: day },
+      session: { maxExclusive: wait },
+      expunge: { keepDays: 36_500, batchSize: 500 },
+    };
+    await expect(compile({ store, ...longest, ...more })).resolves.toBeDefined();
+    expect(() => ExclusiveSession({ timeout: wait })).not.toThrow();
+    expect(() => ExclusiveSession({ timeout: wait + 1 })).toThrow(/at most 2147483647 ms/);
+    expect(() => UseVisit({ timeout: '36501d' })).toThrow(/at most 36500 days/);
   });
 
   test.each([

@@ -1,5 +1,5 @@
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { VisitError } from '../../errors/visit.error.js';
+import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
 import { requireFamily } from './dialects/dialects.js';
 import { visitEntities } from './entities.js';
 import { visitMigrations } from './migrations/index.js';
@@ -15,13 +15,14 @@ export async function openTypeOrmVisitStore(source: DataSource | DataSourceOptio
   // Not `instanceof`: an application may have a second copy of TypeORM.
   if ('createQueryRunner' in source) return new TypeOrmVisitStore(source);
   requireFamily(source);
-  const dataSource = new DataSource(withVisits(source));
   try {
+    // The package of the driver is loaded when it is made.
+    const dataSource = new DataSource(withVisits(source));
     await dataSource.initialize();
+    return new TypeOrmVisitStore(dataSource, { owned: true });
   } catch (error) {
     throw connectionError(source, error);
   }
-  return new TypeOrmVisitStore(dataSource, { owned: true });
 }
 
 function withVisits(options: DataSourceOptions): DataSourceOptions {
@@ -40,24 +41,43 @@ function listOf<T>(mixed: T[] | Record<string, T> | undefined): T[] {
   return Object.values(mixed ?? []);
 }
 
+/** What TypeORM needs besides itself; it does not name the one that is kept up. */
+const PACKAGES: Readonly<Partial<Record<DataSourceOptions['type'], string>>> = {
+  mysql: 'mysql2',
+  mariadb: 'mysql2',
+  postgres: 'pg',
+  'better-sqlite3': 'better-sqlite3',
+};
+
 function connectionError(options: DataSourceOptions, cause: unknown): Error {
   if (cause instanceof VisitError) return cause;
-  const { url, host, port, database, password } = options as {
-    url?: string;
-    host?: string;
-    port?: number;
-    database?: unknown;
-    password?: unknown;
-  };
+  const { type } = options;
+  const driver = PACKAGES[type];
+  if (driver && (cause as Error | null)?.name === 'DriverPackageNotInstalledError') {
+    return new VisitOptionError(
+      `a data source of type "${type}" needs the package "${driver}", which is not installed: npm install ${driver}`,
+    );
+  }
+  const { url, host, port, database } = options as { url?: string; host?: string; port?: number; database?: unknown };
   const given = typeof url === 'string' && URL.canParse(url) ? new URL(url) : undefined;
   const place = given
     ? `${given.host}${given.pathname}`
     : [host && `${host}:${port ?? 'default port'}`, database].filter(Boolean).join('/');
-  let text = `cannot open the data source of type "${options.type}"${place ? ` at ${place}` : ''}: ${messageOf(cause)}`;
-  for (const secret of [password, url, given?.password, decoded(given?.password)]) {
-    if (typeof secret === 'string' && secret) text = text.replaceAll(secret, '***');
+  let text = `cannot open the data source of type "${type}"${place ? ` at ${place}` : ''}: ${messageOf(cause)}`;
+  for (const secret of [url, given?.password, decoded(given?.password), ...secretsIn(options)]) {
+    if (secret) text = text.replaceAll(secret, '***');
   }
   return new VisitError('VISIT_STORE_UNAVAILABLE', text, { cause });
+}
+
+/** Passwords and the like, wherever the options have them: of servers of a replication too, and of certificates. */
+function secretsIn(options: object, depth = 0): string[] {
+  return Object.entries(options).flatMap(([name, value]: [string, unknown]) => {
+    if (typeof value === 'string') return /pass|secret|^key$|^url$/i.test(name) ? [value] : [];
+    const isMore = typeof value === 'object' && value !== null && ['replication', 'master', 'slaves', 'extra', 'ssl'].includes(name);
+    if (!isMore || depth > 3) return [];
+    return (Array.isArray(value) ? (value as object[]) : [value]).flatMap((one) => secretsIn(one, depth + 1));
+  });
 }
 
 function decoded(part = ''): string {

@@ -1,0 +1,2 @@
+/** Of rows in one statement. */
+export const MAX_ROWS = 500;
