@@ -63,7 +63,10 @@ function shapes(family: Family) {
 export class CreateVisit1790000000000 implements MigrationInterface {
   readonly name = 'CreateVisit1790000000000';
 
-  /** Creates the tables with their indexes. */
+  /**
+   * Creates the tables with their indexes. One that is there is left: MySQL has no transactions for tables, so a process that died in between
+   * has made some of them, each with its indexes (B79).
+   */
   async up(queryRunner: QueryRunner): Promise<void> {
     const { family, visit, identity, revocation } = tablesOf(queryRunner);
     const shape = shapes(family);
@@ -74,6 +77,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
         columns: named(shape.visit, visit.columns),
         indices: [{ columnNames: [visit.columns.expiry] }, { columnNames: [visit.columns.endedAt] }],
       }),
+      true,
     );
     await queryRunner.createTable(
       new Table({
@@ -91,6 +95,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
           },
         ],
       }),
+      true,
     );
     await queryRunner.createTable(
       new Table({
@@ -99,6 +104,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
         columns: named(shape.revocation, revocation.columns),
         indices: [{ columnNames: [revocation.columns.endedAt] }],
       }),
+      true,
     );
   }
 
