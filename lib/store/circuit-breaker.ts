@@ -24,6 +24,8 @@ export interface CircuitBreakerOptions {
   readonly opened: () => void;
   /** It has answered again. */
   readonly closed: () => void;
+  /** A call has succeeded. */
+  readonly succeeded?: () => void;
   /** Any answer. */
   readonly answered?: () => void;
 }
@@ -67,8 +69,10 @@ export class CircuitBreaker {
     return begun(makeCall).then(
       (result) => {
         const isLate = !this.calls.delete(call);
-        if (!isAnswer || isAnswer(result)) this.answered();
-        else if (!isLate) this.failed(call);
+        if (!isAnswer || isAnswer(result)) {
+          this.options.succeeded?.();
+          this.answered();
+        } else if (!isLate) this.failed(call);
         return result;
       },
       (error: unknown) => {

@@ -19,7 +19,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from './visit.store.js';
-import { reasonOf } from '../errors/failure.js';
+import { FailureLog } from './failure-log.js';
 
 /** Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or clean-up. */
 const NOT_FOR_WRITES = 3;
@@ -35,6 +35,7 @@ const NOT_FOR_WRITES = 3;
 export class StoreAccess {
   private readonly logger = new Logger('Visit');
   private readonly scope = new AsyncResource('VisitStoreAccess');
+  private readonly failures = new FailureLog(this.logger);
   private readonly breaker: CircuitBreaker;
   /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby (B84). */
   private readonly writeBreaker: CircuitBreaker;
@@ -50,9 +51,11 @@ export class StoreAccess {
     this.breaker = new CircuitBreaker({
       timeout: storeTimeout,
       opened: () => {
+        this.failures.stop();
         this.logger.error('The store does not answer: requests are refused at once, but for one at a time that tries again');
         this.grouped.refuse(away());
       },
+      succeeded: () => this.failures.answered(),
       closed: () => {
         this.logger.log('The store answers again');
         this.writeBreaker.reset();
@@ -67,6 +70,7 @@ export class StoreAccess {
       },
       closed: () => this.logger.log('Writes to the store end again'),
       answered: () => this.breaker.answered(),
+      succeeded: () => this.failures.answered(),
     });
     this.writes = new Places(Math.max(1, (store.connections ?? Infinity) - NOT_FOR_WRITES), storeTimeout);
     this.grouped = createVisitAccess(
@@ -174,12 +178,13 @@ export class StoreAccess {
   }
 
   /**
-   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once for a whole batch, and not while
+   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once in a while, and not while
    * nothing is new about it.
    */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    if (this.canWrite) this.logger.error(`The store failed: ${reasonOf(error)}`);
+    // A timer, which belongs to none of the requests.
+    if (this.canWrite) this.scope.runInAsyncScope(() => this.failures.failed(error));
     return new VisitStoreUnavailableError({ cause: error });
   }
 }

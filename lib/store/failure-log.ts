@@ -1,0 +1,52 @@
+import { reasonOf } from '../errors/failure.js';
+
+/** At most one line in so many milliseconds. */
+const EVERY = 5000;
+
+/**
+ * Tells that a store fails: the first failure at once, then at most one line in five seconds, with how many there were. When none has come
+ * for as long, and the store has answered, it tells that, too. Otherwise an outage would write a line for each batch of each request.
+ */
+export class FailureLog {
+  private failures = 0;
+  private latest: unknown;
+  private hasAnswered = false;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly logger: { error(text: string): void; log(text: string): void }) {}
+
+  failed(error: unknown): void {
+    this.hasAnswered = false;
+    if (this.timer) {
+      this.failures++;
+      this.latest = error;
+      return;
+    }
+    this.logger.error(`The store failed: ${reasonOf(error)}`);
+    this.timer = setTimeout(() => this.tell(), EVERY).unref();
+  }
+
+  /** What becomes of the store is told by others from here on. */
+  stop(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    this.failures = 0;
+  }
+
+  answered(): void {
+    this.hasAnswered = true;
+  }
+
+  private tell(): void {
+    this.timer = undefined;
+    if (this.failures > 0) {
+      this.logger.error(`The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`);
+      this.failures = 0;
+      this.latest = undefined;
+    } else if (this.hasAnswered) {
+      this.logger.log('The store works again');
+      return;
+    }
+    this.timer = setTimeout(() => this.tell(), EVERY).unref();
+  }
+}
