@@ -690,7 +690,8 @@ for (const platform of platforms) {
               if (result !== 'done' && kind === 'once') expect(left, label).toBeLessThanOrEqual(ending === 'tried again' ? 1 : 0);
             }
             expect(results.length, `${onLimit} ${crowd} ${kind}`).toBeGreaterThan(2);
-            expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(2);
+            // What fails once is looked up, and done after all where that can be known; where nothing answers any more, it fails.
+            expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(kind === 'from then on' ? 2 : 0);
             for (const result of results) expect(['done', 'VISIT_STORE_UNAVAILABLE']).toContain(result);
           }
         }
