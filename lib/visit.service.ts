@@ -132,7 +132,11 @@ export class VisitService {
    * of the user have been ended meanwhile; FreshIdentityRequiredError (401) when `authenticatedAt` is longer ago than `absoluteTimeout`; what
    * a plugin with `onError: 'throw'` throws. Nothing is left of the visit then
    */
-  async create({ userId, permanent, authenticatedAt }: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
+  create(options: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
+    return this.requests.watch(this.make(options));
+  }
+
+  private async make({ userId, permanent, authenticatedAt }: CreateVisitOptions): Promise<{ visit: VisitSummary; key: string }> {
     const user = userId === undefined ? undefined : checkedUserId(userId);
     const state = this.writer.prepare(null, permanent);
     if (user === undefined) {
@@ -229,9 +233,9 @@ export class VisitService {
    * @param reason a short word for the record, at most 32 characters
    * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
    */
-  async endOthers(reason = 'revoked'): Promise<number> {
-    checkedReason(reason);
+  endOthers(reason = 'revoked'): Promise<number> {
     return this.write('visits.endOthers()', async () => {
+      checkedReason(reason);
       this.store.need('endOthers', 'listable', 'revocable');
       const context = this.requests.require();
       const { record } = context.visit;
@@ -245,10 +249,10 @@ export class VisitService {
    * @param reason a short word for the record, at most 32 characters
    * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
    */
-  async endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
-    const checked = checkedUserId(userId);
-    checkedReason(reason);
+  endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
     return this.write('visits.endAllForUser()', async (turn) => {
+      const checked = checkedUserId(userId);
+      checkedReason(reason);
       this.store.need('endAllForUser', 'listable', 'revocable');
       const current = turn?.context.knownVisit?.record;
       if (!turn || current?.identity?.userId !== checked) return this.endAll(checked, reason, turn?.context);
@@ -268,9 +272,9 @@ export class VisitService {
    * @param reason a short word for the record, at most 32 characters
    * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
    */
-  async endEverything(reason = 'revoked'): Promise<number> {
-    checkedReason(reason);
+  endEverything(reason = 'revoked'): Promise<number> {
     return this.write('visits.endEverything()', async (turn) => {
+      checkedReason(reason);
       this.store.need('endEverything', 'listable', 'revocable');
       await this.store.call((store) => requireClock(store, this.options, 'the end of all visits'));
       const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;
@@ -301,6 +305,7 @@ export class VisitService {
   }
 
   /** In a request it is one of its turns; elsewhere, in a job for example, there is none to take. */
+  // No `async` around it, nor in the methods that return it: that would hear of a failure in the place of a caller who does not wait.
   private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
     const { context } = this.requests;
     return context ? Turn.take(context, act, work) : work(undefined);

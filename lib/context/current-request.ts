@@ -80,7 +80,11 @@ export class CurrentRequest {
 
   /** A call that may write cannot be done. Ends no process if nobody awaits it. */
   refuse<T>(error: unknown): Promise<T> {
-    const refused = Promise.reject(error) as Promise<T>;
-    return this.scope ? this.scope.context.turns.note(refused) : refused;
+    return this.watch(Promise.reject(error));
+  }
+
+  /** If nobody awaits the call and it fails, it fails its request, and no process. */
+  watch<T>(call: Promise<T>): Promise<T> {
+    return this.scope ? this.scope.context.turns.note(call) : call;
   }
 }

@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
+import type { Outgoing } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
 import { IdentityRequiredError, VisitEndedError, VisitError, VisitHttpError, VisitKeyRetiredError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -137,6 +138,7 @@ export class IdentityService {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const proved = signInInstant(authenticatedAt, this.options);
+    const before = { ...context.outgoing };
     const signedIn = context.visit.record.identity;
     const isSame = signedIn?.userId === userId;
     if (!isSame) await this.limit.admit(userId, context.visit.record.id);
@@ -145,7 +147,7 @@ export class IdentityService {
     const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: proved };
     const change = { identity, permanent };
     const { is } = context.visit;
-    const linked = is === 'stored' && (await this.link(turn, change));
+    const linked = is === 'stored' && (await this.link(turn, change, before));
     // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
     const isReplacing = !linked && is !== 'unsaved';
     if (isReplacing) this.writer.replaceCurrent(turn);
@@ -156,7 +158,7 @@ export class IdentityService {
       await this.users.forget(context);
       if (!isSame) await this.newDevice.give(context.visit.record, identity);
     } catch (error) {
-      await this.takeBack(turn, error, isReplacing);
+      await this.takeBack(turn, error, before, isReplacing);
       throw error;
     }
     context.sendKey();
@@ -168,10 +170,13 @@ export class IdentityService {
     if (isRevokedSince(endedAll, began, this.options)) throw new VisitEndedError();
   }
 
-  /** Nothing of the sign-in remains. Its key has not left, and the one from before is dead. */
-  private async takeBack(turn: Turn, reason: unknown, isReplacing: boolean): Promise<void> {
+  /**
+   * Nothing of the sign-in remains. Its key has not left, and the one from before is dead.
+   *
+   * @param before what the response was to say when the sign-in began
+   */
+  private async takeBack(turn: Turn, reason: unknown, before: Readonly<Outgoing>, isReplacing = false): Promise<void> {
     const { context } = turn;
-    const before = { ...context.outgoing };
     try {
       await this.writer.endCurrent(turn, failedSignIn(reason));
     } catch {
@@ -186,8 +191,8 @@ export class IdentityService {
   }
 
   /** Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click on "Sign in", for example. */
-  private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1]): Promise<boolean> {
-    const before = turn.context.visit.key;
+  private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1], before: Readonly<Outgoing>): Promise<boolean> {
+    const { key } = turn.context.visit;
     try {
       // Those who held the visit before may hold it again, and their form tokens shall not live again with that.
       await this.saver.drop(turn, FORM_TOKENS);
@@ -196,7 +201,7 @@ export class IdentityService {
     } catch (error) {
       if (error instanceof VisitKeyRetiredError || error instanceof VisitEndedError) return false;
       // It is linked, and what has failed is a plugin that was to hear of it.
-      if (turn.context.visit.key !== before) await this.takeBack(turn, error, false);
+      if (turn.context.visit.key !== key) await this.takeBack(turn, error, before);
       throw error;
     }
   }
