@@ -7,13 +7,16 @@ const LONGEST_PAUSE = 500;
 /**
  * Tries again what a database undid because others were in the way. The waits are random, so that two that collided do
  * not collide again.
+ *
+ * @param atLeast so many milliseconds, and not only so many tries
  */
-export async function patiently<T>(work: () => T | Promise<T>, wasInTheWay: (error: unknown) => boolean): Promise<T> {
+export async function patiently<T>(work: () => T | Promise<T>, wasInTheWay: (error: unknown) => boolean, atLeast = 0): Promise<T> {
+  const began = performance.now();
   for (let tries = 1; ; tries++) {
     try {
       return await work();
     } catch (error) {
-      if (tries === MAX_TRIES || !wasInTheWay(error)) throw error;
+      if (!wasInTheWay(error) || (tries >= MAX_TRIES && performance.now() - began >= atLeast)) throw error;
       await sleep(Math.random() * Math.min(5 * 2 ** tries, LONGEST_PAUSE));
     }
   }

@@ -1,4 +1,5 @@
-import { Dialect, isShort, statementOf, type DriverError, type Result, type Statement, type Step } from './dialect.js';
+import { patiently } from '../../patiently.js';
+import { Dialect, driverError, isShort, statementOf, type DriverError, type Result, type Statement, type Step } from './dialect.js';
 
 /** What better-sqlite3 and the drivers that follow it offer; all of it is synchronous. */
 interface SqliteConnection {
@@ -14,6 +15,9 @@ const SAVEPOINT = {
   commit: 'RELEASE visit_store',
   undo: ['ROLLBACK TO visit_store', 'RELEASE visit_store'],
 };
+
+/** What the driver's option `timeout` is by default, in milliseconds. */
+const USUAL_TIMEOUT = 5000;
 
 /** SQLite, through TypeORM's type `better-sqlite3`. */
 export class SqliteDialect extends Dialect {
@@ -53,12 +57,14 @@ export class SqliteDialect extends Dialect {
    * The right to write is taken first, so that nothing after it is refused because another process writes. Not only is a
    * transaction that has read already never let in later; libsql leaves a statement that was refused half done, and no
    * transaction ends before that is garbage-collected.
+   *
+   * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside (B67).
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
     return this.patiently(() => {
       const { databaseConnection } = this.dataSource.driver as unknown as { databaseConnection: SqliteConnection };
       const { begin, commit, undo } = databaseConnection.inTransaction ? SAVEPOINT : TRANSACTION;
-      this.logged(begin, () => databaseConnection.exec(begin));
+      this.logged(begin, () => (begin === TRANSACTION.begin ? this.begin(databaseConnection) : databaseConnection.exec(begin)));
       try {
         const results: Result[] = [];
         for (const step of steps) {
@@ -77,6 +83,26 @@ export class SqliteDialect extends Dialect {
         throw error;
       }
     });
+  }
+
+  /** Fails at once while another process writes. */
+  private begin(connection: SqliteConnection): void {
+    connection.exec('PRAGMA busy_timeout = 0');
+    try {
+      connection.exec(TRANSACTION.begin);
+    } finally {
+      connection.exec(`PRAGMA busy_timeout = ${this.timeout}`);
+    }
+  }
+
+  /** How long the application's connection waits for others, in milliseconds. */
+  private get timeout(): number {
+    const { timeout } = this.dataSource.options as { readonly timeout?: number };
+    return Number.isSafeInteger(timeout) ? timeout! : USUAL_TIMEOUT;
+  }
+
+  protected override patiently<T>(work: () => T | Promise<T>): Promise<T> {
+    return patiently(work, (error) => this.isTransient(driverError(error)), this.timeout);
   }
 
   protected isTransient({ code = '' }: DriverError): boolean {
