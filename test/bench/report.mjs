@@ -403,7 +403,7 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
     '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by then.',
     'After each `write`, the counters of all sessions are added up: none of the additions that were answered with 2xx may be missing.',
     '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each write, by the driver alone, without grouping.',
-    '"Grouped by hand" is a prototype as well: the least that an interceptor, AsyncLocalStorage and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It reads only.',
+    '"The least" is a prototype as well: what a hook that finds the visit, AsyncLocalStorage, an interceptor that does nothing, and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It reads only.',
     'The others run with their defaults, and with what their documentation recommends: `resave` and `saveUninitialized` are off.',
   ];
   if (load.startsWith('autocannon')) {
