@@ -1,3 +1,4 @@
+import { FORM_TOKENS } from '../../lib/session/hidden-entries.js';
 import { VisitKey } from '../../lib/key/visit-key.js';
 import type { Sample, VisitSample } from './monitor.js';
 import type { Told } from './process.js';
@@ -102,7 +103,9 @@ function checkData(
   const mayErase = moved.some((slot) => operationOf(names[slot]!).owns.includes('data'));
   if (now.data === null && mayErase) {
     const isExpired = names.some((name) => name === 'wipe') && old.expiry < timeOf('wipe', world);
-    if (now.endedAt === null && !isExpired) violated('B37: the data of a live visit was wiped');
+    // A change of identity takes the form tokens away, and there may be nothing else.
+    const hadEntries = Object.keys(old.data ?? {}).some((key) => key !== FORM_TOKENS);
+    if (now.endedAt === null && !isExpired && hadEntries) violated('B37: the data of a live visit was wiped');
     return;
   }
   const keys = new Set([...Object.keys(old.data ?? {}), ...Object.keys(now.data ?? {})]);

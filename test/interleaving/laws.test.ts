@@ -135,6 +135,15 @@ const explored: Record<string, Breach> = {
             },
         );
       }
+      // Nor is what the response was to say before brought back.
+      replace(
+        IdentityService.prototype,
+        'takeBack',
+        (takeBack) =>
+          function (this: IdentityService, turn: Turn, reason: unknown, _before: object, isReplacing?: boolean) {
+            return takeBack.call(this, turn, reason, { ...turn.context.outgoing }, isReplacing) as unknown;
+          },
+      );
     },
     violates: /^R39, R40: login \(0\) sent a key that the visit never had/,
   },

@@ -97,8 +97,8 @@ export class SqliteDialect extends Dialect {
 
   /** How long the application's connection waits for others, in milliseconds. */
   private get timeout(): number {
-    const { timeout } = this.dataSource.options as { readonly timeout?: number };
-    return Number.isSafeInteger(timeout) ? timeout! : USUAL_TIMEOUT;
+    const options = this.dataSource.options as { readonly timeout?: number } | undefined;
+    return options?.timeout ?? USUAL_TIMEOUT;
   }
 
   protected override patiently<T>(work: () => T | Promise<T>): Promise<T> {
