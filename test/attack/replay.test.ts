@@ -20,6 +20,8 @@ const ends: Record<string, (scene: Scene) => Promise<unknown>> = {
   'a sign-out that keeps the visit': ({ browser }) => browser.post('/logout', { json: { keep: true } }),
   'a renewal and its grace': async ({ browser, wait }) => {
     await browser.post('/renew');
+    // The old key has its grace until a while after the new one was first seen.
+    await browser.get('/me');
     wait(30_000);
   },
   'its end from elsewhere': ({ app, browser }) => app.app.get(VisitService).end(idOf(browser), 'revoked', { anyUser: true }),

@@ -12,6 +12,7 @@ import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { bytes, identityOf, newVisit, NOW, saveOf, textOf } from '../../lib/testing/samples.js';
 import { platforms, startApp } from '../support/app.js';
 import { describeWith, memcachedUrl } from '../support/needs.js';
+import { PATIENCE } from '../support/patience.js';
 import { startMemcached, temporaryFolder } from '../support/servers.mjs';
 
 const runner = { describe, test };
@@ -26,7 +27,9 @@ function memoryKeyv(): Keyv {
 }
 
 function memcachedKeyv(space = namespace(), url = memcachedUrl!): Keyv {
-  return new Keyv({ store: new KeyvMemcache(url), throwOnErrors: true, namespace: space });
+  // The client's own timeout is half a second, which a busy machine may need.
+  const store = new KeyvMemcache(url, { timeout: PATIENCE / 1000 });
+  return new Keyv({ store, throwOnErrors: true, namespace: space });
 }
 
 describeVisitStore('Keyv in memory', () => ({ store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) }), { runner });
