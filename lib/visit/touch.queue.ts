@@ -102,7 +102,13 @@ export class TouchQueue {
 
   /** unref: a waiting touch does not keep a process alive that has nothing else to do (R29, B39). */
   private schedule(): void {
-    this.timer ??= this.scope.runInAsyncScope(() => setTimeout(() => void this.flush(), this.interval).unref());
+    this.timer ??= this.scope.runInAsyncScope(() =>
+      setTimeout(() => {
+        // Before the flush, which may find another one under way: that one sets the timer again for what it leaves.
+        this.timer = undefined;
+        void this.flush();
+      }, this.interval).unref(),
+    );
   }
 
   private async writeAll(): Promise<void> {

@@ -12,11 +12,11 @@ afterEach(() => {
 
 const touch = (id: string, expiry: number): Touch => ({ id, accessed: expiry - 1, expiry });
 
-function queue() {
+function queue(interval = 30_000) {
   const batches: (readonly Touch[])[] = [];
   let answer: () => Promise<void> = async () => {};
   const store = { touch: (touches: readonly Touch[]) => (batches.push(touches), answer()) };
-  return { queue: new TouchQueue(store, 30_000, 10_000), batches, answerWith: (next: () => Promise<void>) => (answer = next) };
+  return { queue: new TouchQueue(store, interval, 10_000), batches, answerWith: (next: () => Promise<void>) => (answer = next) };
 }
 
 describe('The touch queue', () => {
@@ -62,6 +62,19 @@ describe('The touch queue', () => {
     answerWith(async () => {});
     await vi.advanceTimersByTimeAsync(30_000);
     expect(batches[1]).toEqual(expect.arrayContaining([touch('a', 20), touch('b', 10)]));
+  });
+
+  test('R28: what comes while a write takes longer than the interval is written after it', async () => {
+    const { queue: touches, batches, answerWith } = queue(5000);
+    answerWith(() => new Promise((resolve) => setTimeout(resolve, 8000)));
+    touches.add(touch('a', 10));
+    void touches.flush();
+    await vi.advanceTimersByTimeAsync(0);
+    touches.add(touch('b', 10));
+    await vi.advanceTimersByTimeAsync(8000);
+    answerWith(async () => {});
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(batches).toEqual([[touch('a', 10)], [touch('b', 10)]]);
   });
 
   test('R28: memory is bounded while the database is away', async () => {
