@@ -10,6 +10,5 @@
  * }
  * ```
  */
-// An interface, because only interfaces can be added to from elsewhere.
-// oxlint-disable-next-line typescript/no-empty-object-type
+// oxlint-disable-next-line typescript/no-empty-object-type -- applications add to it, and can only to an interface
 export interface SessionData {}

@@ -25,6 +25,8 @@ import {
   type NestInterceptor,
 } from '@nestjs/common';
 import { APP_INTERCEPTOR } from '@nestjs/core';
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import compression from 'compression';
 import helmet from 'helmet';
 import { IdentityService, type Session } from 'nest-visit';
@@ -199,11 +201,12 @@ const sending: Record<string, { readonly on?: 'express' | 'fastify'; readonly se
 };
 
 for (const platform of platforms) {
-  const variants: Record<string, (app: any) => unknown> = {
+  const variants: Record<string, (app: INestApplication) => unknown> = {
     plain: () => undefined,
     'with compression and helmet()': (app) => {
       app.use(helmet());
-      return platform === 'express' ? app.use(compression({ threshold: 0 })) : app.register(compress, { threshold: 0 });
+      if (platform === 'express') return app.use(compression({ threshold: 0 }));
+      return (app as NestFastifyApplication).register(compress, { threshold: 0 });
     },
   };
 
@@ -216,12 +219,12 @@ for (const platform of platforms) {
         { store: watched.store },
         { controllers: [Senders], providers: [Denying, Answering, { provide: APP_INTERCEPTOR, useClass: Around }] },
         (nest: INestApplication) => {
-          const any = nest as any;
-          variants[variant]!(any);
+          variants[variant]!(nest);
           const identity = (): IdentityService => nest.get(IdentityService);
           const instance = nest.getHttpAdapter().getInstance();
           if (platform === 'express') {
-            any.use((request: Exchanged, response: any, next: () => void) => {
+            const express = nest as NestExpressApplication;
+            express.use((request: Exchanged, response: { send(text: string): void }, next: () => void) => {
               if (request.url !== '/middleware') return next();
               make(request.session, identity());
               response.send('meant');
@@ -229,8 +232,8 @@ for (const platform of platforms) {
             instance.engine('txt', (_path: string, { word }: { word: string }, done: (error: null, page: string) => void) =>
               done(null, word),
             );
-            any.setViewEngine('txt');
-            any.setBaseViewsDir(fileURLToPath(new URL('../support/fixtures', import.meta.url)));
+            express.setViewEngine('txt');
+            express.setBaseViewsDir(fileURLToPath(new URL('../support/fixtures', import.meta.url)));
           } else {
             instance.addHook('onRequest', (request: Exchanged, reply: any, done: () => void) => {
               if (request.url !== '/middleware') return done();
