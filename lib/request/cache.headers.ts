@@ -20,21 +20,27 @@ export class CacheHeaders {
 
   /** Right before the headers leave. A response that says `private` or `no-store` itself is left as it is. */
   write(context: RequestContext, response: ServerResponse): void {
-    this.writeTargeted(response);
-    const said = textOf(response.getHeader('Cache-Control'));
     const isSignedIn = context.knownVisit?.record.identity != null;
-    const fallback = response.hasHeader('Expires') ? 'private' : 'private, no-cache';
-    const own = said === '' ? fallback : privateOf(said);
-    if (own === undefined) return;
-    if (isShared(said)) this.warn(context);
-    response.setHeader('Cache-Control', isSignedIn && this.options.cache.signedIn === 'no-store' ? 'no-store' : own);
+    const isKept = !isSignedIn || this.options.cache.signedIn !== 'no-store';
+    const said = textOf(response.getHeader('Cache-Control'));
+    this.writeTargeted(response);
+    // Most responses say nothing of caches, and need not be taken apart.
+    if (said === '') {
+      response.setHeader('Cache-Control', isKept ? (response.hasHeader('Expires') ? 'private' : 'private, no-cache') : 'no-store');
+    } else {
+      const own = privateOf(said);
+      if (own === undefined) return;
+      if (isShared(said)) this.warn(context);
+      response.setHeader('Cache-Control', isKept ? own : 'no-store');
+    }
     if (this.byCookie) addVary(response);
   }
 
   /** Fields for caches of one kind count there in place of `Cache-Control` (RFC 9213). */
   private writeTargeted(response: ServerResponse): void {
-    const targeted = privateOf(textOf(response.getHeader('CDN-Cache-Control')) || 'private');
-    if (targeted !== undefined) response.setHeader('CDN-Cache-Control', targeted);
+    const targeted = response.getHeader('CDN-Cache-Control');
+    const own = targeted === undefined ? undefined : privateOf(textOf(targeted));
+    if (own !== undefined) response.setHeader('CDN-Cache-Control', own);
     if (response.hasHeader('Surrogate-Control')) response.setHeader('Surrogate-Control', 'no-store');
   }
 
@@ -71,6 +77,10 @@ function privateOf(field: string): string | undefined {
 
 function addVary(response: ServerResponse): void {
   const said = textOf(response.getHeader('Vary'));
+  if (said === '') {
+    response.setHeader('Vary', 'Cookie');
+    return;
+  }
   const names = said.split(',').map((name) => name.trim().toLowerCase());
-  if (!names.includes('*') && !names.includes('cookie')) response.setHeader('Vary', said === '' ? 'Cookie' : `${said}, Cookie`);
+  if (!names.includes('*') && !names.includes('cookie')) response.setHeader('Vary', `${said}, Cookie`);
 }
