@@ -114,7 +114,7 @@ export {
   VisitOptionError,
   VisitSchemaError,
   VisitServerSettingError,
-  VisitStoreCannotError,
+  VisitStoreUnsupportedError,
   VisitStoreUnavailableError,
   VisitWriteConflictError,
   type RefusedSetting,

@@ -26,7 +26,7 @@ import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { OpenStreams } from './visit/open-streams.js';
-import { failedSignIn, inTurn, VisitWriter } from './visit/visit.writer.js';
+import { failedSignIn, runAll, VisitWriter } from './visit/visit.writer.js';
 
 /** A visit as it may be listed: without anything its client holds. */
 export interface VisitSummary {
@@ -107,7 +107,7 @@ export class VisitService {
       const policy = 'getHandler' in source ? readHandlerPolicy(source) : undefined;
       // Before anything is awaited: so it holds for whoever awaits this.
       this.requests.enter(policy?.skip ? context.skippedScope : context.scope);
-      const waiting = policy && this.story.know(context, policy);
+      const waiting = policy && this.story.applyPolicy(context, policy);
       const current = (): CurrentVisit => this.requests.requireIn(context).current;
       return waiting ? waiting.then(current) : Promise.resolve(current());
     } catch (error) {
@@ -145,7 +145,7 @@ export class VisitService {
       return { visit: this.summary(made.record), key: made.key.text };
     }
     const { context } = this.requests;
-    const own = context?.knownVisit?.record.identity;
+    const own = context?.resolvedVisit?.record.identity;
     const origin = own?.userId === user ? { context: context!, identity: own } : undefined;
     const now = state.record.created;
     const proved = authenticatedAt === undefined ? (origin?.identity.authenticatedAt ?? now) : signInInstant(authenticatedAt, this.options);
@@ -188,7 +188,7 @@ export class VisitService {
    * Only visits of the user who is signed in can be ended. A job, a message of a gateway, and work that goes on after the response have no
    * request, and so no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
    *
-   * @throws VisitStoreCannotError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError where there is no
+   * @throws VisitStoreUnsupportedError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError where there is no
    * user, outside of a request and under `@SkipVisit()`, unless `anyUser` or `userId` is given; VisitKeyRetiredError (409) when the current
    * visit is to end, and another request has replaced its key: it has not ended; VisitError `VISIT_END_REASON`
    * @param reason a short word for the record, at most 32 characters
@@ -218,7 +218,7 @@ export class VisitService {
   /**
    * The live visits of a user, the most recently used first.
    *
-   * @throws VisitStoreCannotError when the store is not `listable`; VisitError `VISIT_USER_ID`
+   * @throws VisitStoreUnsupportedError when the store is not `listable`; VisitError `VISIT_USER_ID`
    */
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
     this.store.need('listForUser', 'listable');
@@ -231,7 +231,7 @@ export class VisitService {
    * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
    */
   endOthers(reason = 'revoked'): Promise<number> {
     return this.write('visits.endOthers()', async () => {
@@ -239,7 +239,7 @@ export class VisitService {
       this.store.need('endOthers', 'listable', 'revocable');
       const context = this.requests.require();
       const { record } = context.visit;
-      return record.identity ? this.endAll(record.identity.userId, reason, context, record.id) : 0;
+      return record.identity ? this.endAllOf(record.identity.userId, reason, context, record.id) : 0;
     });
   }
 
@@ -247,18 +247,18 @@ export class VisitService {
    * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
    */
   endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
     return this.write('visits.endAllForUser()', async (turn) => {
       const checked = checkedUserId(userId);
       checkedReason(reason);
       this.store.need('endAllForUser', 'listable', 'revocable');
-      const current = turn?.context.knownVisit?.record;
-      if (!turn || current?.identity?.userId !== checked) return this.endAll(checked, reason, turn?.context);
+      const current = turn?.context.resolvedVisit?.record;
+      if (!turn || current?.identity?.userId !== checked) return this.endAllOf(checked, reason, turn?.context);
       let others = 0;
-      await inTurn([
-        async () => (others = await this.endAll(checked, reason, turn.context, current.id)),
+      await runAll([
+        async () => (others = await this.endAllOf(checked, reason, turn.context, current.id)),
         // Also when a plugin throws that is told of the others.
         () => this.endCurrent(turn, reason),
       ]);
@@ -270,16 +270,16 @@ export class VisitService {
    * Ends every visit there is. How many.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreCannotError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
    */
-  endEverything(reason = 'revoked'): Promise<number> {
-    return this.write('visits.endEverything()', async (turn) => {
+  endAll(reason = 'revoked'): Promise<number> {
+    return this.write('visits.endAll()', async (turn) => {
       checkedReason(reason);
-      this.store.need('endEverything', 'listable', 'revocable');
+      this.store.need('endAll', 'listable', 'revocable');
       await this.store.call((store) => requireClock(store, this.options, 'the end of all visits'));
-      const own = turn?.context.knownVisit?.is === 'stored' ? 1 : 0;
+      const own = turn?.context.resolvedVisit?.is === 'stored' ? 1 : 0;
       let visits = own;
-      await inTurn([
+      await runAll([
         () => turn && own && this.endCurrent(turn, reason),
         // Also when a plugin throws that is told of this one.
         async () => {
@@ -321,7 +321,7 @@ export class VisitService {
   }
 
   private async endAny(turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
-    if (turn && turn.context.knownVisit?.record.id === id) return this.endCurrent(turn, reason);
+    if (turn && turn.context.resolvedVisit?.record.id === id) return this.endCurrent(turn, reason);
     if (!VisitKey.isId(id)) return false;
     this.store.need('end', 'revocable');
     return (await this.writer.end([id], reason)).length > 0;
@@ -337,7 +337,7 @@ export class VisitService {
     return wasStored;
   }
 
-  private async endAll(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {
+  private async endAllOf(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {
     const at = this.options.clock.now();
     const ended = await this.store.call((store) => store.endAllForUser(userId, { reason, at, except }));
     beginAgain(context, at);
@@ -360,7 +360,7 @@ export class VisitService {
       authenticatedAt: record.identity ? new Date(record.identity.authenticatedAt) : null,
       endedAt: record.endedAt === null ? null : new Date(record.endedAt),
       endReason,
-      isCurrent: this.requests.context?.knownVisit?.record.id === id,
+      isCurrent: this.requests.context?.resolvedVisit?.record.id === id,
     };
   }
 }

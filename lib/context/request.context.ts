@@ -104,10 +104,10 @@ export class RequestContext {
   private queue: TurnQueue | undefined;
   /** What runs for this request, for whoever does not name it. */
   readonly scope: Scope = { context: this, isSkipped: false, turn: undefined };
-  /** What the handler asks for. Undefined: it is not known yet. The last one, where a request has several. */
+  /** What the handler asks for. Undefined before the handler is known. The last one, where a request has several. */
   policy: HandlerPolicy | undefined;
-  /** What has to be done now that it is known. */
-  knowing: Promise<void> | undefined;
+  /** Applying the policy, while it goes on. */
+  applyingPolicy: Promise<void> | undefined;
   /** Touch, plugins and `request.user` happen once, when the handler is known. */
   recording: 'due' | 'done' | Promise<void> = 'due';
   /** Refused keys are reported once, when the handler is known. */
@@ -198,8 +198,8 @@ export class RequestContext {
     this.watchResponse();
   }
 
-  /** The visit, if it is known. */
-  get knownVisit(): VisitState | undefined {
+  /** The visit, or undefined where reading `visit` would throw. */
+  get resolvedVisit(): VisitState | undefined {
     return this.state;
   }
 

@@ -99,7 +99,7 @@ export class VisitView {
         `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
       );
     }
-    target.searchParams.set(this.#viewed.environment.options.paramName, this.key);
+    target.searchParams.set(this.#viewed.environment.options.paramName[0], this.key);
     this.#viewed.noteKeyInPage();
     return `${target.pathname}${target.search}${target.hash}`;
   }
@@ -112,7 +112,7 @@ export class VisitView {
   hiddenField(): string {
     this.requireSource('body');
     this.#viewed.noteKeyInPage();
-    return `<input type="hidden" name="${escapeHtml(this.#viewed.environment.options.paramName)}" value="${escapeHtml(this.key)}">`;
+    return `<input type="hidden" name="${escapeHtml(this.#viewed.environment.options.paramName[0])}" value="${escapeHtml(this.key)}">`;
   }
 
   /** What may be shown; without the key. */

@@ -9,7 +9,7 @@ export type VisitErrorCode =
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
   | 'VISIT_SERVER_SETTING'
-  | 'VISIT_STORE_CANNOT'
+  | 'VISIT_STORE_UNSUPPORTED'
   | 'VISIT_CLOCK'
   | 'VISIT_ENDED'
   | 'VISIT_KEY_RETIRED'
@@ -90,14 +90,14 @@ export class VisitServerSettingError extends VisitError {
 }
 
 /** The store of visits lacks a capability that this call needs, such as `listable`. Nothing was done. */
-export class VisitStoreCannotError extends VisitError {
+export class VisitStoreUnsupportedError extends VisitError {
   constructor(
     call: string,
     /** What the store would have to be. */
     readonly capability: string,
     message = `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`,
   ) {
-    super('VISIT_STORE_CANNOT', message);
+    super('VISIT_STORE_UNSUPPORTED', message);
   }
 }
 

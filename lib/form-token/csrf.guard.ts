@@ -56,7 +56,7 @@ export class CsrfGuard implements CanActivate {
     const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure === true });
     if (origin === 'foreign') return new CrossSiteRequestError();
     if (origin === 'own' && !csrf.requireToken) return null;
-    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
     const outcome = await this.tokens.accept(requireContext(execution));
     if (outcome === 'accepted') return null;
     return new FormTokenError(outcome === 'missing' && origin === 'unknown' ? 'no-origin' : outcome);

@@ -13,7 +13,7 @@ export class FormTokenGuard implements CanActivate {
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
     const outcome = await this.tokens.accept(requireContext(execution));
     if (outcome === 'accepted') return true;
     throw new FormTokenError(outcome);

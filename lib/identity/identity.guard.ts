@@ -26,7 +26,7 @@ export class IdentityGuard implements CanActivate {
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    await this.story.know(contextOf(execution), readHandlerPolicy(execution));
+    await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
     const { identity } = requireContext(execution).visit.record;
     if (!identity) throw new IdentityRequiredError();
     const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as

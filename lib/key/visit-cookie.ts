@@ -65,7 +65,7 @@ export class VisitCookie {
   }
 
   /** How many characters a copy may have, so that its cookie is not too large with name and attributes. */
-  roomForCopy(path?: string): number {
+  maxCopyLength(path?: string): number {
     return MOST_BYTES - Buffer.byteLength(this.writeCopy('', LONGEST_LIFE, 0, { path, isHttps: true }));
   }
 

@@ -97,8 +97,10 @@ export class VisitResolver {
   /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). @returns whether the address had it */
   strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
     let isInAddress = false;
-    for (const source of sources)
-      if (source !== 'cookie' && exchange.strip(source, this.options.paramName) && source === 'query') isInAddress = true;
+    for (const source of sources) {
+      if (source === 'cookie') continue;
+      for (const name of this.options.paramName) if (exchange.strip(source, name) && source === 'query') isInAddress = true;
+    }
     return isInAddress;
   }
 
@@ -106,7 +108,10 @@ export class VisitResolver {
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
-      const texts = source === 'cookie' ? this.cookie.read(exchange.cookieHeader) : [exchange.parameter(source, this.options.paramName)];
+      const texts =
+        source === 'cookie'
+          ? this.cookie.read(exchange.cookieHeader)
+          : this.options.paramName.map((name) => exchange.parameter(source, name));
       for (const text of texts) {
         const key = VisitKey.parse(text);
         // Each counts once, however often it came: for one look-up, and one report.

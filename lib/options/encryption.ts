@@ -1,6 +1,6 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { types } from 'node:util';
-import { Unfit } from './unfit.js';
+import { InvalidOption } from './invalid-option.js';
 
 /** 32 random bytes, or text that says them: 64 hexadecimal digits, base64 or base64url. */
 export type EncryptionKey = Uint8Array | string;
@@ -26,18 +26,19 @@ const BASE64 = /^(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9_-]{43})=?$/;
 /**
  * Checks the option. What is wrong is told by its place and kind: it may hold a key, so it is never shown.
  *
- * @throws Unfit
+ * @throws InvalidOption
  */
 export function parseEncryption(value: unknown): ResolvedEncryption {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || types.isUint8Array(value)) {
-    throw new Unfit('an object such as { keys: [key] }', kindOf(value));
+    throw new InvalidOption('an object such as { keys: [key] }', kindOf(value));
   }
   const { keys, plain = 'refuse', ...others } = value as Record<string, unknown>;
   const [other] = Object.keys(others);
   // A name as short as this is no key.
-  if (other !== undefined) throw new Unfit('an object with keys and plain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
+  if (other !== undefined)
+    throw new InvalidOption('an object with keys and plain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
   if (!PLAIN_DATA.includes(plain)) {
-    throw new Unfit('an object whose plain is "refuse", "read" or "write"', `${kindOf(plain)} for plain`);
+    throw new InvalidOption('an object whose plain is "refuse", "read" or "write"', `${kindOf(plain)} for plain`);
   }
   return { keys: parseKeys(keys, 'keys', 'an object'), plain: plain as PlainData };
 }
@@ -47,21 +48,21 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
  *
  * @param name of the list, as it is told
  * @param owner what has such a list
- * @throws Unfit
+ * @throws InvalidOption
  */
 export function parseKeys(keys: unknown, name: string, owner: string): readonly KeyObject[] {
-  if (!Array.isArray(keys) || keys.length === 0) throw new Unfit(`${owner} with a list of ${name}`, `${kindOf(keys)} for ${name}`);
+  if (!Array.isArray(keys) || keys.length === 0) throw new InvalidOption(`${owner} with a list of ${name}`, `${kindOf(keys)} for ${name}`);
   const parsed = keys.map((key: unknown, index) => {
     const bytes = bytesOf(key);
     if (bytes?.length === KEY_BYTES) return createSecretKey(bytes);
-    throw new Unfit(
+    throw new InvalidOption(
       `${owner} whose ${name} are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 ${KEY_BYTES})`,
       `${kindOf(key)} for ${name}[${index}]`,
     );
   });
   for (const [index, key] of parsed.entries()) {
     const first = parsed.findIndex((one) => one.equals(key));
-    if (first !== index) throw new Unfit(`${owner} with different ${name}`, `the same for ${name}[${first}] and ${name}[${index}]`);
+    if (first !== index) throw new InvalidOption(`${owner} with different ${name}`, `the same for ${name}[${first}] and ${name}[${index}]`);
   }
   return parsed;
 }

@@ -4,19 +4,19 @@ import { VisitStore } from '../store/visit.store.js';
 import { LONGEST_DURATION, LONGEST_TIMER, parseDuration } from './duration.js';
 import { parseEncryption } from './encryption.js';
 import { MAX_ROWS } from './max-rows.js';
-import { Unfit } from './unfit.js';
+import { InvalidOption } from './invalid-option.js';
 
 /** One option: its default, the one place where it is written, and what it takes. */
 export interface Option {
   readonly default: () => unknown;
-  /** The value in the form the library uses; throws `Unfit` when it is none. */
+  /** The value in the form the library uses; throws `InvalidOption` when it is none. */
   readonly parse: (value: unknown) => unknown;
 }
 
 export type OptionTable = { readonly [name: string]: Option | OptionTable };
 
-function unfit(expected: string): never {
-  throw new Unfit(expected);
+function invalid(expected: string): never {
+  throw new InvalidOption(expected);
 }
 
 function option(defaultValue: unknown, parse: (value: unknown) => unknown): Option {
@@ -27,9 +27,9 @@ const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = fa
   option(fallback, (value) => {
     if (off && value === false) return false;
     const parsed = parseDuration(value);
-    if (parsed === null) return unfit(`a duration such as 30000 or "30s"${off ? ', or false' : ''}`);
-    if (parsed < min) return unfit(`a duration of at least ${min} ms`);
-    if (parsed > max) return unfit(max === LONGEST_TIMER ? `at most ${max} ms (24 days), as long as timers run` : 'at most 36500 days');
+    if (parsed === null) return invalid(`a duration such as 30000 or "30s"${off ? ', or false' : ''}`);
+    if (parsed < min) return invalid(`a duration of at least ${min} ms`);
+    if (parsed > max) return invalid(max === LONGEST_TIMER ? `at most ${max} ms (24 days), as long as timers run` : 'at most 36500 days');
     return parsed;
   });
 
@@ -37,25 +37,25 @@ const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = fa
 const timer = (fallback: unknown) => duration(fallback, { min: 1, max: LONGEST_TIMER });
 
 const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
-  option(fallback, (value) => (values.includes(value) ? value : unfit(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`)));
+  option(fallback, (value) => (values.includes(value) ? value : invalid(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`)));
 
-const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : unfit('true or false')));
+const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : invalid('true or false')));
 
 const count = (fallback: number, min: number, max = Infinity) =>
   option(fallback, (value) => {
     const isOne = Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max;
-    return isOne ? value : unfit(`a whole number ${max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`}`);
+    return isOne ? value : invalid(`a whole number ${max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`}`);
   });
 
 const cron = (fallback: string) =>
   option(fallback, (value) => {
     if (value === false) return false;
     const expected = `a cron expression such as ${JSON.stringify(fallback)}, or false`;
-    if (typeof value !== 'string') return unfit(expected);
+    if (typeof value !== 'string') return invalid(expected);
     try {
       new CronTime(value);
     } catch (error) {
-      unfit(`${expected} (${(error as Error).message})`);
+      invalid(`${expected} (${(error as Error).message})`);
     }
     return value;
   });
@@ -71,21 +71,28 @@ const SOURCES: Record<string, readonly string[]> = { cookie: ['cookie'], query: 
 
 function parseSource(value: unknown): readonly string[] {
   const expected = 'a list of "cookie", "query", "body", "form", such as "cookie, form"';
-  const names = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : unfit(expected);
-  const sources = names.flatMap((name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? unfit(expected));
-  return sources.length > 0 ? [...new Set(sources)] : unfit(expected);
+  const names = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : invalid(expected);
+  const sources = names.flatMap((name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? invalid(expected));
+  return sources.length > 0 ? [...new Set(sources)] : invalid(expected);
 }
 
 function parseName(value: unknown): string {
   if (typeof value === 'string' && /^[A-Za-z][\w.-]{0,63}$/.test(value)) return value;
-  return unfit('a name of letters, digits, "_", "." or "-", such as "tg_visit"');
+  return invalid('a name of letters, digits, "_", "." or "-", such as "visit_key"');
+}
+
+function parseNames(value: unknown): readonly string[] {
+  const names = Array.isArray(value) ? (value as unknown[]) : [value];
+  return names.length > 0 ? [...new Set(names.map(parseName))] : invalid('a name or a list of names');
 }
 
 /** As browsers send them (RFC 6454, 6.2): no path, lower case, no default port. */
 function parseOrigins(value: unknown): readonly string[] {
   const isOrigin = (one: unknown): boolean =>
     typeof one === 'string' && /^https?:/.test(one) && URL.canParse(one) && new URL(one).origin === one;
-  return Array.isArray(value) && value.every(isOrigin) ? (value as string[]) : unfit('a list of origins such as "https://www.example.org"');
+  return Array.isArray(value) && value.every(isOrigin)
+    ? (value as string[])
+    : invalid('a list of origins such as "https://www.example.org"');
 }
 
 const SITE_DATA = ['cache', 'cookies', 'storage', 'executionContexts', 'clientHints', 'prefetchCache', 'prerenderCache'];
@@ -93,7 +100,7 @@ const SITE_DATA = ['cache', 'cookies', 'storage', 'executionContexts', 'clientHi
 function parseSiteData(value: unknown): readonly string[] {
   if (typeof value === 'boolean') return value ? ['cache', 'storage'] : [];
   const isList = Array.isArray(value) && value.length > 0 && value.every((one) => SITE_DATA.includes(one as string));
-  if (!isList) return unfit(`true, false or a list of ${SITE_DATA.map((one) => JSON.stringify(one)).join(', ')}`);
+  if (!isList) return invalid(`true, false or a list of ${SITE_DATA.map((one) => JSON.stringify(one)).join(', ')}`);
   return [...new Set(value as string[])];
 }
 
@@ -107,7 +114,7 @@ const SCHEMES: Readonly<Record<string, readonly string[]>> = {
 function parseDataSource(value: unknown): unknown {
   if (has(value, 'createQueryRunner')) return value;
   if (typeof value !== 'object' || value === null || !('type' in value)) {
-    return unfit('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }');
+    return invalid('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }');
   }
   const { type, url, replication } = value as { type: unknown; url?: unknown; replication?: { master?: { url?: unknown } } };
   const schemes = SCHEMES[String(type)];
@@ -115,7 +122,7 @@ function parseDataSource(value: unknown): unknown {
     if (!schemes || typeof address !== 'string' || !URL.canParse(address)) continue;
     const { protocol } = new URL(address);
     if (!schemes.includes(protocol)) {
-      throw new Unfit(
+      throw new InvalidOption(
         `options whose type and url agree: for type "${String(type)}" a url such as "${schemes[0]}//…"`,
         `one that begins with "${protocol}"`,
       );
@@ -140,7 +147,7 @@ const MAX_INSTANT = 8.64e15;
 export const optionTable = {
   dataSource: option(undefined, parseDataSource),
   store: option(undefined, (value) =>
-    value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : unfit('a VisitStore'),
+    value instanceof VisitStore || has(value, 'find', 'create', 'save', 'rekey') ? value : invalid('a VisitStore'),
   ),
   storeTimeout: timer('10s'),
   timeout: duration('20m', { min: 1 }),
@@ -149,14 +156,16 @@ export const optionTable = {
   renewAfter: duration(false, { min: 1, off: true }),
   onRetiredKey: oneOf('refuse', 'refuse', 'end'),
   source: option('cookie', parseSource),
-  paramName: option('tg_visit', parseName),
+  paramName: option('visit_key', parseNames),
   cookie: {
     name: option('visit', (value) =>
-      typeof value === 'string' && COOKIE_NAME.test(value) ? value : unfit('a cookie name that browsers accept, such as "visit"'),
+      typeof value === 'string' && COOKIE_NAME.test(value) ? value : invalid('a cookie name that browsers accept, such as "visit"'),
     ),
-    path: option('/', (value) => (typeof value === 'string' && /^\/[!-:<-~]*$/.test(value) ? value : unfit('a path that begins with "/"'))),
+    path: option('/', (value) =>
+      typeof value === 'string' && /^\/[!-:<-~]*$/.test(value) ? value : invalid('a path that begins with "/"'),
+    ),
     domain: option(undefined, (value) =>
-      typeof value === 'string' && COOKIE_DOMAIN.test(value) ? value : unfit('a host name such as "example.org"'),
+      typeof value === 'string' && COOKIE_DOMAIN.test(value) ? value : invalid('a host name such as "example.org"'),
     ),
     secure: oneOf(() => (process.env['NODE_ENV'] === 'production' ? true : 'auto'), true, false, 'auto'),
     sameSite: oneOf('lax', 'strict', 'lax', 'none'),
@@ -173,7 +182,7 @@ export const optionTable = {
   expunge: {
     schedule: cron('0 3 * * *'),
     keepDays: option(7, (value) =>
-      typeof value === 'number' && value >= 0 && value <= 36_500 ? value : unfit('a number of days from 0 to 36500'),
+      typeof value === 'number' && value >= 0 && value <= 36_500 ? value : invalid('a number of days from 0 to 36500'),
     ),
     batchSize: count(250, 1, MAX_ROWS),
   },
@@ -183,7 +192,7 @@ export const optionTable = {
     maxExclusive: timer('5m'),
     serializer: option(
       () => new DefaultSessionSerializer(),
-      (value) => (has(value, 'encode', 'decode') ? value : unfit('an object with encode() and decode()')),
+      (value) => (has(value, 'encode', 'decode') ? value : invalid('an object with encode() and decode()')),
     ),
     onUnreadable: oneOf('empty', 'empty', 'throw'),
     encryption: option(undefined, parseEncryption),
@@ -199,16 +208,18 @@ export const optionTable = {
   },
   identity: {
     maxVisitsPerUser: option(false, (value) =>
-      value === false || (Number.isSafeInteger(value) && (value as number) >= 1) ? value : unfit('a whole number of at least 1, or false'),
+      value === false || (Number.isSafeInteger(value) && (value as number) >= 1)
+        ? value
+        : invalid('a whole number of at least 1, or false'),
     ),
     onLimit: oneOf('end-oldest', 'end-oldest', 'refuse'),
     requestUser: bool(false),
-    loadUser: option(undefined, (value) => (typeof value === 'function' ? value : unfit('a function'))),
+    loadUser: option(undefined, (value) => (typeof value === 'function' ? value : invalid('a function'))),
   },
   record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
   maxClockSkew: duration('1m', { min: 1, off: true }),
   clock: option(
     () => Date,
-    (value) => (isClock(value) ? value : unfit('an object with now(), which gives whole milliseconds since 1970')),
+    (value) => (isClock(value) ? value : invalid('an object with now(), which gives whole milliseconds since 1970')),
   ),
 } satisfies OptionTable;

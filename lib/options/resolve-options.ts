@@ -3,8 +3,8 @@ import { withoutSecrets } from '../errors/secrets.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
 import { optionTable, type Option, type OptionTable } from './option-table.js';
-import { beyondStore } from './store-needs.js';
-import { Unfit } from './unfit.js';
+import { unsupportedByStore } from './store-needs.js';
+import { InvalidOption } from './invalid-option.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
 /**
@@ -51,7 +51,7 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
       const chosen = value === undefined ? entry.default() : value;
       resolved[name] = chosen === undefined ? undefined : entry.parse(chosen);
     } catch (error) {
-      if (!(error instanceof Unfit)) throw error;
+      if (!(error instanceof InvalidOption)) throw error;
       problems.push(`option "${prefix}${name}" must be ${error.message}, got ${error.got ?? show(value)}`);
     }
   }
@@ -64,7 +64,7 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   if (!given.dataSource && !given.store) {
     problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
   }
-  if (given.store) problems.push(...beyondStore(options, given.store));
+  if (given.store) problems.push(...unsupportedByStore(options, given.store));
   // A coarser step than this would let visits expire that were used all the time.
   options.touch.resolution = Math.min(options.touch.resolution, Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10));
 

@@ -9,7 +9,10 @@ export function canGive(store: Partial<Pick<VisitStore, 'capabilities'>>, capabi
 }
 
 /** What the options ask of the store that it cannot give, one line each. */
-export function beyondStore(options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey' | 'source'>, store: VisitStore): string[] {
+export function unsupportedByStore(
+  options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey' | 'source'>,
+  store: VisitStore,
+): string[] {
   const { maxVisitsPerUser } = options.identity;
   const needs: { option: string; got: unknown; isOn: boolean; capability: Capability; why: string }[] = [
     {

@@ -191,8 +191,11 @@ export interface VisitModuleOptions {
    * @default 'cookie'
    */
   source?: string | readonly VisitSource[];
-  /** The parameter's name in query and body. @default 'tg_visit' */
-  paramName?: string;
+  /**
+   * The parameter's name in query and body. Of several, the first is that of new links and fields; keys are found under each, so that links
+   * with a former name go on working: `['visit_key', 'tg_visit']`. @default 'visit_key'
+   */
+  paramName?: string | readonly string[];
   cookie?: VisitCookieOptions;
   cache?: VisitCacheOptions;
   /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler on. @default 'lazy' */
@@ -227,7 +230,7 @@ export interface ResolvedVisitOptions {
   readonly renewAfter: number | false;
   readonly onRetiredKey: 'refuse' | 'end';
   readonly source: readonly ('cookie' | 'query' | 'body')[];
-  readonly paramName: string;
+  readonly paramName: readonly [string, ...string[]];
   readonly cookie: {
     readonly name: string;
     readonly path: string;

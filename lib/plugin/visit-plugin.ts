@@ -81,11 +81,11 @@ export interface VisitPluginHooks {
    */
   onRecordRequest?(visit: VisitView, request: unknown): unknown;
   /**
-   * A visit has ended; called once, in the process that ended it. Not called for the visits that `endEverything()` ends,
+   * A visit has ended; called once, in the process that ended it. Not called for the visits that `visits.endAll()` ends,
    * which may be millions, but for the caller's own.
    */
   onVisitEnded?(visit: EndedVisit): unknown;
-  /** `endEverything()` was called. */
+  /** `visits.endAll()` was called. */
   onEverythingEnded?(ended: EndedEverything): unknown;
   /** A user has signed in, also by `visits.create({ userId })`. Called when that is stored, once. */
   onIdentityLinked?(change: IdentityChange): unknown;

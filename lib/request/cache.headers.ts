@@ -11,7 +11,7 @@ const MOST_ROUTES = 1000;
 @Injectable()
 export class CacheHeaders {
   private readonly logger = new Logger('Visit');
-  private readonly told = new Set<string>();
+  private readonly warned = new Set<string>();
   private readonly byCookie: boolean;
 
   constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'cache' | 'source'>) {
@@ -20,7 +20,7 @@ export class CacheHeaders {
 
   /** Right before the headers leave. A response that says `private` or `no-store` itself is left as it is. */
   write(context: RequestContext, response: ServerResponse): void {
-    const isSignedIn = context.knownVisit?.record.identity != null;
+    const isSignedIn = context.resolvedVisit?.record.identity != null;
     const isKept = !isSignedIn || this.options.cache.signedIn !== 'no-store';
     const said = textOf(response.getHeader('Cache-Control'));
     this.writeTargeted(response);
@@ -46,8 +46,8 @@ export class CacheHeaders {
 
   private warn({ exchange }: RequestContext): void {
     const route = `${exchange.request.method} ${exchange.route ?? 'a path without a route'}`;
-    if (this.told.has(route) || this.told.size === MOST_ROUTES) return;
-    this.told.add(route);
+    if (this.warned.has(route) || this.warned.size === MOST_ROUTES) return;
+    this.warned.add(route);
     this.logger.warn(
       `${route} lets shared caches keep a response for which somebody has looked at the visit: it leaves as "private". ` +
         'Do not read session, visit or user there, or leave "public" and "s-maxage" out',

@@ -3,7 +3,7 @@ import { ROUTE_ARGS_METADATA, SSE_METADATA } from '@nestjs/common/constants.js';
 import { VisitOptionError } from '../errors/visit.error.js';
 import { LONGEST_TIMER, parseDuration, type Duration } from '../options/duration.js';
 import { optionTable } from '../options/option-table.js';
-import { Unfit } from '../options/unfit.js';
+import { InvalidOption } from '../options/invalid-option.js';
 import type { VisitSource } from '../options/visit-options.interface.js';
 import type { HandlerPolicy } from '../context/handler-policy.js';
 
@@ -60,7 +60,7 @@ export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDeco
     try {
       return value === undefined ? undefined : (option.parse(value) as T);
     } catch (error) {
-      if (!(error instanceof Unfit)) throw error;
+      if (!(error instanceof InvalidOption)) throw error;
       throw new VisitOptionError(`@UseVisit() "${name}" must be ${error.message}, got ${JSON.stringify(value)}`);
     }
   };

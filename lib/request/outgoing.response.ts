@@ -53,7 +53,7 @@ export class OutgoingResponse {
   /** For a store that keeps visits with their clients: it knows those of this request until the response has left, or its client. */
   attend(context: RequestContext): void {
     const response = context.exchange.rawResponse;
-    const attendance = this.store.attend!(this.cookie.roomForCopy(this.longestPath));
+    const attendance = this.store.attend!(this.cookie.maxCopyLength(this.longestPath));
     context.attendance = attendance;
     if (response.closed) attendance.leave();
     else response.once('close', () => attendance.leave());
@@ -72,7 +72,7 @@ export class OutgoingResponse {
 
   private writeHeaders(context: RequestContext): void {
     context.noteHeadersLeft();
-    const { outgoing, knownVisit: state } = context;
+    const { outgoing, resolvedVisit: state } = context;
     const response = context.exchange.rawResponse;
     if (outgoing.retryAfter && [423, 503].includes(response.statusCode)) response.setHeader('Retry-After', String(RETRY_AFTER));
     if (context.isRead) this.caches.write(context, response);

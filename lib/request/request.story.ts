@@ -19,7 +19,7 @@ import { VisitRecorder } from './visit.recorder.js';
  *
  * 1. `open`: it arrives, and gets its context.
  * 2. `find`: whose visit is it? Reads only. A failure is kept for whoever needs the visit.
- * 3. `know`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found anew.
+ * 3. `applyPolicy`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found anew.
  * 4. `begin`: the handler is about to run. The visit is recorded as used; exclusive access is waited for.
  * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
  * 6. `save` or `fail`: what the handler has changed is stored, or forgotten.
@@ -88,15 +88,15 @@ export class RequestStory {
     return this.requests.run(context.scope, work);
   }
 
-  /** The handler is known: said by the first of all guards, and again by whoever relies on it. */
-  know(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
-    if (context.policy === policy) return context.knowing;
+  /** The handler is known: called by the first of all guards, and again by whoever relies on it. */
+  applyPolicy(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
+    if (context.policy === policy) return context.applyingPolicy;
     context.policy = policy;
-    context.knowing = undefined;
+    context.applyingPolicy = undefined;
     const { lookup } = context;
     const isSettled = lookup.is === 'failed' || (lookup.is === 'done' && lookup.resolution.outcome === 'found');
     if (policy.skip || (isSettled && !policy.source && !this.finder.readsBodies)) return undefined;
-    return (context.knowing = inOrder([
+    return (context.applyingPolicy = inOrder([
       () => this.finder.findInBody(context),
       () => this.finder.findFor(context, policy, () => this.unsaved.save(context)),
       () => this.recorder.reportRefusals(context),
@@ -110,10 +110,10 @@ export class RequestStory {
    */
   begin(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     const { exclusive } = policy;
-    const knowing = this.know(context, policy);
-    if (!knowing && exclusive === undefined) return this.recorder.record(context, policy);
+    const applying = this.applyPolicy(context, policy);
+    if (!applying && exclusive === undefined) return this.recorder.record(context, policy);
     return inOrder([
-      () => knowing,
+      () => applying,
       () => this.recorder.record(context, policy),
       () => (exclusive === undefined ? undefined : this.lock.enter(context, exclusive)),
     ]);

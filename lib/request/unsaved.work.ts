@@ -12,9 +12,9 @@ export class UnsavedWork {
   constructor(@Inject(SessionSaver) private readonly saver: SessionSaver) {}
 
   /** Whether something is unsaved, or being saved. */
-  isIn({ isWriting, knownVisit, heldSession }: RequestContext): boolean {
+  isIn({ isWriting, resolvedVisit, heldSession }: RequestContext): boolean {
     if (isWriting) return true;
-    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) return true;
+    if (resolvedVisit?.is === 'unsaved' && resolvedVisit.isWanted) return true;
     try {
       return heldSession !== undefined && heldSession.hasChanges();
     } catch {
@@ -34,8 +34,8 @@ export class UnsavedWork {
 
   /** Forgets it, but for what had been changed at the mark. */
   forget(context: RequestContext, mark: unknown = null): void {
-    const { knownVisit } = context;
-    if (knownVisit?.is === 'unsaved' && knownVisit.isWanted) context.amend({}, { isWanted: false });
+    const { resolvedVisit } = context;
+    if (resolvedVisit?.is === 'unsaved' && resolvedVisit.isWanted) context.amend({}, { isWanted: false });
     context.heldSession?.restore(mark);
   }
 

@@ -19,7 +19,7 @@ export class VisitGuard implements CanActivate {
     const policy = readHandlerPolicy(execution);
     if (execution.getType() === 'http') context.isSkipped ||= policy.skip;
     else context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
-    const waiting = this.story.know(context, policy);
+    const waiting = this.story.applyPolicy(context, policy);
     return waiting ? waiting.then(() => true) : true;
   }
 }

@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks';
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { VisitError, VisitStoreCannotError, VisitStoreUnavailableError } from '../errors/visit.error.js';
+import { VisitError, VisitStoreUnsupportedError, VisitStoreUnavailableError } from '../errors/visit.error.js';
 import { canGive } from '../options/store-needs.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -107,9 +107,9 @@ export class StoreAccess {
     return canGive(this.store, capability);
   }
 
-  /** Before a call that not every store can give. @throws VisitStoreCannotError */
+  /** Before a call that not every store can give. @throws VisitStoreUnsupportedError */
   need(call: string, ...capabilities: readonly (keyof VisitStoreCapabilities)[]): void {
-    for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreCannotError(call, capability);
+    for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreUnsupportedError(call, capability);
   }
 
   /** Changes one key. The new one is random: whoever finds it stored knows that it was this change. */

@@ -1,22 +1,22 @@
-import { VisitStoreCannotError } from '../errors/visit.error.js';
+import { VisitStoreUnsupportedError } from '../errors/visit.error.js';
 import { VisitStore, type StaleCounts, type VisitRecord } from './visit.store.js';
 
 /** The part of the contract that is the same for every store through whose visits nobody can look, and which lets go of stale ones by itself. */
 export abstract class UnlistableVisitStore extends VisitStore {
   async listForUser(): Promise<VisitRecord[]> {
-    throw new VisitStoreCannotError('listForUser', 'listable');
+    throw new VisitStoreUnsupportedError('listForUser', 'listable');
   }
 
   override async userAgentsOf(): Promise<(string | null)[]> {
-    throw new VisitStoreCannotError('userAgentsOf', 'listable');
+    throw new VisitStoreUnsupportedError('userAgentsOf', 'listable');
   }
 
   async endAllForUser(): Promise<string[]> {
-    throw new VisitStoreCannotError('endAllForUser', 'listable');
+    throw new VisitStoreUnsupportedError('endAllForUser', 'listable');
   }
 
   async endEverything(): Promise<number> {
-    throw new VisitStoreCannotError('endEverything', 'listable');
+    throw new VisitStoreUnsupportedError('endEverything', 'listable');
   }
 
   async endedAllAt(): Promise<number | null> {

@@ -1,4 +1,4 @@
-import { VisitStoreCannotError } from '../errors/visit.error.js';
+import { VisitStoreUnsupportedError } from '../errors/visit.error.js';
 
 /** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them (R25). */
 export interface VisitRecord {
@@ -174,7 +174,7 @@ export interface StaleCounts {
 }
 
 /**
- * What a store may be without. Where one of these is false, the store refuses what it cannot give with `VisitStoreCannotError`, instead
+ * What a store may be without. Where one of these is false, the store refuses what it cannot give with `VisitStoreUnsupportedError`, instead
  * of an answer that is half right; the module refuses options that need it while the application starts.
  */
 export interface VisitStoreCapabilities {
@@ -278,7 +278,7 @@ export abstract class VisitStore {
    * store that is `listable`.
    */
   async liveVisits(_page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage> {
-    throw new VisitStoreCannotError('liveVisits', 'listable');
+    throw new VisitStoreUnsupportedError('liveVisits', 'listable');
   }
 
   /**

@@ -15,8 +15,8 @@ export function fits(actual: unknown, expected: object): void {
 export async function refuses(call: () => Promise<unknown>, title: string): Promise<void> {
   await assert.rejects(
     async () => call(),
-    (error: { code?: unknown }) => error.code === 'VISIT_STORE_CANNOT',
-    `${title} must be refused with VisitStoreCannotError (code VISIT_STORE_CANNOT)`,
+    (error: { code?: unknown }) => error.code === 'VISIT_STORE_UNSUPPORTED',
+    `${title} must be refused with VisitStoreUnsupportedError (code VISIT_STORE_UNSUPPORTED)`,
   );
 }
 

@@ -42,8 +42,8 @@ export class OpenStreams {
    * @returns what is to be called when the stream has ended otherwise
    */
   add(context: RequestContext, end: () => void): () => void {
-    if (!this.options.streams.endWithVisit || !context.knownVisit) return () => undefined;
-    const { id } = context.knownVisit.record;
+    if (!this.options.streams.endWithVisit || !context.resolvedVisit) return () => undefined;
+    const { id } = context.resolvedVisit.record;
     const stream: OpenStream = { context, end, failures: 0 };
     const ofVisit = this.streams.get(id) ?? new Set();
     this.streams.set(id, ofVisit.add(stream));
@@ -78,15 +78,18 @@ export class OpenStreams {
   }
 
   private async checkVisit(id: string): Promise<void> {
-    const stored = [...(this.streams.get(id) ?? [])].filter(({ context }) => context.knownVisit?.is === 'stored');
+    const stored = [...(this.streams.get(id) ?? [])].filter(({ context }) => context.resolvedVisit?.is === 'stored');
     if (stored.length === 0) return;
     try {
       // A store that keeps visits with their clients knows this one by its request alone.
-      const { attendance, knownVisit } = stored[0]!.context;
-      const record = attendance ? knownVisit!.record : await this.store.find(id);
+      const { attendance, resolvedVisit } = stored[0]!.context;
+      const record = attendance ? resolvedVisit!.record : await this.store.find(id);
       for (const stream of stored) stream.failures = 0;
       const isLive = record !== null && this.isLive(record);
-      this.endWhere(id, ({ context }) => context.knownVisit?.is === 'stored' && (!isLive || userOf(context) !== record.identity?.userId));
+      this.endWhere(
+        id,
+        ({ context }) => context.resolvedVisit?.is === 'stored' && (!isLive || userOf(context) !== record.identity?.userId),
+      );
     } catch (error) {
       for (const stream of stored) stream.failures++;
       if (stored.some(({ failures }) => failures >= MOST_FAILURES))
@@ -118,4 +121,4 @@ export class OpenStreams {
   }
 }
 
-const userOf = (context: RequestContext): string | undefined => context.knownVisit?.record.identity?.userId;
+const userOf = (context: RequestContext): string | undefined => context.resolvedVisit?.record.identity?.userId;

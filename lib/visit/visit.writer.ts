@@ -151,7 +151,7 @@ export class VisitWriter {
     request?: unknown,
   ): Promise<void> {
     const { id, created, identity } = state.record;
-    await inTurn([
+    await runAll([
       () => this.plugins.emit('onNewVisit', view, request),
       () => identity && this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) }),
     ]);
@@ -212,7 +212,7 @@ export class VisitWriter {
     if (before !== after) this.streams.identityChanged(state.record.id, after);
     const payload = { visitId: state.record.id, at: new Date(now) };
     if (before === after) return;
-    await inTurn([
+    await runAll([
       () => before !== undefined && this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before }),
       () => after !== undefined && this.plugins.emit('onIdentityLinked', { ...payload, userId: after }),
     ]);
@@ -278,16 +278,16 @@ export class VisitWriter {
     return ended;
   }
 
-  /** Tells of visits that have ended. @throws what a plugin threw, when all have been told of all */
+  /** Emits the end of each visit. @throws what a plugin threw, when all have been emitted */
   async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
     this.streams.visitsEnded(ids);
     for (const id of ids) this.touches.forget(id);
-    await inTurn(ids.map((id) => () => this.plugins.emit('onVisitEnded', { id, reason, endedAt: new Date(at) })));
+    await runAll(ids.map((id) => () => this.plugins.emit('onVisitEnded', { id, reason, endedAt: new Date(at) })));
   }
 }
 
 /** One after the other, also when one fails. @throws what the first one that failed threw, when all have been done */
-export async function inTurn(steps: readonly (() => unknown)[]): Promise<void> {
+export async function runAll(steps: readonly (() => unknown)[]): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
   for (const step of steps) {
     try {

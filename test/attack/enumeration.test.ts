@@ -12,7 +12,7 @@ describeStacks(
       const id = idOf(browser);
       for (const value of [id, `${id}.`, `${id}.${id}`, `${id}.${id}${id.slice(0, 11)}`, `${id}.${'A'.repeat(43)}`, `VisitKey(${id})`]) {
         expect(await seenAs(app, `visit=${value}`), value).toEqual(nobody);
-        expect((await app.browser().get(`/secret?tg_visit=${encodeURIComponent(value)}`)).status, value).toBe(401);
+        expect((await app.browser().get(`/secret?visit_key=${encodeURIComponent(value)}`)).status, value).toBe(401);
       }
       expect((await browser.get('/secret')).text).toBe(`the secret of ${user}`);
     });

@@ -9,8 +9,8 @@ const ways: Record<string, (victim: Browser, key: string) => { path: string; mor
     victim.jar.set('visit', key);
     return { path: '/login', more: {} };
   },
-  query: (_, key) => ({ path: `/login?tg_visit=${key}`, more: {} }),
-  body: (_, key) => ({ path: '/login', more: { tg_visit: key } }),
+  query: (_, key) => ({ path: `/login?visit_key=${key}`, more: {} }),
+  body: (_, key) => ({ path: '/login', more: { visit_key: key } }),
 };
 
 /** Whose key it is. */
@@ -56,7 +56,7 @@ describeStacks(
           expect((await app.browser().get('/secret', { cookie: `visit=${planted}` })).status, whose).toBe(401);
           expect((await seenAs(app, `visit=${planted}`)).data, whose).not.toHaveProperty('private');
         }
-        expect((await app.browser().get(`/secret?tg_visit=${planted}`)).status, whose).toBe(401);
+        expect((await app.browser().get(`/secret?visit_key=${planted}`)).status, whose).toBe(401);
         expect((await seenAs(app, `visit=${keyOf(browser)}`)).data, whose).toMatchObject({ private: user });
       }
     });

@@ -119,8 +119,8 @@ describeStacks(
       const port = Number(new URL(app.address).port);
       const encoded = '%0d%0aSet-Cookie:%20evil=1%0d%0a';
       for (const [path, headers] of [
-        [`/keep?tg_visit=${encoded}`, `Cookie: visit=${encoded}`],
-        [`/keep?tg_visit=${invented()}${encoded}`, `Cookie: visit=${invented()}${encoded}`],
+        [`/keep?visit_key=${encoded}`, `Cookie: visit=${encoded}`],
+        [`/keep?visit_key=${invented()}${encoded}`, `Cookie: visit=${invented()}${encoded}`],
         [`/keep?${encoded}`, `User-Agent: agent${encoded}\u0085\u00a0\u00ff`],
         [`/keep${encoded}`, `X-Form-Token: ${encoded}`],
       ] as const) {

@@ -41,21 +41,21 @@ describeStacks(
       const key = keyOf((await victimOf(app)).browser);
       const expectUntouched = watchBuiltIns();
       const bodies = [
-        `{"__proto__":{"polluted":1,"tg_visit":"${key}"}}`,
-        `{"constructor":{"prototype":{"polluted":1,"tg_visit":"${key}"}}}`,
-        `{"tg_visit":{"__proto__":{"polluted":1},"toString":"${key}"}}`,
-        `{"tg_visit":["${key}"]}`,
-        `{"a":1,"tg_visit":{"length":76}}`,
+        `{"__proto__":{"polluted":1,"visit_key":"${key}"}}`,
+        `{"constructor":{"prototype":{"polluted":1,"visit_key":"${key}"}}}`,
+        `{"visit_key":{"__proto__":{"polluted":1},"toString":"${key}"}}`,
+        `{"visit_key":["${key}"]}`,
+        `{"a":1,"visit_key":{"length":76}}`,
       ];
       const queries = [
         '__proto__[polluted]=1',
         'constructor[prototype][polluted]=1',
-        `__proto__[tg_visit]=${key}`,
-        `tg_visit[__proto__][polluted]=1`,
-        `tg_visit[]=${key}`,
-        `tg_visit[toString]=${key}`,
-        `tg_visit=${key}&tg_visit=${key}`,
-        `tg_visit=${invented()}&tg_visit=${key}`,
+        `__proto__[visit_key]=${key}`,
+        `visit_key[__proto__][polluted]=1`,
+        `visit_key[]=${key}`,
+        `visit_key[toString]=${key}`,
+        `visit_key=${key}&visit_key=${key}`,
+        `visit_key=${invented()}&visit_key=${key}`,
       ];
       for (const path of ['/echo', '/set', '/login', '/logout', '/token']) {
         for (const body of bodies) expect((await post(app, path, body)).status, `${path} ${body}`).toBeLessThan(500);
@@ -114,15 +114,15 @@ describeStacks(
     test('R6: a body that is no object is no reason to fail, and holds no key', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
-      for (const body of ['[]', '[1]', '"text"', `"${key}"`, `["tg_visit","${key}"]`, '1', 'null', 'true', '', '{', '{"a":']) {
-        for (const path of ['/echo', '/logout', '/echo?tg_visit=x']) {
+      for (const body of ['[]', '[1]', '"text"', `"${key}"`, `["visit_key","${key}"]`, '1', 'null', 'true', '', '{', '{"a":']) {
+        for (const path of ['/echo', '/logout', '/echo?visit_key=x']) {
           const { status, head } = await post(app, path, body);
           expect([200, 201, 400], `${path} ${body}`).toContain(status);
           expect(head).not.toContain(key.slice(33));
         }
       }
       for (const type of ['text/plain', 'application/octet-stream', 'multipart/form-data', 'application/json; charset=utf-7', '']) {
-        const { status, body } = await post(app, '/echo', `{"tg_visit":"${key}"}`, type);
+        const { status, body } = await post(app, '/echo', `{"visit_key":"${key}"}`, type);
         expect([200, 201, 400, 415], type).toContain(status);
         expect(body, type).not.toContain('private');
       }
@@ -132,8 +132,13 @@ describeStacks(
       const app = await start();
       const { browser } = await victimOf(app);
       const key = keyOf(browser);
-      for (const query of [`tg_visit=${key}&tg_visit=${key}`, `tg_visit=${key}&tg_visit=x`, `tg_visit[]=${key}`, `tg_visit[a]=${key}`]) {
-        const { body } = await post(app, `/echo?b=2&${query}`, `{"tg_visit":["${key}"],"a":1}`);
+      for (const query of [
+        `visit_key=${key}&visit_key=${key}`,
+        `visit_key=${key}&visit_key=x`,
+        `visit_key[]=${key}`,
+        `visit_key[a]=${key}`,
+      ]) {
+        const { body } = await post(app, `/echo?b=2&${query}`, `{"visit_key":["${key}"],"a":1}`);
         // Fastify does not know brackets: then they are a part of another name.
         if (!(stack.platform === 'fastify' && query.includes('['))) expect(body, query).not.toContain(key);
         expect(body, query).toContain('"a":1');

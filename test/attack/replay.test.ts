@@ -26,7 +26,7 @@ const ends: Record<string, (scene: Scene) => Promise<unknown>> = {
   },
   'its end from elsewhere': ({ app, browser }) => app.app.get(VisitService).end(idOf(browser), 'revoked', { anyUser: true }),
   'the end of all visits of its user': ({ app, user }) => app.app.get(VisitService).endAllForUser(user),
-  'the end of everything': ({ app }) => app.app.get(VisitService).endEverything(),
+  'the end of everything': ({ app }) => app.app.get(VisitService).endAll(),
 };
 
 describeStacks('Replay', (stack) => {

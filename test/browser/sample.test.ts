@@ -344,7 +344,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         await page.getByRole('link', { name: 'Open this page again' }).click();
         expect(await visitor.text('#visit-id')).toBe(id);
         expect(await visitor.text('#clicks')).toBe('2');
-        expect(new URL(page.url()).searchParams.get('tg_visit')).toMatch(new RegExp(String.raw`^${id}\.`));
+        expect(new URL(page.url()).searchParams.get('visit_key')).toMatch(new RegExp(String.raw`^${id}\.`));
         expect(await visitor.context.cookies()).toEqual([]);
         await visitor.screenshot(`${platform}-without-cookies`);
 
@@ -361,7 +361,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         const visitor = await arrive();
         await visitor.signIn('ada', 'engine-1843');
         await visitor.open('/without-cookies');
-        expect(await visitor.page.content()).not.toContain('tg_visit');
+        expect(await visitor.page.content()).not.toContain('visit_key');
         expect(await visitor.page.getByRole('main').innerText()).toContain('gives no key away');
       });
 

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import {
   MemoryVisitStore,
-  VisitStoreCannotError,
+  VisitStoreUnsupportedError,
   type Rekey,
   type SessionSave,
   type VisitRecord,
@@ -394,7 +394,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
 
 const capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: false, durable: false };
 const cannot = (call: string, capability: string) => async (): Promise<never> => {
-  throw new VisitStoreCannotError(call, capability);
+  throw new VisitStoreUnsupportedError(call, capability);
 };
 const none = async () => ({ visits: 0, identities: 0 });
 

@@ -220,7 +220,7 @@ test.each(platforms)('R67: an application under %s: sign-in, session, sign-out, 
   const answers = await Promise.all([1, 2, 3, 4].map(() => browser.clone().post('/add')));
   expect(answers.map(({ status }) => status)).toEqual([201, 201, 201, 201]);
   expect(JSON.parse((await browser.get('/see')).text)).toEqual({ count: 5, user: 'ann' });
-  expect(JSON.parse((await browser.get('/list')).text)).toEqual({ code: 'VISIT_STORE_CANNOT' });
+  expect(JSON.parse((await browser.get('/list')).text)).toEqual({ code: 'VISIT_STORE_UNSUPPORTED' });
   await browser.post('/logout');
   expect(JSON.parse((await stolen.get('/see')).text)).toEqual({ count: 0, user: null });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { VisitOptionError, VisitStoreCannotError, type NewVisitRecord } from 'nest-visit';
+import { VisitOptionError, VisitStoreUnsupportedError, type NewVisitRecord } from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { describeVisitStore } from 'nest-visit/testing';
 import { describe, expect, test } from 'vitest';
@@ -178,7 +178,7 @@ describe('Sealed visits', () => {
 
   test('are made in a request only', async () => {
     const error = open().create([visitOf()]);
-    await expect(error).rejects.toBeInstanceOf(VisitStoreCannotError);
+    await expect(error).rejects.toBeInstanceOf(VisitStoreUnsupportedError);
     const gone = open().attend(ROOM);
     gone.leave();
     await expect(gone.hold([visitOf().id], [])).rejects.toMatchObject({ code: 'VISIT_ENDED' });

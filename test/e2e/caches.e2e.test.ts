@@ -282,7 +282,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
     const forged = `${'0123456789abcdef'.repeat(2)}.${'A'.repeat(43)}`;
     for (const path of ['plain', 'user', 'skipped', 'static', 'middleware', 'nowhere', 'public', 'redirected']) {
       for (const value of [key, forged, 'nonsense']) {
-        const { headers } = await anonymous.get(`/${path}?tg_visit=${value}`);
+        const { headers } = await anonymous.get(`/${path}?visit_key=${value}`);
         expect([path, headers.get('referrer-policy'), headers.get('cache-control')]).toEqual([path, 'no-referrer', 'no-store']);
       }
       expect((await anonymous.get(`/${path}?other=${key}`)).headers.get('referrer-policy')).toBeNull();

@@ -44,7 +44,7 @@ describe('The clock of a process', () => {
         const browser = right.browser();
         await browser.post('/add');
         const { cleanUp, visits } = await start(skew);
-        for (const act of [() => cleanUp.run({ keepDays: 0 }), () => cleanUp.wipeExpired(), () => visits.endEverything()])
+        for (const act of [() => cleanUp.run({ keepDays: 0 }), () => cleanUp.wipeExpired(), () => visits.endAll()])
           await expect(act()).rejects.toMatchObject({
             code: 'VISIT_CLOCK',
             message: expect.stringMatching(/3[56]\d\d s (ahead of|behind)/),
@@ -62,7 +62,7 @@ describe('The clock of a process', () => {
       await browser().post('/add');
       expect(await cleanUp.run()).toMatchObject({ visits: 0 });
       expect(await cleanUp.wipeExpired()).toBe(0);
-      expect(await visits.endEverything()).toBeGreaterThan(0);
+      expect(await visits.endAll()).toBeGreaterThan(0);
     });
 
     test('B77: an end of all visits that lies in the future locks nobody out, but for what clocks may differ', async () => {

@@ -448,9 +448,9 @@ describeWays('A request', (way) => {
       let look!: (name: unknown) => void;
       const looked = new Promise((resolve) => (look = resolve));
       watcher = { see: ({ place, request }) => place === 'main.ts' && look(request.session['name']) };
-      const body = JSON.stringify({ a: 1, tg_visit: FORGED });
+      const body = JSON.stringify({ a: 1, visit_key: FORGED });
       const { send, answer } = begin(app, {
-        path: source === 'query' ? `/seen?tg_visit=${keyOf(browser)}` : '/seen',
+        path: source === 'query' ? `/seen?visit_key=${keyOf(browser)}` : '/seen',
         headers: { ...json(body), ...(source === 'cookie' ? { cookie: `visit=${keyOf(browser)}` } : {}) },
       });
       // The body is not on its way yet.
@@ -464,7 +464,7 @@ describeWays('A request', (way) => {
       const browser = await signIn(app);
       const seen = namesAt([...MIDDLEWARE, ...GUARDS, ...AROUND, 'handler']);
       const calls = await app.store.callsOf(async () => {
-        const answer = await app.browser().post('/seen', { json: { a: 1, tg_visit: keyOf(browser) } });
+        const answer = await app.browser().post('/seen', { json: { a: 1, visit_key: keyOf(browser) } });
         expect(JSON.parse(answer.text)).toEqual({ id: keyOf(browser).slice(0, 32), name: 'ann', body: { a: 1 } });
       });
       expect(calls).toEqual(['find']);
@@ -476,21 +476,21 @@ describeWays('A request', (way) => {
 
     test('a key in a form', async () => {
       const browser = await signIn(app);
-      const answer = await app.browser().post('/seen', { form: { a: '1', tg_visit: keyOf(browser) } });
+      const answer = await app.browser().post('/seen', { form: { a: '1', visit_key: keyOf(browser) } });
       expect(JSON.parse(answer.text)).toEqual({ id: keyOf(browser).slice(0, 32), name: 'ann', body: { a: '1' } });
     });
 
     test('a key in a body without a length', async () => {
       const browser = await signIn(app);
       const { send, answer } = begin(app, { path: '/seen', headers: { 'content-type': 'application/json' } });
-      send(JSON.stringify({ tg_visit: keyOf(browser) }));
+      send(JSON.stringify({ visit_key: keyOf(browser) }));
       expect(JSON.parse((await answer).text)).toMatchObject({ name: 'ann' });
     });
 
     test('a key in it counts for more than one in the cookie that leads nowhere, and less than one that does', async () => {
       const [ann, bea] = [await signIn(app), await signIn(app, 'bea')];
       const name = async (cookie: string): Promise<unknown> =>
-        JSON.parse((await app.browser().post('/seen', { cookie, json: { tg_visit: keyOf(ann) } })).text);
+        JSON.parse((await app.browser().post('/seen', { cookie, json: { visit_key: keyOf(ann) } })).text);
       expect(await name(`visit=${FORGED}`)).toMatchObject({ name: 'ann' });
       expect(await name(`visit=${keyOf(bea)}`)).toMatchObject({ name: 'bea', body: {} });
     });
@@ -499,7 +499,7 @@ describeWays('A request', (way) => {
       const first = await start('body, cookie');
       const [ann, bea] = [await signIn(first), await signIn(first, 'bea')];
       const seen = namesAt(['main.ts', 'guard of the method']);
-      const both = await first.browser().post('/seen', { cookie: `visit=${keyOf(bea)}`, json: { tg_visit: keyOf(ann) } });
+      const both = await first.browser().post('/seen', { cookie: `visit=${keyOf(bea)}`, json: { visit_key: keyOf(ann) } });
       expect(JSON.parse(both.text)).toMatchObject({ name: 'ann' });
       expect(seen).toEqual({ 'main.ts': 'VISIT_NOT_RESOLVED', 'guard of the method': 'ann' });
       // No key in the body, and no body at all.
@@ -537,7 +537,7 @@ describeWays('A request', (way) => {
       expect(anonymous.status).toBe(way.platform === 'fastify' ? 415 : 201);
     });
 
-    test.each(['null', '1', '"text"', '[]', '{"tg_visit":{}}', '{"tg_visit":["a"]}', '{"__proto__":{"tg_visit":"x"}}'])(
+    test.each(['null', '1', '"text"', '[]', '{"visit_key":{}}', '{"visit_key":["a"]}', '{"__proto__":{"visit_key":"x"}}'])(
       '%s holds no key: decided when it is parsed',
       async (body) => {
         const { send, answer } = begin(app, { path: '/seen', headers: json(body) });

@@ -14,7 +14,7 @@ const CALLS = {
   create: (visits: VisitService) => visits.create(),
   endOthers: (visits: VisitService) => visits.endOthers(),
   endAllForUser: (visits: VisitService) => visits.endAllForUser('eve'),
-  endEverything: (visits: VisitService) => visits.endEverything(),
+  endEverything: (visits: VisitService) => visits.endAll(),
   'a reason that is too long': (visits: VisitService) => visits.endOthers('x'.repeat(33)),
 };
 

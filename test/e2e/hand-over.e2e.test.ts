@@ -101,7 +101,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
 
   describe.each<[string, (user: string) => Promise<number>]>([
     ['endAllForUser()', (user) => visits.endAllForUser(user)],
-    ['endEverything()', () => visits.endEverything()],
+    ['endEverything()', () => visits.endAll()],
   ])('and %s', (_, endAll) => {
     test('it does not survive an end that comes while it is made', async () => {
       const user = someone();

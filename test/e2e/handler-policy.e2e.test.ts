@@ -301,16 +301,16 @@ describeWays('What a handler asks for', (way) => {
       looking(at, ({ place, request, services: { identity } }) => {
         seen[place] = [request.session['owner'] ?? null, identity.userId];
       });
-      const answer = await app.browser().get(`/narrow?tg_visit=${keyOf(browser)}`);
+      const answer = await app.browser().get(`/narrow?visit_key=${keyOf(browser)}`);
       expect(JSON.parse(answer.text)).toMatchObject({ user: null, owner: null });
-      expect((await app.browser().get(`/narrow-secret?tg_visit=${keyOf(browser)}`)).status).toBe(401);
+      expect((await app.browser().get(`/narrow-secret?visit_key=${keyOf(browser)}`)).status).toBe(401);
       // The handler is not known yet in middleware; from the first guard on nobody sees the visit.
       for (const [place, value] of Object.entries(seen)) {
         expect([place, value]).toEqual([place, MIDDLEWARE.includes(place as Place) ? ['ann', 'ann'] : [null, null]]);
       }
       // The same key where it counts.
       expect((await browser.get('/narrow-secret')).text).toBe('ann');
-      expect(JSON.parse((await app.browser().get(`/plain?tg_visit=${keyOf(browser)}`)).text)).toMatchObject({ user: 'ann' });
+      expect(JSON.parse((await app.browser().get(`/plain?visit_key=${keyOf(browser)}`)).text)).toMatchObject({ user: 'ann' });
     });
 
     test.each(['query', 'body'] as const)(
@@ -320,8 +320,8 @@ describeWays('What a handler asks for', (way) => {
         looking(at);
         const ask = (key?: string) =>
           source === 'query'
-            ? cookie.get(`/query-only${key ? `?tg_visit=${key}` : ''}`)
-            : cookie.post('/body-only', { json: key ? { tg_visit: key } : {}, headers: { 'sec-fetch-site': 'same-origin' } });
+            ? cookie.get(`/query-only${key ? `?visit_key=${key}` : ''}`)
+            : cookie.post('/body-only', { json: key ? { visit_key: key } : {}, headers: { 'sec-fetch-site': 'same-origin' } });
         expect(JSON.parse((await ask(keyOf(other))).text)).toEqual({ user: 'bea', owner: 'bea', id: idOf(other) });
         expect(JSON.parse((await ask()).text)).toMatchObject({ user: null, owner: null });
       },
@@ -418,7 +418,7 @@ describeWays('What a handler asks for', (way) => {
   test('what middleware has written to the visit of before is saved there, and not in that of the handler', async () => {
     const [linked, own] = [await signIn('ann'), await signIn('bea')];
     watcher = { see: ({ place, request }) => void (place === 'main.ts' && (request.session['mark'] = 'of main.ts')) };
-    const answer = await own.get(`/query-only?tg_visit=${keyOf(linked)}`);
+    const answer = await own.get(`/query-only?visit_key=${keyOf(linked)}`);
     expect(JSON.parse(answer.text)).toMatchObject({ user: 'ann' });
     const marks: unknown[] = [];
     watcher = { see: ({ place, request }) => void (place === 'handler' && marks.push(request.session['mark'])) };
@@ -538,7 +538,7 @@ describeWays('request.user', (way) => {
     'visits.end()': { act: ({ visits }) => visits.end(), user: null },
     'visits.end() of its own id': { act: ({ visits }) => visits.end(visits.current().id), user: null },
     'endAllForUser()': { act: ({ visits }) => visits.endAllForUser('ann'), user: null },
-    'endEverything()': { act: ({ visits }) => visits.endEverything(), user: null },
+    'endEverything()': { act: ({ visits }) => visits.endAll(), user: null },
     'a login as somebody else': { act: ({ identity }) => identity.login('bea'), user: { name: 'bea' } },
     'a login after a logout': {
       act: async ({ identity }) => {

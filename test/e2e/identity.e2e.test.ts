@@ -134,7 +134,7 @@ class IdentityController {
 
   @Delete('everything')
   endEverything() {
-    return this.visits.endEverything();
+    return this.visits.endAll();
   }
 }
 

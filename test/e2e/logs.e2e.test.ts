@@ -85,7 +85,7 @@ class LoggingController {
 
   @Post('end')
   async end() {
-    await this.visits.endEverything();
+    await this.visits.endAll();
   }
 }
 
@@ -109,10 +109,10 @@ describeStacks('Logs', (stack) => {
     }
     await browser.get('/fail');
     await browser.get('/fail', { cookie: `visit=${keys[0]}` });
-    await browser.get(`/fail?tg_visit=${keys[0]}`);
+    await browser.get(`/fail?visit_key=${keys[0]}`);
     const token = (await browser.get('/token')).text;
     const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example', 'x-form-token': token };
-    await browser.post('/login', { headers: foreign, json: { form_token: token, tg_visit: keys[0] } });
+    await browser.post('/login', { headers: foreign, json: { form_token: token, visit_key: keys[0] } });
     note();
     stack.clock.advance(61_000);
     await browser.get('/token');

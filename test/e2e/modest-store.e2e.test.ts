@@ -7,7 +7,7 @@ import {
   Session,
   VisitError,
   VisitService,
-  VisitStoreCannotError,
+  VisitStoreUnsupportedError,
   type Ending,
   type LockResult,
   type StaleCounts,
@@ -21,20 +21,20 @@ class ModestStore extends MemoryVisitStore {
   override readonly capabilities = { atomic: false, revocable: false, listable: false, shared: true, durable: false };
 
   override async lock(): Promise<LockResult> {
-    throw new VisitStoreCannotError('lock', 'atomic');
+    throw new VisitStoreUnsupportedError('lock', 'atomic');
   }
   override async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    if (!ending.retiresKey) throw new VisitStoreCannotError('end', 'revocable');
+    if (!ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
     return super.end(ids, ending);
   }
   override async listForUser(): Promise<VisitRecord[]> {
-    throw new VisitStoreCannotError('listForUser', 'listable');
+    throw new VisitStoreUnsupportedError('listForUser', 'listable');
   }
   override async endAllForUser(): Promise<string[]> {
-    throw new VisitStoreCannotError('endAllForUser', 'listable');
+    throw new VisitStoreUnsupportedError('endAllForUser', 'listable');
   }
   override async endEverything(): Promise<number> {
-    throw new VisitStoreCannotError('endEverything', 'listable');
+    throw new VisitStoreUnsupportedError('endEverything', 'listable');
   }
   override async endedAllAt(): Promise<null> {
     return null;
@@ -113,7 +113,7 @@ describe.each(platforms)('A store that lacks all it may, under %s', (platform) =
 
     const others = await browser.post('/others');
     expect(others.status).toBe(500);
-    expect(others.text).toContain('VISIT_STORE_CANNOT');
+    expect(others.text).toContain('VISIT_STORE_UNSUPPORTED');
     expect(others.text).toContain('endOthers() needs a store of visits that is \\"listable\\"');
 
     expect((await browser.post('/logout')).status).toBe(201);

@@ -289,7 +289,7 @@ describe('Options', () => {
 
   test('R66: calls that a store cannot give are refused, whatever its methods do', async () => {
     const refusal = (capability: string, call: string) => ({
-      code: 'VISIT_STORE_CANNOT',
+      code: 'VISIT_STORE_UNSUPPORTED',
       capability,
       message: expect.stringContaining(`${call}() needs a store of visits that is "${capability}"`) as string,
     });
@@ -297,12 +297,12 @@ describe('Options', () => {
     await expect(unlisted.listForUser(7)).rejects.toMatchObject(refusal('listable', 'listForUser'));
     await expect(unlisted.endOthers()).rejects.toMatchObject(refusal('listable', 'endOthers'));
     await expect(unlisted.endAllForUser(7)).rejects.toMatchObject(refusal('listable', 'endAllForUser'));
-    await expect(unlisted.endEverything()).rejects.toMatchObject(refusal('listable', 'endEverything'));
+    await expect(unlisted.endAll()).rejects.toMatchObject(refusal('listable', 'endAll'));
     expect(await unlisted.end('0'.repeat(32), 'revoked', { anyUser: true })).toBe(false);
     const kept = (await compile({ store: without('revocable') })).get(VisitService);
     await expect(kept.end('0'.repeat(32), 'revoked', { anyUser: true })).rejects.toMatchObject(refusal('revocable', 'end'));
     await expect(kept.endAllForUser(7)).rejects.toMatchObject(refusal('revocable', 'endAllForUser'));
-    await expect(kept.endEverything()).rejects.toMatchObject(refusal('revocable', 'endEverything'));
+    await expect(kept.endAll()).rejects.toMatchObject(refusal('revocable', 'endAll'));
     expect(await kept.listForUser(7)).toEqual([]);
   });
 
@@ -419,7 +419,7 @@ describeStacks('The module', (stack: Stack) => {
   describe('cleans up', () => {
     async function withVisits(app: RunningApp) {
       const visits = app.app.get(VisitService);
-      await visits.endEverything();
+      await visits.endAll();
       await app.app.get(ExpungeService).run({ keepDays: 0 });
       stack.clock.advance(1);
       await app.app.get(ExpungeService).run({ keepDays: 0 });
@@ -613,7 +613,7 @@ describe.each(platforms)('Plugins under %s', (platform) => {
     expect(calls).toEqual(['record true', 'first new true object', 'second new 32']);
     calls.length = 0;
     await browser.get('/count');
-    await app.app.get(VisitService).endEverything();
+    await app.app.get(VisitService).endAll();
     clock.advance(8 * DAY);
     await app.app.get(ExpungeService).run();
     expect(calls).toEqual(['record false', 'expunged 1']);

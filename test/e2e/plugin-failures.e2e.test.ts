@@ -59,7 +59,7 @@ class Acts {
     return this.visits.endAllForUser(user);
   }
   @Get('everything') everything() {
-    return this.visits.endEverything();
+    return this.visits.endAll();
   }
   @Get('user') user(@Req() request: { user?: { id: string } }) {
     return `user ${request.user?.id}`;

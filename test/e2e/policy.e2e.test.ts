@@ -336,7 +336,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(told).toEqual([['ended', { id: idOf(one.browser), reason: 'disabled' }]]);
       expect([await isIn(one), await isIn(two), await isIn(three)]).toEqual([false, true, true]);
       told.length = 0;
-      const ended = await visits.endEverything('leak');
+      const ended = await visits.endAll('leak');
       expect(ended).toBeGreaterThanOrEqual(2);
       expect(told).toEqual([['everything', { visits: ended, reason: 'leak' }]]);
       expect(events.at(-1)).toEqual([

@@ -55,7 +55,7 @@ class RedisController {
 
   @Post('end-everything')
   async endEverything() {
-    return { ended: await this.visits.endEverything() };
+    return { ended: await this.visits.endAll() };
   }
 }
 

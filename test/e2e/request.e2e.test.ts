@@ -302,7 +302,7 @@ describeStacks('A request', (stack: Stack) => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);
       expect(JSON.parse((await browser.get('/tuned')).text).id).not.toBe(key.slice(0, 32));
-      const tuned = JSON.parse((await browser.get(`/tuned?tg_visit=${key}`)).text) as { id: string; expiry: string };
+      const tuned = JSON.parse((await browser.get(`/tuned?visit_key=${key}`)).text) as { id: string; expiry: string };
       expect(tuned.id).toBe(key.slice(0, 32));
       expect(new Date(tuned.expiry).getTime()).toBe(stack.clock.now() + 5 * 3_600_000);
     });
@@ -333,7 +333,7 @@ describeStacks('A request', (stack: Stack) => {
       stack.clock.advance(5 * 60_000);
       expect(await stack.statements(() => browser.get('/skipped'))).toEqual([expect.stringMatching(/^SELECT/)]);
       await app.app.get(VisitService).flush();
-      const answer = await browser.get('/skipped?tg_visit=1&a=2');
+      const answer = await browser.get('/skipped?visit_key=1&a=2');
       const none = 'VISIT_NOT_RESOLVED';
       expect(JSON.parse(answer.text)).toEqual({ byRequest: none, injected: none, visit: none, query: { a: '2' } });
       expect((await browser.get('/skipped-session')).status).toBe(500);
@@ -378,19 +378,19 @@ describeStacks('A request', (stack: Stack) => {
     test('R2: query and body are not read, and not touched, unless switched on', async () => {
       const app = await stack.start(parts);
       const { key } = await begin(app);
-      const answer = JSON.parse((await app.browser().get(`/query?tg_visit=${key}`)).text) as { id: string; query: unknown };
+      const answer = JSON.parse((await app.browser().get(`/query?visit_key=${key}`)).text) as { id: string; query: unknown };
       expect(answer.id).not.toBe(key.slice(0, 32));
-      expect(answer.query).toEqual({ tg_visit: key });
+      expect(answer.query).toEqual({ visit_key: key });
     });
 
     test('R2, R3, R5: each by itself, found and stripped', async () => {
       const app = await stack.start(parts, { source: ' Cookie , FORM ' });
       const { key } = await begin(app);
-      const query = await app.browser().get(`/query?a=1&tg_visit=${key}`);
+      const query = await app.browser().get(`/query?a=1&visit_key=${key}`);
       expect(JSON.parse(query.text)).toEqual({ id: key.slice(0, 32), query: { a: '1' } });
-      const form = await app.browser().post('/body', { form: { a: '1', tg_visit: key } });
+      const form = await app.browser().post('/body', { form: { a: '1', visit_key: key } });
       if (stack.platform === 'express') expect(JSON.parse(form.text)).toEqual({ id: key.slice(0, 32), body: { a: '1' } });
-      const json = await app.browser().post('/body', { json: { a: 1, tg_visit: key } });
+      const json = await app.browser().post('/body', { json: { a: 1, visit_key: key } });
       expect(JSON.parse(json.text)).toEqual({ id: key.slice(0, 32), body: { a: 1 } });
     });
 
@@ -398,9 +398,9 @@ describeStacks('A request', (stack: Stack) => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);
       const other = (await begin(app)).key;
-      expect(JSON.parse((await browser.get(`/query?tg_visit=${other}&b=2`)).text)).toEqual({ id: key.slice(0, 32), query: { b: '2' } });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${other}&b=2`)).text)).toEqual({ id: key.slice(0, 32), query: { b: '2' } });
       const withBody = await stack.start(parts, { source: 'cookie, form' });
-      const body = await browser.via(withBody).post('/body', { json: { tg_visit: other, b: 2 } });
+      const body = await browser.via(withBody).post('/body', { json: { visit_key: other, b: 2 } });
       expect(JSON.parse(body.text)).toEqual({ id: key.slice(0, 32), body: { b: 2 } });
     });
 
@@ -408,25 +408,41 @@ describeStacks('A request', (stack: Stack) => {
       const app = await stack.start(parts, { source: ['query', 'cookie'] });
       const { browser } = await begin(app);
       const other = (await begin(app)).key;
-      expect(JSON.parse((await browser.get(`/query?tg_visit=${other}`)).text)).toMatchObject({ id: other.slice(0, 32) });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${other}`)).text)).toMatchObject({ id: other.slice(0, 32) });
     });
 
     test.each(['nonsense', forged()])('R4: goes on to the next source when the first holds %s', async (bad) => {
       const app = await stack.start(parts, { source: 'query, cookie' });
       const { browser, key } = await begin(app);
-      expect(JSON.parse((await browser.get(`/query?tg_visit=${bad}`)).text)).toEqual({ id: key.slice(0, 32), query: {} });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${bad}`)).text)).toEqual({ id: key.slice(0, 32), query: {} });
     });
 
     test('R6: the parameter can be named; a repeated value is ignored and stripped', async () => {
       const app = await stack.start(parts, { source: 'cookie, query', paramName: 'v' });
       const { key } = await begin(app);
-      expect(JSON.parse((await app.browser().get(`/query?v=${key}&tg_visit=1`)).text)).toEqual({
+      expect(JSON.parse((await app.browser().get(`/query?v=${key}&visit_key=1`)).text)).toEqual({
         id: key.slice(0, 32),
-        query: { tg_visit: '1' },
+        query: { visit_key: '1' },
       });
       const repeated = JSON.parse((await app.browser().get(`/query?v=${key}&v=${key}`)).text) as { id: string; query: unknown };
       expect(repeated.id).not.toBe(key.slice(0, 32));
       expect(repeated.query).toEqual({});
+    });
+
+    test('R6: a former name of the parameter is still read and stripped, and the first one is written', async () => {
+      const app = await stack.start(parts, { source: 'cookie, form', paramName: ['visit_key', 'tg_visit'] });
+      const { key } = await begin(app);
+      for (const name of ['visit_key', 'tg_visit']) {
+        const answer = await app.browser().get(`/query?a=1&${name}=${key}`);
+        expect(JSON.parse(answer.text)).toEqual({ id: key.slice(0, 32), query: { a: '1' } });
+        expect(answer.headers.get('referrer-policy')).toBe('no-referrer');
+        const json = await app.browser().post('/body', { json: { a: 1, [name]: key } });
+        expect(JSON.parse(json.text)).toEqual({ id: key.slice(0, 32), body: { a: 1 } });
+      }
+      const other = (await begin(app)).key;
+      const both = await app.browser().get(`/query?tg_visit=${other}&visit_key=${key}`);
+      expect(JSON.parse(both.text)).toEqual({ id: key.slice(0, 32), query: {} });
+      expect((JSON.parse((await app.browser().get('/link')).text) as { link: string }).link).toContain('&visit_key=');
     });
 
     test('R14: a link carries the key, escaped, and the response is guarded', async () => {
@@ -434,8 +450,8 @@ describeStacks('A request', (stack: Stack) => {
       const answer = await app.browser().get('/link');
       const key = keyIn(answer.cookies);
       const { link, field } = JSON.parse(answer.text) as { link: string; field: string };
-      expect(link).toBe(`/count?a=1&tg_visit=${key}#b`);
-      expect(field).toBe(`<input type="hidden" name="tg_visit" value="${key}">`);
+      expect(link).toBe(`/count?a=1&visit_key=${key}#b`);
+      expect(field).toBe(`<input type="hidden" name="visit_key" value="${key}">`);
       expect(answer.headers.get('referrer-policy')).toBe('no-referrer');
       expect(answer.headers.get('cache-control')).toBe('no-store');
       expect((await app.browser().get(link)).text).toBe('1');

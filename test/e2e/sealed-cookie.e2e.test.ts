@@ -134,7 +134,7 @@ class SealedController {
       create: () => this.visits.create({ userId: 'somebody' }),
       others: () => this.visits.endOthers(),
       list: () => this.visits.listForUser('somebody'),
-      everything: () => this.visits.endEverything(),
+      everything: () => this.visits.endAll(),
     };
     try {
       return await calls[what]!();
@@ -417,7 +417,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     const browser = (await start()).browser();
     await browser.post('/login/alice');
     for (const what of ['create', 'others', 'list', 'everything']) {
-      expect(JSON.parse((await browser.post(`/cannot/${what}`)).text)).toMatchObject({ code: 'VISIT_STORE_CANNOT' });
+      expect(JSON.parse((await browser.post(`/cannot/${what}`)).text)).toMatchObject({ code: 'VISIT_STORE_UNSUPPORTED' });
     }
     expect(await json(browser, '/look')).toMatchObject({ userId: 'alice' });
     await expect(start([secret], { onRetiredKey: 'end' })).rejects.toThrow('"revocable"');

@@ -38,7 +38,7 @@ const withReason: Record<string, (tools: Tools, reason: any) => Promise<unknown>
   'visits.end of another': ({ visits }, reason) => visits.end('0'.repeat(32), reason, { anyUser: true }),
   'visits.endOthers': ({ visits }, reason) => visits.endOthers(reason),
   'visits.endAllForUser': ({ visits }, reason) => visits.endAllForUser('ann', reason),
-  'visits.endEverything': ({ visits }, reason) => visits.endEverything(reason),
+  'visits.endAll': ({ visits }, reason) => visits.endAll(reason),
 };
 
 describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s', (platform) => {

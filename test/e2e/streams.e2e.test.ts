@@ -31,7 +31,7 @@ class Feeds {
     return this.visits.endOthers();
   }
   @Get('everything') everything() {
-    return this.visits.endEverything();
+    return this.visits.endAll();
   }
   @Sse('feed') @RequireIdentity() feed() {
     return concat(of({ data: 'begun' }), NEVER);

@@ -314,7 +314,7 @@ const nested: Record<string, (tools: Shared) => Promise<unknown>> = {
   ...writes,
   'end another visit': ({ visits }) => visits.end('0'.repeat(32)),
   endAllForUser: ({ visits, family }) => visits.endAllForUser(`ann ${family}`),
-  endEverything: ({ visits }) => visits.endEverything(),
+  endEverything: ({ visits }) => visits.endAll(),
   'make a field with a form token': ({ tokens }) => tokens.hiddenField(),
   'save by the request': ({ request }) => (request.session as Tools['session']).save(),
   // A token that cannot be one costs no turn.
@@ -399,7 +399,7 @@ const outers: Record<string, Outer> = {
   },
   'onEverythingEnded of endEverything()': {
     state: 'stored',
-    act: 'visits.endEverything()',
+    act: 'visits.endAll()',
     hook: 'onEverythingEnded',
     // How many there are depends on what other tests have left.
     call: async (tools) => Number(await nested['endEverything']!(tools)) > 0,

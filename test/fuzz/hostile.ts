@@ -1,8 +1,8 @@
 import { BASE64URL, type Random } from './random.js';
 
-const PATHS = ['polluted', 'x', 'isNew', 'userId', 'tg_visit', 'toString', 'then'];
+const PATHS = ['polluted', 'x', 'isNew', 'userId', 'visit_key', 'toString', 'then'];
 const NAMES = ['visit', 'visit', 'visit', 'visit', 'visit', 'visit ', ' visit', '\tvisit', 'Visit', 'VISIT', 'visit[]', 'visi', 'xvisit'];
-const OTHER_NAMES = ['__Host-visit', '__proto__', 'constructor', 'visit.sid', '', '$Version', '%76isit', 'vi\u00adsit', 'tg_visit'];
+const OTHER_NAMES = ['__Host-visit', '__proto__', 'constructor', 'visit.sid', '', '$Version', '%76isit', 'vi\u00adsit', 'visit_key'];
 
 /** What does not become a key, whatever stands before or after it; without what a cookie or a query would cut off or cut at. */
 export const JUNK = [
@@ -182,22 +182,22 @@ export function parameters(random: Random, keys: readonly string[]): HostilePara
       undefined,
       null,
       '',
-      'tg_visit',
+      'visit_key',
       5,
-      Buffer.from('tg_visit'),
+      Buffer.from('visit_key'),
       [random.of(keys)],
-      Object.create({ tg_visit: random.of(keys) }),
+      Object.create({ visit_key: random.of(keys) }),
     ]);
     return { values, rest: values };
   }
   const others = JSON.parse(
-    `{${random.list(random.below(4), () => `"${random.of(['__proto__', 'constructor', 'a', 'tg_visit_', '0'])}":${jsonText(random, 2)}`).join()}}`,
+    `{${random.list(random.below(4), () => `"${random.of(['__proto__', 'constructor', 'a', 'visit_key_', '0'])}":${jsonText(random, 2)}`).join()}}`,
   ) as object;
   const entries = Object.entries(others);
-  const withOurs = random.chance(0.8) ? random.shuffled([...entries, ['tg_visit', parameterValue(random, keys)] as const]) : entries;
+  const withOurs = random.chance(0.8) ? random.shuffled([...entries, ['visit_key', parameterValue(random, keys)] as const]) : entries;
   const values = Object.fromEntries(withOurs);
   const isBare = random.chance(0.5);
-  const rest = Object.fromEntries(withOurs.filter(([name]) => name !== 'tg_visit'));
+  const rest = Object.fromEntries(withOurs.filter(([name]) => name !== 'visit_key'));
   return { values: isBare ? Object.create(null, Object.getOwnPropertyDescriptors(values)) : values, rest };
 }
 

@@ -217,7 +217,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
       const { knock, query } = hostileKnock(random, people.keys, false);
       const others = random.list(random.below(7), () => `visit=${keyText(random, people.keys)}`.replace(/[;"]/g, '.'));
       const cookie = random.shuffled([...others, `visit=${people.own}`]).join('; ');
-      const parameter = { ...(query as object), tg_visit: people.own };
+      const parameter = { ...(query as object), visit_key: people.own };
       const asked = random.of<Knock>([
         { ...knock, cookie },
         { ...knock, query: parameter },
@@ -279,7 +279,7 @@ class SeenController {
 
   @All('see')
   see(@CurrentVisit() visit: CurrentVisit, @Query() query: unknown, @Body() body: unknown) {
-    const isThere = [query, body].some((values) => typeof values === 'object' && values !== null && Object.hasOwn(values, 'tg_visit'));
+    const isThere = [query, body].some((values) => typeof values === 'object' && values !== null && Object.hasOwn(values, 'visit_key'));
     return { isNew: visit.isNew, userId: this.identity.userId, size: this.session.size, isThere };
   }
 

@@ -42,12 +42,12 @@ const PIECES = [
   '+',
   '__proto__',
   'a'.repeat(3000),
-  'tg_visit',
-  'tg_visit[',
-  'tg_visit]',
+  'visit_key',
+  'visit_key[',
+  'visit_key]',
   '\u00ff\u0080',
   '#',
-  '?tg_visit=x',
+  '?visit_key=x',
 ];
 const OTHERS = [
   '__proto__[polluted]',
@@ -57,23 +57,23 @@ const OTHERS = [
   'a[constructor][prototype][polluted]',
   'a[]',
   'a',
-  'tg_visit_',
+  'visit_key_',
 ];
 
 function pairs(random: Random, keys: readonly string[]): string {
   const text = () => encode(keyText(random, keys));
   const genuine = encode(random.of(keys));
-  // Each of them by itself: `tg_visit[0]=…` after `tg_visit=…` would be another parameter to some parsers.
+  // Each of them by itself: `visit_key[0]=…` after `visit_key=…` would be another parameter to some parsers.
   const ours = random.of([
-    () => `tg_visit=${text()}`,
-    () => `tg_visit=${text()}`,
-    () => `tg_visit=${genuine}&tg_visit=${random.of([text(), genuine])}`,
-    () => `tg_visit=${text()}&tg_visit=${genuine}`,
-    () => `tg_visit[]=${genuine}`,
-    () => `tg_visit[0]=${genuine}&tg_visit[1]=${text()}`,
-    () => `tg_visit[__proto__][x]=polluted&tg_visit[${random.of(['length', 'toString', 'constructor', '__proto__'])}]=${genuine}`,
-    () => `tg_visit${'[a]'.repeat(random.below(60))}[b]=${genuine}`,
-    () => `tg_visit%00=${genuine}`,
+    () => `visit_key=${text()}`,
+    () => `visit_key=${text()}`,
+    () => `visit_key=${genuine}&visit_key=${random.of([text(), genuine])}`,
+    () => `visit_key=${text()}&visit_key=${genuine}`,
+    () => `visit_key[]=${genuine}`,
+    () => `visit_key[0]=${genuine}&visit_key[1]=${text()}`,
+    () => `visit_key[__proto__][x]=polluted&visit_key[${random.of(['length', 'toString', 'constructor', '__proto__'])}]=${genuine}`,
+    () => `visit_key${'[a]'.repeat(random.below(60))}[b]=${genuine}`,
+    () => `visit_key%00=${genuine}`,
     () => `Tg_visit=${genuine}`,
   ])();
   const others = random.list(random.below(4), () => `${random.of(OTHERS)}=${text()}`);
@@ -85,16 +85,16 @@ function json(random: Random, keys: readonly string[]): string {
   const ours =
     JSON.stringify(parameterValue(random, keys), (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value)) ?? 'null';
   return random.of([
-    () => `{"tg_visit":${ours}}`,
-    () => `{"a":${jsonText(random)},"tg_visit":${ours}}`,
-    () => `{"tg_visit":${JSON.stringify(random.of(keys))},"tg_visit":${ours}}`,
-    () => `{"__proto__":{"tg_visit":${JSON.stringify(random.of(keys))},"polluted":1},"tg_visit":${ours}}`,
-    () => `{"constructor":{"prototype":{"polluted":1}},"tg_visit":${ours}}`,
+    () => `{"visit_key":${ours}}`,
+    () => `{"a":${jsonText(random)},"visit_key":${ours}}`,
+    () => `{"visit_key":${JSON.stringify(random.of(keys))},"visit_key":${ours}}`,
+    () => `{"__proto__":{"visit_key":${JSON.stringify(random.of(keys))},"polluted":1},"visit_key":${ours}}`,
+    () => `{"constructor":{"prototype":{"polluted":1}},"visit_key":${ours}}`,
     () => `[${JSON.stringify(random.of(keys))}]`,
     () => JSON.stringify(random.of(keys)),
-    () => `{"tg_visit":${ours}`,
+    () => `{"visit_key":${ours}`,
     () => '['.repeat(random.below(2000)),
-    () => `{"a":${'['.repeat(500)}${']'.repeat(500)},"tg_visit":${ours}}`,
+    () => `{"a":${'['.repeat(500)}${']'.repeat(500)},"visit_key":${ours}}`,
   ])();
 }
 

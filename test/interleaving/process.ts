@@ -178,7 +178,7 @@ export class Process {
       else response.writeHead(outcome.status);
       await head;
       const sent = keyIn(response.getHeader('Set-Cookie') as string[] | undefined);
-      const visitId = findContext(request)?.knownVisit?.record.id;
+      const visitId = findContext(request)?.resolvedVisit?.record.id;
       return { ...outcome, ...(sent === undefined ? {} : { key: sent }), ...(visitId ? { visitId } : {}) };
     };
     return new Promise((resolve, reject) => {

@@ -170,7 +170,7 @@ const endEverything = fc.constant(
   act(
     'end everything',
     (turn) => turn.endEverything(),
-    ({ visits }) => visits.endEverything(),
+    ({ visits }) => visits.endAll(),
   ),
 );
 

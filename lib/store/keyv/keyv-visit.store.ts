@@ -1,4 +1,4 @@
-import { VisitOptionError, VisitStoreCannotError } from '../../errors/visit.error.js';
+import { VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
 import {
   type Ending,
   type LockResult,
@@ -144,13 +144,13 @@ export class KeyvVisitStore extends UnlistableVisitStore {
   }
 
   async lock(): Promise<LockResult> {
-    throw new VisitStoreCannotError('lock', 'atomic');
+    throw new VisitStoreUnsupportedError('lock', 'atomic');
   }
 
   async unlock(): Promise<void> {}
 
   async end(ids: readonly string[], { reason, at, retiresKey = false }: Ending): Promise<string[]> {
-    if (!this.capabilities.revocable && !retiresKey) throw new VisitStoreCannotError('end', 'revocable');
+    if (!this.capabilities.revocable && !retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
     const ended = await Promise.all(
       ids.map((id) =>
         this.#inLine(id, async (visit) => {

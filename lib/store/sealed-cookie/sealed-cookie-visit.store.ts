@@ -1,6 +1,6 @@
-import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreCannotError } from '../../errors/visit.error.js';
+import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
 import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
-import { Unfit } from '../../options/unfit.js';
+import { InvalidOption } from '../../options/invalid-option.js';
 import {
   type Attendance,
   type ClientCopy,
@@ -67,7 +67,7 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     try {
       this.#seal = new VisitSeal(parseKeys((options as SealedCookieVisitStoreOptions | undefined)?.secrets, 'secrets', 'an object'));
     } catch (error) {
-      if (!(error instanceof Unfit)) throw error;
+      if (!(error instanceof InvalidOption)) throw error;
       throw new VisitOptionError(`the options of SealedCookieVisitStore must be ${error.message}, got ${error.got}`);
     }
   }
@@ -177,13 +177,13 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
   }
 
   async lock(): Promise<LockResult> {
-    throw new VisitStoreCannotError('lock', 'atomic');
+    throw new VisitStoreUnsupportedError('lock', 'atomic');
   }
 
   async unlock(): Promise<void> {}
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    if (!ending.retiresKey) throw new VisitStoreCannotError('end', 'revocable');
+    if (!ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
     return ids.filter((id) => {
       const line = this.#held.get(id)?.line;
       if (!line || line.record.endedAt !== null) return false;
@@ -254,7 +254,7 @@ function requireRoom({ room }: Held, visit: SealedVisit): void {
   );
 }
 
-function unreachable(): VisitStoreCannotError {
+function unreachable(): VisitStoreUnsupportedError {
   const message = 'a visit that its browser keeps can only be made in a request of that browser: VisitService.create() needs another store';
-  return new VisitStoreCannotError('create', 'listable', message);
+  return new VisitStoreUnsupportedError('create', 'listable', message);
 }

@@ -1,5 +1,5 @@
 /** "must be …" */
-export class Unfit extends Error {
+export class InvalidOption extends Error {
   constructor(
     expected: string,
     /** What it is, in words. Left out, the value is shown. */
