@@ -112,6 +112,8 @@ export class VisitSql {
   }
 
   find(ids: readonly string[]): Statement {
+    // PostgreSQL plans a prepared `= ANY` anew each time, and `=` once. That is felt where requests come one at a time.
+    if (ids.length === 1) return { sql: `${this.#select} WHERE v.${this.#v.id} = ?`, params: ids, name: `${this.#findName}-one` };
     const { sql, params } = this.#dialect.isOneOf(
       `v.${this.#v.id}`,
       this.#dialect.padded(ids, (id) => id),
