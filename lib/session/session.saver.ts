@@ -4,7 +4,7 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
-import { refusalOf } from '../store/write-guard.js';
+import { refusalOf } from '../store/visit.record.js';
 import type { RequestContext } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
 import { refusalError, VisitWriter } from '../visit/visit.writer.js';

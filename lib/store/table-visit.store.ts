@@ -11,7 +11,7 @@ import {
   type VisitRecord,
 } from './visit.store.js';
 import { MAX_ROWS } from '../options/max-rows.js';
-import { refusalOf } from './write-guard.js';
+import { refusalOf } from './visit.record.js';
 
 export { MAX_ROWS };
 

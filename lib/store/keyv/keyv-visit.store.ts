@@ -12,7 +12,7 @@ import {
   type VisitStoreCapabilities,
 } from '../visit.store.js';
 import { UnlistableVisitStore } from '../unlistable-visit.store.js';
-import { expiryAfter, isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
+import { created, ended, rekeyed, saved, touched } from '../visit.record.js';
 import { valueOf, visitOf } from './visit.values.js';
 
 /** The part of a Keyv, version 5, that is used here. */
@@ -93,10 +93,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     const found = await this.find([...new Set(ids)]);
     if (new Set(ids).size < ids.length || found.some((visit) => visit !== null))
       throw new Error('[visit] a visit with this id exists already');
-    const past = { previousKeyHash: null, previousKeyUntil: null, sessionVersion: 0 };
-    await Promise.all(
-      visits.map((visit) => this.#write({ ...past, keyChanged: visit.created, ...visit, endedAt: null, endReason: null }, visit.accessed)),
-    );
+    await Promise.all(visits.map((visit) => this.#write(created(visit), visit.accessed)));
   }
 
   save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
@@ -107,10 +104,8 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     await Promise.all(
       touches.map((touch) =>
         this.#inLine(touch.id, async (visit) => {
-          if (!visit || !isTouchable(visit, touch)) return;
-          const { accessed, expiry } = touch;
-          const moved = { accessed: Math.max(visit.accessed, accessed), expiry: Math.max(visit.expiry, expiry) };
-          await this.#write({ ...visit, ...moved }, accessed);
+          const next = touched(visit, touch);
+          if (next) await this.#write(next, touch.accessed);
         }),
       ),
     );
@@ -120,24 +115,8 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     return Promise.all(
       changes.map((change) =>
         this.#inLine(change.id, async (visit): Promise<RekeyResult> => {
-          const reason = refusalOf(visit, rekeyGuard(change));
-          if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-          const { now, newKeyHash, previousKeyUntil, permanent = visit.permanent, identity = visit.identity } = change;
-          const isLive = await this.#write(
-            {
-              ...visit,
-              keyHash: newKeyHash,
-              previousKeyHash: change.previousKeyHash ?? visit.keyHash,
-              previousKeyUntil,
-              keyChanged: now,
-              permanent,
-              identity,
-              expiry: expiryAfter(change, visit.expiry),
-              absoluteExpiry: change.absoluteExpiry === undefined ? visit.absoluteExpiry : change.absoluteExpiry,
-            },
-            now,
-          );
-          return isLive ? { outcome: 'done' } : { outcome: 'refused', reason: 'ended' };
+          const { result, next } = rekeyed(visit, change);
+          return !next || (await this.#write(next, change.now)) ? result : { outcome: 'refused', reason: 'ended' };
         }),
       ),
     );
@@ -149,22 +128,20 @@ export class KeyvVisitStore extends UnlistableVisitStore {
 
   async unlock(): Promise<void> {}
 
-  async end(ids: readonly string[], { reason, at, retiresKey = false }: Ending): Promise<string[]> {
-    if (!this.capabilities.revocable && !retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
-    const ended = await Promise.all(
+  async end(ids: readonly string[], ending: Ending): Promise<string[]> {
+    if (!this.capabilities.revocable && !ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
+    const done = await Promise.all(
       ids.map((id) =>
         this.#inLine(id, async (visit) => {
-          if (!visit || visit.endedAt !== null) return false;
-          const retired = retiresKey ? { previousKeyUntil: at, keyChanged: at } : {};
-          const wiped = { sessionData: null, sessionVersion: visit.sessionVersion + 1 };
-          const record = { ...visit, ...retired, ...wiped, endedAt: at, endReason: reason };
-          await this.#set(endKey(id), record, at);
-          await this.#set(visitKey(id), record, at);
+          const next = ended(visit, ending);
+          if (!next) return false;
+          await this.#set(endKey(id), next, ending.at);
+          await this.#set(visitKey(id), next, ending.at);
           return true;
         }),
       ),
     );
-    return ids.filter((_, index) => ended[index]);
+    return ids.filter((_, index) => done[index]);
   }
 
   async close(): Promise<void> {
@@ -172,15 +149,10 @@ export class KeyvVisitStore extends UnlistableVisitStore {
   }
 
   #save(save: SessionSave): Promise<SaveResult> {
+    // Nobody holds a lock here.
     return this.#inLine(save.id, async (visit): Promise<SaveResult> => {
-      const reason = refusalOf(visit, save);
-      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      // Nobody holds a lock here.
-      if (save.lockOwner !== undefined) return { outcome: 'refused', reason: 'unlocked' };
-      const { sessionVersion: version, sessionData } = visit;
-      if (version !== save.version) return { outcome: 'conflict', version, data: sessionData };
-      const isLive = await this.#write({ ...visit, sessionData: save.data, sessionVersion: version + 1 }, save.now);
-      return isLive ? { outcome: 'saved', version: version + 1 } : { outcome: 'refused', reason: 'ended' };
+      const { result, next } = saved(visit, save);
+      return !next || (await this.#write(next, save.now)) ? result : { outcome: 'refused', reason: 'ended' };
     });
   }
 

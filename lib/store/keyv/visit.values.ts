@@ -1,62 +1,49 @@
-import type { IdentityRecord, VisitRecord } from '../visit.store.js';
+import { recordReader, rowWriter } from '../record.rows.js';
+import { namesIn, VISIT_COLUMNS } from '../visit.columns.js';
+import type { VisitRecord } from '../visit.store.js';
 
 /** The format of a value. Formats of the past get their own reader here. */
 const FORMAT = 1;
 
+const asIs = <T>(value: T): T => value;
+const NAMES = namesIn(VISIT_COLUMNS);
+const valuesOf = rowWriter<VisitRecord>(VISIT_COLUMNS, {
+  hex: asIs,
+  text: asIs,
+  exact: asIs,
+  instant: asIs,
+  count: asIs,
+  flag: asIs,
+  bytes: (data) => Buffer.from(data).toString('base64'),
+});
+
 /** What is kept of a visit under its key: text that says its format, with the session data in base64. */
-export function valueOf({ sessionData, ...visit }: VisitRecord): string {
-  return JSON.stringify({ format: FORMAT, ...visit, sessionData: sessionData && Buffer.from(sessionData).toString('base64') });
+export function valueOf(visit: VisitRecord): string {
+  const values = valuesOf(visit);
+  const columns = Object.fromEntries(NAMES.map((name, index) => [name, values[index]]));
+  return JSON.stringify({ format: FORMAT, ...columns, identity: visit.identity });
 }
+
+const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+const number = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined);
+
+const read = recordReader<{ identity?: unknown }>({
+  readers: {
+    hex: text,
+    text,
+    exact: text,
+    instant: number,
+    count: number,
+    flag: (value: unknown) => (typeof value === 'boolean' ? value : undefined),
+    bytes: (value: unknown) => (typeof value === 'string' ? Buffer.from(value, 'base64') : undefined),
+  },
+  identityOf: ({ identity }: { identity?: unknown }) => (identity === null ? null : Object(identity)),
+});
 
 /** The visit of a value; null if there is none, or if it is anything else than such a text. */
 export function visitOf(id: string, value: unknown): VisitRecord | null {
   const found = parsed(value);
-  if (found?.['format'] !== FORMAT || found['id'] !== id) return null;
-  const { sessionData, identity } = found;
-  const visit = { ...pick(found, SHAPE), sessionData: null, identity: null } as unknown as VisitRecord;
-  const isWhole = Object.entries(SHAPE).every(([name, fits]) => fits(found[name]));
-  const hasData = sessionData === null || typeof sessionData === 'string';
-  const owner = identity === null ? null : identityOf(identity);
-  if (!isWhole || !hasData || owner === undefined) return null;
-  return { ...visit, sessionData: sessionData === null ? null : Buffer.from(sessionData, 'base64'), identity: owner };
-}
-
-function identityOf(value: unknown): IdentityRecord | undefined {
-  if (typeof value !== 'object' || value === null) return undefined;
-  const { userId, created, authenticatedAt } = value as Record<string, unknown>;
-  if (typeof userId !== 'string' || !isWhole(created) || !isWhole(authenticatedAt)) return undefined;
-  return { userId, created: created as number, authenticatedAt: authenticatedAt as number };
-}
-
-type Fits = (value: unknown) => boolean;
-
-const isText: Fits = (value) => typeof value === 'string';
-const isWhole: Fits = (value) => Number.isSafeInteger(value);
-const orNull =
-  (fits: Fits): Fits =>
-  (value) =>
-    value === null || fits(value);
-
-const SHAPE: Record<keyof Omit<VisitRecord, 'sessionData' | 'identity'>, Fits> = {
-  id: isText,
-  keyHash: isText,
-  previousKeyHash: orNull(isText),
-  previousKeyUntil: orNull(isWhole),
-  keyChanged: isWhole,
-  created: isWhole,
-  accessed: isWhole,
-  expiry: isWhole,
-  absoluteExpiry: orNull(isWhole),
-  endedAt: orNull(isWhole),
-  endReason: orNull(isText),
-  permanent: (value) => typeof value === 'boolean',
-  remoteAddress: orNull(isText),
-  userAgent: orNull(isText),
-  sessionVersion: isWhole,
-};
-
-function pick(found: Record<string, unknown>, shape: object): Record<string, unknown> {
-  return Object.fromEntries(Object.keys(shape).map((name) => [name, found[name]]));
+  return found?.['format'] === FORMAT && found['id'] === id ? read(found) : null;
 }
 
 function parsed(value: unknown): Record<string, unknown> | null {

@@ -15,9 +15,22 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { expiryAfter, isHeldBy, isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
-
-type Mutable = { -readonly [K in keyof VisitRecord]: VisitRecord[K] };
+import {
+  byAccess,
+  copyOf,
+  created,
+  emptied,
+  ended,
+  isLive,
+  isStale,
+  isUnwiped,
+  locked,
+  rekeyed,
+  saved,
+  touched,
+  type Lease,
+  type Transition,
+} from '../visit.record.js';
 
 export interface MemoryVisitStoreOptions {
   /**
@@ -31,10 +44,10 @@ export interface MemoryVisitStoreOptions {
 export class MemoryVisitStore extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: false, durable: false };
 
-  readonly #visits = new Map<string, Mutable>();
+  readonly #visits = new Map<string, VisitRecord>();
   /** By user id; the empty one is everybody. */
   readonly #endedAllAt = new Map<string, number>();
-  readonly #leases = new Map<string, { readonly lockOwner: string; readonly lockedUntil: number }>();
+  readonly #leases = new Map<string, Lease>();
   readonly #maxVisits: number;
 
   constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
@@ -46,81 +59,36 @@ export class MemoryVisitStore extends VisitStore {
   async check(): Promise<void> {}
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
-    return ids.map((id) => copyOf(this.#visits.get(id) ?? null));
+    return ids.map((id) => {
+      const visit = this.#visits.get(id);
+      return visit ? copyOf(visit) : null;
+    });
   }
 
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
     const ids = new Set(visits.map(({ id }) => id));
     if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id)))
       throw new Error('[visit] a visit with this id exists already');
-    for (const visit of visits) {
-      this.#visits.set(
-        visit.id,
-        copyOf({
-          previousKeyHash: null,
-          previousKeyUntil: null,
-          keyChanged: visit.created,
-          sessionVersion: 0,
-          ...visit,
-          endedAt: null,
-          endReason: null,
-        }),
-      );
-    }
-    if (this.#visits.size > this.#maxVisits) this.#evict(visits.reduce((latest, { created }) => Math.max(latest, created), 0));
+    for (const visit of visits) this.#visits.set(visit.id, created(visit));
+    if (this.#visits.size > this.#maxVisits) this.#evict(visits.reduce((latest, { created: at }) => Math.max(latest, at), 0));
   }
 
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
-    return saves.map((save): SaveResult => {
-      const visit = this.#visits.get(save.id) ?? null;
-      const reason = refusalOf(visit, save);
-      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      if (save.lockOwner !== undefined && !isHeldBy(save.lockOwner, this.#leases.get(save.id) ?? {}, save.now))
-        return { outcome: 'refused', reason: 'unlocked' };
-      if (visit.sessionVersion !== save.version) {
-        return { outcome: 'conflict', version: visit.sessionVersion, data: visit.sessionData && visit.sessionData.slice() };
-      }
-      visit.sessionData = save.data && Uint8Array.from(save.data);
-      visit.sessionVersion++;
-      return { outcome: 'saved', version: visit.sessionVersion };
-    });
+    return saves.map((save) => this.#keep(saved(this.#stored(save.id), save, this.#leases.get(save.id))));
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
-    for (const touch of touches) {
-      const { id, accessed, expiry } = touch;
-      const visit = this.#visits.get(id);
-      if (!visit || !isTouchable(visit, touch)) continue;
-      visit.accessed = Math.max(visit.accessed, accessed);
-      visit.expiry = Math.max(visit.expiry, expiry);
-    }
+    for (const touch of touches) this.#put(touched(this.#stored(touch.id), touch));
   }
 
   async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
-    return changes.map((change): RekeyResult => {
-      const visit = this.#visits.get(change.id) ?? null;
-      const reason = refusalOf(visit, rekeyGuard(change));
-      if (!visit || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      visit.previousKeyHash = change.previousKeyHash ?? visit.keyHash;
-      visit.previousKeyUntil = change.previousKeyUntil;
-      visit.keyChanged = change.now;
-      visit.keyHash = change.newKeyHash;
-      if (change.identity !== undefined) visit.identity = change.identity && { ...change.identity };
-      if (change.permanent !== undefined) visit.permanent = change.permanent;
-      visit.expiry = expiryAfter(change, visit.expiry);
-      if (change.absoluteExpiry !== undefined) visit.absoluteExpiry = change.absoluteExpiry;
-      return { outcome: 'done' };
-    });
+    return changes.map((change) => this.#keep(rekeyed(this.#stored(change.id), change)));
   }
 
-  async lock({ owner, until, renews = false, ...guard }: Lock): Promise<LockResult> {
-    const reason = refusalOf(this.#visits.get(guard.id) ?? null, guard);
-    if (reason) return { outcome: 'refused', reason };
-    const lease = this.#leases.get(guard.id);
-    if (renews && !isHeldBy(owner, lease ?? {}, guard.now)) return { outcome: 'refused', reason: 'unlocked' };
-    if (lease && lease.lockOwner !== owner && lease.lockedUntil > guard.now) return { outcome: 'held' };
-    this.#leases.set(guard.id, { lockOwner: owner, lockedUntil: until });
-    return { outcome: 'locked' };
+  async lock(lock: Lock): Promise<LockResult> {
+    const { result, next } = locked(this.#stored(lock.id), lock, this.#leases.get(lock.id));
+    if (next) this.#leases.set(lock.id, next);
+    return result;
   }
 
   async unlock(id: string, owner: string): Promise<void> {
@@ -128,17 +96,22 @@ export class MemoryVisitStore extends VisitStore {
   }
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    return ids.filter((id) => this.#endOne(this.#visits.get(id), ending));
+    return ids.filter((id) => this.#endOne(this.#stored(id), ending));
   }
 
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    return this.#filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
-      .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1))
+    return this.#filter((visit) => visit.identity?.userId === userId && isLive(visit, now))
+      .sort(byAccess)
       .map(copyOf);
   }
 
+  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    const earlier = this.#filter(({ identity }) => identity?.userId === userId && identity.created < before);
+    return [...new Set(earlier.map(({ userAgent }) => userAgent))];
+  }
+
   override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
-    const visits = this.#filter(({ id, endedAt, expiry }) => id > after && endedAt === null && expiry > now)
+    const visits = this.#filter((visit) => visit.id > after && isLive(visit, now))
       .sort((a, b) => (a.id < b.id ? -1 : 1))
       .slice(0, limit)
       .map(copyOf);
@@ -162,39 +135,50 @@ export class MemoryVisitStore extends VisitStore {
   }
 
   async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    const stale = this.#filter(isStale(before)).slice(0, limit);
+    const stale = this.#filter((visit) => isStale(visit, before)).slice(0, limit);
     for (const { id } of stale) this.#drop(id);
     for (const [userId, at] of this.#endedAllAt) if (at < before) this.#endedAllAt.delete(userId);
     return countsOf(stale);
   }
 
   async countStale(before: number): Promise<StaleCounts> {
-    return countsOf(this.#filter(isStale(before)));
+    return countsOf(this.#filter((visit) => isStale(visit, before)));
   }
 
   async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
-    const unwiped = this.#filter(isUnwiped(before)).slice(0, limit);
-    for (const visit of unwiped) wipeData(visit);
+    const unwiped = this.#filter((visit) => isUnwiped(visit, before)).slice(0, limit);
+    for (const visit of unwiped) this.#put(emptied(visit));
     return unwiped.length;
   }
 
   async countUnwiped(before: number): Promise<number> {
-    return this.#filter(isUnwiped(before)).length;
+    return this.#filter((visit) => isUnwiped(visit, before)).length;
   }
 
   async close(): Promise<void> {}
 
-  #filter(condition: (visit: Mutable) => boolean): Mutable[] {
+  #stored(id: string): VisitRecord | null {
+    return this.#visits.get(id) ?? null;
+  }
+
+  #put(visit: VisitRecord | null): void {
+    if (visit) this.#visits.set(visit.id, visit);
+  }
+
+  #keep<R>({ result, next }: Transition<R>): R {
+    this.#put(next);
+    return result;
+  }
+
+  #filter(condition: (visit: VisitRecord) => boolean): VisitRecord[] {
     return [...this.#visits.values()].filter(condition);
   }
 
-  #endOne(visit: Mutable | undefined, { at, reason, retiresKey = false }: Ending): boolean {
-    if (!visit || visit.endedAt !== null) return false;
-    if (retiresKey) visit.previousKeyUntil = visit.keyChanged = at;
-    visit.endedAt = at;
-    visit.endReason = reason;
-    wipeData(visit);
-    this.#leases.delete(visit.id);
+  #endOne(visit: VisitRecord | null, ending: Ending): boolean {
+    const next = ended(visit, ending);
+    if (!next) return false;
+    this.#put(next);
+    this.#leases.delete(next.id);
     return true;
   }
 
@@ -207,7 +191,7 @@ export class MemoryVisitStore extends VisitStore {
    * store has no clock of its own.
    */
   #evict(now: number): void {
-    const isDead = ({ endedAt, expiry }: Mutable) => endedAt !== null || expiry <= now;
+    const isDead = (visit: VisitRecord) => !isLive(visit, now);
     const excess = this.#visits.size - this.#maxVisits + Math.floor(this.#maxVisits / 100);
     const byWorth = this.#filter(() => true).sort(
       (a, b) => Number(isDead(b)) - Number(isDead(a)) || a.accessed - b.accessed || a.expiry - b.expiry,
@@ -221,29 +205,6 @@ export class MemoryVisitStore extends VisitStore {
   }
 }
 
-function isStale(before: number) {
-  return ({ expiry, endedAt }: VisitRecord) => expiry < before || (endedAt !== null && endedAt < before);
-}
-
-function isUnwiped(before: number) {
-  return ({ expiry, sessionData }: VisitRecord) => expiry < before && sessionData !== null;
-}
-
 function countsOf(visits: readonly VisitRecord[]): StaleCounts {
   return { visits: visits.length, identities: visits.filter(({ identity }) => identity).length };
-}
-
-function wipeData(visit: Mutable): void {
-  visit.sessionData = null;
-  visit.sessionVersion++;
-}
-
-/** What callers hold and what is stored never share bytes. */
-function copyOf<T extends VisitRecord | null>(visit: T): T {
-  if (!visit) return visit;
-  return {
-    ...visit,
-    sessionData: visit.sessionData && Uint8Array.from(visit.sessionData),
-    identity: visit.identity && { ...visit.identity },
-  };
 }

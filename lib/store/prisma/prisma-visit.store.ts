@@ -17,7 +17,7 @@ import type {
   VisitRecord,
   WriteGuard,
 } from '../visit.store.js';
-import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
+import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { isMissing, isTransient } from './prisma.errors.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
 import { bigintOrNull, IDENTITY_FIELDS, identityData, recordOf, REVOCATION_FIELDS, VISIT_FIELDS, visitData } from './visit.rows.js';
@@ -76,7 +76,7 @@ export class PrismaVisitStore extends TableVisitStore {
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
     const { visit, visitIdentity } = this.#client;
     const linked = visits.flatMap(({ id, identity }) => (identity ? { visitId: id, ...identityData(identity) } : []));
-    const groups = chunks(visits.map(visitData), ({ sessionData }) => sessionData?.length);
+    const groups = chunks(visits.map(visitData), ({ sessionData }) => (sessionData as Uint8Array | null)?.length);
     await this.#do(async () => {
       const calls = [
         ...groups.map((data) => visit.createMany({ data })),
@@ -121,13 +121,13 @@ export class PrismaVisitStore extends TableVisitStore {
 
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
     const rows = await this.#visitsOf({ userId }, { endedAt: null, expiry: { gt: BigInt(now) } });
-    return rows.map(recordOf);
+    return rows.flatMap((row) => recordOf(row) ?? []);
   }
 
   override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const where = { id: { gt: after }, endedAt: null, expiry: { gt: BigInt(now) } };
     const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS) });
-    return { visits: rows.map(recordOf), next: rows.at(-1)?.id ?? null };
+    return { visits: rows.flatMap((row) => recordOf(row) ?? []), next: rows.at(-1)?.id ?? null };
   }
 
   override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {

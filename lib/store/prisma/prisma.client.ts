@@ -1,3 +1,5 @@
+import type { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
+
 /**
  * What the store needs of a `PrismaClient`: the three models of `nest-visit`, and transactions. So wide that every generated
  * or extended client fits, whichever generator made it; `check()` looks at the rest when the application starts.
@@ -49,37 +51,21 @@ export interface Client extends Models {
   $transaction<T>(work: (models: Models) => Promise<T>, options: { isolationLevel: string; maxWait: number; timeout: number }): Promise<T>;
 }
 
-export interface VisitRow {
-  readonly id: string;
-  readonly keyHash: string;
-  readonly previousKeyHash: string | null;
-  readonly previousKeyUntil: bigint | null;
-  readonly keyChanged: bigint;
-  readonly created: bigint;
-  readonly accessed: bigint;
-  readonly expiry: bigint;
-  readonly absoluteExpiry: bigint | null;
-  readonly endedAt: bigint | null;
-  readonly endReason: string | null;
-  readonly permanent: boolean;
-  readonly remoteAddress: string | null;
-  readonly userAgent: string | null;
-  readonly sessionData: Uint8Array | null;
-  readonly sessionVersion: number;
-  readonly lockOwner: string | null;
-  readonly lockedUntil: bigint | null;
+/** As Prisma gives values. */
+interface Values {
+  readonly hex: string;
+  readonly text: string;
+  readonly exact: string;
+  readonly instant: bigint;
+  readonly count: number;
+  readonly flag: boolean;
+  readonly bytes: Uint8Array;
+}
+
+export type IdentityRow = RowOf<typeof IDENTITY_COLUMNS, Values> & { readonly visitId: string };
+export type RevocationRow = RowOf<typeof REVOCATION_COLUMNS, Values>;
+
+export type VisitRow = RowOf<typeof VISIT_COLUMNS & typeof LOCK_COLUMNS, Values> & {
   /** Only where it was asked for. */
   readonly identity?: IdentityRow | null;
-}
-
-export interface IdentityRow {
-  readonly visitId: string;
-  readonly userId: string;
-  readonly created: bigint;
-  readonly authenticatedAt: bigint;
-}
-
-export interface RevocationRow {
-  readonly userHash: string;
-  readonly endedAt: bigint;
-}
+};

@@ -1,90 +1,44 @@
+import { recordReader, rowWriter } from '../record.rows.js';
+import { IDENTITY_COLUMNS, LOCK_COLUMNS, namesIn, REVOCATION_COLUMNS, VISIT_COLUMNS, type Column } from '../visit.columns.js';
+import { created } from '../visit.record.js';
 import type { IdentityRecord, NewVisitRecord, VisitRecord } from '../visit.store.js';
-import type { IdentityRow, RevocationRow, VisitRow } from './prisma.client.js';
+import type { VisitRow } from './prisma.client.js';
 
-type Selection<Row> = Readonly<Record<keyof Row & string, true>>;
+type Data = Readonly<Record<string, unknown>>;
 
 /** Named one by one, because models may have columns of their own, and so that a missing one is noticed. */
-export const VISIT_FIELDS: Selection<Omit<VisitRow, 'identity'>> = {
-  id: true,
-  keyHash: true,
-  previousKeyHash: true,
-  previousKeyUntil: true,
-  keyChanged: true,
-  created: true,
-  accessed: true,
-  expiry: true,
-  absoluteExpiry: true,
-  endedAt: true,
-  endReason: true,
-  permanent: true,
-  remoteAddress: true,
-  userAgent: true,
-  sessionData: true,
-  sessionVersion: true,
-  lockOwner: true,
-  lockedUntil: true,
-};
+const selectionOf = (names: readonly string[]): Readonly<Record<string, true>> => Object.fromEntries(names.map((name) => [name, true]));
 
-export const IDENTITY_FIELDS: Selection<IdentityRow> = { visitId: true, userId: true, created: true, authenticatedAt: true };
+export const VISIT_FIELDS = selectionOf([...namesIn(VISIT_COLUMNS), ...namesIn(LOCK_COLUMNS)]);
+export const IDENTITY_FIELDS = selectionOf(['visitId', ...namesIn(IDENTITY_COLUMNS)]);
+export const REVOCATION_FIELDS = selectionOf(namesIn(REVOCATION_COLUMNS));
 
-export const REVOCATION_FIELDS: Selection<RevocationRow> = { userHash: true, endedAt: true };
+const asIs = <T>(value: T): T => value;
+const SAME = { hex: asIs, text: asIs, exact: asIs, count: asIs, flag: asIs, bytes: asIs };
 
-/** The visit that a row holds. */
-export function recordOf({ identity = null, ...row }: VisitRow): VisitRecord {
-  return {
-    id: row.id,
-    keyHash: row.keyHash,
-    previousKeyHash: row.previousKeyHash,
-    previousKeyUntil: numberOrNull(row.previousKeyUntil),
-    keyChanged: Number(row.keyChanged),
-    created: Number(row.created),
-    accessed: Number(row.accessed),
-    expiry: Number(row.expiry),
-    absoluteExpiry: numberOrNull(row.absoluteExpiry),
-    endedAt: numberOrNull(row.endedAt),
-    endReason: row.endReason,
-    permanent: row.permanent,
-    remoteAddress: row.remoteAddress,
-    userAgent: row.userAgent,
-    sessionData: row.sessionData,
-    sessionVersion: row.sessionVersion,
-    identity: identity && {
-      userId: identity.userId,
-      created: Number(identity.created),
-      authenticatedAt: Number(identity.authenticatedAt),
-    },
+/** The visit that a row holds; null for one that was spoiled. */
+export const recordOf = recordReader<VisitRow>({
+  readers: { ...SAME, instant: Number },
+  identityOf: ({ identity }: VisitRow) => identity,
+});
+
+function dataOf<Row extends object>(columns: Readonly<Record<string, Column>>): (row: Row) => Data {
+  const names = namesIn(columns);
+  const valuesOf = rowWriter<Row>(columns, { ...SAME, instant: BigInt });
+  return (row) => {
+    const values = valuesOf(row);
+    return Object.fromEntries(names.map((name, index) => [name, values[index]]));
   };
 }
 
-/** The columns of a visit to insert; all others begin as NULL. */
-export function visitData(visit: NewVisitRecord) {
-  return {
-    id: visit.id,
-    keyHash: visit.keyHash,
-    previousKeyHash: visit.previousKeyHash ?? null,
-    previousKeyUntil: bigintOrNull(visit.previousKeyUntil),
-    keyChanged: BigInt(visit.keyChanged ?? visit.created),
-    created: BigInt(visit.created),
-    accessed: BigInt(visit.accessed),
-    expiry: BigInt(visit.expiry),
-    absoluteExpiry: bigintOrNull(visit.absoluteExpiry),
-    permanent: visit.permanent,
-    remoteAddress: visit.remoteAddress,
-    userAgent: visit.userAgent,
-    sessionData: visit.sessionData,
-    sessionVersion: visit.sessionVersion ?? 0,
-  };
-}
+const visitRow = dataOf<VisitRecord>(VISIT_COLUMNS);
+
+/** The columns of a visit to insert; those of the lock begin as NULL. */
+export const visitData = (visit: NewVisitRecord): Data => visitRow(created(visit));
 
 /** The columns of an identity, but for whose it is. */
-export function identityData({ userId, created, authenticatedAt }: IdentityRecord) {
-  return { userId, created: BigInt(created), authenticatedAt: BigInt(authenticatedAt) };
-}
+export const identityData = dataOf<IdentityRecord>(IDENTITY_COLUMNS);
 
 export function bigintOrNull(value: number | null = null): bigint | null {
   return value === null ? null : BigInt(value);
-}
-
-function numberOrNull(value: bigint | null): number | null {
-  return value === null ? null : Number(value);
 }

@@ -17,7 +17,7 @@ import {
   type VisitPage,
   type VisitRecord,
 } from '../visit.store.js';
-import { rekeyGuard } from '../write-guard.js';
+import { rekeyGuard } from '../visit.record.js';
 import { isReply, RedisConnection, type RedisVisitClient, type RedisVisitCluster, type RedisVisitConnection } from './redis.connection.js';
 import * as scripts from './redis.scripts.js';
 import { bytesOf, FIELDS, fieldsOf, recordOf, textOf } from './visit.hash.js';

@@ -33,7 +33,7 @@ local function read()
   }
 end`;
 
-/** Why a write must be refused, as `write-guard.ts` has it. */
+/** Why a write must be refused, as `visit.record.ts` has it. */
 const GUARD = `
 local function refusal(visit, keyHash, now)
   if not visit then return 'unknown' end

@@ -1,28 +1,13 @@
-import type { NewVisitRecord, VisitRecord } from '../visit.store.js';
+import { recordReader, rowWriter } from '../record.rows.js';
+import { IDENTITY_COLUMNS, IDENTITY_FIELDS, namesIn, VISIT_COLUMNS } from '../visit.columns.js';
+import { created } from '../visit.record.js';
+import type { IdentityRecord, NewVisitRecord, VisitRecord } from '../visit.store.js';
+
+const { id: _id, ...HASH_COLUMNS } = VISIT_COLUMNS;
+const OWNER_FIELDS = namesIn(IDENTITY_COLUMNS).map((name) => IDENTITY_FIELDS[name]);
 
 /** The fields of a visit's hash that make up a record; null is a field that is not there. The lock and `wiped` are the store's own. */
-export const FIELDS = [
-  'keyHash',
-  'previousKeyHash',
-  'previousKeyUntil',
-  'keyChanged',
-  'created',
-  'accessed',
-  'expiry',
-  'absoluteExpiry',
-  'endedAt',
-  'endReason',
-  'permanent',
-  'remoteAddress',
-  'userAgent',
-  'sessionData',
-  'sessionVersion',
-  'userId',
-  'linked',
-  'authenticatedAt',
-] as const;
-
-type Field = (typeof FIELDS)[number];
+export const FIELDS: readonly string[] = [...namesIn(HASH_COLUMNS), ...OWNER_FIELDS];
 
 /** Instants and versions as text; whole, because they are read as such. */
 export function textOf(value: number): string {
@@ -34,67 +19,52 @@ export function bytesOf(data: Uint8Array): Buffer {
   return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 }
 
+const asIs = (value: string): string => value;
+const writers = {
+  hex: asIs,
+  text: asIs,
+  exact: asIs,
+  instant: textOf,
+  count: textOf,
+  flag: (value: boolean) => (value ? '1' : '0'),
+  bytes: bytesOf,
+};
+const visitValues = rowWriter<VisitRecord>(HASH_COLUMNS, writers);
+const identityValues = rowWriter<IdentityRecord>(IDENTITY_COLUMNS, writers);
+
 /** Fields and values in turn. */
 export function fieldsOf(visit: NewVisitRecord): (string | Buffer)[] {
-  const { identity } = visit;
-  const values: Partial<Record<Field, string | Buffer | null>> = {
-    keyHash: visit.keyHash,
-    previousKeyHash: visit.previousKeyHash ?? null,
-    previousKeyUntil: typeof visit.previousKeyUntil === 'number' ? textOf(visit.previousKeyUntil) : null,
-    keyChanged: textOf(visit.keyChanged ?? visit.created),
-    created: textOf(visit.created),
-    accessed: textOf(visit.accessed),
-    expiry: textOf(visit.expiry),
-    absoluteExpiry: visit.absoluteExpiry === null ? null : textOf(visit.absoluteExpiry),
-    permanent: visit.permanent ? '1' : '0',
-    remoteAddress: visit.remoteAddress,
-    userAgent: visit.userAgent,
-    sessionData: visit.sessionData && bytesOf(visit.sessionData),
-    sessionVersion: textOf(visit.sessionVersion ?? 0),
-    ...(identity && { userId: identity.userId, linked: textOf(identity.created), authenticatedAt: textOf(identity.authenticatedAt) }),
-  };
-  return Object.entries(values).flatMap(([field, value]) => (value === null ? [] : [field, value]));
+  const values = [...visitValues(created(visit)), ...(visit.identity ? identityValues(visit.identity) : [])];
+  return values.flatMap((value, index) => (value === null ? [] : [FIELDS[index]!, value as string | Buffer]));
 }
+
+const asText = (value: Buffer): string => value.toString();
+
+function asWhole(value: Buffer): number {
+  const text = value.toString();
+  return /^-?\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+}
+
+const ID = FIELDS.length;
+const places = new Map([...FIELDS, 'id'].map((field, index) => [field, index]));
+
+const read = recordReader<readonly unknown[]>({
+  readers: {
+    // The id is that of the key, and no value of the hash.
+    hex: (value: Buffer | string) => (typeof value === 'string' ? value : asText(value)),
+    text: asText,
+    exact: asText,
+    instant: asWhole,
+    count: asWhole,
+    flag: (value: Buffer) => value.toString() === '1',
+    bytes: (value: Buffer) => value,
+  },
+  placeOf: (field) => places.get(field)!,
+});
 
 /** The visit that the values of `FIELDS` make up; null if there is none, or if it was spoiled. */
 export function recordOf(id: string, values: readonly (Buffer | null)[]): VisitRecord | null {
-  const value = (field: Field): Buffer | null => values[FIELDS.indexOf(field)] ?? null;
-  const text = (field: Field): string | null => value(field)?.toString() ?? null;
-  let spoiled = false;
-  const whole = (field: Field): number | null => {
-    const written = text(field);
-    if (written === null) return null;
-    const number = /^-?\d{1,16}$/.test(written) ? Number(written) : Number.NaN;
-    if (!Number.isSafeInteger(number)) spoiled = true;
-    return number;
-  };
-  const needed = (field: Field): number => {
-    const number = whole(field);
-    if (number === null) spoiled = true;
-    return number ?? Number.NaN;
-  };
-  const keyHash = text('keyHash');
-  const userId = text('userId');
-  const sessionData = value('sessionData');
-  if (keyHash === null) return null;
-  const record: VisitRecord = {
-    id,
-    keyHash,
-    previousKeyHash: text('previousKeyHash'),
-    previousKeyUntil: whole('previousKeyUntil'),
-    keyChanged: needed('keyChanged'),
-    created: needed('created'),
-    accessed: needed('accessed'),
-    expiry: needed('expiry'),
-    absoluteExpiry: whole('absoluteExpiry'),
-    endedAt: whole('endedAt'),
-    endReason: text('endReason'),
-    permanent: text('permanent') === '1',
-    remoteAddress: text('remoteAddress'),
-    userAgent: text('userAgent'),
-    sessionData,
-    sessionVersion: needed('sessionVersion'),
-    identity: userId === null ? null : { userId, created: needed('linked'), authenticatedAt: needed('authenticatedAt') },
-  };
-  return spoiled ? null : record;
+  const row: unknown[] = values.slice(0, ID);
+  row[ID] = id;
+  return read(row);
 }

@@ -16,9 +16,8 @@ import {
   type VisitStoreCapabilities,
 } from '../visit.store.js';
 import { UnlistableVisitStore } from '../unlistable-visit.store.js';
-import { isTouchable, refusalOf, rekeyGuard } from '../write-guard.js';
+import { copyOf, created, ended, refusalOf, rekeyed, saved, touched } from '../visit.record.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
-import { copyOf, created, ended, rekeyed, saved, touched } from './visit.writes.js';
 
 export interface SealedCookieVisitStoreOptions {
   /**
@@ -131,20 +130,15 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     const written = new Set<Line>();
     const results = saves.map((save): SaveResult => {
       const held = this.#held.get(save.id);
-      const line = held?.line;
-      const reason = refusalOf(line?.record ?? null, save) ?? (save.lockOwner === undefined ? null : 'unlocked');
-      if (!held || !line || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      const { sessionVersion, sessionData } = line.record;
-      if (sessionVersion !== save.version) {
-        return { outcome: 'conflict', version: sessionVersion, data: sessionData && Uint8Array.from(sessionData) };
-      }
+      const { result, next } = saved(held?.line?.record ?? null, save);
+      if (!held?.line || !next) return result;
       try {
-        write(line, saved(line.record, save), held);
+        write(held.line, next, held);
       } catch (error) {
         return { outcome: 'failed', error };
       }
-      written.add(line);
-      return { outcome: 'saved', version: line.record.sessionVersion };
+      written.add(held.line);
+      return result;
     });
     await this.#sealLines(written);
     return results;
@@ -154,9 +148,10 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     const written = new Set<Line>();
     for (const touch of touches) {
       const line = this.#held.get(touch.id)?.line;
-      if (!line || !isTouchable(line.record, touch)) continue;
+      const next = touched(line?.record ?? null, touch);
+      if (!line || !next) continue;
       // Instants have the same number of digits, so no room is asked for.
-      write(line, touched(line.record, touch));
+      write(line, next);
       written.add(line);
     }
     await this.#sealLines(written);
@@ -166,11 +161,11 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     const written = new Set<Line>();
     const results = changes.map((change): RekeyResult => {
       const held = this.#held.get(change.id);
-      const reason = refusalOf(held?.line?.record ?? null, rekeyGuard(change));
-      if (!held?.line || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
-      write(held.line, rekeyed(held.line.record, change), held);
+      const { result, next } = rekeyed(held?.line?.record ?? null, change);
+      if (!held?.line || !next) return result;
+      write(held.line, next, held);
       written.add(held.line);
-      return { outcome: 'done' };
+      return result;
     });
     await this.#sealLines(written);
     return results;
@@ -186,8 +181,9 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     if (!ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
     return ids.filter((id) => {
       const line = this.#held.get(id)?.line;
-      if (!line || line.record.endedAt !== null) return false;
-      write(line, ended(line.record, ending));
+      const next = ended(line?.record ?? null, ending);
+      if (!line || !next) return false;
+      write(line, next);
       line.copy = undefined;
       return true;
     });

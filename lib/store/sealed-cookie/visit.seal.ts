@@ -1,6 +1,8 @@
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
 import { compactDecrypt, CompactEncrypt } from 'jose';
-import type { VisitRecord } from '../visit.store.js';
+import { recordReader, rowWriter } from '../record.rows.js';
+import { IDENTITY_COLUMNS, namesIn, VISIT_COLUMNS } from '../visit.columns.js';
+import type { IdentityRecord, VisitRecord } from '../visit.store.js';
 
 /** A visit at one point of its life. */
 export interface SealedVisit {
@@ -17,63 +19,49 @@ const FORMAT = 1;
 const LENGTH_BYTES = 2;
 const LABEL = 'nest-visit sealed cookie';
 
-/** What a copy of this visit says: 2 bytes for the length of the JSON, the JSON, then session data as it is, since text of it would be larger. */
+// A visit that has ended is never sealed. Session data stands behind the rest, as it is, since text of it would be larger.
+const { endedAt: _at, endReason: _reason, sessionData: _data, ...SEALED_COLUMNS } = VISIT_COLUMNS;
+
+const asIs = <T>(value: T): T => value;
+const flag = { toNumber: Number, toBoolean: (value: number): boolean => value === 1 };
+const SAME = { hex: asIs, text: asIs, exact: asIs, instant: asIs, count: asIs, bytes: asIs };
+const visitValues = rowWriter<VisitRecord>(SEALED_COLUMNS, { ...SAME, flag: flag.toNumber });
+const identityValues = rowWriter<IdentityRecord>(IDENTITY_COLUMNS, { ...SAME, flag: flag.toNumber });
+
+/** The values before those of the columns: a copy from before a column came ends sooner. */
+type Head = readonly [format: number, revision: number, hasData: 0 | 1, owner: unknown[] | null];
+const HEAD_LENGTH = 4;
+const places = new Map(namesIn(SEALED_COLUMNS).map((name, index): [string, number] => [name, HEAD_LENGTH + index]));
+const ownerPlaces = namesIn(IDENTITY_COLUMNS);
+/** Where the opened data is put. */
+const DATA = HEAD_LENGTH + places.size;
+
+const read = recordReader<readonly unknown[]>({
+  readers: { ...SAME, flag: flag.toBoolean },
+  placeOf: (field) => (field === 'sessionData' ? DATA : (places.get(field) ?? field)),
+  identityOf: ([, , , owner]: Head) => owner && Object.fromEntries(ownerPlaces.map((name, index) => [name, owner[index]])),
+});
+
+/** What a copy of this visit says: 2 bytes for the length of the JSON, the JSON, then the session data. */
 export function encodeVisit({ record, revision }: SealedVisit): Uint8Array {
-  const json = Buffer.from(
-    JSON.stringify([
-      FORMAT,
-      revision,
-      record.id,
-      record.keyHash,
-      record.previousKeyHash,
-      record.previousKeyUntil,
-      record.keyChanged,
-      record.created,
-      record.accessed,
-      record.expiry,
-      record.absoluteExpiry,
-      Number(record.permanent),
-      record.remoteAddress,
-      record.userAgent,
-      record.sessionVersion,
-      record.identity && [record.identity.userId, record.identity.created, record.identity.authenticatedAt],
-      Number(record.sessionData !== null),
-    ]),
-  );
+  const { identity, sessionData } = record;
+  const head: Head = [FORMAT, revision, sessionData ? 1 : 0, identity && identityValues(identity)];
+  const json = Buffer.from(JSON.stringify([...head, ...visitValues(record)]));
   const length = Buffer.alloc(LENGTH_BYTES);
   length.writeUInt16BE(json.length);
-  return Buffer.concat([length, json, record.sessionData ?? Buffer.alloc(0)]);
+  return Buffer.concat([length, json, sessionData ?? Buffer.alloc(0)]);
 }
 
-/** What `encodeVisit` was given; null for another format. A visit that has ended is never encoded. */
+/** What `encodeVisit` was given; null for another format. */
 function decodeVisit(bytes: Uint8Array): SealedVisit | null {
   const buffer = Buffer.from(bytes);
   const end = LENGTH_BYTES + buffer.readUInt16BE();
-  const [format, revision, ...fields] = JSON.parse(buffer.toString('utf8', LENGTH_BYTES, end)) as [number, number, ...never[]];
+  const values = JSON.parse(buffer.toString('utf8', LENGTH_BYTES, end)) as [...Head, ...unknown[]];
+  const [format, revision, hasData] = values;
   if (format !== FORMAT) return null;
-  const [id, keyHash, previousKeyHash, previousKeyUntil, keyChanged, created, accessed, expiry, absoluteExpiry, ...others] = fields;
-  const [permanent, remoteAddress, userAgent, sessionVersion, identity, hasData] = others;
-  const [userId, linked, authenticatedAt] = (identity ?? []) as never[];
-  const record: VisitRecord = {
-    id: id!,
-    keyHash: keyHash!,
-    previousKeyHash: previousKeyHash!,
-    previousKeyUntil: previousKeyUntil!,
-    keyChanged: keyChanged!,
-    created: created!,
-    accessed: accessed!,
-    expiry: expiry!,
-    absoluteExpiry: absoluteExpiry!,
-    endedAt: null,
-    endReason: null,
-    permanent: permanent === 1,
-    remoteAddress: remoteAddress!,
-    userAgent: userAgent!,
-    sessionData: hasData === 1 ? Uint8Array.from(buffer.subarray(end)) : null,
-    sessionVersion: sessionVersion!,
-    identity: identity ? { userId: userId!, created: linked!, authenticatedAt: authenticatedAt! } : null,
-  };
-  return { record, revision };
+  values[DATA] = hasData === 1 ? Uint8Array.from(buffer.subarray(end)) : null;
+  const record = read(values);
+  return record && { record, revision };
 }
 
 /** How long the sealed text will be: known before it is made, because encryption adds nothing but its frame. */

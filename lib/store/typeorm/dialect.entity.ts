@@ -1,23 +1,22 @@
 import type { DataSource, EntityMetadata } from 'typeorm';
 import type { ColumnMetadata } from 'typeorm/metadata/ColumnMetadata.js';
+import { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, VISIT_COLUMNS, type Column, type ColumnKind } from '../visit.columns.js';
 import { familyOf } from './dialects/family.js';
 
-const HEX = { charset: 'ascii', collation: 'ascii_bin' };
-const BYTEWISE = { charset: 'utf8mb4', collation: 'utf8mb4_bin' };
-const TEXT = { charset: 'utf8mb4' };
+/** What columns of a kind need on MySQL, where the usual collation takes `a` for `A` and the default charset may not know emoji. */
+const MYSQL_TEXT: Readonly<Partial<Record<ColumnKind, { charset: string; collation?: string }>>> = {
+  hex: { charset: 'ascii', collation: 'ascii_bin' },
+  exact: { charset: 'utf8mb4', collation: 'utf8mb4_bin' },
+  text: { charset: 'utf8mb4' },
+};
 
-/** What the columns need on MySQL, where the usual collation takes `a` for `A` and the default charset may not know emoji. */
-const MYSQL_COLUMNS: Readonly<Record<string, { charset: string; collation?: string }>> = {
-  id: HEX,
-  visitId: HEX,
-  keyHash: HEX,
-  previousKeyHash: HEX,
-  lockOwner: HEX,
-  userId: BYTEWISE,
-  userHash: HEX,
-  endReason: TEXT,
-  remoteAddress: TEXT,
-  userAgent: TEXT,
+/** By property of the entities. */
+const COLUMNS: Readonly<Record<string, Column>> = {
+  visitId: VISIT_COLUMNS.id,
+  ...IDENTITY_COLUMNS,
+  ...REVOCATION_COLUMNS,
+  ...LOCK_COLUMNS,
+  ...VISIT_COLUMNS,
 };
 
 const BINARY_TYPES = { mysql: 'mediumblob', postgres: 'bytea', sqlite: 'blob' } as const;
@@ -45,17 +44,18 @@ export abstract class DialectEntity {
   }
 
   /** @internal */
-  protected static adapt(metadata: EntityMetadata, dataSource: DataSource): void {
+  static adapt(metadata: EntityMetadata, dataSource: DataSource): void {
     const family = familyOf(dataSource);
     if (!family) return;
     for (const column of metadata.columns) {
-      if (column.propertyName === 'sessionData' && column.type === 'text') column.type = BINARY_TYPES[family];
-      if (family === 'mysql') setCollation(column);
+      const kind = COLUMNS[column.propertyName]?.kind;
+      if (kind === 'bytes' && column.type === 'text') column.type = BINARY_TYPES[family];
+      if (family === 'mysql' && kind) setCollation(column, kind);
     }
   }
 }
 
-function setCollation(column: ColumnMetadata): void {
-  const wanted = MYSQL_COLUMNS[column.propertyName];
+function setCollation(column: ColumnMetadata, kind: ColumnKind): void {
+  const wanted = MYSQL_TEXT[kind];
   if (wanted && !column.charset && !column.collation) Object.assign(column, wanted);
 }

@@ -16,7 +16,7 @@ import type {
   VisitPage,
   VisitRecord,
 } from '../visit.store.js';
-import { refusalOf, rekeyGuard, verdictOn } from '../write-guard.js';
+import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
 import type { Dialect, Statement } from './dialects/dialect.js';

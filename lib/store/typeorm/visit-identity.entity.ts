@@ -1,36 +1,24 @@
-import { Column, Entity, Index, PrimaryColumn, type DataSource, type EntityMetadata } from 'typeorm';
+import { Entity, type DataSource, type EntityMetadata } from 'typeorm';
 import { ForeignKeyMetadata } from 'typeorm/metadata/ForeignKeyMetadata.js';
-import { instant } from './column.transformers.js';
+import { IDENTITY_COLUMNS, VISIT_COLUMNS } from '../visit.columns.js';
+import type { IdentityRecord } from '../visit.store.js';
 import { DialectEntity } from './dialect.entity.js';
+import { defineColumns, type EntityBase } from './entity.columns.js';
 import { Visit } from './visit.entity.js';
 import { findMetadata } from './visit.tables.js';
 
+const COLUMNS = { visitId: VISIT_COLUMNS.id, ...IDENTITY_COLUMNS } as const;
+
 /** The table that tells whose a visit is: at most one row per visit, deleted with it. May be extended as `Visit` may. */
 @Entity('visit_identity')
-export class VisitIdentity extends DialectEntity {
-  @PrimaryColumn({ name: 'visit_id', type: 'varchar', length: 32 })
-  visitId!: string;
-
-  /** Compared byte by byte. */
-  @Index()
-  @Column({ name: 'user_id', type: 'varchar', length: 255 })
-  userId!: string;
-
-  /** When this user was linked to this visit. */
-  @Column({ name: 'created', type: 'bigint', transformer: instant })
-  created!: Date;
-
-  /** When the user last proved who they are. */
-  @Column({ name: 'authenticated_at', type: 'bigint', transformer: instant })
-  authenticatedAt!: Date;
-
+export class VisitIdentity extends (DialectEntity as EntityBase<typeof COLUMNS, IdentityRecord>) {
   /**
    * A decorated relation or foreign key would name `Visit` itself and break as soon as an application registers its own
    * subclass instead; here it is known which one that is.
    *
    * @internal
    */
-  protected static override adapt(metadata: EntityMetadata, dataSource: DataSource): void {
+  static override adapt(metadata: EntityMetadata, dataSource: DataSource): void {
     super.adapt(metadata, dataSource);
     const visit = findMetadata(dataSource, Visit);
     const visitId = metadata.findColumnWithPropertyName('visitId');
@@ -47,3 +35,5 @@ export class VisitIdentity extends DialectEntity {
     );
   }
 }
+
+defineColumns(VisitIdentity, COLUMNS);

@@ -1,18 +1,13 @@
-import { Column, Entity, Index, PrimaryColumn } from 'typeorm';
-import { instant } from './column.transformers.js';
+import { Entity } from 'typeorm';
+import { REVOCATION_COLUMNS } from '../visit.columns.js';
 import { DialectEntity } from './dialect.entity.js';
+import { defineColumns, type EntityBase } from './entity.columns.js';
 
 /**
  * When all visits of a user were last ended, so that a sign-in that was under way at that moment does not survive it.
  * Few rows: only of users to whom that has happened, and only until they are expunged.
  */
 @Entity('visit_revocation')
-export class VisitRevocation extends DialectEntity {
-  /** SHA-256 of the user id, so that the key tells apart what collations take for equal; that of the empty text: everybody. */
-  @PrimaryColumn({ name: 'user_hash', type: 'varchar', length: 64 })
-  userHash!: string;
+export class VisitRevocation extends (DialectEntity as EntityBase<typeof REVOCATION_COLUMNS>) {}
 
-  @Index()
-  @Column({ name: 'ended_at', type: 'bigint', transformer: instant })
-  endedAt!: Date;
-}
+defineColumns(VisitRevocation, REVOCATION_COLUMNS);

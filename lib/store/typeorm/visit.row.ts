@@ -1,83 +1,38 @@
-import type { VisitRecord } from '../visit.store.js';
+import { recordReader } from '../record.rows.js';
+import type { IDENTITY_FIELDS, IDENTITY_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
 import { toBuffer } from './column.transformers.js';
 
 type Whole = number | string;
 
-/** A visit with its identity, as drivers return it: wide integers may be text, binary data comes in three kinds. */
-export interface VisitRow extends Record<string, unknown> {
-  readonly id: string;
-  readonly keyHash: string;
-  readonly previousKeyHash: string | null;
-  readonly previousKeyUntil: Whole | null;
-  readonly keyChanged: Whole;
-  readonly created: Whole;
-  readonly accessed: Whole;
-  readonly expiry: Whole;
-  readonly absoluteExpiry: Whole | null;
-  readonly endedAt: Whole | null;
-  readonly endReason: string | null;
-  readonly permanent: boolean | Whole;
-  readonly remoteAddress: string | null;
-  readonly userAgent: string | null;
-  readonly sessionData: Uint8Array | ArrayBuffer | null;
-  readonly sessionVersion: Whole;
-  readonly userId: string | null;
-  readonly linked: Whole | null;
-  readonly authenticatedAt: Whole | null;
+/** As drivers return values: wide integers may be text, binary data comes in three kinds. */
+interface Values {
+  readonly hex: string;
+  readonly text: string;
+  readonly exact: string;
+  readonly instant: Whole;
+  readonly count: Whole;
+  readonly flag: boolean | Whole;
+  readonly bytes: Uint8Array | ArrayBuffer;
 }
 
-/**
- * The visit that a row holds; null for a row that was spoiled: an instant or a version that is no whole number compares
- * with nothing, and so would never expire, nor ever be saved.
- */
-export function recordOf(row: VisitRow): VisitRecord | null {
-  const { userId, linked, authenticatedAt } = row;
-  const record: VisitRecord = {
-    id: row.id,
-    keyHash: row.keyHash,
-    previousKeyHash: row.previousKeyHash,
-    previousKeyUntil: wholeOrNull(row.previousKeyUntil),
-    keyChanged: Number(row.keyChanged),
-    created: Number(row.created),
-    accessed: Number(row.accessed),
-    expiry: Number(row.expiry),
-    absoluteExpiry: wholeOrNull(row.absoluteExpiry),
-    endedAt: wholeOrNull(row.endedAt),
-    endReason: row.endReason,
-    permanent: Boolean(Number(row.permanent)),
-    remoteAddress: row.remoteAddress,
-    userAgent: row.userAgent,
-    sessionData: row.sessionData === null ? null : toBuffer(row.sessionData),
-    sessionVersion: Number(row.sessionVersion),
-    identity: userId === null ? null : { userId, created: Number(linked), authenticatedAt: Number(authenticatedAt) },
-  };
-  return isWhole(record) ? record : null;
-}
+type OwnerRow = RowOf<typeof IDENTITY_COLUMNS, Values>;
 
-function wholeOrNull(value: Whole | null): number | null {
-  return value === null ? null : Number(value);
-}
+/** A visit with its identity; of one that is nobody's, those columns are null. */
+export type VisitRow = RowOf<typeof VISIT_COLUMNS, Values> & {
+  readonly [Name in keyof OwnerRow as (typeof IDENTITY_FIELDS)[Name]]: OwnerRow[Name] | null;
+};
 
-function isWhole({
-  previousKeyUntil,
-  keyChanged,
-  created,
-  accessed,
-  expiry,
-  absoluteExpiry,
-  endedAt,
-  sessionVersion,
-  identity,
-}: VisitRecord): boolean {
-  return (
-    Number.isSafeInteger(keyChanged) &&
-    Number.isSafeInteger(created) &&
-    Number.isSafeInteger(accessed) &&
-    Number.isSafeInteger(expiry) &&
-    Number.isSafeInteger(sessionVersion) &&
-    (previousKeyUntil === null || Number.isSafeInteger(previousKeyUntil)) &&
-    (absoluteExpiry === null || Number.isSafeInteger(absoluteExpiry)) &&
-    (endedAt === null || Number.isSafeInteger(endedAt)) &&
-    (identity === null || (Number.isSafeInteger(identity.created) && Number.isSafeInteger(identity.authenticatedAt)))
-  );
-}
+const asIs = (value: string): string => value;
+
+/** The visit that a row holds; null for a row that was spoiled. */
+export const recordOf = recordReader<VisitRow>({
+  readers: {
+    hex: asIs,
+    text: asIs,
+    exact: asIs,
+    instant: Number,
+    count: Number,
+    flag: (value: boolean | Whole) => Boolean(Number(value)),
+    bytes: toBuffer,
+  },
+});

@@ -1,7 +1,22 @@
 import { createHash } from 'node:crypto';
-import type { Ending, Lock, NewVisitRecord, Rekey, SessionSave, Touch, WriteGuard } from '../visit.store.js';
 import { EVERYBODY } from '../table-visit.store.js';
-import { rekeyGuard } from '../write-guard.js';
+import { rowWriter } from '../record.rows.js';
+import {
+  IDENTITY_COLUMNS,
+  IDENTITY_FIELDS,
+  listed,
+  LOCK_COLUMNS,
+  namesIn,
+  REVOCATION_COLUMNS,
+  VISIT_COLUMNS,
+  type Column,
+  type IdentityColumn,
+  type LockColumn,
+  type RevocationColumn,
+  type VisitColumn,
+} from '../visit.columns.js';
+import { created, rekeyGuard } from '../visit.record.js';
+import type { Ending, IdentityRecord, Lock, NewVisitRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
 import { toConfidential } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
@@ -9,37 +24,31 @@ import type { VisitRevocation } from './visit-revocation.entity.js';
 import type { Visit } from './visit.entity.js';
 import type { TableNames } from './visit.tables.js';
 
-const VISIT_COLUMNS = [
-  'id',
-  'keyHash',
-  'previousKeyHash',
-  'previousKeyUntil',
-  'keyChanged',
-  'created',
-  'accessed',
-  'expiry',
-  'absoluteExpiry',
-  'endedAt',
-  'endReason',
-  'permanent',
-  'remoteAddress',
-  'userAgent',
-  'sessionData',
-  'sessionVersion',
-] as const satisfies readonly (keyof Visit)[];
-
 /** Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from nothing (B76). */
 const NO_ID = '-';
 
-/** What is read as text or as binary data; all else are numbers. */
-const TEXTS = new Set(['id', 'keyHash', 'previousKeyHash', 'endReason', 'remoteAddress', 'userAgent', 'sessionData', 'userId']);
+/** The columns of the three tables, by property of the entities. */
+type VisitNames = Record<VisitColumn | LockColumn, string>;
+type IdentityNames = Record<IdentityColumn | 'visitId', string>;
+type RevocationNames = Record<RevocationColumn, string>;
 
-/** Never read with a visit: who needs a lock asks for it. */
-const LOCK_COLUMNS = ['lockOwner', 'lockedUntil'] as const satisfies readonly (keyof Visit)[];
+const VISIT_NAMES = namesIn(VISIT_COLUMNS);
+const IDENTITY_NAMES = ['visitId', ...namesIn(IDENTITY_COLUMNS)] as const;
 
-const IDENTITY_COLUMNS = ['visitId', 'userId', 'created', 'authenticatedAt'] as const satisfies readonly (keyof VisitIdentity)[];
+const isNumber = ({ kind }: Column): boolean => kind === 'instant' || kind === 'count' || kind === 'flag';
 
-const REVOCATION_COLUMNS = ['userHash', 'endedAt'] as const satisfies readonly (keyof VisitRevocation)[];
+const asIs = <T>(value: T): T => value;
+const writers = {
+  hex: asIs,
+  text: asIs,
+  exact: asIs,
+  instant: asIs,
+  count: asIs,
+  flag: (value: boolean) => (value ? 1 : 0),
+  bytes: toConfidential,
+};
+const visitValues = rowWriter<VisitRecord>(VISIT_COLUMNS, writers);
+const identityValues = rowWriter<IdentityRecord>(IDENTITY_COLUMNS, writers);
 
 /** What a save brings along, for dialects that take it as arrays. */
 const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
@@ -61,10 +70,10 @@ export class VisitSql {
   readonly #visit: string;
   readonly #identity: string;
   /** Escaped column names. */
-  readonly #v: Record<(typeof VISIT_COLUMNS)[number] | (typeof LOCK_COLUMNS)[number], string>;
-  readonly #i: Record<(typeof IDENTITY_COLUMNS)[number], string>;
+  readonly #v: VisitNames;
+  readonly #i: IdentityNames;
   readonly #revocation: string;
-  readonly #r: Record<(typeof REVOCATION_COLUMNS)[number], string>;
+  readonly #r: RevocationNames;
   readonly #select: string;
   readonly #isLive: string;
   /** Of statements that are prepared. */
@@ -77,17 +86,16 @@ export class VisitSql {
     this.#dialect = dialect;
     this.#visit = dialect.escape(visit.path);
     this.#identity = dialect.escape(identity.path);
-    this.#v = escaped([...VISIT_COLUMNS, ...LOCK_COLUMNS], visit.columns);
-    this.#i = escaped(IDENTITY_COLUMNS, identity.columns);
+    this.#v = escaped([...VISIT_NAMES, ...namesIn(LOCK_COLUMNS)], visit.columns);
+    this.#i = escaped(IDENTITY_NAMES, identity.columns);
     this.#revocation = dialect.escape(revocation.path);
-    this.#r = escaped(REVOCATION_COLUMNS, revocation.columns);
+    this.#r = escaped(namesIn(REVOCATION_COLUMNS), revocation.columns);
     this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
-    const read = (name: string, column: string): string => `${TEXTS.has(name) ? column : dialect.readNumber(column)} AS "${name}"`;
+    const read = (field: string, column: Column, name: string): string =>
+      `${isNumber(column) ? dialect.readNumber(name) : name} AS "${field}"`;
     const columns = [
-      ...VISIT_COLUMNS.map((key) => read(key, `v.${this.#v[key]}`)),
-      read('userId', `i.${this.#i.userId}`),
-      read('linked', `i.${this.#i.created}`),
-      read('authenticatedAt', `i.${this.#i.authenticatedAt}`),
+      ...listed(VISIT_COLUMNS).map((column) => read(column.name, column, `v.${this.#v[column.name]}`)),
+      ...listed(IDENTITY_COLUMNS).map((column) => read(IDENTITY_FIELDS[column.name], column, `i.${this.#i[column.name]}`)),
     ];
     this.#select = `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
     // Stores with other tables may share the connections.
@@ -122,21 +130,15 @@ export class VisitSql {
   }
 
   insertVisits(visits: readonly NewVisitRecord[]): Statement {
-    const rows = visits.map((visit) => {
-      const fresh = { previousKeyHash: null, previousKeyUntil: null, keyChanged: visit.created, sessionVersion: 0 };
-      const row = { ...fresh, ...visit, endedAt: null, endReason: null };
-      const stored = { ...row, permanent: visit.permanent ? 1 : 0, sessionData: visit.sessionData && toConfidential(visit.sessionData) };
-      return VISIT_COLUMNS.map((key) => stored[key]);
-    });
     return insert(
       this.#visit,
-      VISIT_COLUMNS.map((key) => this.#v[key]),
-      rows,
+      VISIT_NAMES.map((name) => this.#v[name]),
+      visits.map((visit) => visitValues(created(visit))),
     );
   }
 
   insertIdentities(visits: readonly NewVisitRecord[]): Statement {
-    const rows = visits.map(({ id, identity }) => [id, identity?.userId, identity?.created, identity?.authenticatedAt]);
+    const rows = visits.flatMap(({ id, identity }) => (identity ? [[id, ...identityValues(identity)]] : []));
     return insert(this.#identity, Object.values(this.#i), rows);
   }
 
@@ -434,9 +436,11 @@ export class VisitSql {
   #link({ id, identity }: Rekey): Statement {
     const i = this.#i;
     if (!identity) return { sql: `DELETE FROM ${this.#identity} WHERE ${i.visitId} = ?`, params: [id] };
-    const values = [identity.userId, identity.created, identity.authenticatedAt];
+    const values = identityValues(identity);
     const { sql, params } = insert(this.#identity, Object.values(i), [[id, ...values]]);
-    const assignments = `${i.userId} = ?, ${i.created} = ?, ${i.authenticatedAt} = ?`;
+    const assignments = namesIn(IDENTITY_COLUMNS)
+      .map((name) => `${i[name]} = ?`)
+      .join(', ');
     return { sql: `${sql} ${this.#dialect.onDuplicate(i.visitId)} ${assignments}`, params: [...params, ...values] };
   }
 

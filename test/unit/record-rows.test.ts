@@ -1,0 +1,83 @@
+import { describe, expect, test, vi } from 'vitest';
+import { compiled, looped, recordReader } from '../../lib/store/record.rows.js';
+
+const asIs = (value: never): never => value;
+const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
+const readers = { hex: text, text, exact: text, instant: Number, count: Number, flag: Boolean, bytes: asIs };
+
+const whole = {
+  id: 'a',
+  keyHash: 'b',
+  previousKeyHash: null,
+  previousKeyUntil: '7',
+  keyChanged: '1',
+  created: 2,
+  accessed: 3,
+  expiry: '8640000000000000',
+  absoluteExpiry: null,
+  endedAt: null,
+  endReason: null,
+  permanent: 0,
+  remoteAddress: null,
+  userAgent: 'x',
+  sessionData: Buffer.of(1),
+  sessionVersion: 4,
+  userId: 'alice',
+  linked: '5',
+  authenticatedAt: 6,
+};
+const { userAgent: _, ...older } = whole;
+
+const rows: Record<string, object> = {
+  whole,
+  'of nobody': { ...whole, userId: null, linked: null, authenticatedAt: null },
+  'from before a column came': older,
+  'without a value that it must have': { ...whole, expiry: null },
+  'with an instant that is none': { ...whole, endedAt: 'soon' },
+  'with half a version': { ...whole, sessionVersion: 1.5 },
+  'with an identity that was spoiled': { ...whole, linked: 'x' },
+  'with a text that is none': { ...whole, id: 5 },
+};
+
+describe.each([
+  ['as code', compiled],
+  ['as a loop', looped],
+])('A row that is read %s', (_title, compile) => {
+  const read = recordReader({ readers }, compile);
+
+  test('gives a record', () => {
+    const { userId, linked: _linked, authenticatedAt, ...columns } = whole;
+    const numbers = { previousKeyUntil: 7, keyChanged: 1, expiry: 8_640_000_000_000_000 };
+    expect(read(rows['whole']!)).toEqual({ ...columns, ...numbers, permanent: false, identity: { userId, created: 5, authenticatedAt } });
+    expect(read(rows['of nobody']!)).toMatchObject({ id: 'a', identity: null });
+    expect(read(rows['from before a column came']!)).toMatchObject({ userAgent: null });
+  });
+
+  test('gives none where it was spoiled', () => {
+    for (const [title, row] of Object.entries(rows).slice(3)) expect(read(row), title).toBeNull();
+  });
+
+  test('takes values by place, and an identity that is a row of its own', () => {
+    const [id, ...others] = Object.keys(whole);
+    const order = [...others, id];
+    const byPlace = recordReader<readonly unknown[]>({ readers, placeOf: (field) => order.indexOf(field) }, compile);
+    expect(byPlace(order.map((name) => whole[name as keyof typeof whole]))).toEqual(read(whole));
+    const nested = recordReader<{ owner: object | null }>({ readers, identityOf: ({ owner }: { owner: object | null }) => owner }, compile);
+    expect(nested({ ...whole, owner: { userId: 'alice', created: 5, authenticatedAt: 6 } })).toEqual(read(whole));
+    expect(nested({ ...whole, owner: null })).toMatchObject({ identity: null });
+    expect(nested({ ...whole, owner: {} })).toBeNull();
+  });
+});
+
+test('Where a process may not make code, the loop reads', () => {
+  const forbidden = vi.spyOn(globalThis, 'Function').mockImplementation(function forbid() {
+    throw new EvalError('Code generation from strings disallowed for this context');
+  });
+  try {
+    const read = recordReader({ readers });
+    expect(forbidden).toHaveBeenCalledTimes(2);
+    expect(read(whole)).toEqual(recordReader({ readers }, looped)(whole));
+  } finally {
+    forbidden.mockRestore();
+  }
+});
