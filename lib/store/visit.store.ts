@@ -283,12 +283,9 @@ export abstract class VisitStore {
 
   /**
    * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
-   * still there, ended and expired ones too. By default, of those that `listForUser` knows. Needs a store that is `listable`.
+   * still there, ended and expired ones too. Needs a store that is `listable`.
    */
-  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
-    const earlier = (await this.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before);
-    return [...new Set(earlier.map(({ userAgent }) => userAgent))];
-  }
+  abstract userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
 
   /**
    * Ends all visits of a user but `except`, expired ones too, and remembers when. The ids that this call ended. Needs a store that is

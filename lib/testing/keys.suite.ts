@@ -1,7 +1,7 @@
 import type { NewVisitRecord, Rekey, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
-import { DAY, NOW, bytes, identityOf, newHash, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
+import { DAY, MINUTE, NOW, bytes, identityOf, newHash, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
 export function describeKeys({ check, needing }: Suite): void {
@@ -135,6 +135,20 @@ export function describeKeys({ check, needing }: Suite): void {
     same(await step({ identity: identityOf('1') }), NOW + 1_000);
     same(await step({ previousKeyUntil: NOW + 30_000 }), NOW + 1_000);
     same(await step({ absoluteExpiry: null }), null);
+  });
+
+  check('rekey writes its own columns and no others', async ({ store, read, made }) => {
+    const visit = await made({ created: NOW - DAY, accessed: NOW - MINUTE, sessionData: bytes('mine'), permanent: true });
+    await store.save([saveOf(visit, { data: bytes('mine') })]);
+    const before = await read(visit.id);
+    const renewal = rekeyOf(visit, { previousKeyUntil: NOW + MINUTE });
+    await store.rekey([renewal]);
+    const keys = { keyHash: renewal.newKeyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + MINUTE, keyChanged: NOW };
+    same(await read(visit.id), { ...before, ...keys });
+    const login = rekeyOf({ ...visit, keyHash: renewal.newKeyHash }, { now: NOW + 1, identity: identityOf('7') });
+    await store.rekey([login]);
+    const newKeys = { keyHash: login.newKeyHash, previousKeyHash: renewal.newKeyHash, previousKeyUntil: null, keyChanged: NOW + 1 };
+    same(await read(visit.id), { ...before, ...newKeys, identity: identityOf('7') });
   });
 
   check('a key that is retired is told before a conflict', async ({ store, made }) => {

@@ -1,6 +1,6 @@
 import type { Lock, NewVisitRecord } from '../store/visit.store.js';
 import { same } from './assertions.js';
-import { MINUTE, NOW, bytes, newHash, newId, newVisit, saveOf, textOf } from './samples.js';
+import { DAY, MINUTE, NOW, bytes, identityOf, newHash, newId, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
 export function describeLock({ needing }: Suite): void {
@@ -93,6 +93,39 @@ export function describeLock({ needing }: Suite): void {
     same([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf), ['mine', null, null]);
     // Who asks for no lock is not held up by one.
     same(await store.save([saveOf(lost, { data: bytes('any') })]), [{ outcome: 'saved', version: 1 }]);
+  });
+
+  checkLock('R52: neither save, nor touch, nor rekey gives it away', async ({ store, second, made }) => {
+    const visit = await made();
+    await store.lock(lockOf(visit, mine));
+    const expectHeld = async (keyHash: string, version: number): Promise<void> => {
+      const owned = { ...visit, keyHash };
+      same(await second.lock(lockOf(owned, theirs)), { outcome: 'held' });
+      same(await store.save([saveOf(owned, { lockOwner: mine, version })]), [{ outcome: 'saved', version: version + 1 }]);
+      same(await second.lock(lockOf(owned, theirs)), { outcome: 'held' });
+    };
+    await expectHeld(visit.keyHash, 0);
+    same(await second.save([saveOf(visit, { version: 1, data: bytes('any') })]), [{ outcome: 'saved', version: 2 }]);
+    await expectHeld(visit.keyHash, 2);
+    await second.touch([{ id: visit.id, accessed: NOW + 1, expiry: visit.expiry + 1 }]);
+    await expectHeld(visit.keyHash, 3);
+    const renewal = rekeyOf(visit, { previousKeyUntil: NOW + MINUTE });
+    await second.rekey([renewal]);
+    await expectHeld(renewal.newKeyHash, 4);
+    const login = rekeyOf({ ...visit, keyHash: renewal.newKeyHash }, { identity: identityOf('7') });
+    await second.rekey([login]);
+    await expectHeld(login.newKeyHash, 5);
+  });
+
+  checkLock('R52: a key in its grace takes it, and one that is retired does not', async ({ store, madeMany }) => {
+    const [renewed, elevated] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+    await store.rekey([rekeyOf(renewed, { previousKeyUntil: NOW + 1_000 }), rekeyOf(elevated, { identity: identityOf('7') })]);
+    same(await store.lock(lockOf(renewed, mine, { now: NOW + 1_000 })), { outcome: 'refused', reason: 'retired' });
+    same(await store.lock(lockOf(elevated, mine)), { outcome: 'refused', reason: 'retired' });
+    same(await store.lock(lockOf(elevated, mine, { now: NOW - DAY })), { outcome: 'refused', reason: 'retired' });
+    same(await store.lock(lockOf(renewed, mine, { now: NOW + 999 })), { outcome: 'locked' });
+    same(await store.lock(lockOf(renewed, mine, { now: NOW + 999, renews: true })), { outcome: 'locked' });
+    same(await store.lock(lockOf(renewed, theirs, { now: NOW + 999 })), { outcome: 'held' });
   });
 
   checkLock('R52: of many that want it at once, one gets it', async ({ store, second, made, rounds }) => {

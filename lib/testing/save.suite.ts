@@ -26,6 +26,16 @@ export function describeSave({ check, needing }: Suite): void {
     same(textOf(await read(visit.id)), 'theirs');
   });
 
+  check('what a caller changes afterwards is not stored', async ({ store, read, made }) => {
+    const visit = await made();
+    const data = bytes('as it was');
+    await store.save([saveOf(visit, { data })]);
+    data.fill(0);
+    const [conflict] = await store.save([saveOf(visit)]);
+    (conflict as { data: Uint8Array }).data.fill(0);
+    same(textOf(await read(visit.id)), 'as it was');
+  });
+
   checkEnded('answers each of a mixed group, in order', async ({ store, read, madeMany }) => {
     const [a, b, c, d, e] = (await madeMany(5)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
     await store.save([saveOf(b, { data: bytes('newer') })]);

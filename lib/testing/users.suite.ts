@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import type { NewVisitRecord, VisitPage, VisitRecord } from '../store/visit.store.js';
+import type { IdentityRecord, NewVisitRecord, VisitPage, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
-import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf } from './samples.js';
+import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
 
 export function describeUsers({ needing }: Suite): void {
@@ -44,6 +44,62 @@ export function describeUsers({ needing }: Suite): void {
       [expired.id, recent.id, old.id],
     );
     same(await store.listForUser('nobody', NOW), []);
+  });
+
+  checkListed('a visit is listed for whom it is linked to by now', async ({ store, second, read, made }) => {
+    const visit = await made({ userAgent: 'browser' });
+    let { keyHash } = visit;
+    const link = async (identity: IdentityRecord | null): Promise<void> => {
+      const change = rekeyOf({ ...visit, keyHash }, { identity });
+      same(await second.rekey([change]), [{ outcome: 'done' }]);
+      keyHash = change.newKeyHash;
+      const stored = await read(visit.id);
+      for (const userId of ['alice', 'bob']) {
+        const isTheirs = identity?.userId === userId;
+        same(await store.listForUser(userId, NOW), isTheirs ? [stored] : [], `for ${userId}`);
+        same(await store.userAgentsOf(userId, NOW + DAY), isTheirs ? ['browser'] : []);
+      }
+    };
+    await link(identityOf('alice'));
+    await link(identityOf('bob'));
+    await link(null);
+    await link(identityOf('alice', NOW + 1));
+  });
+
+  checkListedEnds('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
+    const [left, came, gone] = (await madeMany(3, (index) => ({ identity: identityOf(index === 1 ? 'bob' : 'alice') }))) as [
+      NewVisitRecord,
+      NewVisitRecord,
+      NewVisitRecord,
+    ];
+    await second.rekey([
+      rekeyOf(left, { identity: identityOf('bob') }),
+      rekeyOf(came, { identity: identityOf('alice') }),
+      rekeyOf(gone, { identity: null }),
+    ]);
+    same(await store.endAllForUser('alice', { reason: 'everywhere', at: NOW }), [came.id]);
+    for (const { id } of [left, gone]) same((await read(id)).endedAt, null);
+  });
+
+  checkListedEnds('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
+    const [client, elsewhere, later] = (await madeMany(3, (index) => ({ identity: identityOf(['alice', 'bob', 'carol'][index]!) }))) as [
+      NewVisitRecord,
+      NewVisitRecord,
+      NewVisitRecord,
+    ];
+    await store.endAllForUser('alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
+    await store.endAllForUser('bob', { reason: 'everywhere', at: NOW + 1 });
+    await store.endEverything({ reason: 'incident', at: NOW + 2, retiresKey: true });
+    fits(await read(client.id), { endedAt: NOW + 1, previousKeyUntil: NOW + 1, keyChanged: NOW + 1 });
+    fits(await read(elsewhere.id), { endedAt: NOW + 1, previousKeyUntil: null, keyChanged: NOW });
+    fits(await read(later.id), { endedAt: NOW + 2, previousKeyUntil: NOW + 2, keyChanged: NOW + 2 });
+  });
+
+  checkListed('what a caller changes in a list is not stored', async ({ store, read, made }) => {
+    const { id } = await made({ sessionData: bytes('as it was'), identity: identityOf('alice') });
+    for (const visit of await store.listForUser('alice', NOW)) visit.sessionData?.fill(0);
+    for (const visit of (await store.liveVisits({ after: '', limit: 10, now: NOW })).visits) visit.sessionData?.fill(0);
+    same(textOf(await read(id)), 'as it was');
   });
 
   checkListedEnds('user ids are compared byte by byte', async ({ store, madeMany }) => {
@@ -174,14 +230,21 @@ export function describeUsers({ needing }: Suite): void {
   );
 
   checkListed('userAgentsOf gives each once, of the visits that were linked to the user before', async ({ store, madeMany }) => {
-    const agents = ['old', 'old', 'older', null, 'later', 'of another'];
+    const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
     await madeMany(agents.length, (index) => ({
       userAgent: agents[index]!,
+      expiry: index === 6 ? NOW - DAY : NOW + DAY,
       identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
     }));
     const found = await store.userAgentsOf('alice', NOW);
-    same(found.length, 3);
-    same(new Set(found), new Set(['old', 'older', null]));
+    same(found.length, 4);
+    same(new Set(found), new Set(['old', 'older', null, 'expired']));
     same(await store.userAgentsOf('nobody', NOW), []);
+  });
+
+  checkListedEnds('userAgentsOf knows visits that have ended', async ({ store, made }) => {
+    const { id } = await made({ userAgent: 'browser', identity: identityOf('alice', NOW - 1) });
+    await store.end([id], { reason: 'logout', at: NOW });
+    same(await store.userAgentsOf('alice', NOW), ['browser']);
   });
 }

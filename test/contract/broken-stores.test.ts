@@ -12,6 +12,10 @@ import { describeVisitStore } from 'nest-visit/testing';
 import { describe, expect, test } from 'vitest';
 
 const DAY = 86_400_000;
+/** The instant at which the suite begins. */
+const NOW = Date.UTC(2026, 5, 1, 12, 0, 0, 123);
+
+const keyOf = ({ keyHash }: VisitRecord) => ({ keyHash });
 
 /** A store that keeps the contract, and what `find` is to say of visits all the same. */
 interface Sound {
@@ -228,6 +232,69 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
     };
   },
 
+  'lock takes only the current key': ({ store, find }) => ({
+    lock: async (lock) => {
+      const isCurrent = (await find(lock.id))?.keyHash === lock.keyHash;
+      const result = await store.lock(lock);
+      return isCurrent || result.outcome === 'refused' ? result : { outcome: 'refused', reason: 'retired' };
+    },
+  }),
+  'lock takes a key after its grace': ({ store }) => ({ lock: (lock) => store.lock(lock.renews ? lock : { ...lock, now: NOW }) }),
+  'lock takes the key from before a sign-in': ({ store, find }) => ({
+    lock: async (lock) => {
+      const visit = await find(lock.id);
+      return store.lock(visit?.previousKeyHash === lock.keyHash && visit.previousKeyUntil === null ? { ...lock, ...keyOf(visit) } : lock);
+    },
+  }),
+  ...Object.fromEntries(
+    (['save', 'touch', 'rekey'] as const).map((name) => [
+      `${name} gives the lock away`,
+      ({ store }: Sound): Partial<VisitStore> => {
+        const owners = new Map<string, string>();
+        return {
+          lock: (lock) => {
+            if (!owners.has(lock.id)) owners.set(lock.id, lock.owner);
+            return store.lock(lock);
+          },
+          [name]: async (writes: never[]) => {
+            const results: unknown = await store[name](writes);
+            for (const { id, lockOwner } of writes as { id: string; lockOwner?: string }[])
+              if (lockOwner === undefined) await store.unlock(id, owners.get(id) ?? '');
+            return results;
+          },
+        };
+      },
+    ]),
+  ),
+
+  'save keeps the bytes of its caller': ({ store, forge }) => ({
+    save: async (saves) => {
+      const results = await store.save(saves);
+      for (const [index, { id, data }] of saves.entries()) if (results[index]!.outcome === 'saved') forge(id, { sessionData: data });
+      return results;
+    },
+  }),
+  'a conflict gives away what is stored': ({ store, forge }) => ({
+    save: async (saves) => {
+      const results = await store.save(saves);
+      for (const [index, result] of results.entries())
+        if (result.outcome === 'conflict' && result.data?.length === 9) forge(saves[index]!.id, { sessionData: result.data });
+      return results;
+    },
+  }),
+  'rekey moves accessed': ({ store, forge }) => ({
+    rekey: async (changes) => {
+      for (const { id, now } of changes) forge(id, { accessed: now });
+      return store.rekey(changes);
+    },
+  }),
+  'rekey begins the visit anew': ({ store, forge }) => ({
+    rekey: async (changes) => {
+      for (const { id, now } of changes) forge(id, { created: now });
+      return store.rekey(changes);
+    },
+  }),
+
   'touch moves back': ({ store, find, forge }) => ({
     touch: async (touches) => {
       for (const { id, ...instants } of touches) if ((await find(id))?.endedAt === null) forge(id, instants);
@@ -306,6 +373,82 @@ const mistakes: Record<string, (sound: Sound) => Partial<VisitStore>> = {
   'listForUser gives the expired': ({ store }) => ({ listForUser: (userId) => store.listForUser(userId, 0) }),
   'listForUser gives the least recently used first': ({ store }) => ({
     listForUser: async (userId, now) => (await store.listForUser(userId, now)).toReversed(),
+  }),
+  'listForUser gives away what is stored': ({ store, forge }) => ({
+    listForUser: async (userId, now) => {
+      const visits = await store.listForUser(userId, now);
+      for (const { id, sessionData } of visits) if (sessionData?.length === 9) forge(id, { sessionData });
+      return visits;
+    },
+  }),
+  'liveVisits gives away what is stored': ({ store, forge }) => ({
+    liveVisits: async (page) => {
+      const { visits, next } = await store.liveVisits(page);
+      for (const { id, sessionData } of visits) if (sessionData?.length === 9) forge(id, { sessionData });
+      return { visits, next };
+    },
+  }),
+  'listForUser misses who was linked later': ({ store }) => {
+    const ids = new Set<string>();
+    return {
+      create: async (visits) => {
+        await store.create(visits);
+        for (const { id, identity } of visits) if (identity) ids.add(id);
+      },
+      listForUser: async (userId, now) => (await store.listForUser(userId, now)).filter(({ id }) => ids.has(id)),
+    };
+  },
+  ...Object.fromEntries(
+    [
+      ['unlinked', null],
+      ['linked to another', undefined],
+    ].map(([what, only]) => [
+      `listForUser shows a visit that was ${what}`,
+      ({ store, find }: Sound): Partial<VisitStore> => {
+        const lost = new Map<string, string>();
+        return {
+          rekey: async (changes) => {
+            for (const { id, identity } of changes) {
+              const before = (await find(id))?.identity;
+              if (before && identity !== undefined && (identity === null) === (only === null)) lost.set(id, before.userId);
+            }
+            return store.rekey(changes);
+          },
+          listForUser: async (userId, now) => {
+            const visits = await store.listForUser(userId, now);
+            const others = [...lost].filter(([id, whose]) => whose === userId && !visits.some((visit) => visit.id === id));
+            return [...visits, ...(await Promise.all(others.map(([id]) => find(id)))).filter((visit) => visit !== null)];
+          },
+        };
+      },
+    ]),
+  ),
+  'endAllForUser ends what was linked to the user before': ({ store, find }) => {
+    const before = new Map<string, string>();
+    return {
+      rekey: async (changes) => {
+        for (const { id } of changes) before.set(id, (await find(id))?.identity?.userId ?? '');
+        return store.rekey(changes);
+      },
+      endAllForUser: async (userId, { except, ...ending }) => {
+        const ended = await store.endAllForUser(userId, { except, ...ending });
+        const more = [...before].filter(([, whose]) => whose === userId).map(([id]) => id);
+        return [...ended, ...(await store.end(more, ending))];
+      },
+    };
+  },
+  'endAllForUser retires no key': ({ store }) => ({
+    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, retiresKey: false }),
+  }),
+  'endAllForUser retires every key': ({ store }) => ({
+    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, retiresKey: true }),
+  }),
+  'endEverything retires no key': ({ store }) => ({ endEverything: (ending) => store.endEverything({ ...ending, retiresKey: false }) }),
+  'userAgentsOf knows only live visits': ({ store }) => ({
+    userAgentsOf: async (userId, before) => {
+      const earlier = (await store.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before);
+      return [...new Set(earlier.map(({ userAgent }) => userAgent))];
+    },
   }),
   'liveVisits passes some by': ({ store }) => ({
     liveVisits: async (page) => {
