@@ -29,6 +29,9 @@ export type { DescribedHandler, DescribedPolicy } from './options/described-poli
 export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit.service.js';
 export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './request/handler-policy.js';
 
+// Operations
+export { VisitHealth, type VisitHealthStatus } from './observe/visit-health.js';
+
 // Session
 export { Session, type SessionMethods } from './session/session.js';
 // By `*`: only so can an application add to an interface that is declared elsewhere.

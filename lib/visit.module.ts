@@ -57,6 +57,7 @@ import { SessionLock } from './session/session.lock.js';
 import { SessionSaver } from './session/session.saver.js';
 import { clockSkew } from './store/clock-skew.js';
 import { withDeadline } from './store/deadline.js';
+import { VisitHealth } from './observe/visit-health.js';
 import { StoreAccess } from './store/store-access.js';
 import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
 import { VisitStore } from './store/visit.store.js';
@@ -130,6 +131,7 @@ const LONGEST_CLOSE = 2000;
     SessionSaver,
     SessionLock,
     StoreAccess,
+    VisitHealth,
     PluginRegistry,
     ExpungeService,
     ExpungeScheduler,
@@ -149,6 +151,7 @@ const LONGEST_CLOSE = 2000;
     CsrfGuard,
     ExpungeService,
     Session,
+    VisitHealth,
   ],
 })
 export class VisitModule

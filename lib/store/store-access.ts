@@ -160,6 +160,11 @@ export class StoreAccess {
     return this.writes.use(() => this.writeBreaker.watch(work, isAnswer));
   }
 
+  /** Whether writes end, as far as is known. */
+  get endsWrites(): boolean {
+    return this.writeBreaker.isClosed;
+  }
+
   private get canWrite(): boolean {
     return this.breaker.isClosed && this.writeBreaker.isClosed;
   }

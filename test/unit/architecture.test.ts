@@ -91,7 +91,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
   [/^session\/session(\.injectable)?\.ts$|^visit\/current-visit\.ts$/, 'door'],
-  [/^expunge\/expunge\.scheduler\.ts$/, 'door'],
+  [/^expunge\/expunge\.scheduler\.ts$|^observe\//, 'door'],
   [/^request\/(request\.story|visit\.finder|visit\.recorder)\.ts$/, 'story'],
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],

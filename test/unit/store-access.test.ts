@@ -1,6 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { MemoryVisitStore, VisitError, VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { VisitHealth } from '../../lib/observe/visit-health.js';
 import { StoreAccess } from '../../lib/store/store-access.js';
 import { newVisit, saveOf } from '../../lib/testing/samples.js';
 
@@ -204,6 +205,30 @@ describe('While the store does not answer', () => {
     const all = KINDS.map(([, work]) => ask(() => work(one.access)));
     await settle();
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
+  });
+
+  test('R108: health tells what works by now, and does not wait for a store that is known to be away', async () => {
+    const one = moody();
+    const health = new VisitHealth(one.access);
+    const check = async () => {
+      const asked = health.check('sessions');
+      await settle();
+      return Promise.race([asked, Promise.resolve('waits')]);
+    };
+    expect(await check()).toEqual({ sessions: { status: 'up' } });
+    one.become('hangs', ['create', 'save', 'end']);
+    for (let timeouts = 0; timeouts < 3; timeouts++) {
+      ask(() => one.access.create(newVisit()));
+      await pass(TIMEOUT);
+    }
+    expect(await check()).toMatchObject({ sessions: { status: 'up', degraded: true } });
+    await open(one);
+    expect(await check()).toBe('waits');
+    expect(await check()).toMatchObject({ sessions: { status: 'down' } });
+    one.become('answers');
+    one.letGo();
+    await settle();
+    expect(await check()).toEqual({ sessions: { status: 'up' } });
   });
 
   test('B84: writes never take all connections, and what has waited too long for one is not sent', async () => {
