@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
-import type { Outgoing } from '../context/request.context.js';
+import type { Outgoing, VisitState } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
 import { IdentityRequiredError, VisitEndedError, VisitError, VisitHttpError, VisitKeyRetiredError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -34,6 +34,21 @@ export interface LogoutOptions {
   /** Keep the visit and its session data, with a new key and without the user. @default false: the visit ends, its data is wiped */
   keepVisit?: boolean;
 }
+
+/** What a sign-in found, to be found again if it fails. */
+interface Before {
+  readonly visit: VisitState;
+  /** What the response was to say. */
+  readonly outgoing: Readonly<Outgoing>;
+  /** What the request had changed in its session. */
+  readonly changes: unknown;
+}
+
+/**
+ * How far a sign-in has come: it links the user to the visit of the request, or begins another visit. The former one is another user's,
+ * which ends when all else is done.
+ */
+type Progress = { readonly is: 'linked' } | { readonly is: 'begun'; readonly former: 'none' | 'stays' | 'ended' };
 
 /**
  * The user of the visit of the request that is being served. Each call that writes is one turn of the request: it begins when the writes
@@ -79,8 +94,8 @@ export class IdentityService {
    * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
    * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
    *
-   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails, nobody is signed in
-   * and no key leaves.
+   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails, nobody is signed in,
+   * no key leaves, and the client keeps the visit that it came with.
    *
    * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in, VisitLimitError
    * (409) when the user has too many visits and `identity.onLimit` is `refuse`, FreshIdentityRequiredError (401) when `authenticatedAt` is
@@ -138,30 +153,44 @@ export class IdentityService {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const proved = signInInstant(authenticatedAt, this.options);
-    const before = { ...context.outgoing };
+    const before: Before = { visit: context.visit, outgoing: { ...context.outgoing }, changes: context.heldSession?.mark() ?? null };
     const signedIn = context.visit.record.identity;
     const isSame = signedIn?.userId === userId;
     if (!isSame) await this.limit.admit(userId, context.visit.record.id);
-    if (signedIn && !isSame) await this.endCurrent(turn, 'replaced');
     const now = this.options.clock.now();
     const identity = { userId, created: isSame ? signedIn.created : now, authenticatedAt: proved };
     const change = { identity, permanent };
-    const { is } = context.visit;
-    const linked = is === 'stored' && (await this.link(turn, change, before));
-    // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
-    const isReplacing = !linked && is !== 'unsaved';
-    if (isReplacing) this.writer.replaceCurrent(turn);
+    const isOthers = signedIn !== null && !isSame;
+    let progress: Progress = { is: 'linked' };
     try {
-      if (!linked) await this.writer.storeCurrent(turn, change, 'withhold');
+      const isLinked = context.visit.is === 'stored' && !isOthers && (await this.link(turn, change));
+      if (!isLinked) {
+        progress = { is: 'begun', former: isOthers ? 'stays' : 'none' };
+        // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
+        if (context.visit.is !== 'unsaved') this.writer.replaceCurrent(turn);
+        await this.writer.storeCurrent(turn, change, 'withhold');
+      }
       await this.requireNotRevoked(userId, context.began);
       if (await this.limit.isSurplus(userId, context.visit.record.id)) throw this.limit.error();
       await this.users.forget(context);
       if (!isSame) await this.newDevice.give(context.visit.record, identity);
+      // Last: until here, all can be taken back.
+      if (isOthers) await this.endFormer(before.visit, context.outgoing, () => (progress = { is: 'begun', former: 'ended' }));
     } catch (error) {
-      await this.takeBack(turn, error, before, isReplacing);
+      // What has failed to change the key has changed nothing.
+      if (progress.is === 'begun' || context.visit.key !== before.visit.key) await this.takeBack(turn, error, before, progress);
       throw error;
     }
     context.sendKey();
+  }
+
+  /** Another user's visit that the request came with. What a plugin throws that hears of it comes after it has ended. */
+  private async endFormer({ record: { id } }: VisitState, outgoing: Outgoing, noteEnded: () => void): Promise<void> {
+    const ending = { reason: 'replaced', at: this.options.clock.now() };
+    const ended = await this.store.end([id], { ...ending, retiresKey: true });
+    noteEnded();
+    outgoing.clearSiteData = true;
+    await this.writer.announceEnd(ended, ending.reason, ending.at);
   }
 
   /** Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7). */
@@ -171,28 +200,54 @@ export class IdentityService {
   }
 
   /**
-   * Nothing of the sign-in remains. Its key has not left, and the one from before is dead.
-   *
-   * @param before what the response was to say when the sign-in began
+   * Nothing of the sign-in remains, whose key has not left. What the client came with is there still: the visit with its key, or that of
+   * another user. Only where the sign-in was refused, a visit that has been linked ends.
    */
-  private async takeBack(turn: Turn, reason: unknown, before: Readonly<Outgoing>, isReplacing = false): Promise<void> {
+  private async takeBack(turn: Turn, reason: unknown, before: Before, progress: Progress): Promise<void> {
     const { context } = turn;
-    try {
-      await this.writer.endCurrent(turn, failedSignIn(reason));
-    } catch {
-      // The store is away, which is what the client hears of. Nobody has the key of this visit; it expires.
-      this.writer.replaceCurrent(turn);
-    }
+    const { visit, outgoing, changes } = before;
+    const isRefused = reason instanceof VisitHttpError && reason.getStatus() < 500;
+    const isUndone = progress.is === 'linked' && !isRefused && (await this.undoLink(turn, visit));
+    if (!isUndone) await this.discard(turn, reason);
+    const isBack = progress.is === 'begun' && progress.former === 'stays';
+    if (isBack) context.visit = visit;
+    // What the handler has changed belongs to the visit that is back, or to none yet.
+    if (isBack || visit.is !== 'stored') context.heldSession?.restore(changes);
+    const isGone = progress.is === 'linked' || visit.is === 'unsaved' ? isRefused : progress.former === 'ended';
     // Where the client may try again its cookie stays; and it may have a better one than the one that this request came with.
-    const isFinal = reason instanceof VisitHttpError && reason.getStatus() < 500;
-    if (isReplacing || !isFinal) Object.assign(context.outgoing, { cookie: before.cookie, clearSiteData: before.clearSiteData });
+    if (!isGone) Object.assign(context.outgoing, { cookie: outgoing.cookie, clearSiteData: outgoing.clearSiteData });
     // Whoever is at `request.user` by now does not stay there, and a failure to say so is not the one that counts.
     await this.users.forget(context);
   }
 
+  /** Whether the visit is what it was before. What a plugin throws that hears of it is not the failure that counts. */
+  private async undoLink(turn: Turn, before: VisitState): Promise<boolean> {
+    try {
+      return await this.writer.undoRekey(turn, before);
+    } catch {
+      return turn.context.visit.key === before.key;
+    }
+  }
+
+  /** The visit ends, and the request goes on with another one. */
+  private async discard(turn: Turn, reason: unknown): Promise<void> {
+    const { context } = turn;
+    const { id } = context.visit.record;
+    // It may have come into being, and the answer was lost.
+    context.amend({}, { is: 'stored' });
+    try {
+      await this.writer.endCurrent(turn, failedSignIn(reason));
+    } catch {
+      // The store is away, which is what the client hears of. Nobody has the key of this visit.
+      if (context.visit.record.id === id) {
+        this.store.finishLater(id, () => this.writer.end([id], failedSignIn(reason)));
+        this.writer.replaceCurrent(turn);
+      }
+    }
+  }
+
   /** Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click on "Sign in", for example. */
-  private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1], before: Readonly<Outgoing>): Promise<boolean> {
-    const { key } = turn.context.visit;
+  private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1]): Promise<boolean> {
     try {
       // Those who held the visit before may hold it again, and their form tokens shall not live again with that.
       await this.saver.drop(turn, FORM_TOKENS);
@@ -200,8 +255,6 @@ export class IdentityService {
       return true;
     } catch (error) {
       if (error instanceof VisitKeyRetiredError || error instanceof VisitEndedError) return false;
-      // It is linked, and what has failed is a plugin that was to hear of it.
-      if (turn.context.visit.key !== key) await this.takeBack(turn, error, before);
       throw error;
     }
   }

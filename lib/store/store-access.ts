@@ -20,6 +20,7 @@ import {
   type VisitStoreCapabilities,
 } from './visit.store.js';
 import { FailureLog } from './failure-log.js';
+import { Unfinished } from './unfinished.js';
 
 /** Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or clean-up. */
 const NOT_FOR_WRITES = 3;
@@ -40,6 +41,7 @@ export class StoreAccess {
   /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby (B84). */
   private readonly writeBreaker: CircuitBreaker;
   private readonly writes: Places;
+  private readonly unfinished = new Unfinished();
   /** What requests do all the time goes out in groups. */
   private readonly grouped: VisitAccess;
 
@@ -89,6 +91,10 @@ export class StoreAccess {
 
   /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" (B18) */
   find(id: string): Promise<VisitRecord | null> {
+    return this.unfinished.settle(id)?.then(() => this.look(id)) ?? this.look(id);
+  }
+
+  private look(id: string): Promise<VisitRecord | null> {
     return this.breaker.isClosed ? this.grouped.find(id) : this.enter(() => this.grouped.find(id));
   }
 
@@ -112,15 +118,17 @@ export class StoreAccess {
     for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreUnsupportedError(call, capability);
   }
 
-  /** Changes one key. The new one is random: whoever finds it stored knows that it was this change. */
+  /** Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other knows what was done. */
   rekey(change: Rekey): Promise<RekeyResult> {
-    const { id, newKeyHash } = change;
+    const { id, keyHash, newKeyHash } = change;
     return settle<RekeyResult>({
       write: async () => (await this.call((store) => store.rekey([change])))[0]!,
       look: async () => {
-        const stored = await this.find(id);
+        const stored = await this.look(id);
+        const isCurrent = stored?.keyHash === newKeyHash;
         // Another request may have renewed it since.
-        return stored?.keyHash === newKeyHash || stored?.previousKeyHash === newKeyHash ? { outcome: 'done' } : undefined;
+        const isReplaced = stored?.previousKeyHash === newKeyHash && stored.keyHash !== keyHash;
+        return isCurrent || isReplaced ? { outcome: 'done' } : undefined;
       },
       isVain: ({ outcome }) => outcome === 'refused',
       patience: this.options.storeTimeout / 2,
@@ -132,7 +140,7 @@ export class StoreAccess {
     return settle<string[]>({
       write: () => this.call((store) => store.end(ids, ending)),
       look: async () => {
-        const found = await Promise.all(ids.map((id) => this.find(id)));
+        const found = await Promise.all(ids.map((id) => this.look(id)));
         const isEnded = found.every((visit) => !visit || visit.endedAt !== null);
         return isEnded ? found.filter((visit) => visit && isEndedBy(visit, ending)).map((visit) => visit!.id) : undefined;
       },
@@ -140,6 +148,14 @@ export class StoreAccess {
       isVain: (ended) => ended.length < ids.length,
       patience: this.options.storeTimeout / 2,
     });
+  }
+
+  /**
+   * Changes a key, or ends a visit, as soon as the store answers again: because a request could not, and what it has left must not stay.
+   * Until then, nobody finds this visit in this process.
+   */
+  finishLater(id: string, finish: () => Promise<unknown>): void {
+    this.scope.runInAsyncScope(() => this.unfinished.add(id, finish));
   }
 
   /** What else only reads. Runs in nobody's asynchronous context, as `call` does. */

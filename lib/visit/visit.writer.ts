@@ -1,18 +1,25 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { VisitEndedError, VisitHttpError, VisitKeyRetiredError, VisitLockLostError } from '../errors/visit.error.js';
+import {
+  VisitEndedError,
+  VisitHttpError,
+  VisitKeyRetiredError,
+  VisitLockLostError,
+  VisitStoreUnavailableError,
+} from '../errors/visit.error.js';
 import { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
-import { UNSEEN, type IdentityRecord, type Refusal, type VisitRecord } from '../store/visit.store.js';
+import { UNSEEN, type IdentityRecord, type Refusal, type Rekey, type RekeyResult, type VisitRecord } from '../store/visit.store.js';
 import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
 import { truncateAddress } from './remote-address.js';
 import { OpenStreams } from './open-streams.js';
 import { TouchQueue } from './touch.queue.js';
+import { undoing, undone } from './undoing.js';
 
 /**
  * How long the old key works after the client was first seen with a new one, in milliseconds: longer than a request takes, shorter than a
@@ -181,15 +188,26 @@ export class VisitWriter {
     const isAgain = isRenewal && !state.key.matches(state.record.keyHash);
     const guard = { id: state.record.id, keyHash: isAgain ? state.record.keyHash : state.key.hash, now };
     const previousKeyUntil = isRenewal ? UNSEEN : null;
-    const result = await this.store.rekey({
-      ...guard,
-      newKeyHash: newKey.hash,
-      previousKeyUntil,
-      expiry,
-      ...(isAgain ? { previousKeyHash: state.key.hash } : {}),
-      ...change,
-      ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
-    });
+    const began = performance.now();
+    let result;
+    try {
+      result = await this.store.rekey({
+        ...guard,
+        newKeyHash: newKey.hash,
+        previousKeyUntil,
+        expiry,
+        ...(isAgain ? { previousKeyHash: state.key.hash } : {}),
+        ...change,
+        ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
+      });
+    } catch (error) {
+      // It may have been done for all that is known. A sign-out is not undone: whether it was done or not, nobody gains rights by it.
+      if (change.identity && error instanceof VisitStoreUnavailableError) {
+        const isQuick = performance.now() - began < this.options.storeTimeout / 2;
+        await this.undo(undoing(state.record, newKey.hash, now), isQuick ? 'now' : 'later');
+      }
+      throw error;
+    }
     if (result.outcome === 'refused') throw refusalError(result.reason);
     const before = state.record.identity?.userId;
     // It may have been made for the longer life that the visit had.
@@ -208,10 +226,45 @@ export class VisitWriter {
       { key: newKey },
     );
     if (key === 'send') context.sendKey();
-    const after = context.visit.record.identity?.userId;
-    if (before !== after) this.streams.identityChanged(state.record.id, after);
-    const payload = { visitId: state.record.id, at: new Date(now) };
+    await this.announceIdentity(context.visit, before, now);
+  }
+
+  /**
+   * Undoes a sign-in by `rekey` whose key has left nobody: the visit is again what it was before, with the key that its client has; or will
+   * be, as soon as the store answers. Whether it is; another request may have ended it, or changed its key.
+   *
+   * @throws what a plugin throws that hears of it, when it is done
+   */
+  async undoRekey({ context }: Turn, before: VisitState): Promise<boolean> {
+    const { keyHash, identity, sessionData, sessionVersion } = context.visit.record;
+    const { record } = before;
+    const now = this.options.clock.now();
+    // It has been used, and updates that waited went with the change.
+    const used = this.expiry(now, record.permanent, record.absoluteExpiry, context.policy?.timeout);
+    const change = undoing({ ...record, expiry: Math.max(record.expiry, used) }, keyHash, now);
+    if ((await this.undo(change, 'now')) === 'refused') return false;
+    context.visit = { ...before, record: { ...undone(record, change), sessionData, sessionVersion } };
+    await this.announceIdentity(context.visit, identity?.userId, now);
+    return true;
+  }
+
+  private async undo(change: Rekey, when: 'now' | 'later'): Promise<RekeyResult['outcome'] | 'later'> {
+    const make = (): Promise<RekeyResult> => this.store.rekey(change);
+    try {
+      if (when === 'now') return (await make()).outcome;
+    } catch {
+      // Nobody can use the visit until it is done.
+    }
+    this.store.finishLater(change.id, make);
+    return 'later';
+  }
+
+  /** A visit belongs to another user than before, or to nobody. */
+  private async announceIdentity({ record: { id, identity } }: VisitState, before: string | undefined, now: number): Promise<void> {
+    const after = identity?.userId;
     if (before === after) return;
+    this.streams.identityChanged(id, after);
+    const payload = { visitId: id, at: new Date(now) };
     await runAll([
       () => before !== undefined && this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before }),
       () => after !== undefined && this.plugins.emit('onIdentityLinked', { ...payload, userId: after }),

@@ -138,7 +138,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     const browser = await signIn();
     failing.add('onVisitEnded');
     expect((await browser.clone().get('/login?user=bob')).status).toBe(500);
-    expect(told).toEqual(['ended replaced']);
+    expect(told).toEqual(['new', 'linked bob', 'ended replaced', 'ended failed']);
     expect(await who(browser)).toBe('null');
   });
 

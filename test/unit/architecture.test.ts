@@ -99,7 +99,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
     /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|visit\.record|visit\.columns|record\.rows|patiently|timeouts|deadline|clock-skew|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
-  [/^store\/batching\/|^store\/(store-access|circuit-breaker|failure-log|lost-answers|places)\.ts$/, 'room'],
+  [/^store\/batching\/|^store\/(store-access|circuit-breaker|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   [/^(context|request|key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
 ];

@@ -1,0 +1,165 @@
+import { VisitPlugin, type VisitPluginHooks } from 'nest-visit';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { platforms } from '../support/app.js';
+import type { Browser } from '../support/browser.js';
+import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { ManualClock } from '../support/manual-clock.js';
+import { WatchedStore } from '../support/watched-store.js';
+
+// Whatever becomes of a sign-in or sign-out while the store fails, nobody loses the visit that they came with.
+
+/** Somebody listens, so that the store is asked for devices, too. */
+@VisitPlugin()
+class Listener implements VisitPluginHooks {
+  onNewDevice = () => undefined;
+}
+
+interface Act {
+  /** Who is signed in before. */
+  readonly before: 'nobody' | 'ann' | 'bob';
+  readonly make: (tools: Tools) => Promise<void>;
+  /** What the visitor is after it. `session`: what it has of the one before. */
+  readonly after: { readonly user: 'ann' | null; readonly session: 'kept' | 'empty' };
+  /** It ends a visit, or rights: what cannot be known to have happened may have. */
+  readonly ends?: boolean;
+}
+
+const acts: Record<string, Act> = {
+  'a sign-in': { before: 'nobody', make: ({ identity }) => identity.login('ann'), after: { user: 'ann', session: 'kept' } },
+  'a sign-in again': { before: 'ann', make: ({ identity }) => identity.login('ann'), after: { user: 'ann', session: 'kept' } },
+  'a sign-in as somebody else': {
+    before: 'bob',
+    make: ({ identity }) => identity.login('ann'),
+    after: { user: 'ann', session: 'empty' },
+    ends: true,
+  },
+  'a new proof': { before: 'ann', make: ({ identity }) => identity.reauthenticate(), after: { user: 'ann', session: 'kept' } },
+  'a sign-out': {
+    before: 'ann',
+    make: ({ identity }) => identity.logout(),
+    after: { user: null, session: 'empty' },
+    ends: true,
+  },
+  'a sign-out that keeps the visit': {
+    before: 'ann',
+    make: ({ identity }) => identity.logout({ keepVisit: true }),
+    after: { user: null, session: 'kept' },
+    ends: true,
+  },
+};
+
+const look = ({ identity, session, visits }: Tools) => ({
+  user: identity.userId,
+  cart: session['cart'] as string[] | undefined,
+  id: visits.current().id,
+});
+
+describe.each(platforms)('What a visitor has while the store fails, under %s', (platform) => {
+  const watched = new WatchedStore();
+  const clock = new ManualClock();
+  let app: InlineApp;
+  beforeAll(async () => {
+    const options = { store: watched.store, clock, identity: { maxVisitsPerUser: 2, onLimit: 'end-oldest' } } as const;
+    app = await InlineApp.start(platform, options, { providers: [Listener] });
+  });
+  afterAll(() => app.close());
+  beforeEach(() => clock.advance(1000));
+  afterEach(() => watched.pass());
+
+  /** A visitor with a cart, and another visit of each user elsewhere. */
+  async function prepare({ before }: Act): Promise<Browser> {
+    while ((await watched.inner.endAllForUser('ann', { reason: 'test', at: clock.now() })).length > 0);
+    clock.advance(1000);
+    for (const user of ['ann', 'bob']) await app.ask(app.browser(), ({ identity }) => identity.login(user));
+    clock.advance(1000);
+    const browser = app.browser();
+    await app.ask(browser, async ({ session, identity }) => {
+      if (before !== 'nobody') await identity.login(before);
+      session['cart'] = ['a book'];
+    });
+    clock.advance(1000);
+    return browser;
+  }
+
+  const live = async (): Promise<string[]> =>
+    (await Promise.all(['ann', 'bob'].map((user) => watched.inner.listForUser(user, clock.now()))))
+      .flat()
+      .map(({ id }) => id)
+      .toSorted();
+
+  /** Makes calls fail from the one at `place` on. How many were made. */
+  function fail(place: number, often: number, moment: 'before' | 'after'): () => number {
+    let calls = 0;
+    watched.around = async (_, go) => {
+      const call = calls++;
+      if (call < place || call >= place + often) return go();
+      if (moment === 'after') await go();
+      throw new Error('the store is away');
+    };
+    return () => {
+      watched.pass();
+      return calls;
+    };
+  }
+
+  describe.each(Object.entries(acts))('after %s', (_, act) => {
+    const moments = ['before', 'after'] as const;
+    const failures = { 'one call fails': 1, 'two calls fail': 2, 'all calls fail from then on': Infinity };
+    test.each(moments.flatMap((moment) => Object.entries(failures).map(([name, often]) => [name, moment, often] as const)))(
+      'B81: of which %s, %s they are done: it is done, or nothing is when the store is there again',
+      async (_name, moment, often) => {
+        const outcomes: string[] = [];
+        for (let place = 0; ; place++) {
+          const browser = await prepare(act);
+          const before = await app.ask(browser, look);
+          const listed = await live();
+          let stop!: () => number;
+          let here: unknown;
+          const { status, cookies, headers } = await app.call(browser, async (tools) => {
+            tools.session['note'] = 'unsaved';
+            stop = fail(place, often, moment);
+            try {
+              await act.make(tools);
+            } finally {
+              here = { ...look(tools), note: tools.session['note'] };
+              if (stop() <= place) outcomes.push('end');
+            }
+            return 'ok';
+          });
+          if (outcomes.at(-1) === 'end') break;
+          const after = await app.ask(browser, look);
+          const label = JSON.stringify({ place, status, cookies, before, here, after });
+          if (status === 200) {
+            outcomes.push('done');
+            const { user, session } = act.after;
+            expect([after.user, after.cart, after.id === before.id], label).toEqual([
+              user,
+              session === 'kept' ? before.cart : undefined,
+              session === 'kept',
+            ]);
+          } else {
+            outcomes.push('failed');
+            expect([status, headers.get('retry-after')], label).toEqual([503, expect.stringMatching(/^\d+$/)]);
+            // An end of which nobody knows whether it was done.
+            if (act.ends && moment === 'after' && after.user === null) continue;
+            expect(here, label).toEqual({ ...before, note: 'unsaved' });
+            expect([after, cookies], label).toEqual([before, []]);
+            await expect.poll(live).toEqual(listed);
+          }
+        }
+        // One call that fails is asked again, or its outcome is looked up, wherever that can be.
+        expect(outcomes).toContain(often === 1 ? 'done' : 'failed');
+      },
+    );
+  });
+
+  test('a new visitor keeps what the request has put into the session of a sign-in that failed', async () => {
+    const browser = app.browser();
+    await app.call(browser, async ({ session, identity }) => {
+      session['cart'] = ['a book'];
+      watched.away('endedAllAt');
+      await identity.login('ann').catch(() => watched.pass());
+    });
+    expect(await app.ask(browser, look)).toMatchObject({ user: null, cart: ['a book'] });
+  });
+});
