@@ -184,14 +184,14 @@ export abstract class TableVisitStore extends VisitStore {
 }
 
 /** Lists that fit into one statement each. */
-export function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | undefined = () => 0): T[][] {
+export function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | undefined = () => 0, most = MAX_BYTES): T[][] {
   const all: T[][] = [];
   let bytes = 0;
   for (const item of items) {
     const size = bytesOf(item) ?? 0;
     bytes += size;
     const current = all.at(-1);
-    if (current && current.length < MAX_ROWS && bytes <= MAX_BYTES) {
+    if (current && current.length < MAX_ROWS && bytes <= most) {
       current.push(item);
     } else {
       all.push([item]);

@@ -34,6 +34,9 @@ interface Server {
   readonly denied: readonly (string | number | undefined)[];
 }
 
+/** In bytes: 500 visits with user ids of any length, in hexadecimal digits. */
+const LEAST_PACKET = 524_288;
+
 const OFF = ['OFF', '0'];
 const WHERE_SET = 'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
 
@@ -55,6 +58,12 @@ const MYSQL_RULES: readonly Rule[] = [
     isRefused: (value) => BigInt(value) < 2n ** 32n,
     why: 'lists would be cut off, and some visits of a user would not end with the others',
     remedy: `set it to DEFAULT; ${WHERE_SET}`,
+  },
+  {
+    names: ['max_allowed_packet'],
+    isRefused: (value) => Number(value) < LEAST_PACKET,
+    why: 'what is written of many visits at once would not fit into a statement',
+    remedy: `set it to ${LEAST_PACKET} or more, and to four times the option \`session.maxBytes\``,
   },
   {
     names: ['transaction_isolation', 'tx_isolation'],

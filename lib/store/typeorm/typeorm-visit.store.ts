@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
-import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { SessionDataError, VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
 import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
 import type {
@@ -30,6 +30,8 @@ import { namesOf } from './visit.tables.js';
 
 /** A group save may be one long condition; longer ones cost more than a second statement. */
 const MAX_SAVES = 64;
+/** What a visit takes of a statement beside its session data, in bytes, at most. */
+const ROW_BYTES = 2000;
 /** How long a pool is waited for that is being closed, in milliseconds, unless there is a deadline. */
 const LONGEST_FAREWELL = 10_000;
 /**
@@ -92,8 +94,12 @@ export class TypeOrmVisitStore extends TableVisitStore {
   async create(visits: readonly NewVisitRecord[]): Promise<void> {
     const { dialect, sql } = this.#prepare();
     const linked = visits.filter(({ identity }) => identity);
+    for (const { sessionData } of visits) {
+      const error = tooLong(sessionData, dialect);
+      if (error) throw error;
+    }
     const statements = [
-      ...chunks(visits, (visit) => visit.sessionData?.length).map((chunk) => sql.insertVisits(chunk)),
+      ...chunks(visits, (visit) => bytesFor(visit.sessionData), mostBytes(dialect)).map((chunk) => sql.insertVisits(chunk)),
       ...chunks(linked).map((chunk) => sql.insertIdentities(chunk)),
     ];
     const [only] = statements;
@@ -103,11 +109,15 @@ export class TypeOrmVisitStore extends TableVisitStore {
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
     const { dialect } = this.#prepare();
     const results: SaveResult[] = [];
-    let waiting = saves.map((save, index) => ({ save, index }));
+    for (const [index, { data }] of saves.entries()) {
+      const error = tooLong(data, dialect);
+      if (error) results[index] = { outcome: 'failed', error };
+    }
+    let waiting = saves.map((save, index) => ({ save, index })).filter(({ index }) => !(index in results));
     let puzzles = 0;
     let mostInGroup = MAX_SAVES;
     while (waiting.length > 0) {
-      const group = nextGroup(waiting, mostInGroup);
+      const group = nextGroup(waiting, mostInGroup, mostBytes(dialect));
       let outcomes: Map<string, Outcome<true>>;
       try {
         outcomes = await this.#saveGroup(group.map(({ save }) => save));
@@ -361,14 +371,33 @@ function prepare(dataSource: DataSource, deadline: number | undefined) {
   };
 }
 
+/** What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits. */
+function bytesFor(data: Uint8Array | null): number {
+  return ROW_BYTES + 2 * (data?.length ?? 0);
+}
+
+function mostBytes({ longestStatement }: Dialect): number {
+  return Math.min(2 * MAX_BYTES, longestStatement);
+}
+
+/** Of a visit that the server would not take even by itself, and end the connection. */
+function tooLong(data: Uint8Array | null, { longestStatement }: Dialect): SessionDataError | undefined {
+  if (bytesFor(data) <= longestStatement) return undefined;
+  return new SessionDataError(
+    'SESSION_TOO_LARGE',
+    `the session has ${data?.length} bytes, and the database takes statements of ${longestStatement} (max_allowed_packet), in which each ` +
+      'byte may take two; raise that, or lower the option "session.maxBytes"',
+  );
+}
+
 /** The first saves that can go in one statement: each visit once, ordered by id, bounded in number and size. */
-function nextGroup<E extends { save: SessionSave }>(entries: readonly E[], most: number): E[] {
+function nextGroup<E extends { save: SessionSave }>(entries: readonly E[], most: number, longest: number): E[] {
   const group = new Map<string, E>();
   let bytes = 0;
   for (const entry of entries) {
     const { id, data } = entry.save;
-    bytes += data?.length ?? 0;
-    if (group.size >= most || (bytes > MAX_BYTES && group.size > 0)) break;
+    bytes += bytesFor(data);
+    if (group.size >= most || (bytes > longest && group.size > 0)) break;
     if (!group.has(id)) group.set(id, entry);
   }
   return [...group.values()].sort((a, b) => byId(a.save, b.save));

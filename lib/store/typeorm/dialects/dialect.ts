@@ -81,6 +81,11 @@ export abstract class Dialect {
     return false;
   }
 
+  /** So many bytes a statement may have, with its parameters. */
+  get longestStatement(): number {
+    return Infinity;
+  }
+
   /** What makes a DELETE welcome that finds its rows by no key. */
   get unbounded(): string {
     return '';

@@ -10,6 +10,8 @@ import { PooledDialect } from './pooled.dialect.js';
 const IN_THE_WAY = [1205, 1213, 1020, 3101];
 /** ER_ERROR_DURING_COMMIT: of a node that has lost its cluster; the others may have the write. */
 const MAYBE_DONE = 1180;
+/** ER_NET_PACKET_TOO_LARGE: the connection is over, but nothing was done. */
+const TOO_LONG = 1153;
 /** ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE. */
 const MISSING = [1054, 1146];
 
@@ -110,6 +112,7 @@ export class MysqlDialect extends PooledDialect {
   // The usual REPEATABLE READ locks the gaps between rows too, and inserts of others run into them.
   protected override readonly isolation = 'READ COMMITTED';
   private safeUpdates = false;
+  private longest = Infinity;
 
   // The first comparison can use the index. The second decides: most collations ignore case, and even the binary ones trailing spaces.
   sameText(column: string): string {
@@ -164,6 +167,11 @@ export class MysqlDialect extends PooledDialect {
 
   override adapt(settings: ReadonlyMap<string, string>): void {
     this.safeUpdates = settings.get('sql_safe_updates') === 'ON';
+    this.longest = Number(settings.get('max_allowed_packet') ?? Infinity);
+  }
+
+  override get longestStatement(): number {
+    return this.longest;
   }
 
   // `sql_safe_updates` asks for a key or a limit.
@@ -193,7 +201,8 @@ export class MysqlDialect extends PooledDialect {
   }
 
   override isRefusal(error: unknown): boolean {
-    return driverError(error).errno !== MAYBE_DONE && super.isRefusal(error);
+    const { errno } = driverError(error);
+    return errno === TOO_LONG || (errno !== MAYBE_DONE && super.isRefusal(error));
   }
 
   protected isTransient({ errno = 0 }: DriverError): boolean {
