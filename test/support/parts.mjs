@@ -3,6 +3,7 @@ import {
   findGalera,
   findMariaDb,
   findMemcached,
+  findPgBouncer,
   findPostgres,
   findRedis,
   startMariaDb,
@@ -72,5 +73,12 @@ export const parts = [
     example: '/usr/lib/galera/libgalera_smm.so',
     find: findGalera,
     packages: ['galera-4'],
+  },
+  {
+    name: 'PgBouncer, a pooler for PostgreSQL',
+    variable: 'VISIT_TEST_PGBOUNCER',
+    example: '/usr/sbin/pgbouncer',
+    find: findPgBouncer,
+    packages: ['pgbouncer'],
   },
 ];

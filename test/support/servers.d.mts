@@ -22,12 +22,15 @@ export interface TestServer {
 export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>;
 
 /** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server; no file of it
- * gets longer than `largestFile` bytes, as on a disk that is full. */
-export function startPostgres(options?: { args?: string[]; largestFile?: number }): Promise<TestServer>;
+ * gets longer than `largestFile` bytes, as on a disk that is full; with `standbyOf`, the URL of another one, it follows that. */
+export function startPostgres(options?: { args?: string[]; largestFile?: number; standbyOf?: string }): Promise<TestServer>;
 
 /** Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of the server. */
 export function startMemcached(): Promise<TestServer>;
 export function startRedis(options?: { args?: string[] }): Promise<TestServer>;
+
+/** Starts PgBouncer in front of the PostgreSQL of that URL. Throws when it is not installed. */
+export function startPgBouncer(server: string, mode: 'session' | 'transaction' | 'statement'): Promise<TestServer>;
 
 /** Three servers of Redis (or Valkey) that are a cluster. */
 export interface TestCluster {
@@ -42,6 +45,8 @@ export function startRedisCluster(): Promise<TestCluster>;
 
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;
+export function findPgBouncer(): string | undefined;
+export function findPgBaseBackup(): string | undefined;
 export function findRedis(): string | undefined;
 export function findGalera(): string | undefined;
 

@@ -72,6 +72,8 @@ export const findRedis = () => find(['redis-server', 'valkey-server']);
 /** The library that makes MariaDB a node of a cluster. */
 export const findGalera = () => process.env.VISIT_TEST_GALERA || find(['libgalera_smm.so'], LIBRARIES);
 
+export const findPgBouncer = () => process.env.VISIT_TEST_PGBOUNCER || find(['pgbouncer']);
+
 export const findMemcached = () => find(['memcached']);
 export const findChromium = () =>
   find(['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'Google Chrome'], [...PROGRAMS, CHROME_ON_MAC]);
@@ -366,6 +368,9 @@ export async function startMariaDb({ args: more = [] } = {}) {
   });
 }
 
+/** What copies a server of PostgreSQL. */
+export const findPgBaseBackup = () => find(['pg_basebackup']);
+
 /** The account to run PostgreSQL as, which refuses to run as root: undefined for our own. */
 function postgresAccount() {
   if (!isRoot) return undefined;
@@ -377,9 +382,10 @@ function postgresAccount() {
 
 /**
  * Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are further arguments of the
- * server; no file of it gets longer than `largestFile` bytes, as on a disk that is full.
+ * server; no file of it gets longer than `largestFile` bytes, as on a disk that is full. With `standbyOf`, the URL of another one, it is a
+ * copy of that and follows it.
  */
-export async function startPostgres({ args: more = [], largestFile } = {}) {
+export async function startPostgres({ args: more = [], largestFile, standbyOf } = {}) {
   const programs = findPostgres();
   if (!programs) throw new Error('PostgreSQL is not installed');
   return startServer('postgres', (folder) => {
@@ -389,7 +395,8 @@ export async function startPostgres({ args: more = [], largestFile } = {}) {
     // No variable such as PGPORT or LC_ALL of whoever runs the tests may change the server or the language of its log.
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name)));
     const options = { ...account, cwd: folder, env: { ...env, LC_ALL: 'C' } };
-    runToEnd(programs.initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'], options);
+    if (standbyOf) runToEnd(findPgBaseBackup(), ['-D', data, '-R', '-c', 'fast', '-d', serverOnly(standbyOf)], options);
+    else runToEnd(programs.initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'], options);
     return {
       name: 'PostgreSQL',
       command: programs.postgres,
@@ -400,10 +407,11 @@ export async function startPostgres({ args: more = [], largestFile } = {}) {
       },
       options,
       largestFile,
-      readyLine: 'ready to accept connections',
+      readyLine: 'database system is ready to accept',
       stopSignal: 'SIGINT',
       url: (port) => `postgres://postgres@127.0.0.1:${port}/visit`,
       async prepare(port) {
+        if (standbyOf) return;
         const { default: pg } = await import('pg');
         const client = new pg.Client({ connectionString: `postgres://postgres@127.0.0.1:${port}/postgres` });
         await client.connect();
@@ -417,6 +425,40 @@ export async function startPostgres({ args: more = [], largestFile } = {}) {
     };
   });
 }
+
+/**
+ * Starts PgBouncer in front of a PostgreSQL, with few connections to it, so that clients take turns. The URL names the same user and
+ * database as `server`. `mode` is its `pool_mode`.
+ */
+export async function startPgBouncer(server, mode) {
+  const program = findPgBouncer();
+  if (!program) throw new Error('PgBouncer is not installed');
+  const target = new URL(server);
+  return startServer('pgbouncer', (folder) => {
+    const account = postgresAccount();
+    const settings = join(folder, 'pgbouncer.ini');
+    if (account) chownSync(folder, account.uid, account.gid);
+    const destination = `host=${target.hostname} port=${target.port} user=${target.username}`;
+    const writeSettings = (port) =>
+      writeFileSync(
+        settings,
+        `[databases]\n* = ${destination}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ${port}\nunix_socket_dir =\n` +
+          `auth_type = any\npool_mode = ${mode}\ndefault_pool_size = 3\nmax_client_conn = 200\n`,
+      );
+    return {
+      name: 'PgBouncer',
+      command: program,
+      args: (port) => (writeSettings(port), [settings]),
+      options: { ...account, cwd: folder },
+      readyLine: 'process up',
+      stopSignal: 'SIGTERM',
+      url: (port) => Object.assign(new URL(target), { port: String(port) }).href,
+    };
+  });
+}
+
+/** A URL without its database. */
+const serverOnly = (url) => Object.assign(new URL(url), { pathname: '' }).href;
 
 /** After SIGKILL, PostgreSQL's segment of shared memory stays until the next start from the same folder. */
 function removeSharedMemory(data) {
