@@ -1,5 +1,5 @@
-import { describe, expect, test, vi } from 'vitest';
-import { compiled, looped, recordReader } from '../../lib/store/record.rows.js';
+import { describe, expect, test } from 'vitest';
+import { recordReader } from '../../lib/store/record.rows.js';
 
 const asIs = (value: never): never => value;
 const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
@@ -39,11 +39,8 @@ const rows: Record<string, object> = {
   'with a text that is none': { ...whole, id: 5 },
 };
 
-describe.each([
-  ['as code', compiled],
-  ['as a loop', looped],
-])('A row that is read %s', (_title, compile) => {
-  const read = recordReader({ readers }, compile);
+describe('A row', () => {
+  const read = recordReader({ readers });
 
   test('gives a record', () => {
     const { userId, linked: _linked, authenticatedAt, ...columns } = whole;
@@ -60,24 +57,11 @@ describe.each([
   test('takes values by place, and an identity that is a row of its own', () => {
     const [id, ...others] = Object.keys(whole);
     const order = [...others, id];
-    const byPlace = recordReader<readonly unknown[]>({ readers, placeOf: (field) => order.indexOf(field) }, compile);
+    const byPlace = recordReader<readonly unknown[]>({ readers, placeOf: (field) => order.indexOf(field) });
     expect(byPlace(order.map((name) => whole[name as keyof typeof whole]))).toEqual(read(whole));
-    const nested = recordReader<{ owner: object | null }>({ readers, identityOf: ({ owner }: { owner: object | null }) => owner }, compile);
+    const nested = recordReader<{ owner: object | null }>({ readers, identityOf: ({ owner }: { owner: object | null }) => owner });
     expect(nested({ ...whole, owner: { userId: 'alice', created: 5, authenticatedAt: 6 } })).toEqual(read(whole));
     expect(nested({ ...whole, owner: null })).toMatchObject({ identity: null });
     expect(nested({ ...whole, owner: {} })).toBeNull();
   });
-});
-
-test('Where a process may not make code, the loop reads', () => {
-  const forbidden = vi.spyOn(globalThis, 'Function').mockImplementation(function forbid() {
-    throw new EvalError('Code generation from strings disallowed for this context');
-  });
-  try {
-    const read = recordReader({ readers });
-    expect(forbidden).toHaveBeenCalledTimes(2);
-    expect(read(whole)).toEqual(recordReader({ readers }, looped)(whole));
-  } finally {
-    forbidden.mockRestore();
-  }
 });
