@@ -1,3 +1,4 @@
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { Logger } from '@nestjs/common';
 import { MemoryVisitStore, VisitError, VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -10,8 +11,14 @@ const TIMEOUT = 1000;
 /** What a store does with its calls, until it is told otherwise. */
 type Mood = 'answers' | 'hangs' | 'refuses' | 'refuses late';
 
-/** A store that counts its calls; those that hang can be let go later. */
+/** Tells what a test does, and the store that it has made, from what earlier tests of this process have left: logs of failures tick on. */
+const own = new AsyncLocalStorage<object>();
+let current = {};
+const isOwn = (): boolean => own.getStore() === current;
+
+/** A store that counts its calls; those that hang can be let go later. What this test does is its own from here on. */
 function moody(connections?: number) {
+  own.enterWith(current);
   const inner = new MemoryVisitStore();
   let mood: Mood = 'answers';
   let concerned: readonly string[] | undefined;
@@ -69,15 +76,17 @@ async function settle(): Promise<void> {
   for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
 }
 
-/** How many timers of the store's there are from now on: what earlier tests of this process have left has timers, too. */
-function timersOfStore(): () => number {
+/** Timers as they are: they run in the context that they were set in. Those of this test's store are kept in a set. */
+function fakeTimers(): Set<unknown> {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   const ours = new Set<unknown>();
   const { setTimeout: set, clearTimeout: clear } = globalThis;
   vi.spyOn(globalThis, 'setTimeout').mockImplementation(((work: () => void, milliseconds: number) => {
-    const isOurs = /[\\/]lib[\\/]store[\\/]/.test(new Error('who').stack ?? '');
+    const isOurs = isOwn() && /[\\/]lib[\\/]store[\\/]/.test(new Error('who').stack ?? '');
+    const inContext = AsyncResource.bind(work);
     const timer: unknown = set(() => {
       ours.delete(timer);
-      work();
+      inContext();
     }, milliseconds);
     if (isOurs) ours.add(timer);
     return timer;
@@ -86,7 +95,7 @@ function timersOfStore(): () => number {
     ours.delete(timer);
     clear(timer);
   });
-  return () => ours.size;
+  return ours;
 }
 
 async function pass(milliseconds: number): Promise<void> {
@@ -119,10 +128,12 @@ async function open(one: Moody): Promise<void> {
 
 describe('While the store does not answer', () => {
   const lines: string[] = [];
+  let timers: Set<unknown>;
   beforeEach(() => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    timers = fakeTimers();
     lines.length = 0;
-    const note = (line: string): void => void lines.push(line);
+    current = {};
+    const note = (line: string): void => void (isOwn() && lines.push(line));
     Logger.overrideLogger({ log: note, error: note, warn: note });
   });
   afterEach(() => {
@@ -370,7 +381,6 @@ describe('While the store does not answer', () => {
   });
 
   test('hung calls keep no place when it is back, and no timer is left', async () => {
-    const timers = timersOfStore();
     const one = moody();
     await open(one);
     for (let tries = 0; tries < 10; tries++) {
@@ -384,8 +394,8 @@ describe('While the store does not answer', () => {
     const all = Array.from({ length: 1000 }, (_, index) => ask(() => KINDS[index % 4]![1](one.access)));
     await settle();
     expect(all.filter(({ outcome }) => outcome !== 'answered')).toEqual([]);
-    expect(timers()).toBeGreaterThan(0);
+    expect(timers.size).toBeGreaterThan(0);
     await pass(TIMEOUT * 2);
-    expect(timers()).toBe(0);
+    expect(timers.size).toBe(0);
   });
 });
