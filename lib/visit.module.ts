@@ -277,6 +277,7 @@ export class VisitModule
     await withDeadline(this.store.close(), LONGEST_CLOSE).catch((error: unknown) =>
       new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
     );
+    this.requests.close();
   }
 }
 

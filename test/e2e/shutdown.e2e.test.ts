@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { Controller, Inject, Post } from '@nestjs/common';
 import { ExpungeService, MemoryVisitStore, Session, type Touch } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
@@ -7,6 +8,9 @@ import { ManualClock } from '../support/manual-clock.js';
 
 const DAY = 86_400_000;
 
+/** What requests have left to be called later. */
+const leftBehind: (() => unknown)[] = [];
+
 @Controller()
 class Site {
   constructor(@Inject(Session) private readonly session: Session<{ n: number }>) {}
@@ -14,6 +18,11 @@ class Site {
   @Post('add')
   add() {
     return this.session.update('n', (n = 0) => n + 1);
+  }
+
+  @Post('leave')
+  leave() {
+    leftBehind.push(AsyncResource.bind(() => this.session.get('n')));
   }
 }
 
@@ -77,6 +86,15 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     await app.close();
     expect(store.touched).toHaveLength(1);
     expect(store.batches).toBe(1);
+  });
+
+  test('what outlives it is in no request, and costs whoever goes on nothing', async () => {
+    const { app, browser } = await start();
+    await browser().post('/leave');
+    const [left] = leftBehind.splice(0);
+    expect(left).toThrow('over');
+    await app.close();
+    expect(left).toThrow('there is no request here');
   });
 
   test('B51: nor for a store that does not close', async () => {
