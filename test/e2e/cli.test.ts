@@ -1,5 +1,6 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, fork, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,12 +23,28 @@ interface Outcome {
   readonly err: string;
 }
 
+/** A process that runs commands: to start one for each takes longer than most of them do. */
+let host: ChildProcess;
+let last: Promise<unknown> = Promise.resolve();
+beforeAll(() => {
+  host = fork(fileURLToPath(new URL('../support/fixtures/command-host.mjs', import.meta.url)), { cwd: root, execArgv: [] });
+});
+afterAll(() => host.disconnect());
+
 /** Runs the built command. */
 function command(...args: string[]): Promise<Outcome> {
-  return commandWith({}, ...args);
+  const outcome = last.then(async () => {
+    const [ended, answered] = [once(host, 'exit'), once(host, 'message')];
+    host.send(args);
+    const [answer] = (await Promise.race([answered, ended])) as [Outcome];
+    return answer;
+  });
+  last = outcome.catch(() => {});
+  return outcome;
 }
 
-function commandWith(env: Record<string, string>, ...args: string[]): Promise<Outcome> {
+/** The same, in a process of its own. */
+function program(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
   return new Promise((resolve) => {
     execFile(process.execPath, [main, ...args], { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } }, (error, out, err) => {
       resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
@@ -50,7 +67,7 @@ async function file(text: string, extension = 'mjs'): Promise<string> {
 
 describe('The command', () => {
   test('R63: explains itself, as a whole and command by command', async () => {
-    const { code, out } = await command('--help');
+    const { code, out } = await program(['--help']);
     expect(code).toBe(0);
     expect(out).toMatch(/nest-visit expunge [^]*nest-visit wipe [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /);
     const ofExpunge = await command('expunge', '-h');
@@ -58,7 +75,7 @@ describe('The command', () => {
     const ofWipe = await command('wipe', '--help');
     expect(ofWipe.out).toMatch(/--batch-size[^]*Exit codes/);
     expect(ofWipe.out).not.toContain('--keep-days');
-    expect((await command('--version')).out).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect((await program(['--version'])).out).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
   // What is wrong with arguments is told by test/unit/cli-arguments.test.ts.
@@ -104,10 +121,10 @@ describe('The command', () => {
 
   test('R63: a file that cannot be loaded says why in one line, and where when asked', async () => {
     const broken = await file(`require('./nowhere.js')`, 'cjs');
-    const { code, err } = await command('expunge', '--data-source', broken);
+    const { code, err } = await program(['expunge', '--data-source', broken]);
     expect(code).toBe(2);
     expect(err).toMatch(/^nest-visit: [^\n]*cannot be loaded: Cannot find module '\.\/nowhere\.js'\nTry: [^\n]*\n$/);
-    const asked = await commandWith({ NODE_DEBUG: 'nest-visit' }, 'expunge', '--data-source', broken);
+    const asked = await program(['expunge', '--data-source', broken], { NODE_DEBUG: 'nest-visit' });
     expect(asked.err).toMatch(/\n\s+at /);
   });
 
@@ -191,14 +208,15 @@ describeDatabases('The command', (db) => {
     await store.create(visits);
     const from = await esm('export default options;');
     const driver = `createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')`;
-    // A file may export a store, too: of its own kind, or opened in its own way.
-    const to = await esm(
-      `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/index.js')).href)};
+    // A file may export a store, too: of its own kind, or opened in its own way. Each command closes what it gets.
+    const to = () =>
+      esm(
+        `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/index.js')).href)};
        const source = new typeorm.DataSource({ ...${JSON.stringify({ ...other.options, driver: undefined })}, driver: ${driver}, entities: visitEntities });
        await source.initialize();
        export const store = new TypeOrmVisitStore(source, { owned: true });`,
-    );
-    const migrate = (...more: string[]) => command('migrate', '--from', from, '--to', to, ...more);
+      );
+    const migrate = async (...more: string[]) => command('migrate', '--from', from, '--to', await to(), ...more);
     expect(await command('migrate', '--from', from)).toMatchObject({ code: 2, err: expect.stringContaining('--to is needed') as string });
     // It ends, although the first store was open by then.
     expect(await command('migrate', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });
@@ -220,7 +238,7 @@ describeDatabases('The command', (db) => {
       out: 'would wipe the session data of 3 visits\n',
       err: '',
     });
-    expect(await command('wipe', '--data-source', asOptions, '--json')).toEqual({ code: 0, out: '{"visits":3}\n', err: '' });
+    expect(await program(['wipe', '--data-source', asOptions, '--json'])).toEqual({ code: 0, out: '{"visits":3}\n', err: '' });
 
     const asFactory = await esm(
       'export const nothing = 1; export default async () => new typeorm.DataSource({ ...options, entities: visitEntities, logging: true });',
