@@ -32,7 +32,8 @@ import { NewDeviceNotice } from './identity/new-device.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
 import { reasonOf } from './errors/failure.js';
-import { VisitClockError, VisitOptionError } from './errors/visit.error.js';
+import { withoutSecrets } from './errors/secrets.js';
+import { VisitClockError, VisitError, VisitOptionError } from './errors/visit.error.js';
 import { canGive } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
@@ -70,6 +71,8 @@ import { VisitService } from './visit.service.js';
 
 /** How long the end of the application waits for the store to close, in milliseconds. */
 const LONGEST_CLOSE = 2000;
+/** A store asks its server more than one thing before it is used. Together they may take so many times as long as one answer. */
+const ANSWERS_AT_START = 5;
 
 @Module({
   imports: [DiscoveryModule],
@@ -86,9 +89,16 @@ const LONGEST_CLOSE = 2000;
       provide: VisitStore,
       inject: [VISIT_OPTIONS],
       useFactory: async (options: ResolvedVisitOptions): Promise<VisitStore> => {
-        const store = options.store ?? (await openTypeOrmVisitStore(options.dataSource!));
-        store.setDeadline(options.storeTimeout);
-        await store.check();
+        const { storeTimeout } = options;
+        const store = options.store ?? (await openTypeOrmVisitStore(options.dataSource!, storeTimeout));
+        store.setDeadline(storeTimeout);
+        try {
+          await check(store, storeTimeout);
+        } catch (error) {
+          // What was opened here would keep the process from ending.
+          if (!options.store) withDeadline(store.close(), LONGEST_CLOSE).catch(() => {});
+          throw error;
+        }
         return store;
       },
     },
@@ -278,6 +288,21 @@ export class VisitModule
       new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
     );
     this.requests.close();
+  }
+}
+
+/**
+ * A server may take connections and never answer. Then the application does not start, rather than wait without a word.
+ *
+ * @throws VisitError `VISIT_STORE_UNAVAILABLE`, and whatever `check()` throws of ours
+ */
+async function check(store: VisitStore, storeTimeout: number): Promise<void> {
+  try {
+    await withDeadline(store.check(), ANSWERS_AT_START * storeTimeout);
+  } catch (error) {
+    if (error instanceof VisitError) throw error;
+    const reason = withoutSecrets(error instanceof Error ? error.message : String(error));
+    throw new VisitError('VISIT_STORE_UNAVAILABLE', `${store.constructor.name} cannot be used: ${reason}`, { cause: error });
   }
 }
 

@@ -11,8 +11,10 @@ const FIXTURE = fileURLToPath(new URL('fixtures/app.mjs', import.meta.url));
 
 export interface AppSetting {
   readonly platform: PlatformName;
-  /** The database; its tables are there already. */
-  readonly dataSource: object;
+  /** The database; its tables are there already, or are made by options. */
+  readonly dataSource?: object;
+  /** Or Redis. */
+  readonly redis?: { readonly connection: string; readonly prefix: string };
   /** Options of the library that JSON can say. */
   readonly visits?: Partial<VisitModuleOptions>;
   /**
@@ -20,6 +22,10 @@ export interface AppSetting {
    * tested, and on a busy machine requests take seconds.
    */
   readonly hasSlowClock?: boolean;
+  /** Or one that is so many milliseconds ahead as this file says, which must be there. */
+  readonly clockFile?: string;
+  /** Hears each line that the process prints, also before it listens. */
+  readonly onLine?: (line: string, child: { kill(signal: NodeJS.Signals): void }) => void;
 }
 
 export interface Ended {
@@ -38,8 +44,8 @@ export class AppProcess {
     readonly address: string,
   ) {}
 
-  static async start({ platform, dataSource, visits = {}, hasSlowClock = false }: AppSetting): Promise<AppProcess> {
-    const setting = JSON.stringify({ platform, dataSource, visits: { storeTimeout: PATIENCE, ...visits }, hasSlowClock });
+  static async start({ platform, visits = {}, onLine, ...more }: AppSetting): Promise<AppProcess> {
+    const setting = JSON.stringify({ platform, visits: { storeTimeout: PATIENCE, ...visits }, ...more });
     const env = { ...process.env, NO_COLOR: '1', NODE_ENV: 'test' };
     // The pipe of stdin ends with this process, and then the child ends itself.
     const child = spawn(process.execPath, ['--expose-gc', FIXTURE, setting], { stdio: ['pipe', 'pipe', 'pipe'], env });
@@ -50,6 +56,7 @@ export class AppProcess {
         createInterface({ input: stream }).on('line', (line) => {
           lines.push(line);
           if (lines.length > 300) lines.shift();
+          onLine?.(line, child);
           if (line.startsWith('listening: ')) resolve(line.slice('listening: '.length));
         });
       }
@@ -82,6 +89,11 @@ export class AppProcess {
     const text = await response.text();
     if (response.status !== 200) throw new Error(`${path} answered ${response.status}: ${text}`);
     return (path === '/alive' ? text : JSON.parse(text)) as T;
+  }
+
+  /** SIGSTOP, and SIGCONT. */
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
   }
 
   async end(signal: NodeJS.Signals): Promise<Ended> {

@@ -1,6 +1,7 @@
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit';
 import { DataSource } from 'typeorm';
-import { expect, test } from 'vitest';
+import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
+import { expect, onTestFinished, test } from 'vitest';
 import { describeDatabases } from '../support/databases.js';
 
 const TABLES = ['visit', 'visit_identity', 'visit_revocation'];
@@ -21,3 +22,24 @@ describeDatabases('B79: a migration whose process died in between', (db) => {
     }
   });
 });
+
+describeDatabases(
+  'B79: tables that several make at once',
+  (db) => {
+    test.each([
+      { migrationsRun: true },
+      { migrationsRun: true, migrationsTransactionMode: 'each' },
+      { migrationsRun: true, migrationsTransactionMode: 'none', poolSize: 1 },
+      { synchronize: true },
+    ])('are made by one, and the others wait: %o', async (how) => {
+      const { options } = await db.open();
+      const opened = await Promise.allSettled(Array.from({ length: 5 }, () => openTypeOrmVisitStore({ ...options, ...how } as never)));
+      for (const one of opened) if (one.status === 'fulfilled') onTestFinished(() => one.value.close());
+      expect(opened.flatMap((one) => (one.status === 'rejected' ? [String(one.reason)] : []))).toEqual([]);
+      const [first] = opened as PromiseFulfilledResult<TypeOrmVisitStore>[];
+      await expect(first!.value.check()).resolves.toBeUndefined();
+      if (how.migrationsRun) expect(await first!.value.dataSource.query('SELECT name FROM migrations')).toHaveLength(1);
+    });
+  },
+  ['mariadb', 'postgres'],
+);

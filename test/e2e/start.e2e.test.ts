@@ -1,7 +1,7 @@
 import { inspect } from 'node:util';
 import { Controller, Get, Injectable, Logger, Module, SetMetadata, type Type } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
-import { MemoryVisitStore, Session, VisitModule, VisitPlugin, type VisitModuleOptions } from 'nest-visit';
+import { MemoryVisitStore, Session, VisitModule, VisitOptionError, VisitPlugin, type VisitModuleOptions } from 'nest-visit';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 const store = new MemoryVisitStore();
@@ -115,6 +115,37 @@ describe('The start says what a plugin is never called for', () => {
     expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('is no hook'))).toEqual([
       expect.stringContaining('Others.onPaymentReceived() is no hook of a plugin, and is never called; there are onNewVisit, ') as string,
     ]);
+  });
+});
+
+describe('The start says why a store cannot be used', () => {
+  class OwnStore extends MemoryVisitStore {
+    constructor(private readonly answer: () => Promise<void>) {
+      super();
+    }
+
+    override check() {
+      return this.answer();
+    }
+  }
+  const started = (answer: () => Promise<void>) => start([VisitModule.forRoot({ store: new OwnStore(answer), storeTimeout: 50 })]);
+
+  test('R74: one that never answers', async () => {
+    await expect(started(() => new Promise(() => {}))).rejects.toMatchObject({
+      code: 'VISIT_STORE_UNAVAILABLE',
+      message: expect.stringContaining('OwnStore cannot be used: there was no answer within') as string,
+    });
+  });
+
+  test('R74: one that fails, without passwords; what the library itself says stays as it is', async () => {
+    const failure = new Error('no route to cache://user:secret@host');
+    await expect(started(() => Promise.reject(failure))).rejects.toMatchObject({
+      code: 'VISIT_STORE_UNAVAILABLE',
+      message: '[visit] OwnStore cannot be used: no route to cache://***@host',
+      cause: failure,
+    });
+    const own = new VisitOptionError('the client is not connected');
+    await expect(started(() => Promise.reject(own))).rejects.toBe(own);
   });
 });
 

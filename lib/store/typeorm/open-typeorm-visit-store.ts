@@ -1,28 +1,54 @@
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
+import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
+import { familyOf } from './dialects/family.js';
 import { requireFamily } from './dialects/dialects.js';
 import { visitEntities } from './entities.js';
 import { visitMigrations } from './migrations/index.js';
+import { changeTables } from './schema-turn.js';
 import { TypeOrmVisitStore } from './typeorm-visit.store.js';
 import { isSameOrSubclass } from './visit.tables.js';
 
 /**
  * A store on a data source that is open already, which stays the application's own; or on a new one made from options,
  * which knows the entities and migrations of the library and is closed with the store. Tables are neither created nor
- * changed, unless the options say `migrationsRun` or `synchronize`.
+ * changed, unless the options say `migrationsRun` or `synchronize`; then one process does so at a time.
+ *
+ * @param deadline how long the database may take for an answer, in milliseconds
+ * @throws VisitError `VISIT_STORE_UNAVAILABLE` when it cannot be reached, or stands still
  */
-export async function openTypeOrmVisitStore(source: DataSource | DataSourceOptions): Promise<TypeOrmVisitStore> {
+export async function openTypeOrmVisitStore(source: DataSource | DataSourceOptions, deadline = USUAL_DEADLINE): Promise<TypeOrmVisitStore> {
   // Not `instanceof`: an application may have a second copy of TypeORM.
   if ('createQueryRunner' in source) return new TypeOrmVisitStore(source);
   requireFamily(source);
   try {
     // The package of the driver is loaded when it is made.
-    const dataSource = new DataSource(withVisits(source));
-    await dataSource.initialize();
+    const dataSource = new DataSource(withVisits(withConnectLimit(source, deadline)));
+    const opening = dataSource.initialize();
+    try {
+      await withDeadline(opening, deadline);
+      await makeTables(dataSource, source, deadline);
+    } catch (error) {
+      // Not waited for: it may stand still.
+      opening.then(() => dataSource.destroy()).catch(() => {});
+      throw error;
+    }
+    liftConnectLimit(dataSource, source);
     return new TypeOrmVisitStore(dataSource, { owned: true });
   } catch (error) {
     throw connectionError(source, error);
   }
+}
+
+/** What TypeORM does by itself at the end of `initialize()`, in the same order. */
+async function makeTables(dataSource: DataSource, options: DataSourceOptions, deadline: number): Promise<void> {
+  const { dropSchema, migrationsRun, migrationsTransactionMode, synchronize } = options;
+  if (!dropSchema && !migrationsRun && !synchronize) return;
+  await changeTables(options, deadline, async () => {
+    if (dropSchema) await dataSource.dropDatabase();
+    if (migrationsRun) await dataSource.runMigrations({ transaction: migrationsTransactionMode });
+    if (synchronize) await dataSource.synchronize();
+  });
 }
 
 function withVisits(options: DataSourceOptions): DataSourceOptions {
@@ -33,7 +59,34 @@ function withVisits(options: DataSourceOptions): DataSourceOptions {
     ...options,
     entities: [...entities, ...missing],
     migrations: [...migrations, ...visitMigrations.filter((migration) => !migrations.includes(migration))],
+    migrationsRun: false,
+    synchronize: false,
+    dropSchema: false,
   };
+}
+
+/**
+ * By itself, a driver may wait without a bound for a server that takes the connection and says nothing. We give up sooner, and say so; what
+ * the driver does meanwhile ends by this.
+ */
+function withConnectLimit(options: DataSourceOptions, deadline: number): DataSourceOptions {
+  const name = { mysql: 'connectTimeout', postgres: 'connectTimeoutMS', sqlite: undefined }[familyOf({ options })!];
+  return name === undefined ? options : { [name]: 2 * deadline, ...options };
+}
+
+/** Of PostgreSQL, where it would also limit how long a call waits for a connection that is in use. */
+function liftConnectLimit({ driver }: DataSource, { type, ...given }: DataSourceOptions): void {
+  if (type !== 'postgres' || 'connectTimeoutMS' in given) return;
+  const { connectionTimeoutMillis } = (given.extra ?? {}) as { connectionTimeoutMillis?: number };
+  const { master, slaves = [] } = driver as unknown as { master?: Limited; slaves?: Limited[] };
+  for (const pool of master ? [master, ...slaves] : slaves) {
+    if (pool.options) pool.options.connectionTimeoutMillis = connectionTimeoutMillis;
+  }
+}
+
+/** A pool of `pg`. */
+interface Limited {
+  readonly options?: { connectionTimeoutMillis: number | undefined };
 }
 
 /** TypeORM takes its lists as arrays or as objects, such as the namespace of `import * as entities`. */

@@ -1,0 +1,100 @@
+import { fileURLToPath } from 'node:url';
+import { DataSource, type DataSourceOptions } from 'typeorm';
+import { afterEach, expect, onTestFinished, test } from 'vitest';
+import { startProxy } from '../support/proxy.js';
+import { AppProcess, startApps, type AppSetting } from './app-process.js';
+import { describeServers } from './servers.js';
+import { Visitor } from './visitor.js';
+
+const STUCK = fileURLToPath(new URL('fixtures/stuck.migration.mjs', import.meta.url));
+const PLATFORMS = ['express', 'fastify', 'express', 'fastify'] as const;
+/** Short, because it is waited for, and long beside what a busy machine takes to connect. */
+const STORE_TIMEOUT = 3000;
+
+describeServers('Processes that start on an empty database', (db) => {
+  const apps: AppProcess[] = [];
+  afterEach(() => Promise.all(apps.splice(0).map((app) => app.end('SIGKILL'))));
+
+  const start = async (settings: AppSetting[]): Promise<void> => void apps.push(...(await startApps(settings)));
+
+  async function rowsOfMigrations(options: object): Promise<unknown[]> {
+    const dataSource = await new DataSource(options as DataSourceOptions).initialize();
+    onTestFinished(() => dataSource.destroy());
+    return dataSource.query('SELECT name FROM migrations');
+  }
+
+  /** Each serves what another one has stored. */
+  async function expectAllToServe(): Promise<void> {
+    let turn = 0;
+    const visitor = new Visitor(() => apps[turn++ % apps.length]!.address);
+    visitor.key = (await visitor.post('/add')).given!;
+    for (const _ of apps) expect((await visitor.post('/add')).status).toBe(201);
+  }
+
+  test('B79: at once all start, however they run migrations', async () => {
+    const { options } = await db.open();
+    const modes = ['all', 'each', 'none', 'all'];
+    const migrating = { ...options, migrationsRun: true };
+    await start(PLATFORMS.map((platform, one) => ({ platform, dataSource: { ...migrating, migrationsTransactionMode: modes[one] } })));
+    await expectAllToServe();
+    expect(await rowsOfMigrations(options)).toHaveLength(1);
+  });
+
+  test('B79: at once all start, with a pool of one connection and with tables by `synchronize`', async () => {
+    const { options } = await db.open();
+    await start(PLATFORMS.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })));
+    await expectAllToServe();
+  });
+
+  test('B79: the others go on when the one that migrates is killed in the middle', async () => {
+    const { options } = await db.open();
+    let kill: (() => void) | undefined;
+    const migrates = new Promise<void>((resolve, reject) => {
+      const onLine: AppSetting['onLine'] = (line, child) => {
+        if (!line.includes('in the middle')) return;
+        kill = () => child.kill('SIGKILL');
+        onTestFinished(kill);
+        resolve();
+      };
+      const dataSource = { ...options, migrationsRun: true, migrations: [STUCK] };
+      AppProcess.start({ platform: 'express', dataSource, onLine }).then(undefined, (error: Error) => {
+        if (!error.message.includes('SIGKILL')) reject(error);
+      });
+    });
+    await migrates;
+    let waiting = 0;
+    const onLine: AppSetting['onLine'] = (line) => {
+      if (line.includes('Another process changes the tables') && ++waiting === 2) kill!();
+    };
+    await start(
+      (['express', 'fastify'] as const).map((platform) => ({ platform, dataSource: { ...options, migrationsRun: true }, onLine })),
+    );
+    expect(waiting).toBe(2);
+    await expectAllToServe();
+  });
+
+  const silenced = async () => {
+    const { options } = await db.open();
+    const { url } = options as { url: string };
+    const proxy = await startProxy(url);
+    onTestFinished(() => proxy.close());
+    const place = new RegExp(
+      `cannot open the data source of type "${options.type}" at ${new URL(proxy.url).host}/.* no answer within ${STORE_TIMEOUT} ms`,
+    );
+    return { proxy, place, dataSource: { ...options, url: proxy.url, migrationsRun: true } };
+  };
+  const visits = { storeTimeout: STORE_TIMEOUT };
+
+  test('R74: a database that takes connections and never answers ends the start, with its name', async () => {
+    const { proxy, place, dataSource } = await silenced();
+    proxy.goSilent();
+    await expect(AppProcess.start({ platform: 'fastify', dataSource, visits })).rejects.toThrow(place);
+  });
+
+  test('R74: and so does one that falls silent in the middle of a migration', async () => {
+    const { proxy, place, dataSource } = await silenced();
+    const onLine: AppSetting['onLine'] = (line) => line.includes('in the middle') && proxy.goSilent();
+    const stuck = { ...dataSource, migrations: [STUCK] };
+    await expect(AppProcess.start({ platform: 'express', dataSource: stuck, visits, onLine })).rejects.toThrow(place);
+  });
+});
