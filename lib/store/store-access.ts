@@ -77,6 +77,7 @@ export class StoreAccess {
     this.writes = new Places(Math.max(1, (store.connections ?? Infinity) - NOT_FOR_WRITES), storeTimeout);
     this.grouped = createVisitAccess(
       {
+        isDivided: store.isDivided,
         find: (ids) => this.breaker.watch(() => store.find(ids)),
         create: (visits) => this.write(() => store.create(visits)),
         save: (saves) =>

@@ -341,6 +341,14 @@ export abstract class VisitStore {
   }
 
   /**
+   * Whether visits lie on several servers, of which one may be away. Then each call is about one visit, as a group would fail as a whole.
+   * By default they do not.
+   */
+  get isDivided(): boolean {
+    return false;
+  }
+
+  /**
    * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that holds connections closes
    * one that has not answered by then, instead of using it again: it may lead nowhere. By default nothing happens.
    */
@@ -348,9 +356,10 @@ export abstract class VisitStore {
 
   /**
    * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the second at least. Only
-   * compared with the application's clock, before much is deleted or ended by it. Left out: there is no such clock.
+   * compared with the application's clock, before much is deleted or ended by it. Left out, or undefined: there is no such clock, or it
+   * cannot be asked.
    */
-  serverTime?(): Promise<number>;
+  serverTime?(): Promise<number | undefined>;
 
   /** Closes what the store opened itself. Called once, after the last request. */
   abstract close(): Promise<void>;

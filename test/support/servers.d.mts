@@ -41,7 +41,7 @@ export interface TestCluster {
   stop(): Promise<void>;
 }
 
-export function startRedisCluster(): Promise<TestCluster>;
+export function startRedisCluster(options?: { args?: string[] }): Promise<TestCluster>;
 
 export function findMariaDb(): string | undefined;
 export function findPostgres(): { postgres: string; initdb: string } | undefined;

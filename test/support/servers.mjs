@@ -510,12 +510,12 @@ export async function startMemcached() {
 
 const SLOTS = 16_384;
 
-/** Starts a cluster of three servers without replicas. The URL is those of the nodes, with commas between. */
-export async function startRedisCluster() {
+/** Starts a cluster of three servers without replicas. The URL is those of the nodes, with commas between. `args` are further arguments of each. */
+export async function startRedisCluster({ args: more = [] } = {}) {
   const nodes = [];
   const stop = async () => void (await Promise.all(nodes.map((node) => node.stop())));
   try {
-    for (let index = 0; index < 3; index++) nodes.push(await startRedis({ args: ['--cluster-enabled', 'yes'] }));
+    for (let index = 0; index < 3; index++) nodes.push(await startRedis({ args: ['--cluster-enabled', 'yes', ...more] }));
     await becomeCluster(nodes);
   } catch (error) {
     await stop();

@@ -96,10 +96,10 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|visit\.record|visit\.columns|record\.rows|patiently|timeouts|deadline|clock-skew|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|visit\.record|visit\.columns|record\.rows|patiently|timeouts|deadline|circuit-breaker|clock-skew|ask-each)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
-  [/^store\/batching\/|^store\/(store-access|circuit-breaker|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
+  [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
   [/^(context|request|key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
 ];

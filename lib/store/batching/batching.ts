@@ -19,12 +19,14 @@ export interface VisitAccess {
 
 /** Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers faster. */
 const GROUPED = { most: 256, inFlight: 2 };
+/** Where visits lie on several servers. As many as may wait. */
+const EACH_BY_ITSELF = { most: 1, inFlight: 10_000 };
 
 export function createVisitAccess(
-  store: Pick<VisitStore, 'find' | 'create' | 'save'>,
+  store: Pick<VisitStore, 'find' | 'create' | 'save'> & Partial<Pick<VisitStore, 'isDivided'>>,
   limits: Pick<BatcherOptions, 'deadline' | 'explain'>,
 ): VisitAccess {
-  const options = { ...GROUPED, ...limits };
+  const options = { ...(store.isDivided ? EACH_BY_ITSELF : GROUPED), ...limits };
   /** For a visit that nobody has. */
   const probe = (): Promise<unknown> => store.find([randomBytes(16).toString('hex')]);
 

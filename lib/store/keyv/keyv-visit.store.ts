@@ -74,6 +74,11 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     this.capabilities = { atomic: false, revocable: !evicts, listable: false, shared, durable };
   }
 
+  /** Memcached may be several servers, among which its client divides the keys. */
+  override get isDivided(): boolean {
+    return true;
+  }
+
   async check(): Promise<void> {
     await this.#keyv.get('check');
   }

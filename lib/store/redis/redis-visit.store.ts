@@ -86,6 +86,10 @@ export class RedisVisitStore extends VisitStore {
     this.#allowEviction = allowEviction;
   }
 
+  override get isDivided(): boolean {
+    return this.#redis.isCluster;
+  }
+
   override setDeadline(milliseconds: number): void {
     this.#redis.deadline = milliseconds;
   }

@@ -1,7 +1,8 @@
 import * as redis from 'redis';
 import { VisitOptionError } from '../../errors/visit.error.js';
-import { withDeadline } from '../deadline.js';
+import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
 import { Timeouts } from '../timeouts.js';
+import { ClusterNodes } from './cluster.nodes.js';
 import type { Script } from './redis.scripts.js';
 
 type Argument = string | Buffer;
@@ -16,6 +17,7 @@ export interface RedisVisitClient {
 export interface RedisVisitCluster {
   readonly isOpen: boolean;
   readonly masters: readonly unknown[];
+  readonly slots?: readonly unknown[];
   nodeClient(node: never): unknown;
   sendCommand(
     firstKey: Argument | undefined,
@@ -37,9 +39,6 @@ const OPTIONS = { typeMapping: { [redis.RESP_TYPES?.BLOB_STRING]: Buffer } };
 /** In milliseconds. */
 const LONGEST_CLOSE = 3000;
 
-/** How long an answer may take where nobody has said so, in milliseconds. */
-const USUAL_DEADLINE = 10_000;
-
 /** The oldest server that knows all commands. */
 const OLDEST = [6, 2] as const;
 
@@ -53,7 +52,8 @@ interface Call {
  *
  * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody waits, when there is
  * no connection for as long, and when the server has become a replica. A network may lose a connection in silence, and then the kernel
- * sends for a quarter of an hour, and the client takes that for a sign of life. Not so a cluster: of it, only one node may be away.
+ * sends for a quarter of an hour, and the client takes that for a sign of life. Not so a cluster: of it, only one node may be away
+ * (`ClusterNodes`).
  */
 export class RedisConnection {
   #opening: Promise<Client> | undefined;
@@ -61,6 +61,7 @@ export class RedisConnection {
   #closed = false;
   #deadline = USUAL_DEADLINE;
   #calls: Timeouts<Call> | undefined;
+  #nodes: ClusterNodes | undefined;
   /** Since when the own client has been without a connection, by `performance.now()`. */
   #awaySince: number | undefined;
 
@@ -68,6 +69,12 @@ export class RedisConnection {
     // Version 4, which other packages may ask for, cannot give bytes by this option.
     if (!(redis as Partial<typeof redis>).RESP_TYPES)
       throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later');
+  }
+
+  /** Whether keys lie on several servers. */
+  get isCluster(): boolean {
+    if ('client' in this.target) return isCluster(this.target.client);
+    return typeof this.target.connection === 'object' && 'rootNodes' in this.target.connection;
   }
 
   /** Nobody waits longer for an answer, in milliseconds. */
@@ -98,7 +105,10 @@ export class RedisConnection {
     // A client that lost its connection would keep the command and send it when it is back, long after the request was answered.
     if (!isReady(client)) throw new Error('there is no connection to Redis');
     // Never by a replica, which may lag behind.
-    if (isCluster(client)) return client.sendCommand(key, false, args, OPTIONS);
+    if (isCluster(client)) {
+      this.#nodes ??= new ClusterNodes(client, this.#deadline);
+      return this.#nodes.ask(key, () => client.sendCommand(key, false, args, OPTIONS));
+    }
     if (client !== this.#own) return client.sendCommand(args, OPTIONS);
     const calls = (this.#calls ??= new Timeouts(this.#deadline, (late) => this.#replace(late.client)));
     const call = { client, began: performance.now() };

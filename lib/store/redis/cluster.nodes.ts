@@ -1,0 +1,94 @@
+import { Logger } from '@nestjs/common';
+import { CircuitBreaker } from '../circuit-breaker.js';
+import { Timeouts } from '../timeouts.js';
+import type { RedisVisitCluster } from './redis.connection.js';
+
+/** Sooner than others give up the call that is waited for: to them, a node that is away is an answer, and no sign that all of them are. */
+const SHARE = 0.45;
+const SLOTS = 16_384;
+
+/** The part of a node of `createCluster()` that is used here. */
+interface Node {
+  readonly address: string;
+  /** Undefined until it is needed. */
+  readonly client?: { readonly isReady: boolean };
+}
+
+interface Call {
+  readonly began: number;
+  readonly fail: (error: Error) => void;
+}
+
+/**
+ * The nodes of a cluster. One may be away, and must not hold up what is about keys of the others: so each has a circuit breaker of its own.
+ */
+export class ClusterNodes {
+  private readonly logger = new Logger('Visit');
+  private readonly breakers = new Map<string, CircuitBreaker>();
+  private readonly calls: Timeouts<Call>;
+  private readonly timeout: number;
+
+  /** @param deadline nobody waits longer for an answer, in milliseconds */
+  constructor(
+    private readonly cluster: RedisVisitCluster,
+    deadline: number,
+  ) {
+    this.timeout = deadline * SHARE;
+    this.calls = new Timeouts<Call>(this.timeout, ({ fail }) =>
+      fail(new Error(`a node of the Redis cluster has not answered within ${this.timeout} ms`)),
+    );
+  }
+
+  /** Makes a call that is about one key, unless the node that has it is away. */
+  async ask(key: string, makeCall: () => Promise<unknown>): Promise<unknown> {
+    const slots = this.cluster.slots as readonly ({ readonly master: Node } | undefined)[] | undefined;
+    const node = slots?.[slotOf(key)]?.master;
+    if (!node) return makeCall();
+    // It would keep the command and send it when the node is back, long after the request was answered.
+    if (node.client && !node.client.isReady) throw new Error(`there is no connection to the node ${node.address} of the Redis cluster`);
+    const breaker = this.breakerOf(node);
+    return breaker.enter(() => this.inTime(breaker, makeCall));
+  }
+
+  private inTime(breaker: CircuitBreaker, makeCall: () => Promise<unknown>): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const call = { began: performance.now(), fail: reject };
+      this.calls.add(call);
+      breaker.watch(makeCall).then(
+        (answer) => {
+          this.calls.delete(call);
+          resolve(answer);
+        },
+        (error: unknown) => {
+          this.calls.delete(call);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  private breakerOf({ address }: Node): CircuitBreaker {
+    let breaker = this.breakers.get(address);
+    if (!breaker) {
+      breaker = new CircuitBreaker({
+        timeout: this.timeout,
+        opened: () => this.logger.error(`The node ${address} of the Redis cluster does not answer: what it has is refused at once`),
+        closed: () => this.logger.log(`The node ${address} of the Redis cluster answers again`),
+      });
+      this.breakers.set(address, breaker);
+    }
+    return breaker;
+  }
+}
+
+/** Where a key lies: CRC-16 (XMODEM) of what is between its first braces, or else of all of it (Redis cluster specification). */
+export function slotOf(key: string): number {
+  const begin = key.indexOf('{');
+  const end = begin < 0 ? -1 : key.indexOf('}', begin);
+  let crc = 0;
+  for (const byte of Buffer.from(end > begin + 1 ? key.slice(begin + 1, end) : key)) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit++) crc = (crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1) & 0xffff;
+  }
+  return crc % SLOTS;
+}
