@@ -88,7 +88,7 @@ export {
   type WriteGuard,
 } from './store/visit.store.js';
 export { MemoryVisitStore, type MemoryVisitStoreOptions } from './store/memory/memory-visit.store.js';
-export { MovingVisitStore, type MovingVisitStoreOptions } from './store/moving/moving-visit.store.js';
+export { MovingVisitStore, type MovedPage, type MovingVisitStoreOptions, type RefusedVisit } from './store/moving/moving-visit.store.js';
 export { TypeOrmVisitStore } from './store/typeorm/typeorm-visit.store.js';
 export { Visit } from './store/typeorm/visit.entity.js';
 export { VisitRevocation } from './store/typeorm/visit-revocation.entity.js';

@@ -1,7 +1,8 @@
 import type { DataSource } from 'typeorm';
+import { reasonOf } from '../errors/failure.js';
 import { ExpungeService } from '../expunge/expunge.service.js';
 import { openTypeOrmVisitStore } from '../store/typeorm/open-typeorm-visit-store.js';
-import { MovingVisitStore } from '../store/moving/moving-visit.store.js';
+import { MovingVisitStore, type MovedPage, type RefusedVisit } from '../store/moving/moving-visit.store.js';
 import { TypeOrmVisitStore } from '../store/typeorm/typeorm-visit.store.js';
 import type { VisitStore } from '../store/visit.store.js';
 import { readArguments } from './arguments.js';
@@ -9,6 +10,9 @@ import { isStore, readSource, type Source } from './data-source.file.js';
 import { lineOf } from './error-line.js';
 import { KEEP_DAYS, TOUCH } from './defaults.js';
 import { GENERAL_HELP, HELP_OF } from './help.js';
+
+/** So many visits are named that could not be moved. */
+const MOST_NAMED = 20;
 
 /** Where a command writes. */
 export interface Terminal {
@@ -57,10 +61,14 @@ export async function runCommand(args: readonly string[], { terminal, version, i
     const store = new MovingVisitStore({ from, to });
     try {
       await store.check();
-      const visits = dryRun
-        ? await store.countLive()
-        : await moveAll(store, batchSize, (count) => progress(`moved ${many(count, 'visit')}`));
-      return report(`${dryRun ? 'would move' : 'moved'} ${many(visits, 'visit')}`, { visits });
+      if (dryRun) {
+        const visits = await store.countLive();
+        return report(`would move ${many(visits, 'visit')}`, { visits });
+      }
+      const { visits, refused } = await moveAll(store, batchSize, (count) => progress(`moved ${many(count, 'visit')}`));
+      report(`moved ${many(visits, 'visit')}`, { visits, ...(refused.length > 0 ? { refused: refused.map(({ id }) => id) } : {}) });
+      if (refused.length > 0) throw new Error(refusalOf(refused));
+      return;
     } finally {
       await store.close();
     }
@@ -86,16 +94,29 @@ export async function runCommand(args: readonly string[], { terminal, version, i
   }
 }
 
-/** How many visits have moved. */
-async function moveAll(store: MovingVisitStore, limit: number, onProgress: (soFar: number) => void): Promise<number> {
-  let count = 0;
+/** How many visits have moved, and which have not. */
+async function moveAll(
+  store: MovingVisitStore,
+  limit: number,
+  onProgress: (soFar: number) => void,
+): Promise<{ visits: number; refused: RefusedVisit[] }> {
+  let visits = 0;
+  const refused: RefusedVisit[] = [];
   for (let after: string | null = ''; after !== null;) {
-    const { moved, next }: { moved: number; next: string | null } = await store.movePage({ after, limit });
-    count += moved;
-    after = next;
-    onProgress(count);
+    const page: MovedPage = await store.movePage({ after, limit });
+    visits += page.moved;
+    refused.push(...page.refused);
+    after = page.next;
+    onProgress(visits);
   }
-  return count;
+  return { visits, refused };
+}
+
+/** Of each, why. What a store says of it may hold what it would not take. */
+function refusalOf(refused: readonly RefusedVisit[]): string {
+  const named = refused.slice(0, MOST_NAMED).map(({ id, error }) => `${id} (${reasonOf(error)})`);
+  const more = refused.length > named.length ? ` and ${refused.length - named.length} more` : '';
+  return `${many(refused.length, 'visit')} not taken by the new store, and left in the old one: ${named.join(', ')}${more}`;
 }
 
 /** A command that cleans up changes no tables, whatever the application does at its start, and prints counts, no SQL. */

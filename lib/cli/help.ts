@@ -62,7 +62,8 @@ Example, every five minutes:
   migrate: `nest-visit migrate --from <file> --to <file> [options]
 
 Moves visits that are neither ended nor expired to another store. The application goes on meanwhile, if all its processes use both
-stores by a MovingVisitStore. Can be interrupted, and run again.
+stores by a MovingVisitStore. Can be interrupted, and run again. A visit that the new store does not take is passed over, and named at
+the end; then the exit code is 1. The new store must be shared or durable.
 
 Options:
   --from <file>          ${STORE}

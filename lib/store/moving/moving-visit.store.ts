@@ -1,4 +1,5 @@
-import { VisitOptionError } from '../../errors/visit.error.js';
+import { randomBytes } from 'node:crypto';
+import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
 import type { Clock } from '../../options/visit-options.interface.js';
 import {
   VisitStore,
@@ -28,6 +29,21 @@ const IN_TO = 'to:';
 
 /** How often a visit that is written all the time is tried to be moved. */
 const MOST_TRIES = 20;
+
+/** A visit that could not be moved. It stays where it is, and nobody can use it until `to` takes it. */
+export interface RefusedVisit {
+  readonly id: string;
+  /** What the store threw. */
+  readonly error: unknown;
+}
+
+/** What has become of a page of visits. */
+export interface MovedPage {
+  readonly moved: number;
+  readonly refused: readonly RefusedVisit[];
+  /** Where the next page begins; null: that was the last one. */
+  readonly next: string | null;
+}
 
 export interface MovingVisitStoreOptions {
   /** Where visits are. */
@@ -88,6 +104,10 @@ export class MovingVisitStore extends VisitStore {
     return least === Infinity ? undefined : least;
   }
 
+  override get isDivided(): boolean {
+    return this.#from.isDivided || this.#to.isDivided;
+  }
+
   override setDeadline(milliseconds: number): void {
     this.#from.setDeadline(milliseconds);
     this.#to.setDeadline(milliseconds);
@@ -97,7 +117,14 @@ export class MovingVisitStore extends VisitStore {
     return (await this.#to.serverTime?.()) ?? (await this.#from.serverTime?.()) ?? this.#clock.now();
   }
 
+  /** @throws VisitOptionError when `to` would keep visits for the life of this process alone, and `from` does not */
   async check(): Promise<void> {
+    const outlives = ({ capabilities: { shared, durable } }: VisitStore): boolean => shared || durable;
+    if (outlives(this.#from) && !outlives(this.#to)) {
+      throw new VisitOptionError(
+        `visits cannot be moved to ${this.#to.constructor.name}, which is neither shared nor durable: they would be gone with this process`,
+      );
+    }
     await this.#from.check();
     await this.#to.check();
   }
@@ -200,16 +227,35 @@ export class MovingVisitStore extends VisitStore {
   }
 
   /**
-   * Moves a page of live visits, whether they are used or not.
+   * Moves a page of live visits, whether they are used or not. One that `to` does not take, such as one that is too large for it, is passed
+   * over; the others move.
    *
    * @param page.after '' at first, then what was given as `next`
-   * @returns how many it has looked at, and where the next page begins; null: that was the last one
+   * @returns how many have moved, which have not, and where the next page begins; null: that was the last one
+   * @throws what a store throws that is away
    */
-  async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<{ moved: number; next: string | null }> {
+  async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<MovedPage> {
     const { visits, next } = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
     const copies = await this.#to.find(visits.map(({ id }) => id));
-    await Promise.all(visits.map((visit, index) => (copies[index] ? this.#finish(copies[index], visit) : this.#move(visit))));
-    return { moved: visits.length, next };
+    const results = await Promise.allSettled(
+      visits.map((visit, index) => (copies[index] ? this.#finish(copies[index], visit) : this.#move(visit))),
+    );
+    const refused = results.flatMap((result, index) =>
+      result.status === 'rejected' ? [{ id: visits[index]!.id, error: result.reason as unknown }] : [],
+    );
+    if (refused.length > 0) await this.#requireStores(refused);
+    return { moved: visits.length - refused.length, refused, next };
+  }
+
+  /** What has failed is to blame for that itself, if both stores answer. */
+  async #requireStores(refused: readonly RefusedVisit[]): Promise<void> {
+    const [first] = refused;
+    const ours = refused.find(({ error }) => error instanceof VisitError);
+    if (ours) throw ours.error;
+    const nobody = [randomBytes(16).toString('hex')];
+    await this.#findBoth(nobody).catch(() => {
+      throw first!.error;
+    });
   }
 
   /** How many visits there are to move. */

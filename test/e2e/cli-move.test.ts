@@ -1,0 +1,111 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { TypeOrmVisitStore } from 'nest-visit';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { newVisit } from '../../lib/testing/samples.js';
+import { openDatabase } from '../support/databases.js';
+import { describeWith, redisUrl } from '../support/needs.js';
+import { openMigrated } from '../support/open-migrated.js';
+import { PATIENCE } from '../support/patience.js';
+import { uniquePrefix } from '../support/redis.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const here = (path: string): string => JSON.stringify(pathToFileURL(join(root, path)).href);
+
+/** Runs the built command. One that does not end by itself has the code null. */
+function command(...args: string[]): Promise<{ code: unknown; out: string; err: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [join(root, 'dist/esm/cli/main.js'), ...args], { cwd: root, timeout: PATIENCE }, (error, out, err) =>
+      resolve({ code: error ? error.code : 0, out, err }),
+    );
+  });
+}
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nest-visit-move-'));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+let files = 0;
+async function file(text: string): Promise<string> {
+  const path = join(folder, `store-${++files}.mjs`);
+  await writeFile(path, text);
+  return path;
+}
+
+/** A database with tables, and a file that exports its options. */
+async function opened() {
+  const database = await openDatabase('sqlite');
+  onTestFinished(() => database.drop());
+  const dataSource = await openMigrated(database.options);
+  onTestFinished(() => dataSource.destroy());
+  const options = JSON.stringify({ ...database.options, driver: undefined });
+  const source = await file(
+    `import { createRequire } from 'node:module';
+     export default { ...${options}, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql') };`,
+  );
+  return { dataSource, source, store: new TypeOrmVisitStore(dataSource) };
+}
+
+const now = Date.now();
+const live = { created: now, accessed: now, expiry: now + 86_400_000, sessionData: Buffer.from('what only its owner may know') };
+
+describe('The command that moves', () => {
+  test('R63: passes over what the new store does not take, and names it at the end', async () => {
+    const [from, to] = [await opened(), await opened()];
+    const visits = Array.from({ length: 5 }, () => newVisit(live));
+    const refused = visits[2]!.id;
+    await from.store.create(visits);
+    const raise = `SELECT RAISE(ABORT, 'what only its owner may know')`;
+    await to.dataSource.query(`CREATE TRIGGER refuse BEFORE INSERT ON visit WHEN NEW.id = '${refused}' BEGIN ${raise}; END`);
+    const move = (...more: string[]) => command('migrate', '--from', from.source, '--to', to.source, ...more);
+    const first = await move('--batch-size', '2');
+    expect(first).toMatchObject({ code: 1, out: 'moved 4 visits\n' });
+    expect(first.err).toMatch(new RegExp(`^nest-visit: 1 visit not taken by the new store, and left in the old one: ${refused} \\(\\w+`));
+    expect(first.err).not.toContain('owner');
+    expect(await move('--json')).toMatchObject({ code: 1, out: `{"visits":0,"refused":["${refused}"]}\n` });
+    await to.dataSource.query('DROP TRIGGER refuse');
+    expect(await move()).toEqual({ code: 0, out: 'moved 1 visit\n', err: '' });
+    const found = await to.store.find(visits.map(({ id }) => id));
+    expect(found.map((visit) => String(visit?.sessionData))).toEqual(visits.map(() => 'what only its owner may know'));
+  });
+
+  test('R63: refuses a store that ends with the process', async () => {
+    const from = await opened();
+    const memory = await file(
+      `import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export const store = new MemoryVisitStore();`,
+    );
+    expect(await command('migrate', '--from', from.source, '--to', memory)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('MemoryVisitStore, which is neither shared nor durable') as string,
+    });
+  });
+});
+
+describe('The command ends by itself', () => {
+  test('R63: whatever its file has left open', async () => {
+    const { source } = await opened();
+    const open = await file(`setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`);
+    expect(await command('expunge', '--data-source', open)).toMatchObject({ code: 0, out: expect.stringMatching(/^expunged /) as string });
+    expect(await command('expunge', '--data-source', open, '--keep-days', 'x')).toMatchObject({ code: 2 });
+  });
+
+  describeWith('redis', 'with a client of Redis that is lent', () => {
+    test('R63: and what it prints arrives', async () => {
+      const lent = await file(
+        `import { createClient } from ${here('node_modules/redis/dist/index.js')};
+         import { RedisVisitStore } from ${here('dist/esm/store/redis/index.js')};
+         const client = await createClient({ url: ${JSON.stringify(redisUrl)} }).connect();
+         export const store = new RedisVisitStore({ client, prefix: ${JSON.stringify(uniquePrefix())} });`,
+      );
+      const { source, store } = await opened();
+      await store.create([newVisit(live), newVisit(live)]);
+      expect(await command('migrate', '--from', source, '--to', lent)).toEqual({ code: 0, out: 'moved 2 visits\n', err: '' });
+      expect(await command('wipe', '--data-source', lent, '--json')).toEqual({ code: 0, out: '{"visits":0}\n', err: '' });
+    });
+  });
+});
