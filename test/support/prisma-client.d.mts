@@ -5,6 +5,7 @@ export interface TestPrisma extends PrismaVisitClient {
   $executeRawUnsafe(sql: string): Promise<number>;
   $queryRawUnsafe<T>(sql: string): Promise<T>;
   $on(event: 'query', listener: (event: { query: string }) => void): void;
+  $extends(extension: object): TestPrisma;
   $disconnect(): Promise<void>;
 }
 

@@ -17,6 +17,8 @@ export interface Proxy {
   goSilent(): void;
   /** What is opened from now on leads to another server. */
   lead(target: string): void;
+  /** Changes what the database answers from now on. */
+  rewrite(change: (answer: Buffer) => Buffer): void;
   /** What is opened from now on works. What was silent stays so. */
   comeBack(): void;
   /**
@@ -34,6 +36,7 @@ export async function startProxy(target: string): Promise<Proxy> {
   let { hostname, port } = url;
   const links = new Set<Link>();
   let isSilent = false;
+  let change = (answer: Buffer): Buffer => answer;
   let cut: { readonly moment: 'asked' | 'answered'; readonly which: (text: string) => boolean; readonly done: () => void } | undefined;
   // What has gone silent answers no farewell either.
   const listener = createServer({ allowHalfOpen: true }, (client) => {
@@ -61,7 +64,7 @@ export async function startProxy(target: string): Promise<Proxy> {
     });
     server.on('data', (data) => {
       if (cutAtAnswer) end(cutAtAnswer);
-      else if (!link.isSilent) client.write(data);
+      else if (!link.isSilent) client.write(change(data));
     });
     for (const [one, other] of [
       [client, server],
@@ -88,6 +91,7 @@ export async function startProxy(target: string): Promise<Proxy> {
       for (const link of links) link.isSilent = true;
     },
     lead: (other) => void ({ hostname, port } = new URL(other)),
+    rewrite: (next) => void (change = next),
     comeBack() {
       isSilent = false;
     },

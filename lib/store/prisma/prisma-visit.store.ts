@@ -30,6 +30,11 @@ const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIEL
 const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
 /** In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline of their own. */
 const IN_TRANSACTION = { ...READ_COMMITTED, maxWait: 10_000, timeout: 20_000 };
+/** Prisma's calls cannot ask for the time. */
+const TIMES: Readonly<Record<string, string>> = {
+  mysql: 'SELECT UNIX_TIMESTAMP() AS now',
+  postgresql: 'SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint) AS now',
+};
 const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
 
 /**
@@ -37,7 +42,7 @@ const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
  * models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which may use them
  * at the same time.
  *
- * Prisma's own calls only, no SQL: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
+ * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
  */
 export class PrismaVisitStore extends TableVisitStore {
   protected readonly staleIdsAtOnce = 20_000;
@@ -243,6 +248,13 @@ export class PrismaVisitStore extends TableVisitStore {
 
   protected async expungeRevocations(before: number): Promise<void> {
     await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
+  }
+
+  override async serverTime(): Promise<number | undefined> {
+    const { _activeProvider: provider = '' } = this.#client;
+    const sql = TIMES[provider];
+    const [row] = (sql !== undefined && (await this.#client.$queryRawUnsafe?.(sql))) || [];
+    return row && Number(row.now) * 1000;
   }
 
   protected async unwiped({
