@@ -2,7 +2,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { createConnection } from 'mysql2/promise';
+import { vi } from 'vitest';
 import { describeUnlessMissing } from '../support/needs.js';
+import { PATIENCE } from '../support/patience.js';
 import { findMariaDb, findPostgres, startMariaDb, startPostgres, type TestServer } from '../support/servers.mjs';
 
 type Row = Record<string, unknown>;
@@ -28,6 +30,8 @@ export interface FaultServer {
   dropConnections(): Promise<number>;
   /** Lets no connection of the application in; those it has go. */
   refuseConnections(on: boolean): Promise<void>;
+  /** Resolves when a statement of the application waits for a lock of this session. */
+  isWaitedFor(holder: Session): Promise<void>;
   /** How often the server has undone something because of a deadlock. */
   deadlocks(): Promise<number>;
   /** Leaves no room for more data, until the function that this gives is called. */
@@ -114,6 +118,10 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
         }
       }
     },
+    async isWaitedFor() {
+      const sql = "SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+      await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE });
+    },
     deadlocks: async () => Number((await ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'"))[0]!['Value']),
     // A stand-in for a full disk: with one, InnoDB may end the server itself.
     async fill() {
@@ -171,6 +179,11 @@ async function startFaultyPostgres(): Promise<FaultServer> {
     async refuseConnections(on) {
       await ask(`ALTER ROLE ${APPLICATION} CONNECTION LIMIT ${on ? 0 : -1}`);
       if (on) await dropConnections();
+    },
+    async isWaitedFor(holder) {
+      const [own] = await holder.query('SELECT pg_backend_pid() AS pid');
+      const sql = `SELECT COUNT(*) AS n FROM pg_stat_activity WHERE ${Number(own!['pid'])} = ANY (pg_blocking_pids(pid))`;
+      await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE });
     },
     deadlocks: async () => Number((await ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'visit'"))[0]!['deadlocks']),
     async fill() {

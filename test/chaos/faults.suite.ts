@@ -285,6 +285,46 @@ export function describeFaults(name: FaultServer['name']): void {
         );
       });
 
+      test.each(['with the database', 'alone'])('B51: it ends while clean-up stands still %s', async (how) => {
+        const [app] = (apps = await startApps([
+          {
+            platform: 'express',
+            dataSource: db.dataSource,
+            visits: {
+              storeTimeout: STORE_TIMEOUT,
+              touch: { interval: HOUR, resolution: 1 },
+              timeout: 24 * HOUR,
+              expunge: { schedule: '* * * * * *', keepDays: 0 },
+            },
+          },
+        ]));
+        const visitor = new Visitor(() => app!.address);
+        await visitor.post('/add');
+        // A visit that is long over, whose row somebody holds.
+        const stale = new Visitor(() => app!.address);
+        await stale.post('/add');
+        const id = idOf(stale.key!);
+        const holder = await db.connect();
+        await holder.query('BEGIN');
+        await holder.query(`UPDATE visit SET expiry = 1 WHERE id = '${id}'`);
+        await holder.query('COMMIT');
+        await holder.query('BEGIN');
+        await holder.query(`SELECT id FROM visit WHERE id = '${id}' FOR UPDATE`);
+        await db.isWaitedFor(holder);
+        const since = Date.now();
+        expect((await visitor.get('/who')).status).toBe(200);
+        const goOn = how === 'alone' ? undefined : await db.hang();
+        const { code } = await app!.end('SIGTERM');
+        await goOn?.();
+        await holder.query('ROLLBACK');
+        await holder.close();
+        expect(code, app!.log).toBe(0);
+        expect(app!.log).toContain('The application ends while a batch of the clean-up is still with the store');
+        const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(visitor.key!)}'`);
+        if (how === 'alone') expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
+        else expect(app!.log).toContain('1 expiry updates could not be written before the end');
+      });
+
       test.each(['away', 'hanging'])('B39: it ends in bounded time while the database is %s', async (state) => {
         apps = await startApps(
           platforms.map((platform) => ({
