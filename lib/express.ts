@@ -1,4 +1,4 @@
-import type { Session } from './session/session.js';
+import type { RequestSession } from './session/session.js';
 
 declare global {
   namespace Express {
@@ -8,7 +8,9 @@ declare global {
        *
        * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could not be asked
        */
-      session: Session;
+      session: RequestSession;
+      /** The same as `session.id`. */
+      readonly sessionID: string;
     }
   }
 }

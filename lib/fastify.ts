@@ -1,5 +1,5 @@
 /// <reference types="fastify" preserve="true" />
-import type { Session } from './session/session.js';
+import type { RequestSession } from './session/session.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -8,6 +8,11 @@ declare module 'fastify' {
      *
      * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could not be asked
      */
-    session: Session;
+    session: RequestSession & {
+      /** All data, as a plain object. */
+      data(): Record<string, any>;
+      /** Of the cookie, for this response; `maxAge` in milliseconds. */
+      options(options: { maxAge?: number | null }): void;
+    };
   }
 }

@@ -33,7 +33,13 @@ export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverride
 export { VisitHealth, type VisitHealthStatus } from './observe/visit-health.js';
 
 // Session
-export { Session, type SessionMethods } from './session/session.js';
+export {
+  Session,
+  type RequestSession,
+  type RequestSessionCookie,
+  type RequestSessionMethods,
+  type SessionMethods,
+} from './session/session.js';
 // By `*`: only so can an application add to an interface that is declared elsewhere.
 export type * from './session/session-data.js';
 export { DefaultSessionSerializer, type SessionSerializer } from './session/session.codec.js';

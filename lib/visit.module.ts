@@ -19,6 +19,7 @@ import {
   type ApplicationConfig,
 } from '@nestjs/core';
 import { CurrentRequest } from './context/current-request.js';
+import { SessionLife } from './context/session-life.js';
 import { findContext, requireContext } from './context/request.context.js';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
@@ -26,9 +27,11 @@ import { CsrfGuard } from './form-token/csrf.guard.js';
 import { FormTokenGuard } from './form-token/form-token.guard.js';
 import { FormTokenService } from './form-token/form-token.service.js';
 import { FormTokens } from './form-token/form-tokens.js';
+import { FollowedSession } from './identity/followed-session.js';
 import { IdentityGuard } from './identity/identity.guard.js';
 import { IdentityService } from './identity/identity.service.js';
 import { NewDeviceNotice } from './identity/new-device.js';
+import { SignIn } from './identity/sign-in.js';
 import { VisitCookie } from './key/visit-cookie.js';
 import { VisitResolver } from './key/visit.resolver.js';
 import { reasonOf } from './errors/failure.js';
@@ -39,6 +42,7 @@ import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
 import { whenAdapterIsSet } from './platform/adapter.js';
+import type { FrameworkRequest } from './platform/exchange.js';
 import { platformOf, type RequestEntry } from './platform/platform.js';
 import { wrapRoutes } from './platform/routes.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
@@ -114,6 +118,7 @@ const ANSWERS_AT_START = 5;
         new VisitResolver(options, cookie, store, touches),
     },
     { provide: Session, inject: [CurrentRequest], useFactory: (requests: CurrentRequest) => createInjectableSession(requests) },
+    { provide: SessionLife, useClass: FollowedSession },
     { provide: APP_GUARD, useExisting: VisitGuard },
     { provide: APP_INTERCEPTOR, useExisting: VisitInterceptor },
     VisitGuard,
@@ -134,6 +139,7 @@ const ANSWERS_AT_START = 5;
     RequestUser,
     VisitLimit,
     NewDeviceNotice,
+    SignIn,
     FormTokens,
     FormTokenService,
     FormTokenGuard,
@@ -204,16 +210,18 @@ export class VisitModule
   }
 
   private entry(): RequestEntry {
+    const sessionOf = (request: FrameworkRequest) => {
+      const context = findContext(request);
+      return context && this.story.owns(context) ? this.saver.sessionOf(this.requests.requireIn(context)).compatible : undefined;
+    };
     return {
       enter: (request, response, next) => this.story.enter(request, response, next),
       hasEntered: (request) => {
         const context = findContext(request);
         return context !== undefined && this.story.owns(context);
       },
-      session: (request) => {
-        const context = findContext(request);
-        return context && this.story.owns(context) ? this.requests.requireIn(context).session : undefined;
-      },
+      session: sessionOf,
+      sessionId: (request) => sessionOf(request)?.id,
       assignSession: (request, value) => {
         const context = requireContext(request);
         this.saver.sessionOf(context).assign(value);

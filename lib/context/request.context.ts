@@ -8,6 +8,7 @@ import { hasClosed, type Exchange, type FrameworkRequest } from '../platform/exc
 import type { Attendance, VisitRecord } from '../store/visit.store.js';
 import type { CurrentRequest, Scope } from './current-request.js';
 import type { HandlerPolicy } from './handler-policy.js';
+import type { SessionLife } from './session-life.js';
 import { TurnQueue } from './turn.js';
 import { VisitView } from './visit-view.js';
 
@@ -49,6 +50,8 @@ export interface PresentedKeys {
 export interface Outgoing {
   /** `clear`: the client's cookie leads nowhere any more. */
   cookie: 'leave' | 'send' | 'clear';
+  /** How long the cookie lasts, in milliseconds, where the application says so; null: as long as the browser's session. */
+  lifetime: number | null | undefined;
   /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
   clearSiteData: boolean;
   /** The key is in the page or in its address: a link or field with it has been made, or the request came with one in its query. */
@@ -84,6 +87,7 @@ export interface HeldLock {
 export interface RequestEnvironment {
   readonly options: ResolvedVisitOptions;
   readonly requests: CurrentRequest;
+  readonly life: SessionLife;
   /** The session of the request; made at the first call. */
   sessionOf(context: RequestContext): HeldSession;
   /** From now on the response asks before it leaves: something may have to be saved, or said in its headers. */
@@ -145,7 +149,7 @@ export class RequestContext {
   ) {}
 
   get outgoing(): Outgoing {
-    return (this.saying ??= { cookie: 'leave', clearSiteData: false, keyInPage: false, retryAfter: false });
+    return (this.saying ??= { cookie: 'leave', lifetime: undefined, clearSiteData: false, keyInPage: false, retryAfter: false });
   }
 
   get turns(): TurnQueue {
@@ -267,12 +271,17 @@ export class RequestContext {
     this.watchResponse();
   }
 
-  /** Somebody will come back with the key: an unsaved visit has to be stored, and the page is not for caches (R14). */
-  noteKeyInPage(): void {
+  /** Somebody relies on the visit: an unsaved one has to be stored. */
+  noteWanted(): void {
     const { visit } = this;
     if (!visit.isWanted) this.visit = { ...visit, isWanted: true };
-    this.outgoing.keyInPage = true;
     this.watchResponse();
+  }
+
+  /** Somebody will come back with the key, and the page is not for caches (R14). */
+  noteKeyInPage(): void {
+    this.outgoing.keyInPage = true;
+    this.noteWanted();
   }
 
   watchResponse(): void {

@@ -1,5 +1,4 @@
 import { CronTime } from 'cron';
-import { DefaultSessionSerializer } from '../session/session.codec.js';
 import { VisitStore } from '../store/visit.store.js';
 import { LONGEST_DURATION, LONGEST_TIMER, parseDuration } from './duration.js';
 import { parseEncryption } from './encryption.js';
@@ -190,10 +189,8 @@ export const optionTable = {
   session: {
     maxBytes: count(1_048_576, 16),
     maxExclusive: timer('5m'),
-    serializer: option(
-      () => new DefaultSessionSerializer(),
-      (value) => (has(value, 'encode', 'decode') ? value : invalid('an object with encode() and decode()')),
-    ),
+    instances: oneOf('plain', 'plain', 'refuse'),
+    serializer: option(undefined, (value) => (has(value, 'encode', 'decode') ? value : invalid('an object with encode() and decode()'))),
     onUnreadable: oneOf('empty', 'empty', 'throw'),
     encryption: option(undefined, parseEncryption),
   },
@@ -215,6 +212,9 @@ export const optionTable = {
     onLimit: oneOf('end-oldest', 'end-oldest', 'refuse'),
     requestUser: bool(false),
     loadUser: option(undefined, (value) => (typeof value === 'function' ? value : invalid('a function'))),
+    passportUserId: option(undefined, (value) =>
+      value === false || typeof value === 'function' ? value : invalid('a function, or false'),
+    ),
   },
   record: { remoteAddress: oneOf('full', 'full', 'truncated', false), userAgent: bool(true) },
   maxClockSkew: duration('1m', { min: 1, off: true }),

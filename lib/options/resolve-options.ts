@@ -1,6 +1,7 @@
 import { inspect } from 'node:util';
 import { withoutSecrets } from '../errors/secrets.js';
 import { VisitOptionError } from '../errors/visit.error.js';
+import { DefaultSessionSerializer } from '../session/session.codec.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
 import { optionTable, type Option, type OptionTable } from './option-table.js';
 import { unsupportedByStore } from './store-needs.js';
@@ -63,6 +64,10 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   if (given.dataSource && given.store) problems.push('options "dataSource" and "store" exclude each other, got both');
   if (!given.dataSource && !given.store) {
     problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
+  }
+  options.session.serializer ??= new DefaultSessionSerializer({ instances: options.session.instances });
+  if (given.session?.serializer && given.session.instances) {
+    problems.push('option "session.instances" is for the default serializer: with "session.serializer" that one decides, got both');
   }
   if (given.store) problems.push(...unsupportedByStore(options, given.store));
   // A coarser step than this would let visits expire that were used all the time.

@@ -109,6 +109,13 @@ export interface VisitSessionOptions {
    * half a minute, others have their turn, and what the handler writes is refused. @default '5m'
    */
   maxExclusive?: Duration;
+  /**
+   * What happens to instances of classes of the application, such as entities and validated bodies: their own enumerable properties are kept as
+   * a plain object, or the save fails with `SESSION_VALUE`. For the default serializer.
+   *
+   * @default 'plain'
+   */
+  instances?: 'plain' | 'refuse';
   /** Turns session data into bytes and back. @default the format described in docs/session.md */
   serializer?: SessionSerializer;
   /** What happens to data that cannot be read: the session starts empty with a warning, or the request fails. @default 'empty' */
@@ -148,6 +155,13 @@ export interface VisitIdentityOptions {
   requestUser?: boolean;
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
+  /**
+   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given: needed where that is more than text or a number.
+   * Such a user is signed in as by `IdentityService.login()`. False: Passport's users are no business of visits.
+   *
+   * @default undefined
+   */
+  passportUserId?: ((user: unknown) => string | number) | false;
 }
 
 export interface VisitRecordOptions {
@@ -252,6 +266,7 @@ export interface ResolvedVisitOptions {
   readonly session: {
     readonly maxBytes: number;
     readonly maxExclusive: number;
+    readonly instances: 'plain' | 'refuse';
     readonly serializer: SessionSerializer;
     readonly onUnreadable: 'empty' | 'throw';
     readonly encryption: ResolvedEncryption | undefined;
@@ -263,6 +278,7 @@ export interface ResolvedVisitOptions {
     readonly onLimit: 'end-oldest' | 'refuse';
     readonly requestUser: boolean;
     readonly loadUser: ((userId: string) => unknown) | undefined;
+    readonly passportUserId: ((user: unknown) => string | number) | false | undefined;
   };
   readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
   readonly maxClockSkew: number | false;

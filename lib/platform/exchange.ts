@@ -30,6 +30,8 @@ export function hasClosed(response: ServerResponse): boolean {
 /** One request and its response, read and written alike on every platform. */
 export class Exchange {
   readonly rawResponse: ServerResponse;
+  /** For which framework code is written that the application has for its requests. */
+  readonly style: 'express' | 'fastify';
   /** What has been taken out of query and body. */
   private stripped: Map<string, string | undefined> | undefined;
 
@@ -38,6 +40,7 @@ export class Exchange {
     response: FrameworkResponse,
   ) {
     this.rawResponse = 'raw' in response ? response.raw : response;
+    this.style = 'raw' in response ? 'fastify' : 'express';
   }
 
   /** Whether the client has gone before there was an answer. */

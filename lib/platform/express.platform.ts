@@ -1,5 +1,6 @@
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 import type { Platform, RequestEntry } from './platform.js';
+import { requestProperties } from './request-properties.js';
 
 interface ExpressApplication {
   /** The prototype of this application's requests. */
@@ -10,16 +11,7 @@ interface ExpressApplication {
 export const bindExpress: Platform = {
   bind(application: ExpressApplication, entry: RequestEntry) {
     application.use((request, response, next) => entry.enter(request, response, next));
-    Object.defineProperty(application.request, 'session', {
-      configurable: true,
-      enumerable: false,
-      get(this: FrameworkRequest) {
-        return entry.session(this);
-      },
-      set(this: FrameworkRequest, value: unknown) {
-        entry.assignSession(this, value);
-      },
-    });
+    Object.defineProperties(application.request, requestProperties(entry));
   },
   bindAfterBody(application: ExpressApplication, _readsBodies, goOn) {
     application.use((request, _response, next) => goOn(request, next));

@@ -1,5 +1,6 @@
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 import type { Platform, RequestEntry } from './platform.js';
+import { requestProperties } from './request-properties.js';
 
 type Hook = (request: FrameworkRequest, reply: FrameworkResponse, done: () => void) => void;
 
@@ -16,18 +17,9 @@ interface FastifyAdapter {
 export const bindFastify: Platform = {
   bind(application: FastifyApplication, entry: RequestEntry, adapter: FastifyAdapter) {
     /** Middleware is given Node's own request, which has the session, too. */
-    const session: PropertyDescriptor = {
-      configurable: true,
-      enumerable: false,
-      get(this: FrameworkRequest) {
-        return entry.session(this);
-      },
-      set(this: FrameworkRequest, value: unknown) {
-        entry.assignSession(this, value);
-      },
-    };
+    const properties = requestProperties(entry);
     const enter: Hook = (request, reply, done) => {
-      Object.defineProperty(request.raw, 'session', session);
+      Object.defineProperties(request.raw, properties);
       entry.enter(request, reply, done);
     };
     // `NestFactory.create()` has Fastify run middleware, whenever it is added, before all hooks but this one.

@@ -13,6 +13,8 @@ export interface RequestEntry {
   /** `request.session`, read and assigned. */
   session(request: FrameworkRequest): unknown;
   assignSession(request: FrameworkRequest, value: unknown): void;
+  /** `request.sessionID`, which express-session has beside it. */
+  sessionId(request: FrameworkRequest): string | undefined;
 }
 
 /** One platform. */

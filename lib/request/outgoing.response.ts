@@ -82,7 +82,7 @@ export class OutgoingResponse {
     }
     if (!state) return;
     const now = this.options.clock.now();
-    const lifetime = state.record.permanent ? state.record.expiry - now : null;
+    const lifetime = outgoing.lifetime === undefined ? (state.record.permanent ? state.record.expiry - now : null) : outgoing.lifetime;
     const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
     // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place (B72).

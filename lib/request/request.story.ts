@@ -1,6 +1,7 @@
 import { HttpException, Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
 import type { HandlerPolicy } from '../context/handler-policy.js';
+import { SessionLife } from '../context/session-life.js';
 import { attachContext, findContext, RequestContext, type HeldLock, type RequestEnvironment } from '../context/request.context.js';
 import { VisitHeadersSentError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -40,11 +41,13 @@ export class RequestStory {
     @Inject(SessionLock) private readonly lock: SessionLock,
     @Inject(OpenStreams) private readonly streams: OpenStreams,
     @Inject(SessionSaver) saver: SessionSaver,
+    @Inject(SessionLife) life: SessionLife,
     @Inject(OutgoingResponse) responses: OutgoingResponse,
   ) {
     this.environment = {
       options,
       requests,
+      life,
       sessionOf: (context) => saver.sessionOf(context),
       watchResponse: (context) => responses.watch(context, () => unsaved.save(context)),
     };

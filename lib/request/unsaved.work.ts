@@ -1,7 +1,6 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 import type { RequestContext } from '../context/request.context.js';
 import { Turn } from '../context/turn.js';
-import { SessionSaver } from '../session/session.saver.js';
 
 /** After so many saves of one request something changes its session without an end. */
 const MOST_ROUNDS = 20;
@@ -9,8 +8,6 @@ const MOST_ROUNDS = 20;
 /** What a request has changed and not stored yet. */
 @Injectable()
 export class UnsavedWork {
-  constructor(@Inject(SessionSaver) private readonly saver: SessionSaver) {}
-
   /** Whether something is unsaved, or being saved. */
   isIn({ isWriting, resolvedVisit, heldSession }: RequestContext): boolean {
     if (isWriting) return true;
@@ -45,7 +42,7 @@ export class UnsavedWork {
       do {
         if (++rounds > MOST_ROUNDS) throw new Error('the session is changed again and again while it is saved');
         await context.turns.settle();
-        await Turn.take(context, 'the save at the end of the request', (turn) => this.saver.save(turn));
+        await Turn.take(context, 'the save at the end of the request', (turn) => context.environment.life.save(turn));
       } while (this.isIn(context));
     } catch (error) {
       this.forget(context);

@@ -1,18 +1,32 @@
+import { createHash } from 'node:crypto';
 import { Logger } from '@nestjs/common';
-import type { HeldSession, RequestContext } from '../context/request.context.js';
+import type { HeldSession, RequestContext, VisitState } from '../context/request.context.js';
 import { SessionDataError } from '../errors/visit.error.js';
 import { Turn } from '../context/turn.js';
+import { showSession, type CompatibleActions, type CompatibleSession, type ShownSession } from './compatible.session.js';
+import { SessionCookie, type PermanentVisit } from './session.cookie.js';
 import { SessionDictionary, type Mark } from './session.dictionary.js';
 import { createSessionObject, requireShown, type SessionActions, type SessionObject } from './session.object.js';
 import type { SessionSaver } from './session.saver.js';
 
 const logger = new Logger('Visit');
 
+/** What had been changed at a moment. */
+interface SessionMark {
+  readonly data: Mark | null;
+  readonly permanence: boolean | undefined;
+}
+
 /** The session of one request: what it has seen and changed of it, and the writes that it may call, each of which takes its turn. */
-export class RequestSession implements HeldSession, SessionActions {
+export class RequestSession implements HeldSession, SessionActions, CompatibleActions, PermanentVisit {
   /** Without the rules of the library's users: for what is read and written while their code is not involved. */
   readonly data: SessionDictionary;
-  readonly object: SessionObject;
+  private own: SessionObject | undefined;
+  /** What is at `request.session`, once somebody has looked there. Null: it has been destroyed. */
+  private shown: ShownSession | null | undefined;
+  private ownCookie: SessionCookie | undefined;
+  /** Whether the stored visit is to outlive the browser's session, where that is to be otherwise than it is. */
+  permanence: boolean | undefined;
 
   constructor(
     private readonly context: RequestContext,
@@ -22,7 +36,17 @@ export class RequestSession implements HeldSession, SessionActions {
       if (kind === 'change') context.requireHeaders('The session cannot be changed');
       context.watchResponse();
     });
-    this.object = createSessionObject(this);
+  }
+
+  /** What the application has by `@Session()` and as the injected session. */
+  get object(): SessionObject {
+    return (this.own ??= createSessionObject(this));
+  }
+
+  /** What is at `request.session`. */
+  get compatible(): CompatibleSession | undefined {
+    if (this.shown === undefined) this.shown = showSession(this, this.context.exchange.style);
+    return this.shown?.object;
   }
 
   /** What the application reads and changes. @throws VisitNotResolvedError when the request is over */
@@ -41,23 +65,25 @@ export class RequestSession implements HeldSession, SessionActions {
   }
 
   hasChanges(): boolean {
-    return this.data.changes() !== null;
+    return this.permanence !== undefined || this.data.changes() !== null;
   }
 
   revert(): void {
     this.data.revert();
+    this.permanence = undefined;
   }
 
-  mark(): Mark | null {
-    return this.data.mark();
+  mark(): SessionMark {
+    return { data: this.data.mark(), permanence: this.permanence };
   }
 
-  restore(mark: Mark | null): void {
-    this.data.restore(mark);
+  restore(mark: SessionMark | null): void {
+    this.data.restore(mark?.data ?? null);
+    this.permanence = mark?.permanence;
   }
 
   save(): Promise<void> {
-    return Turn.take(this.context, 'session.save()', (turn) => this.saver.save(turn));
+    return Turn.take(this.context, 'session.save()', (turn) => this.context.environment.life.save(turn));
   }
 
   reload(): Promise<void> {
@@ -78,13 +104,76 @@ export class RequestSession implements HeldSession, SessionActions {
     });
   }
 
+  get id(): string {
+    const { context } = this;
+    // Whoever asks for it will look for it in the next request.
+    if (context.requireVisit().is === 'unsaved' && !context.haveHeadersLeft) context.noteWanted();
+    return idOf(context.visit);
+  }
+
+  get request(): unknown {
+    return this.context.exchange.request;
+  }
+
+  get cookie(): SessionCookie {
+    return (this.ownCookie ??= new SessionCookie(this.context, this));
+  }
+
+  get isPermanent(): boolean {
+    return this.permanence ?? this.context.requireVisit().record.permanent;
+  }
+
+  set isPermanent(permanent: boolean) {
+    const { is, record } = this.context.requireVisit();
+    if (is === 'stored') this.permanence = permanent === record.permanent ? undefined : permanent;
+    else this.context.amend({ permanent });
+    this.context.watchResponse();
+  }
+
+  regenerate(keep: readonly string[]): Promise<void> {
+    return Turn.take(this.context, 'session.regenerate()', async (turn) => {
+      const contents = this.dictionary.contents();
+      const detach = this.shown?.freeze(idOf(this.context.visit));
+      await this.context.environment.life.regenerate(turn);
+      detach?.();
+      this.shown = undefined;
+      for (const key of keep) if (contents.has(key)) this.data.set(key, contents.get(key));
+    });
+  }
+
+  destroy(): Promise<void> {
+    if (!this.context.isOver) {
+      // At once: who does not wait for it finds nothing either.
+      this.shown?.freeze(idOf(this.context.visit))();
+      this.shown = null;
+    }
+    return Turn.take(this.context, 'session.destroy()', (turn) => this.context.environment.life.destroy(turn));
+  }
+
   /** `request.session = value`: null empties the session, an object takes the place of what was in it. */
   assign(value: unknown): void {
-    if (value === this.object) return;
+    if (value === this.own || (value !== undefined && value === this.shown?.object)) return;
     if (value !== null && value !== undefined && typeof value !== 'object') {
       throw new SessionDataError('SESSION_VALUE', `request.session takes an object or null, got ${typeof value}`);
     }
-    this.object.clear();
-    for (const [key, entry] of Object.entries(value ?? {})) this.object.set(key, entry);
+    this.change((dictionary) => {
+      dictionary.clear();
+      if (!value) return;
+      if (this.shown === null) this.shown = undefined;
+      for (const [key, entry] of Object.entries(value)) {
+        // That of another session, which has come with it.
+        if (key === 'cookie' && isCookie(entry)) continue;
+        requireShown(key);
+        dictionary.set(key, entry);
+      }
+    });
   }
 }
+
+/** Another one after each change of rights: what others tie to it, such as the token of a form, must not outlive one (CWE-384). */
+function idOf({ record: { id, identity } }: VisitState): string {
+  if (!identity) return id;
+  return createHash('sha256').update(`${id} ${identity.userId} ${identity.authenticatedAt}`).digest('hex').slice(0, 32);
+}
+
+const isCookie = (value: unknown): boolean => typeof value === 'object' && value !== null && 'maxAge' in value;

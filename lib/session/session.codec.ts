@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { types } from 'node:util';
 import { SessionDataError } from '../errors/visit.error.js';
-import { flatten, unflatten, unreadable } from './session.graph.js';
+import { flatten, isRecord, unflatten, unreadable, type Instances } from './session.graph.js';
 import { reasonOf } from '../errors/failure.js';
 
 /** Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are found by comparing them. */
@@ -25,13 +25,21 @@ const PLAIN_DEPTH = 200;
  * getter as the value it had, a view with a buffer of its own. Two entries that share an object come back with one each.
  * Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not kept.
  *
- * Functions, symbols and instances of classes (Error, RegExp and URL among them) are refused with the path of the value.
- * `toJSON` is never called.
+ * Of an instance of a class of the application its own enumerable properties are kept, and it comes back as a plain object. Functions, symbols,
+ * what has a `toJSON` method (which is never called), and instances of what the language and the platform bring besides (Error, RegExp and URL among
+ * them) are refused with the path of the value.
  *
  * Format 1 is the byte 1 and then JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if an entry is more
  * than JSON can say, and `[…, …, [keys]]` if the keys have another order than these objects give.
  */
 export class DefaultSessionSerializer implements SessionSerializer {
+  private readonly instances: Instances;
+
+  /** @param options `instances: 'refuse'`: instances of classes of the application are refused, too. @default 'plain' */
+  constructor({ instances = 'plain' }: { readonly instances?: Instances } = {}) {
+    this.instances = instances;
+  }
+
   /** @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be kept */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array {
     const plain: [string, unknown][] = [];
@@ -41,11 +49,11 @@ export class DefaultSessionSerializer implements SessionSerializer {
       if (typeof key !== 'string')
         throw new SessionDataError('SESSION_VALUE', `a key of the session must be a string, got ${String(key)} (${typeof key})`);
       if (startsWithDigit(key)) ordered = false;
-      if (isPlainEntry(value)) {
+      if (isPlainEntry(value, this.instances)) {
         plain.push([key, value]);
         if (graphs.length > 0) ordered = false;
       } else {
-        graphs.push([key, flatten(key, value)]);
+        graphs.push([key, flatten(key, value, this.instances)]);
       }
     }
     // fromEntries defines properties and never assigns them: "__proto__" becomes a key like any other.
@@ -74,17 +82,17 @@ export class DefaultSessionSerializer implements SessionSerializer {
 }
 
 /** Whether JSON gives the value back as it is: no other types, nothing twice. */
-function isPlainEntry(value: unknown): boolean {
-  if (typeof value !== 'object') return isPlain(value, undefined, 0);
+function isPlainEntry(value: unknown, instances: Instances): boolean {
+  if (typeof value !== 'object') return isPlain(value, undefined, 0, instances);
   try {
-    return isPlain(value, new Set(), 0);
+    return isPlain(value, new Set(), 0, instances);
   } catch {
     // A getter threw; the other way names its path.
     return false;
   }
 }
 
-function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number): boolean {
+function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number, instances: Instances): boolean {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return true;
   if (typeof value === 'number') return Number.isFinite(value) && !Object.is(value, -0);
   if (typeof value !== 'object' || depth > PLAIN_DEPTH) return false;
@@ -95,11 +103,12 @@ function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number):
   const prototype: unknown = Object.getPrototypeOf(value);
   if (Array.isArray(value)) {
     // Not `every`, which passes over holes.
-    for (let at = 0; at < value.length; at++) if (!isPlain(value[at], seen, depth + 1)) return false;
+    for (let at = 0; at < value.length; at++) if (!isPlain(value[at], seen, depth + 1, instances)) return false;
     return prototype === Array.prototype;
   }
-  if (prototype !== Object.prototype && prototype !== null) return false;
-  for (const key of Object.keys(value)) if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1)) return false;
+  // Written as the plain object that it comes back as: what has not changed gives the same bytes.
+  if (prototype !== Object.prototype && prototype !== null && (instances === 'refuse' || !isRecord(value))) return false;
+  for (const key of Object.keys(value)) if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1, instances)) return false;
   return true;
 }
 

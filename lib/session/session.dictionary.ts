@@ -65,6 +65,22 @@ export class SessionDictionary {
     return this.keys().length;
   }
 
+  /** The entries as they are now. Not for looking at one of them: what is changed in them is not noticed. */
+  contents(): Map<string, unknown> {
+    return new Map([...this.data].filter(([key]) => !isHidden(key)));
+  }
+
+  /** Whether the key has been written, deleted, or handed out as an object. */
+  isTouched(key: string): boolean {
+    return this.before.has(key);
+  }
+
+  /** The value as it was when it was loaded or saved last; undefined if there was none. For a key that is touched. */
+  valueBefore(key: string): unknown {
+    const before = this.before.get(key);
+    return before && this.copyOf(key, before);
+  }
+
   /** Forgets what has not been saved. The next look loads again. */
   revert(): void {
     this.current = undefined;

@@ -47,6 +47,9 @@ const REMEDIES = new Map([
   ['URL', 'keep it as a string instead (its href)'],
 ]);
 
+/** What becomes of instances of classes: their own enumerable properties are kept as a plain object, or they are refused. */
+export type Instances = 'plain' | 'refuse';
+
 /** A hole is written as undefined, so a few numbers such as `list[4e9] = 1` could make billions of values. */
 const MOST_HOLES = 100_000;
 
@@ -58,8 +61,8 @@ type Step = string | number | { readonly call: string };
  *
  * @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be kept
  */
-export function flatten(key: string, value: unknown): unknown[] {
-  return new GraphWriter(key).write(value);
+export function flatten(key: string, value: unknown, instances: Instances): unknown[] {
+  return new GraphWriter(key, instances).write(value);
 }
 
 class GraphWriter {
@@ -67,7 +70,10 @@ class GraphWriter {
   private readonly indexes = new Map<object, number>();
   private readonly origins: { readonly parent: number; readonly step: Step }[] = [];
 
-  constructor(private readonly key: string) {}
+  constructor(
+    private readonly key: string,
+    private readonly instances: Instances,
+  ) {}
 
   write(root: unknown): unknown[] {
     const nodes: unknown[] = [];
@@ -121,8 +127,10 @@ class GraphWriter {
         if (ArrayBuffer.isView(value)) return [name, Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64')];
         if (types.isArrayBuffer(value)) return [name, Buffer.from(value).toString('base64')];
       }
+      if (this.instances === 'plain' && isRecord(value)) return this.dictionary(value as Record<string, unknown>, index);
       const { parent, step } = this.origins[index]!;
-      const remedy = REMEDIES.get(types.isNativeError(value) ? 'Error' : name);
+      const remedy =
+        REMEDIES.get(types.isNativeError(value) ? 'Error' : name) ?? (hasToJson(value) ? 'keep what its toJSON() gives' : undefined);
       return this.refuse(
         parent,
         step,
@@ -209,6 +217,16 @@ function constructorName(value: object): string {
   if (prototype === null) return 'Object';
   const name = prototype.constructor?.name;
   return typeof name === 'string' && name !== '' ? name : 'a class without a name';
+}
+
+const hasToJson = (value: object): boolean => typeof (value as { toJSON?: unknown }).toJSON === 'function';
+
+/**
+ * Whether the own enumerable properties of an instance are its data. So it is with entities and validated bodies; not with what the language and
+ * the platform bring, or what extends that (an error, a list, a promise, a URL), nor with what says by `toJSON` that its data is something else.
+ */
+export function isRecord(value: object): boolean {
+  return !hasToJson(value) && Object.prototype.toString.call(value) === '[object Object]';
 }
 
 function isDictionary(value: object): boolean {

@@ -3,8 +3,8 @@ import { SessionDataError } from '../errors/visit.error.js';
 import { isHidden } from './hidden-entries.js';
 import type { SessionDictionary } from './session.dictionary.js';
 
-/** What the session of a request can do besides being a dictionary. */
-export interface SessionActions {
+/** The data of a session, and the writes that any kind of session has. */
+export interface SessionContent {
   readonly dictionary: SessionDictionary;
   /** Makes a change. When the request is over it is refused and logged instead: an error in a timer would end the process. */
   change<T>(make: (dictionary: SessionDictionary) => T): T | undefined;
@@ -12,22 +12,45 @@ export interface SessionActions {
   save(): Promise<void>;
   /** Loads again what is stored; what has not been saved is gone. */
   reload(): Promise<void>;
+}
+
+/** What the session of a request can do besides being a dictionary. */
+export interface SessionActions extends SessionContent {
   /** Changes one key atomically, on the newest data, whoever else writes. */
   update(key: string, change: (value: unknown) => unknown): Promise<unknown>;
   /** Takes one key out atomically: of all who try, one gets the value. */
   take(key: string): Promise<unknown>;
 }
 
-const ACTIONS = Symbol('actions');
+export const ACTIONS = Symbol('actions');
 
 /** Names may come from visitors, and must not lead to what the library itself keeps. */
 export function requireShown(key: string): void {
   if (isHidden(key)) throw new SessionDataError('SESSION_RESERVED_NAME', 'a name in the session cannot begin with the character NUL', key);
 }
 
+// By functions, and not by the methods of the session: a session may have data under the name of one.
+
+const has = ({ dictionary }: SessionContent, key: string): boolean => !isHidden(key) && dictionary.has(key);
+
+export const getEntry = (actions: SessionContent, key: string, fallback?: unknown): unknown =>
+  has(actions, key) ? actions.dictionary.get(key) : fallback;
+
+export function setEntry(actions: SessionContent, key: string, value: unknown): void {
+  requireShown(key);
+  actions.change((dictionary) => dictionary.set(key, value));
+}
+
+export function deleteEntry(actions: SessionContent, key: string): boolean {
+  requireShown(key);
+  return actions.change((dictionary) => dictionary.delete(key)) ?? false;
+}
+
+const entriesOf = (actions: SessionContent): [string, unknown][] => actions.dictionary.keys().map((key) => [key, getEntry(actions, key)]);
+
 /** The methods of a session. They live on the prototype: `Object.keys`, `for…in` and `JSON.stringify` see data only. */
 export class SessionObject {
-  declare private readonly [ACTIONS]: SessionActions;
+  declare readonly [ACTIONS]: SessionActions;
 
   constructor(actions: SessionActions) {
     // Configurable: a proxy must list all properties of its target that are not.
@@ -35,33 +58,31 @@ export class SessionObject {
   }
 
   get(key: string, fallback?: unknown): unknown {
-    return this.has(key) ? this[ACTIONS].dictionary.get(key) : fallback;
+    return getEntry(this[ACTIONS], key, fallback);
   }
 
   set(key: string, value: unknown): this {
-    requireShown(key);
-    this[ACTIONS].change((dictionary) => dictionary.set(key, value));
+    setEntry(this[ACTIONS], key, value);
     return this;
   }
 
   has(key: string): boolean {
-    return !isHidden(key) && this[ACTIONS].dictionary.has(key);
+    return has(this[ACTIONS], key);
   }
 
   delete(key: string): boolean {
-    requireShown(key);
-    return this[ACTIONS].change((dictionary) => dictionary.delete(key)) ?? false;
+    return deleteEntry(this[ACTIONS], key);
   }
 
   pop(key: string, fallback?: unknown): unknown {
-    const value = this.get(key, fallback);
-    this.delete(key);
+    const value = getEntry(this[ACTIONS], key, fallback);
+    deleteEntry(this[ACTIONS], key);
     return value;
   }
 
   setDefault(key: string, value: unknown): unknown {
-    if (!this.has(key)) this.set(key, value);
-    return this.get(key);
+    if (!has(this[ACTIONS], key)) setEntry(this[ACTIONS], key, value);
+    return getEntry(this[ACTIONS], key);
   }
 
   clear(): void {
@@ -73,11 +94,11 @@ export class SessionObject {
   }
 
   values(): unknown[] {
-    return this.keys().map((key) => this.get(key));
+    return entriesOf(this[ACTIONS]).map(([, value]) => value);
   }
 
   entries(): [string, unknown][] {
-    return this.keys().map((key) => [key, this.get(key)]);
+    return entriesOf(this[ACTIONS]);
   }
 
   get size(): number {
@@ -93,7 +114,8 @@ export class SessionObject {
   }
 
   flash(key: string, value: unknown): this {
-    return this.set(key, value);
+    setEntry(this[ACTIONS], key, value);
+    return this;
   }
 
   save(): Promise<void> {
@@ -109,50 +131,75 @@ export class SessionObject {
   }
 
   [inspect.custom](): unknown {
-    return Object.fromEntries(this.entries());
+    return Object.fromEntries(entriesOf(this[ACTIONS]));
   }
 }
 
-const METHODS: ReadonlySet<string> = new Set(Object.getOwnPropertyNames(SessionObject.prototype).filter((name) => name !== 'constructor'));
+const SESSION_METHODS: ReadonlySet<string> = new Set(
+  Object.getOwnPropertyNames(SessionObject.prototype).filter((name) => name !== 'constructor'),
+);
 
 /** Whether the name is a method of the session, so that it cannot be used as `session.name = …`. */
-export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && METHODS.has(name);
+export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && SESSION_METHODS.has(name);
 
-const asPlainObject: ProxyHandler<SessionObject> = {
-  get(target, name) {
-    if (typeof name === 'symbol' || METHODS.has(name)) return Reflect.get(target, name, target) as unknown;
-    return target.has(name) ? target.get(name) : name === '__proto__' ? undefined : (Reflect.get(Object.prototype, name) as unknown);
-  },
-  set(target, name, value) {
-    if (typeof name === 'symbol') return false;
-    if (METHODS.has(name)) {
-      throw new SessionDataError(
-        'SESSION_RESERVED_NAME',
-        `session.${name} is a method; keep the value with session.set("${name}", …)`,
-        name,
-      );
-    }
-    target.set(name, value);
-    return true;
-  },
-  has: (target, name) => typeof name === 'string' && (METHODS.has(name) || target.has(name)),
-  deleteProperty(target, name) {
-    if (typeof name === 'string') target.delete(name);
-    return true;
-  },
-  ownKeys: (target) => target.keys(),
-  getOwnPropertyDescriptor(target, name) {
-    if (typeof name !== 'string' || !target.has(name)) return undefined;
-    return { value: target.get(name), writable: true, enumerable: true, configurable: true };
-  },
-  defineProperty(target, name, descriptor) {
-    if (typeof name !== 'string' || !('value' in descriptor)) return false;
-    target.set(name, descriptor.value);
-    return true;
-  },
-};
-
-/** The session as handlers see it: methods, and its data as plain properties (R45). */
-export function createSessionObject(actions: SessionActions): SessionObject {
-  return new Proxy(new SessionObject(actions), asPlainObject);
+/** What stands at the names that are not data. */
+export interface SessionNames<T> {
+  /** Methods and properties of the session, also where data has the same name. */
+  readonly reserved: ReadonlySet<string>;
+  /** Methods that make way for data of the same name. */
+  readonly yielding: ReadonlySet<string>;
+  /** Those of the reserved ones that are listed with the data. */
+  readonly listed: readonly string[];
+  /** `session.name = value` for a reserved name. */
+  assign(session: T, name: string, value: unknown): void;
 }
+
+interface Target {
+  readonly [ACTIONS]: SessionContent;
+}
+
+/** How a session is a plain object: its data as properties, beside its methods (R45). One for all sessions of a kind. */
+export function asPlainObject<T extends Target>(names: SessionNames<T>): ProxyHandler<T> {
+  const { reserved, yielding, listed } = names;
+  const isMethod = (target: T, name: string): boolean => reserved.has(name) || (yielding.has(name) && !has(target[ACTIONS], name));
+  const put = (target: T, name: string, value: unknown): true => {
+    if (reserved.has(name)) names.assign(target, name, value);
+    else setEntry(target[ACTIONS], name, value);
+    return true;
+  };
+  return {
+    get(target, name) {
+      if (typeof name === 'symbol' || isMethod(target, name)) return Reflect.get(target, name, target) as unknown;
+      if (has(target[ACTIONS], name)) return getEntry(target[ACTIONS], name);
+      return name === '__proto__' ? undefined : (Reflect.get(Object.prototype, name) as unknown);
+    },
+    set: (target, name, value) => typeof name === 'string' && put(target, name, value),
+    has: (target, name) => typeof name === 'string' && (isMethod(target, name) || has(target[ACTIONS], name)),
+    deleteProperty(target, name) {
+      if (typeof name === 'string') deleteEntry(target[ACTIONS], name);
+      return true;
+    },
+    // What cannot be read as a property is not listed as one.
+    ownKeys: (target) => [...target[ACTIONS].dictionary.keys().filter((key) => !reserved.has(key)), ...listed],
+    getOwnPropertyDescriptor(target, name) {
+      if (typeof name !== 'string') return undefined;
+      if (listed.includes(name)) return describe(Reflect.get(target, name, target));
+      return !reserved.has(name) && has(target[ACTIONS], name) ? describe(getEntry(target[ACTIONS], name)) : undefined;
+    },
+    defineProperty: (target, name, descriptor) => typeof name === 'string' && 'value' in descriptor && put(target, name, descriptor.value),
+  };
+}
+
+const describe = (value: unknown): PropertyDescriptor => ({ value, writable: true, enumerable: true, configurable: true });
+
+const OWN = asPlainObject<SessionObject>({
+  reserved: SESSION_METHODS,
+  yielding: new Set(),
+  listed: [],
+  assign: (_, name) => {
+    throw new SessionDataError('SESSION_RESERVED_NAME', `session.${name} is a method; keep the value with session.set("${name}", …)`, name);
+  },
+});
+
+/** The session as the application has it: by `@Session()`, and injected. */
+export const createSessionObject = (actions: SessionActions): SessionObject => new Proxy(new SessionObject(actions), OWN);

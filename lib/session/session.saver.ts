@@ -7,7 +7,7 @@ import type { VisitRecord } from '../store/visit.store.js';
 import { refusalOf } from '../store/visit.record.js';
 import type { RequestContext } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
-import { refusalError, VisitWriter } from '../visit/visit.writer.js';
+import { refusalError, VisitWriter, type FirstContent } from '../visit/visit.writer.js';
 import { RequestSession } from './request.session.js';
 import { applyChanges } from './session.changes.js';
 import { SessionDictionary } from './session.dictionary.js';
@@ -55,17 +55,18 @@ export class SessionSaver {
   /**
    * Saves what the request has changed.
    *
+   * @param first what a visit that is not stored yet begins with, wanted or not; its key is withheld then
    * @throws VisitEndedError, VisitKeyRetiredError, VisitWriteConflictError, VisitStoreUnavailableError, SessionDataError; nothing is saved then
    */
-  async save(turn: Turn): Promise<void> {
+  async save(turn: Turn, first?: FirstContent): Promise<void> {
     const { context } = turn;
     const dictionary = context.heldSession && this.sessionOf(context).data;
     const changes = dictionary?.changes() ?? null;
     if (dictionary && changes) {
-      const stored = await this.write(turn, (current) => applyChanges(current, changes));
+      const stored = await this.write(turn, (current) => applyChanges(current, changes), first);
       dictionary.saved(changes, stored!);
-    } else if (context.visit.is === 'unsaved' && context.visit.isWanted) {
-      await this.writer.storeCurrent(turn);
+    } else if (context.visit.is === 'unsaved' && (first || context.visit.isWanted)) {
+      await this.writer.storeCurrent(turn, first, first ? 'withhold' : 'send');
     }
   }
 
@@ -136,7 +137,7 @@ export class SessionSaver {
   }
 
   /** Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the plan had nothing to do. */
-  private async write(turn: Turn, plan: Plan): Promise<Data | null> {
+  private async write(turn: Turn, plan: Plan, first?: FirstContent): Promise<Data | null> {
     const { context } = turn;
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       const { visit } = context;
@@ -146,7 +147,8 @@ export class SessionSaver {
       const data = isAsync ? await planned : planned;
       if (data === null) return null;
       if (visit.is === 'unsaved') {
-        await this.writer.storeCurrent(turn, { sessionData: this.encode(data, visit.record.id) });
+        const sessionData = this.encode(data, visit.record.id);
+        await this.writer.storeCurrent(turn, { ...first, sessionData }, first ? 'withhold' : 'send');
         return data;
       }
       const saved = await this.enqueue(context, async (latest) => {

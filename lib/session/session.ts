@@ -56,6 +56,59 @@ export interface SessionMethods<T extends object> {
 /** The session of the request: its methods, and its data as properties. */
 export type Session<T extends object = DefaultData> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
 
+/** `request.session.cookie`. Only how long it lasts can be set, for this response; everything else is said by the options of the module. */
+export interface RequestSessionCookie {
+  /**
+   * Milliseconds until the browser forgets it; null: when the browser is closed. More than the option `timeout` makes the visit a permanent one,
+   * whose life on the server is `permanentTimeout`; less shortens the life of this cookie only.
+   */
+  maxAge: number | null;
+  expires: Date | null;
+  originalMaxAge: number | null;
+  readonly httpOnly: boolean;
+  readonly secure: boolean;
+  readonly sameSite: 'strict' | 'lax' | 'none';
+  readonly path: string;
+  readonly domain: string | undefined;
+  readonly partitioned: boolean;
+}
+
+type Done = (error?: unknown) => void;
+
+/**
+ * What `request.session` has besides the data, for code that was written for another library. Whatever takes a callback gives a promise without
+ * one. Every other name is free for data.
+ *
+ * @throws SessionDataError `SESSION_RESERVED_NAME` when one of these names is assigned
+ */
+export interface RequestSessionMethods<T extends object = DefaultData> {
+  /** 32 hexadecimal digits, the same until rights change; asking for it begins a visit. No secret, and not the id of the visit. */
+  readonly id: string;
+  cookie: RequestSessionCookie;
+  get<K extends Key<T>>(key: K): T[K] | undefined;
+  get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
+  /** Undefined takes the key out. */
+  set<K extends Key<T>>(key: K, value: T[K] | undefined): this;
+  save(): Promise<void>;
+  save(callback: Done): this;
+  reload(): Promise<void>;
+  reload(callback: Done): this;
+  /** Ends the visit; the request goes on with a new one, and a new object at `request.session`. @param keep keys whose values it gets, too */
+  regenerate(keep?: readonly string[]): Promise<void>;
+  regenerate(callback: Done): this;
+  regenerate(keep: readonly string[], callback: Done): this;
+  /** Ends the visit; nothing is at `request.session` any more. */
+  destroy(): Promise<void>;
+  destroy(callback: Done): this;
+  /** Does nothing: each request to a handler counts as use. */
+  touch(): this;
+  /** The cookie lasts as long again as when it was made. */
+  resetMaxAge(): this;
+}
+
+/** What is at `request.session`. */
+export type RequestSession<T extends object = DefaultData> = RequestSessionMethods<T> & Partial<Omit<T, keyof RequestSessionMethods>>;
+
 // Typed as a class too, so that TypeScript emits it as metadata and Nest can inject by it.
 type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => Session);
 

@@ -438,6 +438,9 @@ export class TypedController {
   express(@Req() request: Request): string[] | undefined {
     // @ts-expect-error: a string is no cart
     request.session.cart = 'apple';
+    const id: string = request.session.id + request.sessionID;
+    request.session.regenerate(() => request.session.save((error) => error));
+    request.session.cookie.maxAge = id.length;
     return request.session.cart;
   }
 
@@ -445,6 +448,7 @@ export class TypedController {
   fastify(@Req() request: FastifyRequest): string[] | undefined {
     // @ts-expect-error: a number is no cart
     request.session.set('cart', 1);
+    void request.session.regenerate(['cart']).then(() => request.session.data());
     return request.session.cart;
   }
 }

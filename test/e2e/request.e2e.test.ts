@@ -45,7 +45,7 @@ class RequestController {
 
   @Get('same')
   same(@Session() ours: Session, @NestSession() nests: Session, @Req() request: { session: unknown }) {
-    return ours === nests && request.session === ours;
+    return request.session === nests && nests.get('name') === ours.get('name');
   }
 
   @Get('query')

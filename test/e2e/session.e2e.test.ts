@@ -223,7 +223,12 @@ class SessionController {
   keep(@Param('what') what: string, @Session() session: Session<Data>) {
     const values: Record<string, unknown> = {
       function: { a: [() => 1] },
-      class: { when: new (class Money {})() },
+      error: { when: new Error('x') },
+      class: {
+        when: new (class Money {
+          cents = 5;
+        })(),
+      },
       method: 'x',
       big: 'x'.repeat(200 * 1024),
       emoji: '👩‍🚀 ünï ☃',
@@ -576,11 +581,21 @@ describeStacks('The session', (stack: Stack) => {
   });
 
   describe('and the values in it', () => {
-    test.each(['function', 'class'])('R53: refuses a %s and names the path', async (what) => {
+    test.each(['function', 'error'])('R53: refuses a %s and names the path', async (what) => {
       const app = await start();
       const { browser, read } = await begin(app);
       expect((await browser.post(`/keep/${what}`)).status).toBe(500);
       expect(await read()).toEqual({ name: 'Ada' });
+    });
+
+    test('R53: an instance of a class comes back as plain data, and the same one is no change', async () => {
+      const app = await start();
+      const { browser } = await begin(app);
+      await browser.post('/keep/class');
+      expect(JSON.parse((await browser.get('/kept')).text)).toMatchObject({ kept: { when: { cents: 5 } } });
+      expect(await stack.statements(() => browser.post('/keep/class'))).toHaveLength(1);
+      const strict = await start({ session: { instances: 'refuse' } });
+      expect((await strict.browser().post('/keep/class')).status).toBe(500);
     });
 
     test('R45: refuses to replace a method', async () => {

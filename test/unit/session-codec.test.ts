@@ -260,13 +260,39 @@ class Money {
   constructor(readonly cents: number) {}
 }
 
+class Price extends Money {
+  toJSON() {
+    return `${this.cents}`;
+  }
+}
+
+const instances: [what: string, value: object, found: RegExp][] = [
+  ['a class', new Money(5), /an instance of Money/],
+  ['a class without a name', new (class {})(), /an instance of a class without a name/],
+  ['a prototype of its own', Object.create({ inherited: 1 }) as object, /an instance of Object/],
+];
+
+describe('R53 instances', () => {
+  test.each(instances)('of %s are kept as plain data, in the bytes of the plain object', (_, value) => {
+    expect(back(value)).toEqual({ ...value });
+    expect(Object.getPrototypeOf(back(value))).toBe(Object.prototype);
+    expect(back({ a: [new Map([[value, new Date(0)]])] })).toEqual({ a: [new Map([[{ ...value }, new Date(0)]])] });
+    expect(bytesOf({ entry: [value] })).toEqual(bytesOf({ entry: [{ ...value }] }));
+  });
+
+  test.each(instances)('of %s are refused where they are not wanted', (_, value, found) => {
+    const strict = new DefaultSessionSerializer({ instances: 'refuse' });
+    const error = errorOf(() => strict.encode(new Map([['cart', { item: value }]])));
+    expect(error).toMatchObject({ code: 'SESSION_VALUE', path: 'cart.item' });
+    expect(error.message).toMatch(found);
+  });
+});
+
 const refused: [what: string, value: unknown, found: RegExp][] = [
   ['a function', () => 1, /a function/],
   ['a class', Money, /a function/],
   ['a symbol', Symbol('s'), /a symbol/],
-  ['a class instance', new Money(5), /an instance of Money/],
-  ['an instance of a class without a name', new (class {})(), /an instance of a class without a name/],
-  ['an object with a prototype of its own', Object.create({ inherited: 1 }), /an instance of Object/],
+  ['an instance with toJSON', new Price(5), /an instance of Price.*toJSON/],
   ['a Date of a class', new (class Day extends Date {})(), /an instance of Day/],
   ['a Map of a class', new (class Bag extends Map {})(), /an instance of Bag/],
   ['an array of a class', new (class List extends Array {})(), /an instance of List/],

@@ -1,0 +1,94 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { RequestContext } from '../context/request.context.js';
+import { SessionLife } from '../context/session-life.js';
+import type { Turn } from '../context/turn.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { RequestSession } from '../session/request.session.js';
+import type { SessionDictionary } from '../session/session.dictionary.js';
+import { SessionSaver } from '../session/session.saver.js';
+import { VisitWriter } from '../visit/visit.writer.js';
+import { PASSPORT, userOfEntry } from './passport-entry.js';
+import { SignIn } from './sign-in.js';
+
+/** The identity of a visit follows its session: whom Passport keeps there is signed in here. */
+@Injectable()
+export class FollowedSession extends SessionLife {
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitWriter) private readonly writer: VisitWriter,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
+    @Inject(SignIn) private readonly identities: SignIn,
+  ) {
+    super();
+  }
+
+  save(turn: Turn): Promise<void> {
+    const { context } = turn;
+    const session = context.heldSession && this.saver.sessionOf(context);
+    const isPlain = !session || (session.permanence === undefined && !session.data.isTouched(PASSPORT));
+    return isPlain ? this.saver.save(turn) : this.saveAll(turn, session);
+  }
+
+  private async saveAll(turn: Turn, session: RequestSession): Promise<void> {
+    const { context } = turn;
+    const { permanence } = session;
+    const user = session.data.isTouched(PASSPORT) ? this.newUser(context, session.data) : undefined;
+    if (user) await this.signIn(turn, session.data, user, permanence);
+    else if (user === null) await this.identities.signOut(turn, () => this.saver.save(turn));
+    else await this.saver.save(turn);
+    if (permanence === undefined) return;
+    session.permanence = undefined;
+    const { is, record } = context.visit;
+    // To live longer changes no rights. What is to live less must not be kept alive by the key from before.
+    if (is === 'stored' && record.permanent !== permanence) await this.writer.rekey(turn, { permanent: permanence, isRenewal: permanence });
+  }
+
+  /** Whom Passport has signed in with what is to be saved; null: it has signed the user out; undefined: neither. */
+  private newUser({ visit }: RequestContext, data: SessionDictionary): string | null | undefined {
+    const { passportUserId } = this.options.identity;
+    const user = userOfEntry(data.contents().get(PASSPORT), passportUserId);
+    const now = visit.record.identity?.userId ?? null;
+    if (user === now) return undefined;
+    const before = userOfEntry(data.valueBefore(PASSPORT), passportUserId);
+    // Somebody who was signed in otherwise is not signed out because Passport knows nobody.
+    return user === before || (user === null && before !== now) ? undefined : user;
+  }
+
+  private async signIn(turn: Turn, data: SessionDictionary, userId: string, permanence: boolean | undefined): Promise<void> {
+    const permanent = permanence ?? (turn.context.visit.record.permanent || this.options.cookie.permanent);
+    const entry = data.contents().get(PASSPORT);
+    const before = data.valueBefore(PASSPORT);
+    try {
+      await this.identities.signIn(turn, { userId, permanent }, (_, first) => {
+        // Where another visit had to begin, nothing is left of the session; but for the user who begins it.
+        if (!data.has(PASSPORT)) data.set(PASSPORT, entry);
+        return this.saver.save(turn, first);
+      });
+    } catch (error) {
+      // Nobody is signed in by a save that comes later.
+      if (before === undefined) data.delete(PASSPORT);
+      else data.set(PASSPORT, before);
+      throw error;
+    }
+  }
+
+  async regenerate(turn: Turn): Promise<void> {
+    const { context } = turn;
+    const { is, record } = context.visit;
+    if (is !== 'stored') {
+      this.writer.replaceCurrent(turn);
+      context.heldSession?.revert();
+      return;
+    }
+    const before = { ...context.outgoing };
+    await this.identities.endCurrent(turn, 'regenerated');
+    context.outgoing.lifetime = undefined;
+    // What the browser keeps of the site goes with a user, and not with a session that has had none.
+    context.outgoing.clearSiteData = before.clearSiteData || record.identity !== null;
+  }
+
+  destroy(turn: Turn): Promise<void> {
+    return this.identities.endCurrent(turn, 'destroyed');
+  }
+}

@@ -1,0 +1,25 @@
+import type { FrameworkRequest } from './exchange.js';
+import type { RequestEntry } from './platform.js';
+
+/** What a request has by which libraries for Express know its session. */
+export function requestProperties(entry: RequestEntry): PropertyDescriptorMap {
+  return {
+    session: {
+      configurable: true,
+      enumerable: false,
+      get(this: FrameworkRequest) {
+        return entry.session(this);
+      },
+      set(this: FrameworkRequest, value: unknown) {
+        entry.assignSession(this, value);
+      },
+    },
+    sessionID: {
+      configurable: true,
+      enumerable: false,
+      get(this: FrameworkRequest) {
+        return entry.sessionId(this);
+      },
+    },
+  };
+}

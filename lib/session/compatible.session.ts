@@ -1,0 +1,248 @@
+import { inspect } from 'node:util';
+import { SessionDataError, VisitEndedError } from '../errors/visit.error.js';
+import type { CookieLife } from './session.cookie.js';
+import { SessionDictionary } from './session.dictionary.js';
+import { ACTIONS, asPlainObject, deleteEntry, getEntry, setEntry, type SessionContent } from './session.object.js';
+
+/** What `request.session` can do besides. */
+export interface CompatibleActions extends SessionContent {
+  /** Names the session while the rights of its visit are the same, in 32 hexadecimal digits. No secret. */
+  readonly id: string;
+  /** The framework's request. */
+  readonly request: unknown;
+  readonly cookie: CookieLife;
+  /** Ends the visit. The request goes on with a new one and a new object at `request.session`. */
+  regenerate(keep: readonly string[]): Promise<void>;
+  /** Ends the visit. Nothing is at `request.session` any more. */
+  destroy(): Promise<void>;
+}
+
+type Callback = (error?: unknown) => void;
+
+/**
+ * `request.session`: what libraries find there that were written for express-session. Every other name is free for
+ * data, and reads as undefined without: some libraries look whether something is there before they put theirs in its
+ * place.
+ *
+ * Whatever takes a callback gives a promise without one. Lengths of functions count: some look whether `save` takes a
+ * callback.
+ */
+export class CompatibleSession {
+  declare readonly [ACTIONS]: CompatibleActions;
+
+  constructor(actions: CompatibleActions) {
+    Object.defineProperty(this, ACTIONS, { value: actions, configurable: true });
+  }
+
+  get id(): string {
+    return this[ACTIONS].id;
+  }
+
+  get cookie(): CookieLife {
+    return this[ACTIONS].cookie;
+  }
+
+  get req(): unknown {
+    return this[ACTIONS].request;
+  }
+
+  get(key: string, fallback?: unknown): unknown {
+    return getEntry(this[ACTIONS], key, fallback);
+  }
+
+  /** Undefined takes the key out. */
+  set(key: string, value: unknown): this {
+    if (value === undefined) deleteEntry(this[ACTIONS], key);
+    else setEntry(this[ACTIONS], key, value);
+    return this;
+  }
+
+  save(callback?: Callback): unknown {
+    return answer(this, this[ACTIONS].save(), callback);
+  }
+
+  reload(callback?: Callback): unknown {
+    return answer(this, this[ACTIONS].reload(), callback);
+  }
+
+  /** @param keep keys whose values the new session gets, too */
+  regenerate(keep?: readonly string[] | Callback, callback?: Callback): unknown {
+    const [keys, done] = typeof keep === 'function' ? [[], keep] : [keep ?? [], callback];
+    return answer(this, this[ACTIONS].regenerate(keys), done);
+  }
+
+  destroy(callback?: Callback): unknown {
+    return answer(this, this[ACTIONS].destroy(), callback);
+  }
+
+  /** Every request to a handler counts as use by itself. */
+  touch(): this {
+    return this;
+  }
+
+  /** The cookie lasts as long again as when it was made. */
+  resetMaxAge(): this {
+    const { cookie } = this[ACTIONS];
+    if (cookie.maxAge !== null) cookie.maxAge = cookie.originalMaxAge;
+    return this;
+  }
+
+  [inspect.custom](): unknown {
+    return Object.fromEntries(this[ACTIONS].dictionary.contents());
+  }
+}
+
+/** The same with what sessions of Fastify have besides. */
+class CompatibleFastifySession extends CompatibleSession {
+  get sessionId(): string {
+    return this[ACTIONS].id;
+  }
+
+  get encryptedSessionId(): never {
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      'there is no request.session.encryptedSessionId: what the cookie has is the key of the visit, which CurrentVisit.key gives',
+    );
+  }
+
+  /** The data, as a plain object. */
+  data(): Record<string, unknown> {
+    return Object.fromEntries(this[ACTIONS].dictionary.keys().map((key) => [key, this[ACTIONS].dictionary.get(key)]));
+  }
+
+  /** Of the cookie; `maxAge` in milliseconds. */
+  options(options: object): void {
+    Object.assign(this[ACTIONS].cookie, options);
+  }
+
+  delete(): never {
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      'there is no request.session.delete(): destroy() ends the session, and set(key, undefined) takes a key out',
+    );
+  }
+}
+
+/**
+ * To the callback, or as a promise. A callback that throws ends the process, as everywhere else: whoever waits for it
+ * would wait for ever.
+ */
+function answer(session: CompatibleSession, result: Promise<void>, callback: Callback | undefined): unknown {
+  if (typeof callback !== 'function') return result;
+  result.then(
+    () => process.nextTick(callback),
+    (error: unknown) => process.nextTick(callback, error),
+  );
+  return session;
+}
+
+/** What others call or read to keep a visitor safe must not be what a visitor has sent under that name. */
+const RESERVED: ReadonlySet<string> = new Set([
+  'id',
+  'cookie',
+  'save',
+  'reload',
+  'regenerate',
+  'destroy',
+  'touch',
+  'resetMaxAge',
+  'get',
+  'set',
+]);
+
+/** @param yielding names of what is there unless data is */
+const handlerFor = (yielding: readonly string[]): ProxyHandler<CompatibleSession> =>
+  asPlainObject({
+    reserved: RESERVED,
+    yielding: new Set(yielding),
+    listed: ['cookie'],
+    assign(session, name, value) {
+      if (name === 'cookie') return takeOver(session.cookie, value);
+      throw new SessionDataError(
+        'SESSION_RESERVED_NAME',
+        `request.session.${name} belongs to the session; keep the value under another name`,
+        name,
+      );
+    },
+  });
+
+const STYLES = {
+  express: { Session: CompatibleSession, handler: handlerFor(['req']) },
+  fastify: {
+    Session: CompatibleFastifySession,
+    handler: handlerFor(['req', 'sessionId', 'encryptedSessionId', 'data', 'options', 'delete']),
+  },
+} as const;
+
+/** Passport copies the session of before into the new one by assigning its properties, and with them its cookie. */
+function takeOver(cookie: CookieLife, value: unknown): void {
+  const { maxAge } = (value ?? {}) as Partial<CookieLife>;
+  if (typeof maxAge === 'number') cookie.maxAge = maxAge;
+}
+
+/** A session at `request.session`. */
+export interface ShownSession {
+  readonly object: CompatibleSession;
+  /**
+   * Notes what is in it. @returns what takes it away from the request: it can be read as it was noted, and what is
+   * written to it goes nowhere
+   */
+  freeze(id: string): () => void;
+}
+
+export function showSession(actions: CompatibleActions, style: keyof typeof STYLES): ShownSession {
+  const { Session, handler } = STYLES[style];
+  const target = new Session(actions);
+  return {
+    object: new Proxy<CompatibleSession>(target, handler),
+    freeze: (id) => {
+      const { maxAge } = actions.cookie;
+      const value = new DetachedSession(actions.dictionary.contents(), id, actions.request, { maxAge, originalMaxAge: maxAge });
+      return () => void Object.defineProperty(target, ACTIONS, { value });
+    },
+  };
+}
+
+/** A session that is at no request any more. */
+class DetachedSession implements CompatibleActions {
+  readonly dictionary: SessionDictionary;
+
+  constructor(
+    contents: Map<string, unknown>,
+    readonly id: string,
+    readonly request: unknown,
+    readonly cookie: CookieLife,
+  ) {
+    this.dictionary = new SessionDictionary(NOWHERE, () => contents);
+  }
+
+  change<T>(make: (dictionary: SessionDictionary) => T): T {
+    return make(this.dictionary);
+  }
+
+  save(): Promise<never> {
+    return gone();
+  }
+
+  reload(): Promise<never> {
+    return gone();
+  }
+
+  regenerate(): Promise<never> {
+    return gone();
+  }
+
+  destroy(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+function gone(): Promise<never> {
+  const refused: Promise<never> = Promise.reject(new VisitEndedError());
+  // Ends no process if nobody waits for it: there was nothing to save.
+  refused.catch(() => {});
+  return refused;
+}
+
+/** For what is not stored. */
+const NOWHERE = { encode: () => new Uint8Array(), decode: () => new Map<string, unknown>() };

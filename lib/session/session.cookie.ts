@@ -1,0 +1,141 @@
+import type { RequestContext } from '../context/request.context.js';
+import { SessionDataError } from '../errors/visit.error.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+
+/** What of a session's cookie can be changed, and as what it is read. */
+export interface CookieLife {
+  /** In milliseconds. Null: the cookie ends with the browser's session. */
+  maxAge: number | null;
+  /** How long it lasts from the response on that sets it. */
+  originalMaxAge: number | null;
+}
+
+/**
+ * What the cookie of the visit asks of a request: it is told when the visit has to outlive the browser's session, or
+ * not any more.
+ */
+export interface PermanentVisit {
+  isPermanent: boolean;
+}
+
+/**
+ * `request.session.cookie`. How long it lasts can be set for this response; all else is said by the options of the
+ * module, and cannot be changed here.
+ */
+export class SessionCookie implements CookieLife {
+  readonly #context: RequestContext;
+  readonly #visit: PermanentVisit;
+
+  constructor(context: RequestContext, visit: PermanentVisit) {
+    this.#context = context;
+    this.#visit = visit;
+  }
+
+  /** Milliseconds that are left; null: as long as the browser's session. */
+  get maxAge(): number | null {
+    const { lifetime } = this.#context.outgoing;
+    if (lifetime !== undefined) return lifetime;
+    return this.#visit.isPermanent ? this.#context.requireVisit().record.expiry - this.#now : null;
+  }
+
+  set maxAge(value: unknown) {
+    const { timeout, permanentTimeout } = this.#options;
+    const life = value instanceof Date ? value.getTime() - this.#now : (value ?? null);
+    if (life !== null && (typeof life !== 'number' || Number.isNaN(life))) {
+      throw new SessionDataError('SESSION_VALUE', `session.cookie.maxAge takes milliseconds, a Date or null, got ${typeof value}`);
+    }
+    this.#context.requireHeaders('The cookie cannot be changed');
+    // One that lasts no longer than the visit does anyway needs no longer visit.
+    this.#visit.isPermanent = life !== null && life > timeout;
+    this.#context.outgoing.lifetime = life && Math.max(0, Math.min(life, permanentTimeout));
+    if (this.#context.visit.is === 'stored') this.#context.sendKey();
+  }
+
+  get expires(): Date | null {
+    const { maxAge } = this;
+    return maxAge === null ? null : new Date(this.#now + maxAge);
+  }
+
+  set expires(value: Date | number | boolean | null | undefined) {
+    this.maxAge = typeof value === 'boolean' || value === null || value === undefined ? null : new Date(value);
+  }
+
+  get originalMaxAge(): number | null {
+    return this.#context.outgoing.lifetime ?? (this.#visit.isPermanent ? this.#options.permanentTimeout : null);
+  }
+
+  set originalMaxAge(value: number | null) {
+    this.maxAge = value;
+  }
+
+  get secure(): boolean {
+    const { secure } = this.#options.cookie;
+    return secure === 'auto' ? this.#context.exchange.isHttps : secure;
+  }
+
+  set secure(value: unknown) {
+    this.#requireSame('secure', value, this.#options.cookie.secure);
+  }
+
+  get httpOnly(): boolean {
+    return this.#options.cookie.httpOnly;
+  }
+
+  set httpOnly(value: unknown) {
+    this.#requireSame('httpOnly', value);
+  }
+
+  get path(): string {
+    return this.#context.policy?.path ?? this.#options.cookie.path;
+  }
+
+  set path(value: unknown) {
+    this.#requireSame('path', value);
+  }
+
+  get domain(): string | undefined {
+    return this.#options.cookie.domain;
+  }
+
+  set domain(value: unknown) {
+    this.#requireSame('domain', value);
+  }
+
+  get sameSite(): 'strict' | 'lax' | 'none' {
+    return this.#options.cookie.sameSite;
+  }
+
+  set sameSite(value: unknown) {
+    this.#requireSame('sameSite', value);
+  }
+
+  get partitioned(): boolean {
+    return this.#options.cookie.partitioned;
+  }
+
+  set partitioned(value: unknown) {
+    this.#requireSame('partitioned', value);
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { originalMaxAge, expires, secure, httpOnly, domain, path, sameSite } = this;
+    return { originalMaxAge, expires, secure, httpOnly, domain, path, sameSite };
+  }
+
+  get #options(): ResolvedVisitOptions {
+    return this.#context.environment.options;
+  }
+
+  get #now(): number {
+    return this.#options.clock.now();
+  }
+
+  #requireSame(name: Exclude<keyof SessionCookie & keyof ResolvedVisitOptions['cookie'], 'name'>, value: unknown, other?: unknown): void {
+    if (value === this[name] || value === other) return;
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      `session.cookie.${name} cannot be changed for one response: the option "cookie.${name}" says it for all`,
+      `cookie.${name}`,
+    );
+  }
+}
