@@ -9,20 +9,21 @@ export const PASSPORT = 'passport';
  * The id of the user whom Passport has signed in, by what it keeps in the session: `{ user }`, or what stands for the
  * user itself. Null: nobody.
  *
- * @throws VisitError `VISIT_USER_ID` for a user who is kept as something else than their id, without the option
+ * @throws VisitError `VISIT_USER_ID` for a user who is kept neither as an id nor with one, without the option
  * `identity.passportUserId`
  */
 export function userOfEntry(entry: unknown, userIdOf: ResolvedVisitOptions['identity']['passportUserId']): string | null {
   if (userIdOf === false) return null;
-  const user = typeof entry === 'object' && entry !== null && ('user' in entry || Object.keys(entry).length === 0) ? userIn(entry) : entry;
+  const user = isObject(entry) && ('user' in entry || Object.keys(entry).length === 0) ? entry['user'] : entry;
   if (user === undefined || user === null || user === false || user === '') return null;
   if (userIdOf) return checkedUserId(userIdOf(user));
-  if (typeof user === 'string' || typeof user === 'number') return checkedUserId(user);
+  const id = isObject(user) ? user['id'] : user;
+  if (typeof id === 'string' || typeof id === 'number') return checkedUserId(id);
   throw new VisitError(
     'VISIT_USER_ID',
-    'Passport keeps this user in the session as more than an id (see serializeUser()), so whose visit it is cannot be known: ' +
+    'what Passport keeps of this user in the session (see serializeUser()) is no id and has none, so whose visit it is cannot be known: ' +
       'option "identity.passportUserId" takes a function that gives the id, or false for users who are known to Passport alone',
   );
 }
 
-const userIn = (entry: object): unknown => (entry as { user?: unknown }).user;
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;

@@ -156,8 +156,9 @@ export interface VisitIdentityOptions {
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
   /**
-   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given: needed where that is more than text or a number.
-   * Such a user is signed in as by `IdentityService.login()`. False: Passport's users are no business of visits.
+   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given; such a user is signed in as
+   * by `IdentityService.login()`. Undefined: the text or number itself, or the `id` of an object. False: Passport's users
+   * are no business of visits.
    *
    * @default undefined
    */

@@ -45,10 +45,11 @@ class Local extends PassportStrategy(LocalStrategy, 'local') {
 @Injectable()
 class UserSerializer extends PassportSerializer {
   serializeUser(user: User, done: (error: null, id: unknown) => void) {
-    done(null, user.id === 'whole' ? user : user.id);
+    done(null, user.id === 'whole' ? user : user.id === 'nameless' ? { email: 'a@example.org' } : user.id);
   }
 
-  deserializeUser(id: string, done: (error: null, user: User | false) => void) {
+  deserializeUser(kept: string | User, done: (error: null, user: User | false) => void) {
+    const id = typeof kept === 'string' ? kept : kept.id;
     done(null, gone.has(id) ? false : { id });
   }
 }
@@ -252,15 +253,20 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await app.ask(browser, ({ session }) => session.keys())).toEqual(['passport']);
   });
 
+  test('a user who is kept as an object goes by its id', async () => {
+    await login('whole');
+    expect(await look()).toEqual(somebody('whole'));
+  });
+
   test('a user whose id cannot be known is not signed in, and the error says what to do', async () => {
     const outcome = await suite.app.ask(suite.browser, async ({ request, session }) => {
-      const error = await logIn(request, { id: 'whole' }).catch((reason: unknown) => reason);
+      const error = await logIn(request, { id: 'nameless' }).catch((reason: unknown) => reason);
       session.revert();
       return error;
     });
     expect(outcome).toBeInstanceOf(VisitError);
     expect((outcome as VisitError).message).toContain('"identity.passportUserId"');
-    expect((await login('whole')).status).toBe(500);
+    expect((await login('nameless')).status).toBe(500);
     expect(await look()).toEqual(NOBODY);
   });
 
