@@ -344,6 +344,44 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
   });
 });
 
+/** Starts an application with each store whose package is missing, and prints what is said. */
+const MISSING = `
+async function say(load, format) {
+  const { NestFactory } = await load('@nestjs/core');
+  const { VisitModule } = await load('nest-visit');
+  const { RedisVisitStore } = await load('nest-visit/redis');
+  const { SealedCookieVisitStore } = await load('nest-visit/sealed-cookie');
+  const redis = new RedisVisitStore({ connection: 'redis://127.0.0.1:1' });
+  const sealed = new SealedCookieVisitStore({ secrets: Buffer.alloc(32, 1).toString('base64') });
+  for (const store of [redis, sealed]) {
+    const module = { module: class AppModule {}, imports: [VisitModule.forRoot({ store })] };
+    const starting = NestFactory.create(module, { logger: false, abortOnError: false });
+    console.log(format, await starting.then(() => 'it started', (error) => error.code + ' ' + error.message));
+  }
+}
+`;
+
+describe.each(['Nest 12, ES modules, TypeORM 1', 'Nest 11, CommonJS, TypeORM 0.3'])('Where an optional package is missing, %s', (name) => {
+  test('R74: the start says what to install, in both formats', async () => {
+    const place = await install(APPLICATIONS[name]!);
+    const built = JSON.stringify(join(place, 'node_modules/nest-visit/dist/cjs'));
+    const entries = `{ 'nest-visit': '/index.js', 'nest-visit/redis': '/store/redis/index.js', 'nest-visit/sealed-cookie': '/store/sealed-cookie/index.js' }`;
+    await writeFile(join(place, 'missing.mjs'), `${MISSING}await say((name) => import(name), 'import');\n`);
+    // What Jest and older tools get: Node itself gives the ES modules to `require`, too.
+    const required = `say((name) => require(name in entries ? ${built} + entries[name] : name), 'require');`;
+    await writeFile(join(place, 'missing.cjs'), `${MISSING}const entries = ${entries};\n${required}\n`);
+    const lines: string[] = [];
+    for (const file of ['missing.mjs', 'missing.cjs'])
+      lines.push(...(await run(process.execPath, [file], { cwd: place })).stdout.trim().split('\n'));
+    expect(lines).toEqual(
+      ['import', 'require'].flatMap((format) => [
+        `${format} VISIT_OPTION [visit] RedisVisitStore needs the package "redis", which is not installed: npm install redis`,
+        `${format} VISIT_OPTION [visit] SealedCookieVisitStore needs the package "jose", which is not installed: npm install jose`,
+      ]),
+    );
+  });
+});
+
 // npm refuses whatever two packages do not agree on, also where it is optional and nobody uses it.
 test('Old versions of what others use do not keep npm from installing the package', async () => {
   const place = join(folder, 'old');

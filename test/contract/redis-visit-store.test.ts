@@ -513,7 +513,7 @@ describe('Options of RedisVisitStore', () => {
       vi.resetModules();
     });
     const old = await import('nest-visit/redis');
-    expect(() => new old.RedisVisitStore({ client })).toThrow('needs the package redis in version 5.12 or later');
+    await expect(new old.RedisVisitStore({ client }).check()).rejects.toThrow('needs the package redis in version 5.12 or later');
   });
 
   test('R74: a client that is not connected is refused when the application starts, and never asked', async () => {

@@ -1,6 +1,7 @@
-import * as redis from 'redis';
+import type * as redis from 'redis';
 import { VisitOptionError } from '../../errors/visit.error.js';
 import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
+import { loadOptional } from '../optional-package.js';
 import { Timeouts } from '../timeouts.js';
 import { ClusterNodes } from './cluster.nodes.js';
 import type { Script } from './redis.scripts.js';
@@ -34,7 +35,7 @@ type Client = RedisVisitClient | RedisVisitCluster;
 type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis.createCluster>;
 
 /** Session data is bytes; everything else is made text where it is read. Whatever the application's client does otherwise. */
-const OPTIONS = { typeMapping: { [redis.RESP_TYPES?.BLOB_STRING]: Buffer } };
+const optionsOf = (library: typeof redis) => ({ typeMapping: { [library.RESP_TYPES.BLOB_STRING]: Buffer } });
 
 /** In milliseconds. */
 const LONGEST_CLOSE = 3000;
@@ -56,6 +57,9 @@ interface Call {
  * (`ClusterNodes`).
  */
 export class RedisConnection {
+  #library: Promise<typeof redis> | undefined;
+  #options: object = {};
+  #lending: Promise<Client> | undefined;
   #opening: Promise<Client> | undefined;
   #own: OwnClient | undefined;
   #closed = false;
@@ -65,11 +69,7 @@ export class RedisConnection {
   /** Since when the own client has been without a connection, by `performance.now()`. */
   #awaySince: number | undefined;
 
-  constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {
-    // Version 4, which other packages may ask for, cannot give bytes by this option.
-    if (!(redis as Partial<typeof redis>).RESP_TYPES)
-      throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later');
-  }
+  constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {}
 
   /** Whether keys lie on several servers. */
   get isCluster(): boolean {
@@ -82,7 +82,7 @@ export class RedisConnection {
     this.#deadline = milliseconds;
   }
 
-  /** @throws VisitOptionError if the server cannot keep visits */
+  /** @throws VisitOptionError if the package is missing or too old, or the server cannot keep visits */
   async check(wanted: { readonly allowEviction: boolean }): Promise<void> {
     const client = await this.#client();
     if (!isReady(client)) throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
@@ -107,14 +107,14 @@ export class RedisConnection {
     // Never by a replica, which may lag behind.
     if (isCluster(client)) {
       this.#nodes ??= new ClusterNodes(client, this.#deadline);
-      return this.#nodes.ask(key, () => client.sendCommand(key, false, args, OPTIONS));
+      return this.#nodes.ask(key, () => client.sendCommand(key, false, args, this.#options));
     }
-    if (client !== this.#own) return client.sendCommand(args, OPTIONS);
+    if (client !== this.#own) return client.sendCommand(args, this.#options);
     const calls = (this.#calls ??= new Timeouts(this.#deadline, (late) => this.#replace(late.client)));
     const call = { client, began: performance.now() };
     calls.add(call);
     try {
-      return await client.sendCommand(args, OPTIONS);
+      return await client.sendCommand(args, this.#options);
     } catch (error) {
       // A replica has written nothing. The same address may lead to the primary by now.
       if (isAgain || !isReadOnly(error)) throw error;
@@ -161,8 +161,19 @@ export class RedisConnection {
     return 'client' in this.target ? this.target.client : undefined;
   }
 
+  /** The package, loaded by the first call: importing the store does not need it. */
+  async #load(): Promise<typeof redis> {
+    const library = await loadOptional('RedisVisitStore', 'redis', () => import('redis'));
+    // Version 4, which other packages may ask for, cannot give bytes by this option.
+    if (!(library as Partial<typeof redis>).RESP_TYPES)
+      throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later: npm install redis@latest');
+    this.#options = optionsOf(library);
+    return library;
+  }
+
   #client(): Promise<Client> {
-    if (this.#lent) return Promise.resolve(this.#lent);
+    const lent = this.#lent;
+    if (lent) return (this.#lending ??= (this.#library ??= this.#load()).then(() => lent));
     if (this.#closed) return Promise.reject(new Error('the store is closed'));
     if (this.#own && !isCluster(this.#own)) this.#replaceIfAway(this.#own);
     this.#opening ??= this.#open().catch((error: unknown) => {
@@ -185,7 +196,7 @@ export class RedisConnection {
 
   async #open(): Promise<Client> {
     const { connection } = this.target as { connection: RedisVisitConnection };
-    const own = createOwn(connection);
+    const own = createOwn(await (this.#library ??= this.#load()), connection);
     // Each call fails by itself while there is no connection; without a listener the first error would end the process.
     own.on('error', () => {});
     const connected = new Promise<unknown>((resolve, reject) => {
@@ -261,13 +272,13 @@ async function requirePrimary(client: Client): Promise<void> {
   if (String(role) === 'slave') throw new Error('the server is a replica, which cannot be written');
 }
 
-function createOwn(connection: RedisVisitConnection): OwnClient {
+function createOwn(library: typeof redis, connection: RedisVisitConnection): OwnClient {
   // Rather an error at once than an answer when the connection is back.
   const defaults = { disableOfflineQueue: true };
-  if (typeof connection === 'string') return redis.createClient({ ...defaults, url: connection });
+  if (typeof connection === 'string') return library.createClient({ ...defaults, url: connection });
   if ('rootNodes' in connection)
-    return redis.createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } }) as OwnClient;
-  return redis.createClient({ ...defaults, ...connection }) as OwnClient;
+    return library.createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } }) as OwnClient;
+  return library.createClient({ ...defaults, ...connection }) as OwnClient;
 }
 
 function checkServer(info: string, allowEviction: boolean): void {

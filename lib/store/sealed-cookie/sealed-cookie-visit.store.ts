@@ -76,7 +76,10 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     return this.#held.size;
   }
 
-  async check(): Promise<void> {}
+  /** @throws VisitOptionError where the package `jose` is missing */
+  async check(): Promise<void> {
+    await this.#seal.load();
+  }
 
   override attend(room: number): Attendance {
     const own = new Set<string>();

@@ -1,5 +1,5 @@
 import { createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
-import { compactDecrypt, CompactEncrypt } from 'jose';
+import { loadOptional } from '../optional-package.js';
 import { recordReader, rowWriter } from '../record.rows.js';
 import { IDENTITY_COLUMNS, namesIn, VISIT_COLUMNS } from '../visit.columns.js';
 import type { IdentityRecord, VisitRecord } from '../visit.store.js';
@@ -72,19 +72,27 @@ export function sealedLength(encoded: Uint8Array): number {
 /** Seals visits as JWE (RFC 7516) with AES-256-GCM: nobody without the secret can read or make one. The first secret seals, all open. */
 export class VisitSeal {
   readonly #keys: readonly KeyObject[];
+  #jose: Promise<typeof import('jose')> | undefined;
 
   constructor(secrets: readonly KeyObject[]) {
     // So that a secret which also encrypts something else is another key there.
     this.#keys = secrets.map((secret) => createSecretKey(Buffer.from(hkdfSync('sha256', secret, '', LABEL, 32))));
   }
 
-  seal(encoded: Uint8Array): Promise<string> {
+  /** Loads the package. @throws VisitOptionError where it is missing */
+  load(): Promise<typeof import('jose')> {
+    return (this.#jose ??= loadOptional('SealedCookieVisitStore', 'jose', () => import('jose')));
+  }
+
+  async seal(encoded: Uint8Array): Promise<string> {
+    const { CompactEncrypt } = await this.load();
     return new CompactEncrypt(encoded).setProtectedHeader(PROTECTED).encrypt(this.#keys[0]!);
   }
 
   /** The visit in the text, or null, whatever the text is. */
   async open(text: string): Promise<SealedVisit | null> {
     const algorithms = { keyManagementAlgorithms: [PROTECTED.alg], contentEncryptionAlgorithms: [PROTECTED.enc] };
+    const { compactDecrypt } = await this.load();
     for (const key of this.#keys) {
       try {
         const { plaintext } = await compactDecrypt(text, key, algorithms);

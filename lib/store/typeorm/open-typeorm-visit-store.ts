@@ -1,7 +1,12 @@
 import { DataSource, type DataSourceOptions } from 'typeorm';
+<<<<<<< HEAD
 import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
 import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
 import { familyOf } from './dialects/family.js';
+=======
+import { VisitError } from '../../errors/visit.error.js';
+import { notInstalled } from '../optional-package.js';
+>>>>>>> 9ff7316 (Where redis or jose is missing, the start says what to install)
 import { requireFamily } from './dialects/dialects.js';
 import { visitEntities } from './entities.js';
 import { visitMigrations } from './migrations/index.js';
@@ -107,9 +112,7 @@ function connectionError(options: DataSourceOptions, cause: unknown): Error {
   const { type } = options;
   const driver = PACKAGES[type];
   if (driver && (cause as Error | null)?.name === 'DriverPackageNotInstalledError') {
-    return new VisitOptionError(
-      `a data source of type "${type}" needs the package "${driver}", which is not installed: npm install ${driver}`,
-    );
+    return notInstalled(`a data source of type "${type}"`, driver);
   }
   const { url, host, port, database } = options as { url?: string; host?: string; port?: number; database?: unknown };
   const given = typeof url === 'string' && URL.canParse(url) ? new URL(url) : undefined;
