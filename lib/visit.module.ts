@@ -68,6 +68,7 @@ import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.
 import { VisitStore } from './store/visit.store.js';
 import { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } from './visit.module-definition.js';
 import { OpenStreams } from './visit/open-streams.js';
+import { TimeLimits } from './visit/time-limits.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import { VisitWriter } from './visit/visit.writer.js';
@@ -113,9 +114,9 @@ const ANSWERS_AT_START = 5;
     },
     {
       provide: VisitResolver,
-      inject: [VISIT_OPTIONS, VisitCookie, StoreAccess, TouchQueue],
-      useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: StoreAccess, touches: TouchQueue) =>
-        new VisitResolver(options, cookie, store, touches),
+      inject: [VISIT_OPTIONS, VisitCookie, StoreAccess, TimeLimits],
+      useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: StoreAccess, limits: TimeLimits) =>
+        new VisitResolver(options, cookie, store, limits),
     },
     { provide: Session, inject: [CurrentRequest], useFactory: (requests: CurrentRequest) => createInjectableSession(requests) },
     { provide: SessionLife, useClass: FollowedSession },
@@ -132,6 +133,7 @@ const ANSWERS_AT_START = 5;
     UnsavedWork,
     VisitWriter,
     OpenStreams,
+    TimeLimits,
     VisitCookie,
     VisitService,
     IdentityService,
@@ -190,6 +192,7 @@ export class VisitModule
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
     @Inject(ModuleRef) private readonly moduleRef: ModuleRef,
     @Inject(VisitGuard) private readonly guard: VisitGuard,
+    @Inject(TimeLimits) private readonly limits: TimeLimits,
   ) {
     super();
     // Before `main.ts` adds anything; in a testing module the adapter is there only when its application is made.
@@ -248,6 +251,7 @@ export class VisitModule
     this.responses.longestPath = handlers
       .map(({ policy }) => policy.path ?? '')
       .reduce((one, other) => (other.length > one.length ? other : one), this.options.cookie.path);
+    this.limits.longestOfHandlers = Math.max(0, ...handlers.map(({ policy }) => policy.timeout ?? 0));
     this.plugins.discover();
     const listener = this.plugins.pluginWith('onNewDevice');
     if (listener !== undefined && !canGive(this.store, 'listable')) {

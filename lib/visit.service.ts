@@ -24,6 +24,7 @@ import { RequestUser } from './request/request-user.js';
 import type { CurrentVisit } from './visit/current-visit.js';
 import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
+import { TimeLimits } from './visit/time-limits.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { OpenStreams } from './visit/open-streams.js';
 import { failedSignIn, runAll, VisitWriter } from './visit/visit.writer.js';
@@ -79,6 +80,7 @@ export class VisitService {
     @Inject(VisitWriter) private readonly writer: VisitWriter,
     @Inject(StoreAccess) private readonly store: StoreAccess,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
+    @Inject(TimeLimits) private readonly limits: TimeLimits,
     @Inject(VisitLimit) private readonly limit: VisitLimit,
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
@@ -223,8 +225,10 @@ export class VisitService {
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
     this.store.need('listForUser', 'listable');
     const checked = checkedUserId(userId);
-    const records = await this.store.read((store) => store.listForUser(checked, this.options.clock.now()));
-    return records.map((record) => this.summary(record));
+    const now = this.options.clock.now();
+    const records = await this.store.read((store) => store.listForUser(checked, now));
+    const live = records.filter((record) => now < this.limits.endOf(this.limits.applyTo(record)));
+    return live.map((record) => this.summary(record));
   }
 
   /**
@@ -347,11 +351,12 @@ export class VisitService {
 
   private summary(record: VisitRecord): VisitSummary {
     const { id, permanent, remoteAddress, userAgent, endReason } = record;
+    const { expiry } = this.limits.applyTo(record);
     return {
       id,
       created: new Date(record.created),
       accessed: new Date(record.accessed),
-      expiry: new Date(Math.max(record.expiry, this.touches.waiting(id) ?? 0)),
+      expiry: new Date(Math.max(expiry, this.touches.waiting(id) ?? 0)),
       permanent,
       remoteAddress,
       userAgent,

@@ -47,7 +47,7 @@ export class VisitResolver {
     private readonly options: Pick<ResolvedVisitOptions, 'paramName' | 'clock'>,
     private readonly cookie: VisitCookie,
     private readonly store: Pick<StoreAccess, 'find'>,
-    private readonly touches: { waiting(id: string): number | undefined },
+    private readonly limits: { applyTo(record: VisitRecord): VisitRecord; endOf(record: VisitRecord): number },
   ) {}
 
   /**
@@ -74,7 +74,8 @@ export class VisitResolver {
     const refused: RefusedKey[] = [];
     const live: { readonly record: VisitRecord; readonly key: VisitKey }[] = [];
     for (const [index, key] of keys.entries()) {
-      const record = records[index] ?? null;
+      const found = records[index];
+      const record = found ? this.limits.applyTo(found) : null;
       const verdict = record ? this.judge(record, key, now) : 'forged';
       if (verdict === 'live') live.push({ record: record!, key });
       if (!verdicts.has(verdict)) verdicts.set(verdict, { key, record });
@@ -130,8 +131,7 @@ export class VisitResolver {
       const isRetired = record.keyChanged === record.endedAt && record.previousKeyUntil === record.endedAt;
       return isRetired && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'retired';
     }
-    const expiry = Math.max(record.expiry, this.touches.waiting(record.id) ?? 0);
-    if (now >= Math.min(expiry, record.absoluteExpiry ?? Infinity)) return current || previous ? 'expired' : 'forged';
+    if (now >= this.limits.endOf(record)) return current || previous ? 'expired' : 'forged';
     if (current || (previous && now < (record.previousKeyUntil ?? 0))) return 'live';
     // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
     const graceUntil = record.previousKeyUntil === UNSEEN ? 0 : (record.previousKeyUntil ?? 0);

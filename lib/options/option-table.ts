@@ -152,6 +152,7 @@ export const optionTable = {
   timeout: duration('20m', { min: 1 }),
   permanentTimeout: duration('30d', { min: 1 }),
   absoluteTimeout: duration(false, { min: 1, off: true }),
+  shortenExisting: bool(false),
   renewAfter: duration(false, { min: 1, off: true }),
   onRetiredKey: oneOf('refuse', 'refuse', 'end'),
   source: option('cookie', parseSource),

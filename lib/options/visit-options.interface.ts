@@ -192,6 +192,13 @@ export interface VisitModuleOptions {
   /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
   absoluteTimeout?: Duration | false;
   /**
+   * Whether limits that are new or stricter hold at once for visits that exist: those that have been idle, or signed in, for longer are over.
+   * A handler's own `timeout` counts where it is longer. Otherwise limits reach a visit at its next change of rights.
+   *
+   * @default false
+   */
+  shortenExisting?: boolean;
+  /**
    * A key of this age is replaced in the next request to a handler. The old one works until half a minute after the new one was first used.
    *
    * @default false
@@ -242,6 +249,7 @@ export interface ResolvedVisitOptions {
   readonly timeout: number;
   readonly permanentTimeout: number;
   readonly absoluteTimeout: number | false;
+  readonly shortenExisting: boolean;
   readonly renewAfter: number | false;
   readonly onRetiredKey: 'refuse' | 'end';
   readonly source: readonly ('cookie' | 'query' | 'body')[];

@@ -6,7 +6,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import type { RequestContext } from '../context/request.context.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
-import { TouchQueue } from './touch.queue.js';
+import { TimeLimits } from './time-limits.js';
 
 /** So many checks in a row may fail before a stream ends: nobody knows any more whose it is. */
 const MOST_FAILURES = 2;
@@ -32,7 +32,7 @@ export class OpenStreams {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'clock' | 'touch' | 'streams'>,
     @Inject(StoreAccess) private readonly store: Pick<StoreAccess, 'find'>,
-    @Inject(TouchQueue) private readonly touches: Pick<TouchQueue, 'waiting'>,
+    @Inject(TimeLimits) private readonly limits: Pick<TimeLimits, 'applyTo' | 'endOf'>,
   ) {}
 
   /**
@@ -98,9 +98,8 @@ export class OpenStreams {
     }
   }
 
-  private isLive({ id, endedAt, expiry, absoluteExpiry }: VisitRecord): boolean {
-    const end = Math.min(Math.max(expiry, this.touches.waiting(id) ?? 0), absoluteExpiry ?? Infinity);
-    return endedAt === null && this.options.clock.now() < end;
+  private isLive(record: VisitRecord): boolean {
+    return record.endedAt === null && this.options.clock.now() < this.limits.endOf(this.limits.applyTo(record));
   }
 
   private endWhere(id: string, isOver: (stream: OpenStream) => boolean): void {

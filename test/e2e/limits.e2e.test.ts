@@ -86,6 +86,69 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     return Infinity;
   };
 
+  describe('with `shortenExisting`, reach visits from before at once', () => {
+    const from = async (before: VisitModuleOptions, now: VisitModuleOptions, path = '/login', controllers = [Limits]) => {
+      const store = new MemoryVisitStore();
+      const [old, app] = [await start({ store, ...before }), await start({ store, shortenExisting: true, ...now }, controllers)];
+      const browser = old.browser();
+      await browser.post(path);
+      return { app, browser: browser.via(app) };
+    };
+
+    test('the idle timeout: of a visit that is not used, and not of one that is', async () => {
+      const [idle, used] = [await from({ timeout: '10h' }, { timeout: '1h' }), await from({ timeout: '10h' }, { timeout: '1h' })];
+      clock.advance(50 * MINUTE);
+      expect(await see(used.browser)).toBe('ann undefined');
+      clock.advance(11 * MINUTE);
+      expect(await see(idle.browser)).toBe('null undefined');
+      for (let i = 0; i < 6; i++) {
+        expect(await see(used.browser)).toBe('ann undefined');
+        clock.advance(50 * MINUTE);
+      }
+      const [listed] = await used.app.app.get(VisitService).listForUser('ann');
+      expect(listed!.expiry).toEqual(new Date(clock.now() + 10 * MINUTE));
+      clock.advance(11 * MINUTE);
+      expect(await used.app.app.get(VisitService).listForUser('ann')).toEqual([]);
+      expect(await see(used.browser)).toBe('null undefined');
+    });
+
+    test('the idle timeout of permanent visits is their own', async () => {
+      const { browser } = await from({}, { timeout: '1h', permanentTimeout: '1d' }, '/login?remember=1');
+      clock.advance(23 * HOUR);
+      expect(await see(browser)).toBe('ann undefined');
+      clock.advance(25 * HOUR);
+      expect(await see(browser)).toBe('null undefined');
+    });
+
+    test('the absolute timeout, counted from the sign-in', async () => {
+      const { browser } = await from({ timeout: '2h' }, { timeout: '2h', absoluteTimeout: '5h' });
+      expect(await hoursInUse(browser, 10)).toBe(5);
+    });
+
+    test('a handler with a longer timeout keeps it', async () => {
+      class Long extends Limits {
+        @Get('long')
+        @UseVisit({ timeout: '8h' })
+        long() {}
+      }
+      Controller()(Long);
+      const { browser } = await from({ timeout: '10h' }, { timeout: '1h' }, '/login', [Long]);
+      clock.advance(7 * HOUR);
+      expect(await see(browser)).toBe('ann undefined');
+      clock.advance(9 * HOUR);
+      expect(await see(browser)).toBe('null undefined');
+    });
+
+    test('without it, at their next change of rights', async () => {
+      const { browser } = await from({ timeout: '10h' }, { timeout: '1h', shortenExisting: false });
+      clock.advance(2 * HOUR);
+      expect(await see(browser)).toBe('ann undefined');
+      await browser.post('/again');
+      clock.advance(2 * HOUR);
+      expect(await see(browser)).toBe('null undefined');
+    });
+  });
+
   describe.each<[string, string[], string]>([
     ['a sign-in', ['/login'], 'ann 1'],
     ['a re-authentication', ['/again'], 'ann 1'],

@@ -1,0 +1,40 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { VisitRecord } from '../store/visit.store.js';
+import { TouchQueue } from './touch.queue.js';
+
+type Lifetime = Pick<VisitRecord, 'id' | 'expiry' | 'absoluteExpiry'>;
+
+/** When visits end: by what is stored of them, and with the option `shortenExisting` by the limits of now, whatever they were before. */
+@Injectable()
+export class TimeLimits {
+  /** The longest idle timeout that a handler asks for, in milliseconds. */
+  longestOfHandlers = 0;
+
+  constructor(
+    @Inject(VISIT_OPTIONS)
+    private readonly options: Pick<ResolvedVisitOptions, 'shortenExisting' | 'timeout' | 'permanentTimeout' | 'absoluteTimeout'>,
+    @Inject(TouchQueue) private readonly touches: Pick<TouchQueue, 'waiting'>,
+  ) {}
+
+  /** When this visit ends, in milliseconds since 1970. What waits to be written counts as if it were (R27). */
+  endOf({ id, expiry, absoluteExpiry }: Lifetime): number {
+    return Math.min(Math.max(expiry, this.touches.waiting(id) ?? 0), absoluteExpiry ?? Infinity);
+  }
+
+  /**
+   * The visit as the limits of now have it, which are never longer than those that are stored. The store keeps its own; but it keeps
+   * up with each use of the visit, and that is what the limits of now are counted from.
+   */
+  applyTo(record: VisitRecord): VisitRecord {
+    if (!this.options.shortenExisting) return record;
+    const { timeout, permanentTimeout, absoluteTimeout } = this.options;
+    const { permanent, identity, keyChanged } = record;
+    const idle = Math.max(permanent ? permanentTimeout : timeout, this.longestOfHandlers);
+    const absolute = absoluteTimeout === false ? Infinity : (identity?.authenticatedAt ?? keyChanged) + absoluteTimeout;
+    const limit = Math.min(absolute, record.absoluteExpiry ?? Infinity);
+    const expiry = Math.min(record.expiry, Math.max(record.accessed, keyChanged) + idle, limit);
+    return { ...record, expiry, absoluteExpiry: limit === Infinity ? null : limit };
+  }
+}
