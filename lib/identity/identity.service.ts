@@ -1,12 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
-import { IdentityRequiredError, VisitError } from '../errors/visit.error.js';
+import { VisitError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { RequestUser } from '../request/request-user.js';
 import { SessionSaver } from '../session/session.saver.js';
 import { checkedUserId } from '../visit/user-id.js';
-import { requireEnded, VisitWriter } from '../visit/visit.writer.js';
+import { requireEnded } from '../visit/visit.writer.js';
 import { PASSPORT } from './passport-entry.js';
 import { SignIn } from './sign-in.js';
 
@@ -38,7 +38,6 @@ export class IdentityService {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(CurrentRequest) private readonly requests: CurrentRequest,
-    @Inject(VisitWriter) private readonly writer: VisitWriter,
     @Inject(RequestUser) private readonly users: RequestUser,
     @Inject(SessionSaver) private readonly saver: SessionSaver,
     @Inject(SignIn) private readonly identities: SignIn,
@@ -102,12 +101,14 @@ export class IdentityService {
     });
   }
 
-  /** The user has proved again who they are: the key is renewed and `authenticatedAt` is now. @throws IdentityRequiredError (401) */
+  /**
+   * The user has proved again who they are: the key is renewed and `authenticatedAt` is now. Limits hold as for a
+   * sign-in, also those that are new since then.
+   *
+   * @throws IdentityRequiredError (401); VisitLimitError (409) when the user has too many visits and `identity.onLimit`
+   * is `refuse`: the visit ends then
+   */
   reauthenticate(): Promise<void> {
-    return this.requests.take('identity.reauthenticate()', async (turn) => {
-      const { identity } = turn.context.visit.record;
-      if (!identity) throw new IdentityRequiredError();
-      await this.writer.rekey(turn, { identity: { ...identity, authenticatedAt: this.options.clock.now() } });
-    });
+    return this.requests.take('identity.reauthenticate()', (turn) => this.identities.reauthenticate(turn));
   }
 }

@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
-import type { Outgoing, VisitState } from '../context/request.context.js';
+import type { Outgoing, RequestContext, VisitState } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
-import { VisitEndedError, VisitHttpError, VisitKeyRetiredError } from '../errors/visit.error.js';
+import { IdentityRequiredError, VisitEndedError, VisitHttpError, VisitKeyRetiredError } from '../errors/visit.error.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { RequestUser } from '../request/request-user.js';
@@ -30,6 +30,12 @@ interface Before {
   /** What the request had changed in its session. */
   readonly changes: unknown;
 }
+
+const foundIn = ({ visit, outgoing, heldSession }: RequestContext): Before => ({
+  visit,
+  outgoing: { ...outgoing },
+  changes: heldSession?.mark() ?? null,
+});
 
 /**
  * How far a sign-in has come: it links the user to the visit of the request, or begins another visit. The former one is
@@ -77,7 +83,7 @@ export class SignIn {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const proved = signInInstant(authenticatedAt, this.options);
-    const before: Before = { visit: context.visit, outgoing: { ...context.outgoing }, changes: context.heldSession?.mark() ?? null };
+    const before = foundIn(context);
     const signedIn = context.visit.record.identity;
     const isSame = signedIn?.userId === userId;
     if (!isSame) await this.limit.admit(userId, context.visit.record.id);
@@ -104,6 +110,22 @@ export class SignIn {
     } catch (error) {
       // What has failed to change the key has changed nothing.
       if (progress.is === 'begun' || context.visit.key !== before.visit.key) await this.takeBack(turn, error, before, progress);
+      throw error;
+    }
+    context.sendKey();
+  }
+
+  /** The user of the visit has proved again who they are. When it fails, it is as if they had not. */
+  async reauthenticate(turn: Turn): Promise<void> {
+    const { context } = turn;
+    const { identity, id } = context.visit.record;
+    if (!identity) throw new IdentityRequiredError();
+    const before = foundIn(context);
+    await this.writer.rekey(turn, { identity: { ...identity, authenticatedAt: this.options.clock.now() } }, 'withhold');
+    try {
+      if (await this.limit.isSurplus(identity.userId, id)) throw this.limit.error();
+    } catch (error) {
+      await this.takeBack(turn, error, before, { is: 'linked', isAlone: true });
       throw error;
     }
     context.sendKey();

@@ -4,7 +4,7 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { StoreAccess } from '../store/store-access.js';
-import type { VisitRecord } from '../store/visit.store.js';
+import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
 import { VisitWriter } from './visit.writer.js';
 
 /**
@@ -31,12 +31,14 @@ export class VisitLimit {
     throw new VisitLimitError(most);
   }
 
-  /** After it: ends what is too many. Whether that includes this visit, which is left to the caller to end. */
+  /** After it, and when the user has proved again who they are: ends what is too many. Whether that includes this visit, which is left to the caller to end. */
   async isSurplus(userId: string, visitId: string): Promise<boolean> {
     const { maxVisitsPerUser: most, onLimit } = this.options.identity;
     if (most === false) return false;
-    const visits = (await this.visitsOf(userId)).toSorted(bySignIn);
-    const surplus = (onLimit === 'refuse' ? visits.slice(most) : visits.slice(0, -most)).map(({ id }) => id);
+    const visits = await this.visitsOf(userId);
+    const surplus = (onLimit === 'refuse' ? visits.toSorted(bySignIn).slice(most) : visits.toSorted(byLatestProof).slice(0, -most)).map(
+      ({ id }) => id,
+    );
     const others = surplus.filter((id) => id !== visitId);
     if (others.length > 0) await this.writer.end(others, 'limit');
     if (surplus.length > 0) await this.emit(userId);
@@ -58,7 +60,15 @@ export class VisitLimit {
   }
 }
 
-/** Who has been signed in for longest comes first. */
-function bySignIn(one: VisitRecord, other: VisitRecord): number {
-  return (one.identity?.created ?? 0) - (other.identity?.created ?? 0) || (one.id < other.id ? -1 : 1);
-}
+type Order = (one: VisitRecord, other: VisitRecord) => number;
+
+const inOrderOf =
+  (instant: (identity: IdentityRecord) => number): Order =>
+  (one, other) =>
+    instant(one.identity!) - instant(other.identity!) || (one.id < other.id ? -1 : 1);
+
+/** Who has been signed in for longest comes first, and stays where others are refused. */
+const bySignIn = inOrderOf(({ created }) => created);
+
+/** Whose user proved longest ago who they are comes first, and ends: never the visit that has just signed in, again or for the first time. */
+const byLatestProof = inOrderOf(({ created, authenticatedAt }) => Math.max(created, authenticatedAt));

@@ -172,6 +172,40 @@ describeStacks('The policy for visits', (stack: Stack) => {
     );
   });
 
+  describe('about how many, where the limit has become stricter', () => {
+    /** Three visits from before, the first of which was the first sign-in. */
+    async function threeUnder(identity: object) {
+      const [before, app] = [await start(), await start({ identity })];
+      const user = someone();
+      const visits = [];
+      for (let i = 0; i < 3; i++) {
+        const visit = await signedIn(before, user);
+        visits.push({ ...visit, browser: visit.browser.via(app) });
+        stack.clock.advance(10);
+      }
+      return { user, visits };
+    }
+
+    test.each(['/reauthenticate', '/login'])('R43: the others end that were proved longest ago, by %s', async (path) => {
+      const { user, visits } = await threeUnder({ maxVisitsPerUser: 2 });
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, true, true]);
+      told.length = 0;
+      expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, false, true]);
+      expect(told.filter(([event]) => event === 'ended')).toEqual([['ended', { id: idOf(visits[1]!.browser), reason: 'limit' }]]);
+    });
+
+    test.each(['/reauthenticate', '/login'])('R43: or the last ones are refused, by %s', async (path) => {
+      const { user, visits } = await threeUnder({ maxVisitsPerUser: 2, onLimit: 'refuse' });
+      const last = visits[2]!.browser;
+      const answer = await last.post(path, { json: { user } });
+      expect([answer.status, (JSON.parse(answer.text) as { code: string }).code]).toEqual([409, 'VISIT_LIMIT']);
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, true, false]);
+      expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, true, false]);
+    });
+  });
+
   describe('about time', () => {
     test('S6, B17: a key is renewed by its age; the old one works for a while, and is refused afterwards', async () => {
       const app = await start({ renewAfter: '10m', timeout: '1h' });

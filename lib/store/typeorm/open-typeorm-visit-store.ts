@@ -1,12 +1,8 @@
 import { DataSource, type DataSourceOptions } from 'typeorm';
-<<<<<<< HEAD
-import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
+import { VisitError } from '../../errors/visit.error.js';
 import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
 import { familyOf } from './dialects/family.js';
-=======
-import { VisitError } from '../../errors/visit.error.js';
 import { notInstalled } from '../optional-package.js';
->>>>>>> 9ff7316 (Where redis or jose is missing, the start says what to install)
 import { requireFamily } from './dialects/dialects.js';
 import { visitEntities } from './entities.js';
 import { visitMigrations } from './migrations/index.js';
