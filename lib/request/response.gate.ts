@@ -27,8 +27,8 @@ export interface Gatekeeper {
 }
 
 /**
- * Makes whatever leaves through a response ask the keeper first. Does nothing to a response that has a gate already, or
- * whose headers have left.
+ * Makes whatever leaves through a response ask the keeper first. Does nothing to a response whose headers have left. One
+ * that has a gate already, because one application is mounted in another, asks both keepers.
  *
  * While calls wait, the response behaves as if they had gone through: `headersSent`, `writableEnded`, `writableLength`
  * and `writableNeedDrain` say so, headers can no longer be changed, `write()` asks for a pause at the high-water mark.
@@ -41,7 +41,11 @@ export interface Gatekeeper {
  */
 export function installGate(response: ServerResponse, keeper: Gatekeeper): void {
   const gated = response as unknown as Gated;
-  if (gated[GATE] !== undefined || response.headersSent) return;
+  if (response.headersSent) return;
+  if (gated[GATE] !== undefined) {
+    gated[GATE].add(keeper);
+    return;
+  }
   gated[GATE] = new Gate(gated, keeper);
   gated.writeHead = writeHead;
   gated.write = write;
@@ -129,12 +133,17 @@ class Gate {
 
   constructor(
     private readonly response: Gated,
-    private readonly keeper: Gatekeeper,
+    private keeper: Gatekeeper,
   ) {
     this.writeHead = response.writeHead;
     this.write = response.write;
     this.end = response.end;
     this.flushHeaders = response.flushHeaders;
+  }
+
+  /** Another application has something to save or to say, too. One that comes when the first has been asked is not heard any more. */
+  add(keeper: Gatekeeper): void {
+    if (this.phase === 'shut') this.keeper = bothOf(this.keeper, keeper);
   }
 
   /** Whether a call has to wait. The first one asks the keeper. */
@@ -340,6 +349,27 @@ class Gate {
     if (response.end === end) response.end = this.end;
     if (response.flushHeaders === flushHeaders) response.flushHeaders = this.flushHeaders;
   }
+}
+
+/** Two applications that answer by one response: it leaves when both have saved, and both say what they have to. */
+function bothOf(one: Gatekeeper, other: Gatekeeper): Gatekeeper {
+  let failed = one;
+  const ask = (keeper: Gatekeeper): Promise<unknown> | undefined => {
+    failed = keeper;
+    return keeper.beforeLeaving();
+  };
+  return {
+    // The outer application first: it was there first.
+    beforeLeaving() {
+      const saved = ask(one);
+      return saved ? saved.then(() => ask(other)) : ask(other);
+    },
+    headersLeave() {
+      one.headersLeave();
+      other.headersLeave();
+    },
+    replacementFor: (error) => failed.replacementFor(error),
+  };
 }
 
 // Methods and properties of responses. They are shared: making functions for each response costs more than the rest.

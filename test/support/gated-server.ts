@@ -159,6 +159,14 @@ interface Asked {
   readonly notes?: string[];
 }
 
+const IDLE: Gatekeeper = {
+  beforeLeaving: () => undefined,
+  headersLeave: () => undefined,
+  replacementFor: () => {
+    throw new Error('this one has not failed');
+  },
+};
+
 /** Sends one request and settles its save once something has tried to leave; nothing arrives before. */
 export async function exchange(
   host: Host,
@@ -171,7 +179,8 @@ export async function exchange(
       if (outcome !== 'bare') {
         keeper = new Keeper(res, outcome);
         installGate(res, keeper);
-        installGate(res, new Keeper(res, outcome));
+        // Of another application in which this one is mounted, which has nothing to save.
+        installGate(res, IDLE);
       }
       for (const event of EVENTS) res.on(event, () => notes.push(event));
       resolve();
