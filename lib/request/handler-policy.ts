@@ -51,7 +51,8 @@ export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {
 }
 
 /**
- * Other settings for this controller or handler.
+ * Other settings for this controller or handler. Fields of GraphQL may have another `timeout` only: their request has one visit, from one
+ * source, with one cookie.
  *
  * @throws VisitOptionError at once for a value that cannot be
  */

@@ -10,8 +10,13 @@ import { policyOf } from './handler-policy.js';
 export interface KnownHandler {
   /** Such as `CartController.add()`. */
   readonly name: string;
+  /** It is a field of a GraphQL schema: one request may call several. */
+  readonly isField: boolean;
   readonly policy: HandlerPolicy;
 }
+
+/** What `@nestjs/graphql` writes on queries, mutations and subscriptions, and on other fields. */
+const FIELD_METADATA = ['graphql:resolver_type', 'graphql:resolve_property'];
 
 /** All methods of the application's controllers and providers. */
 export function handlersOf(discovery: DiscoveryService): KnownHandler[] {
@@ -20,9 +25,14 @@ export function handlersOf(discovery: DiscoveryService): KnownHandler[] {
   return [...new Set(classes)].flatMap((type) => {
     if (typeof type !== 'function' || !type.prototype) return [];
     const prototype = type.prototype as Record<string, object>;
-    return scanner
-      .getAllMethodNames(prototype)
-      .map((method) => ({ name: `${type.name}.${method}()`, policy: policyOf(type, prototype[method]!) }));
+    return scanner.getAllMethodNames(prototype).map((method) => {
+      const handler = prototype[method]!;
+      return {
+        name: `${type.name}.${method}()`,
+        policy: policyOf(type, handler),
+        isField: FIELD_METADATA.some((key) => Reflect.hasMetadata(key, handler)),
+      };
+    });
   });
 }
 
@@ -47,9 +57,16 @@ export function unsupportedHandlers(
   store: VisitStore,
 ): string[] {
   const problems: string[] = [];
-  for (const { name, policy } of handlers) {
+  for (const { name, policy, isField } of handlers) {
     const { skip, exclusive, path, source } = policy;
     if (skip) continue;
+    const ofRequest = (['source', 'path'] as const).filter((option) => isField && policy[option] !== undefined);
+    if (ofRequest.length > 0) {
+      problems.push(
+        `@UseVisit() of ${name} cannot have ${ofRequest.map((option) => `"${option}"`).join(' and ')}: all fields of a GraphQL request ` +
+          'have one visit and one cookie; use the option of the module',
+      );
+    }
     if (exclusive !== undefined && !canGive(store, 'atomic')) {
       problems.push(`@ExclusiveSession() of ${name} needs a store that is "atomic", and ${store.constructor.name} is not`);
     }

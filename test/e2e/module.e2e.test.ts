@@ -1,6 +1,7 @@
 import { inspect } from 'node:util';
 import { Controller, Get, Injectable, Logger, Module, Post, Res, type Type } from '@nestjs/common';
 import { SchedulerRegistry, ScheduleModule } from '@nestjs/schedule';
+import { Mutation, Query, ResolveField, Resolver } from '@nestjs/graphql';
 import { Test } from '@nestjs/testing';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {
@@ -285,6 +286,40 @@ describe('Options', () => {
     for (const cookie of [{ ...secure, name: '__Secure-visit' }, { ...secure, domain: 'shop.example' }, { secure: false }]) {
       await expect(init({ store, cookie }, [ShopController], [ShopResolver])).resolves.toBeDefined();
     }
+  });
+
+  test('R90: a field of GraphQL has no source or path of its own, because its request has one visit', async () => {
+    @Resolver()
+    class CartResolver {
+      @UseVisit({ source: 'cookie, query', path: '/shop' })
+      @Query(() => String)
+      cart() {}
+
+      @UseVisit({ source: 'query' })
+      @Mutation(() => String)
+      add() {}
+
+      @UseVisit({ path: '/shop' })
+      @ResolveField(() => String)
+      price() {}
+
+      @UseVisit({ timeout: '5m' })
+      @Query(() => String)
+      stock() {}
+    }
+    const starting = Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot({ store })], providers: [CartResolver] })
+      .setLogger(false as never)
+      .compile()
+      .then((module) => (running.push(module), module.init()));
+    const why = 'all fields of a GraphQL request have one visit and one cookie; use the option of the module';
+    await expect(starting).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: [
+        `[visit] @UseVisit() of CartResolver.cart() cannot have "source" and "path": ${why}`,
+        `@UseVisit() of CartResolver.add() cannot have "source": ${why}`,
+        `@UseVisit() of CartResolver.price() cannot have "path": ${why}`,
+      ].join('\n[visit] '),
+    });
   });
 
   test('R66: calls that a store cannot give are refused, whatever its methods do', async () => {
