@@ -98,6 +98,8 @@ export class VisitFinder {
   private accept(context: RequestContext, keys: readonly VisitKey[], resolution: Resolution, sources = this.options.source): void {
     context.lookup = { is: 'done', resolution };
     context.presented = { sources, keys };
+    // Loaded for the visit of before, by middleware for example.
+    context.user = undefined;
     if (resolution.outcome === 'found') {
       const { record, key } = resolution;
       context.visit = { is: 'stored', record, key, isNew: false, isWanted: true };

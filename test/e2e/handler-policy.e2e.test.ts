@@ -233,7 +233,13 @@ describeWays('What a handler asks for', (way) => {
       atEveryPlace(way.platform, proxy, {
         ...parts,
         providers: [...parts.providers, { provide: APP_GUARD, useExisting: CsrfGuard }],
-        options: { timeout: '20m', source: 'cookie, query, body', renewAfter: '10m', touch: { interval: '1h', resolution: '1s' } },
+        options: {
+          timeout: '20m',
+          source: 'cookie, query, body',
+          renewAfter: '10m',
+          touch: { interval: '1h', resolution: '1s' },
+          identity: { loadUser: (id: string) => ({ id }) },
+        },
       }),
     );
   });
@@ -425,6 +431,21 @@ describeWays('What a handler asks for', (way) => {
     await own.get('/plain');
     await linked.get('/plain');
     expect(marks).toEqual(['of main.ts', undefined]);
+  });
+
+  test('law 8: the user that middleware has loaded is not the one of a handler with another source', async () => {
+    const [linked, own] = [await signIn('ann'), await signIn('bea')];
+    const users: unknown[] = [];
+    watcher = {
+      see: async ({ place, services: { identity } }) => {
+        if (place === 'main.ts' || place === 'handler') users.push([place, await identity.user()]);
+      },
+    };
+    await own.get(`/query-only?visit_key=${keyOf(linked)}`);
+    expect(users).toEqual([
+      ['main.ts', { id: 'bea' }],
+      ['handler', { id: 'ann' }],
+    ]);
   });
 
   test('a guard that refuses the request leaves the visit as it was', async () => {
