@@ -53,7 +53,8 @@ export class CsrfGuard implements CanActivate {
 
   private async refusalOf(request: FrameworkRequest, execution: ExecutionContext): Promise<CrossSiteRequestError | FormTokenError | null> {
     const { csrf, cookie } = this.options;
-    const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure === true });
+    const secure = cookie.secure === 'auto' ? request.protocol === 'https' : cookie.secure;
+    const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure });
     if (origin === 'foreign') return new CrossSiteRequestError();
     if (origin === 'own' && !csrf.requireToken) return null;
     await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));

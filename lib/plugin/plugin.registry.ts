@@ -81,7 +81,7 @@ export class PluginRegistry {
         await (instance[hook] as (...args: Payload<H>) => unknown)(...payload);
       } catch (error) {
         if (options.onError === 'throw') failure ??= { error };
-        else this.logger.error(`${name}.${hook}() failed: ${(error as Error).message}`, (error as Error).stack);
+        else this.logFailure(`${name}.${hook}()`, error);
       }
     }
     if (this.emitter && hook in VISIT_EVENTS) this.pass(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], payload[0]);
@@ -92,8 +92,14 @@ export class PluginRegistry {
     try {
       emitter.emit(event, event === VISIT_EVENTS.onNewVisit ? { id: (payload as VisitView).id } : payload);
     } catch (error) {
-      this.logger.error(`A listener of "${event}" failed: ${(error as Error).message}`, (error as Error).stack);
+      this.logFailure(`A listener of "${event}"`, error);
     }
+  }
+
+  /** In the words of the application's own code, which may throw anything. */
+  private logFailure(what: string, error: unknown): void {
+    if (error instanceof Error) this.logger.error(`${what} failed: ${error.message}`, error.stack);
+    else this.logger.error(`${what} failed: a value of type ${typeof error} was thrown`);
   }
 }
 

@@ -1,6 +1,6 @@
-import { Controller, Get, NotFoundException, Query, Req } from '@nestjs/common';
+import { Controller, Get, Logger, NotFoundException, Query, Req } from '@nestjs/common';
 import { IdentityService, MemoryVisitStore, VisitPlugin, VisitService, type LogoutOptions } from 'nest-visit';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { ManualClock } from '../support/manual-clock.js';
@@ -31,6 +31,16 @@ class Audit {
   onEverythingEnded = ({ visits }: { visits: number }): unknown => told.push(`everything ${visits}`);
   onIdentityLinked = ({ userId }: { userId: string }): unknown => told.push(`linked ${userId}`);
   onIdentityUnlinked = ({ userId }: { userId: string }): unknown => told.push(`unlinked ${userId}`);
+}
+
+/** What the plugin throws that is only logged. */
+const careless: { throws: unknown }[] = [];
+
+@VisitPlugin()
+class Careless {
+  onNewVisit = (): void => {
+    for (const { throws } of careless) throw throws;
+  };
 }
 
 @Controller()
@@ -73,7 +83,7 @@ class Acts {
   }
 }
 
-const parts = { controllers: [Acts], providers: [Failing, Audit] };
+const parts = { controllers: [Acts], providers: [Failing, Audit, Careless] };
 
 describe.each(platforms)('What fails beside a request under %s', (platform) => {
   let app: RunningApp;
@@ -91,6 +101,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
   afterAll(() => Promise.all([app, withUsers].map((one) => one?.close())));
   beforeEach(async () => {
     failing.clear();
+    careless.length = 0;
     broken.users = false;
     await app.app.get(VisitService).endAllForUser('ann');
     clock.advance(1000);
@@ -122,6 +133,21 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     expect(await who(current)).toBe(left);
     const othersLeft = ['/others', '/all?user=ann', '/everything'].includes(path) ? 'null' : 'ann';
     expect([await who(first), await who(second)]).toEqual([othersLeft, othersLeft]);
+  });
+
+  test.each<[string, unknown, string]>([
+    ['an error', new Error('nothing to write to'), 'nothing to write to'],
+    ['a text', 'ann', 'a value of type string was thrown'],
+    ['undefined', undefined, 'a value of type undefined was thrown'],
+    ['null', null, 'a value of type object was thrown'],
+  ])('R72: a plugin that throws %s is logged, and fails nothing', async (_, throws, text) => {
+    const lines = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => {});
+    onTestFinished(() => lines.mockRestore());
+    careless.push({ throws });
+    const browser = app.browser();
+    expect((await browser.get('/login?user=ann')).status).toBe(200);
+    expect(await who(browser)).toBe('ann');
+    expect(lines.mock.calls.map(([line]) => String(line))).toEqual([`Careless.onNewVisit() failed: ${text}`]);
   });
 
   test.each(['onNewVisit', 'onIdentityLinked'])('R72: a sign-in that %s refuses is told whole, and taken back whole', async (hook) => {
