@@ -15,6 +15,9 @@ class Feeds {
     private readonly visits: VisitService,
   ) {}
 
+  @Get('who') who() {
+    return this.identity.userId;
+  }
   @Get('login') login(@Query('user') user: string) {
     return this.identity.login(user);
   }
@@ -74,7 +77,10 @@ describe.each(platforms)('Streams under %s', (platform) => {
   beforeAll(async () => {
     app = await start();
   });
-  beforeEach(() => clock.advance(1000));
+  beforeEach(async () => {
+    clock.advance(1000);
+    await vi.waitUntil(() => size() === 0, { timeout: PATIENCE });
+  });
   // An application waits for whoever still listens.
   afterEach(() => {
     for (const one of opened.splice(0)) one.abort();
@@ -87,6 +93,8 @@ describe.each(platforms)('Streams under %s', (platform) => {
     return browser;
   };
   const check = (at = app): Promise<void> => at.app.get(OpenStreams, { strict: false }).check();
+  /** Of how many visits streams are open. It is known at once, where a client reads of an end a moment later. */
+  const size = (): number => app.app.get(OpenStreams, { strict: false }).size;
 
   test.each([
     ['its end', '/end'],
@@ -114,8 +122,15 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await act(app.app.get(VisitService), other, ann);
     await stream.ended;
     await check();
-    expect(bystander.hasEnded()).toBe(false);
+    expect([bystander.hasEnded(), size()]).toEqual([false, 1]);
     bystander.leave();
+  });
+
+  test('ASVS 7.4.5: end at once when an administrator or a job ends all visits', async () => {
+    const streams = await Promise.all([follow(await signIn('ann')), follow(await signIn('bob'))]);
+    await app.app.get(VisitService).endAll();
+    expect(size()).toBe(0);
+    await Promise.all(streams.map(({ ended }) => ended));
   });
 
   test('go on when the key is renewed, and when the same user signs in again', async () => {
@@ -124,20 +139,36 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await ann.get('/renew');
     await ann.get('/login?user=ann');
     await check();
-    expect(stream.hasEnded()).toBe(false);
+    expect([stream.hasEnded(), size()]).toEqual([false, 1]);
     await ann.get('/end');
     await stream.ended;
   });
 
-  test('B56: end within `touch.interval` when another process has ended their visit, or it has expired', async () => {
+  test('B56: end within `touch.interval` when another process has ended their visit or signed its user out, or it has expired', async () => {
     const here = await start({ touch: { interval: 20 } });
-    const [ann, bob] = [await signIn('ann', here), await signIn('bob', here)];
-    const [ended, expired] = [await follow(ann), await follow(bob)];
+    const [ann, bob, cid] = [await signIn('ann', here), await signIn('bob', here), await signIn('cid', here)];
+    const [ended, expired, left] = [await follow(ann), await follow(bob), await follow(cid)];
     await app.app.get(VisitService).endAllForUser('ann');
     await ended.ended;
+    expect([expired.hasEnded(), left.hasEnded()]).toEqual([false, false]);
+    await cid.via(app).get('/logout?keepVisit=1');
+    await left.ended;
     expect(expired.hasEnded()).toBe(false);
     clock.advance(21 * 60_000);
     await expired.ended;
+  });
+
+  test('R27: go on while the expiry update of their visit waits to be written', async () => {
+    const ann = await signIn('ann');
+    await follow(ann);
+    clock.advance(4 * 60_000);
+    await ann.get('/who');
+    clock.advance(17 * 60_000);
+    await check();
+    expect(size()).toBe(1);
+    clock.advance(4 * 60_000);
+    await check();
+    expect(size()).toBe(0);
   });
 
   test('are looked up together, and not at all where nobody follows', async () => {
@@ -161,11 +192,13 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await check();
     find.mockRestore();
     await check();
-    expect(stream.hasEnded()).toBe(false);
+    expect([stream.hasEnded(), size()]).toEqual([false, 1]);
     const other = await follow(bob);
     const away = vi.spyOn(store, 'find').mockRejectedValue(new Error('away'));
     await check();
+    expect(size()).toBe(2);
     await check();
+    expect(size()).toBe(0);
     away.mockRestore();
     await Promise.all([stream.ended, other.ended]);
   });
@@ -178,7 +211,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await free.app.get(VisitService).endAllForUser('ann');
     await check();
     await check(free);
-    expect([open.hasEnded(), left.hasEnded()]).toEqual([false, false]);
+    expect([open.hasEnded(), left.hasEnded(), size()]).toEqual([false, false, 1]);
     open.leave();
     left.leave();
   });

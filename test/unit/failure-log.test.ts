@@ -51,4 +51,11 @@ test('an outage writes a line at once, then one every five seconds with a count,
   store.fails = true;
   await ask(1);
   expect(lines.slice(3)).toEqual(['The store failed: Error ECONNREFUSED']);
+  // One answer between failures is not the end of them.
+  store.fails = false;
+  await ask(1);
+  store.fails = true;
+  await ask(1);
+  await vi.advanceTimersByTimeAsync(65_000);
+  expect(lines.slice(4)).toEqual(['The store failed 1 times in 5 s, the last time: Error ECONNREFUSED']);
 });
