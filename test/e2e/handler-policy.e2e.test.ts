@@ -568,7 +568,7 @@ describeWays('request.user', (way) => {
       },
       user: { name: 'bea' },
     },
-    'a login that fails': { act: ({ identity }) => seenBy(() => identity.login('nobody')), user: null },
+    'a login that fails': { act: ({ identity }) => seenBy(() => identity.login('nobody')), user: ANN },
     'endOthers()': { act: ({ visits }) => visits.endOthers(), user: ANN },
     'endAllForUser() of another': { act: ({ visits }) => visits.endAllForUser('bea'), user: ANN },
     'visits.renew()': { act: ({ visits }) => visits.renew(), user: ANN },

@@ -341,17 +341,17 @@ describeStacks('The policy for visits', (stack: Stack) => {
         ['linked', { visitId: id, userId: one }],
         ['unlinked', { visitId: id, userId: one }],
         ['linked', { visitId: id, userId: one }],
-        ['ended', { id, reason: 'replaced' }],
         ['linked', { visitId: next, userId: two }],
+        ['ended', { id, reason: 'replaced' }],
         ['ended', { id: next, reason: 'logout' }],
       ]);
       expect(events.map(([event]) => event).filter((event) => event !== VISIT_EVENTS.onNewDevice)).toEqual([
         'visit.identity.linked',
         'visit.identity.unlinked',
         'visit.identity.linked',
-        'visit.ended',
         'visit.created',
         'visit.identity.linked',
+        'visit.ended',
         'visit.ended',
       ]);
       expect(events.find(([event]) => event === VISIT_EVENTS.onNewVisit)![1]).toEqual({ id: next });
