@@ -6,7 +6,8 @@ import { NestFactory } from '@nestjs/core';
 
 const settings = JSON.parse(process.argv[2]);
 const { prepare } = await import(`./${settings.app}.mjs`);
-const { imports = [], handlers, install, close } = await prepare(settings);
+/** `parameter`: what handlers that use the session are given; by default the request. */
+const { imports = [], handlers, install, close, parameter = Req() } = await prepare(settings);
 
 class AppController {}
 
@@ -17,9 +18,9 @@ function route(decorator, name, handle, ...parameters) {
   decorator(`/${name}`)(AppController.prototype, name, descriptor);
 }
 route(Get, 'static', handlers.static, Req());
-route(Get, 'read', handlers.read, Req());
-route(Post, 'write', handlers.write, Req());
-route(Post, 'login', handlers.login, Req(), Res({ passthrough: true }));
+route(Get, 'read', handlers.read, parameter);
+route(Post, 'write', handlers.write, parameter);
+route(Post, 'login', handlers.login, parameter, Res({ passthrough: true }));
 Controller()(AppController);
 
 class AppModule {}

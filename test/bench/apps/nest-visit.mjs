@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { createRequire } from 'node:module';
-import { IdentityService, MemoryVisitStore, VisitModule } from '../../../dist/esm/index.js';
+import { IdentityService, MemoryVisitStore, Session, VisitModule } from '../../../dist/esm/index.js';
 import { createPrismaTables, openPrisma } from '../../support/prisma-client.mjs';
 import { POOL_SIZE } from './session-handlers.mjs';
 
@@ -64,11 +64,12 @@ export async function prepare({ database, url, store = places[database] ? databa
         wipe: { schedule: false },
       }),
     ],
+    parameter: Session(),
     handlers: {
       static: () => 'static',
-      read: ({ session }) => ({ counter: session.get('counter') }),
-      write: async ({ session }) => ({ counter: await session.update('counter', (counter) => counter + 1) }),
-      login: async ({ session }) => {
+      read: (session) => ({ counter: session.get('counter') }),
+      write: async (session) => ({ counter: await session.update('counter', (counter) => counter + 1) }),
+      login: async (session) => {
         await identity.login('somebody');
         session.set('counter', 0);
         return { counter: 0 };
