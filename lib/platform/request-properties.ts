@@ -2,7 +2,7 @@ import type { FrameworkRequest } from './exchange.js';
 import type { RequestEntry } from './platform.js';
 
 /** What a request has by which libraries for Express know its session. */
-export function requestProperties(entry: RequestEntry): PropertyDescriptorMap {
+export function requestProperties(entry: RequestEntry): Record<'session' | 'sessionID', PropertyDescriptor> {
   return {
     session: {
       configurable: true,
