@@ -1,3 +1,9 @@
+/**
+ * Visits, sessions and identity for NestJS.
+ *
+ * @module nest-visit
+ */
+
 export { VisitModule } from './visit.module.js';
 
 // Options

@@ -79,6 +79,12 @@ const LONGEST_CLOSE = 2000;
 /** A store asks its server more than one thing before it is used. Together they may take so many times as long as one answer. */
 const ANSWERS_AT_START = 5;
 
+/**
+ * Gives every request its visit. Imported once, in the root module: by `VisitModule.forRoot(options)`, or by
+ * `VisitModule.forRootAsync({ inject, useFactory })` where the options come from other providers; see `VisitModuleOptions`. It is global.
+ *
+ * @throws VisitOptionError, VisitSchemaError or VisitServerSettingError while the application starts
+ */
 @Module({
   imports: [DiscoveryModule],
   providers: [
@@ -232,6 +238,7 @@ export class VisitModule
     };
   }
 
+  /** Called by Nest while the application starts. */
   configure(_consumer: MiddlewareConsumer): void {
     if (this.entryFailure) throw this.entryFailure;
     const { httpAdapter } = this.host;
@@ -244,6 +251,7 @@ export class VisitModule
     guards.sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
   }
 
+  /** Called by Nest while the application starts. */
   async onModuleInit(): Promise<void> {
     const handlers = handlersOf(this.discovery);
     const unsupported = unsupportedHandlers(handlers, this.options, this.store);
@@ -293,6 +301,7 @@ export class VisitModule
     await this.touches.close();
   }
 
+  /** Called by Nest when the application ends. */
   async onApplicationShutdown(): Promise<void> {
     await this.touches.close();
     // A pool waits for connections that hang, and the process would be killed for it.

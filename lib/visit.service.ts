@@ -49,6 +49,7 @@ export interface VisitSummary {
   readonly isCurrent: boolean;
 }
 
+/** Options of `VisitService.create()`. */
 export interface CreateVisitOptions {
   /** Whose the visit is from the start. @default nobody's */
   userId?: string | number;
@@ -62,6 +63,7 @@ export interface CreateVisitOptions {
   authenticatedAt?: Date;
 }
 
+/** Whose visit `VisitService.end()` may end. */
 export interface EndVisitOptions {
   /** End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this. @default false */
   anyUser?: boolean;

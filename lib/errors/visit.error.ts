@@ -50,6 +50,7 @@ export class VisitError extends Error {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
+  /** True for all errors of this library, whichever copy of the package made them; of subclasses, for their own instances. */
   static override [Symbol.hasInstance](this: unknown, value: unknown): boolean {
     if (typeof value !== 'object' || value === null) return false;
     if (this === VisitError) return BRAND in value;

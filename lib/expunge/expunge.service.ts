@@ -11,6 +11,7 @@ const DAY = 86_400_000;
 /** After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for a share of them. */
 const LEAST_REST = 25;
 
+/** Options of `ExpungeService.expunge()`. */
 export interface ExpungeOptions {
   /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
   keepDays?: number;
@@ -22,6 +23,7 @@ export interface ExpungeOptions {
   onProgress?: (soFar: Readonly<StaleCounts>) => void;
 }
 
+/** Options of `ExpungeService.wipe()`. */
 export interface WipeOptions {
   /** Only count. @default false */
   dryRun?: boolean;

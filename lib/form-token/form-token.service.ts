@@ -42,7 +42,9 @@ export class FormTokenService {
    * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true (B13). A token from
    * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it (B26).
    *
-   * @param token what the client sent, whatever that is, @default what the request has in the field `formTokens.field` or in the header `x-form-token`
+   * Given a token, whatever the client has sent, it uses that. Without an argument it uses the one that the request has in the field
+   * `formTokens.field` or in the header `x-form-token`.
+   *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
   consume(...arguments_: [token?: unknown]): Promise<boolean> {

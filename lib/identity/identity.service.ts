@@ -10,6 +10,7 @@ import { requireEnded } from '../visit/visit.writer.js';
 import { PASSPORT } from './passport-entry.js';
 import { SignIn } from './sign-in.js';
 
+/** Options of `IdentityService.login()`. */
 export interface LoginOptions {
   /**
    * "Remember me": the visit outlives the browser's session, for `permanentTimeout`. False takes that back from a visit that had it.
@@ -24,6 +25,7 @@ export interface LoginOptions {
   authenticatedAt?: Date;
 }
 
+/** Options of `IdentityService.logout()`. */
 export interface LogoutOptions {
   /** Keep the visit and its session data, with a new key and without the user. @default false: the visit ends, its data is wiped */
   keepVisit?: boolean;

@@ -16,6 +16,7 @@ export type VisitSource = 'cookie' | 'query' | 'body' | 'form';
 /** What a browser keeps of a site, as `Clear-Site-Data` names it. */
 export type SiteData = 'cache' | 'cookies' | 'storage' | 'executionContexts' | 'clientHints' | 'prefetchCache' | 'prerenderCache';
 
+/** The cookie that carries the key: its name and attributes (RFC 6265bis). */
 export interface VisitCookieOptions {
   /**
    * With `secure: true` the browser sees `__Host-` before it, or `__Secure-` where `path` or `domain` is set (RFC 6265bis, 4.1.3).
@@ -48,6 +49,7 @@ export interface VisitCookieOptions {
   allowInsecure?: boolean;
 }
 
+/** What caches are told of responses that depend on a visit (RFC 9111). */
 export interface VisitCacheOptions {
   /**
    * What caches are told of responses for a user who is signed in. `no-cache`: a browser may keep them, and asks before it shows one again.
@@ -58,6 +60,7 @@ export interface VisitCacheOptions {
   signedIn?: 'no-cache' | 'no-store';
 }
 
+/** How often the expiry of visits in use is written. */
 export interface VisitTouchOptions {
   /** How long expiry updates are gathered before they are written. @default '30s' */
   interval?: Duration;
@@ -65,6 +68,7 @@ export interface VisitTouchOptions {
   resolution?: Duration;
 }
 
+/** What becomes of server-sent events when their visit ends. */
 export interface VisitStreamsOptions {
   /**
    * Server-sent events (`@Sse()`) end when their visit ends, expires, or belongs to somebody else: at once where this process did it, otherwise
@@ -75,6 +79,7 @@ export interface VisitStreamsOptions {
   endWithVisit?: boolean;
 }
 
+/** When stale visits are deleted, and how many at a time. */
 export interface VisitExpungeOptions {
   /** A cron expression, or false for never. @default '0 3 * * *' */
   schedule?: string | false;
@@ -84,11 +89,13 @@ export interface VisitExpungeOptions {
   batchSize?: number;
 }
 
+/** When session data of expired visits is deleted. */
 export interface VisitWipeOptions {
   /** A cron expression, or false for never. @default '*\/5 * * * *' */
   schedule?: string | false;
 }
 
+/** The keys that session data is encrypted with, by AES-256-GCM. */
 export interface VisitEncryptionOptions {
   /** The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes one. */
   keys: readonly EncryptionKey[];
@@ -101,6 +108,7 @@ export interface VisitEncryptionOptions {
   plain?: PlainData;
 }
 
+/** How session data is encoded, and its limits. */
 export interface VisitSessionOptions {
   /** The most bytes one encoded session may have. @default 1048576 */
   maxBytes?: number;
@@ -124,6 +132,7 @@ export interface VisitSessionOptions {
   encryption?: VisitEncryptionOptions;
 }
 
+/** How many form tokens a visit keeps, and the field that carries one. */
 export interface VisitFormTokensOptions {
   /** A visit keeps so many form tokens; the oldest goes first. @default 16 */
   max?: number;
@@ -141,6 +150,7 @@ export interface VisitCsrfOptions {
   reportOnly?: boolean;
 }
 
+/** Users: how many visits each may have, and how they are loaded. */
 export interface VisitIdentityOptions {
   /** How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. @default false */
   maxVisitsPerUser?: number | false;
@@ -165,6 +175,7 @@ export interface VisitIdentityOptions {
   passportUserId?: ((user: unknown) => string | number) | false;
 }
 
+/** What is recorded of the client of a visit. */
 export interface VisitRecordOptions {
   /** What is kept of the client's address; it respects the framework's trust-proxy setting. @default 'full' */
   remoteAddress?: 'full' | 'truncated' | false;

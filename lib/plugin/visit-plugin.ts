@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { VisitView } from '../context/visit-view.js';
 
+/** Options of `@VisitPlugin()`. */
 export interface VisitPluginOptions {
   /** Lower numbers are called first. @default 0 */
   order?: number;
@@ -26,6 +27,7 @@ export interface EndedEverything {
   readonly endedAt: Date;
 }
 
+/** How many rows a clean-up has deleted. */
 export interface ExpungedVisits {
   readonly visits: number;
   readonly identities: number;
@@ -99,6 +101,7 @@ export interface VisitPluginHooks {
   onKeyRefused?(refused: RefusedKey): unknown;
   /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */
   onNewDevice?(device: NewDevice): unknown;
+  /** A user has signed in more often than `identity.maxVisitsPerUser` allows; called at that sign-in. */
   onLimitReached?(reached: ReachedLimit): unknown;
   /** Stale visits have been deleted. */
   onExpunge?(expunged: ExpungedVisits): unknown;

@@ -38,7 +38,7 @@ export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator =
  * gone, or after the option `session.maxExclusive`; what the handler writes then is refused with `VisitLockLostError` (409).
  * Who waits longer than `timeout` gets 423.
  *
- * @param options.timeout how long to wait, @default '10s'
+ * @param options `timeout`: how long to wait, `'10s'` by default
  */
 export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {}): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(timeout);

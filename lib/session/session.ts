@@ -18,20 +18,29 @@ type DefaultData = keyof SessionData extends never ? Record<string, any> : Sessi
 export interface SessionMethods<T extends object> {
   /** The value, or `fallback` (undefined if left out) if the key is not there. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
+  /** The value, or `fallback` if the key is not there. */
   get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
+  /** Sets a value, which is saved before the response leaves. @throws SessionDataError (`SESSION_VALUE`) for one that cannot be kept */
   set<K extends Key<T>>(key: K, value: T[K]): this;
+  /** Whether the key is there. */
   has(key: Key<T>): boolean;
   /** Whether it was there. */
   delete(key: Key<T>): boolean;
   /** The value, which is then no longer in the session. */
   pop<K extends Key<T>>(key: K): T[K] | undefined;
+  /** The value, which is then no longer in the session, or `fallback` if the key is not there. */
   pop<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
   /** The value, which is set first if the key is not there. */
   setDefault<K extends Key<T>>(key: K, value: NonNullable<T[K]>): NonNullable<T[K]>;
+  /** Deletes everything that is there when the session is saved. */
   clear(): void;
+  /** The keys, in the order in which they were set. */
   keys(): Key<T>[];
+  /** The values, in the order of the keys. */
   values(): T[Key<T>][];
+  /** Pairs of key and value, in the order of the keys. */
   entries(): [Key<T>, T[Key<T>]][];
+  /** How many keys there are. */
   readonly size: number;
   /**
    * Changes one key atomically, at once, on the newest stored data, whatever other request or process writes it;

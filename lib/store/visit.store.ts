@@ -68,6 +68,7 @@ export interface SessionSave extends WriteGuard {
   readonly lockOwner?: string;
 }
 
+/** What became of one save of a group. */
 export type SaveResult =
   | { readonly outcome: 'saved'; readonly version: number }
   /** The version has moved on; here is what is stored now. */
@@ -76,6 +77,7 @@ export type SaveResult =
   /** This one could not be written, for example because it is too large for the database; it says nothing of the others. */
   | { readonly outcome: 'failed'; readonly error: unknown };
 
+/** A later expiry for a visit that was used. Instants are milliseconds since 1970. */
 export interface Touch {
   readonly id: string;
   readonly accessed: number;
@@ -112,6 +114,7 @@ export interface Rekey extends WriteGuard {
   readonly absoluteExpiry?: number | null;
 }
 
+/** What became of a change of the key. */
 export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };
 
 export interface Lock extends WriteGuard {
@@ -129,6 +132,7 @@ export interface Lock extends WriteGuard {
 /** `held`: somebody else has it. */
 export type LockResult = { readonly outcome: 'locked' | 'held' } | { readonly outcome: 'refused'; readonly reason: Refusal };
 
+/** Why and when visits end. */
 export interface Ending {
   /** A short word such as `logout`; at most 32 characters. */
   readonly reason: string;
@@ -140,6 +144,7 @@ export interface Ending {
   readonly retiresKey?: boolean;
 }
 
+/** One page of a list of visits. */
 export interface VisitPage {
   readonly visits: VisitRecord[];
   /** Where the next page begins; null: there is none. */
@@ -168,6 +173,7 @@ export interface Attendance {
   leave(): void;
 }
 
+/** How many rows were deleted, or would be. */
 export interface StaleCounts {
   visits: number;
   identities: number;

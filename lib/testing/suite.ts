@@ -18,10 +18,13 @@ export type VisitStoreFactory = () => VisitStoreFixture | Promise<VisitStoreFixt
 
 /** The functions that a test runner has. `import * as runner from 'node:test'` is one, and so is that of vitest. */
 export interface TestRunner {
+  /** Defines a group of tests. */
   describe(title: string, define: () => void): unknown;
+  /** Defines a test, which fails when its promise rejects. */
   test(title: string, run: () => Promise<void>): unknown;
 }
 
+/** Options of `describeVisitStore()`. */
 export interface VisitStoreSuiteOptions {
   /** What the store must say that it can or cannot give. @default what it says */
   readonly capabilities?: Partial<VisitStoreCapabilities>;

@@ -18,11 +18,15 @@ import { valueOf, visitOf } from './visit.values.js';
 /** The part of a Keyv, version 5, that is used here. */
 export interface VisitKeyv {
   throwOnErrors: boolean;
+  /** The value, or undefined if there is none. */
   get(key: string): Promise<unknown>;
+  /** Sets a value that is kept for `ttl` milliseconds; false where it could not be. */
   set(key: string, value: string, ttl?: number): Promise<boolean>;
+  /** Closes the connection. */
   disconnect(): Promise<unknown>;
 }
 
+/** Options of `KeyvVisitStore`. */
 export interface KeyvVisitStoreOptions {
   /** Made with `throwOnErrors: true`, and a `namespace` of its own. */
   readonly keyv: VisitKeyv;

@@ -32,6 +32,7 @@ import {
   type Transition,
 } from '../visit.record.js';
 
+/** Options of `MemoryVisitStore`. */
 export interface MemoryVisitStoreOptions {
   /**
    * With more visits than this, those go first that have ended or expired, then those that were used least recently, as far as that has

@@ -45,6 +45,7 @@ export interface MovedPage {
   readonly next: string | null;
 }
 
+/** Options of `MovingVisitStore`. */
 export interface MovingVisitStoreOptions {
   /** Where visits are. */
   readonly from: VisitStore;
@@ -230,7 +231,7 @@ export class MovingVisitStore extends VisitStore {
    * Moves a page of live visits, whether they are used or not. One that `to` does not take, such as one that is too large for it, is passed
    * over; the others move.
    *
-   * @param page.after '' at first, then what was given as `next`
+   * @param page `after`: '' at first, then what was given as `next`; `limit`: how many visits at most
    * @returns how many have moved, which have not, and where the next page begins; null: that was the last one
    * @throws what a store throws that is away
    */

@@ -8,16 +8,23 @@ export interface PrismaVisitClient {
   readonly visit: PrismaVisitModel;
   readonly visitIdentity: PrismaVisitModel;
   readonly visitRevocation: PrismaVisitModel;
+  /** Runs several calls in one transaction. */
   $transaction(...args: never[]): unknown;
 }
 
 /** What the store needs of a model. */
 export interface PrismaVisitModel {
+  /** Rows that meet a condition. */
   findMany(...args: never[]): unknown;
+  /** How many rows meet a condition. */
   count(...args: never[]): unknown;
+  /** Inserts rows. */
   createMany(...args: never[]): unknown;
+  /** Changes all rows that meet a condition, in one statement. */
   updateMany(...args: never[]): unknown;
+  /** Inserts a row, or changes the one that is there. */
   upsert(...args: never[]): unknown;
+  /** Deletes all rows that meet a condition. */
   deleteMany(...args: never[]): unknown;
 }
 

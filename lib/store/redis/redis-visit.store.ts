@@ -22,6 +22,7 @@ import { isReply, RedisConnection, type RedisVisitClient, type RedisVisitCluster
 import * as scripts from './redis.scripts.js';
 import { bytesOf, FIELDS, fieldsOf, recordOf, textOf } from './visit.hash.js';
 
+/** Options of `RedisVisitStore`. Exactly one of `client` and `connection` is needed. */
 export interface RedisVisitStoreOptions {
   /** A connected client of the application, made by `createClient()` or `createCluster()` of the package `redis`, which stays its own. */
   client?: RedisVisitClient | RedisVisitCluster;

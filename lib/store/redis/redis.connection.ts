@@ -11,6 +11,7 @@ type Argument = string | Buffer;
 /** What the store needs of a client made by `createClient()`. */
 export interface RedisVisitClient {
   readonly isReady: boolean;
+  /** Sends one command and gives its reply. */
   sendCommand(args: readonly Argument[], options?: object): Promise<unknown>;
 }
 
@@ -19,7 +20,9 @@ export interface RedisVisitCluster {
   readonly isOpen: boolean;
   readonly masters: readonly unknown[];
   readonly slots?: readonly unknown[];
+  /** The client of one node. */
   nodeClient(node: never): unknown;
+  /** Sends one command to the node of its first key and gives the reply. */
   sendCommand(
     firstKey: Argument | undefined,
     isReadonly: boolean | undefined,

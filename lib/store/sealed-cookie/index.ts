@@ -1,1 +1,7 @@
+/**
+ * Visits in sealed cookies.
+ *
+ * @module nest-visit/sealed-cookie
+ */
+
 export { SealedCookieVisitStore, type SealedCookieVisitStoreOptions } from './sealed-cookie-visit.store.js';

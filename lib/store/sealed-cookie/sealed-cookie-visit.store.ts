@@ -19,6 +19,7 @@ import { UnlistableVisitStore } from '../unlistable-visit.store.js';
 import { copyOf, created, ended, refusalOf, rekeyed, saved, touched } from '../visit.record.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
 
+/** Options of `SealedCookieVisitStore`. */
 export interface SealedCookieVisitStoreOptions {
   /**
    * The first seals, all open, so that secrets can be changed: a new one in front, the old one goes when the visits that it sealed have
