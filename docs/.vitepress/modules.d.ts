@@ -1,8 +1,4 @@
 // What code of the pages imports and this project does not install: as much of it as they use.
-declare module '@nestjs/passport' {
-  export function AuthGuard(strategy: string): new () => import('@nestjs/common').CanActivate;
-}
-
 declare module '@prisma/adapter-pg' {
   export const PrismaPg: any;
 }

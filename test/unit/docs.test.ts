@@ -8,7 +8,7 @@ import { optionTable, type Option, type OptionTable } from '../../lib/options/op
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const pages = [
   ...readdirSync(root).filter((file) => file.endsWith('.md')),
-  ...readdirSync(join(root, 'docs')).map((file) => `docs/${file}`),
+  ...readdirSync(join(root, 'docs')).flatMap((file) => (file.endsWith('.md') ? `docs/${file}` : [])),
 ];
 const read = (page: string): string => readFileSync(join(root, page), 'utf8');
 const readme = read('README.md');
@@ -141,6 +141,8 @@ describe('The documentation', () => {
     const codes = [...read('lib/errors/visit.error.ts').matchAll(/^ {2}\| '(\w+)'/gm)].map(([, code]) => code!);
     expect(codes.length).toBeGreaterThan(10);
     for (const code of codes) expect(read('docs/errors.md')).toContain(code);
+    const explained = [...read('docs/error-codes.md').matchAll(/^## (\w+)$/gm)].map(([, code]) => code!);
+    expect(explained.toSorted()).toEqual(codes.toSorted());
   });
 
   test.each(pages)('links of %s lead somewhere', (page) => {
