@@ -1,5 +1,6 @@
 // The documentation site: `npm run docs` builds it into docs/.vitepress/dist, `npm run docs:dev` serves it.
 import { defineConfig } from 'vitepress';
+import { writeLlms } from './llms.mjs';
 import { REPOSITORY, repositoryLinks, slugify } from './repository.mjs';
 import { sidebar } from './sidebar.mjs';
 
@@ -11,6 +12,7 @@ export default defineConfig({
   base: process.env.DOCS_BASE ?? '/',
   cleanUrls: true,
   lastUpdated: true,
+  buildEnd: writeLlms,
   markdown: {
     anchor: { slugify },
     config: (markdown) => markdown.use(repositoryLinks),
