@@ -14,7 +14,7 @@ class AppController {}
 function route(decorator, name, handle, ...parameters) {
   const descriptor = { value: handle, writable: true, configurable: true };
   Object.defineProperty(AppController.prototype, name, descriptor);
-  parameters.forEach((parameter, index) => parameter(AppController.prototype, name, index));
+  parameters.forEach((decorate, index) => decorate(AppController.prototype, name, index));
   decorator(`/${name}`)(AppController.prototype, name, descriptor);
 }
 route(Get, 'static', handlers.static, Req());
