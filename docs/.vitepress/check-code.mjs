@@ -20,13 +20,12 @@ for (const page of pages) {
   }
 }
 
-const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
+const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), (path) => ts.sys.readFile(path));
 const { options } = ts.parseJsonConfigFileContent({ ...config, include: [], files: [] }, ts.sys, root);
 Object.assign(options, { noEmit: true, noUnusedLocals: false, configFilePath: join(root, 'tsconfig.json') });
 const host = ts.createCompilerHost(options);
-const { fileExists, readFile } = host;
-host.fileExists = (path) => files.has(path) || fileExists(path);
-host.readFile = (path) => files.get(path)?.code ?? readFile(path);
+host.fileExists = (path) => files.has(path) || ts.sys.fileExists(path);
+host.readFile = (path) => files.get(path)?.code ?? ts.sys.readFile(path);
 
 const program = ts.createProgram([...files.keys(), join(docs, '.vitepress', 'modules.d.ts')], options, host);
 const found = [...files.keys()].flatMap((path) => {
