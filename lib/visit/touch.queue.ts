@@ -40,7 +40,7 @@ export class TouchQueue {
   private closed = false;
 
   constructor(
-    private readonly store: Pick<VisitStore, 'touch'>,
+    private readonly store: Pick<VisitStore, 'touch'> & Partial<Pick<VisitStore, 'isDivided'>>,
     private readonly interval: number,
     private readonly storeTimeout: number,
   ) {}
@@ -136,18 +136,17 @@ export class TouchQueue {
     const batch = this.take();
     if (batch.size === 0) return 0;
     this.inFlight = batch;
+    if (this.store.isDivided) return this.writeEach([...batch.values()]);
     let isLate = true;
     const writing = (async () => this.store.touch([...batch.values()]))().finally(() => (isLate = false));
     try {
       await withDeadline(writing, this.storeTimeout);
-      if (this.failing) this.logger.log('Expiry updates are written again');
-      this.failing = false;
+      this.noteSuccess();
       this.most = Math.min(MOST_AT_ONCE, this.most * 2);
       return batch.size;
     } catch (error) {
-      if (!this.failing) this.logger.warn(`Expiry updates could not be written and wait: ${reasonOf(error)}`);
-      this.failing = true;
-      this.putBack(batch);
+      this.noteFailure(error);
+      this.putBack(batch.values());
       if (isLate) {
         this.most = Math.max(1, batch.size >> 1);
         // It may be written after all, and is not written again then.
@@ -160,6 +159,27 @@ export class TouchQueue {
     } finally {
       this.inFlight = NOTHING;
     }
+  }
+
+  /** Where visits lie on several servers: one that is away keeps back what it is to get, and nothing else. */
+  private async writeEach(touches: readonly Touch[]): Promise<number> {
+    const results = await Promise.allSettled(touches.map((touch) => withDeadline(this.store.touch([touch]), this.storeTimeout)));
+    const failed = touches.filter((_, index) => results[index]!.status === 'rejected');
+    const failure = results.find((result) => result.status === 'rejected');
+    if (failure) this.noteFailure(failure.reason);
+    else this.noteSuccess();
+    this.putBack(failed);
+    return touches.length - failed.length;
+  }
+
+  private noteSuccess(): void {
+    if (this.failing) this.logger.log('Expiry updates are written again');
+    this.failing = false;
+  }
+
+  private noteFailure(error: unknown): void {
+    if (!this.failing) this.logger.warn(`Expiry updates could not be written and wait: ${reasonOf(error)}`);
+    this.failing = true;
   }
 
   private take(): Batch {
@@ -176,13 +196,13 @@ export class TouchQueue {
     return batch;
   }
 
-  private putBack(batch: Batch): void {
+  private putBack(touches: Iterable<Touch>): void {
     this.inFlight = NOTHING;
-    for (const touch of batch.values()) {
+    for (const touch of touches) {
       const newer = this.queued.get(touch.id);
       if (!newer || isLater(touch, newer)) this.queued.set(touch.id, touch);
     }
-    if (!this.closed) this.schedule();
+    if (this.queued.size > 0 && !this.closed) this.schedule();
   }
 
   private forgetWritten(batch: Batch): void {

@@ -102,6 +102,38 @@ describe('The touch queue', () => {
     expect(touches.waiting('0')).toBeUndefined();
   });
 
+  test('R28: where visits lie on several servers, one that is away, or stands still, keeps nothing of the others back', async () => {
+    const written = new Map<string, number>();
+    let isAway = true;
+    const store = {
+      isDivided: true,
+      touch: async ([one]: readonly Touch[]) => {
+        const { id, expiry } = one!;
+        if (isAway && id.startsWith('away')) throw new Error('away');
+        if (isAway && id.startsWith('still')) await new Promise(() => {});
+        written.set(id, expiry);
+      },
+    };
+    const touches = new TouchQueue(store, 30_000, 1000);
+    const lost = ['away', 'still'].map((id) => touch(`${id} 0`, 1));
+    for (const one of lost) touches.add(one);
+    // More than one batch.
+    const others = Array.from({ length: 1200 }, (_, index) => touch(`there ${index}`, index));
+    for (const [index, one] of others.entries()) {
+      touches.add(one);
+      if (index % 4 === 0) touches.add(touch(`away ${index}`, index));
+    }
+    const flushing = touches.flush();
+    await vi.advanceTimersByTimeAsync(10_000);
+    await flushing;
+    expect(written).toEqual(new Map(others.map(({ id, expiry }) => [id, expiry])));
+    expect(lost.map(({ id }) => touches.waiting(id))).toEqual([1, 1]);
+    isAway = false;
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(lost.map(({ id }) => written.get(id))).toEqual([1, 1]);
+    expect(lost.map(({ id }) => touches.waiting(id))).toEqual([undefined, undefined]);
+  });
+
   test('R28: a batch that is too slow is not written again when it was written late; the next ones are smaller', async () => {
     const { queue: touches, batches, answerWith } = queue();
     for (let i = 0; i < 1000; i++) touches.add(touch(String(i), 10));
