@@ -24,6 +24,27 @@ describeDatabases('B79: a migration whose process died in between', (db) => {
 });
 
 describeDatabases(
+  'B79: data sources of applications',
+  (db) => {
+    test.each(['all', 'each'] as const)('that migrate at once, where TypeORM has migrated before, all do: %s', async (transaction) => {
+      const { options } = await db.open();
+      const sources = Array.from({ length: 4 }, () => new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations }));
+      await Promise.all(sources.map((one) => one.initialize()));
+      onTestFinished(async () => void (await Promise.all(sources.map((one) => one.destroy()))));
+      const [first] = sources;
+      await first!.runMigrations();
+      await first!.undoLastMigration();
+      await Promise.all(sources.map((one) => one.runMigrations({ transaction })));
+      await expect(new TypeOrmVisitStore(first!).check()).resolves.toBeUndefined();
+      // What each has noted is undone by one.
+      await first!.undoLastMigration();
+      expect(await first!.query('SELECT name FROM migrations')).toEqual([]);
+    });
+  },
+  ['mariadb', 'postgres'],
+);
+
+describeDatabases(
   'B79: tables that several make at once',
   (db) => {
     test.each([

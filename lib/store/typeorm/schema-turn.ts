@@ -4,7 +4,7 @@ import { Logger } from '@nestjs/common';
 import { DataSource, type DataSourceOptions, type QueryRunner } from 'typeorm';
 import { withDeadline } from '../deadline.js';
 import { driverError } from './dialects/dialect.js';
-import { familyOf } from './dialects/family.js';
+import { familyOf, type Family } from './dialects/family.js';
 
 /** How long a process waits for others that change the tables: their own migrations may take some time. In milliseconds. */
 const LONGEST_WAIT = 600_000;
@@ -59,6 +59,27 @@ export async function changeTables(options: DataSourceOptions, deadline: number,
     await whileAnswering(work(), () => connection.query('SELECT 1'), deadline);
   } finally {
     void opening.then(() => guard.destroy()).catch(() => {});
+  }
+}
+
+/**
+ * The same within a migration, whoever runs it and has no such lock: one that comes later finds what the first has made. Where there is no
+ * such lock, or on PostgreSQL no transaction, all is done as without it.
+ */
+export async function migrateAlone(connection: QueryRunner, family: Family, work: () => Promise<void>): Promise<void> {
+  if (family === 'postgres' && connection.isTransactionActive) {
+    const none = 'feature_not_supported OR undefined_function';
+    const lock = `PERFORM pg_advisory_xact_lock(${numberOf(`${NAME}:migration`)})`;
+    // An error would end the transaction.
+    await connection.query(`DO $$ BEGIN ${lock}; EXCEPTION WHEN ${none} THEN NULL; END $$`);
+  }
+  if (family !== 'mysql') return work();
+  const name = `CONCAT('${NAME}:migration:', MD5(COALESCE(DATABASE(), '')))`;
+  await connection.query(`SELECT GET_LOCK(${name}, ${LONGEST_WAIT / 1000})`).catch(() => {});
+  try {
+    await work();
+  } finally {
+    await connection.query(`SELECT RELEASE_LOCK(${name})`).catch(() => {});
   }
 }
 

@@ -4,6 +4,7 @@ import { familyOf, type Family } from '../dialects/family.js';
 import { VisitIdentity } from '../visit-identity.entity.js';
 import { VisitRevocation } from '../visit-revocation.entity.js';
 import { Visit } from '../visit.entity.js';
+import { migrateAlone } from '../schema-turn.js';
 import { defaultNamesOf, namesOf } from '../visit.tables.js';
 
 type Shape = Omit<TableColumnOptions, 'name'>;
@@ -65,10 +66,14 @@ export class CreateVisit1790000000000 implements MigrationInterface {
 
   /**
    * Creates the tables with their indexes. One that is there is left: MySQL has no transactions for tables, so a process that died in between
-   * has made some of them, each with its indexes (B79).
+   * has made some of them, each with its indexes (B79). So has another process that migrates at the same time.
    */
   async up(queryRunner: QueryRunner): Promise<void> {
-    const { family, visit, identity, revocation } = tablesOf(queryRunner);
+    const tables = tablesOf(queryRunner);
+    await migrateAlone(queryRunner, tables.family, () => this.make(queryRunner, tables));
+  }
+
+  private async make(queryRunner: QueryRunner, { family, visit, identity, revocation }: ReturnType<typeof tablesOf>): Promise<void> {
     const shape = shapes(family);
     await queryRunner.createTable(
       new Table({
