@@ -12,6 +12,22 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'An 
   });
   afterAll(() => server?.stop());
 
+  test('R74: another one does not start while the server stands still, and names it', async () => {
+    process.kill(server.pid, 'SIGSTOP');
+    try {
+      const starting = AppProcess.start({
+        platform: 'express',
+        redis: { connection: server.url, prefix: 'start:' },
+        visits: { storeTimeout: 3000 },
+      });
+      const { host } = new URL(server.url);
+      await expect(starting).rejects.toThrow(`cannot connect to Redis at ${host}: there was no answer within 3000 ms`);
+      await expect(starting).rejects.toThrow("code: 'VISIT_STORE_UNAVAILABLE'");
+    } finally {
+      process.kill(server.pid, 'SIGCONT');
+    }
+  });
+
   describe.each(platforms)('under %s', (platform) => {
     test('R29, B39: ends although the server stands still, and says what it could not write', async () => {
       const visits = { touch: { interval: 3_600_000, resolution: 1 }, timeout: '24h' } as const;
