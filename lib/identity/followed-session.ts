@@ -39,7 +39,8 @@ export class FollowedSession extends SessionLife {
     else await this.saver.save(turn);
     if (permanence === undefined) return;
     session.permanence = undefined;
-    const { is, record } = context.visit;
+    const { is, record, key } = context.visit;
+    if (!key.matches(record.keyHash)) return;
     // To live longer changes no rights. What is to live less must not be kept alive by the key from before.
     if (is === 'stored' && record.permanent !== permanence) await this.writer.rekey(turn, { permanent: permanence, isRenewal: permanence });
   }

@@ -130,6 +130,10 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
     this.context.watchResponse();
   }
 
+  noteOtherLife(): void {
+    this.saver.noteOtherLife();
+  }
+
   regenerate(keep: readonly string[]): Promise<void> {
     return Turn.take(this.context, 'session.regenerate()', async (turn) => {
       const contents = this.dictionary.contents();

@@ -10,12 +10,12 @@ export interface CookieLife {
   originalMaxAge: number | null;
 }
 
-/**
- * What the cookie of the visit asks of a request: it is told when the visit has to outlive the browser's session, or
- * not any more.
- */
+/** The visit that the cookie belongs to. */
 export interface PermanentVisit {
+  /** Whether it outlives the browser's session. */
   isPermanent: boolean;
+  /** Its cookie is to have another life than those of permanent visits have. */
+  noteOtherLife(): void;
 }
 
 /**
@@ -46,9 +46,13 @@ export class SessionCookie implements CookieLife {
     }
     this.#context.requireHeaders('The cookie cannot be changed');
     // One that lasts no longer than the visit does anyway needs no longer visit.
-    this.#visit.isPermanent = life !== null && life > timeout;
+    const isPermanent = life !== null && life > timeout;
+    if (isPermanent && life !== permanentTimeout) this.#visit.noteOtherLife();
+    this.#visit.isPermanent = isPermanent;
     this.#context.outgoing.lifetime = life && Math.max(0, Math.min(life, permanentTimeout));
-    if (this.#context.visit.is === 'stored') this.#context.sendKey();
+    const { is, key, record } = this.#context.visit;
+    // Whoever came with the key from before a renewal has the new one, or will have it in a moment.
+    if (is === 'stored' && key.matches(record.keyHash)) this.#context.sendKey();
   }
 
   get expires(): Date | null {

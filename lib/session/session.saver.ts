@@ -32,6 +32,7 @@ export class SessionSaver {
   /** The last save of each visit that is being saved in this process: it gives what is stored then, as far as it knows. Never rejected. */
   private readonly queues = new Map<string, Promise<Stored | undefined>>();
   private readonly encryption: SessionEncryption | undefined;
+  private hasWarnedOfLife = false;
 
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
@@ -45,6 +46,16 @@ export class SessionSaver {
   /** The session of one request. */
   sessionOf(context: RequestContext): RequestSession {
     return (context.heldSession ??= new RequestSession(context, this)) as RequestSession;
+  }
+
+  /** Said once: the life of one cookie is not remembered, and those of the next responses have another one. */
+  noteOtherLife(): void {
+    if (this.hasWarnedOfLife) return;
+    this.hasWarnedOfLife = true;
+    this.logger.warn(
+      'session.cookie.maxAge was set to another time than the option "permanentTimeout": the visit lives for permanentTimeout on the server, and ' +
+        'cookies that are sent later last as long; set that option to how long the application remembers its users',
+    );
   }
 
   /** What one request sees of the session of its visit. */

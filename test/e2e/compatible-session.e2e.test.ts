@@ -1,9 +1,11 @@
-import { MemoryVisitStore, SessionDataError, VisitEndedError, type VisitModuleOptions } from 'nest-visit';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { Logger } from '@nestjs/common';
+import { SessionDataError, VisitEndedError, type VisitModuleOptions } from 'nest-visit';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { platforms } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { WatchedStore } from '../support/ways.js';
 
 /** `request.session`, as code knows it that was written for another library. */
 type Shared = Record<string, any>;
@@ -27,7 +29,8 @@ async function errorOf(act: () => unknown): Promise<unknown> {
 
 describe.each(platforms)('The session of a request under %s, for code of others,', (platform) => {
   const clock = new ManualClock();
-  const options: VisitModuleOptions = { store: new MemoryVisitStore(), clock };
+  const store = new WatchedStore();
+  const options: VisitModuleOptions = { store, clock };
   let app: InlineApp;
   let browser: Browser;
 
@@ -253,7 +256,13 @@ describe.each(platforms)('The session of a request under %s, for code of others,
         delete session['passport2'].user;
         session['passport2'].list.push('b');
       });
-      expect(await ask((session) => session['passport2'] as unknown)).toEqual({ list: ['a', 'b'] });
+      store.calls.length = 0;
+      const seen = await ask((session) => {
+        for (const name in session) void session[name];
+        return session['passport2'] as unknown;
+      });
+      expect(seen).toEqual({ list: ['a', 'b'] });
+      expect(store.calls).toEqual(['find']);
     });
 
     test('undefined takes a key out, as Fastify has it', async () => {
@@ -346,6 +355,31 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       const expiry = await app.ask(browser, ({ visits }) => [visits.current().permanent, visits.current().expiry.getTime()] as const);
       expect(expiry).toEqual([false, clock.now() + 20 * MINUTE]);
       expect([...browser.jar.values()][0]).not.toBe(first);
+      expect(await data()).toEqual({ a: 1 });
+    });
+
+    test('of another life than permanent visits have is warned of, once', async () => {
+      const own = await InlineApp.start(platform, { store: new WatchedStore(), clock, timeout: MINUTE, permanentTimeout: DAY });
+      const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
+      try {
+        for (const maxAge of [MINUTE, DAY, DAY / 2, DAY / 3]) {
+          await own.ask(own.browser(), ({ request }) => (request.session.cookie.maxAge = maxAge));
+        }
+        expect(warn.mock.calls.map(([text]) => text as unknown)).toEqual([expect.stringContaining('permanentTimeout')]);
+      } finally {
+        warn.mockRestore();
+        await own.close();
+      }
+    });
+
+    test('is not sent to who came with the key from before a renewal', async () => {
+      await ask((session) => (session['a'] = 1));
+      const late = browser.clone();
+      await app.ask(browser, ({ visits }) => visits.renew());
+      const answer = await app.call(late, ({ request }) => {
+        (request.session as Shared)['cookie'].maxAge = 7 * DAY;
+      });
+      expect([answer.status, answer.cookies]).toEqual([200, []]);
       expect(await data()).toEqual({ a: 1 });
     });
 

@@ -15,7 +15,7 @@ import {
   type MiddlewareConsumer,
 } from '@nestjs/common';
 import { AuthGuard, PassportModule, PassportSerializer, PassportStrategy } from '@nestjs/passport';
-import { VisitError, type VisitModuleOptions } from 'nest-visit';
+import { VisitError, VisitLimitError, type VisitModuleOptions } from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Browser } from '../support/browser.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
@@ -215,6 +215,9 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     suite.browser = suite.app.browser();
     const answer = await login('gus');
     expect(answer.status).toBe(409);
+    // Nor does a later save of the request sign them in, where the application takes the error for done.
+    const error = await suite.app.ask(suite.browser, ({ request }) => logIn(request, { id: 'gus' }).catch((reason: unknown) => reason));
+    expect(error).toBeInstanceOf(VisitLimitError);
     expect(await look()).toEqual(NOBODY);
     expect(await suite.app.ask(suite.browser, ({ visits }) => visits.listForUser('gus'))).toHaveLength(2);
   });
