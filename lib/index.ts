@@ -32,7 +32,8 @@ export type { EncryptionKey, PlainData } from './options/encryption.js';
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
 export type { DescribedHandler, DescribedPolicy } from './options/described-policy.js';
-export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VisitSummary } from './visit.service.js';
+export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VerifiedVisit, type VisitSummary } from './visit.service.js';
+export type { Handshake, RequestWithHeaders } from './platform/handshake.js';
 export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './request/handler-policy.js';
 
 // Operations
@@ -125,6 +126,7 @@ export {
   VisitLockedError,
   VisitLockLostError,
   VisitNestedCallError,
+  VisitNoResponseError,
   VisitNotResolvedError,
   VisitOptionError,
   VisitSchemaError,

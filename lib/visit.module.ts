@@ -56,6 +56,7 @@ import { VisitFinder } from './request/visit.finder.js';
 import { VisitGuard } from './request/visit.guard.js';
 import { VisitInterceptor } from './request/visit.interceptor.js';
 import { VisitRecorder } from './request/visit.recorder.js';
+import { VisitVerifier } from './request/visit.verifier.js';
 import { Session } from './session/session.js';
 import { createInjectableSession } from './session/session.injectable.js';
 import { SessionLock } from './session/session.lock.js';
@@ -73,6 +74,7 @@ import { TouchQueue } from './visit/touch.queue.js';
 import { VisitLimit } from './visit/visit.limit.js';
 import { VisitWriter } from './visit/visit.writer.js';
 import { VisitService } from './visit.service.js';
+import { Gateways } from './websockets/gateways.js';
 
 /** How long the end of the application waits for the store to close, in milliseconds. */
 const LONGEST_CLOSE = 2000;
@@ -130,10 +132,12 @@ const ANSWERS_AT_START = 5;
     { provide: APP_INTERCEPTOR, useExisting: VisitInterceptor },
     VisitGuard,
     VisitInterceptor,
+    Gateways,
     CurrentRequest,
     RequestStory,
     VisitFinder,
     VisitRecorder,
+    VisitVerifier,
     OutgoingResponse,
     CacheHeaders,
     UnsavedWork,
@@ -199,10 +203,13 @@ export class VisitModule
     @Inject(ModuleRef) private readonly moduleRef: ModuleRef,
     @Inject(VisitGuard) private readonly guard: VisitGuard,
     @Inject(TimeLimits) private readonly limits: TimeLimits,
+    @Inject(VisitInterceptor) interceptor: VisitInterceptor,
+    @Inject(Gateways) private readonly gateways: Gateways,
   ) {
     super();
     // Before `main.ts` adds anything; in a testing module the adapter is there only when its application is made.
     whenAdapterIsSet(host, () => this.bindEntry());
+    this.gateways.bind(this.configuration, { guard, interceptor }, () => this.orderGuards());
   }
 
   /** What goes wrong here is thrown by `configure`, where it fails the start of the application. */
@@ -244,15 +251,21 @@ export class VisitModule
     const { httpAdapter } = this.host;
     const { readsBodies } = this.finder;
     platformOf(httpAdapter).bindAfterBody(httpAdapter.getInstance(), readsBodies, (request, next) => this.story.reenter(request, next));
-    // Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before ours, too.
-    const guards = (
-      this.moduleRef as unknown as { container: { applicationConfig: ApplicationConfig } }
-    ).container.applicationConfig.getGlobalGuards();
-    guards.sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
+    this.orderGuards();
+  }
+
+  private get configuration(): ApplicationConfig {
+    return (this.moduleRef as unknown as { container: { applicationConfig: ApplicationConfig } }).container.applicationConfig;
+  }
+
+  /** Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before ours, too. */
+  private orderGuards(): void {
+    this.configuration.getGlobalGuards().sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
   }
 
   /** Called by Nest while the application starts. */
   async onModuleInit(): Promise<void> {
+    await this.gateways.load();
     const handlers = handlersOf(this.discovery);
     const unsupported = unsupportedHandlers(handlers, this.options, this.store);
     if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));

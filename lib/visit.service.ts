@@ -5,6 +5,7 @@ import { VisitKey } from './key/visit-key.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
 import type { FrameworkRequest } from './platform/exchange.js';
+import type { Handshake } from './platform/handshake.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { requireClock } from './store/clock-skew.js';
 import { StoreAccess } from './store/store-access.js';
@@ -21,6 +22,8 @@ import { readHandlerPolicy } from './request/handler-policy.js';
 import { describedHandlers, handlersOf } from './request/unsupported-handlers.js';
 import { RequestStory } from './request/request.story.js';
 import { RequestUser } from './request/request-user.js';
+import { VisitVerifier } from './request/visit.verifier.js';
+import type { DefaultData } from './session/session.js';
 import type { CurrentVisit } from './visit/current-visit.js';
 import { deviceOf } from './visit/device.js';
 import { describePolicy, type DescribedPolicy } from './options/described-policy.js';
@@ -63,6 +66,15 @@ export interface CreateVisitOptions {
   authenticatedAt?: Date;
 }
 
+/** Who somebody is, at the moment of the look-up. */
+export interface VerifiedVisit<T extends object = DefaultData> {
+  readonly visit: VisitSummary;
+  /** The id of the user who is signed in, or null. */
+  readonly userId: string | null;
+  /** A copy of the session data: what is changed in it is kept nowhere. */
+  readonly session: Partial<T>;
+}
+
 /** Whose visit `VisitService.end()` may end. */
 export interface EndVisitOptions {
   /** End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this. @default false */
@@ -87,6 +99,7 @@ export class VisitService {
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
     @Inject(OpenStreams) private readonly streams: OpenStreams,
+    @Inject(VisitVerifier) private readonly verifier: VisitVerifier,
   ) {}
 
   /**
@@ -117,6 +130,23 @@ export class VisitService {
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /**
+   * Who is this? For what is no request of this application: the handshake of a socket, a job, another server. Reads only: no row, touch,
+   * event or cookie comes of it, and the visit lives no longer by it.
+   *
+   * @param credential a key; a `Cookie` header; or a handshake: the request that opened a socket, or a socket that a gateway was given.
+   * A handshake is looked through for keys as the option `source` says. One that a page of another site has opened with the cookie of its
+   * visitor is nobody's, unless `csrf.trustedOrigins` has that site (RFC 6455, 10.2)
+   * @returns null for nobody: no key, an expired, ended or replaced one, or cookies of different users
+   * @throws VisitStoreUnavailableError (503): a failed look-up is never "nobody"; SessionDataError with `session.onUnreadable: 'throw'`
+   */
+  async verify<T extends object = DefaultData>(credential: string | Handshake | null | undefined): Promise<VerifiedVisit<T> | null> {
+    const verified = await this.verifier.verify(credential);
+    if (!verified) return null;
+    const visit = this.summary(verified.record);
+    return { visit, userId: visit.userId, session: verified.session as Partial<T> };
   }
 
   /** The visit with this public id, also if it has expired or ended, or null if there is none. */
@@ -189,8 +219,8 @@ export class VisitService {
   /**
    * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
    *
-   * Only visits of the user who is signed in can be ended. A job, a message of a gateway, and work that goes on after the response have no
-   * request, and so no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
+   * Only visits of the user who is signed in can be ended. A job, and work that goes on after the response have no request, and so
+   * no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
    *
    * @throws VisitStoreUnsupportedError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError where there is no
    * user, outside of a request and under `@SkipVisit()`, unless `anyUser` or `userId` is given; VisitKeyRetiredError (409) when the current

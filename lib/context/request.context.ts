@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { ExecutionContext } from '@nestjs/common';
-import { VisitHeadersSentError, VisitHttpError, VisitNotResolvedError } from '../errors/visit.error.js';
+import { VisitHeadersSentError, VisitHttpError, VisitNoResponseError, VisitNotResolvedError } from '../errors/visit.error.js';
 import type { VisitKey } from '../key/visit-key.js';
 import type { Resolution } from '../key/visit.resolver.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -88,6 +88,8 @@ export interface RequestEnvironment {
   readonly options: ResolvedVisitOptions;
   readonly requests: CurrentRequest;
   readonly life: SessionLife;
+  /** The store knows visits by what comes with a request, and what is written of them reaches it with the response. */
+  readonly clientsKeepVisits: boolean;
   /** The session of the request; made at the first call. */
   sessionOf(context: RequestContext): HeldSession;
   /** From now on the response asks before it leaves: something may have to be saved, or said in its headers. */
@@ -260,9 +262,16 @@ export class RequestContext {
     this.headersLeft = true;
   }
 
-  /** @throws VisitHeadersSentError when the client cannot be told any more */
+  /** @throws VisitHeadersSentError when the client cannot be told any more, VisitNoResponseError where it never can */
   requireHeaders(act: string): void {
-    if (this.haveHeadersLeft) throw new VisitHeadersSentError(act);
+    if (!this.haveHeadersLeft) return;
+    throw this.exchange.isMessage ? new VisitNoResponseError(act) : new VisitHeadersSentError(act);
+  }
+
+  /** For a plain change of the session. What a message changes of a stored visit is stored with no word to its client. @throws like `requireHeaders` */
+  requireChangeable(): void {
+    if (this.exchange.isMessage && this.state?.is === 'stored' && !this.environment.clientsKeepVisits) return;
+    this.requireHeaders('The session cannot be changed');
   }
 
   /** The response carries the key. */
@@ -306,6 +315,25 @@ export function findContext(request: FrameworkRequest): RequestContext | undefin
   return carrierOf(request)[CONTEXT];
 }
 
+/** Whose messages come on a connection, by its socket: of which application. */
+const clients = new WeakMap<object, CurrentRequest>();
+
+/** Messages of this socket are served by this application. */
+export function bindClient(client: object, requests: CurrentRequest): void {
+  clients.set(client, requests);
+}
+
+/** The context for which a handler is called, if it has one. A message has nothing else to be known by than that it is being served (law 8). */
+export function findContextIn(execution: ExecutionContext): RequestContext | undefined {
+  if (execution.getType() === 'ws') {
+    const client = execution.getArgByIndex<object>(0);
+    const context = clients.get(client)?.scope?.context;
+    return context?.exchange.client === client ? context : undefined;
+  }
+  const request = findRequest(execution);
+  return request && findContext(request);
+}
+
 /** The framework's request in an execution context of HTTP or GraphQL, if there is one. */
 export function findRequest(execution: ExecutionContext): FrameworkRequest | undefined {
   const type = execution.getType<string>();
@@ -323,9 +351,9 @@ export function requestOf(source: FrameworkRequest | ExecutionContext): Framewor
   return request;
 }
 
-/** The context of the request. @throws VisitNotResolvedError if the request never came by the entry of the module */
+/** The context of the request, or of the handler that is called. @throws VisitNotResolvedError if it never came by the entry of the module */
 export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
-  const context = findContext(requestOf(source));
+  const context = 'getArgByIndex' in source && source.getType() === 'ws' ? findContextIn(source) : findContext(requestOf(source));
   if (!context) throw new VisitNotResolvedError('this request has no visit: is VisitModule imported by the application that serves it?');
   return context;
 }

@@ -5,6 +5,7 @@ export type VisitErrorCode =
   | 'VISIT_OPTION'
   | 'VISIT_NOT_RESOLVED'
   | 'VISIT_HEADERS_SENT'
+  | 'VISIT_NO_RESPONSE'
   | 'VISIT_NESTED_CALL'
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
@@ -131,6 +132,19 @@ export class VisitHeadersSentError extends VisitError {
     super(
       'VISIT_HEADERS_SENT',
       `${act} after the headers of the response have left; do it before, or use session.update() and session.take(), which save at once`,
+    );
+  }
+}
+
+/**
+ * A message of a socket has no response that could bring a key to its client: nobody can sign in there, no key can be renewed, and no visit
+ * can begin. Nothing was done.
+ */
+export class VisitNoResponseError extends VisitError {
+  constructor(act: string) {
+    super(
+      'VISIT_NO_RESPONSE',
+      `${act} in a message of a socket: it has no response, so that no key can reach its client; do it in a request, after which the client connects again`,
     );
   }
 }

@@ -7,7 +7,7 @@ import { contextOf, findContext, requestOf, requireContext } from '../context/re
 import { readHandlerPolicy } from '../request/handler-policy.js';
 import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
-import { originOf } from './request-origin.js';
+import { originOf } from '../request/request-origin.js';
 
 /** RFC 9110, 9.2.1. What they do has to be safe: a guard cannot make it so. */
 const SAFE = ['GET', 'HEAD', 'OPTIONS'];

@@ -26,7 +26,16 @@ export class IdentityGuard implements CanActivate {
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
+    const context = contextOf(execution);
+    try {
+      await this.story.applyPolicy(context, readHandlerPolicy(execution));
+      return this.isIdentified(execution);
+    } catch (error) {
+      throw context.exchange.errorFor(error);
+    }
+  }
+
+  private isIdentified(execution: ExecutionContext): boolean {
     const { identity } = requireContext(execution).visit.record;
     if (!identity) throw new IdentityRequiredError();
     const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as

@@ -178,7 +178,7 @@ export const optionTable = {
   cache: { signedIn: oneOf('no-cache', 'no-cache', 'no-store') },
   creation: oneOf('lazy', 'immediate', 'lazy'),
   touch: { interval: timer('30s'), resolution: duration('60s') },
-  streams: { endWithVisit: bool(true) },
+  streams: { endWithVisit: bool(true), interval: timer('5s') },
   expunge: {
     schedule: cron('0 3 * * *'),
     keepDays: option(7, (value) =>

@@ -71,12 +71,14 @@ export interface VisitTouchOptions {
 /** What becomes of server-sent events when their visit ends. */
 export interface VisitStreamsOptions {
   /**
-   * Server-sent events (`@Sse()`) end when their visit ends, expires, or belongs to somebody else: at once where this process did it, otherwise
-   * within `touch.interval`. A stream keeps no visit alive.
+   * Server-sent events (`@Sse()`), sockets of gateways and subscriptions end when their visit ends, expires, or belongs to somebody else:
+   * at once where this process did it, otherwise within `interval`. A stream keeps no visit alive; messages of a socket do.
    *
    * @default true
    */
   endWithVisit?: boolean;
+  /** How often the visits of all that is open are looked up, with one query: as long something may go on after its visit. @default '5s' */
+  interval?: Duration;
 }
 
 /** When stale visits are deleted, and how many at a time. */
@@ -280,7 +282,7 @@ export interface ResolvedVisitOptions {
   readonly cache: { readonly signedIn: 'no-cache' | 'no-store' };
   readonly creation: 'immediate' | 'lazy';
   readonly touch: { readonly interval: number; readonly resolution: number };
-  readonly streams: { readonly endWithVisit: boolean };
+  readonly streams: { readonly endWithVisit: boolean; readonly interval: number };
   readonly expunge: { readonly schedule: string | false; readonly keepDays: number; readonly batchSize: number };
   readonly wipe: { readonly schedule: string | false };
   readonly session: {

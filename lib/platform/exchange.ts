@@ -43,6 +43,20 @@ export class Exchange {
     this.style = 'raw' in response ? 'fastify' : 'express';
   }
 
+  /** The socket of a message that has no response of its own. */
+  get client(): object | undefined {
+    return undefined;
+  }
+
+  get isMessage(): boolean {
+    return this.client !== undefined;
+  }
+
+  /** The error as its receiver takes it: of what answers a request it is the error itself. */
+  errorFor(error: unknown): unknown {
+    return error;
+  }
+
   /** Whether the client has gone before there was an answer. */
   get hasClientGone(): boolean {
     return hasClosed(this.rawResponse) && !this.rawResponse.writableEnded;

@@ -4,7 +4,7 @@ import type { RequestContext } from '../context/request.context.js';
 import { VisitCookie } from '../key/visit-cookie.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { UNSEEN, VisitStore } from '../store/visit.store.js';
+import { UNSEEN, VisitStore, type Attendance } from '../store/visit.store.js';
 import { RENEWAL_GRACE } from '../visit/visit.writer.js';
 import { CacheHeaders } from './cache.headers.js';
 import { installGate, type Replacement } from './response.gate.js';
@@ -53,11 +53,16 @@ export class OutgoingResponse {
   /** For a store that keeps visits with their clients: it knows those of this request until the response has left, or its client. */
   attend(context: RequestContext): void {
     const response = context.exchange.rawResponse;
-    const attendance = this.store.attend!(this.cookie.maxCopyLength(this.longestPath));
+    const attendance = this.attendance();
     context.attendance = attendance;
     if (response.closed) attendance.leave();
     else response.once('close', () => attendance.leave());
     context.watchResponse();
+  }
+
+  /** What a store that keeps visits with their clients knows of one of them. Whoever asks for it ends it. */
+  attendance(): Attendance {
+    return this.store.attend!(this.cookie.maxCopyLength(this.longestPath));
   }
 
   /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */

@@ -4,11 +4,14 @@ import type { HandlerPolicy } from '../context/handler-policy.js';
 import { SessionLife } from '../context/session-life.js';
 import { attachContext, findContext, RequestContext, type HeldLock, type RequestEnvironment } from '../context/request.context.js';
 import { VisitHeadersSentError } from '../errors/visit.error.js';
+import type { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { Exchange, type FrameworkRequest, type FrameworkResponse } from '../platform/exchange.js';
+import type { MessageExchange } from '../platform/handshake.js';
 import { SessionLock } from '../session/session.lock.js';
 import { SessionSaver } from '../session/session.saver.js';
+import type { VisitRecord } from '../store/visit.store.js';
 import { OpenStreams } from '../visit/open-streams.js';
 import { OutgoingResponse } from './outgoing.response.js';
 import { UnsavedWork } from './unsaved.work.js';
@@ -48,6 +51,7 @@ export class RequestStory {
       options,
       requests,
       life,
+      clientsKeepVisits: responses.clientsKeepVisits,
       sessionOf: (context) => saver.sessionOf(context),
       watchResponse: (context) => responses.watch(context, () => unsaved.save(context)),
     };
@@ -124,7 +128,41 @@ export class RequestStory {
 
   /** The handler answers with a stream: it ends with the visit. @param end called once then @returns what ends that, when the stream is over */
   follow(context: RequestContext, end: () => void): () => void {
-    return this.streams.add(context, end);
+    const userOf = ({ identity }: VisitRecord): string | undefined => identity?.userId;
+    const { resolvedVisit } = context;
+    if (!resolvedVisit) return () => undefined;
+    return this.streams.add({
+      visitId: resolvedVisit.record.id,
+      get storedIn() {
+        return context.visit.is !== 'stored' ? 'nowhere' : context.attendance ? 'client' : 'store';
+      },
+      get record() {
+        return context.visit.record;
+      },
+      isForeign: (record) => userOf(context.visit.record) !== userOf(record),
+      end,
+    });
+  }
+
+  /**
+   * A message has come that has no response of its own, on a connection: it is served like a request from here on.
+   *
+   * @param keys those that the connection was opened with, as far as they are good
+   * @returns its context, and what there is to wait for before it is used
+   */
+  open(exchange: MessageExchange, keys: readonly VisitKey[]): { context: RequestContext; finding: Promise<void> | undefined } {
+    const context = new RequestContext(this.environment, exchange, this.options.clock.now());
+    return { context, finding: this.requests.run(context.scope, () => this.finder.findBy(context, keys)) };
+  }
+
+  /** Whether the store knows visits only by what comes with a request. */
+  get clientsKeepVisits(): boolean {
+    return this.environment.clientsKeepVisits;
+  }
+
+  /** Reports keys that open nothing, where no handler will do it. */
+  reportRefusals(context: RequestContext): Promise<void> | undefined {
+    return this.recorder.reportRefusals(context);
   }
 
   /** The handler is done, whatever became of it. @param lock the exclusive access that it had */
@@ -138,7 +176,7 @@ export class RequestStory {
    * @throws VisitHeadersSentError when its response has left before the change
    */
   save(context: RequestContext): Promise<void> | undefined {
-    if (context.haveHeadersLeft && !context.isWriting && this.unsaved.isIn(context)) {
+    if (context.haveHeadersLeft && !context.exchange.isMessage && !context.isWriting && this.unsaved.isIn(context)) {
       this.unsaved.forget(context);
       throw new VisitHeadersSentError('The session was changed');
     }

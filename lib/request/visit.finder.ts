@@ -45,6 +45,22 @@ export class VisitFinder {
     return this.lookUp(context, keys, isFinal);
   }
 
+  /** Of a message, whose keys are those that its connection was opened with. Undefined: it is done; the promise never rejects. */
+  findBy(context: RequestContext, keys: readonly VisitKey[]): Promise<void> | undefined {
+    if (keys.length === 0) {
+      this.accept(context, keys, NO_KEY);
+      return undefined;
+    }
+    if (!this.responses.clientsKeepVisits) return this.lookUp(context, keys, true);
+    // Nothing of it can be written, because nothing would reach its client: it is looked at, and let go.
+    const attendance = this.responses.attendance();
+    context.attendance = attendance;
+    return this.lookUp(context, keys, true).then(() => {
+      context.attendance = undefined;
+      attendance.leave();
+    });
+  }
+
   /** When the body has been parsed. Undefined: it is done. */
   findInBody(context: RequestContext): Promise<void> | undefined {
     const { exchange, lookup } = context;

@@ -1,5 +1,5 @@
 import { Inject, Injectable, type CanActivate, type ExecutionContext } from '@nestjs/common';
-import { findContext, findRequest } from '../context/request.context.js';
+import { findContextIn } from '../context/request.context.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
@@ -13,8 +13,7 @@ export class VisitGuard implements CanActivate {
   constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
 
   canActivate(execution: ExecutionContext): boolean | Promise<boolean> {
-    const request = findRequest(execution);
-    const context = request && findContext(request);
+    const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return true;
     const policy = readHandlerPolicy(execution);
     if (execution.getType() === 'http') context.isSkipped ||= policy.skip;

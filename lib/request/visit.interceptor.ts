@@ -1,7 +1,7 @@
 import { Inject, Injectable, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
 import { Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
 import type { HandlerPolicy } from '../context/handler-policy.js';
-import { findContext, findRequest, type HeldLock, type RequestContext } from '../context/request.context.js';
+import { findContextIn, type HeldLock, type RequestContext } from '../context/request.context.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
@@ -11,9 +11,10 @@ export class VisitInterceptor implements NestInterceptor {
   constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
 
   intercept(execution: ExecutionContext, next: CallHandler): Observable<unknown> {
-    const request = findRequest(execution);
-    const context = request && findContext(request);
+    const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return next.handle();
+    // Since NestJS 12 gateways have it twice.
+    if (context.exchange.isMessage && context.handlers > 0) return next.handle();
     const policy = readHandlerPolicy(execution);
     // An Observable of our own: an async interceptor, or operators, cost several promises per request.
     return new Observable((subscriber) =>
@@ -40,7 +41,7 @@ export class VisitInterceptor implements NestInterceptor {
       // Given up while it waited: what it has waited for is given back.
       if (subscriber.closed) return end();
       mark = context.heldSession?.mark() ?? null;
-      const observe = policy.events ? observeEvents : observeResult;
+      const observe = policy.events ? observeEvents : context.exchange.isMessage ? observeAnswers : observeResult;
       const observer = observe(
         story,
         context,
@@ -59,7 +60,7 @@ export class VisitInterceptor implements NestInterceptor {
       const kept = lock ? untilGivenUp(observer, () => isGivenUp, leave) : observer;
       handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(kept));
     };
-    const refuse = (error: unknown): void => subscriber.error(error);
+    const refuse = (error: unknown): void => subscriber.error(context.exchange.errorFor(error));
     context.handlers++;
     try {
       const beginning = story.begin(context, policy);
@@ -92,7 +93,12 @@ function untilGivenUp(observer: Observer<unknown>, isGivenUp: () => boolean, lea
 /** The handler wants no visit. */
 function runAside(context: RequestContext, next: CallHandler, subscriber: Subscriber<unknown>): () => void {
   context.handlers++;
-  const handler = context.environment.requests.run(context.skippedScope, () => next.handle().subscribe(subscriber));
+  const answers: Observer<unknown> = {
+    next: (value) => subscriber.next(value),
+    error: (error) => subscriber.error(context.exchange.errorFor(error)),
+    complete: () => subscriber.complete(),
+  };
+  const handler = context.environment.requests.run(context.skippedScope, () => next.handle().subscribe(answers));
   return () => {
     handler.unsubscribe();
     context.handlers--;
@@ -167,8 +173,44 @@ const observeEvents: Observe = (story, context, subscriber, fail, done) => {
   };
 };
 
+/** Answers to a message, each of which leaves when what was changed before it is saved; their order stays. */
+const observeAnswers: Observe = (story, context, subscriber, fail, done) => {
+  let last: Promise<void> | undefined;
+  const refuse = (error: unknown): void => subscriber.error(context.exchange.errorFor(error));
+  const inOrder = (step: () => Promise<void> | undefined, emit: () => void): void => {
+    if (!last) {
+      after(step, emit, refuse, (waiting) => {
+        last = waiting;
+      });
+      return;
+    }
+    last = last.then(step).then(emit);
+    last.catch(refuse);
+  };
+  const save = (): Promise<void> | undefined => story.save(context);
+  return {
+    next: (value) => inOrder(save, () => subscriber.next(value)),
+    error(error) {
+      done();
+      inOrder(
+        () => fail(error),
+        () => refuse(error),
+      );
+    },
+    complete() {
+      done();
+      inOrder(save, () => subscriber.complete());
+    },
+  };
+};
+
 /** Goes on at once when there is nothing to wait for. */
-function after(step: () => Promise<void> | undefined, proceed: () => void, refuse: (error: unknown) => void): void {
+function after(
+  step: () => Promise<void> | undefined,
+  proceed: () => void,
+  refuse: (error: unknown) => void,
+  note?: (waiting: Promise<void>) => void,
+): void {
   let waiting: Promise<void> | undefined;
   try {
     waiting = step();
@@ -176,6 +218,8 @@ function after(step: () => Promise<void> | undefined, proceed: () => void, refus
     refuse(error);
     return;
   }
-  if (waiting) waiting.then(() => proceed(), refuse);
-  else proceed();
+  if (!waiting) return proceed();
+  const proceeded = waiting.then(() => proceed());
+  note?.(proceeded);
+  proceeded.catch(refuse);
 }

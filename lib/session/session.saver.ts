@@ -8,6 +8,7 @@ import { refusalOf } from '../store/visit.record.js';
 import type { RequestContext } from '../context/request.context.js';
 import type { Turn } from '../context/turn.js';
 import { refusalError, VisitWriter, type FirstContent } from '../visit/visit.writer.js';
+import { isHidden } from './hidden-entries.js';
 import { RequestSession } from './request.session.js';
 import { applyChanges } from './session.changes.js';
 import { SessionDictionary } from './session.dictionary.js';
@@ -81,6 +82,12 @@ export class SessionSaver {
     }
   }
 
+  /** What a visit holds, by itself: changes to it lead nowhere. @throws SessionDataError with `session.onUnreadable: 'throw'` */
+  snapshot(record: VisitRecord): Record<string, unknown> {
+    const entries = [...this.decode(record)].filter(([key]) => !isHidden(key));
+    return Object.fromEntries(entries);
+  }
+
   /** Changes one key atomically, and gives its new value. */
   async update(turn: Turn, key: string, change: (value: unknown) => unknown): Promise<unknown> {
     const { data: dictionary } = this.sessionOf(turn.context);
@@ -150,6 +157,7 @@ export class SessionSaver {
   /** Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the plan had nothing to do. */
   private async write(turn: Turn, plan: Plan, first?: FirstContent): Promise<Data | null> {
     const { context } = turn;
+    if (context.exchange.isMessage) context.requireChangeable();
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       const { visit } = context;
       if (visit.is === 'late') throw new VisitKeyRetiredError();

@@ -6,7 +6,7 @@ import type { SessionData } from './session-data.js';
 type Key<T> = Extract<keyof T, string>;
 
 /** `any`: a session without a declared shape holds anything. */
-type DefaultData = keyof SessionData extends never ? Record<string, any> : SessionData;
+export type DefaultData = keyof SessionData extends never ? Record<string, any> : SessionData;
 
 /**
  * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all other writes of the

@@ -3,7 +3,6 @@ import { Inject, Injectable, Logger } from '@nestjs/common';
 import { reasonOf } from '../errors/failure.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import type { RequestContext } from '../context/request.context.js';
 import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
 import { TimeLimits } from './time-limits.js';
@@ -11,44 +10,46 @@ import { TimeLimits } from './time-limits.js';
 /** So many checks in a row may fail before a stream ends: nobody knows any more whose it is. */
 const MOST_FAILURES = 2;
 
-interface OpenStream {
-  readonly context: RequestContext;
-  readonly end: () => void;
-  failures: number;
+/** Something that goes on for long, and was let in for a visit: a stream of events, or a socket. */
+export interface OpenStream {
+  readonly visitId: string;
+  /** Where what is stored of the visit is to be found. `nowhere`: nothing is stored of it yet. */
+  readonly storedIn: 'store' | 'client' | 'nowhere';
+  /** What the client has brought of a visit that it keeps itself. */
+  readonly record: VisitRecord;
+  /** Whether it was let in for somebody else than whoever this visit belongs to now. */
+  isForeign(record: VisitRecord): boolean;
+  /** Called once, when the visit has ended, expired, or belongs to somebody else. */
+  end(): void;
 }
 
 /**
- * Responses that go on for long, such as server-sent events: they end with the visit that they were let in for. What this process does to a
- * visit is known at once; what others do, and that a visit has expired, is looked up each `touch.interval`, all visits together.
+ * Streams and sockets end with the visit that they were let in for. What this process does to a visit is known at once; what others do,
+ * and that a visit has expired, is looked up each `streams.interval`, all visits together.
  */
 @Injectable()
 export class OpenStreams {
   private readonly logger = new Logger('Visit');
   /** What serves many requests runs in the asynchronous context of none. */
   private readonly scope = new AsyncResource('VisitOpenStreams');
-  private readonly streams = new Map<string, Set<OpenStream>>();
+  /** Those of each visit, with how many checks in a row have failed. */
+  private readonly streams = new Map<string, Map<OpenStream, number>>();
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
-    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'clock' | 'touch' | 'streams'>,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'clock' | 'streams'>,
     @Inject(StoreAccess) private readonly store: Pick<StoreAccess, 'find'>,
     @Inject(TimeLimits) private readonly limits: Pick<TimeLimits, 'applyTo' | 'endOf'>,
   ) {}
 
-  /**
-   * From now on the stream of this request ends with its visit.
-   *
-   * @param end called once, when the visit has ended, expired, or belongs to somebody else
-   * @returns what is to be called when the stream has ended otherwise
-   */
-  add(context: RequestContext, end: () => void): () => void {
-    if (!this.options.streams.endWithVisit || !context.resolvedVisit) return () => undefined;
-    const { id } = context.resolvedVisit.record;
-    const stream: OpenStream = { context, end, failures: 0 };
-    const ofVisit = this.streams.get(id) ?? new Set();
-    this.streams.set(id, ofVisit.add(stream));
-    this.timer ??= this.scope.runInAsyncScope(() => setInterval(() => void this.check(), this.options.touch.interval).unref());
-    return () => this.remove(id, stream);
+  /** From now on the stream ends with its visit. @returns what is to be called when it has ended otherwise */
+  add(stream: OpenStream): () => void {
+    if (!this.options.streams.endWithVisit) return () => undefined;
+    const { visitId } = stream;
+    const ofVisit = this.streams.get(visitId) ?? new Map<OpenStream, number>();
+    this.streams.set(visitId, ofVisit.set(stream, 0));
+    this.timer ??= this.scope.runInAsyncScope(() => setInterval(() => void this.check(), this.options.streams.interval).unref());
+    return () => this.remove(visitId, stream);
   }
 
   /** Of how many visits streams are open. */
@@ -67,9 +68,9 @@ export class OpenStreams {
     this.visitsEnded([...this.streams.keys()]);
   }
 
-  /** The visit belongs to somebody else now, or to nobody. */
-  identityChanged(id: string, userId: string | undefined): void {
-    if (this.streams.size > 0) this.endWhere(id, ({ context }) => userOf(context) !== userId);
+  /** The rights of the visit have changed: by a sign-in or a sign-out. */
+  rightsChanged(record: VisitRecord): void {
+    if (this.streams.size > 0) this.endWhere(record.id, (stream) => stream.isForeign(record));
   }
 
   /** Ends the streams whose visits have ended by now. */
@@ -78,23 +79,20 @@ export class OpenStreams {
   }
 
   private async checkVisit(id: string): Promise<void> {
-    const stored = [...(this.streams.get(id) ?? [])].filter(({ context }) => context.resolvedVisit?.is === 'stored');
-    if (stored.length === 0) return;
+    const streams = this.streams.get(id);
+    const stored = [...(streams?.keys() ?? [])].filter(({ storedIn }) => storedIn !== 'nowhere');
+    if (!streams || stored.length === 0) return;
     try {
-      // A store that keeps visits with their clients knows this one by its request alone.
-      const { attendance, resolvedVisit } = stored[0]!.context;
-      const record = attendance ? resolvedVisit!.record : await this.store.find(id);
-      for (const stream of stored) stream.failures = 0;
+      const record = stored[0]!.storedIn === 'client' ? stored[0]!.record : await this.store.find(id);
+      for (const stream of stored) if (streams.has(stream)) streams.set(stream, 0);
       const isLive = record !== null && this.isLive(record);
-      this.endWhere(
-        id,
-        ({ context }) => context.resolvedVisit?.is === 'stored' && (!isLive || userOf(context) !== record.identity?.userId),
-      );
+      this.endWhere(id, (stream) => stream.storedIn !== 'nowhere' && (!isLive || stream.isForeign(record)));
     } catch (error) {
-      for (const stream of stored) stream.failures++;
-      if (stored.some(({ failures }) => failures >= MOST_FAILURES))
+      for (const stream of stored) if (streams.has(stream)) streams.set(stream, streams.get(stream)! + 1);
+      const isGivenUp = (stream: OpenStream): boolean => (streams.get(stream) ?? 0) >= MOST_FAILURES;
+      if (stored.some(isGivenUp))
         this.logger.warn(`Streams of visit ${id} end, because the visit could not be looked up: ${reasonOf(error)}`);
-      this.endWhere(id, ({ failures }) => failures >= MOST_FAILURES);
+      this.endWhere(id, isGivenUp);
     }
   }
 
@@ -103,7 +101,7 @@ export class OpenStreams {
   }
 
   private endWhere(id: string, isOver: (stream: OpenStream) => boolean): void {
-    for (const stream of this.streams.get(id) ?? []) {
+    for (const stream of this.streams.get(id)?.keys() ?? []) {
       if (!isOver(stream)) continue;
       this.remove(id, stream);
       stream.end();
@@ -119,5 +117,3 @@ export class OpenStreams {
     this.timer = undefined;
   }
 }
-
-const userOf = (context: RequestContext): string | undefined => context.resolvedVisit?.record.identity?.userId;

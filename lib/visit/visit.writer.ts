@@ -226,6 +226,7 @@ export class VisitWriter {
       { key: newKey },
     );
     if (key === 'send') context.sendKey();
+    if (!isRenewal) this.streams.rightsChanged(context.visit.record);
     await this.announceIdentity(context.visit, before, now);
   }
 
@@ -244,6 +245,7 @@ export class VisitWriter {
     const change = undoing({ ...record, expiry: Math.max(record.expiry, used) }, keyHash, now);
     if ((await this.undo(change, 'now')) === 'refused') return false;
     context.visit = { ...before, record: { ...undone(record, change), sessionData, sessionVersion } };
+    this.streams.rightsChanged(context.visit.record);
     await this.announceIdentity(context.visit, identity?.userId, now);
     return true;
   }
@@ -263,7 +265,6 @@ export class VisitWriter {
   private async announceIdentity({ record: { id, identity } }: VisitState, before: string | undefined, now: number): Promise<void> {
     const after = identity?.userId;
     if (before === after) return;
-    this.streams.identityChanged(id, after);
     const payload = { visitId: id, at: new Date(now) };
     await runAll([
       () => before !== undefined && this.plugins.emit('onIdentityUnlinked', { ...payload, userId: before }),

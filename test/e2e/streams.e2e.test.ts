@@ -144,8 +144,8 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await stream.ended;
   });
 
-  test('B56: end within `touch.interval` when another process has ended their visit or signed its user out, or it has expired', async () => {
-    const here = await start({ touch: { interval: 20 } });
+  test('B56: end within `streams.interval` when another process has ended their visit or signed its user out, or it has expired', async () => {
+    const here = await start({ streams: { interval: 20 } });
     const [ann, bob, cid] = [await signIn('ann', here), await signIn('bob', here), await signIn('cid', here)];
     const [ended, expired, left] = [await follow(ann), await follow(bob), await follow(cid)];
     await app.app.get(VisitService).endAllForUser('ann');

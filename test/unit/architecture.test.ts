@@ -88,7 +88,7 @@ type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'gr
 const LAYERS: readonly [RegExp, Layer][] = [
   [/^(index|express|fastify|visit\.module|visit\.module-definition)\.ts$|^cli\//, 'wiring'],
   // Whoever calls the story, or is called from the application's code.
-  [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$/, 'door'],
+  [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$|^websockets\/gateways\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
   [/^session\/session(\.injectable)?\.ts$|^visit\/current-visit\.ts$/, 'door'],
   [/^expunge\/expunge\.scheduler\.ts$|^observe\//, 'door'],
@@ -96,12 +96,12 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|visit\.record|visit\.columns|record\.rows|patiently|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package)\.ts$|^platform\/exchange\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/(visit\.store|unlistable-visit\.store|table-visit\.store|visit\.record|visit\.columns|record\.rows|patiently|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
   [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
-  [/^(context|request|key|visit|session|identity|plugin|expunge|form-token)\//, 'room'],
+  [/^(context|request|key|visit|session|identity|plugin|expunge|form-token|websockets)\//, 'room'],
 ];
 
 const MAY_IMPORT: Record<Layer, readonly Layer[]> = {

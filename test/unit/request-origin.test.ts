@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { originOf } from '../../lib/form-token/request-origin.js';
+import { originOf } from '../../lib/request/request-origin.js';
 
 const RULES = { trustedOrigins: [], secure: false };
 

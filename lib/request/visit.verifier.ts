@@ -1,0 +1,80 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { VisitCookie } from '../key/visit-cookie.js';
+import { VisitKey } from '../key/visit-key.js';
+import { VisitResolver, type KeySource } from '../key/visit.resolver.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { Exchange, FrameworkRequest } from '../platform/exchange.js';
+import { handshakeIn, MessageExchange, type Handshake } from '../platform/handshake.js';
+import { SessionSaver } from '../session/session.saver.js';
+import type { VisitRecord } from '../store/visit.store.js';
+import { OutgoingResponse } from './outgoing.response.js';
+import { originOf } from './request-origin.js';
+
+/** What is known of a client by what it holds. */
+export interface Verified {
+  readonly record: VisitRecord;
+  readonly session: Record<string, unknown>;
+}
+
+/** Says who somebody is, where there is no request of ours. Reads only: no row, no touch, no event and no cookie comes of it. */
+@Injectable()
+export class VisitVerifier {
+  /** A handshake has no body. */
+  private readonly sources: readonly KeySource[];
+
+  constructor(
+    @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
+    @Inject(VisitResolver) private readonly resolver: VisitResolver,
+    @Inject(VisitCookie) private readonly cookie: VisitCookie,
+    @Inject(OutgoingResponse) private readonly responses: OutgoingResponse,
+    @Inject(SessionSaver) private readonly saver: SessionSaver,
+  ) {
+    this.sources = options.source.filter((source) => source !== 'body');
+  }
+
+  /** Null: nobody. @throws VisitStoreUnavailableError (503), SessionDataError with `session.onUnreadable: 'throw'` */
+  verify(credential: string | Handshake | null | undefined): Promise<Verified | null> {
+    if (typeof credential === 'string') {
+      const key = VisitKey.parse(credential);
+      const exchange = new MessageExchange({ method: 'GET', headers: { cookie: credential } });
+      return this.find(exchange, key ? [key] : this.resolver.keysIn(exchange, ['cookie']));
+    }
+    const handshake = handshakeIn(credential);
+    if (!handshake) return Promise.resolve(null);
+    const exchange = new MessageExchange(handshake);
+    return this.isForeign(exchange) ? Promise.resolve(null) : this.find(exchange, this.keysIn(exchange));
+  }
+
+  /** The keys that came with a handshake, in the order of the sources. */
+  keysIn(exchange: Exchange): VisitKey[] {
+    return this.resolver.keysIn(exchange, this.sources);
+  }
+
+  /**
+   * Whether a page of another site has opened this with the cookie of its visitor, who knows nothing of it (cross-site WebSocket hijacking).
+   * Browsers ask nobody before they open a socket to another site, and always say from where they do (RFC 6455, 10.2).
+   */
+  isForeign({ request, cookieHeader }: Exchange): boolean {
+    return cookieHeader !== undefined && this.cookie.read(cookieHeader).length > 0 && this.isFromElsewhere(request);
+  }
+
+  private isFromElsewhere(request: FrameworkRequest): boolean {
+    const { csrf, cookie } = this.options;
+    return originOf(request, { trustedOrigins: csrf.trustedOrigins, secure: cookie.secure === true }) === 'foreign';
+  }
+
+  private async find(exchange: Exchange, keys: readonly VisitKey[]): Promise<Verified | null> {
+    if (keys.length === 0) return null;
+    // A store that keeps visits with their clients knows this one by what has come with it, for as long as it is looked at.
+    const attendance = this.responses.clientsKeepVisits ? this.responses.attendance() : undefined;
+    try {
+      const resolution = await this.resolver.resolve(exchange, keys, attendance);
+      if (resolution.outcome !== 'found') return null;
+      const { record } = resolution;
+      return { record, session: this.saver.snapshot(record) };
+    } finally {
+      attendance?.leave();
+    }
+  }
+}

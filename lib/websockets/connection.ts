@@ -1,0 +1,164 @@
+import { Logger } from '@nestjs/common';
+import { isObservable, Observable } from 'rxjs';
+import type { CurrentRequest } from '../context/current-request.js';
+import type { RequestContext } from '../context/request.context.js';
+import { reasonOf } from '../errors/failure.js';
+import type { VisitKey } from '../key/visit-key.js';
+import type { FrameworkRequest } from '../platform/exchange.js';
+import { MessageExchange, type MessageConnection } from '../platform/handshake.js';
+import type { RequestStory } from '../request/request.story.js';
+import type { VisitVerifier } from '../request/visit.verifier.js';
+import type { VisitRecord } from '../store/visit.store.js';
+import { refusalOf } from '../store/visit.record.js';
+import type { OpenStream, OpenStreams } from '../visit/open-streams.js';
+
+/** What all connections of an application share. */
+export interface ConnectionTools {
+  readonly clock: { now(): number };
+  readonly requests: CurrentRequest;
+  readonly story: RequestStory;
+  readonly verifier: VisitVerifier;
+  readonly streams: OpenStreams;
+  errorFor(error: unknown): unknown;
+}
+
+/** Why a connection is closed, as its client is told (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's "try again later"). */
+export const CLOSE_CODES = {
+  ended: { code: 4401, reason: 'The visit of this connection has ended' },
+  foreign: { code: 4403, reason: 'This connection was opened from another site' },
+  away: { code: 1013, reason: 'The store of visits is not available at the moment' },
+} as const;
+
+export type CloseCause = keyof typeof CLOSE_CODES;
+
+/** Whose a connection is. */
+type Owner =
+  /** It is being looked up; messages wait for it. */
+  | { readonly is: 'unknown'; readonly known: Promise<void> }
+  /** It was opened without a key, or with one that leads nowhere. */
+  | { readonly is: 'nobody' }
+  | { readonly is: 'visit'; readonly key: VisitKey; readonly unfollow: () => void };
+
+/**
+ * One connection of a client: whose it is follows from its handshake, and every message is served as that visit is by then. It lives no
+ * longer than the key that it was opened with: neither than the visit nor than a change of its rights.
+ */
+export class Connection implements MessageConnection {
+  private static readonly logger = new Logger('Visit');
+  private owner: Owner = { is: 'nobody' };
+  isClosed = false;
+  /** The start of the message before: they start in the order in which they came, whichever look-up is faster. */
+  private before: Promise<void> | undefined;
+
+  /** @param close tells the client and closes its connection */
+  constructor(
+    private readonly tools: ConnectionTools,
+    readonly client: object,
+    private readonly handshake: FrameworkRequest,
+    private readonly close: (cause: CloseCause) => void,
+  ) {
+    const exchange = new MessageExchange(handshake, this);
+    const keys = tools.verifier.keysIn(exchange);
+    if (tools.verifier.isForeign(exchange)) this.end('foreign');
+    else if (keys.length > 0) this.owner = { is: 'unknown', known: this.lookUp(exchange, keys) };
+  }
+
+  errorFor(error: unknown): unknown {
+    return this.tools.errorFor(error);
+  }
+
+  /** The connection has been closed, by whomever. */
+  noteClosed(): void {
+    this.isClosed = true;
+    if (this.owner.is === 'visit') this.owner.unfollow();
+  }
+
+  /** Serves a message: `handle` is called in its context, when all messages before it have been started. */
+  async serve(handle: () => unknown): Promise<unknown> {
+    const { before } = this;
+    let started!: () => void;
+    this.before = new Promise((resolve) => (started = resolve));
+    const exchange = new MessageExchange(this.handshake, this);
+    let context: RequestContext | undefined;
+    let result: unknown;
+    try {
+      context = await this.open(exchange, before);
+      if (!context) return undefined;
+      result = this.tools.requests.run(context.scope, handle);
+    } finally {
+      started();
+    }
+    return this.closeAfter(exchange, context, result);
+  }
+
+  /** The context of a message. Undefined: the connection is closed, or is to be. */
+  private async open(exchange: MessageExchange, before: Promise<void> | undefined): Promise<RequestContext | undefined> {
+    if (this.owner.is === 'unknown') await this.owner.known;
+    const key = this.owner.is === 'visit' ? this.owner.key : undefined;
+    const { context, finding } = this.tools.story.open(exchange, key ? [key] : []);
+    await finding;
+    await before;
+    if (key && context.lookup.is === 'done' && context.lookup.resolution.outcome !== 'found') this.end('ended');
+    return this.isClosed ? undefined : context;
+  }
+
+  /** The message is over when its handler is done: with its last answer, where there are several. */
+  private async closeAfter(exchange: MessageExchange, context: RequestContext, result: unknown): Promise<unknown> {
+    let isOver = true;
+    try {
+      const answers = await result;
+      if (!isObservable(answers)) return answers;
+      isOver = false;
+      // Interceptors and handler run when this is subscribed to, which the adapter does outside of the message.
+      return new Observable((subscriber) => {
+        const running = this.tools.requests.run(context.scope, () => answers.subscribe(subscriber));
+        return () => {
+          running.unsubscribe();
+          exchange.close();
+        };
+      });
+    } finally {
+      if (isOver) exchange.close();
+    }
+  }
+
+  private async lookUp(exchange: MessageExchange, keys: readonly VisitKey[]): Promise<void> {
+    const { context, finding } = this.tools.story.open(exchange, keys);
+    try {
+      await finding;
+      if (context.lookup.is === 'failed') throw context.lookup.error;
+      if (context.lookup.is !== 'done' || this.isClosed) return;
+      const { resolution } = context.lookup;
+      // Its key has been replaced while it was on its way: the client has a better one by now.
+      if (resolution.outcome === 'late' && !resolution.hasEnded) return this.end('ended');
+      if (resolution.outcome === 'found') this.follow(resolution.key, resolution.record);
+      else {
+        this.owner = { is: 'nobody' };
+        await this.tools.story.reportRefusals(context);
+      }
+    } catch (error) {
+      Connection.logger.warn(`A connection is closed, because its visit could not be looked up: ${reasonOf(error)}`);
+      this.end('away');
+    } finally {
+      exchange.close();
+    }
+  }
+
+  private follow(key: VisitKey, record: VisitRecord): void {
+    const { clock, story, streams } = this.tools;
+    const stream: OpenStream = {
+      visitId: record.id,
+      storedIn: story.clientsKeepVisits ? 'client' : 'store',
+      record,
+      isForeign: (stored) => refusalOf(stored, { id: stored.id, keyHash: key.hash, now: clock.now() }) !== null,
+      end: () => this.end('ended'),
+    };
+    this.owner = { is: 'visit', key, unfollow: streams.add(stream) };
+  }
+
+  private end(cause: CloseCause): void {
+    if (this.isClosed) return;
+    this.noteClosed();
+    this.close(cause);
+  }
+}

@@ -1,0 +1,94 @@
+import { once } from 'node:events';
+import { io } from 'socket.io-client';
+import { WebSocket } from 'ws';
+import type { Browser } from './browser.js';
+
+export interface SocketAnswer {
+  readonly event: string;
+  readonly data: any;
+}
+
+/** A client of a gateway, alike for both transports. */
+export interface SocketClient {
+  /** The next answer, or the error in its place. The connection may close before there is one. */
+  ask(event: string, data?: unknown): Promise<SocketAnswer>;
+  send(event: string, data?: unknown): void;
+  /** Answers that nobody has asked for by `ask`. */
+  readonly heard: SocketAnswer[];
+  /** The code that the connection was closed with; undefined: without one. */
+  readonly closed: Promise<number | undefined>;
+  hasClosed(): boolean;
+  leave(): void;
+}
+
+export type Transport = 'ws' | 'socket.io';
+
+const headersOf = (browser: Browser | undefined, more: Record<string, string>): Record<string, string> => {
+  const cookie = [...(browser?.jar ?? [])].map(([name, value]) => `${name}=${value}`).join('; ');
+  return { ...(cookie && { cookie }), ...more };
+};
+
+/** Opens a connection with the cookies of this browser. It is open, and so far not closed. */
+export async function connect(
+  transport: Transport,
+  address: string,
+  browser?: Browser,
+  headers: Record<string, string> = {},
+): Promise<SocketClient> {
+  const waiting: ((answer: SocketAnswer) => void)[] = [];
+  const heard: SocketAnswer[] = [];
+  const hear = (answer: SocketAnswer): void => {
+    const next = waiting.shift();
+    if (next) next(answer);
+    else heard.push(answer);
+  };
+  let close!: (code: number | undefined) => void;
+  let isClosed = false;
+  const closed = new Promise<number | undefined>((resolve) => (close = resolve));
+  const settle = (code?: number): void => {
+    isClosed = true;
+    close(code);
+    for (const next of waiting.splice(0)) next({ event: 'closed', data: code });
+  };
+  const sent = headersOf(browser, headers);
+  const { send, leave } = transport === 'ws' ? await openWs() : await openIo();
+  return {
+    ask(event, data) {
+      const answer = new Promise<SocketAnswer>((resolve) => waiting.push(resolve));
+      send(event, data);
+      return answer;
+    },
+    send,
+    heard,
+    closed,
+    hasClosed: () => isClosed,
+    leave,
+  };
+
+  async function openWs() {
+    const socket = new WebSocket(address.replace('http', 'ws'), { headers: sent });
+    socket.on('message', (text: Buffer) => hear(JSON.parse(text.toString()) as SocketAnswer));
+    socket.on('close', (code) => settle(code));
+    await once(socket, 'open');
+    return {
+      send: (event: string, data?: unknown) => socket.send(JSON.stringify({ event, data })),
+      leave: () => socket.terminate(),
+    };
+  }
+
+  async function openIo() {
+    const socket = io(address, { transports: ['websocket'], extraHeaders: sent, reconnection: false, forceNew: true });
+    let code: number | undefined;
+    socket.on('visit:closed', (told: { code: number }) => (code = told.code));
+    socket.onAny((event: string, data: unknown) => event !== 'visit:closed' && hear({ event, data }));
+    socket.on('disconnect', () => settle(code));
+    await new Promise<void>((resolve, reject) => socket.on('connect', resolve).on('connect_error', reject));
+    return {
+      send: (event: string, data?: unknown) => {
+        // As clients send that want an answer of their own.
+        socket.emit(event, data ?? null, (answer: unknown) => hear({ event: 'ack', data: answer }));
+      },
+      leave: () => void socket.disconnect(),
+    };
+  }
+}
