@@ -2,9 +2,10 @@ import { VisitService } from 'nest-visit';
 import { expect, test } from 'vitest';
 import { describeStacks } from '../support/app.js';
 import type { Answer } from '../support/browser.js';
+import { isSoak } from '../support/soak.js';
 import { idOf, nobody, target, victimOf } from './target.js';
 
-const SAMPLES = 150;
+const SAMPLES = isSoak ? 150 : 30;
 
 const median = (values: readonly number[]): number => values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)]!;
 
