@@ -18,6 +18,7 @@ import { CurrentRequest } from '../../lib/context/current-request.js';
 import { RequestStory } from '../../lib/request/request.story.js';
 import { RequestContext } from '../../lib/context/request.context.js';
 import { Turn, TurnQueue } from '../../lib/context/turn.js';
+import { SignIn } from '../../lib/identity/sign-in.js';
 import { NO_KEY, VisitResolver } from '../../lib/key/visit.resolver.js';
 import { OutgoingResponse } from '../../lib/request/outgoing.response.js';
 import { SessionSaver } from '../../lib/session/session.saver.js';
@@ -137,11 +138,11 @@ const explored: Record<string, Breach> = {
       }
       // Nor is what the response was to say before brought back.
       replace(
-        IdentityService.prototype,
+        SignIn.prototype,
         'takeBack',
         (takeBack) =>
-          function (this: IdentityService, turn: Turn, reason: unknown, _before: object, isReplacing?: boolean) {
-            return takeBack.call(this, turn, reason, { ...turn.context.outgoing }, isReplacing) as unknown;
+          function (this: SignIn, turn: Turn, reason: unknown, before: object, progress: object) {
+            return takeBack.call(this, turn, reason, { ...before, outgoing: { ...turn.context.outgoing } }, progress) as unknown;
           },
       );
     },
