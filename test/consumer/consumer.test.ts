@@ -352,7 +352,7 @@ async function say(load, format) {
   const { RedisVisitStore } = await load('nest-visit/redis');
   const { SealedCookieVisitStore } = await load('nest-visit/sealed-cookie');
   const redis = new RedisVisitStore({ connection: 'redis://127.0.0.1:1' });
-  const sealed = new SealedCookieVisitStore({ secrets: Buffer.alloc(32, 1).toString('base64') });
+  const sealed = new SealedCookieVisitStore({ secrets: [Buffer.alloc(32, 1).toString('base64')] });
   for (const store of [redis, sealed]) {
     const module = { module: class AppModule {}, imports: [VisitModule.forRoot({ store })] };
     const starting = NestFactory.create(module, { logger: false, abortOnError: false });
