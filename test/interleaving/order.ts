@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { DatabaseName } from '../support/databases.js';
 import { PATIENCE } from '../support/patience.js';
 import type { Gate } from './gate.js';
@@ -244,11 +243,11 @@ export class Conductor {
 
 /** Whether it happens within so many milliseconds. */
 async function isWithin(event: Promise<unknown>, milliseconds: number): Promise<boolean> {
-  const abort = new AbortController();
-  const { signal } = abort;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => (timer = setTimeout(resolve, milliseconds, false)));
   try {
-    return await Promise.race([event.then(() => true), pause(milliseconds, false, { signal }).catch(() => false)]);
+    return await Promise.race([event.then(() => true), late]);
   } finally {
-    abort.abort();
+    clearTimeout(timer);
   }
 }
