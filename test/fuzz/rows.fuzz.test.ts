@@ -99,7 +99,7 @@ describe('Stored session data, by the serializer', () => {
     ].map(format1);
     inTime(() => {
       for (const row of rows) expectDataOrError(row, () => shown(row));
-      for (let index = 0; index < inputs(20_000); index++) {
+      for (let index = 0; index < inputs(8_000); index++) {
         const row = almostFormat1(new Random(index, 10));
         if (row.length <= 100) expectDataOrError(row, () => replay(index, row.toString()));
       }
@@ -148,7 +148,7 @@ describe('Stored session data, by the serializer', () => {
   test.each(Object.entries(kinds))('R53, R54: rows %s are data or the one error, and pollute nothing', (kind, make) => {
     const expectUntouched = watchBuiltIns();
     let readable = 0;
-    const count = inputs(kind === 'of noise' ? 50_000 : 200_000);
+    const count = inputs(kind === 'of noise' ? 20_000 : 60_000);
     inTime(() => {
       for (let index = 0; index < count; index++) {
         const bytes = make(new Random(index, 11));
