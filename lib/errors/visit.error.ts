@@ -189,7 +189,7 @@ export abstract class VisitHttpError extends HttpException {
 /** 503: the store did not answer. Nothing was saved, no cookie is sent; the response carries `Retry-After`. */
 export class VisitStoreUnavailableError extends VisitHttpError {
   constructor(options?: { cause?: unknown }) {
-    super('VISIT_STORE_UNAVAILABLE', 'The store of visits is not available at the moment', HttpStatus.SERVICE_UNAVAILABLE, options);
+    super('VISIT_STORE_UNAVAILABLE', 'The session store is unavailable', HttpStatus.SERVICE_UNAVAILABLE, options);
   }
 }
 
@@ -210,7 +210,7 @@ export class VisitKeyRetiredError extends VisitHttpError {
 /** 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`. */
 export class VisitLockedError extends VisitHttpError {
   constructor(timeout: number) {
-    super('VISIT_LOCKED', `Another request kept this session to itself for more than ${timeout} ms`, 423);
+    super('VISIT_LOCKED', `Timed out after ${timeout} ms waiting for exclusive access to this session`, 423);
   }
 }
 

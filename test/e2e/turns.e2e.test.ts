@@ -798,7 +798,7 @@ describe.each(platforms)('Writes that nobody awaits and that fail, in a process 
 
   const ways = ['ending/:/returned', 'ending/:/thrown', 'sending/:/sent', 'sending/:/ended', 'sending/:/redirected', 'sending/:/written'];
   const body = (status: number, message: string, code?: string) => ({ statusCode: status, message, ...(code ? { code } : {}) });
-  const away = body(503, 'The store of visits is not available at the moment', 'VISIT_STORE_UNAVAILABLE');
+  const away = body(503, 'The session store is unavailable', 'VISIT_STORE_UNAVAILABLE');
   const ended = body(409, 'This visit has ended', 'VISIT_ENDED');
   const internal = body(500, 'Internal server error');
   const cases: [write: string, how: string, answer: object][] = [

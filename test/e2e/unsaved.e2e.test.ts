@@ -320,7 +320,7 @@ for (const platform of platforms) {
         watched.pass();
         expect(JSON.parse(text)).toEqual({
           statusCode: 503,
-          message: 'The store of visits is not available at the moment',
+          message: 'The session store is unavailable',
           code: 'VISIT_STORE_UNAVAILABLE',
         });
         expect(response.status).toBe(503);

@@ -1,16 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { All, Body, Controller, Query } from '@nestjs/common';
-import {
-  CurrentVisit,
-  IdentityService,
-  Session,
-  Visit,
-  visitEntities,
-  visitMigrations,
-  VisitService,
-  type VisitModuleOptions,
-} from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { CurrentVisit, IdentityService, Session, Visit, VisitService, type VisitModuleOptions } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { VisitCookie } from '../../lib/key/visit-cookie.js';
 import { VisitKey } from '../../lib/key/visit-key.js';
@@ -18,6 +9,7 @@ import { truncateAddress } from '../../lib/visit/remote-address.js';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import { openDatabase, type OpenDatabase } from '../support/databases.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { openMigrated } from '../support/open-migrated.js';
 import { watchBuiltIns } from './built-ins.js';
 import { Door, type Knock } from './door.js';
 import {
@@ -302,12 +294,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
     expectQuickParsers(76);
     expectQuickParsers(50_000);
     database = await openDatabase('sqlite');
-    dataSource = await new DataSource({
-      ...database.options,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(database.options);
   });
   afterAll(async () => {
     await Promise.all(running.map((one) => one.close()));

@@ -1,20 +1,12 @@
 import { Controller, Get, Post } from '@nestjs/common';
-import {
-  CurrentVisit,
-  DefaultSessionSerializer,
-  IdentityService,
-  Session,
-  SessionDataError,
-  visitEntities,
-  visitMigrations,
-  VisitService,
-} from 'nest-visit';
-import { DataSource } from 'typeorm';
+import { CurrentVisit, DefaultSessionSerializer, IdentityService, Session, SessionDataError, VisitService } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SessionDictionary } from '../../lib/session/session.dictionary.js';
 import { platforms, startApp, type PlatformName, type RunningApp } from '../support/app.js';
 import { openDatabase, type OpenDatabase } from '../support/databases.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { openMigrated } from '../support/open-migrated.js';
 import { watchBuiltIns } from './built-ins.js';
 import { inTime } from './in-time.js';
 import { inputs, Random, replay } from './random.js';
@@ -297,12 +289,7 @@ describe('Stored rows, by requests on SQLite', () => {
 
   beforeAll(async () => {
     database = await openDatabase('sqlite');
-    dataSource = await new DataSource({
-      ...database.options,
-      entities: visitEntities,
-      migrations: visitMigrations,
-      migrationsRun: true,
-    }).initialize();
+    dataSource = await openMigrated(database.options);
   });
   afterAll(async () => {
     await Promise.all(running.map((one) => one.close()));
