@@ -106,6 +106,8 @@ describe.each(platforms)('Streams under %s', (platform) => {
     const ann = await signIn('ann');
     const streams = await Promise.all([follow(ann), follow(ann)]);
     expect((await ann.clone().get(path)).status).toBe(200);
+    // Before anything is looked up again.
+    expect(size()).toBe(0);
     await Promise.all(streams.map(({ ended }) => ended));
   });
 
@@ -120,6 +122,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     const [ann, other, eve] = [await signIn('ann'), await signIn('ann'), await signIn('eve')];
     const [stream, bystander] = [await follow(ann), await follow(eve)];
     await act(app.app.get(VisitService), other, ann);
+    expect(size()).toBe(1);
     await stream.ended;
     await check();
     expect([bystander.hasEnded(), size()]).toEqual([false, 1]);
