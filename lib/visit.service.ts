@@ -259,7 +259,9 @@ export class VisitService {
     const checked = checkedUserId(userId);
     const now = this.options.clock.now();
     const records = await this.store.read((store) => store.listForUser(checked, now));
-    const live = records.filter((record) => now < this.limits.endOf(this.limits.applyTo(record)));
+    // Otherwise the store has left out what has expired.
+    const isLive = (record: VisitRecord): boolean => now < this.limits.endOf(this.limits.applyTo(record));
+    const live = this.options.shortenExisting ? records.filter(isLive) : records;
     return live.map((record) => this.summary(record));
   }
 
