@@ -14,14 +14,24 @@ const changes: Record<string, { start: () => unknown; add: (value: any) => unkno
   'a buffer': { start: () => Buffer.alloc(1), add: (bytes: Buffer) => (bytes[0]!++, bytes), count: (bytes) => bytes[0] },
 };
 
-/** What the request has done to the value before it calls `update()`. */
-const before: Record<string, (tools: Tools, start: () => unknown) => void> = {
-  nothing: () => {},
-  'set it': ({ session }, start) => void session.set('value', start()),
-  'looked at it': ({ session }) => void session.get('value'),
-  'emptied the session': ({ session }, start) => {
-    session.clear();
-    session.set('value', start());
+interface Before {
+  /** What is stored; what the request sets to the same value again is no change of its own. */
+  readonly stored: 'the value' | 'another one';
+  /** What the request has done to the value before it calls `update()`. */
+  readonly act: (tools: Tools, start: () => unknown) => void;
+}
+
+const before: Record<string, Before> = {
+  nothing: { stored: 'the value', act: () => {} },
+  'set it': { stored: 'another one', act: ({ session }, start) => void session.set('value', start()) },
+  'set it to what it is': { stored: 'the value', act: ({ session }, start) => void session.set('value', start()) },
+  'looked at it': { stored: 'the value', act: ({ session }) => void session.get('value') },
+  'emptied the session': {
+    stored: 'another one',
+    act: ({ session }, start) => {
+      session.clear();
+      session.set('value', start());
+    },
   },
 };
 
@@ -57,26 +67,28 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
     test.each(Object.keys(before).flatMap((done) => ['at once', 'later'].map((when) => [done, when] as const)))(
       'counts once, though it is called twice: after the request has done %s, by a callback that answers %s',
       async (done, when) => {
-        const browser = await begun(start);
+        const { stored, act } = before[done]!;
+        const browser = await begun(stored === 'the value' ? start : () => 'another one');
         const meanwhile = other.browser();
         meanwhile.jar.set('visit', browser.jar.get('visit')!);
         interrupt(() => other.call(meanwhile, ({ session }) => void session.set('other', 1)));
         let calls = 0;
-        const given = await app.ask(browser, (tools) => {
-          before[done]!(tools, start);
-          return tools.session.update('value', (value: unknown) => {
+        const given = await app.ask(browser, async (tools) => {
+          act(tools, start);
+          const updated = await tools.session.update('value', (value: unknown) => {
             calls++;
             return when === 'later' ? Promise.resolve().then(() => add(value)) : add(value);
           });
+          return [updated, tools.session.get('value')];
         });
         expect(calls).toBe(2);
-        expect(count(given)).toBe(1);
+        expect(given.map(count)).toEqual([1, 1]);
         expect(count(await app.ask(browser, ({ session }) => session.get('value')))).toBe(1);
       },
     );
 
     test('counts nothing when it throws afterwards', async () => {
-      const browser = await begun(start);
+      const browser = await begun(() => 'another one');
       await app.ask(browser, async ({ session }) => {
         session.set('value', start());
         session.set('own', 1);
@@ -92,17 +104,21 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
     });
   });
 
-  test('a crowd within one process, each with a change of its own, loses and doubles nothing', async () => {
-    const browser = await begun(() => []);
-    await Promise.all(
-      Array.from({ length: 20 }, (_, n) =>
-        app.ask(browser.clone(), ({ session }) => {
-          session.set(`own ${n}`, n);
-          return session.update('value', (list: number[]) => (list.push(n), list));
-        }),
-      ),
-    );
-    const list = (await app.ask(browser, ({ session }) => session.get('value'))) as number[];
-    expect(list.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, n) => n));
-  });
+  test.each(['at once', 'later'])(
+    'a crowd within one process, each with a change of its own, loses and doubles nothing: %s',
+    async (when) => {
+      const browser = await begun(() => []);
+      await Promise.all(
+        Array.from({ length: 20 }, (_, n) =>
+          app.ask(browser.clone(), ({ session }) => {
+            session.set(`own ${n}`, n);
+            const add = (list: number[]): number[] => (list.push(n), list);
+            return session.update('value', (list: number[]) => (when === 'later' ? Promise.resolve().then(() => add(list)) : add(list)));
+          }),
+        ),
+      );
+      const list = (await app.ask(browser, ({ session }) => session.get('value'))) as number[];
+      expect(list.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, n) => n));
+    },
+  );
 });
