@@ -7,6 +7,8 @@ interface Link {
   isSilent: boolean;
 }
 
+export type Moment = 'asked' | 'answered' | 'amid';
+
 /** Stands between an application and its database, as a network that fails in the ways of networks. */
 export interface Proxy {
   /** The URL of the database, through this. */
@@ -28,6 +30,8 @@ export interface Proxy {
    * @param which by what is sent; by default anything
    */
   cut(moment: 'asked' | 'answered', which?: (text: string) => boolean): Promise<void>;
+  /** Whatever the application sends may end its connection from now on, at the moment that this gives. `amid`: in the middle of the answer. */
+  cutAtTimes(choose: () => Moment | undefined): void;
   close(): Promise<void>;
 }
 
@@ -37,33 +41,42 @@ export async function startProxy(target: string): Promise<Proxy> {
   const links = new Set<Link>();
   let isSilent = false;
   let change = (answer: Buffer): Buffer => answer;
-  let cut: { readonly moment: 'asked' | 'answered'; readonly which: (text: string) => boolean; readonly done: () => void } | undefined;
+  let choose: () => Moment | undefined = () => undefined;
+  let cut: { readonly moment: Moment; readonly which: (text: string) => boolean; readonly done: () => void } | undefined;
   // What has gone silent answers no farewell either.
   const listener = createServer({ allowHalfOpen: true }, (client) => {
     const server = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
     const link: Link = { client, server, isSilent };
     links.add(link);
-    let cutAtAnswer: (() => void) | undefined;
-    const end = (done: () => void): void => {
+    let cutAtAnswer: ((answer: Buffer) => void) | undefined;
+    const end = (): void => {
       client.destroy();
       server.destroy();
-      done();
+    };
+    const cutAt = (moment: Moment, done?: () => void): void => {
+      if (moment === 'asked') end();
+      cutAtAnswer = (answer) => {
+        server.destroy();
+        if (moment === 'amid') client.end(answer.subarray(0, answer.length >> 1), () => client.destroy());
+        else client.destroy();
+        done?.();
+      };
+      if (moment === 'asked') done?.();
     };
     client.on('data', (data) => {
-      if (link.isSilent) return;
+      if (link.isSilent || client.destroyed) return;
       if (cut?.which(data.toString('latin1'))) {
         const { moment, done } = cut;
         cut = undefined;
-        if (moment === 'asked') {
-          end(done);
-          return;
-        }
-        cutAtAnswer = done;
+        cutAt(moment, done);
+      } else if (!cutAtAnswer) {
+        const moment = choose();
+        if (moment) cutAt(moment);
       }
-      server.write(data);
+      if (!server.destroyed) server.write(data);
     });
     server.on('data', (data) => {
-      if (cutAtAnswer) end(cutAtAnswer);
+      if (cutAtAnswer) cutAtAnswer(data);
       else if (!link.isSilent) client.write(change(data));
     });
     for (const [one, other] of [
@@ -96,6 +109,7 @@ export async function startProxy(target: string): Promise<Proxy> {
       isSilent = false;
     },
     cut: (moment, which = () => true) => new Promise((done) => (cut = { moment, which, done })),
+    cutAtTimes: (how) => void (choose = how),
     async close() {
       listener.close();
       for (const { client, server } of links) {

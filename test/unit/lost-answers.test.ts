@@ -1,0 +1,86 @@
+import { Logger } from '@nestjs/common';
+import { VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { StoreAccess } from '../../lib/store/store-access.js';
+import { newVisit, NOW, rekeyOf } from '../../lib/testing/samples.js';
+import { PATIENCE } from '../support/patience.js';
+import { WatchedStore } from '../support/watched-store.js';
+
+Logger.overrideLogger(false);
+
+/** As drivers and sockets say it. */
+const BREAKS: readonly (() => Error)[] = [
+  () => Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }),
+  () => Object.assign(new Error('Connection lost: The server closed the connection.'), { code: 'PROTOCOL_CONNECTION_LOST' }),
+  () => new Error('Connection terminated unexpectedly'),
+  () => new Error('Socket closed unexpectedly'),
+  () => new Error('there is no connection to Redis'),
+  () => new Error('The client is offline'),
+  () => Object.assign(new Error('the database system is starting up'), { code: '57P03' }),
+];
+
+describe('What has become of a write whose answer was lost', () => {
+  let watched: WatchedStore;
+  let access: StoreAccess;
+  const visit = newVisit();
+  const count = (method: keyof VisitStore): number => watched.calls.filter((call) => call === method).length;
+  beforeEach(async () => {
+    watched = new WatchedStore();
+    access = new StoreAccess(watched.store, { storeTimeout: PATIENCE });
+    await watched.inner.create([visit]);
+  });
+
+  /** The first calls of a method fail, before they are done or after it. */
+  function fail(plan: Partial<Record<keyof VisitStore, { often: number; after?: boolean }>>, makeError: () => Error): void {
+    const left = new Map(Object.entries(plan).map(([method, { often }]) => [method, often]));
+    watched.around = async ({ method }, go) => {
+      const often = left.get(method) ?? 0;
+      if (often === 0) return go();
+      left.set(method, often - 1);
+      if (plan[method]!.after) await go();
+      throw makeError();
+    };
+  }
+
+  test.each(BREAKS.map((makeError) => [makeError().message, makeError] as const))(
+    'B81: is looked up when there is a connection again: %s',
+    async (_, makeError) => {
+      fail({ rekey: { often: 1, after: true }, find: { often: 3 } }, makeError);
+      expect(await access.rekey(rekeyOf(visit))).toEqual({ outcome: 'done' });
+      fail({ end: { often: 1, after: true }, find: { often: 3 } }, makeError);
+      expect(await access.end([visit.id], { reason: 'x', at: NOW })).toEqual([visit.id]);
+      expect([count('rekey'), count('end')]).toEqual([1, 1]);
+    },
+  );
+
+  test('B81: it is made again as often as connections end, and twice where the store refuses it', async () => {
+    fail({ rekey: { often: 4 } }, BREAKS[0]!);
+    expect(await access.rekey(rekeyOf(visit))).toEqual({ outcome: 'done' });
+    expect(count('rekey')).toBe(5);
+    fail({ end: { often: Infinity } }, () => new Error('the disk is full'));
+    await expect(access.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow(VisitStoreUnavailableError);
+    expect(count('end')).toBe(2);
+  });
+
+  test('a store that fails otherwise is not waited for', async () => {
+    fail({ rekey: { often: 1 }, find: { often: 1 } }, () => new Error('the store is broken'));
+    await expect(access.rekey(rekeyOf(visit))).rejects.toThrow(VisitStoreUnavailableError);
+    expect(count('find')).toBe(1);
+  });
+
+  test('what is to be done later is done before the visit is found, by whoever asks first, or by itself', async () => {
+    watched.away();
+    const [first, second] = [rekeyOf(visit), newVisit()];
+    await watched.inner.create([second]);
+    access.finishLater(visit.id, () => access.rekey(first));
+    const other = rekeyOf(second);
+    access.finishLater(second.id, () => access.rekey(other));
+    await expect(access.find(visit.id)).rejects.toThrow(VisitStoreUnavailableError);
+    watched.pass();
+    expect(await Promise.all([access.find(visit.id), access.find(visit.id)])).toMatchObject([
+      { keyHash: first.newKeyHash },
+      { keyHash: first.newKeyHash },
+    ]);
+    await expect.poll(async () => (await watched.inner.find([second.id]))[0]?.keyHash).toBe(other.newKeyHash);
+  });
+});
