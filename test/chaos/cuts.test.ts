@@ -65,10 +65,11 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
         ),
     );
     let cuts = 0;
+    const isOver = (): boolean => cuts >= most || complaints.length > 0;
     proxy.cutAtTimes(() => (cuts < most && dice.below(ONE_OF[kind]) === 0 ? (cuts++, dice.pick(MOMENTS)) : undefined));
     await Promise.all(
       shoppers.map(async (shopper) => {
-        while (cuts < most && complaints.length === 0) {
+        while (!isOver()) {
           await shopper.act();
           // What two processors can bear.
           await pause(dice.below(20));

@@ -57,7 +57,7 @@ async function startMariaDbPair(): Promise<ServerPair> {
       ],
     });
   const servers = await Promise.all([start(1), start(2)]);
-  let [first, second] = servers as [TestServer, TestServer];
+  let [first, second] = servers;
   const clients = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'";
   const follow = async (follower: TestServer, leader: TestServer, position: string): Promise<void> => {
     await askMariaDb(leader, 'SET GLOBAL rpl_semi_sync_master_enabled = 1');
