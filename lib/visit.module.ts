@@ -37,7 +37,7 @@ import { VisitResolver } from './key/visit.resolver.js';
 import { reasonOf } from './errors/failure.js';
 import { withoutSecrets } from './errors/secrets.js';
 import { VisitClockError, VisitError, VisitOptionError } from './errors/visit.error.js';
-import { canGive } from './options/store-needs.js';
+import { lackOf, supports } from './options/store-needs.js';
 import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
@@ -104,7 +104,7 @@ const ANSWERS_AT_START = 5;
       useFactory: async (options: ResolvedVisitOptions): Promise<VisitStore> => {
         const { storeTimeout } = options;
         const store = options.store ?? (await openTypeOrmVisitStore(options.dataSource!, storeTimeout));
-        store.setDeadline(storeTimeout);
+        store.server?.setDeadline?.(storeTimeout);
         try {
           await check(store, storeTimeout);
         } catch (error) {
@@ -275,12 +275,12 @@ export class VisitModule
     this.limits.longestOfHandlers = Math.max(0, ...handlers.map(({ policy }) => policy.timeout ?? 0));
     this.plugins.discover();
     const listener = this.plugins.pluginWith('onNewDevice');
-    if (listener !== undefined && !canGive(this.store, 'listable')) {
+    if (listener !== undefined && !supports(this.store, 'users')) {
       throw new VisitOptionError(
-        `${listener}.onNewDevice() needs a store that is "listable", because earlier visits of the user are looked at, and ${this.store.constructor.name} is not`,
+        `${listener}.onNewDevice() needs ${lackOf(this.store, 'users')} (earlier visits of the user are looked at)`,
       );
     }
-    if (process.env['NODE_ENV'] === 'production' && !canGive(this.store, 'shared')) {
+    if (process.env['NODE_ENV'] === 'production' && !supports(this.store, 'shared')) {
       new Logger('Visit').warn(
         `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than one process, visitors lose their visits from request to request`,
       );

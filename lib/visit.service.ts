@@ -252,13 +252,13 @@ export class VisitService {
   /**
    * The live visits of a user, the most recently used first.
    *
-   * @throws VisitStoreUnsupportedError when the store is not `listable`; VisitError `VISIT_USER_ID`
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`
    */
   async listForUser(userId: string | number): Promise<VisitSummary[]> {
-    this.store.need('listForUser', 'listable');
+    const users = this.store.facet('users', 'listForUser');
     const checked = checkedUserId(userId);
     const now = this.options.clock.now();
-    const records = await this.store.read((store) => store.listForUser(checked, now));
+    const records = await this.store.read(() => users.listForUser(checked, now));
     // Otherwise the store has left out what has expired.
     const isLive = (record: VisitRecord): boolean => now < this.limits.endOf(this.limits.applyTo(record));
     const live = this.options.shortenExisting ? records.filter(isLive) : records;
@@ -269,12 +269,12 @@ export class VisitService {
    * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_END_REASON`
    */
   endOthers(reason = 'revoked'): Promise<number> {
     return this.write('visits.endOthers()', async () => {
       checkedReason(reason);
-      this.store.need('endOthers', 'listable', 'revocable');
+      this.store.need('endOthers', 'users');
       const context = this.requests.require();
       const { record } = context.visit;
       return record.identity ? this.endAllOf(record.identity.userId, reason, context, record.id) : 0;
@@ -285,13 +285,13 @@ export class VisitService {
    * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
    */
   endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
     return this.write('visits.endAllForUser()', async (turn) => {
       const checked = checkedUserId(userId);
       checkedReason(reason);
-      this.store.need('endAllForUser', 'listable', 'revocable');
+      this.store.need('endAllForUser', 'users');
       const current = turn?.context.resolvedVisit?.record;
       if (!turn || current?.identity?.userId !== checked) return this.endAllOf(checked, reason, turn?.context);
       let others = 0;
@@ -308,12 +308,12 @@ export class VisitService {
    * Ends every visit there is. How many.
    *
    * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store is not `listable` and `revocable`; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_END_REASON`
    */
   endAll(reason = 'revoked'): Promise<number> {
     return this.write('visits.endAll()', async (turn) => {
       checkedReason(reason);
-      this.store.need('endAll', 'listable', 'revocable');
+      const users = this.store.facet('users', 'endAll');
       await this.store.call((store) => requireClock(store, this.options, 'the end of all visits'));
       const own = turn?.context.resolvedVisit?.is === 'stored' ? 1 : 0;
       let visits = own;
@@ -322,7 +322,7 @@ export class VisitService {
         // Also when a plugin throws that is told of this one.
         async () => {
           const at = this.options.clock.now();
-          visits += await this.store.call((store) => store.endEverything({ reason, at }));
+          visits += await this.store.call(() => users.endEverything({ reason, at }));
           beginAgain(turn?.context, at);
           this.streams.everythingEnded();
           await this.plugins.emit('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
@@ -350,7 +350,7 @@ export class VisitService {
   }
 
   private endedAllAt(userId: string): Promise<number | null> {
-    return this.store.read((store) => store.endedAllAt(userId));
+    return this.store.endedAllAt(userId);
   }
 
   private async endOf(userId: string | undefined, turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
@@ -377,7 +377,8 @@ export class VisitService {
 
   private async endAllOf(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {
     const at = this.options.clock.now();
-    const ended = await this.store.call((store) => store.endAllForUser(userId, { reason, at, except }));
+    const users = this.store.facet('users', 'endAllForUser');
+    const ended = await this.store.call(() => users.endAllForUser(userId, { reason, at, except }));
     beginAgain(context, at);
     await this.writer.announceEnd(ended, reason, at);
     return ended.length;

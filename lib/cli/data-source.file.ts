@@ -79,7 +79,7 @@ function isDataSource(value: unknown): value is DataSource {
 
 export function isStore(value: unknown): value is VisitStore {
   // Not `instanceof` either.
-  return typeof value === 'object' && value !== null && 'rekey' in value && 'endedAllAt' in value;
+  return typeof value === 'object' && value !== null && 'rekey' in value && 'touch' in value;
 }
 
 function isSource(value: unknown): value is Source {

@@ -91,13 +91,13 @@ export class VisitServerSettingError extends VisitError {
   }
 }
 
-/** The store of visits lacks a capability that this call needs, such as `listable`. Nothing was done. */
+/** The store of visits is without what this call needs, such as `users`. Nothing was done. */
 export class VisitStoreUnsupportedError extends VisitError {
   constructor(
     call: string,
-    /** What the store would have to be. */
-    readonly capability: string,
-    message = `${call}() needs a store of visits that is "${capability}", and this one is not (see its capabilities)`,
+    /** What the store is without: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or capabilities. */
+    readonly feature: string,
+    message = `${call}() needs "${feature}" of the store of visits, which this one is without`,
   ) {
     super('VISIT_STORE_UNSUPPORTED', message);
   }

@@ -4,7 +4,8 @@ import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { requireClock } from '../store/clock-skew.js';
-import { VisitStore, type StaleCounts } from '../store/visit.store.js';
+import type { CleanUpBatch, ExpungedBatch, StaleCounts } from '../store/visit.facets.js';
+import { VisitStore } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
@@ -59,20 +60,17 @@ export class ExpungeService {
   async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
     const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize, dryRun = false, onProgress } = options;
     const before = this.options.clock.now() - keepDays * DAY;
-    if (dryRun) return this.store.countStale(before);
-    await requireClock(this.store, this.options, 'expunge');
     const counts = { visits: 0, identities: 0 };
-    while (!this.ending.signal.aborted) {
-      const batch = await this.thenRest(
-        () => this.store.expunge({ before, limit: batchSize }),
-        ({ visits }) => visits / batchSize,
-      );
-      counts.visits += batch.visits;
-      counts.identities += batch.identities;
-      if (batch.visits === 0) break;
-      onProgress?.(counts);
-    }
-    if (counts.visits > 0) await this.plugins.emit('onExpunge', { ...counts });
+    const add = ({ visits, identities }: ExpungedBatch): void => {
+      counts.visits += visits;
+      counts.identities += identities;
+      if (visits > 0 && !dryRun) onProgress?.(counts);
+    };
+    const { cleanup } = this.store;
+    if (!cleanup) return counts;
+    if (!dryRun) await requireClock(this.store, this.options, 'expunge');
+    await this.eachBatch<ExpungedBatch>({ before, limit: batchSize, dryRun }, (batch) => cleanup.expunge(batch), add);
+    if (counts.visits > 0 && !dryRun) await this.plugins.emit('onExpunge', { ...counts });
     return counts;
   }
 
@@ -85,19 +83,32 @@ export class ExpungeService {
     // An expiry update may still wait in some process: what it would prolong is not wiped (R27).
     const before = this.options.clock.now() - 2 * this.options.touch.interval;
     const { batchSize } = this.options.expunge;
-    if (dryRun) return this.store.countUnwiped(before);
-    await requireClock(this.store, this.options, 'wipe');
     let wiped = 0;
-    while (!this.ending.signal.aborted) {
-      const batch = await this.thenRest(
-        () => this.store.wipe({ before, limit: batchSize }),
-        (visits) => visits / batchSize,
-      );
-      if (batch === 0) break;
-      wiped += batch;
-      onProgress?.(wiped);
-    }
+    const add = ({ visits }: { readonly visits: number }): void => {
+      wiped += visits;
+      if (visits > 0 && !dryRun) onProgress?.(wiped);
+    };
+    const { cleanup } = this.store;
+    if (!cleanup) return wiped;
+    if (!dryRun) await requireClock(this.store, this.options, 'wipe');
+    await this.eachBatch({ before, limit: batchSize, dryRun }, (batch) => cleanup.wipe(batch), add);
     return wiped;
+  }
+
+  /** One batch after the other, until nothing is left or the application ends. */
+  private async eachBatch<B extends { readonly visits: number; readonly next: unknown }>(
+    batch: CleanUpBatch,
+    work: (batch: CleanUpBatch) => Promise<B>,
+    done: (counts: B) => void,
+  ): Promise<void> {
+    for (let after: unknown; after !== null && !this.ending.signal.aborted;) {
+      const counts = await this.thenRest(
+        () => work({ ...batch, after }),
+        ({ visits }) => (batch.dryRun ? 0 : visits / batch.limit),
+      );
+      done(counts);
+      after = counts.next;
+    }
   }
 
   /** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */

@@ -17,9 +17,11 @@ export class NewDeviceNotice {
 
   /** After the user has been linked to the visit. */
   async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
-    if (!this.options.record.userAgent || !this.plugins.has('onNewDevice') || !this.store.can('listable')) return;
+    if (!this.options.record.userAgent || !this.plugins.has('onNewDevice')) return;
+    if (!this.store.supports('users')) return;
     // Of two sign-ins at the same moment neither is earlier, and both are reported.
-    const earlier = await this.store.read((store) => store.userAgentsOf(userId, created));
+    const users = this.store.facet('users', 'onNewDevice');
+    const earlier = await this.store.read(() => users.userAgentsOf(userId, created));
     const device = deviceOf(userAgent);
     if (earlier.some((other) => deviceOf(other) === device)) return;
     const isFirst = earlier.length === 0;

@@ -1,7 +1,8 @@
 import type { Exchange } from '../platform/exchange.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
-import { UNSEEN, type Attendance, type VisitRecord } from '../store/visit.store.js';
+import type { Attendance } from '../store/visit.facets.js';
+import { UNSEEN, type VisitRecord } from '../store/visit.store.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 

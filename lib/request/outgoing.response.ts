@@ -4,7 +4,8 @@ import type { RequestContext } from '../context/request.context.js';
 import { VisitCookie } from '../key/visit-cookie.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { UNSEEN, VisitStore, type Attendance } from '../store/visit.store.js';
+import type { Attendance } from '../store/visit.facets.js';
+import { UNSEEN, VisitStore } from '../store/visit.store.js';
 import { RENEWAL_GRACE } from '../visit/visit.writer.js';
 import { CacheHeaders } from './cache.headers.js';
 import { installGate, type Replacement } from './response.gate.js';
@@ -35,7 +36,7 @@ export class OutgoingResponse {
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(CacheHeaders) private readonly caches: CacheHeaders,
   ) {
-    this.clientsKeepVisits = store.attend !== undefined;
+    this.clientsKeepVisits = store.clients !== undefined;
   }
 
   /** From now on the response asks before it leaves. */
@@ -62,7 +63,7 @@ export class OutgoingResponse {
 
   /** What a store that keeps visits with their clients knows of one of them. Whoever asks for it ends it. */
   attendance(): Attendance {
-    return this.store.attend!(this.cookie.maxCopyLength(this.longestPath));
+    return this.store.clients!.attend(this.cookie.maxCopyLength(this.longestPath));
   }
 
   /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */

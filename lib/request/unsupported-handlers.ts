@@ -1,6 +1,6 @@
 import { MetadataScanner, type DiscoveryService } from '@nestjs/core';
 import type { HandlerPolicy } from '../context/handler-policy.js';
-import { canGive } from '../options/store-needs.js';
+import { lackOf, supports } from '../options/store-needs.js';
 import type { DescribedHandler } from '../options/described-policy.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from '../store/visit.store.js';
@@ -67,10 +67,10 @@ export function unsupportedHandlers(
           'have one visit and one cookie; use the option of the module',
       );
     }
-    if (exclusive !== undefined && !canGive(store, 'atomic')) {
-      problems.push(`@ExclusiveSession() of ${name} needs a store that is "atomic", and ${store.constructor.name} is not`);
+    if (exclusive !== undefined && !supports(store, 'locks')) {
+      problems.push(`@ExclusiveSession() of ${name} needs ${lackOf(store, 'locks')}`);
     }
-    if (source && !source.includes('cookie') && store.attend) {
+    if (source && !source.includes('cookie') && store.clients) {
       problems.push(
         `@UseVisit() "source" of ${name} must have "cookie" with a store that keeps visits in cookies, got ${source.join(', ')}`,
       );

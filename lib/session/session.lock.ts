@@ -133,11 +133,12 @@ export class SessionLock {
         (error: unknown) => this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${reasonOf(error)}`),
       );
     }, RENEW_EVERY).unref();
+    const locks = this.store.facet('locks', 'unlock');
     let released: Promise<void> | undefined;
     const release = async (): Promise<void> => {
       clearInterval(timer);
       try {
-        await this.store.call((store) => store.unlock(id, owner));
+        await this.store.call(() => locks.unlock(id, owner));
       } catch {
         // Logged already. The lease runs out by itself.
       } finally {
@@ -150,6 +151,7 @@ export class SessionLock {
   private take(context: RequestContext, owner: string, renews = false) {
     const now = this.options.clock.now();
     const { record, key } = context.visit;
-    return this.store.call((store) => store.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE, renews }));
+    const locks = this.store.facet('locks', 'lock');
+    return this.store.call(() => locks.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE, renews }));
   }
 }

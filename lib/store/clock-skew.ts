@@ -9,9 +9,9 @@ const PRECISION = 1000;
  * How far this process's clock is ahead of the store's, in milliseconds, less what asking took; negative: it is behind. 0 where the store has
  * no clock of its own.
  */
-export async function clockSkew(store: Pick<VisitStore, 'serverTime'>, { clock }: Pick<ResolvedVisitOptions, 'clock'>): Promise<number> {
+export async function clockSkew(store: Pick<VisitStore, 'server'>, { clock }: Pick<ResolvedVisitOptions, 'clock'>): Promise<number> {
   const before = clock.now();
-  const there = await store.serverTime?.();
+  const there = await store.server?.serverTime?.();
   if (there === undefined) return 0;
   return Math.min(0, clock.now() - there) + Math.max(0, before - there - PRECISION);
 }
@@ -22,7 +22,7 @@ export async function clockSkew(store: Pick<VisitStore, 'serverTime'>, { clock }
  * @throws VisitClockError when the store's clock says otherwise; nothing was done
  */
 export async function requireClock(
-  store: Pick<VisitStore, 'serverTime'>,
+  store: Pick<VisitStore, 'server'>,
   options: Pick<ResolvedVisitOptions, 'clock'> & Partial<Pick<ResolvedVisitOptions, 'maxClockSkew'>>,
   act: string,
 ): Promise<void> {

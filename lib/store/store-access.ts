@@ -1,7 +1,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { VisitError, VisitStoreUnsupportedError, VisitStoreUnavailableError } from '../errors/visit.error.js';
-import { canGive } from '../options/store-needs.js';
+import { supports, type Facet, type Feature } from '../options/store-needs.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { createVisitAccess, type SaveOutcome, type VisitAccess } from './batching/batching.js';
@@ -17,7 +17,6 @@ import {
   type RekeyResult,
   type SessionSave,
   type VisitRecord,
-  type VisitStoreCapabilities,
 } from './visit.store.js';
 import { FailureLog } from './failure-log.js';
 import { Unfinished } from './unfinished.js';
@@ -74,10 +73,10 @@ export class StoreAccess {
       answered: () => this.breaker.answered(),
       succeeded: () => this.failures.answered(),
     });
-    this.writes = new Places(Math.max(1, (store.connections ?? Infinity) - NOT_FOR_WRITES), storeTimeout);
+    this.writes = new Places(Math.max(1, (store.server?.connections ?? Infinity) - NOT_FOR_WRITES), storeTimeout);
     this.grouped = createVisitAccess(
       {
-        isDivided: store.isDivided,
+        isDivided: store.server?.isDivided,
         find: (ids) => this.breaker.watch(() => store.find(ids)),
         create: (visits) => this.write(() => store.create(visits)),
         save: (saves) =>
@@ -101,7 +100,7 @@ export class StoreAccess {
 
   create(visit: NewVisitRecord): Promise<void> {
     // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
-    if (this.store.attend) return this.call((store) => store.create([visit]));
+    if (this.store.clients) return this.call((store) => store.create([visit]));
     return this.canWrite ? this.grouped.create(visit) : this.enterWrite(() => this.grouped.create(visit));
   }
 
@@ -109,14 +108,26 @@ export class StoreAccess {
     return this.canWrite ? this.grouped.save(save) : this.enterWrite(() => this.grouped.save(save));
   }
 
-  /** Whether the store can give this. One that does not say so can. */
-  can(capability: keyof VisitStoreCapabilities): boolean {
-    return canGive(this.store, capability);
+  /** Whether the store has this. */
+  supports(feature: Feature): boolean {
+    return supports(this.store, feature);
   }
 
   /** Before a call that not every store can give. @throws VisitStoreUnsupportedError */
-  need(call: string, ...capabilities: readonly (keyof VisitStoreCapabilities)[]): void {
-    for (const capability of capabilities) if (!this.can(capability)) throw new VisitStoreUnsupportedError(call, capability);
+  need(call: string, feature: Feature): void {
+    if (!this.supports(feature)) throw new VisitStoreUnsupportedError(call, feature);
+  }
+
+  /** What the store has for this call. @throws VisitStoreUnsupportedError */
+  facet<F extends Facet>(name: F, call: string): NonNullable<VisitStore[F]> {
+    this.need(call, name);
+    return this.store[name]!;
+  }
+
+  /** When all visits of the user were last ended; null also where nobody can do that. */
+  async endedAllAt(userId: string): Promise<number | null> {
+    const { users } = this.store;
+    return users ? this.read(() => users.endedAllAt(userId)) : null;
   }
 
   /** Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other knows what was done. */

@@ -1,15 +1,18 @@
 import { askEach, type Outcome } from './ask-each.js';
-import {
-  VisitStore,
-  type Ending,
-  type Lock,
-  type LockResult,
-  type Rekey,
-  type RekeyResult,
-  type StaleCounts,
-  type Touch,
-  type VisitRecord,
-} from './visit.store.js';
+import type {
+  CleanUpBatch,
+  ExpungedBatch,
+  Lock,
+  LockResult,
+  StaleCounts,
+  UserVisits,
+  VisitCleanup,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  WipedBatch,
+} from './visit.facets.js';
+import { VisitStore, type Ending, type Rekey, type RekeyResult, type Touch, type VisitRecord } from './visit.store.js';
 import { MAX_ROWS } from '../options/max-rows.js';
 import { refusalOf } from './visit.record.js';
 
@@ -26,19 +29,29 @@ const LATEST = 8_640_000_000_000_000;
 /** The id of no visit. */
 export const NOBODY = '';
 
-/** Where in the table clean-up is: the batches of one run go on where the last one ended. */
-type Walk<T> = { readonly before: number } & T;
+/** Stale visits that were looked up, and how many of them are done. */
+interface Looked {
+  readonly ids: readonly string[];
+  readonly done: number;
+}
 
 /**
  * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how clean-up goes through the
  * table, how many visits are ended without one being missed. What is left to each is one statement, or one transaction, at a time.
  */
-export abstract class TableVisitStore extends VisitStore {
-  #wiped: Walk<{ from: number }> = { before: Number.NaN, from: 0 };
-  #stale: Walk<{ ids: string[] }> = { before: Number.NaN, ids: [] };
-
+export abstract class TableVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
+  override readonly users = this;
+  override readonly pages = this;
+  override readonly locks = this;
+  override readonly cleanup = this;
   /** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
   protected abstract readonly staleIdsAtOnce: number;
+
+  abstract unlock(id: string, owner: string): Promise<void>;
+  abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+  abstract userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
+  abstract endedAllAt(userId: string): Promise<number | null>;
+  abstract liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
 
   /** Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits differ, and are ordered by id. */
   protected abstract touchEach(touches: readonly Required<Touch>[]): Promise<void>;
@@ -64,6 +77,10 @@ export abstract class TableVisitStore extends VisitStore {
   protected abstract unwiped(where: { from: number; before: number; most: number }): Promise<{ id: string; expiry: number }[]>;
   /** Empties those of these visits that have expired still, and have data. How many they were. */
   protected abstract wipeThese(ids: readonly string[], before: number): Promise<number>;
+  /** How many visits and identities `expunge` would delete. */
+  protected abstract countStale(before: number): Promise<StaleCounts>;
+  /** How many visits `wipe` would empty. */
+  protected abstract countUnwiped(before: number): Promise<number>;
 
   /** As `find`, but a visit that cannot be read fails by itself. */
   protected findEach(ids: readonly string[]): Promise<readonly Outcome<VisitRecord | null>[]> {
@@ -138,48 +155,40 @@ export abstract class TableVisitStore extends VisitStore {
     }
   }
 
-  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    for (;;) {
-      const ids = await this.#nextStale(before, Math.min(limit, MAX_ROWS));
-      if (ids.length === 0) {
-        await this.expungeRevocations(before);
-        return { visits: 0, identities: 0 };
-      }
-      const counts = await this.expungeThese(ids, before);
-      // None left of them: another machine took them, or they came to life. Zero would say that all is done.
-      if (counts.visits > 0) return counts;
+  async expunge({ before, limit, after, dryRun = false }: CleanUpBatch): Promise<ExpungedBatch> {
+    if (dryRun) return { ...(await this.countStale(before)), next: null };
+    const { ids, done } = (after as Looked | undefined) ?? { ids: await this.#staleIds(before), done: 0 };
+    if (ids.length === 0) {
+      await this.expungeRevocations(before);
+      return { visits: 0, identities: 0, next: null };
     }
+    const end = done + Math.min(limit, MAX_ROWS);
+    const counts = await this.expungeThese(ids.slice(done, end), before);
+    const rest: Looked = end < ids.length ? { ids, done: end } : { ids: await this.#staleIds(before), done: 0 };
+    return { ...counts, next: rest };
   }
 
-  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
-    // Not past those again that are wiped already.
-    let from = this.#wiped.before === before ? this.#wiped.from : 0;
-    for (;;) {
-      const visits = await this.unwiped({ from, before, most: Math.min(limit, MAX_ROWS) });
-      const last = visits.at(-1);
-      if (!last && from === 0) return 0;
-      from = last ? last.expiry : 0;
-      this.#wiped = { before, from };
-      if (!last) continue;
-      const count = await this.wipeThese(visits.map(({ id }) => id).sort(), before);
-      if (count > 0) return count;
-    }
+  async wipe({ before, limit, after, dryRun = false }: CleanUpBatch): Promise<WipedBatch> {
+    if (dryRun) return { visits: await this.countUnwiped(before), next: null };
+    // Not past those again that are wiped already, and at the end once more from the beginning: some may have come behind.
+    const from = (after as number | undefined) ?? 0;
+    const visits = await this.unwiped({ from, before, most: Math.min(limit, MAX_ROWS) });
+    const last = visits.at(-1);
+    if (!last) return { visits: 0, next: from === 0 ? null : 0 };
+    return { visits: await this.wipeThese(visits.map(({ id }) => id).sort(), before), next: last.expiry };
   }
 
   /**
-   * The next of the stale visits, in the order of their keys; none: there are no more. Machines that do this at the same
-   * time go the same way, and so past each other: in different orders, neighbouring rows make them wait in a circle.
+   * Stale visits, in the order of their keys, because several lie on one page of the table. Machines that do this at the same time go the
+   * same way, and so past each other: in different orders, neighboring rows make them wait in a circle.
    */
-  async #nextStale(before: number, most: number): Promise<string[]> {
-    if (this.#stale.before !== before || this.#stale.ids.length === 0) {
-      const ids = new Set<string>();
-      for (const column of ['expiry', 'endedAt'] as const) {
-        if (ids.size >= this.staleIdsAtOnce) break;
-        for (const id of await this.idsBefore(column, before, this.staleIdsAtOnce - ids.size)) ids.add(id);
-      }
-      this.#stale = { before, ids: [...ids].sort() };
+  async #staleIds(before: number): Promise<string[]> {
+    const ids = new Set<string>();
+    for (const column of ['expiry', 'endedAt'] as const) {
+      if (ids.size >= this.staleIdsAtOnce) break;
+      for (const id of await this.idsBefore(column, before, this.staleIdsAtOnce - ids.size)) ids.add(id);
     }
-    return this.#stale.ids.splice(0, most);
+    return [...ids].sort();
   }
 }
 

@@ -1,8 +1,7 @@
 import { listed, VISIT_COLUMNS, type Column } from './visit.columns.js';
+import type { Lock, LockResult } from './visit.facets.js';
 import type {
   Ending,
-  Lock,
-  LockResult,
   NewVisitRecord,
   Refusal,
   Rekey,

@@ -1,21 +1,23 @@
 import assert from 'node:assert/strict';
 import { same } from './assertions.js';
 import { bytes, identityOf, NEVER, saveOf } from './samples.js';
-import type { Suite } from './suite.js';
+import { countStale } from './cleanup.js';
+import { FACETS, type Suite } from './suite.js';
 
 export function describeCapabilities({ check, needing }: Suite): void {
   check('check resolves', async ({ store }) => {
     same(await store.check(), undefined);
   });
 
-  check('says what it can give', async ({ store, capabilities }) => {
+  check('says what it can give', async ({ store, capabilities, facets }) => {
     same(store.capabilities, capabilities);
-    const { atomic, revocable, listable, shared, durable } = store.capabilities;
-    for (const one of [atomic, revocable, listable, shared, durable]) assert.equal(typeof one, 'boolean');
+    const { atomic, revocable, shared, durable } = store.capabilities;
+    for (const one of [atomic, revocable, shared, durable]) assert.equal(typeof one, 'boolean');
+    if (facets) same(new Set(FACETS.filter((facet) => store[facet] !== undefined)), new Set(facets));
   });
 
-  needing('listable')('begins without visits', async ({ store }) => {
-    same(await store.countStale(NEVER), { visits: 0, identities: 0 });
+  needing('cleanup')('begins without visits', async (bench) => {
+    same(await countStale(bench, NEVER), { visits: 0, identities: 0 });
   });
 
   needing('atomic')('keeps its word whoever writes', async ({ capabilities, second, fixture }) => {

@@ -5,7 +5,7 @@ import { DAY, MINUTE, NEVER, NOW, bytes, identityOf, newId, rekeyOf, saveOf } fr
 import type { Suite } from './suite.js';
 
 export function describeEnd({ needing }: Suite): void {
-  const checkListedEnds = needing('listable', 'revocable');
+  const checkListedEnds = needing('users');
   const checkEnded = needing('revocable');
 
   checkEnded('says which it ended, wipes the data, raises the version, and still tells whose it was', async ({ store, read, made }) => {
@@ -104,9 +104,9 @@ export function describeEnd({ needing }: Suite): void {
     await madeMany(1_100);
     const eternal = await made({ expiry: NEVER });
     await store.end([(await made()).id], { reason: 'logout', at: NOW });
-    const counts = await Promise.all([store, second].map((one) => one.endEverything({ reason: 'incident', at: NOW })));
+    const counts = await Promise.all([store, second].map((one) => one.users!.endEverything({ reason: 'incident', at: NOW })));
     same(counts[0]! + counts[1]!, 1_101);
     fits(await read(eternal.id), { endedAt: NOW, endReason: 'incident' });
-    same(await store.endEverything({ reason: 'incident', at: NOW }), 0);
+    same(await store.users!.endEverything({ reason: 'incident', at: NOW }), 0);
   });
 }

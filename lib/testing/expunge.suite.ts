@@ -2,60 +2,54 @@ import type { VisitStore } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
 import { DAY, NEVER, NOW, bytes, identityOf, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
+import { countStale, countUnwiped, expungeAll } from './cleanup.js';
 import type { Suite } from './suite.js';
 
 export function describeExpunge({ needing }: Suite): void {
-  const checkListed = needing('listable');
-  const checkListedEnds = needing('listable', 'revocable');
+  const checkListed = needing('cleanup');
+  const checkListedEnds = needing('cleanup', 'revocable');
 
-  checkListedEnds(
-    'B37: expunge takes what expired or ended before, in batches, and keeps the living',
-    async ({ store, read, made, madeMany }) => {
-      const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, identity: index < 3 ? identityOf('x') : null }));
-      const ended = await madeMany(4, () => ({ identity: identityOf('y') }));
-      await store.end(
-        ended.map(({ id }) => id),
-        { reason: 'logout', at: NOW - 1 },
-      );
-      const justEnded = await made({ identity: identityOf('y') });
-      await store.end([justEnded.id], { reason: 'logout', at: NOW });
-      const living = [
-        await made({ expiry: NOW, identity: identityOf('x') }),
-        await made({ expiry: NEVER, identity: identityOf('x') }),
-        await made({ created: NOW - 400 * DAY, accessed: NOW - 300 * DAY, identity: identityOf('x') }),
-      ];
-      const touched = await made({ expiry: NOW - DAY, identity: identityOf('x') });
-      await store.touch([{ id: touched.id, accessed: NOW, expiry: NOW + DAY }]);
+  checkListedEnds('B37: expunge takes what expired or ended before, in batches, and keeps the living', async (bench) => {
+    const { store, read, made, madeMany } = bench;
+    const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, identity: index < 3 ? identityOf('x') : null }));
+    const ended = await madeMany(4, () => ({ identity: identityOf('y') }));
+    await store.end(
+      ended.map(({ id }) => id),
+      { reason: 'logout', at: NOW - 1 },
+    );
+    const justEnded = await made({ identity: identityOf('y') });
+    await store.end([justEnded.id], { reason: 'logout', at: NOW });
+    const living = [
+      await made({ expiry: NOW, identity: identityOf('x') }),
+      await made({ expiry: NEVER, identity: identityOf('x') }),
+      await made({ created: NOW - 400 * DAY, accessed: NOW - 300 * DAY, identity: identityOf('x') }),
+    ];
+    const touched = await made({ expiry: NOW - DAY, identity: identityOf('x') });
+    await store.touch([{ id: touched.id, accessed: NOW, expiry: NOW + DAY }]);
 
-      same(await store.countStale(NOW), { visits: 11, identities: 7 });
-      const batches = [];
-      for (;;) {
-        const batch = await store.expunge({ before: NOW, limit: 5 });
-        if (batch.visits === 0) break;
-        batches.push(batch);
-      }
-      same(
-        batches.map(({ visits }) => visits),
-        [5, 5, 1],
-      );
-      same(
-        batches.reduce((sum, { identities }) => sum + identities, 0),
-        7,
-      );
-      same(await store.countStale(NOW), { visits: 0, identities: 0 });
-      same(
-        await store.find([...expired, ...ended].map(({ id }) => id)),
-        [...expired, ...ended].map(() => null),
-      );
-      for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
-      // Nobody is left behind without a visit: a new one under the same id is nobody's.
-      await store.create(expired.map((visit) => ({ ...visit, identity: null })));
-      same(
-        (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
-        expired.map(() => null),
-      );
-    },
-  );
+    same(await countStale(bench, NOW), { visits: 11, identities: 7 });
+    const batches = await expungeAll(bench, { before: NOW, limit: 5 });
+    same(
+      batches.map(({ visits }) => visits),
+      [5, 5, 1],
+    );
+    same(
+      batches.reduce((sum, { identities }) => sum + identities, 0),
+      7,
+    );
+    same(await countStale(bench, NOW), { visits: 0, identities: 0 });
+    same(
+      await store.find([...expired, ...ended].map(({ id }) => id)),
+      [...expired, ...ended].map(() => null),
+    );
+    for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
+    // Nobody is left behind without a visit: a new one under the same id is nobody's.
+    await store.create(expired.map((visit) => ({ ...visit, identity: null })));
+    same(
+      (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
+      expired.map(() => null),
+    );
+  });
 
   checkListed(
     'B36: on two machines beside traffic, expunge fails nowhere and counts each visit once',
@@ -74,9 +68,7 @@ export function describeExpunge({ needing }: Suite): void {
       };
       const sum = { visits: 0, identities: 0 };
       const clean = async (one: VisitStore): Promise<void> => {
-        for (;;) {
-          const { visits, identities } = await one.expunge({ before: NOW, limit: 50 });
-          if (visits === 0) return;
+        for (const { visits, identities } of await expungeAll({ store: one }, { before: NOW, limit: 50 })) {
           sum.visits += visits;
           sum.identities += identities;
         }
@@ -99,28 +91,29 @@ export function describeExpunge({ needing }: Suite): void {
     async ({ store, second, madeMany, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visits = await madeMany(10, () => ({ expiry: NOW - 1, identity: identityOf('x') }));
-        const [counts] = await race(
+        const [{ visits: expunged, identities }] = await race(
           round,
-          () => store.expunge({ before: NOW, limit: 10 }),
+          () => store.cleanup!.expunge({ before: NOW, limit: 10 }),
           () => second.touch(visits.slice(5).map(({ id }) => ({ id, accessed: NOW, expiry: NOW + DAY }))),
         );
         const left = (await store.find(visits.map(({ id }) => id))).filter((visit) => visit !== null);
-        same(counts, { visits: 10 - left.length, identities: 10 - left.length });
+        same({ expunged, identities }, { expunged: 10 - left.length, identities: 10 - left.length });
         for (const visit of left) fits(visit, { expiry: NOW + DAY, identity: { userId: 'x' } });
       }
     },
   );
 
-  checkListed('wipe empties what has expired, in batches, and keeps the rows', async ({ store, second, read, made, madeMany }) => {
+  checkListed('wipe empties what has expired, in batches, and keeps the rows', async (bench) => {
+    const { store, second, read, made, madeMany } = bench;
     const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x'), identity: identityOf('x') }));
     await madeMany(3, () => ({ expiry: NOW - DAY, sessionData: null }));
     const living = await made({ expiry: NOW, sessionData: bytes('mine') });
-    same(await store.countUnwiped(NOW), 7);
-    same(await store.wipe({ before: NOW, limit: 3 }), 3);
-    same(await store.countUnwiped(NOW), 4);
-    same(await second.wipe({ before: NOW, limit: 3 }), 3);
-    same(await store.wipe({ before: NOW, limit: 3 }), 1);
-    same(await store.wipe({ before: NOW, limit: 3 }), 0);
+    same(await countUnwiped(bench, NOW), 7);
+    fits(await store.cleanup!.wipe({ before: NOW, limit: 3 }), { visits: 3 });
+    same(await countUnwiped(bench, NOW), 4);
+    fits(await second.cleanup!.wipe({ before: NOW, limit: 3 }), { visits: 3 });
+    fits(await store.cleanup!.wipe({ before: NOW, limit: 3 }), { visits: 1 });
+    fits(await store.cleanup!.wipe({ before: NOW, limit: 3 }), { visits: 0 });
     for (const visit of expired) {
       fits(await read(visit.id), { sessionData: null, sessionVersion: 1, endedAt: null, identity: visit.identity });
     }
@@ -128,22 +121,56 @@ export function describeExpunge({ needing }: Suite): void {
     same((await read(living.id)).sessionVersion, 0);
   });
 
-  checkListed('wipe finds what came behind the place where it was', async ({ store, made, madeMany }) => {
+  checkListed('a dry run counts, and changes nothing', async (bench) => {
+    const { read, madeMany } = bench;
+    const stale = await madeMany(3, () => ({ expiry: NOW - 1, sessionData: bytes('x'), identity: identityOf('x') }));
+    const before = await Promise.all(stale.map(({ id }) => read(id)));
+    for (let times = 0; times < 2; times++) {
+      same(await countStale(bench, NOW), { visits: 3, identities: 3 });
+      same(await countUnwiped(bench, NOW), 3);
+    }
+    same(await Promise.all(stale.map(({ id }) => read(id))), before);
+  });
+
+  checkListed('two that clean up beside each other lose nothing of what the other has to do', async (bench) => {
+    const { store, second, madeMany } = bench;
+    await madeMany(12, (index) => ({ expiry: NOW - 1 - index }));
+    const one = await store.cleanup!.expunge({ before: NOW, limit: 3 });
+    const other = await second.cleanup!.expunge({ before: NOW, limit: 3 });
+    // Further back in time: what is next of the first must not follow it.
+    const earlier = await store.cleanup!.expunge({ before: NOW - DAY, limit: 3 });
+    same([one.visits, other.visits, earlier.visits], [3, 3, 0]);
+    let rest = 0;
+    for (let after = one.next; after !== null;) {
+      const { visits, next } = await store.cleanup!.expunge({ before: NOW, limit: 3, after });
+      rest += visits;
+      after = next;
+    }
+    same(rest, 6);
+  });
+
+  checkListed('wipe finds what came behind the place where it was', async (bench) => {
+    const { store, made, madeMany } = bench;
     await madeMany(4, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x') }));
-    same(await store.wipe({ before: NOW, limit: 2 }), 2);
+    const first = await store.cleanup!.wipe({ before: NOW, limit: 2 });
+    same(first.visits, 2);
     await made({ expiry: NOW - DAY, sessionData: bytes('late') });
     let rest = 0;
-    for (let batch = 1; batch > 0; rest += batch) batch = await store.wipe({ before: NOW, limit: 2 });
+    for (let after = first.next; after !== null;) {
+      const { visits, next } = await store.cleanup!.wipe({ before: NOW, limit: 2, after });
+      rest += visits;
+      after = next;
+    }
     same(rest, 3);
-    same(await store.countUnwiped(NOW), 0);
+    same(await countUnwiped(bench, NOW), 0);
   });
 
   checkListed('a save of the moment in which a visit is wiped conflicts or is wiped', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
-      const [wiped, [saved]] = await race(
+      const [{ visits: wiped }, [saved]] = await race(
         round,
-        () => store.wipe({ before: NOW, limit: 10 }),
+        () => store.cleanup!.wipe({ before: NOW, limit: 10 }),
         () => second.save([saveOf(visit, { data: bytes('new') })]),
       );
       same(wiped, 1);

@@ -1,3 +1,4 @@
+import { supports, type Facet, type Feature } from '../options/store-needs.js';
 import type { NewVisitRecord, VisitRecord, VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
 import { refusals } from './refusals.js';
 import { newVisit } from './samples.js';
@@ -12,6 +13,9 @@ export interface VisitStoreFixture {
   /** Called once, after the test. */
   readonly close?: () => unknown;
 }
+
+/** What a store has or has not. */
+export const FACETS = ['users', 'pages', 'locks', 'cleanup', 'clients'] as const satisfies readonly Facet[];
 
 /** Gives a store without visits, for one test. */
 export type VisitStoreFactory = () => VisitStoreFixture | Promise<VisitStoreFixture>;
@@ -28,6 +32,8 @@ export interface TestRunner {
 export interface VisitStoreSuiteOptions {
   /** What the store must say that it can or cannot give. @default what it says */
   readonly capabilities?: Partial<VisitStoreCapabilities>;
+  /** What the store must have: `['users', 'cleanup']`, for example. @default what it has */
+  readonly facets?: readonly Facet[];
   /** @default the global `describe` and `test` */
   readonly runner?: TestRunner;
   /** How often a race is run: enough for both orders to come up. @default 15 */
@@ -38,6 +44,7 @@ export interface VisitStoreSuiteOptions {
 export interface Bench {
   readonly fixture: VisitStoreFixture;
   readonly capabilities: VisitStoreCapabilities;
+  readonly facets: readonly Facet[] | undefined;
   readonly store: VisitStore;
   /** Whoever writes at the same time: another machine, if the store keeps its word between machines. */
   readonly second: VisitStore;
@@ -53,20 +60,24 @@ type Check = (title: string, body: (bench: Bench) => Promise<void>) => void;
 /** What the sections of the suite are written with. */
 export interface Suite {
   readonly check: Check;
-  /** For what only stores with these capabilities can do. Of others it is checked that they refuse. */
-  readonly needing: (...capabilities: readonly (keyof VisitStoreCapabilities)[]) => Check;
+  /** For what only stores can do that have this. What others must refuse instead is checked. */
+  readonly needing: (...features: readonly Feature[]) => Check;
 }
 
-export function createSuite(runner: TestRunner, factory: VisitStoreFactory, { capabilities, rounds = 15 }: VisitStoreSuiteOptions): Suite {
+export function createSuite(
+  runner: TestRunner,
+  factory: VisitStoreFactory,
+  { capabilities, facets, rounds = 15 }: VisitStoreSuiteOptions,
+): Suite {
   const needing =
-    (...needs: readonly (keyof VisitStoreCapabilities)[]): Check =>
+    (...needs: readonly Feature[]): Check =>
     (title, body) => {
       runner.test(title, async () => {
         const fixture = await factory();
         try {
-          const bench = benchOf(fixture, { ...fixture.store.capabilities, ...capabilities }, rounds);
-          const missing = needs.filter((need) => !bench.capabilities[need]);
-          for (const one of missing) await refusals[one](bench);
+          const bench = { ...benchOf(fixture, { ...fixture.store.capabilities, ...capabilities }, rounds), facets };
+          const missing = needs.filter((need) => !supports({ ...facetsOf(fixture.store), capabilities: bench.capabilities }, need));
+          for (const one of missing) await refusals[one]?.(bench);
           if (missing.length === 0) await body(bench);
         } finally {
           await fixture.close?.();
@@ -76,7 +87,11 @@ export function createSuite(runner: TestRunner, factory: VisitStoreFactory, { ca
   return { check: needing(), needing };
 }
 
-function benchOf(fixture: VisitStoreFixture, capabilities: VisitStoreCapabilities, rounds: number): Bench {
+function facetsOf({ users, pages, locks, cleanup, clients }: VisitStore): Pick<VisitStore, Facet> {
+  return { users, pages, locks, cleanup, clients };
+}
+
+function benchOf(fixture: VisitStoreFixture, capabilities: VisitStoreCapabilities, rounds: number): Omit<Bench, 'facets'> {
   const { store } = fixture;
   const madeMany: Bench['madeMany'] = async (count, given = () => ({})) => {
     const visits = Array.from({ length: count }, (_, index) => newVisit(given(index)));

@@ -1,22 +1,23 @@
 import assert from 'node:assert/strict';
-import type { IdentityRecord, NewVisitRecord, VisitPage, VisitRecord } from '../store/visit.store.js';
+import type { VisitPage } from '../store/visit.facets.js';
+import type { IdentityRecord, NewVisitRecord, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
 import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf, textOf } from './samples.js';
+import { expungeAll } from './cleanup.js';
 import type { Suite } from './suite.js';
 
 export function describeUsers({ needing }: Suite): void {
-  const checkListed = needing('listable');
-  const checkListedEnds = needing('listable', 'revocable');
+  const checkUsers = needing('users');
 
-  checkListedEnds('liveVisits goes through all that are neither ended nor expired', async ({ store, read, madeMany }) => {
+  needing('pages', 'revocable')('liveVisits goes through all that are neither ended nor expired', async ({ store, read, madeMany }) => {
     const live = await madeMany(125, (index) => ({ expiry: NOW + 1, identity: index % 2 ? identityOf('alice') : null }));
     await madeMany(2, () => ({ expiry: NOW }));
     const [ended] = await madeMany(1);
     await store.end([ended!.id], { reason: 'gone', at: NOW });
     const seen: VisitRecord[] = [];
     for (let after: string | null = ''; after !== null;) {
-      const page: VisitPage = await store.liveVisits({ after, limit: 10, now: NOW });
+      const page: VisitPage = await store.pages!.liveVisits({ after, limit: 10, now: NOW });
       assert.ok(page.visits.length < 100, 'a page is about as large as it was asked for');
       seen.push(...page.visits);
       after = page.next;
@@ -25,7 +26,7 @@ export function describeUsers({ needing }: Suite): void {
     same(seen[0], await read(seen[0]!.id));
   });
 
-  checkListedEnds('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
+  checkUsers('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
     const [old, recent, expired, ended] = (await madeMany(5, (index) => ({
       accessed: NOW + index,
       expiry: index === 2 ? NOW : NOW + DAY,
@@ -33,20 +34,20 @@ export function describeUsers({ needing }: Suite): void {
       identity: identityOf(index === 4 ? 'other' : 'alice'),
     }))) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
     await store.end([ended.id], { reason: 'logout', at: NOW });
-    const list = await store.listForUser('alice', NOW);
+    const list = await store.users!.listForUser('alice', NOW);
     same(
       list.map(({ id }) => id),
       [recent.id, old.id],
     );
     same(list[0]!, await read(recent.id));
     same(
-      (await store.listForUser('alice', NOW - 1)).map(({ id }) => id),
+      (await store.users!.listForUser('alice', NOW - 1)).map(({ id }) => id),
       [expired.id, recent.id, old.id],
     );
-    same(await store.listForUser('nobody', NOW), []);
+    same(await store.users!.listForUser('nobody', NOW), []);
   });
 
-  checkListed('a visit is listed for whom it is linked to by now', async ({ store, second, read, made }) => {
+  checkUsers('a visit is listed for whom it is linked to by now', async ({ store, second, read, made }) => {
     const visit = await made({ userAgent: 'browser' });
     let { keyHash } = visit;
     const link = async (identity: IdentityRecord | null): Promise<void> => {
@@ -56,8 +57,8 @@ export function describeUsers({ needing }: Suite): void {
       const stored = await read(visit.id);
       for (const userId of ['alice', 'bob']) {
         const isTheirs = identity?.userId === userId;
-        same(await store.listForUser(userId, NOW), isTheirs ? [stored] : [], `for ${userId}`);
-        same(await store.userAgentsOf(userId, NOW + DAY), isTheirs ? ['browser'] : []);
+        same(await store.users!.listForUser(userId, NOW), isTheirs ? [stored] : [], `for ${userId}`);
+        same(await store.users!.userAgentsOf(userId, NOW + DAY), isTheirs ? ['browser'] : []);
       }
     };
     await link(identityOf('alice'));
@@ -66,7 +67,7 @@ export function describeUsers({ needing }: Suite): void {
     await link(identityOf('alice', NOW + 1));
   });
 
-  checkListedEnds('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
+  checkUsers('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
     const [left, came, gone] = (await madeMany(3, (index) => ({ identity: identityOf(index === 1 ? 'bob' : 'alice') }))) as [
       NewVisitRecord,
       NewVisitRecord,
@@ -77,55 +78,55 @@ export function describeUsers({ needing }: Suite): void {
       rekeyOf(came, { identity: identityOf('alice') }),
       rekeyOf(gone, { identity: null }),
     ]);
-    same(await store.endAllForUser('alice', { reason: 'everywhere', at: NOW }), [came.id]);
+    same(await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }), [came.id]);
     for (const { id } of [left, gone]) same((await read(id)).endedAt, null);
   });
 
-  checkListedEnds('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
+  checkUsers('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
     const [client, elsewhere, later] = (await madeMany(3, (index) => ({ identity: identityOf(['alice', 'bob', 'carol'][index]!) }))) as [
       NewVisitRecord,
       NewVisitRecord,
       NewVisitRecord,
     ];
-    await store.endAllForUser('alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
-    await store.endAllForUser('bob', { reason: 'everywhere', at: NOW + 1 });
-    await store.endEverything({ reason: 'incident', at: NOW + 2, retiresKey: true });
+    await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
+    await store.users!.endAllForUser('bob', { reason: 'everywhere', at: NOW + 1 });
+    await store.users!.endEverything({ reason: 'incident', at: NOW + 2, retiresKey: true });
     fits(await read(client.id), { endedAt: NOW + 1, previousKeyUntil: NOW + 1, keyChanged: NOW + 1 });
     fits(await read(elsewhere.id), { endedAt: NOW + 1, previousKeyUntil: null, keyChanged: NOW });
     fits(await read(later.id), { endedAt: NOW + 2, previousKeyUntil: NOW + 2, keyChanged: NOW + 2 });
   });
 
-  checkListed('what a caller changes in a list is not stored', async ({ store, read, made }) => {
+  needing('users', 'pages')('what a caller changes in a list is not stored', async ({ store, read, made }) => {
     const { id } = await made({ sessionData: bytes('as it was'), identity: identityOf('alice') });
-    for (const visit of await store.listForUser('alice', NOW)) visit.sessionData?.fill(0);
-    for (const visit of (await store.liveVisits({ after: '', limit: 10, now: NOW })).visits) visit.sessionData?.fill(0);
+    for (const visit of await store.users!.listForUser('alice', NOW)) visit.sessionData?.fill(0);
+    for (const visit of (await store.pages!.liveVisits({ after: '', limit: 10, now: NOW })).visits) visit.sessionData?.fill(0);
     same(textOf(await read(id)), 'as it was');
   });
 
-  checkListedEnds('user ids are compared byte by byte', async ({ store, madeMany }) => {
+  checkUsers('user ids are compared byte by byte', async ({ store, madeMany }) => {
     const userIds = ['a', 'A', 'a ', ' a', 'á', 'a\u0301', 'ß', 'ss', '👩', '👩‍🚀', "'; --", '%', '_', '\\', '?', '$1', '1', '01', '1e0'];
     const visits = await madeMany(userIds.length, (index) => ({ identity: identityOf(userIds[index]!) }));
     for (const [index, userId] of userIds.entries()) {
       same(
-        (await store.listForUser(userId, NOW)).map(({ id }) => id),
+        (await store.users!.listForUser(userId, NOW)).map(({ id }) => id),
         [visits[index]!.id],
       );
     }
     for (const [index, userId] of userIds.entries()) {
-      same(await store.endAllForUser(userId, { reason: 'admin', at: NOW }), [visits[index]!.id]);
+      same(await store.users!.endAllForUser(userId, { reason: 'admin', at: NOW }), [visits[index]!.id]);
     }
   });
 
-  checkListed('a user id may have 255 characters', async ({ store, made }) => {
+  checkUsers('a user id may have 255 characters', async ({ store, made }) => {
     const userId = '🦊'.repeat(127) + 'x';
     const { id } = await made({ identity: identityOf(userId) });
     same(
-      (await store.listForUser(userId, NOW)).map((visit) => visit.id),
+      (await store.users!.listForUser(userId, NOW)).map((visit) => visit.id),
       [id],
     );
   });
 
-  checkListedEnds('endAllForUser ends all but one, of this user only, expired ones too', async ({ store, read, made, madeMany }) => {
+  checkUsers('endAllForUser ends all but one, of this user only, expired ones too', async ({ store, read, made, madeMany }) => {
     const mine = await madeMany(4, (index) => ({
       identity: identityOf('alice'),
       expiry: index === 0 ? NOW - DAY : NOW + DAY,
@@ -134,34 +135,35 @@ export function describeUsers({ needing }: Suite): void {
     const [, here] = mine as [NewVisitRecord, NewVisitRecord];
     const theirs = await made({ identity: identityOf('bob') });
     const anonymous = await made();
-    const ended = await store.endAllForUser('alice', { reason: 'password', at: NOW, except: here.id });
+    const ended = await store.users!.endAllForUser('alice', { reason: 'password', at: NOW, except: here.id });
     const expected = mine.map(({ id }) => id).filter((id) => id !== here.id);
     same(ended.toSorted(), expected.toSorted());
     for (const id of expected) fits(await read(id), { endedAt: NOW, endReason: 'password', sessionData: null, sessionVersion: 1 });
     for (const { id } of [here, theirs, anonymous]) same((await read(id)).endedAt, null);
-    same(await store.endAllForUser('alice', { reason: 'password', at: NOW }), [here.id]);
-    same(await store.endAllForUser('alice', { reason: 'password', at: NOW }), []);
+    same(await store.users!.endAllForUser('alice', { reason: 'password', at: NOW }), [here.id]);
+    same(await store.users!.endAllForUser('alice', { reason: 'password', at: NOW }), []);
   });
 
-  checkListedEnds('B7: it is remembered when all visits of a user were ended, until that is expunged', async ({ store, second }) => {
-    same(await store.endedAllAt('carol'), null);
-    await store.endAllForUser('carol', { reason: 'everywhere', at: NOW + 2 });
-    await second.endAllForUser('carol', { reason: 'everywhere', at: NOW + 1 });
-    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.endedAllAt(other), null);
-    await store.endAllForUser('carol ', { reason: 'everywhere', at: NOW + 5 });
-    same(await second.endedAllAt('carol'), NOW + 2);
-    same(await second.endedAllAt('carol '), NOW + 5);
-    await store.endEverything({ reason: 'incident', at: NOW + 3 });
-    same(await second.endedAllAt('carol'), NOW + 3);
-    same(await second.endedAllAt('anybody'), NOW + 3);
-    same(await store.expunge({ before: NOW + 3, limit: 10 }), { visits: 0, identities: 0 });
-    same(await second.endedAllAt('carol'), NOW + 3);
-    same(await second.endedAllAt('carol '), NOW + 5);
-    await store.expunge({ before: NOW + 6, limit: 10 });
-    same(await second.endedAllAt('carol '), null);
+  needing('users', 'cleanup')('B7: it is remembered when all visits of a user were ended, until that is expunged', async (bench) => {
+    const { store, second } = bench;
+    same(await store.users!.endedAllAt('carol'), null);
+    await store.users!.endAllForUser('carol', { reason: 'everywhere', at: NOW + 2 });
+    await second.users!.endAllForUser('carol', { reason: 'everywhere', at: NOW + 1 });
+    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.endedAllAt(other), null);
+    await store.users!.endAllForUser('carol ', { reason: 'everywhere', at: NOW + 5 });
+    same(await second.users!.endedAllAt('carol'), NOW + 2);
+    same(await second.users!.endedAllAt('carol '), NOW + 5);
+    await store.users!.endEverything({ reason: 'incident', at: NOW + 3 });
+    same(await second.users!.endedAllAt('carol'), NOW + 3);
+    same(await second.users!.endedAllAt('anybody'), NOW + 3);
+    same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
+    same(await second.users!.endedAllAt('carol'), NOW + 3);
+    same(await second.users!.endedAllAt('carol '), NOW + 5);
+    await expungeAll(bench, { before: NOW + 6, limit: 10 });
+    same(await second.users!.endedAllAt('carol '), null);
   });
 
-  checkListedEnds('B7: ends what was linked before it began, also while others are being linked', async ({ store, second, madeMany }) => {
+  checkUsers('B7: ends what was linked before it began, also while others are being linked', async ({ store, second, madeMany }) => {
     const visits = await madeMany(24);
     const linkedBefore: string[] = [];
     let hasBegun = false;
@@ -171,38 +173,35 @@ export function describeUsers({ needing }: Suite): void {
     });
     await Promise.any(links);
     hasBegun = true;
-    const ended = await store.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    const ended = await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW });
     await Promise.all(links);
     assert.ok(linkedBefore.length > 0);
     same(
       linkedBefore.filter((id) => !ended.includes(id)),
       [],
     );
-    const rest = await store.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    const rest = await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW });
     same([...ended, ...rest].toSorted(), visits.map(({ id }) => id).toSorted());
   });
 
-  checkListedEnds(
-    'B7: endAllForUser does not miss a visit whose key is renewed at that moment',
-    async ({ store, second, madeMany, rounds }) => {
-      for (let round = 0; round < rounds; round++) {
-        const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
-        const [ended] = await race(
-          round,
-          () => store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
-          () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
-        );
-        same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
-      }
-    },
-  );
+  checkUsers('B7: endAllForUser does not miss a visit whose key is renewed at that moment', async ({ store, second, madeMany, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
+      const [ended] = await race(
+        round,
+        () => store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
+      );
+      same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
+    }
+  });
 
-  checkListedEnds('endAllForUser spares a visit that another user has just taken over', async ({ store, second, read, made, rounds }) => {
+  checkUsers('endAllForUser spares a visit that another user has just taken over', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made({ identity: identityOf('alice') });
       const [ended, [taken]] = await race(
         round,
-        () => store.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        () => store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
         () => second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
       );
       same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
@@ -210,41 +209,38 @@ export function describeUsers({ needing }: Suite): void {
     }
   });
 
-  checkListedEnds(
-    'B7: a sign-in and the end of all visits at the same moment: one sees the other',
-    async ({ store, second, made, rounds }) => {
-      for (let round = 0; round < rounds; round++) {
-        const userId = `user ${round}`;
-        const visit = await made();
-        const late = newVisit({ identity: identityOf(userId) });
-        const [seen, seenByNew, ended] = await race(
-          round,
-          () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.endedAllAt(userId)),
-          () => second.create([late]).then(() => second.endedAllAt(userId)),
-          () => store.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
-        );
-        assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
-        assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
-      }
-    },
-  );
+  checkUsers('B7: a sign-in and the end of all visits at the same moment: one sees the other', async ({ store, second, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const userId = `user ${round}`;
+      const visit = await made();
+      const late = newVisit({ identity: identityOf(userId) });
+      const [seen, seenByNew, ended] = await race(
+        round,
+        () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.users!.endedAllAt(userId)),
+        () => second.create([late]).then(() => second.users!.endedAllAt(userId)),
+        () => store.users!.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
+      );
+      assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
+      assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
+    }
+  });
 
-  checkListed('userAgentsOf gives each once, of the visits that were linked to the user before', async ({ store, madeMany }) => {
+  checkUsers('userAgentsOf gives each once, of the visits that were linked to the user before', async ({ store, madeMany }) => {
     const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
     await madeMany(agents.length, (index) => ({
       userAgent: agents[index]!,
       expiry: index === 6 ? NOW - DAY : NOW + DAY,
       identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
     }));
-    const found = await store.userAgentsOf('alice', NOW);
+    const found = await store.users!.userAgentsOf('alice', NOW);
     same(found.length, 4);
     same(new Set(found), new Set(['old', 'older', null, 'expired']));
-    same(await store.userAgentsOf('nobody', NOW), []);
+    same(await store.users!.userAgentsOf('nobody', NOW), []);
   });
 
-  checkListedEnds('userAgentsOf knows visits that have ended', async ({ store, made }) => {
+  checkUsers('userAgentsOf knows visits that have ended', async ({ store, made }) => {
     const { id } = await made({ userAgent: 'browser', identity: identityOf('alice', NOW - 1) });
     await store.end([id], { reason: 'logout', at: NOW });
-    same(await store.userAgentsOf('alice', NOW), ['browser']);
+    same(await store.users!.userAgentsOf('alice', NOW), ['browser']);
   });
 }

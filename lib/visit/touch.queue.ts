@@ -40,7 +40,7 @@ export class TouchQueue {
   private closed = false;
 
   constructor(
-    private readonly store: Pick<VisitStore, 'touch'> & Partial<Pick<VisitStore, 'isDivided'>>,
+    private readonly store: Pick<VisitStore, 'touch'> & Partial<Pick<VisitStore, 'server'>>,
     private readonly interval: number,
     private readonly storeTimeout: number,
   ) {}
@@ -136,7 +136,7 @@ export class TouchQueue {
     const batch = this.take();
     if (batch.size === 0) return 0;
     this.inFlight = batch;
-    if (this.store.isDivided) return this.writeEach([...batch.values()]);
+    if (this.store.server?.isDivided) return this.writeEach([...batch.values()]);
     let isLate = true;
     const writing = (async () => this.store.touch([...batch.values()]))().finally(() => (isLate = false));
     try {

@@ -56,7 +56,8 @@ export class VisitLimit {
   }
 
   private visitsOf(userId: string): Promise<VisitRecord[]> {
-    return this.store.read((store) => store.listForUser(userId, this.options.clock.now()));
+    const users = this.store.facet('users', 'maxVisitsPerUser');
+    return this.store.read(() => users.listForUser(userId, this.options.clock.now()));
   }
 }
 

@@ -94,7 +94,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
           ...visits.map(({ id }) => access.find(id)),
           access.create(newVisit()),
           access.save(saveOf(visits[0]!)),
-          access.read((one) => one.endedAllAt('x')),
+          access.endedAllAt('x'),
           access.call((one) => one.end([visits[0]!.id], { reason: 'x', at: 0 })),
         ]);
         for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });

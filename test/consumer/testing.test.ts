@@ -27,6 +27,7 @@ const FORMATS = {
     place: (text: string) =>
       text
         .replace('require("nest-visit/testing")', `require(${JSON.stringify(join(root, 'dist/cjs/testing/index.js'))})`)
+        .replace('require("nest-visit/store-kit")', `require(${JSON.stringify(join(root, 'dist/cjs/store/kit/index.js'))})`)
         .replace('require("nest-visit")', `require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})`),
   },
 };
@@ -60,7 +61,10 @@ describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])('nest-visit/test
   });
 
   test('R66: and fails with a mistake in it', async () => {
-    const { code, failed, output } = await runUnderNode(format, { is: 'accessed', shouldBe: 'Math.max(visit.accessed, accessed)' });
+    const { code, failed, output } = await runUnderNode(format, {
+      is: '{ ...kit.touched(this.stored(touch.id), touch)!, accessed: touch.accessed }',
+      shouldBe: 'kit.touched(this.stored(touch.id), touch)',
+    });
     expect(code).toBe(1);
     expect(failed).toBeGreaterThan(0);
     expect(output).toContain('not ok');

@@ -225,10 +225,10 @@ describeDatabases(
         access.create(newVisit()),
         access.create(newVisit({ identity })),
         access.save(saveOf(first, { data: bytes('x') })),
-        access.call((one) => one.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY })),
+        access.call((one) => one.locks!.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY })),
       ];
       for (const { id } of visits) expect(await access.find(id)).toMatchObject({ id, keyHash: expect.any(String) });
-      expect(await access.read((one) => one.listForUser('b', NOW))).toHaveLength(visits.length);
+      expect(await access.read((one) => one.users!.listForUser('b', NOW))).toHaveLength(visits.length);
       await (isMariaDb ? backup.query('UNLOCK TABLES') : backup.commitTransaction());
       await backup.release();
       const results = await Promise.all(writes);

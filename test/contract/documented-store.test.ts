@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileFunction } from 'node:vm';
 import * as library from 'nest-visit';
+import * as kit from 'nest-visit/store-kit';
 import { describeVisitStore } from 'nest-visit/testing';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
@@ -34,7 +35,8 @@ function complaintsAbout(texts: ReadonlyMap<string, string>): string[] {
 
 function load(text: string): { MapVisitStore: new () => library.VisitStore } {
   const exports = {};
-  const require = (name: string) => (name === 'nest-visit' ? library : expect.fail(`it imports ${name}`));
+  const known: Record<string, object> = { 'nest-visit': library, 'nest-visit/store-kit': kit };
+  const require = (name: string) => known[name] ?? expect.fail(`it imports ${name}`);
   compileFunction(transpiled(text, ts.ModuleKind.CommonJS), ['require', 'exports'])(require, exports);
   return exports as ReturnType<typeof load>;
 }

@@ -4,13 +4,14 @@ import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import { newVisit } from '../../lib/testing/samples.js';
+import { expungeAll } from '../../lib/testing/cleanup.js';
 import { openDatabase, type OpenDatabase } from '../support/databases.js';
 import { describeUnlessMissing, postgresUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { findPgBouncer, startPgBouncer, type TestServer } from '../support/servers.mjs';
 
 const NEVER = 8_640_000_000_000_000;
-const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+const all = { atomic: true, revocable: true, shared: true, durable: true };
 
 const missing = [
   ...(postgresUrl === undefined ? ['PostgreSQL (VISIT_TEST_POSTGRES_URL)'] : []),
@@ -52,8 +53,8 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
       await fixture?.second?.close();
     });
     const emptied = async (): Promise<VisitStoreFixture> => {
-      await fixture.store.endEverything({ reason: 'test', at: 0 });
-      while ((await fixture.store.expunge({ before: NEVER, limit: 10_000 })).visits > 0);
+      await fixture.store.users!.endEverything({ reason: 'test', at: 0 });
+      await expungeAll(fixture, { before: NEVER, limit: 10_000 });
       return fixture;
     };
     describeVisitStore('PgBouncer by transaction', emptied, { runner: { describe, test }, capabilities: all });

@@ -8,6 +8,7 @@ import { PrismaVisitStore, type PrismaVisitClient } from 'nest-visit/prisma';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
+import { expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
 import { describePrisma } from '../support/prisma.js';
@@ -18,11 +19,11 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const runner = { describe, test };
 /** Its races are those of the databases, which the store of TypeORM runs more often. */
 const rounds = isSoak ? 15 : 5;
-const capabilities = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+const capabilities = { atomic: true, revocable: true, shared: true, durable: true };
 
 async function empty(store: VisitStore): Promise<void> {
-  await store.endEverything({ reason: 'test', at: 0 });
-  while ((await store.expunge({ before: NEVER, limit: 10_000 })).visits > 0);
+  await store.users!.endEverything({ reason: 'test', at: 0 });
+  await expungeAll({ store }, { before: NEVER, limit: 10_000 });
 }
 
 describePrisma('R65: Prisma', (db) => {

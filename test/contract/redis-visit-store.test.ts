@@ -3,7 +3,9 @@ import { createClient } from 'redis';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
-import type { NewVisitRecord, Rekey, SessionSave, VisitPage, VisitRecord } from '../../lib/store/visit.store.js';
+import type { VisitPage } from '../../lib/store/visit.facets.js';
+import type { NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../../lib/store/visit.store.js';
+import { countStale, countUnwiped, expungeAll } from '../../lib/testing/cleanup.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
@@ -22,7 +24,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
   beforeAll(async () => {
     clients = [await redis.connect(), await redis.connect(), await redis.connect()];
   });
-  const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+  const all = { atomic: true, revocable: true, shared: true, durable: true };
   const fixtureOf = (prefix: string): VisitStoreFixture => {
     const [store, second, again] = clients.map((client) => new RedisVisitStore({ client, prefix }));
     return { store: store!, second: second!, reopen: () => again! };
@@ -189,28 +191,28 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         const { id } = await made({ expiry: NOW });
         await store.touch([{ id, accessed: NOW, expiry: NOW + 3 * DAY }]);
         await send(currentOf(id), 'ZADD', String(NOW), id);
-        while ((await store.expunge({ before: NOW + DAY, limit: 100 })).visits > 0);
+        await expungeAll({ store }, { before: NOW + DAY, limit: 100 });
         expect(await read(id)).toMatchObject({ expiry: NOW + 3 * DAY });
         expect(await scoreOf(currentOf(id), id)).toBe(NOW + 3 * DAY);
       });
 
       test('R61: entries whose visits Redis has forgotten go, without being counted', async () => {
         const visit = await made({ expiry: NOW - 40 * DAY, identity: identityOf(uniqueUser()) });
-        while ((await store.expunge({ before: NOW - 41 * DAY, limit: 100 })).visits > 0);
+        await expungeAll({ store }, { before: NOW - 41 * DAY, limit: 100 });
         await send(keyOf(visit.id), 'DEL');
-        expect(await store.countStale(NOW - 39 * DAY)).toEqual({ visits: 0, identities: 0 });
-        expect(await store.expunge({ before: NOW - 39 * DAY, limit: 100 })).toEqual({ visits: 0, identities: 0 });
+        expect(await countStale({ store }, NOW - 39 * DAY)).toEqual({ visits: 0, identities: 0 });
+        expect(await store.expunge({ before: NOW - 39 * DAY, limit: 100 })).toEqual({ visits: 0, identities: 0, next: null });
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
       });
 
       test('R62: data of a late save, after the visit was wiped, is wiped, too', async () => {
         const visit = await made({ expiry: NOW - 50 * DAY, sessionData: bytes('x') });
         const before = NOW - 49 * DAY;
-        expect(await store.wipe({ before, limit: 10 })).toBe(1);
+        expect(await store.wipe({ before, limit: 10 })).toEqual({ visits: 1, next: null });
         expect(await scoreOf(pastOf(visit.id), visit.id)).toBe(visit.expiry);
         expect(await store.save([saveOf(visit, { version: 1, data: bytes('late') })])).toEqual([{ outcome: 'saved', version: 2 }]);
-        expect(await store.countUnwiped(before)).toBe(1);
-        expect(await second.wipe({ before, limit: 10 })).toBe(1);
+        expect(await countUnwiped({ store }, before)).toBe(1);
+        expect(await second.wipe({ before, limit: 10 })).toEqual({ visits: 1, next: null });
         expect(await read(visit.id)).toMatchObject({ sessionData: null, sessionVersion: 3 });
       });
 
@@ -299,7 +301,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       }
       const stale = left.filter(({ expiry, endedAt }) => expiry < clock || (endedAt !== null && endedAt < clock));
       // One that ended while clean-up was looking at it may have to wait for its expiry, or for Redis to forget it.
-      const { visits: counted } = await stores[0]!.countStale(clock);
+      const { visits: counted } = await countStale({ store: stores[0]! }, clock);
       expect(counted).toBeLessThanOrEqual(stale.length);
       expect(counted).toBeGreaterThan(stale.length * 0.8);
       expect(await stores[1]!.endEverything({ reason: 'incident', at: NOW })).toBe(live.length);
@@ -582,7 +584,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     expect(await store.listForUser('ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
     expect(await store.endEverything({ reason: 'x', at: NOW })).toBe(1);
     expect(await store.endedAllAt('ada')).toBe(NOW);
-    expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1 });
+    expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
     client.destroy();
   });
 
@@ -799,7 +801,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
     expect(await store.endAllForUser('ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
     expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
-    expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1 });
+    expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
   });
 });
 

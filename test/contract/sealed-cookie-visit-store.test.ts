@@ -18,7 +18,7 @@ describeVisitStore(
     const store = browser();
     return { store, second: browser(), reopen: browser, close: () => assert.equal((store.store as SealedCookieVisitStore).size, 0) };
   },
-  { runner: { describe, test }, capabilities: { atomic: false, revocable: false, listable: false, shared: true, durable: true } },
+  { runner: { describe, test }, capabilities: { atomic: false, revocable: false, shared: true, durable: true } },
 );
 
 const ROOM = 4000;

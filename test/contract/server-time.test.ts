@@ -31,7 +31,7 @@ const toTheFuture = (answer: Buffer): Buffer => {
 /** Asks the server, and neither this process nor anything in between: a process with the clock of the server is right, another one is not. */
 async function expectToAsk(store: VisitStore): Promise<void> {
   const ahead = { now: () => Date.now() + AHEAD * 1000 };
-  expect(Math.abs((await store.serverTime!())! - ahead.now())).toBeLessThan(PRECISION);
+  expect(Math.abs((await store.server!.serverTime!())! - ahead.now())).toBeLessThan(PRECISION);
   await expect(requireClock(store, { clock: ahead, maxClockSkew: PRECISION }, 'wipe')).resolves.toBeUndefined();
   await expect(requireClock(store, { clock: Date, maxClockSkew: PRECISION }, 'wipe')).rejects.toMatchObject({
     code: 'VISIT_CLOCK',

@@ -4,6 +4,7 @@ import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
+import { expungeAll } from '../../lib/testing/cleanup.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 
@@ -32,12 +33,12 @@ describeDatabases('R65: TypeORM', (db) => {
   });
   const emptied = async (): Promise<VisitStoreFixture> => {
     const { store } = fixture;
-    await store.endEverything({ reason: 'test', at: 0 });
-    while ((await store.expunge({ before: NEVER, limit: 10_000 })).visits > 0);
+    await store.users!.endEverything({ reason: 'test', at: 0 });
+    await expungeAll({ store }, { before: NEVER, limit: 10_000 });
     return fixture;
   };
 
-  const all = { atomic: true, revocable: true, listable: true, shared: true, durable: true };
+  const all = { atomic: true, revocable: true, shared: true, durable: true };
   describeVisitStore(db.name, emptied, { runner, capabilities: all });
   describeOwnPromises(db.name, emptied);
 });
@@ -73,8 +74,8 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
           absoluteExpiry: again,
           identity: { created: first },
         });
-        expect(await store.listForUser('x', again - 1)).toHaveLength(1);
-        expect(await store.listForUser('x', again)).toHaveLength(0);
+        expect(await store.users!.listForUser('x', again - 1)).toHaveLength(1);
+        expect(await store.users!.listForUser('x', again)).toHaveLength(0);
       } finally {
         if (zone === undefined) delete process.env['TZ'];
         else process.env['TZ'] = zone;

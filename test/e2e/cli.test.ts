@@ -9,6 +9,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { countStale, expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { PATIENCE } from '../support/patience.js';
@@ -227,7 +228,7 @@ describeDatabases('The command', (db) => {
     expect(moved.map(({ id }) => id).sort()).toEqual([visits[0]!.id, visits[1]!.id].sort());
     expect(await store.listForUser('mover', now)).toEqual([]);
     await store.endEverything({ reason: 'test', at: 0 });
-    while ((await store.expunge({ before: now + 9 * DAY, limit: 10 })).visits > 0);
+    await expungeAll({ store }, { before: now + 9 * DAY, limit: 10 });
   });
 
   test('R61, R62, R63: counts, then wipes, then expunges, through every kind of data source file', async () => {
@@ -273,14 +274,14 @@ describeDatabases('The command', (db) => {
       export const open = () => { throw new Error('not to be called'); };
       export const source = new typeorm.DataSource({ ...options, entities: visitEntities }).initialize();`);
     expect(await command('expunge', '--data-source', asPromise, '--keep-days', '5.5', '--quiet')).toEqual({ code: 0, out: '', err: '' });
-    expect(await store.countStale(Number.MAX_SAFE_INTEGER)).toEqual({ visits: 1, identities: 1 });
+    expect(await countStale({ store }, Number.MAX_SAFE_INTEGER)).toEqual({ visits: 1, identities: 1 });
   });
 
   // With SQLite all batches run in one turn of the event loop, which no signal interrupts.
   if (db.name !== 'sqlite') {
     test('R63: stops at Ctrl-C after the batch that is under way', async () => {
       await store.create(Array.from({ length: 2000 }, () => visit(now - 8 * DAY)));
-      const left = async (): Promise<number> => (await store.countStale(now - 7 * DAY)).visits;
+      const left = async (): Promise<number> => (await countStale({ store }, now - 7 * DAY)).visits;
       const source = await esm('export default options;');
       const child = spawn(process.execPath, [main, 'expunge', '--data-source', source, '--batch-size', '1'], { cwd: root });
       let err = '';

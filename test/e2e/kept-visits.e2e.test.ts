@@ -68,7 +68,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
 
   /** A visitor with a cart, and another visit of each user elsewhere. */
   async function prepare({ before }: Act): Promise<Browser> {
-    while ((await watched.inner.endAllForUser('ann', { reason: 'test', at: clock.now() })).length > 0);
+    while ((await watched.inner.users!.endAllForUser('ann', { reason: 'test', at: clock.now() })).length > 0);
     clock.advance(1000);
     for (const user of ['ann', 'bob']) await app.ask(app.browser(), ({ identity }) => identity.login(user));
     clock.advance(1000);
@@ -82,7 +82,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
   }
 
   const live = async (): Promise<string[]> =>
-    (await Promise.all(['ann', 'bob'].map((user) => watched.inner.listForUser(user, clock.now()))))
+    (await Promise.all(['ann', 'bob'].map((user) => watched.inner.users!.listForUser(user, clock.now()))))
       .flat()
       .map(({ id }) => id)
       .toSorted();

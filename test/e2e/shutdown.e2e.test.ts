@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks';
 import { Controller, Inject, Post } from '@nestjs/common';
-import { ExpungeService, MemoryVisitStore, Session, type Touch } from 'nest-visit';
+import { ExpungeService, MemoryVisitStore, Session, type CleanUpBatch, type Touch } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { newVisit } from '../../lib/testing/samples.js';
 import { platforms, startApp } from '../support/app.js';
@@ -33,7 +33,7 @@ class WatchedStore extends MemoryVisitStore {
   hangs = false;
   began = (): void => {};
 
-  override async expunge(batch: { before: number; limit: number }) {
+  override async expunge(batch: CleanUpBatch) {
     this.batches++;
     this.began();
     if (this.hangs) await new Promise(() => {});

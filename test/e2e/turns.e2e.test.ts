@@ -588,7 +588,7 @@ for (const platform of platforms) {
       if (visitor === 'somebody else') await app.ask(browser, ({ identity }) => identity.login(`bob ${family}`));
       if (visitor === 'the same user') await app.ask(browser, ({ identity }) => identity.login(user));
       const before = browser.clone();
-      const known = new Set((await watched.inner.listForUser(user, clock.now())).map(({ id }) => id));
+      const known = new Set((await watched.inner.users!.listForUser(user, clock.now())).map(({ id }) => id));
       clock.advance(1000);
       let here: { result: unknown; user: string | null; shown: string | null } | undefined;
       const answer = await app.call(browser, async ({ identity, request }) => {
@@ -638,7 +638,7 @@ for (const platform of platforms) {
           }
         }
       }
-      const left = (await watched.inner.listForUser(user, clock.now())).filter(({ id }) => !known.has(id));
+      const left = (await watched.inner.users!.listForUser(user, clock.now())).filter(({ id }) => !known.has(id));
       return { ...here!, answer, label, left: left.length, after };
     };
 
@@ -703,7 +703,7 @@ for (const platform of platforms) {
             watched.around = async ({ method }, go) => {
               if (method !== 'endedAllAt') return go();
               watched.pass();
-              await watched.inner.endAllForUser(user, { reason: 'disabled', at: clock.now() });
+              await watched.inner.users!.endAllForUser(user, { reason: 'disabled', at: clock.now() });
               return go();
             };
           },

@@ -1,4 +1,4 @@
-import { TypeOrmVisitStore, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
+import { type CleanUpBatch, TypeOrmVisitStore, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TurnQueue } from '../../lib/context/turn.js';
@@ -67,13 +67,13 @@ const defects: Record<string, Store> = {
     }
   },
   'R61, B37: an expunge that takes the living': class extends TypeOrmVisitStore {
-    override expunge({ before, limit }: { readonly before: number; readonly limit: number }) {
-      return super.expunge({ before: before + TIMEOUT, limit });
+    override expunge(batch: CleanUpBatch) {
+      return super.expunge({ ...batch, before: batch.before + TIMEOUT });
     }
   },
   'R62: a wipe that comes too early': class extends TypeOrmVisitStore {
-    override wipe({ before, limit }: { readonly before: number; readonly limit: number }) {
-      return super.wipe({ before: before + TIMEOUT, limit });
+    override wipe(batch: CleanUpBatch) {
+      return super.wipe({ ...batch, before: batch.before + TIMEOUT });
     }
   },
 };

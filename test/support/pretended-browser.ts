@@ -1,16 +1,12 @@
 import {
   VisitStore,
   type Ending,
-  type Lock,
-  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
-  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from 'nest-visit';
@@ -48,44 +44,8 @@ export class PretendedBrowser extends VisitStore {
   rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
     return this.request(idsOf(changes), () => this.store.rekey(changes));
   }
-  lock(lock: Lock): Promise<LockResult> {
-    return this.request([lock.id], () => this.store.lock(lock));
-  }
-  unlock(id: string, owner: string): Promise<void> {
-    return this.request([id], () => this.store.unlock(id, owner));
-  }
   end(ids: readonly string[], ending: Ending): Promise<string[]> {
     return this.request(ids, () => this.store.end(ids, ending));
-  }
-  listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    return this.store.listForUser(userId, now);
-  }
-  override liveVisits(page: { after: string; limit: number; now: number }): Promise<VisitPage> {
-    return this.store.liveVisits(page);
-  }
-  override userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
-    return this.store.userAgentsOf(userId, before);
-  }
-  endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]> {
-    return this.store.endAllForUser(userId, ending);
-  }
-  endEverything(ending: Ending): Promise<number> {
-    return this.store.endEverything(ending);
-  }
-  endedAllAt(userId: string): Promise<number | null> {
-    return this.store.endedAllAt(userId);
-  }
-  expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    return this.store.expunge(batch);
-  }
-  countStale(before: number): Promise<StaleCounts> {
-    return this.store.countStale(before);
-  }
-  wipe(batch: { readonly before: number; readonly limit: number }): Promise<number> {
-    return this.store.wipe(batch);
-  }
-  countUnwiped(before: number): Promise<number> {
-    return this.store.countUnwiped(before);
   }
   close(): Promise<void> {
     return this.store.close();
@@ -93,7 +53,7 @@ export class PretendedBrowser extends VisitStore {
 
   /** Takes more than real ones: what the contract asks for besides is not a matter of size. */
   private async request<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
-    const attendance = this.store.attend!(Infinity);
+    const attendance = this.store.clients!.attend(Infinity);
     try {
       await attendance.hold(
         ids,

@@ -1,8 +1,19 @@
-import { MemoryVisitStore, type VisitStore } from 'nest-visit';
+import {
+  MemoryVisitStore,
+  type UserVisits,
+  type VisitCleanup,
+  type VisitClients,
+  type VisitLocks,
+  type VisitPages,
+  type VisitStore,
+} from 'nest-visit';
+
+/** A method of the store, or of what it has. */
+export type Method = keyof VisitStore | keyof UserVisits | keyof VisitPages | keyof VisitLocks | keyof VisitCleanup | keyof VisitClients;
 
 /** A call of a method of the store that waits for something. */
 export interface StoreCall {
-  readonly method: keyof VisitStore;
+  readonly method: Method;
   readonly args: readonly unknown[];
 }
 
@@ -17,8 +28,10 @@ export class WatchedStore {
 
   constructor(readonly inner: VisitStore = new MemoryVisitStore()) {
     this.store = new Proxy(inner, {
-      get: (target, method: keyof VisitStore) => {
+      get: (target, method: Method, proxy) => {
         const value: unknown = Reflect.get(target, method, target);
+        // Its facets are the store itself.
+        if (value === target) return proxy as unknown;
         if (typeof value !== 'function' || method === 'attend')
           return typeof value === 'function' ? (value.bind(target) as unknown) : value;
         return (...args: unknown[]) => {
@@ -30,7 +43,7 @@ export class WatchedStore {
   }
 
   /** Holds each call of these methods until `release` is called. `held` resolves when the first one waits. */
-  hold(...methods: (keyof VisitStore)[]): { readonly held: Promise<void>; readonly release: () => void } {
+  hold(...methods: Method[]): { readonly held: Promise<void>; readonly release: () => void } {
     let arrive!: () => void;
     let settle!: () => void;
     const held = new Promise<void>((resolve) => (arrive = resolve));
@@ -49,7 +62,7 @@ export class WatchedStore {
   }
 
   /** From now on calls of these methods fail; of all that a request makes, if none is named. */
-  away(...methods: (keyof VisitStore)[]): void {
+  away(...methods: Method[]): void {
     this.around = async ({ method }, go) => {
       if (methods.length === 0 || methods.includes(method)) throw new Error('the store is away');
       return go();

@@ -106,7 +106,7 @@ describe('The touch queue', () => {
     const written = new Map<string, number>();
     let isAway = true;
     const store = {
-      isDivided: true,
+      server: { isDivided: true },
       touch: async ([one]: readonly Touch[]) => {
         const { id, expiry } = one!;
         if (isAway && id.startsWith('away')) throw new Error('away');

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
+import type { VisitServer } from '../visit.facets.js';
 import type { NewVisitRecord, SaveResult, SessionSave, VisitRecord, VisitStore } from '../visit.store.js';
 import { Batcher, type BatcherOptions } from './batcher.js';
 
@@ -23,7 +24,7 @@ const GROUPED = { most: 256, inFlight: 2 };
 const EACH_BY_ITSELF = { most: 1, inFlight: 10_000 };
 
 export function createVisitAccess(
-  store: Pick<VisitStore, 'find' | 'create' | 'save'> & Partial<Pick<VisitStore, 'isDivided'>>,
+  store: Pick<VisitStore, 'find' | 'create' | 'save'> & Pick<VisitServer, 'isDivided'>,
   limits: Pick<BatcherOptions, 'deadline' | 'explain'>,
 ): VisitAccess {
   const options = { ...(store.isDivided ? EACH_BY_ITSELF : GROUPED), ...limits };

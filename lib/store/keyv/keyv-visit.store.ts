@@ -1,7 +1,7 @@
 import { VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
 import {
+  VisitStore,
   type Ending,
-  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
@@ -11,7 +11,6 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { UnlistableVisitStore } from '../unlistable-visit.store.js';
 import { created, ended, rekeyed, saved, touched } from '../visit.record.js';
 import { valueOf, visitOf } from './visit.values.js';
 
@@ -56,8 +55,10 @@ const LONGEST_LIFE = 29 * DAY;
  * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which nothing overwrites
  * and every look-up reads.
  */
-export class KeyvVisitStore extends UnlistableVisitStore {
+export class KeyvVisitStore extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;
+  /** Memcached may be several servers, among which its client divides the keys. */
+  override readonly server = { isDivided: true };
   readonly #keyv: VisitKeyv;
   readonly #owned: boolean;
   /** By visit: when the last call about it is done. */
@@ -75,12 +76,7 @@ export class KeyvVisitStore extends UnlistableVisitStore {
     }
     this.#keyv = keyv;
     this.#owned = owned;
-    this.capabilities = { atomic: false, revocable: !evicts, listable: false, shared, durable };
-  }
-
-  /** Memcached may be several servers, among which its client divides the keys. */
-  override get isDivided(): boolean {
-    return true;
+    this.capabilities = { atomic: false, revocable: !evicts, shared, durable };
   }
 
   async check(): Promise<void> {
@@ -130,12 +126,6 @@ export class KeyvVisitStore extends UnlistableVisitStore {
       ),
     );
   }
-
-  async lock(): Promise<LockResult> {
-    throw new VisitStoreUnsupportedError('lock', 'atomic');
-  }
-
-  async unlock(): Promise<void> {}
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
     if (!this.capabilities.revocable && !ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');

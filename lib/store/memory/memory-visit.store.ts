@@ -1,17 +1,26 @@
 import { VisitOptionError } from '../../errors/visit.error.js';
+import type {
+  CleanUpBatch,
+  ExpungedBatch,
+  Lock,
+  LockResult,
+  StaleCounts,
+  UserVisits,
+  VisitCleanup,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  WipedBatch,
+} from '../visit.facets.js';
 import {
   VisitStore,
   type Ending,
-  type Lock,
-  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
-  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
@@ -42,8 +51,12 @@ export interface MemoryVisitStoreOptions {
 }
 
 /** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
-export class MemoryVisitStore extends VisitStore {
-  override readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, listable: true, shared: false, durable: false };
+export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
+  override readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, shared: false, durable: false };
+  override readonly users = this;
+  override readonly pages = this;
+  override readonly locks = this;
+  override readonly cleanup = this;
 
   readonly #visits = new Map<string, VisitRecord>();
   /** By user id; the empty one is everybody. */
@@ -106,12 +119,12 @@ export class MemoryVisitStore extends VisitStore {
       .map(copyOf);
   }
 
-  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const earlier = this.#filter(({ identity }) => identity?.userId === userId && identity.created < before);
     return [...new Set(earlier.map(({ userAgent }) => userAgent))];
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+  async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const visits = this.#filter((visit) => visit.id > after && isLive(visit, now))
       .sort((a, b) => (a.id < b.id ? -1 : 1))
       .slice(0, limit)
@@ -135,25 +148,21 @@ export class MemoryVisitStore extends VisitStore {
     return this.#filter((visit) => this.#endOne(visit, ending)).length;
   }
 
-  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    const stale = this.#filter((visit) => isStale(visit, before)).slice(0, limit);
-    for (const { id } of stale) this.#drop(id);
+  async expunge({ before, limit, dryRun = false }: CleanUpBatch): Promise<ExpungedBatch> {
+    const stale = this.#filter((visit) => isStale(visit, before));
+    if (dryRun) return { ...countsOf(stale), next: null };
+    const batch = stale.slice(0, limit);
+    for (const { id } of batch) this.#drop(id);
     for (const [userId, at] of this.#endedAllAt) if (at < before) this.#endedAllAt.delete(userId);
-    return countsOf(stale);
+    return { ...countsOf(batch), next: batch.length < stale.length ? 'more' : null };
   }
 
-  async countStale(before: number): Promise<StaleCounts> {
-    return countsOf(this.#filter((visit) => isStale(visit, before)));
-  }
-
-  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
-    const unwiped = this.#filter((visit) => isUnwiped(visit, before)).slice(0, limit);
-    for (const visit of unwiped) this.#put(emptied(visit));
-    return unwiped.length;
-  }
-
-  async countUnwiped(before: number): Promise<number> {
-    return this.#filter((visit) => isUnwiped(visit, before)).length;
+  async wipe({ before, limit, dryRun = false }: CleanUpBatch): Promise<WipedBatch> {
+    const unwiped = this.#filter((visit) => isUnwiped(visit, before));
+    if (dryRun) return { visits: unwiped.length, next: null };
+    const batch = unwiped.slice(0, limit);
+    for (const visit of batch) this.#put(emptied(visit));
+    return { visits: batch.length, next: batch.length < unwiped.length ? 'more' : null };
   }
 
   async close(): Promise<void> {}

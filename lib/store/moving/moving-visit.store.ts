@@ -1,19 +1,28 @@
 import { randomBytes } from 'node:crypto';
 import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
 import type { Clock } from '../../options/visit-options.interface.js';
+import type {
+  CleanUpBatch,
+  ExpungedBatch,
+  Lock,
+  LockResult,
+  UserVisits,
+  VisitCleanup,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  VisitServer,
+  WipedBatch,
+} from '../visit.facets.js';
 import {
   VisitStore,
   type Ending,
-  type Lock,
-  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
-  type VisitPage,
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
@@ -74,8 +83,15 @@ export interface MovingVisitStoreOptions {
  * Until then the copy may be that of a visit that has ended, or have a key that was replaced, so nobody uses it: both stores are asked for
  * a visit, and who finds a move that is not done does the rest of it.
  */
-export class MovingVisitStore extends VisitStore {
+export class MovingVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer {
   override readonly capabilities: VisitStoreCapabilities;
+  // What both stores can.
+  override readonly users: UserVisits | undefined;
+  override readonly pages: VisitPages | undefined;
+  override readonly locks: VisitLocks | undefined;
+  /** Of either: one may let go of stale visits by itself. */
+  override readonly cleanup: VisitCleanup | undefined;
+  override readonly server: VisitServer = this;
   readonly #from: VisitStore;
   readonly #to: VisitStore;
   readonly #moves: boolean;
@@ -84,7 +100,7 @@ export class MovingVisitStore extends VisitStore {
   constructor({ from, to, moves = true, clock = Date }: MovingVisitStoreOptions) {
     super();
     if (from === to) throw sameVisits();
-    if (from.attend || to.attend) throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
+    if (from.clients || to.clients) throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
     this.#from = from;
     this.#to = to;
     this.#moves = moves;
@@ -93,29 +109,31 @@ export class MovingVisitStore extends VisitStore {
     this.capabilities = {
       atomic: both('atomic'),
       revocable: both('revocable'),
-      listable: both('listable'),
       shared: both('shared'),
       durable: both('durable'),
     };
+    this.users = from.users && to.users && this;
+    this.pages = from.pages && to.pages && this;
+    this.locks = from.locks && to.locks && this;
+    this.cleanup = (from.cleanup ?? to.cleanup) && this;
   }
 
-  override get connections(): number | undefined {
-    const [from = Infinity, to = Infinity] = [this.#from.connections, this.#to.connections];
+  get connections(): number | undefined {
+    const [from = Infinity, to = Infinity] = [this.#from.server?.connections, this.#to.server?.connections];
     const least = Math.min(from, to);
     return least === Infinity ? undefined : least;
   }
 
-  override get isDivided(): boolean {
-    return this.#from.isDivided || this.#to.isDivided;
+  get isDivided(): boolean {
+    return [this.#from, this.#to].some(({ server }) => server?.isDivided);
   }
 
-  override setDeadline(milliseconds: number): void {
-    this.#from.setDeadline(milliseconds);
-    this.#to.setDeadline(milliseconds);
+  setDeadline(milliseconds: number): void {
+    for (const { server } of [this.#from, this.#to]) server?.setDeadline?.(milliseconds);
   }
 
-  override async serverTime(): Promise<number> {
-    return (await this.#to.serverTime?.()) ?? (await this.#from.serverTime?.()) ?? this.#clock.now();
+  async serverTime(): Promise<number> {
+    return (await this.#to.server?.serverTime?.()) ?? (await this.#from.server?.serverTime?.()) ?? this.#clock.now();
   }
 
   /** @throws VisitOptionError when `to` would keep visits for the life of this process alone, and `from` does not */
@@ -148,12 +166,12 @@ export class MovingVisitStore extends VisitStore {
   }
 
   async lock(lock: Lock): Promise<LockResult> {
-    const [result] = await this.#write([lock], async (store, some) => [await store.lock(some[0]!)]);
+    const [result] = await this.#write([lock], async (store, some) => [await store.locks!.lock(some[0]!)]);
     return result!;
   }
 
   async unlock(id: string, owner: string): Promise<void> {
-    await Promise.all([this.#from.unlock(id, owner), this.#to.unlock(id, owner)]);
+    await Promise.all([this.#from, this.#to].map((store) => store.locks!.unlock(id, owner)));
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
@@ -168,58 +186,52 @@ export class MovingVisitStore extends VisitStore {
   }
 
   async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    const olds = await this.#from.listForUser(userId, now);
-    const moved = await this.#to.listForUser(userId, now);
+    const olds = await this.#from.users!.listForUser(userId, now);
+    const moved = await this.#to.users!.listForUser(userId, now);
     const known = new Set(moved.map(({ id }) => id));
     return [...moved, ...olds.filter(({ id }) => !known.has(id)).map(unmarked)].sort(
       (one, other) => other.accessed - one.accessed || (one.id < other.id ? -1 : 1),
     );
   }
 
-  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
-    return [...new Set([...(await this.#from.userAgentsOf(userId, before)), ...(await this.#to.userAgentsOf(userId, before))])];
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+    return [
+      ...new Set([...(await this.#from.users!.userAgentsOf(userId, before)), ...(await this.#to.users!.userAgentsOf(userId, before))]),
+    ];
   }
 
   /** Those of `from`, then those of `to`. */
-  override async liveVisits({ after, ...page }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+  async liveVisits({ after, ...page }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     if (!after.startsWith(IN_TO)) {
-      const { visits, next } = await this.#from.liveVisits({ after, ...page });
+      const { visits, next } = await this.#from.pages!.liveVisits({ after, ...page });
       return { visits: visits.map(unmarked), next: next ?? IN_TO };
     }
-    const { visits, next } = await this.#to.liveVisits({ after: after.slice(IN_TO.length), ...page });
+    const { visits, next } = await this.#to.pages!.liveVisits({ after: after.slice(IN_TO.length), ...page });
     return { visits, next: next === null ? null : IN_TO + next };
   }
 
   async endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]> {
-    return [...new Set([...(await this.#from.endAllForUser(userId, ending)), ...(await this.#to.endAllForUser(userId, ending))])];
+    return [
+      ...new Set([...(await this.#from.users!.endAllForUser(userId, ending)), ...(await this.#to.users!.endAllForUser(userId, ending))]),
+    ];
   }
 
   async endEverything(ending: Ending): Promise<number> {
-    return (await this.#from.endEverything(ending)) + (await this.#to.endEverything(ending));
+    return (await this.#from.users!.endEverything(ending)) + (await this.#to.users!.endEverything(ending));
   }
 
   async endedAllAt(userId: string): Promise<number | null> {
-    const instants = await Promise.all([this.#from.endedAllAt(userId), this.#to.endedAllAt(userId)]);
+    const instants = await Promise.all([this.#from.users!.endedAllAt(userId), this.#to.users!.endedAllAt(userId)]);
     const known = instants.filter((at) => at !== null);
     return known.length > 0 ? Math.max(...known) : null;
   }
 
-  async expunge(batch: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
-    const counts = await this.#from.expunge(batch);
-    return counts.visits > 0 ? counts : this.#to.expunge(batch);
+  expunge(batch: CleanUpBatch): Promise<ExpungedBatch> {
+    return this.#inTurn(batch, async (store, one) => (await store.cleanup?.expunge(one)) ?? { visits: 0, identities: 0, next: null });
   }
 
-  async countStale(before: number): Promise<StaleCounts> {
-    const [olds, moved] = await Promise.all([this.#from.countStale(before), this.#to.countStale(before)]);
-    return { visits: olds.visits + moved.visits, identities: olds.identities + moved.identities };
-  }
-
-  async wipe(batch: { readonly before: number; readonly limit: number }): Promise<number> {
-    return (await this.#from.wipe(batch)) || this.#to.wipe(batch);
-  }
-
-  async countUnwiped(before: number): Promise<number> {
-    return (await this.#from.countUnwiped(before)) + (await this.#to.countUnwiped(before));
+  wipe(batch: CleanUpBatch): Promise<WipedBatch> {
+    return this.#inTurn(batch, async (store, one) => (await store.cleanup?.wipe(one)) ?? { visits: 0, next: null });
   }
 
   async close(): Promise<void> {
@@ -236,7 +248,7 @@ export class MovingVisitStore extends VisitStore {
    * @throws what a store throws that is away
    */
   async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<MovedPage> {
-    const { visits, next } = await this.#from.liveVisits({ after, limit, now: this.#clock.now() });
+    const { visits, next } = await this.#from.pages!.liveVisits({ after, limit, now: this.#clock.now() });
     const copies = await this.#to.find(visits.map(({ id }) => id));
     const results = await Promise.allSettled(
       visits.map((visit, index) => (copies[index] ? this.#finish(copies[index], visit) : this.#move(visit))),
@@ -263,11 +275,24 @@ export class MovingVisitStore extends VisitStore {
   async countLive(): Promise<number> {
     let count = 0;
     for (let after: string | null = ''; after !== null;) {
-      const { visits, next }: VisitPage = await this.#from.liveVisits({ after, limit: 500, now: this.#clock.now() });
+      const { visits, next }: VisitPage = await this.#from.pages!.liveVisits({ after, limit: 500, now: this.#clock.now() });
       count += visits.length;
       after = next;
     }
     return count;
+  }
+
+  /** A batch of `from`, and when nothing is left there, of `to`. */
+  async #inTurn<B extends { readonly visits: number; readonly next: unknown }>(
+    batch: CleanUpBatch,
+    call: (store: VisitStore, batch: CleanUpBatch) => Promise<B>,
+  ): Promise<B> {
+    const { isInTo = false, after } = (batch.after ?? {}) as { isInTo?: boolean; after?: unknown };
+    const done = await call(isInTo ? this.#to : this.#from, { ...batch, after });
+    if (done.next !== null) return { ...done, next: { isInTo, after: done.next } };
+    if (isInTo) return done;
+    const next = { isInTo: true };
+    return done.visits > 0 ? { ...done, next } : this.#inTurn({ ...batch, after: next }, call);
   }
 
   async #findBoth(ids: readonly string[]): Promise<[copies: (VisitRecord | null)[], olds: (VisitRecord | null)[]]> {
@@ -372,7 +397,8 @@ export class MovingVisitStore extends VisitStore {
       const change = { permanent, identity, expiry, previousKeyUntil, absoluteExpiry };
       await this.#to.rekey([{ id, keyHash, now: last.keyChanged, newKeyHash: last.keyHash, ...change }]);
       // Who ended all visits of the user before this has not seen that it is one of them.
-      const endedAll = identity && identity.userId !== visit.identity?.userId ? await this.endedAllAt(identity.userId) : null;
+      const isLinked = identity !== null && identity.userId !== visit.identity?.userId;
+      const endedAll = isLinked && this.users ? await this.users.endedAllAt(identity.userId) : null;
       if (endedAll !== null && endedAll > identity!.created) await this.#to.end([id], { reason: 'revoked', at: endedAll });
     }
     if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry, keyChanged: last.keyChanged }]);

@@ -3,17 +3,15 @@ import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js'
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { patiently } from '../patiently.js';
 import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, NOBODY, puzzle, TableVisitStore } from '../table-visit.store.js';
+import type { Lock, StaleCounts, VisitPage, VisitServer } from '../visit.facets.js';
 import type {
   Ending,
-  Lock,
   NewVisitRecord,
   Rekey,
   RekeyResult,
   SaveResult,
   SessionSave,
-  StaleCounts,
   Touch,
-  VisitPage,
   VisitRecord,
   WriteGuard,
 } from '../visit.store.js';
@@ -44,7 +42,10 @@ const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
  *
  * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
  */
-export class PrismaVisitStore extends TableVisitStore {
+export class PrismaVisitStore extends TableVisitStore implements VisitServer {
+  /** The size of a pool, by default, of all its drivers. */
+  readonly connections = 10;
+  override readonly server = this;
   protected readonly staleIdsAtOnce = 20_000;
   readonly #client: Client;
 
@@ -59,11 +60,6 @@ export class PrismaVisitStore extends TableVisitStore {
       );
     }
     this.#client = client as unknown as Client;
-  }
-
-  /** The size of a pool, by default, of all its drivers. */
-  override get connections(): number {
-    return 10;
   }
 
   async check(): Promise<void> {
@@ -129,13 +125,13 @@ export class PrismaVisitStore extends TableVisitStore {
     return rows.flatMap((row) => recordOf(row) ?? []);
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+  async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const where = { id: { gt: after }, endedAt: null, expiry: { gt: BigInt(now) } };
     const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS) });
     return { visits: rows.flatMap((row) => recordOf(row) ?? []), next: rows.at(-1)?.id ?? null };
   }
 
-  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const rows = await this.#visitsOf({ userId, created: { lt: BigInt(before) } }, {}, { userAgent: true });
     return [...new Set(rows.map(({ userAgent }) => userAgent))];
   }
@@ -146,7 +142,7 @@ export class PrismaVisitStore extends TableVisitStore {
     return rows.length > 0 ? Math.max(...rows.map(({ endedAt }) => Number(endedAt))) : null;
   }
 
-  async countStale(before: number): Promise<StaleCounts> {
+  protected async countStale(before: number): Promise<StaleCounts> {
     const { visit, visitIdentity } = this.#client;
     const where = isStale(before);
     return {
@@ -155,7 +151,7 @@ export class PrismaVisitStore extends TableVisitStore {
     };
   }
 
-  async countUnwiped(before: number): Promise<number> {
+  protected async countUnwiped(before: number): Promise<number> {
     return this.#do(() => this.#client.visit.count({ where: { expiry: { lt: BigInt(before) }, sessionData: { not: null } } }));
   }
 
@@ -250,7 +246,7 @@ export class PrismaVisitStore extends TableVisitStore {
     await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
   }
 
-  override async serverTime(): Promise<number | undefined> {
+  async serverTime(): Promise<number | undefined> {
     const { _activeProvider: provider = '' } = this.#client;
     const sql = TIMES[provider];
     const [row] = (sql !== undefined && (await this.#client.$queryRawUnsafe?.(sql))) || [];

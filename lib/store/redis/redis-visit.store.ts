@@ -1,20 +1,30 @@
 import { createHash } from 'node:crypto';
 import { VisitOptionError } from '../../errors/visit.error.js';
 import { parseDuration, type Duration } from '../../options/duration.js';
+import type {
+  CleanUpBatch,
+  ExpungedBatch,
+  Lock,
+  LockResult,
+  StaleCounts,
+  UserVisits,
+  VisitCleanup,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  VisitServer,
+  WipedBatch,
+} from '../visit.facets.js';
 import {
   VisitStore,
   type Ending,
-  type Lock,
-  type LockResult,
   type NewVisitRecord,
   type Refusal,
   type Rekey,
   type RekeyResult,
   type SaveResult,
   type SessionSave,
-  type StaleCounts,
   type Touch,
-  type VisitPage,
   type VisitRecord,
 } from '../visit.store.js';
 import { rekeyGuard } from '../visit.record.js';
@@ -66,7 +76,12 @@ interface Entry {
  * the instant before which there is nothing to look for. Once a visit is written the call has succeeded, whatever becomes of the
  * sets: what they miss by that is a later score, or the place of one that has ended.
  */
-export class RedisVisitStore extends VisitStore {
+export class RedisVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer {
+  override readonly users = this;
+  override readonly pages = this;
+  override readonly locks = this;
+  override readonly cleanup = this;
+  override readonly server = this;
   readonly #redis: RedisConnection;
   readonly #prefix: string;
   readonly #keepFor: number;
@@ -87,11 +102,11 @@ export class RedisVisitStore extends VisitStore {
     this.#allowEviction = allowEviction;
   }
 
-  override get isDivided(): boolean {
+  get isDivided(): boolean {
     return this.#redis.isCluster;
   }
 
-  override setDeadline(milliseconds: number): void {
+  setDeadline(milliseconds: number): void {
     this.#redis.deadline = milliseconds;
   }
 
@@ -192,13 +207,13 @@ export class RedisVisitStore extends VisitStore {
       .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1));
   }
 
-  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const visits = await this.find((await this.#entriesOfUser(userId)).map(({ id }) => id));
     const earlier = visits.filter((visit) => visit?.identity?.userId === userId && visit.identity.created < before);
     return [...new Set(earlier.map((visit) => visit!.userAgent))];
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+  async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const sets = this.#everything();
     const [index = 0, cursor = '0'] = after === '' ? [] : [Number(after.split(':')[0]), after.split(':')[1]];
     const [next, ids] = await this.#scan(sets[index]!, cursor, limit);
@@ -237,7 +252,8 @@ export class RedisVisitStore extends VisitStore {
     return instants.length > 0 ? Math.max(...instants) : null;
   }
 
-  async expunge({ before, limit }: { readonly before: number; readonly limit: number }): Promise<StaleCounts> {
+  async expunge({ before, limit, dryRun = false }: CleanUpBatch): Promise<ExpungedBatch> {
+    if (dryRun) return { ...(await this.#countStale(before)), next: null };
     const counts = { visits: 0, identities: 0 };
     while (counts.visits < limit) {
       const entries = await this.#due([...this.#all()], before, limit - counts.visits);
@@ -249,14 +265,13 @@ export class RedisVisitStore extends VisitStore {
         if (deleted && identity) counts.identities++;
       }
     }
-    if (counts.visits === 0) {
-      const set = this.#revoked();
-      await this.#redis.send(set, ['ZREMRANGEBYSCORE', set, '-inf', `(${textOf(before)}`]);
-    }
-    return counts;
+    if (counts.visits >= limit) return { ...counts, next: 'more' };
+    const set = this.#revoked();
+    await this.#redis.send(set, ['ZREMRANGEBYSCORE', set, '-inf', `(${textOf(before)}`]);
+    return { ...counts, next: null };
   }
 
-  async countStale(before: number): Promise<StaleCounts> {
+  async #countStale(before: number): Promise<StaleCounts> {
     const counts = { visits: 0, identities: 0 };
     await this.#inspect([...this.#all()], before, ({ expiry, endedAt, hasIdentity }) => {
       if (expiry >= before && !(endedAt !== null && endedAt < before)) return;
@@ -266,7 +281,8 @@ export class RedisVisitStore extends VisitStore {
     return counts;
   }
 
-  async wipe({ before, limit }: { readonly before: number; readonly limit: number }): Promise<number> {
+  async wipe({ before, limit, dryRun = false }: CleanUpBatch): Promise<WipedBatch> {
+    if (dryRun) return { visits: await this.#countUnwiped(before), next: null };
     let wiped = 0;
     while (wiped < limit) {
       const entries = await this.#due(
@@ -285,10 +301,10 @@ export class RedisVisitStore extends VisitStore {
       );
       wiped += replies.filter(([kind]) => String(kind) === 'wiped').length;
     }
-    return wiped;
+    return { visits: wiped, next: wiped >= limit ? 'more' : null };
   }
 
-  async countUnwiped(before: number): Promise<number> {
+  async #countUnwiped(before: number): Promise<number> {
     let unwiped = 0;
     const sets = SHELVES.map((shelf) => this.#current(shelf));
     await this.#inspect(sets, before, ({ expiry, hasData }) => {
@@ -297,7 +313,7 @@ export class RedisVisitStore extends VisitStore {
     return unwiped;
   }
 
-  override async serverTime(): Promise<number> {
+  async serverTime(): Promise<number> {
     const [seconds, microseconds] = (await this.#redis.send(this.#revoked(), ['TIME'])) as unknown[];
     return Number(String(seconds)) * 1000 + Math.floor(Number(String(microseconds)) / 1000);
   }

@@ -1,11 +1,10 @@
 import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
 import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
 import { InvalidOption } from '../../options/invalid-option.js';
+import type { Attendance, ClientCopy, VisitClients } from '../visit.facets.js';
 import {
-  type Attendance,
-  type ClientCopy,
+  VisitStore,
   type Ending,
-  type LockResult,
   type NewVisitRecord,
   type Rekey,
   type RekeyResult,
@@ -15,7 +14,6 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { UnlistableVisitStore } from '../unlistable-visit.store.js';
 import { copyOf, created, ended, refusalOf, rekeyed, saved, touched } from '../visit.record.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
 
@@ -50,11 +48,11 @@ interface Held {
  *
  * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also after a sign-out.
  */
-export class SealedCookieVisitStore extends UnlistableVisitStore {
+export class SealedCookieVisitStore extends VisitStore implements VisitClients {
+  override readonly clients = this;
   override readonly capabilities: VisitStoreCapabilities = {
     atomic: false,
     revocable: false,
-    listable: false,
     shared: true,
     durable: true,
   };
@@ -82,7 +80,7 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     await this.#seal.load();
   }
 
-  override attend(room: number): Attendance {
+  attend(room: number): Attendance {
     const own = new Set<string>();
     let hasLeft = false;
     return {
@@ -175,12 +173,6 @@ export class SealedCookieVisitStore extends UnlistableVisitStore {
     return results;
   }
 
-  async lock(): Promise<LockResult> {
-    throw new VisitStoreUnsupportedError('lock', 'atomic');
-  }
-
-  async unlock(): Promise<void> {}
-
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
     if (!ending.retiresKey) throw new VisitStoreUnsupportedError('end', 'revocable');
     return ids.filter((id) => {
@@ -256,5 +248,5 @@ function requireRoom({ room }: Held, visit: SealedVisit): void {
 
 function unreachable(): VisitStoreUnsupportedError {
   const message = 'a visit that its browser keeps can only be made in a request of that browser: VisitService.create() needs another store';
-  return new VisitStoreUnsupportedError('create', 'listable', message);
+  return new VisitStoreUnsupportedError('create', 'pages', message);
 }

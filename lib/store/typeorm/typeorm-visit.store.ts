@@ -3,19 +3,8 @@ import type { DataSource } from 'typeorm';
 import { SessionDataError, VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
 import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
-import type {
-  Ending,
-  Lock,
-  NewVisitRecord,
-  Rekey,
-  RekeyResult,
-  SaveResult,
-  SessionSave,
-  StaleCounts,
-  Touch,
-  VisitPage,
-  VisitRecord,
-} from '../visit.store.js';
+import type { Lock, StaleCounts, VisitPage, VisitServer } from '../visit.facets.js';
+import type { Ending, NewVisitRecord, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
@@ -40,7 +29,8 @@ const LONGEST_FAREWELL = 10_000;
  * Uses plain SQL, made once from the metadata of the data source, so that naming strategies, prefixes, schemas and
  * extended entities are respected. The data source must know `...visitEntities`, or subclasses of them.
  */
-export class TypeOrmVisitStore extends TableVisitStore {
+export class TypeOrmVisitStore extends TableVisitStore implements VisitServer {
+  override readonly server = this;
   protected readonly staleIdsAtOnce = 100_000;
   readonly #owned: boolean;
   #deadline: number | undefined;
@@ -56,7 +46,7 @@ export class TypeOrmVisitStore extends TableVisitStore {
   }
 
   /** The size of the pool, which is 10 by default with both drivers. SQLite has one connection, which is not waited for. */
-  override get connections(): number | undefined {
+  get connections(): number | undefined {
     const { poolSize, extra } = this.dataSource.options as {
       poolSize?: number;
       extra?: { connectionLimit?: number; max?: number };
@@ -65,7 +55,7 @@ export class TypeOrmVisitStore extends TableVisitStore {
     return extra?.connectionLimit ?? extra?.max ?? poolSize ?? 10;
   }
 
-  override setDeadline(milliseconds: number): void {
+  setDeadline(milliseconds: number): void {
     this.#deadline = milliseconds;
     this.#prepared?.dialect.limit(milliseconds);
   }
@@ -161,14 +151,14 @@ export class TypeOrmVisitStore extends TableVisitStore {
     return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
   }
 
-  override async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
+  async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.liveVisits(after, Math.min(limit, MAX_ROWS), now));
     const last = rows.at(-1);
     return { visits: rows.flatMap((row) => recordOf(row as VisitRow) ?? []), next: last ? String(last['id']) : null };
   }
 
-  override async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
+  async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.userAgentsOf(userId, before));
     return rows.map(({ userAgent }) => userAgent as string | null);
@@ -181,16 +171,16 @@ export class TypeOrmVisitStore extends TableVisitStore {
     return at === null ? null : Number(at);
   }
 
-  async countStale(before: number): Promise<StaleCounts> {
+  protected async countStale(before: number): Promise<StaleCounts> {
     const { visits, identities } = this.#prepare().sql.countStale(before);
     return { visits: await this.#count(visits), identities: await this.#count(identities) };
   }
 
-  async countUnwiped(before: number): Promise<number> {
+  protected async countUnwiped(before: number): Promise<number> {
     return this.#count(this.#prepare().sql.countUnwiped(before));
   }
 
-  override async serverTime(): Promise<number> {
+  async serverTime(): Promise<number> {
     const { dialect } = this.#prepare();
     const { rows } = await dialect.run({ sql: `SELECT ${dialect.unixTime} AS "now"`, params: [] });
     return Number(rows[0]?.['now']) * 1000;

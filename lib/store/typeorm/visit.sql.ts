@@ -16,7 +16,8 @@ import {
   type VisitColumn,
 } from '../visit.columns.js';
 import { created, rekeyGuard } from '../visit.record.js';
-import type { Ending, IdentityRecord, Lock, NewVisitRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
+import type { Lock } from '../visit.facets.js';
+import type { Ending, IdentityRecord, NewVisitRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
 import { toConfidential } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';

@@ -1,0 +1,41 @@
+/** What an author of a store needs beside `VisitStore`: `docs/writing-a-store.md` shows it at work. */
+export {
+  IDENTITY_COLUMNS,
+  IDENTITY_FIELDS,
+  listed,
+  LOCK_COLUMNS,
+  namesIn,
+  REVOCATION_COLUMNS,
+  VISIT_COLUMNS,
+  type Column,
+  type ColumnKind,
+  type ColumnKinds,
+  type IdentityColumn,
+  type LockColumn,
+  type RevocationColumn,
+  type RowOf,
+  type VisitColumn,
+} from '../visit.columns.js';
+export { recordReader, rowWriter, type Readers, type RowLayout, type Writers } from '../record.rows.js';
+export {
+  byAccess,
+  copyOf,
+  created,
+  emptied,
+  ended,
+  isHeldBy,
+  isLive,
+  isStale,
+  isUnwiped,
+  locked,
+  refusalOf,
+  rekeyed,
+  rekeyGuard,
+  saved,
+  touched,
+  verdictOn,
+  type Lease,
+  type Transition,
+} from '../visit.record.js';
+export { byId, chunks, MAX_BYTES, MAX_ROWS, TableVisitStore } from '../table-visit.store.js';
+export { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';

@@ -1,0 +1,175 @@
+import type { Ending, Refusal, VisitRecord, WriteGuard } from './visit.store.js';
+
+// What a store has or has not, beside what each store can.
+
+/** Visits by user, in a store that is `revocable`. */
+export interface UserVisits {
+  /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. */
+  listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+
+  /**
+   * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
+   * still there, ended and expired ones too.
+   */
+  userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
+
+  /**
+   * Ends all visits of a user but `except`, expired ones too, and remembers when. The ids that this call ended.
+   *
+   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
+   * `endedAllAt` that it began too early.
+   */
+  endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
+
+  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. What begins meanwhile may stay. How many. */
+  endEverything(ending: Ending): Promise<number>;
+
+  /**
+   * When `endAllForUser` or `endEverything` last ended all visits of the user, whichever is later, or null if never, or so long ago that it
+   * has been expunged. The latest instant counts, in whatever order they came.
+   */
+  endedAllAt(userId: string): Promise<number | null>;
+}
+
+/** One page of a list of visits. */
+export interface VisitPage {
+  readonly visits: VisitRecord[];
+  /** Where the next page begins; null: there is none. */
+  readonly next: string | null;
+}
+
+/** All visits, page by page: to move them to another store. */
+export interface VisitPages {
+  /**
+   * Some `limit` of the visits that are neither ended nor expired at `now`. `after` is '' at first, and then the `next` of the page before;
+   * null: there are no more. What is live all the while comes at least once.
+   */
+  liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
+}
+
+export interface Lock extends WriteGuard {
+  /** Who wants the lock: 32 random hexadecimal digits. */
+  readonly owner: string;
+  /** The lock is free again at this instant, whatever became of its owner. */
+  readonly until: number;
+  /**
+   * Only lengthens the lease that this owner holds at `now`. One that has run out is lost, also when nobody else has had it since: an owner
+   * that stood still cannot tell. Then it is refused as `unlocked`. @default false
+   */
+  readonly renews?: boolean;
+}
+
+/** `held`: somebody else has it. */
+export type LockResult = { readonly outcome: 'locked' | 'held' } | { readonly outcome: 'refused'; readonly reason: Refusal };
+
+/** Exclusive access to visits, in a store that is `atomic`. */
+export interface VisitLocks {
+  /**
+   * Takes the exclusive lock of a visit, again where this owner holds it already, or renews its lease. Only while the visit is not ended
+   * and the guard holds. A lock is free from `until` on.
+   */
+  lock(lock: Lock): Promise<LockResult>;
+
+  /** Gives the lock back; nothing happens if somebody else holds it by now, or the visit is not there. */
+  unlock(id: string, owner: string): Promise<void>;
+}
+
+/** How many rows were deleted, or would be. */
+export interface StaleCounts {
+  readonly visits: number;
+  readonly identities: number;
+}
+
+/** What clean-up is to do next. */
+export interface CleanUpBatch {
+  readonly before: number;
+  /** At most so many visits in one call. */
+  readonly limit: number;
+  /** Where the batch before ended, as it was given as `next`; left out, from the beginning. */
+  readonly after?: unknown;
+  /** Only counts: what is to come, in as many batches as the store likes. @default false */
+  readonly dryRun?: boolean;
+}
+
+/** What one batch has done. */
+export interface ExpungedBatch extends StaleCounts {
+  /** Where the next batch begins: whatever the store makes of it. Null: there is nothing left. */
+  readonly next: unknown;
+}
+
+/** What one batch has emptied. */
+export interface WipedBatch {
+  readonly visits: number;
+  /** As `ExpungedBatch.next`. */
+  readonly next: unknown;
+}
+
+/** Removes what has outlived its use. A store without this lets go of it by itself. */
+export interface VisitCleanup {
+  /**
+   * Deletes at most `limit` visits that expired or ended before `before`, with their identities; at the end, what is remembered of ends
+   * before then. A visit that has been touched meanwhile stays.
+   */
+  expunge(batch: CleanUpBatch): Promise<ExpungedBatch>;
+
+  /** Empties the session data of at most `limit` visits that expired before `before`, and raises their version. */
+  wipe(batch: CleanUpBatch): Promise<WipedBatch>;
+}
+
+/** What a client is to keep of its visit. */
+export interface ClientCopy {
+  readonly text: string;
+  /** The hash of the key that it was made with: whoever gets this copy must hold that key, or still have it in its grace. */
+  readonly keyHash: string;
+}
+
+/** One request and its response, as a store sees them that keeps visits with their clients. */
+export interface Attendance {
+  /**
+   * These visits are in use by the request: what is found of them in the texts that its client brought is known to the store until
+   * `leave`, and so is what is created of them. Texts that are damaged, foreign or of other visits are passed over; that is no error.
+   *
+   * @throws VisitEndedError when the client has left already
+   */
+  hold(ids: readonly string[], texts: readonly string[]): Promise<void>;
+  /** The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does not hold. */
+  copyFor(guard: WriteGuard): ClientCopy | undefined;
+  /** The response is finished, or the client went away. */
+  leave(): void;
+}
+
+/** Visits that their clients keep, in a second cookie beside that of the key. */
+export interface VisitClients {
+  /**
+   * Called when a request comes in that may have a visit. A write of such a store resolves when the copy for the client is made, since
+   * headers cannot wait for it.
+   *
+   * @param room how many characters the copy may have
+   */
+  attend(room: number): Attendance;
+}
+
+/** The server behind a store. */
+export interface VisitServer {
+  /** How many calls it can have under way at once: writes leave some of them to reads, and wait their turn. Left out: any number. */
+  readonly connections?: number | undefined;
+
+  /**
+   * Whether visits lie on several servers, of which one may be away. Then each call is about one visit, as a group would fail as a whole.
+   * @default false
+   */
+  readonly isDivided?: boolean | undefined;
+
+  /**
+   * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the second at least. Only
+   * compared with the application's clock, before much is deleted or ended by it. Left out, or undefined: there is no such clock, or it
+   * cannot be asked.
+   */
+  serverTime?(): Promise<number | undefined>;
+
+  /**
+   * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that holds connections closes
+   * one that has not answered by then, instead of using it again: it may lead nowhere.
+   */
+  setDeadline?(milliseconds: number): void;
+}
