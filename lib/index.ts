@@ -113,12 +113,6 @@ export {
 } from './store/visit.store.js';
 export { MemoryVisitStore, type MemoryVisitStoreOptions } from './store/memory/memory-visit.store.js';
 export { MovingVisitStore, type MovedPage, type MovingVisitStoreOptions, type RefusedVisit } from './store/moving/moving-visit.store.js';
-export { TypeOrmVisitStore } from './store/typeorm/typeorm-visit.store.js';
-export { Visit } from './store/typeorm/visit.entity.js';
-export { VisitRevocation } from './store/typeorm/visit-revocation.entity.js';
-export { VisitIdentity } from './store/typeorm/visit-identity.entity.js';
-export { visitEntities } from './store/typeorm/entities.js';
-export { visitMigrations } from './store/typeorm/migrations/index.js';
 
 // Errors
 export {

@@ -64,8 +64,8 @@ import { SessionSaver } from './session/session.saver.js';
 import { clockSkew } from './store/clock-skew.js';
 import { withDeadline } from './store/deadline.js';
 import { VisitHealth } from './observe/visit-health.js';
+import { openDataSource } from './store/open-data-source.js';
 import { StoreAccess } from './store/store-access.js';
-import { openTypeOrmVisitStore } from './store/typeorm/open-typeorm-visit-store.js';
 import { VisitStore } from './store/visit.store.js';
 import { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } from './visit.module-definition.js';
 import { OpenStreams } from './visit/open-streams.js';
@@ -103,7 +103,7 @@ const ANSWERS_AT_START = 5;
       inject: [VISIT_OPTIONS],
       useFactory: async (options: ResolvedVisitOptions): Promise<VisitStore> => {
         const { storeTimeout } = options;
-        const store = options.store ?? (await openTypeOrmVisitStore(options.dataSource!, storeTimeout));
+        const store = options.store ?? (await openDataSource(options.dataSource!, { deadline: storeTimeout }));
         store.server?.setDeadline?.(storeTimeout);
         try {
           await check(store, storeTimeout);

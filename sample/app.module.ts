@@ -1,6 +1,7 @@
 import { Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD } from '@nestjs/core';
-import { CsrfGuard, VisitModule, visitMigrations } from 'nest-visit';
+import { CsrfGuard, VisitModule } from 'nest-visit';
+import { visitMigrations } from 'nest-visit/typeorm';
 import { environment } from './environment.js';
 import { BrowserCount } from './features/browser-count.plugin.js';
 import { CounterService } from './features/counter.service.js';

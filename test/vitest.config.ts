@@ -40,6 +40,7 @@ export default defineConfig({
       { find: /^nest-visit\/keyv$/, replacement: path('../lib/store/keyv/index.ts') },
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
       { find: /^nest-visit\/store-kit$/, replacement: path('../lib/store/kit/index.ts') },
+      { find: /^nest-visit\/typeorm$/, replacement: path('../lib/store/typeorm/index.ts') },
       { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },
       { find: /^nest-visit\/redis$/, replacement: path('../lib/store/redis/index.ts') },
       { find: /^nest-visit\/sealed-cookie$/, replacement: path('../lib/store/sealed-cookie/index.ts') },

@@ -1,9 +1,8 @@
 import type { DataSource } from 'typeorm';
 import { reasonOf } from '../errors/failure.js';
 import { ExpungeService } from '../expunge/expunge.service.js';
-import { openTypeOrmVisitStore } from '../store/typeorm/open-typeorm-visit-store.js';
+import { openDataSource } from '../store/open-data-source.js';
 import { MovingVisitStore, type MovedPage, type RefusedVisit } from '../store/moving/moving-visit.store.js';
-import { TypeOrmVisitStore } from '../store/typeorm/typeorm-visit.store.js';
 import type { VisitStore } from '../store/visit.store.js';
 import { readArguments } from './arguments.js';
 import { isStore, readSource, type Source } from './data-source.file.js';
@@ -125,9 +124,9 @@ const HARMLESS = { synchronize: false, dropSchema: false, migrationsRun: false, 
 /** A store that closes its data source, whoever opened that: when the command is done, so is the process. */
 async function openStore(source: Source): Promise<VisitStore> {
   if (isStore(source)) return source;
-  if (!('createQueryRunner' in source)) return openTypeOrmVisitStore({ ...source, ...HARMLESS });
+  if (!('createQueryRunner' in source)) return openDataSource({ ...source, ...HARMLESS });
   if (!source.isInitialized) await initialize(source.setOptions(HARMLESS));
-  return new TypeOrmVisitStore(source, { owned: true });
+  return openDataSource(source, { owned: true });
 }
 
 async function initialize(source: DataSource): Promise<void> {

@@ -16,7 +16,7 @@ const AIM = { rows: 10_000, p99: 2 };
 const MOST_MINUTES = 10;
 
 const cli = fileURLToPath(new URL('../../dist/esm/cli/main.js', import.meta.url));
-const entities = new URL('../../dist/esm/index.js', import.meta.url).href;
+const entities = new URL('../../dist/esm/store/typeorm/index.js', import.meta.url).href;
 
 /** Rows like the first one, which expired a hundred days ago; half of them have a user. */
 const fillers = {

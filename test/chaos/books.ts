@@ -1,4 +1,4 @@
-import type { Visit } from 'nest-visit';
+import type { Visit } from 'nest-visit/typeorm';
 import { Browser } from '../support/browser.js';
 import { idOf, type Reply, type Visitor } from './visitor.js';
 

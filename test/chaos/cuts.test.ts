@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Visit, VisitIdentity } from 'nest-visit';
+import { Visit, VisitIdentity } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { describeWith, redisUrl } from '../support/needs.js';

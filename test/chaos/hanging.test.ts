@@ -1,5 +1,6 @@
 import { Controller, Get, Inject, Logger, Post } from '@nestjs/common';
-import { Session, TypeOrmVisitStore, VisitStoreUnavailableError } from 'nest-visit';
+import { Session, VisitStoreUnavailableError } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { StoreAccess } from '../../lib/store/store-access.js';

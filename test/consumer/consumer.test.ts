@@ -396,7 +396,8 @@ describe('nest-visit/testing under Jest', () => {
   test('R66: the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
     const place = await install(APPLICATIONS['Nest 11, CommonJS, TypeORM 0.3']!);
     const tests = join(place, 'test');
-    const broken = { is: 'accessed', shouldBe: 'Math.max(visit.accessed, accessed)' };
+    const shouldBe = 'kit.touched(this.stored(touch.id), touch)';
+    const broken = { is: `{ ...${shouldBe}!, accessed: touch.accessed }`, shouldBe };
     for (const kind of ['sound', 'broken']) {
       await mkdir(join(tests, kind), { recursive: true });
       for (const [name, text] of documentedFiles())

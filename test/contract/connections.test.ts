@@ -1,4 +1,5 @@
-import { TypeOrmVisitStore, VisitStoreUnavailableError, type Rekey } from 'nest-visit';
+import { VisitStoreUnavailableError, type Rekey } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import type { DataSource, DataSourceOptions, QueryRunner } from 'typeorm';
 import { Logger } from '@nestjs/common';

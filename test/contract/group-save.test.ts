@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
+import { type NewVisitRecord } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { gateOf, type Gate } from '../interleaving/gate.js';

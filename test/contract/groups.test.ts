@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
-import { MemoryVisitStore, TypeOrmVisitStore, VisitStoreUnavailableError, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, VisitStoreUnavailableError, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,4 @@
-import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit';
+import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import { expect, onTestFinished, test } from 'vitest';

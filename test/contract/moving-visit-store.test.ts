@@ -4,11 +4,11 @@ import {
   MemoryVisitStore,
   MovingVisitStore,
   Session,
-  TypeOrmVisitStore,
   type NewVisitRecord,
   type VisitRecord,
   type VisitStore,
 } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { RedisVisitStore } from 'nest-visit/redis';
 import { describeVisitStore } from 'nest-visit/testing';

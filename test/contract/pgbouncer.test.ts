@@ -1,4 +1,5 @@
-import { TypeOrmVisitStore, visitEntities, VisitServerSettingError } from 'nest-visit';
+import { VisitServerSettingError } from 'nest-visit';
+import { TypeOrmVisitStore, visitEntities } from 'nest-visit/typeorm';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';

@@ -1,4 +1,5 @@
-import { SessionDataError, TypeOrmVisitStore, VisitServerSettingError } from 'nest-visit';
+import { SessionDataError, VisitServerSettingError } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource, DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { StoreAccess } from '../../lib/store/store-access.js';

@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
-import { TypeOrmVisitStore, VisitServerSettingError, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
+import { VisitServerSettingError, type NewVisitRecord } from 'nest-visit';
+import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countStale, countUnwiped } from '../../lib/testing/cleanup.js';

@@ -1,4 +1,5 @@
-import { TypeOrmVisitStore, type VisitStore } from 'nest-visit';
+import { type VisitStore } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { RedisVisitStore } from 'nest-visit/redis';
 import { createClient } from 'redis';

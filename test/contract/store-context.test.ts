@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Logger } from '@nestjs/common';
-import { MemoryVisitStore, TypeOrmVisitStore, visitEntities, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, type VisitStore } from 'nest-visit';
+import { TypeOrmVisitStore, visitEntities } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { StoreAccess } from '../../lib/store/store-access.js';

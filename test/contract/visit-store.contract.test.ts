@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { MemoryVisitStore, TypeOrmVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';

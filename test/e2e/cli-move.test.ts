@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { TypeOrmVisitStore } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { newVisit } from '../../lib/testing/samples.js';
 import { openDatabase } from '../support/databases.js';

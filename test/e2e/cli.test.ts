@@ -6,7 +6,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { TypeOrmVisitStore, type NewVisitRecord } from 'nest-visit';
+import { type NewVisitRecord } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { countStale, expungeAll } from '../../lib/testing/cleanup.js';
@@ -180,7 +181,7 @@ describeDatabases('The command', (db) => {
   const esm = (body: string): Promise<string> =>
     file(`
       import { createRequire } from 'node:module';
-      import { visitEntities } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/index.js')).href)};
+      import { visitEntities } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/store/typeorm/index.js')).href)};
       import typeorm from ${JSON.stringify(pathToFileURL(join(root, 'node_modules/typeorm/index.js')).href)};
       const options = { ...${optionsText}${libsql} };
       ${body}`);
@@ -212,7 +213,7 @@ describeDatabases('The command', (db) => {
     // A file may export a store, too: of its own kind, or opened in its own way. Each command closes what it gets.
     const to = () =>
       esm(
-        `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/index.js')).href)};
+        `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/store/typeorm/index.js')).href)};
        const source = new typeorm.DataSource({ ...${JSON.stringify({ ...other.options, driver: undefined })}, driver: ${driver}, entities: visitEntities });
        await source.initialize();
        export const store = new TypeOrmVisitStore(source, { owned: true });`,
@@ -252,7 +253,7 @@ describeDatabases('The command', (db) => {
     const common = await file(
       `const { createRequire } = require('node:module');
        const { DataSource } = require(${JSON.stringify(join(root, 'node_modules/typeorm'))});
-       const { visitEntities } = require(${JSON.stringify(join(root, 'dist/cjs/index.js'))});
+       const { visitEntities } = require(${JSON.stringify(join(root, 'dist/cjs/store/typeorm/index.js'))});
        exports.AppDataSource = new DataSource({ ...${optionsText}${libsql}, entities: visitEntities });`,
       'cjs',
     );

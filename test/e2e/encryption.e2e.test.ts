@@ -9,12 +9,12 @@ import {
   IdentityService,
   MemoryVisitStore,
   Session,
-  Visit,
   VisitModule,
   VisitService,
   type VisitEncryptionOptions,
   type VisitSessionOptions,
 } from 'nest-visit';
+import { Visit } from 'nest-visit/typeorm';
 import { afterEach, describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';

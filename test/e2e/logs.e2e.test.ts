@@ -1,6 +1,7 @@
 import { Controller, Get, Logger, Post, type LoggerService } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
-import { CsrfGuard, CurrentVisit, FormTokenService, IdentityService, Session, Visit, VisitPlugin, VisitService } from 'nest-visit';
+import { CsrfGuard, CurrentVisit, FormTokenService, IdentityService, Session, VisitPlugin, VisitService } from 'nest-visit';
+import { Visit } from 'nest-visit/typeorm';
 import { expect, test, vi } from 'vitest';
 import { inspect } from 'node:util';
 import { breakDatabase } from '../support/break-database.js';

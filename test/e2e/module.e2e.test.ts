@@ -12,12 +12,8 @@ import {
   Session,
   SkipVisit,
   UseVisit,
-  Visit,
-  visitEntities,
-  VisitIdentity,
   VisitModule,
   type Duration,
-  visitMigrations,
   VisitPlugin,
   VisitService,
   VisitStore,
@@ -26,6 +22,7 @@ import {
   type VisitModuleOptions,
   type VisitStoreCapabilities,
 } from 'nest-visit';
+import { Visit, visitEntities, VisitIdentity, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { breakDatabase } from '../support/break-database.js';

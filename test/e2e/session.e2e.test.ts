@@ -20,7 +20,8 @@ import {
   type CanActivate,
   type ExecutionContext,
 } from '@nestjs/common';
-import { ExclusiveSession, Session, Visit, VisitService } from 'nest-visit';
+import { ExclusiveSession, Session, VisitService } from 'nest-visit';
+import { Visit } from 'nest-visit/typeorm';
 import { from, Observable } from 'rxjs';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';

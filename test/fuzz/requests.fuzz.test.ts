@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { All, Body, Controller, Query } from '@nestjs/common';
-import { CurrentVisit, IdentityService, Session, Visit, VisitService, type VisitModuleOptions } from 'nest-visit';
+import { CurrentVisit, IdentityService, Session, VisitService, type VisitModuleOptions } from 'nest-visit';
+import { Visit } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { VisitCookie } from '../../lib/key/visit-cookie.js';

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { DefaultSessionSerializer, TypeOrmVisitStore, visitEntities, visitMigrations, type NewVisitRecord } from 'nest-visit';
+import { DefaultSessionSerializer, type NewVisitRecord } from 'nest-visit';
+import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { VisitKey } from '../../lib/key/visit-key.js';
 import type { DatabaseName, OpenDatabase } from '../support/databases.js';

@@ -1,4 +1,5 @@
-import { type CleanUpBatch, TypeOrmVisitStore, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
+import { type CleanUpBatch, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
+import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TurnQueue } from '../../lib/context/turn.js';

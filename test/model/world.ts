@@ -1,4 +1,4 @@
-import { visitEntities, visitMigrations, type TypeOrmVisitStore } from 'nest-visit';
+import { visitEntities, visitMigrations, type TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { VisitKey } from '../../lib/key/visit-key.js';
 import { Monitor } from '../interleaving/monitor.js';

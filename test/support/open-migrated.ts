@@ -1,4 +1,4 @@
-import { visitEntities, visitMigrations } from 'nest-visit';
+import { visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 
 /** Opens a data source with the tables of visits. Whoever opens it destroys it. */

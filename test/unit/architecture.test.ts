@@ -16,6 +16,8 @@ interface Import {
   /** A file of lib, or a package, without the path inside of it. */
   readonly target: string;
   readonly typeOnly: boolean;
+  /** `import()`: loaded when it is needed. */
+  readonly isLate?: true;
 }
 
 interface Module {
@@ -28,19 +30,19 @@ interface Module {
 function parse(file: string, text: string): Module {
   const imports: Import[] = [];
   let needsEsm = false;
-  const add = (specifier: ts.Node | undefined, typeOnly: boolean): void => {
+  const add = (specifier: ts.Node | undefined, typeOnly: boolean, isLate = false): void => {
     if (!specifier || !ts.isStringLiteral(specifier)) return;
     const name = specifier.text;
     const target = name.startsWith('.')
       ? join(dirname(file), name).replace(/\.js$/, '.ts')
       : name.split('/', name.startsWith('@') ? 2 : 1).join('/');
-    imports.push({ target, typeOnly });
+    imports.push({ target, typeOnly, ...(isLate && { isLate }) });
   };
   const visit = (node: ts.Node, inFunction: boolean): void => {
     if (ts.isImportDeclaration(node)) add(node.moduleSpecifier, isTypeOnly(node.importClause));
     else if (ts.isExportDeclaration(node)) add(node.moduleSpecifier, isTypeOnly(node));
     else if (ts.isImportTypeNode(node)) add((node.argument as ts.LiteralTypeNode).literal, true);
-    else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) add(node.arguments[0], false);
+    else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) add(node.arguments[0], false, true);
     else if (ts.isMetaProperty(node) && node.keywordToken === ts.SyntaxKind.ImportKeyword) needsEsm = true;
     else if (ts.isAwaitExpression(node) && !inFunction) needsEsm = true;
     ts.forEachChild(node, (child) => visit(child, inFunction || ts.isFunctionLike(node)));
@@ -86,7 +88,7 @@ type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'gr
 
 /** The first that matches. */
 const LAYERS: readonly [RegExp, Layer][] = [
-  [/^(index|express|fastify|visit\.module|visit\.module-definition)\.ts$|^cli\//, 'wiring'],
+  [/^(index|express|fastify|visit\.module|visit\.module-definition|store\/open-data-source)\.ts$|^cli\//, 'wiring'],
   // Whoever calls the story, or is called from the application's code.
   [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$|^websockets\/gateways\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
@@ -132,7 +134,7 @@ describe('Imports of lib', () => {
   test('are seen by this test', () => {
     expect(edges).toContainEqual({ file: 'request/visit.interceptor.ts', target: 'request/request.story.ts', typeOnly: false });
     expect(edges).toContainEqual({ file: 'session/session.injectable.ts', target: 'context/current-request.ts', typeOnly: true });
-    expect(edges).toContainEqual({ file: 'expunge/expunge.scheduler.ts', target: '@nestjs/schedule', typeOnly: false });
+    expect(edges).toContainEqual({ file: 'expunge/expunge.scheduler.ts', target: '@nestjs/schedule', typeOnly: false, isLate: true });
     const { imports, needsEsm } = parse(
       'a/b.ts',
       `import { type A, B } from './c.js'; import { type D } from '@e/f/g'; export * from '../h.js'; type I = import('j').K; await import('l');`,
@@ -142,7 +144,7 @@ describe('Imports of lib', () => {
       { target: '@e/f', typeOnly: true },
       { target: 'h.ts', typeOnly: false },
       { target: 'j', typeOnly: true },
-      { target: 'l', typeOnly: false },
+      { target: 'l', typeOnly: false, isLate: true },
     ]);
     expect(needsEsm).toBe(true);
     expect(parse('a.ts', 'async () => { await 1; }').needsEsm).toBe(false);
@@ -184,9 +186,9 @@ describe('Imports of lib', () => {
     expect(wrong.sort()).toEqual(Object.keys(EXCEPTIONS).sort());
   });
 
-  test('name typeorm in its store only, and as a type where options and the command line take a data source', () => {
+  test('name typeorm in its store only, and as a type where a data source is taken', () => {
     const isAllowed = ({ file, typeOnly }: { file: string; typeOnly: boolean }): boolean =>
-      file.startsWith('store/typeorm/') || (typeOnly && /^(options|cli)\//.test(file));
+      file.startsWith('store/typeorm/') || (typeOnly && /^(options|cli)\/|^store\/open-data-source\.ts$/.test(file));
     const naming = ofPackages.filter(({ target }) => target === 'typeorm');
     expect(naming.filter((one) => !isAllowed(one))).toEqual([]);
     expect(naming.filter(isAllowed).length).toBeGreaterThan(5);
@@ -200,6 +202,15 @@ describe('Imports of lib', () => {
     for (const file of loaded) for (const one of inLib) if (one.file === file && !one.typeOnly) loaded.add(one.target);
     expect([...loaded].filter((file) => file.startsWith('store/redis/'))).toEqual([]);
     expect(loaded).toContain('store/memory/memory-visit.store.ts');
+  });
+
+  test('load typeorm when there is a data source, and not before', () => {
+    const late = inLib.filter(({ isLate, target }) => isLate && target.startsWith('store/typeorm/'));
+    expect(late.map(({ file }) => file)).toEqual(['store/open-data-source.ts']);
+    const loaded = new Set(['index.ts', 'cli/main.ts']);
+    for (const file of loaded) for (const one of inLib) if (one.file === file && !one.typeOnly && !one.isLate) loaded.add(one.target);
+    expect([...loaded].filter((file) => file.startsWith('store/typeorm/'))).toEqual([]);
+    expect(loaded).toContain('store/open-data-source.ts');
   });
 
   test('load what has an entry point of its own from nowhere else', () => {

@@ -74,7 +74,15 @@ describe('The documentation', () => {
   });
 
   test('every exported name is explained somewhere, types too', () => {
-    const sources = ['index', 'testing/index', 'store/keyv/index', 'store/prisma/index', 'store/redis/index', 'store/sealed-cookie/index']
+    const sources = [
+      'index',
+      'testing/index',
+      'store/keyv/index',
+      'store/prisma/index',
+      'store/redis/index',
+      'store/sealed-cookie/index',
+      'store/typeorm/index',
+    ]
       .map((entry) => read(`lib/${entry}.ts`))
       .join('\n');
     const whole = [...sources.matchAll(/^export type \* from '\.\/(.*)\.js'/gm)].flatMap(([, file]) =>

@@ -15,12 +15,16 @@ import { isSameOrSubclass } from './visit.tables.js';
  * which knows the entities and migrations of the library and is closed with the store. Tables are neither created nor
  * changed, unless the options say `migrationsRun` or `synchronize`; then one process does so at a time.
  *
- * @param deadline how long the database may take for an answer, in milliseconds
+ * @param how.deadline how long the database may take for an answer, in milliseconds
+ * @param how.owned whether a data source that is open already is closed with the store
  * @throws VisitError `VISIT_STORE_UNAVAILABLE` when it cannot be reached, or stands still
  */
-export async function openTypeOrmVisitStore(source: DataSource | DataSourceOptions, deadline = USUAL_DEADLINE): Promise<TypeOrmVisitStore> {
+export async function openTypeOrmVisitStore(
+  source: DataSource | DataSourceOptions,
+  { deadline = USUAL_DEADLINE, owned = false }: { readonly deadline?: number; readonly owned?: boolean } = {},
+): Promise<TypeOrmVisitStore> {
   // Not `instanceof`: an application may have a second copy of TypeORM.
-  if ('createQueryRunner' in source) return new TypeOrmVisitStore(source);
+  if ('createQueryRunner' in source) return new TypeOrmVisitStore(source, { owned });
   requireFamily(source);
   try {
     // The package of the driver is loaded when it is made.
