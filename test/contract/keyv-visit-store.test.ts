@@ -131,6 +131,24 @@ test('a default ttl of the Keyv shortens no visit', async () => {
   expect((await store.find([month.id, day.id])).map((visit) => visit?.id)).toEqual([month.id, day.id]);
 });
 
+test('values that are no JSON are no visits, and fail nobody else', async () => {
+  const values = new Map<string, unknown>();
+  const store = new KeyvVisitStore({ keyv: new Keyv({ store: values, throwOnErrors: true }), ...inMemory });
+  const [whole, spoiled, halfEnded] = [newVisit(), newVisit(), newVisit()];
+  await store.create([whole, spoiled, halfEnded]);
+  const placeOf = (key: string): string => [...values.keys()].find((one) => one.endsWith(key))!;
+  values.set(placeOf(`visit:${spoiled.id}`), '{ no JSON');
+  // Where an end would be: nobody can tell that the visit has not ended.
+  values.set(placeOf(`visit:${halfEnded.id}`).replace('visit:', 'ended:'), '{ no JSON');
+  const ids = [spoiled.id, whole.id, halfEnded.id];
+  expect((await store.find(ids)).map((visit) => visit?.id)).toEqual([undefined, whole.id, undefined]);
+  expect(await store.save([spoiled, whole, halfEnded].map((visit) => saveOf(visit)))).toEqual([
+    { outcome: 'refused', reason: 'unknown' },
+    { outcome: 'saved', version: 1 },
+    { outcome: 'refused', reason: 'unknown' },
+  ]);
+});
+
 test('values that are no visits are none', async () => {
   const keyv = memoryKeyv();
   const store = new KeyvVisitStore({ keyv, ...inMemory });

@@ -43,6 +43,8 @@ export interface KeyvVisitStoreOptions {
 }
 
 const DAY = 86_400_000;
+/** In place of a value that cannot be read. */
+const SPOILED = Symbol('spoiled');
 /** A visit stays so long after it has expired, so that late requests still learn what became of it. */
 const KEEP_FOR = DAY;
 /** Memcached takes more for an instant, long past. Such a value stays until somebody removes it. */
@@ -87,7 +89,9 @@ export class KeyvVisitStore extends VisitStore {
     // One by one: the `getMany` of some adapters takes a server that is away for a value that is not there.
     return Promise.all(
       ids.map(async (id) => {
-        const [visit, end] = await Promise.all([this.#keyv.get(visitKey(id)), this.#keyv.get(endKey(id))]);
+        const [visit, end] = await Promise.all([this.#read(visitKey(id)), this.#read(endKey(id))]);
+        // Whatever stands where an end would be: nobody can tell that the visit has not ended.
+        if (visit === SPOILED || end === SPOILED) return null;
         return visitOf(id, end) ?? visitOf(id, visit);
       }),
     );
@@ -153,6 +157,16 @@ export class KeyvVisitStore extends VisitStore {
       const { result, next } = saved(visit, save);
       return !next || (await this.#write(next, save.now)) ? result : { outcome: 'refused', reason: 'ended' };
     });
+  }
+
+  /** What is no JSON is no value of ours. It says nothing of the store, and so fails nobody else. */
+  async #read(key: string): Promise<unknown> {
+    try {
+      return await this.#keyv.get(key);
+    } catch (error) {
+      if (error instanceof SyntaxError) return SPOILED;
+      throw error;
+    }
   }
 
   /** One call about a visit after the other. Nothing is left of a line that nobody stands in. */
