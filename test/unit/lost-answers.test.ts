@@ -1,10 +1,10 @@
 import { Logger } from '@nestjs/common';
-import { VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
+import { VisitStoreUnavailableError } from 'nest-visit';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { StoreAccess } from '../../lib/store/store-access.js';
 import { newVisit, NOW, rekeyOf } from '../../lib/testing/samples.js';
 import { PATIENCE } from '../support/patience.js';
-import { WatchedStore } from '../support/watched-store.js';
+import { WatchedStore, type Method } from '../support/watched-store.js';
 
 Logger.overrideLogger(false);
 
@@ -23,7 +23,7 @@ describe('What has become of a write whose answer was lost', () => {
   let watched: WatchedStore;
   let access: StoreAccess;
   const visit = newVisit();
-  const count = (method: keyof VisitStore): number => watched.calls.filter((call) => call === method).length;
+  const count = (method: Method): number => watched.calls.filter((call) => call === method).length;
   beforeEach(async () => {
     watched = new WatchedStore();
     access = new StoreAccess(watched.store, { storeTimeout: PATIENCE });
@@ -31,7 +31,7 @@ describe('What has become of a write whose answer was lost', () => {
   });
 
   /** The first calls of a method fail, before they are done or after it. */
-  function fail(plan: Partial<Record<keyof VisitStore, { often: number; after?: boolean }>>, makeError: () => Error): void {
+  function fail(plan: Partial<Record<Method, { often: number; after?: boolean }>>, makeError: () => Error): void {
     const left = new Map(Object.entries(plan).map(([method, { often }]) => [method, often]));
     watched.around = async ({ method }, go) => {
       const often = left.get(method) ?? 0;
