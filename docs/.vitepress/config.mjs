@@ -1,5 +1,6 @@
 // The documentation site: `npm run docs` builds it into docs/.vitepress/dist, `npm run docs:dev` serves it.
 import { defineConfig } from 'vitepress';
+import { apiSidebar } from './api-sidebar.mjs';
 import { writeLlms } from './llms.mjs';
 import { REPOSITORY, repositoryLinks, slugify } from './repository.mjs';
 import { sidebar } from './sidebar.mjs';
@@ -24,7 +25,7 @@ export default defineConfig({
       { text: 'Errors', link: '/errors' },
       { text: 'Changes', link: `${REPOSITORY}/blob/main/CHANGELOG.md` },
     ],
-    sidebar,
+    sidebar: { '/api/': apiSidebar(), '/': sidebar },
     outline: [2, 3],
     search: { provider: 'local' },
     socialLinks: [{ icon: 'github', link: REPOSITORY }],
