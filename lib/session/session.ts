@@ -94,20 +94,29 @@ export interface RequestSessionMethods<T extends object = DefaultData> {
   /** 32 hexadecimal digits, the same until rights change; asking for it begins a visit. No secret, and not the id of the visit. */
   readonly id: string;
   cookie: RequestSessionCookie;
+  /** The value, or undefined if the key is not there. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
+  /** The value, or `fallback` if the key is not there. */
   get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
   /** Undefined takes the key out. */
   set<K extends Key<T>>(key: K, value: T[K] | undefined): this;
+  /** Saves now what has changed. There is no need to: every response waits until that is done. */
   save(): Promise<void>;
+  /** Saves now, and calls back when that is done, with the error if it failed. */
   save(callback: Done): this;
+  /** Loads again what is stored; what has not been saved is gone. */
   reload(): Promise<void>;
+  /** Loads again what is stored, and calls back. */
   reload(callback: Done): this;
   /** Ends the visit; the request goes on with a new one, and a new object at `request.session`. @param keep keys whose values it gets, too */
   regenerate(keep?: readonly string[]): Promise<void>;
+  /** Ends the visit, goes on with a new one, and calls back when the new object is at `request.session`. */
   regenerate(callback: Done): this;
+  /** The same; `keep`: keys whose values the new session gets, too. */
   regenerate(keep: readonly string[], callback: Done): this;
   /** Ends the visit; nothing is at `request.session` any more. */
   destroy(): Promise<void>;
+  /** Ends the visit, and calls back; nothing is at `request.session` any more. */
   destroy(callback: Done): this;
   /** Does nothing: each request to a handler counts as use. */
   touch(): this;
