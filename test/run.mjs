@@ -12,8 +12,8 @@ import { temporaryFolder, unwatch, watch } from './support/servers.mjs';
 
 const HELP = `npm test [-- [--quick] [arguments and filters of vitest]]
 
-Installs the dependencies where that is due, builds, checks types, lints, checks the formatting, starts private database
-servers on free ports of 127.0.0.1, runs the tests and removes all of it again. The last line is "N passed, N failed", with
+Installs the dependencies where that is due, builds, checks types, lints, checks the formatting, builds the documentation,
+starts private database servers on free ports of 127.0.0.1, runs the tests and removes all of it again. The last line is "N passed, N failed", with
 ", N skipped" where tests were skipped; the exit code is 0 only when something passed and nothing failed.
 
   npm test -- --quick                  only the tests; those of the built package use the last build
@@ -272,6 +272,7 @@ async function main(args) {
     await check('typecheck', npm('run', '--silent', 'typecheck'));
     await check('lint', npm('run', '--silent', 'lint'));
     await check('format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check'));
+    if (!isWithoutServers) await check('documentation', npm('run', '--silent', 'docs'));
   }
 
   // Whatever the tests put into the folder for temporary files goes with this one.
