@@ -14,6 +14,10 @@ export default defineConfig({
   cleanUrls: true,
   lastUpdated: true,
   buildEnd: writeLlms,
+  // The API reference is generated: there is nothing to edit.
+  transformPageData: ({ relativePath, frontmatter }) => {
+    if (relativePath.startsWith('api/')) frontmatter.editLink = false;
+  },
   markdown: {
     anchor: { slugify },
     config: (markdown) => markdown.use(repositoryLinks),

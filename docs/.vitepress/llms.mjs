@@ -12,7 +12,7 @@ const withLinks = (text, page) =>
 const summary = (text) =>
   text
     .split('\n\n')
-    .find((part) => /^[A-Z]/.test(part))
+    .find((part) => /^[a-z]/i.test(part))
     ?.replaceAll('\n', ' ')
     .replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1') ?? '';
 
