@@ -42,6 +42,8 @@ afterEach(async () => {
 });
 
 interface Application {
+  /** What it is, next to the examples of the documentation. */
+  readonly main: string;
   readonly nest: string;
   readonly typeorm: string;
   readonly type: 'module' | 'commonjs';
@@ -49,16 +51,25 @@ interface Application {
   readonly more?: readonly string[];
 }
 
-const installed = new Map<Application, Promise<string>>();
+const prepared = new Map<Application, Promise<string>>();
 
-/** An empty folder with the package and what it stands on, as `npm install` leaves it. */
-function install(application: Application): Promise<string> {
-  const place = installed.get(application) ?? installAnew(application, join(folder, `app-${installed.size}`));
-  installed.set(application, place);
+/** A folder with the package and what it stands on, as `npm install` leaves it, and the application, compiled with the examples beside it. */
+function prepare(application: Application): Promise<string> {
+  const place = prepared.get(application) ?? prepareAnew(application, join(folder, `app-${prepared.size}`));
+  prepared.set(application, place);
   return place;
 }
 
-async function installAnew({ nest, typeorm, type, typescript, more = [] }: Application, place: string): Promise<string> {
+async function prepareAnew(application: Application, place: string): Promise<string> {
+  await installAnew(application, place);
+  await writeFile(join(place, 'src/main.ts'), application.main);
+  await mkdir(join(place, 'src/readme'));
+  for (const [file, text] of await firstExample()) await writeFile(join(place, 'src/readme', file), text);
+  await compile(place);
+  return place;
+}
+
+async function installAnew({ nest, typeorm, type, typescript, more = [] }: Application, place: string): Promise<void> {
   await mkdir(join(place, 'src'), { recursive: true });
   await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true, type }));
   const module = type === 'module' ? 'nodenext' : 'node16';
@@ -90,11 +101,10 @@ async function installAnew({ nest, typeorm, type, typescript, more = [] }: Appli
     ...more,
   ];
   await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 3 * PATIENCE });
-  return place;
 }
 
-async function compile(place: string): Promise<void> {
-  const tsc = run(process.execPath, [join(place, 'node_modules/typescript/bin/tsc'), '-p', place], { cwd: place });
+async function compile(place: string, project = '.'): Promise<void> {
+  const tsc = run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', project], { cwd: place });
   const output = await tsc.then(
     ({ stdout }) => stdout,
     (error: { stdout: string }) => error.stdout,
@@ -102,6 +112,15 @@ async function compile(place: string): Promise<void> {
   // The types of other packages are not ours to check.
   const isOurs = (line: string): boolean => !line.startsWith('node_modules/') || line.startsWith('node_modules/nest-visit/');
   expect(output.split('\n').filter((line) => /: error /.test(line) && isOurs(line))).toEqual([]);
+}
+
+/** Compiles files that are no part of the application, but lie in its folder. */
+async function compileApart(place: string, name: string, sources: readonly [name: string, text: string][]): Promise<void> {
+  await mkdir(join(place, name));
+  for (const [file, text] of sources) await writeFile(join(place, name, file), text);
+  const config = { extends: '../tsconfig.json', compilerOptions: { rootDir: '.', outDir: `../dist/${name}` }, include: ['.'] };
+  await writeFile(join(place, name, 'tsconfig.json'), JSON.stringify(config));
+  await compile(place, name);
 }
 
 /** Starts the compiled application; resolves to its address when it prints that it listens. */
@@ -242,12 +261,13 @@ async function main(): Promise<void> {
 ${await_}
 `;
 
-const APPLICATIONS: Record<string, Application & { main: string }> = {
+const APPLICATIONS: Record<string, Application> = {
   'Nest 12, ES modules, TypeORM 1': {
     nest: '12',
     typeorm: '1',
     type: 'module',
     typescript: '6.0.3',
+    more: ['@types/express@5', 'fastify@5'],
     main: `import { createRequire } from 'node:module';\nconst require_ = createRequire(import.meta.url);\n${MAIN('await main();')}`,
   },
   'Nest 11, CommonJS, TypeORM 0.3': {
@@ -267,15 +287,7 @@ const APPLICATIONS: Record<string, Application & { main: string }> = {
   },
 };
 
-const WITH_REDIS: Application = { nest: '12', typeorm: '1', type: 'module', typescript: '6.0.3', more: ['redis@6'] };
-
-const WITH_TYPES: Application = {
-  nest: '12',
-  typeorm: '1',
-  type: 'module',
-  typescript: '6.0.3',
-  more: ['@types/express@5', 'fastify@5'],
-};
+const newest = APPLICATIONS['Nest 12, ES modules, TypeORM 1']!;
 
 describe('The package', () => {
   test('has what a user needs, and nothing else', () => {
@@ -316,11 +328,7 @@ describe('The package', () => {
 
 describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, application) => {
   test('installs, compiles and runs with public names, as one instance', async () => {
-    const place = await install(application);
-    await writeFile(join(place, 'src/main.ts'), application.main);
-    await mkdir(join(place, 'src/readme'));
-    for (const [file, text] of await firstExample()) await writeFile(join(place, 'src/readme', file), text);
-    await compile(place);
+    const place = await prepare(application);
     const browser = new Browser(await start(place));
     const first = await browser.get('/');
     expect(first.text).toBe('1 nobody 32 0');
@@ -363,7 +371,7 @@ async function say(load, format) {
 
 describe.each(['Nest 12, ES modules, TypeORM 1', 'Nest 11, CommonJS, TypeORM 0.3'])('Where an optional package is missing, %s', (name) => {
   test('R74: the start says what to install, in both formats', async () => {
-    const place = await install(APPLICATIONS[name]!);
+    const place = await prepare(APPLICATIONS[name]!);
     const built = JSON.stringify(join(place, 'node_modules/nest-visit/dist/cjs'));
     const entries = `{ 'nest-visit': '/index.js', 'nest-visit/redis': '/store/redis/index.js', 'nest-visit/sealed-cookie': '/store/sealed-cookie/index.js' }`;
     await writeFile(join(place, 'missing.mjs'), `${MISSING}await say((name) => import(name), 'import');\n`);
@@ -394,7 +402,7 @@ test('Old versions of what others use do not keep npm from installing the packag
 
 describe('nest-visit/testing under Jest', () => {
   test('R66: the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
-    const place = await install(APPLICATIONS['Nest 11, CommonJS, TypeORM 0.3']!);
+    const place = await prepare(APPLICATIONS['Nest 11, CommonJS, TypeORM 0.3']!);
     const tests = join(place, 'test');
     const shouldBe = 'kit.touched(this.stored(touch.id), touch)';
     const broken = { is: `{ ...${shouldBe}!, accessed: touch.accessed }`, shouldBe };
@@ -495,23 +503,18 @@ export class TypedController {
 
 describe('An application that declares the shape of its sessions', () => {
   test('has it in every Session without a type argument, and in the requests of both frameworks', async () => {
-    const place = await install(WITH_TYPES);
-    await writeFile(join(place, 'src/typed.controller.ts'), TYPED);
-    await expect(compile(place)).resolves.toBeUndefined();
+    const place = await prepare(newest);
+    // What it declares would hold for the whole of the application.
+    await expect(compileApart(place, 'typed', [['typed.controller.ts', TYPED]])).resolves.toBeUndefined();
   });
 });
 
 describeWith('mysql', "The README's first example", () => {
   test('runs, copied as it stands', async () => {
-    const blocks = await firstExample();
-    const place = await install(APPLICATIONS['Nest 12, ES modules, TypeORM 1']!);
-    await rm(join(place, 'src'), { recursive: true });
-    await mkdir(join(place, 'src'));
-    for (const [file, text] of blocks) await writeFile(join(place, 'src', file), text);
-    await compile(place);
+    const place = await prepare(newest);
     const { options, drop } = await openDatabase('mariadb');
     try {
-      const address = await startListening(place, { DATABASE_URL: (options as { url: string }).url });
+      const address = await startListening(place, 'readme', { DATABASE_URL: (options as { url: string }).url });
       const browser = new Browser(address);
       const first = await browser.get('/');
       expect(first.text).toMatch(/^visit [0-9a-f]{32}, 1 times$/);
@@ -527,13 +530,11 @@ describeWith('mysql', "The README's first example", () => {
 
 describeWith('redis', 'The example with Redis', () => {
   test('R67: compiles and runs, copied as it stands; both formats give the same store', async () => {
-    const place = await install(WITH_REDIS);
-    const [page, readme] = await Promise.all(['docs/stores.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
-    const moduleOf = (text: string, file: string): string => text.split(`\`${file}\`\n\n\`\`\`ts\n`)[1]!.split('```')[0]!;
-    await writeFile(join(place, 'src/app.module.ts'), moduleOf(page!, 'app.module.ts'));
-    await writeFile(join(place, 'src/main.ts'), moduleOf(readme!, 'main.ts'));
-    await compile(place);
-    const browser = new Browser(await startListening(place, { REDIS_URL: redisUrl! }));
+    const place = await prepare(newest);
+    // Last: what is said where it is missing was seen above.
+    await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', 'redis@6'], { cwd: place, timeout: 3 * PATIENCE });
+    await compileApart(place, 'redis', await exampleWithRedis());
+    const browser = new Browser(await startListening(place, 'redis', { REDIS_URL: redisUrl! }));
     expect((await browser.get('/')).status).toBe(404);
     const script = `import('nest-visit/redis').then((one) => console.log(one.RedisVisitStore === require('nest-visit/redis').RedisVisitStore))`;
     expect((await run(process.execPath, ['-e', script], { cwd: place })).stdout).toBe('true\n');
@@ -549,8 +550,18 @@ async function firstExample(): Promise<[name: string, text: string][]> {
   return blocks;
 }
 
-/** The example prints what Nest prints, and listens where PORT says: a free one. */
-async function startListening(place: string, more: Record<string, string>): Promise<string> {
+/** The module of docs/stores.md, in the first example. */
+async function exampleWithRedis(): Promise<[name: string, text: string][]> {
+  const [page, readme] = await Promise.all(['docs/stores.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
+  const moduleOf = (text: string, file: string): string => text.split(`\`${file}\`\n\n\`\`\`ts\n`)[1]!.split('```')[0]!;
+  return [
+    ['app.module.ts', moduleOf(page!, 'app.module.ts')],
+    ['main.ts', moduleOf(readme!, 'main.ts')],
+  ];
+}
+
+/** An example prints what Nest prints, and listens where PORT says: a free one. */
+async function startListening(place: string, example: string, more: Record<string, string>): Promise<string> {
   const { createServer } = await import('node:net');
   const port = await new Promise<number>((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -558,7 +569,7 @@ async function startListening(place: string, more: Record<string, string>): Prom
       server.close(() => resolve(free));
     });
   });
-  const child = spawn(process.execPath, ['dist/main.js'], {
+  const child = spawn(process.execPath, [`dist/${example}/main.js`], {
     cwd: place,
     env: { ...process.env, NODE_ENV: '', PORT: String(port), NO_COLOR: '1', ...more },
     stdio: ['ignore', 'pipe', 'pipe'],
