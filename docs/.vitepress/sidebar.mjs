@@ -18,6 +18,7 @@ export const sidebar = [
       page('Who is signed in where', '/identity#i-want-to-end-visits'),
       page('Guards', '/identity#i-want-to-protect-handlers'),
       page('Requests across sites', '/csrf'),
+      page('WebSockets', '/websockets'),
       page('Passport and other libraries', '/other-libraries'),
       page('Cleaning up', '/cleaning-up'),
       page('Testing your application', '/testing'),
