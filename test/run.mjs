@@ -30,6 +30,7 @@ whose server is missing are skipped and named; with CI=true they fail.
 Environment:
   CI=true                   a suite that could not run is a failure
   VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
+  VISIT_TEST_ARTIFACTS      a folder for screenshots of the sample; without it there are none
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an
                             empty folder stands for a machine without them
@@ -57,12 +58,13 @@ function fail(remark) {
 // ---- Child processes, and Ctrl-C
 
 let interruptedBy;
-let stopChild = () => {};
+/** How to end what runs now. */
+const stops = new Set();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.on(signal, () => {
     if (!interruptedBy) console.log(`\nStopping on ${signal} …`);
     interruptedBy ??= signal;
-    stopChild();
+    for (const stop of stops) stop();
   });
 }
 // A reader that left, as in `npm test | head`, must not keep us from stopping the servers.
@@ -99,16 +101,17 @@ async function run({ command, args, shell = false, env, patient = false }) {
   };
   const entry = `process ${group}`;
   let timer;
+  const stop = () => {
+    sendSignal('SIGTERM');
+    timer ??= setTimeout(() => sendSignal('SIGKILL'), 10_000);
+  };
   if (!patient) {
     watch(entry);
-    stopChild = () => {
-      sendSignal('SIGTERM');
-      timer ??= setTimeout(() => sendSignal('SIGKILL'), 10_000);
-    };
+    stops.add(stop);
   }
   const code = await ended;
   clearTimeout(timer);
-  stopChild = () => {};
+  stops.delete(stop);
   // What it has started and not ended.
   if (!patient) sendSignal('SIGKILL');
   await unwatch(entry);
@@ -118,7 +121,15 @@ async function run({ command, args, shell = false, env, patient = false }) {
 
 const node = (...args) => ({ command: process.execPath, args });
 
-/** A check that is no test. */
+/** What is no test, side by side. */
+const CHECKS = [
+  ['build', node(at('lib/build.mjs'))],
+  ['typecheck', npm('run', '--silent', 'typecheck')],
+  ['lint', npm('run', '--silent', 'lint')],
+  ['format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check')],
+  ['documentation', npm('run', '--silent', 'docs')],
+];
+
 async function check(name, program) {
   console.log(`\n> ${name}`);
   const code = await run(program);
@@ -128,18 +139,12 @@ async function check(name, program) {
 
 // ---- Servers and browser
 
-/** "debian", "ubuntu" or undefined. */
-function debianKind() {
-  if (!existsSync('/etc/os-release')) return undefined;
-  const release = readFileSync('/etc/os-release', 'utf8');
-  const ids = [...release.matchAll(/^ID(?:_LIKE)?="?([^"\n]*)/gm)].flatMap(([, value]) => value.split(' '));
-  return ['ubuntu', 'debian'].find((id) => ids.includes(id));
-}
-
 /** The packages of apt that bring a part, as far as there are some. Ubuntu's package chromium only points to a snap. */
 function aptPackages({ packages }) {
-  const kind = debianKind();
-  return kind === 'ubuntu' ? packages.filter((name) => name !== 'chromium') : kind ? packages : [];
+  const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
+  const isOf = (kind) => new RegExp(`^ID(_LIKE)?=.*\\b${kind}\\b`, 'm').test(release);
+  if (isOf('ubuntu')) return packages.filter((name) => name !== 'chromium');
+  return isOf('debian') ? packages : [];
 }
 
 /** On a terminal, whoever sits there is asked; elsewhere it is said, and done. */
@@ -149,17 +154,16 @@ async function agrees(what) {
     return true;
   }
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  // The interface takes Ctrl-C for itself.
-  terminal.on('SIGINT', () => process.emit('SIGINT')).on('close', () => stopChild());
-  const answer = new Promise((resolve) => {
-    stopChild = () => resolve('no');
+  const answer = await new Promise((resolve) => {
+    stops.add(resolve);
+    // The interface takes Ctrl-C for itself.
+    terminal.on('SIGINT', () => process.emit('SIGINT')).on('close', () => resolve());
     void terminal.question(`\nInstall ${what} by apt-get, for the suites that need them? [Y/n] `).then(resolve);
   });
-  const isYes = /^(y(es)?)?$/i.test((await answer).trim());
-  stopChild = () => {};
+  stops.clear();
   terminal.close();
   if (interruptedBy) throw new Interrupted();
-  return isYes;
+  return /^(y(es)?)?$/i.test(answer?.trim() ?? 'no');
 }
 
 async function installMissing() {
@@ -180,7 +184,6 @@ async function installMissing() {
 
 /** The environment that tells the tests where the servers are. What was started is added to `started`. */
 async function provide(started) {
-  await installMissing();
   const env = {};
   const start = async (part) => {
     const { name, variable } = part;
@@ -250,16 +253,11 @@ function count({ testResults }) {
 
 // ---- All of it
 
-/** Takes a flag out of the arguments. Whether it was there. */
-function takeFlag(args, flag) {
-  const place = args.indexOf(flag);
-  return place >= 0 && args.splice(place, 1).length > 0;
-}
+const FLAGS = ['--soak', '--quick', '--without-servers'];
 
-async function main(args) {
-  const isSoak = takeFlag(args, '--soak');
-  const isQuick = takeFlag(args, '--quick');
-  const isWithoutServers = takeFlag(args, '--without-servers');
+async function main(given) {
+  const [isSoak, isQuick, isWithoutServers] = FLAGS.map((flag) => given.includes(flag));
+  const args = given.filter((arg) => !FLAGS.includes(arg));
   const usual = isSoak ? SOAKED : isWithoutServers ? WITHOUT_SERVERS : [];
   if (args.every((arg) => arg.startsWith('-'))) args.push(...usual);
   if (isSoak) process.env.VISIT_TEST_SOAK = '1';
@@ -267,20 +265,19 @@ async function main(args) {
     fail('the dependencies could not be installed');
     return;
   }
-  if (!isQuick) await check('build', node(at('lib/build.mjs')));
-  if (!isQuick && !isSoak) {
-    await check('typecheck', npm('run', '--silent', 'typecheck'));
-    await check('lint', npm('run', '--silent', 'lint'));
-    await check('format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check'));
-    if (!isWithoutServers) await check('documentation', npm('run', '--silent', 'docs'));
-  }
+  const checks = CHECKS.slice(0, isQuick ? 0 : isSoak ? 1 : isWithoutServers ? -1 : CHECKS.length);
+  if (!isWithoutServers) await installMissing();
 
   // Whatever the tests put into the folder for temporary files goes with this one.
   const folder = temporaryFolder('test');
   for (const name of ['TMPDIR', 'TMP', 'TEMP']) process.env[name] = folder.path;
   const servers = [];
   try {
-    await runTests(args, isWithoutServers ? nothing : await provide(servers), folder.path);
+    const ready = [isWithoutServers ? nothing : provide(servers), ...checks.map(([name, program]) => check(name, program))];
+    // All of them have ended before the servers are stopped.
+    const outcomes = await Promise.allSettled(ready);
+    for (const { reason } of outcomes) if (reason) throw reason;
+    await runTests(args, outcomes[0].value, folder.path);
   } finally {
     await Promise.all(servers.map((server) => server.stop()));
     await othersGone(folder.path);
