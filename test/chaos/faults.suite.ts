@@ -16,33 +16,42 @@ const HOUR = 3_600_000;
 
 /** A file for each kind of server, so that they run side by side. */
 export function describeFaults(name: FaultServer['name']): void {
-  describeFaultServer('Faults', name, (start) => {
+  describeFaultServer('Faults', name, (startServer) => {
     let db: FaultServer;
     let apps: AppProcess[] = [];
+    /** With which options they were started: those that a test has left in order serve the next one, as they would go on after a fault. */
+    let started = '';
+    const endApps = async (): Promise<void> => {
+      await Promise.all(apps.splice(0).map((app) => app.end('SIGKILL')));
+    };
 
     beforeAll(async () => {
-      db = await start();
+      db = await startServer();
       const dataSource = await openMigrated(db.dataSource);
       await dataSource.destroy();
     });
-    afterEach(async () => {
-      await Promise.all(apps.map((app) => app.end('SIGKILL')));
-      apps = [];
+    afterEach(async ({ task }) => {
+      if (task.result?.state === 'fail' || !apps.every(({ serving }) => serving)) await endApps();
     });
-    afterAll(() => db?.stop());
+    afterAll(async () => {
+      await endApps();
+      await db?.stop();
+    });
+
+    async function start(visits: Partial<VisitModuleOptions>): Promise<void> {
+      const options = { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits };
+      if (apps.length > 0 && started === JSON.stringify(options)) return;
+      await endApps();
+      apps = await startApps(platforms.map((platform) => ({ platform, dataSource: db.dataSource, visits: options })));
+      started = JSON.stringify(options);
+    }
 
     /** An application of each platform, with visitors who use it, before, during and after what `fault` does. */
     async function expectNothingLost(
       fault: (load: Load) => Promise<void>,
       { visits = {}, mayBreak = false }: { visits?: Partial<VisitModuleOptions>; mayBreak?: boolean } = {},
     ): Promise<Load> {
-      apps = await startApps(
-        platforms.map((platform) => ({
-          platform,
-          dataSource: db.dataSource,
-          visits: { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits },
-        })),
-      );
+      await start(visits);
       const load = await new Load(apps, 40, mayBreak).begin();
       try {
         await load.thrives(2);
@@ -326,13 +335,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
 
       test.each(['away', 'hanging'])('B39: it ends in bounded time while the database is %s', async (state) => {
-        apps = await startApps(
-          platforms.map((platform) => ({
-            platform,
-            dataSource: db.dataSource,
-            visits: { storeTimeout: STORE_TIMEOUT, touch: { interval: HOUR, resolution: 1 } },
-          })),
-        );
+        await start({ touch: { interval: HOUR, resolution: 1 } });
         for (const app of apps) {
           const visitor = new Visitor(() => app.address);
           await visitor.post('/add');

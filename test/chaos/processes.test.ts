@@ -10,7 +10,7 @@ import { isSoak } from '../support/soak.js';
 import { Dice, SEED, Visitor } from './visitor.js';
 
 const VISITORS = 240;
-const SECONDS = isSoak ? 90 : 20;
+const SECONDS = isSoak ? 90 : 8;
 /** Between what one visitor does and the next thing. */
 const THINKING = 60;
 const USERS = Array.from({ length: 120 }, (_, i) => `user ${i}`);
