@@ -273,7 +273,10 @@ async function main(given) {
   for (const name of ['TMPDIR', 'TMP', 'TEMP']) process.env[name] = folder.path;
   const servers = [];
   try {
-    const ready = [isWithoutServers ? nothing : provide(servers), ...checks.map(([name, program]) => check(name, program))];
+    const ready = [
+      Promise.resolve(isWithoutServers ? nothing : provide(servers)),
+      ...checks.map(([name, program]) => check(name, program)),
+    ];
     // All of them have ended before the servers are stopped.
     const outcomes = await Promise.allSettled(ready);
     for (const { reason } of outcomes) if (reason) throw reason;
