@@ -3,6 +3,7 @@ export class Failed {
   constructor(readonly error: unknown) {}
 }
 
+/** What has come of one question of a group. */
 export type Outcome<Answer> = Answer | Failed;
 
 /** How questions are asked of which one may make a whole group fail. */
@@ -96,6 +97,7 @@ export function failedTogether<T>(outcomes: readonly unknown[], items: readonly 
   return groups;
 }
 
+/** Whether a question has failed, and has no answer. */
 export function isFailed(outcome: unknown): outcome is Failed {
   return outcome instanceof Failed;
 }

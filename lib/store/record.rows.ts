@@ -7,6 +7,7 @@ export type Readers = { readonly [K in keyof ColumnKinds]: (value: never) => Col
 /** What makes of a value of a record, which is never null, what is stored. */
 export type Writers = { readonly [K in keyof ColumnKinds]: (value: ColumnKinds[K]) => unknown };
 
+/** How the rows of a store are read. */
 export interface RowLayout {
   readonly readers: Readers;
   /** Where in a row a field is; by default under its name. */

@@ -45,6 +45,7 @@ export function created(visit: NewVisitRecord): VisitRecord {
   return copyOf({ ...FRESH, keyChanged: visit.created, ...visit } as VisitRecord);
 }
 
+/** A save: compare-and-set on the version. `next` is null where it was refused, or met a conflict. @param lease who has the lock by now */
 export function saved(visit: VisitRecord | null, save: SessionSave, lease = NO_LEASE): Transition<SaveResult> {
   const verdict = verdictOn(save, visit, lease);
   if (verdict?.outcome === 'conflict') return { result: { ...verdict, data: bytesOf(verdict.data) }, next: null };
@@ -59,6 +60,7 @@ export function touched(visit: VisitRecord | null, touch: Touch): VisitRecord | 
   return { ...visit, accessed: Math.max(visit.accessed, touch.accessed), expiry: Math.max(visit.expiry, touch.expiry) };
 }
 
+/** A change of key, with the identity and lifetime that come with it. `next` is null where it was refused. */
 export function rekeyed(visit: VisitRecord | null, change: Rekey): Transition<RekeyResult> {
   const reason = refusalOf(visit, rekeyGuard(change));
   if (reason || !visit) return { result: refused(reason ?? 'unknown'), next: null };

@@ -3,7 +3,7 @@ import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js'
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { patiently } from '../patiently.js';
 import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, NOBODY, puzzle, TableVisitStore } from '../table-visit.store.js';
-import type { Lock, StaleCounts, VisitPage, VisitServer } from '../visit.facets.js';
+import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
 import type {
   Ending,
   NewVisitRecord,
@@ -42,7 +42,7 @@ const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
  *
  * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
  */
-export class PrismaVisitStore extends TableVisitStore implements VisitServer {
+export class PrismaVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
   /** The size of a pool, by default, of all its drivers. */
   readonly connections = 10;
   override readonly server = this;

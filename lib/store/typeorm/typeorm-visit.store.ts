@@ -3,7 +3,7 @@ import type { DataSource } from 'typeorm';
 import { SessionDataError, VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
 import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
-import type { Lock, StaleCounts, VisitPage, VisitServer } from '../visit.facets.js';
+import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
 import type { Ending, NewVisitRecord, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
@@ -29,7 +29,7 @@ const LONGEST_FAREWELL = 10_000;
  * Uses plain SQL, made once from the metadata of the data source, so that naming strategies, prefixes, schemas and
  * extended entities are respected. The data source must know `...visitEntities`, or subclasses of them.
  */
-export class TypeOrmVisitStore extends TableVisitStore implements VisitServer {
+export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
   override readonly server = this;
   protected readonly staleIdsAtOnce = 100_000;
   readonly #owned: boolean;
