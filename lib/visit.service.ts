@@ -234,7 +234,7 @@ export class VisitService {
     } catch (error) {
       return this.requests.refuse(error);
     }
-    if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endCurrent(turn, reason));
+    if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endOwn(turn, reason));
     if (anyUser) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
     if (userId !== undefined) return this.write('visits.end()', async (turn) => this.endOf(checkedUserId(userId), turn, id, reason));
     if (!this.requests.context) {
@@ -294,13 +294,13 @@ export class VisitService {
       this.store.need('endAllForUser', 'users');
       const current = turn?.context.resolvedVisit?.record;
       if (!turn || current?.identity?.userId !== checked) return this.endAllOf(checked, reason, turn?.context);
-      let others = 0;
+      let visits = 0;
       await runAll([
-        async () => (others = await this.endAllOf(checked, reason, turn.context, current.id)),
+        async () => (visits += await this.endAllOf(checked, reason, turn.context, current.id)),
         // Also when a plugin throws that is told of the others.
-        () => this.endCurrent(turn, reason),
+        () => this.endCurrent(turn, reason, () => visits++),
       ]);
-      return others + 1;
+      return visits;
     });
   }
 
@@ -315,10 +315,9 @@ export class VisitService {
       checkedReason(reason);
       const users = this.store.facet('users', 'endAll');
       await this.store.call((store) => requireClock(store, this.options, 'the end of all visits'));
-      const own = turn?.context.resolvedVisit?.is === 'stored' ? 1 : 0;
-      let visits = own;
+      let visits = 0;
       await runAll([
-        () => turn && own && this.endCurrent(turn, reason),
+        () => turn?.context.resolvedVisit?.is === 'stored' && this.endCurrent(turn, reason, () => visits++),
         // Also when a plugin throws that is told of this one.
         async () => {
           const at = this.options.clock.now();
@@ -359,20 +358,25 @@ export class VisitService {
   }
 
   private async endAny(turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
-    if (turn && turn.context.resolvedVisit?.record.id === id) return this.endCurrent(turn, reason);
+    if (turn && turn.context.resolvedVisit?.record.id === id) return this.endOwn(turn, reason);
     if (!VisitKey.isId(id)) return false;
     this.store.need('end', 'revocable');
     return (await this.writer.end([id], reason)).length > 0;
   }
 
-  private async endCurrent(turn: Turn, reason: string): Promise<boolean> {
-    const wasStored = turn.context.visit.is === 'stored';
+  /** Whether this call ended it. */
+  private async endOwn(turn: Turn, reason: string): Promise<boolean> {
+    let isEnded = false;
+    await this.endCurrent(turn, reason, () => (isEnded = true));
+    return isEnded;
+  }
+
+  private async endCurrent(turn: Turn, reason: string, noteEnded: () => void): Promise<void> {
     try {
-      await this.writer.endCurrent(turn, reason);
+      await this.writer.endCurrent(turn, reason, noteEnded);
     } finally {
       await this.users.forget(turn.context);
     }
-    return wasStored;
   }
 
   private async endAllOf(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {

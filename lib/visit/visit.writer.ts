@@ -300,13 +300,18 @@ export class VisitWriter {
     if (outcome === 'done') context.amend({ ...seen, keyChanged: now });
   }
 
-  /** Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared. */
-  async endCurrent(turn: Turn, reason: string): Promise<void> {
+  /**
+   * Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared.
+   *
+   * @param noteEnded called if it was this call that ended it, and before plugins hear of it, whatever they throw
+   */
+  async endCurrent(turn: Turn, reason: string, noteEnded?: () => void): Promise<void> {
     const { context } = turn;
     const { is, record } = context.visit;
     if (is === 'late') return requireEnded(context);
     const at = this.options.clock.now();
     const ended = is === 'stored' ? await this.store.end([record.id], { reason, at, retiresKey: true }) : [];
+    if (ended.length > 0) noteEnded?.();
     this.replaceCurrent(turn);
     context.outgoing.cookie = 'clear';
     context.outgoing.clearSiteData = true;

@@ -123,17 +123,20 @@ class IdentityController {
   }
 
   @Delete('visits/:id')
-  async end(@Param('id') id: string) {
+  async end(@Param('id') id: string, @Query('gate') gate = '') {
+    await this.gates.pass(gate);
     return String(await this.visits.end(id));
   }
 
   @Delete('users/:id')
-  endAll(@Param('id') id: string) {
+  async endAll(@Param('id') id: string, @Query('gate') gate = '') {
+    await this.gates.pass(gate);
     return this.visits.endAllForUser(id);
   }
 
   @Delete('everything')
-  endEverything() {
+  async endEverything(@Query('gate') gate = '') {
+    await this.gates.pass(gate);
     return this.visits.endAll();
   }
 }
@@ -590,6 +593,23 @@ describeStacks('Identity', (stack: Stack) => {
       const { browser, user } = await signedIn(app);
       expect((await browser.post('/change-password', { json: { user } })).status).toBe(201);
       expect((await browser.get('/secret')).text).toBe(`for ${user}`);
+    });
+
+    test('a visit that has been ended meanwhile is not counted', async () => {
+      const app = await start();
+      const visits = app.app.get(VisitService);
+      for (const path of ['/visits/:visit', '/users/:user', '/everything']) {
+        const { browser, user } = await signedIn(app);
+        const [own] = await visits.listForUser(user);
+        const gate = app.app.get(Gates).make(path);
+        const address = path.replace(':visit', own!.id).replace(':user', user);
+        const slow = browser.get(`${address}?gate=${path}`, { method: 'DELETE' });
+        await gate.arrived;
+        await visits.endAll();
+        gate.open();
+        expect((await slow).text, path).toBe(path === '/visits/:visit' ? 'false' : '0');
+        stack.clock.advance(1);
+      }
     });
 
     test('R72: each end is told once', async () => {
