@@ -26,7 +26,7 @@ export interface ConnectionTools {
 export const CLOSE_CODES = {
   ended: { code: 4401, reason: 'The visit of this connection has ended' },
   foreign: { code: 4403, reason: 'This connection was opened from another site' },
-  away: { code: 1013, reason: 'The store of visits is not available at the moment' },
+  away: { code: 1013, reason: 'The session store is unavailable' },
 } as const;
 
 export type CloseCause = keyof typeof CLOSE_CODES;

@@ -246,7 +246,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect((await ask(browser, 'mutation { bad }')).errors).toHaveLength(1);
     watched.away('save');
     expect((await ask(browser, 'mutation { keep(value: 2) }')).errors).toMatchObject([
-      { message: expect.stringContaining('not available') as string },
+      { message: expect.stringContaining('unavailable') as string },
     ]);
     watched.pass();
     expect((await ask(browser, '{ item { count } }')).data).toEqual({ item: { count: 1 } });
