@@ -120,7 +120,8 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
     },
     async isWaitedFor() {
       const sql = "SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-      await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE });
+      // InnoDB renews what it shows only when nobody has looked for a tenth of a second.
+      await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE, interval: 250 });
     },
     deadlocks: async () => Number((await ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'"))[0]!['Value']),
     // A stand-in for a full disk: with one, InnoDB may end the server itself.

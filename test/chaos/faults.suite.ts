@@ -314,19 +314,23 @@ export function describeFaults(name: FaultServer['name']): void {
         await stale.post('/add');
         const id = idOf(stale.key!);
         const holder = await db.connect();
-        await holder.query('BEGIN');
-        await holder.query(`UPDATE visit SET expiry = 1 WHERE id = '${id}'`);
-        await holder.query('COMMIT');
-        await holder.query('BEGIN');
-        await holder.query(`SELECT id FROM visit WHERE id = '${id}' FOR UPDATE`);
-        await db.isWaitedFor(holder);
-        const since = Date.now();
-        expect((await visitor.get('/who')).status).toBe(200);
-        const goOn = how === 'alone' ? undefined : await db.hang();
-        const { code } = await app!.end('SIGTERM');
-        await goOn?.();
-        await holder.query('ROLLBACK');
-        await holder.close();
+        let since = 0;
+        let code: number | null;
+        try {
+          await holder.query('BEGIN');
+          await holder.query(`UPDATE visit SET expiry = 1 WHERE id = '${id}'`);
+          await holder.query('COMMIT');
+          await holder.query('BEGIN');
+          await holder.query(`SELECT id FROM visit WHERE id = '${id}' FOR UPDATE`);
+          await db.isWaitedFor(holder);
+          since = Date.now();
+          expect((await visitor.get('/who')).status).toBe(200);
+          const goOn = how === 'alone' ? undefined : await db.hang();
+          ({ code } = await app!.end('SIGTERM'));
+          await goOn?.();
+        } finally {
+          await holder.close();
+        }
         expect(code, app!.log).toBe(0);
         expect(app!.log).toContain('The application ends while a batch of the clean-up is still with the store');
         const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(visitor.key!)}'`);
