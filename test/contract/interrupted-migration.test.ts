@@ -54,6 +54,7 @@ describeDatabases(
       { synchronize: true },
     ])('are made by one, and the others wait: %o', async (how) => {
       const { options } = await db.open();
+      // The union of all drivers' options is lost when an object of any of them is spread.
       const opened = await Promise.allSettled(Array.from({ length: 5 }, () => openTypeOrmVisitStore({ ...options, ...how } as never)));
       for (const one of opened) if (one.status === 'fulfilled') onTestFinished(() => one.value.close());
       expect(opened.flatMap((one) => (one.status === 'rejected' ? [String(one.reason)] : []))).toEqual([]);

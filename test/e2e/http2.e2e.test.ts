@@ -20,6 +20,7 @@ describe('Under Fastify by HTTP/2', () => {
     const module = await Test.createTestingModule(
       InlineApp.parts({ imports: [VisitModule.forRoot({ store: watched.store, storeTimeout: PATIENCE })] }),
     )
+      // Nest takes false for no logger; the type of this method only knows objects.
       .setLogger(false as never)
       .compile();
     const nest = module.createNestApplication(new FastifyAdapter({ http2: true }) as never, { logger: false });

@@ -92,6 +92,7 @@ function fakeTimers(): Set<unknown> {
     }, milliseconds);
     if (isOurs) ours.add(timer);
     return timer;
+    // The type of setTimeout has overloads and a property for promises, which nothing here uses.
   }) as never);
   vi.spyOn(globalThis, 'clearTimeout').mockImplementation((timer) => {
     ours.delete(timer);
