@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { verdict } from '../../.ci/size.mjs';
 import { Browser } from '../support/browser.js';
 import { openDatabase } from '../support/databases.js';
 import { documentedFiles } from '../support/documented-store.js';
@@ -19,15 +20,17 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 let folder: string;
 let tarball: string;
 let files: string[];
+let size: { size: number; entryCount: number };
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'nest-visit-consumer-'));
   // Other tests use the build at the same time, so it is made anew only where there is none.
   if (!existsSync(join(root, 'dist/esm/index.js'))) await run(process.execPath, ['lib/build.mjs'], { cwd: root });
   const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root });
-  const [packed] = JSON.parse(stdout) as [{ filename: string; files: { path: string }[] }];
+  const [packed] = JSON.parse(stdout) as [{ filename: string; size: number; entryCount: number; files: { path: string }[] }];
   tarball = join(folder, packed.filename);
   files = packed.files.map(({ path }) => path);
+  size = packed;
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -295,6 +298,7 @@ describe('The package', () => {
       'CHANGELOG.md',
       'LICENSE',
       'README.md',
+      'SECURITY.md',
       'dist/cjs/package.json',
       'dist/esm/package.json',
       'package.json',
@@ -312,6 +316,13 @@ describe('The package', () => {
       ])
         expect(files).toEqual(expect.arrayContaining([`dist/${format}/${entry}.js`, `dist/${format}/${entry}.d.ts`]));
     expect(files).toContain('dist/esm/cli/main.js');
+  });
+
+  test('is as small as it may be', () => {
+    expect(verdict(size)).toEqual({ isWithin: true, message: expect.stringMatching(/^\d+ kB of \d+ kB, \d+ of \d+ files$/) });
+    expect(verdict({ size: 2001, entryCount: 4 }, { bytes: 2000, files: 3 }).message).toMatch(
+      /has 3 kB, .* 2 kB .*, and it has 4 files, .* 3 /,
+    );
   });
 
   test('publint finds nothing', async () => {
