@@ -286,7 +286,7 @@ export class VisitModule
       );
     }
     await this.compareClocks();
-    // R14, ASVS 14.2.1.
+    // ASVS 14.2.1.
     const inAddresses = this.options.source.includes('query')
       ? ['option "source"']
       : handlers.filter(({ policy }) => !policy.skip && policy.source?.includes('query')).map(({ name }) => `@UseVisit() of ${name}`);
@@ -309,7 +309,7 @@ export class VisitModule
     }
   }
 
-  /** Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us (R29). */
+  /** Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us. */
   async beforeApplicationShutdown(): Promise<void> {
     await this.touches.close();
   }

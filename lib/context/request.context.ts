@@ -288,7 +288,7 @@ export class RequestContext {
     this.watchResponse();
   }
 
-  /** Somebody will come back with the key, and the page is not for caches (R14). */
+  /** Somebody will come back with the key, and the page is not for caches. */
   noteKeyInPage(): void {
     this.outgoing.keyInPage = true;
     this.noteWanted();

@@ -82,7 +82,7 @@ export class VisitView {
 
   /**
    * The address with the key in its query, for clients without cookies. Percent-encoded; in HTML it has to be escaped
-   * like every attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store` (R14).
+   * like every attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
    *
    * @param url a path of this site, such as `/cart?page=2#top`
    * @throws VisitError `VISIT_SOURCE_OFF` unless the source `query` is on, or for an address of another site: the key would leak there

@@ -25,7 +25,7 @@ interface Registry {
 }
 
 /**
- * Runs the clean-up on its schedules, never inside a request (B38). The jobs are registered with the host's scheduler if
+ * Runs the clean-up on its schedules, never inside a request. The jobs are registered with the host's scheduler if
  * it has one. Importing `ScheduleModule` here instead would make every `@Cron()` of the host run twice.
  */
 @Injectable()
@@ -78,7 +78,7 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
       await run;
       this.running.delete(run);
     };
-    // unrefTimeout: a schedule does not keep the process alive (B39). waitForCompletion: a long run is not overtaken by the next.
+    // unrefTimeout: a schedule does not keep the process alive. waitForCompletion: a long run is not overtaken by the next.
     const job = CronJob.from({ name, cronTime: expression, onTick, unrefTimeout: true, waitForCompletion: true, start: true });
     this.jobs.set(name, job);
     this.registry?.addCronJob(name, job);

@@ -52,7 +52,7 @@ export class ExpungeService {
   }
 
   /**
-   * Deletes visits that expired or ended more than `keepDays` ago, with their identities (R61). How many of each; when the application ends
+   * Deletes visits that expired or ended more than `keepDays` ago, with their identities. How many of each; when the application ends
    * meanwhile, those that were done by then.
    *
    * @throws VisitClockError when the clock of the database says otherwise
@@ -75,12 +75,12 @@ export class ExpungeService {
   }
 
   /**
-   * Empties the session data of visits that have expired, and keeps their rows (R62). How many.
+   * Empties the session data of visits that have expired, and keeps their rows. How many.
    *
    * @throws VisitClockError when the clock of the database says otherwise
    */
   async wipeExpired({ dryRun = false, onProgress }: WipeOptions = {}): Promise<number> {
-    // An expiry update may still wait in some process: what it would prolong is not wiped (R27).
+    // An expiry update may still wait in some process: what it would prolong is not wiped.
     const before = this.options.clock.now() - 2 * this.options.touch.interval;
     const { batchSize } = this.options.expunge;
     let wiped = 0;

@@ -21,7 +21,7 @@ const SKIP = 'nest-visit:skip-csrf';
 export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
 /**
- * Refuses requests that another site made its visitor's browser send (R60), on a controller or for the whole application:
+ * Refuses requests that another site made its visitor's browser send, on a controller or for the whole application:
  * `{ provide: APP_GUARD, useExisting: CsrfGuard }`. Safe methods pass, and handlers with `@SkipVisit()`, which have no
  * visit to abuse. Of others, a browser says where they come from; who does not say needs a form token.
  *

@@ -22,6 +22,6 @@ export class FormTokenGuard implements CanActivate {
 
 /**
  * Lets only requests through that bring a form token of their visit, and uses it up: a form that is sent twice is done
- * once (R59, B13). The token is in the field `formTokens.field` of the body or in the header `x-form-token`; others get 403.
+ * once. The token is in the field `formTokens.field` of the body or in the header `x-form-token`; others get 403.
  */
 export const RequireFormToken = (): MethodDecorator & ClassDecorator => UseGuards(FormTokenGuard);

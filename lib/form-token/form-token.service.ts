@@ -5,7 +5,7 @@ import { CurrentRequest } from '../context/current-request.js';
 import { FormTokens } from './form-tokens.js';
 
 /**
- * Tokens for forms, each of which can be used once (R59): so that a form which is sent twice is done once, and one that
+ * Tokens for forms, each of which can be used once: so that a form which is sent twice is done once, and one that
  * another site made is not done at all. Kept in the session, but not seen there.
  */
 @Injectable()
@@ -39,8 +39,8 @@ export class FormTokenService {
   }
 
   /**
-   * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true (B13). A token from
-   * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it (B26).
+   * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true. A token from
+   * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it.
    *
    * Given a token, whatever the client has sent, it uses that. Without an argument it uses the one that the request has in the field
    * `formTokens.field` or in the header `x-form-token`.

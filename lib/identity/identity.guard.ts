@@ -46,10 +46,10 @@ export class IdentityGuard implements CanActivate {
   }
 }
 
-/** Lets only requests through whose visit belongs to a user; others get 401 (R41). */
+/** Lets only requests through whose visit belongs to a user; others get 401. */
 export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards(IdentityGuard);
 
-/** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401 (R41). */
+/** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401. */
 export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(maxAge);
   if (parsed === null)

@@ -69,8 +69,8 @@ export class IdentityService {
   }
 
   /**
-   * Signs a user in. The key is renewed in the same step: the one from before is dead for this identity at once (R39, B23,
-   * B24). The session data of an anonymous visit stays; that of another user does not: the visit ends and a new one begins.
+   * Signs a user in. The key is renewed in the same step: the one from before is dead at once. The session data of an
+   * anonymous visit stays; that of another user does not: their visit ends and a new one begins.
    *
    * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails, nobody is signed in,
    * no key leaves, and the client keeps the visit that it came with.

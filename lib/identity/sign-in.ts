@@ -162,7 +162,7 @@ export class SignIn {
   }
 
   /**
-   * Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended (B7).
+   * Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended.
    */
   private async requireNotRevoked(userId: string, began: number): Promise<void> {
     const endedAll = await this.store.endedAllAt(userId);

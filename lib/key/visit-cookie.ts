@@ -31,7 +31,7 @@ export class VisitCookie {
     this.copyName = `${options.cookie.name}-data`;
   }
 
-  /** The values of all cookies of our name, as many as a parent domain or another path has left us (R21). */
+  /** The values of all cookies of our name, as many as a parent domain or another path has left us. */
   read(header: string | undefined): string[] {
     return this.valuesOf(this.options.name, header);
   }
@@ -79,7 +79,7 @@ export class VisitCookie {
     });
   }
 
-  /** `Set-Cookie` that takes the cookie away: same name, path and domain (R18, B32). */
+  /** `Set-Cookie` that takes the cookie away: same name, path and domain. */
   clear(place?: CookiePlace): string {
     return this.clearing(this.options.name, place);
   }

@@ -29,7 +29,7 @@ export class VisitKey {
     return new VisitKey(id, randomBytes(32).toString('base64url'));
   }
 
-  /** The key that the text is, or null if it is none (R9: no query is needed to know). */
+  /** The key that the text is, or null if it is none. No query is needed to know. */
   static parse(text: unknown): VisitKey | null {
     if (typeof text !== 'string' || text.length !== VISIT_KEY_LENGTH || !KEY.test(text)) return null;
     return new VisitKey(text.slice(0, 32), text.slice(33));

@@ -54,7 +54,7 @@ export class VisitResolver {
   /**
    * What becomes of these keys. Reads only.
    *
-   * @throws VisitStoreUnavailableError: a failed look-up is never "no visit" (B18)
+   * @throws VisitStoreUnavailableError: a failed look-up is never "no visit"
    */
   resolve(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
     const [key] = keys;
@@ -96,7 +96,7 @@ export class VisitResolver {
     return { outcome: 'none', presented: COUNTING.find((verdict) => verdicts.has(verdict))!, refused };
   }
 
-  /** Takes the key's parameter out of query and body, wherever such a source is switched on (R5). @returns whether the address had it */
+  /** Takes the key's parameter out of query and body, wherever such a source is switched on. @returns whether the address had it */
   strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
     let isInAddress = false;
     for (const source of sources) {
@@ -106,7 +106,7 @@ export class VisitResolver {
     return isInAddress;
   }
 
-  /** The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know (R9). */
+  /** The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know. */
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {

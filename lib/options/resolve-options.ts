@@ -9,7 +9,7 @@ import { InvalidOption } from './invalid-option.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
 /**
- * Checks the options and fills in the defaults (R74).
+ * Checks the options and fills in the defaults.
  *
  * @throws VisitOptionError naming every wrong option, what it must be and what it is
  */

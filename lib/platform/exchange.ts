@@ -99,7 +99,7 @@ export class Exchange {
     return this.request.ip;
   }
 
-  /** The parameter's value if it was sent once and as text (R6). */
+  /** The parameter's value if it was sent once and as text. */
   parameter(source: ParameterSource, name: string): string | undefined {
     const values = this.request[source];
     if (this.stripped?.has(`${source} ${name}`)) return this.stripped.get(`${source} ${name}`);
@@ -108,7 +108,7 @@ export class Exchange {
     return typeof value === 'string' ? value : undefined;
   }
 
-  /** Takes the parameter away, so that nobody after us sees it (R5). `parameter` still gives it. @returns whether it was there */
+  /** Takes the parameter away, so that nobody after us sees it. `parameter` still gives it. @returns whether it was there */
   strip(source: ParameterSource, name: string): boolean {
     const values = this.request[source];
     if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return false;

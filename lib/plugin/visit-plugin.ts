@@ -123,7 +123,7 @@ export const VISIT_EVENTS = {
 
 const PLUGIN = Symbol.for('nest-visit.plugin');
 
-/** Marks a provider as a plugin; every module's providers are searched for it while the application starts (R72). */
+/** Marks a provider as a plugin; every module's providers are searched for it while the application starts. */
 export function VisitPlugin(options: VisitPluginOptions = {}): ClassDecorator {
   return (target) => {
     Injectable()(target);

@@ -7,7 +7,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 /** So many routes are named in the log; they are finite, but some applications make their own. */
 const MOST_ROUTES = 1000;
 
-/** Tells caches which responses are one client's own: those of requests for which anybody has looked at the visit (R100). */
+/** Tells caches which responses are one client's own: those of requests for which anybody has looked at the visit. */
 @Injectable()
 export class CacheHeaders {
   private readonly logger = new Logger('Visit');

@@ -12,7 +12,7 @@ const USE = 'nest-visit:use';
 const PASSIVE = 'nest-visit:passive';
 const EXCLUSIVE = 'nest-visit:exclusive';
 
-/** What a handler may have otherwise than the rest of the application (R90). */
+/** What a handler may have otherwise than the rest of the application. */
 export interface VisitOverrides {
   /** How long the visit lives on after a request to this handler. */
   timeout?: Duration;
@@ -33,7 +33,7 @@ export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetM
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
 
 /**
- * Requests of one visit to handlers marked so run one after the other, on whatever machine (R52). Access ends when the handler is done,
+ * Requests of one visit to handlers marked so run one after the other, on whatever machine. Access ends when the handler is done,
  * also where a time limit has answered for it before. It ends earlier, within 40 seconds, when the process has died, when the client has
  * gone, or after the option `session.maxExclusive`; what the handler writes then is refused with `VisitLockLostError` (409).
  * Who waits longer than `timeout` gets 423.

@@ -19,7 +19,7 @@ export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | und
 
 /**
  * The response on its way out, whoever sends it: it waits for what is unsaved (law 7), and gets the headers of the visit at the last
- * moment (R17–R20). Nothing is done to a response that has nothing to wait for and nothing to say.
+ * moment. Nothing is done to a response that has nothing to wait for and nothing to say.
  */
 @Injectable()
 export class OutgoingResponse {
@@ -91,7 +91,7 @@ export class OutgoingResponse {
     const lifetime = outgoing.lifetime === undefined ? (state.record.permanent ? state.record.expiry - now : null) : outgoing.lifetime;
     const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
-    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place (B72).
+    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place.
     const mayHaveAnother =
       context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
     if (mayHaveAnother && !state.record.identity) return;

@@ -37,7 +37,7 @@ export class RequestUser {
   }
 
   /**
-   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out (B65). Whoever looks at
+   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out. Whoever looks at
    * `request.user` then gets what `loadUser` threw.
    */
   showBefore(context: RequestContext): Promise<void> | undefined {

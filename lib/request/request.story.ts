@@ -68,7 +68,7 @@ export class RequestStory {
     });
   }
 
-  /** Whether this application has opened the context: several in one process do not share any (R75). */
+  /** Whether this application has opened the context: several in one process do not share any. */
   owns(context: RequestContext): boolean {
     return context.environment === this.environment;
   }
@@ -185,7 +185,7 @@ export class RequestStory {
 
   /**
    * The handler has failed. An answer meant for the client (4xx) is an end like another one; after anything else nothing that the handler
-   * has changed is saved, whoever saves later (R48).
+   * has changed is saved, whoever saves later.
    *
    * @param mark what had been changed before the handler ran
    */

@@ -94,7 +94,7 @@ export class VisitFinder {
     })();
   }
 
-  /** A page at an address with a key keeps the address to itself, whoever answers (R14). */
+  /** A page at an address with a key keeps the address to itself, whoever answers. */
   private strip(context: RequestContext, sources: ResolvedVisitOptions['source']): void {
     if (!this.resolver.strip(context.exchange, sources)) return;
     context.outgoing.keyInPage = true;

@@ -74,7 +74,7 @@ export class VisitInterceptor implements NestInterceptor {
       // Given up from outside, by a time limit or because the client has gone: as if it had failed.
       isGivenUp = handler !== undefined && !isDone;
       if (isGivenUp) void story.fail(context, undefined, mark);
-      // The handler runs on, whoever waits for it: its exclusive access ends with it (B55).
+      // The handler runs on, whoever waits for it: its exclusive access ends with it.
       if (isGivenUp && lock && !policy.events) return;
       leave();
     };

@@ -73,7 +73,7 @@ export class VisitRecorder {
     if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
   }
 
-  /** A forged key makes no row, whatever the options (B35), and where the headers have left no visit can begin. */
+  /** A forged key makes no row, whatever the options, and where the headers have left no visit can begin. */
   private isCreationDue({ lookup, visit, haveHeadersLeft, exchange }: RequestContext): boolean {
     if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft || exchange.isCrossSitePost) return false;
     return lookup.is === 'done' && lookup.resolution.outcome === 'none' && lookup.resolution.presented !== 'forged';
@@ -102,7 +102,7 @@ export class VisitRecorder {
   private isKeyOld({ visit: { record, key } }: RequestContext, { source }: HandlerPolicy): boolean {
     const { renewAfter } = this.options;
     const age = this.options.clock.now() - record.keyChanged;
-    // A renewal whose response was lost is given again (B46).
+    // A renewal whose response was lost is given again.
     const isLost = record.previousKeyUntil === UNSEEN && age >= RENEWAL_GRACE && key.matches(record.previousKeyHash);
     if (!isLost && (renewAfter === false || age < renewAfter)) return false;
     // Only a cookie can be replaced, and only the current key is.
@@ -126,16 +126,16 @@ export class VisitRecorder {
     const now = this.options.clock.now();
     const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
     const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
-    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life (R17): one that is lost costs a tenth (B48).
+    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life: one that is lost costs a tenth.
     const part = this.options.permanentTimeout / 10;
     const isInNewPart = permanent && Math.floor((now - created) / part) !== Math.floor((accessed - created) / part);
-    // A key in its grace is not sent again: the browser has the new one, or will have it in a moment (B17).
+    // A key in its grace is not sent again: the browser has the new one, or will have it in a moment.
     if (isInNewPart && key.matches(record.keyHash)) context.sendKey();
     if (gain < this.options.touch.resolution && !(isInNewPart && gain > 0)) return undefined;
     const touch = { id, accessed: now, expiry, keyChanged };
     context.amend({ expiry: Math.max(written, expiry) });
-    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once (R27), and what
-    // would be lost of a life if this process stood still or ended as soon as it has answered (B62).
+    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once, and what
+    // would be lost of a life if this process stood still or ended as soon as it has answered.
     const isUrgent = written - now <= 2 * this.options.touch.interval || expiry - written > MOST_LOST * (expiry - now);
     if (isUrgent && !context.attendance) return this.touches.addNow(touch);
     this.touches.add(touch);

@@ -11,7 +11,7 @@ export interface SessionChanges {
   readonly deleted: ReadonlySet<string>;
 }
 
-/** The stored data with the changes made on top: other requests' keys survive (law 3, B8). */
+/** The stored data with the changes made on top: other requests' keys survive (law 3). */
 export function applyChanges(stored: ReadonlyMap<string, unknown>, changes: SessionChanges): Map<string, unknown> {
   const data = new Map(stored);
   if (changes.cleared) for (const key of stored.keys()) if (!isHidden(key)) data.delete(key);

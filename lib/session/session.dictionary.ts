@@ -11,8 +11,8 @@ export interface Mark {
 
 /**
  * What one request sees of its session, and what it has changed. Synchronous, without a store; decoded when it is first
- * touched (R46). For every key that was written, deleted, or handed out as an object, it remembers how the value was
- * before: comparing with that tells a change from a mere look, in nested values too (B9, B11).
+ * touched. For every key that was written, deleted, or handed out as an object, it remembers how the value was
+ * before: comparing with that tells a change from a mere look, in nested values too.
  */
 export class SessionDictionary {
   private current: Map<string, unknown> | undefined;

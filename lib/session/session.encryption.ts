@@ -16,7 +16,7 @@ interface NamedKey {
 }
 
 /**
- * Encrypts session data for the visit that it is stored with (R55), by AES-256-GCM. The first key encrypts, all decrypt.
+ * Encrypts session data for the visit that it is stored with, by AES-256-GCM. The first key encrypts, all decrypt.
  *
  *   1 byte    0xC1: no format of ours begins with it, nor does UTF-8 text or MessagePack
  *   4 bytes   key id, the first of SHA-256("nest-visit session key" ‖ key): tells which key it was

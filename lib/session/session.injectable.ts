@@ -11,7 +11,7 @@ const PROBED: ReadonlySet<PropertyKey> = new Set([
   'onApplicationShutdown',
 ]);
 
-/** A stand-in that is, at every use, the session of the request that is being served: one for all singletons (R12). */
+/** A stand-in that is, at every use, the session of the request that is being served: one for all singletons. */
 export function createInjectableSession(requests: CurrentRequest): SessionObject {
   const current = (): SessionObject => requests.require().session as SessionObject;
   return new Proxy({} as SessionObject, {

@@ -17,7 +17,7 @@ const RENEW_EVERY = LEASE / 3;
 const LONGEST_PAUSE = 100;
 
 /**
- * Exclusive access to a session (R52): a lease in the row of the visit, renewed while the handler runs. No connection is
+ * Exclusive access to a session: a lease in the row of the visit, renewed while the handler runs. No connection is
  * held meanwhile, so waiting requests cannot use up the pool that the one in front needs. A save says who holds the lock,
  * and a lease that has run out is never renewed, so that a process that stood still for longer cannot write over its successor.
  *

@@ -158,7 +158,7 @@ interface Target {
   readonly [ACTIONS]: SessionContent;
 }
 
-/** How a session is a plain object: its data as properties, beside its methods (R45). One for all sessions of a kind. */
+/** How a session is a plain object: its data as properties, beside its methods. One for all sessions of a kind. */
 export function asPlainObject<T extends Target>(names: SessionNames<T>): ProxyHandler<T> {
   const { reserved, yielding, listed } = names;
   const isMethod = (target: T, name: string): boolean => reserved.has(name) || (yielding.has(name) && !has(target[ACTIONS], name));

@@ -96,7 +96,7 @@ export class SessionSaver {
     let value: unknown;
     await this.write(turn, (current) => {
       const data = applyChanges(current, own);
-      // The callback may change it in place, and be called again, or throw (B59).
+      // The callback may change it in place, and be called again, or throw.
       if (unsaved) data.set(key, dictionary.copyOf(key, unsaved.snapshot));
       const put = (changed: unknown): Data => {
         value = changed;
@@ -190,7 +190,7 @@ export class SessionSaver {
     const { id, sessionVersion: version } = visit.record;
     const sessionData = this.encode(data, id);
     const lockOwner = lock?.visitId === id ? lock.owner : undefined;
-    // A request that takes longer than the grace of a renewal keeps what it wrote: its key was good when it came (B47). A change of rights
+    // A request that takes longer than the grace of a renewal keeps what it wrote: its key was good when it came. A change of rights
     // has no grace, so it is refused whenever it came. A lease is judged by the time that it is.
     const guard = { id, keyHash: visit.key.hash, now: lockOwner === undefined ? context.began : this.options.clock.now() };
     const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });

@@ -24,7 +24,7 @@ export interface Uncertain<Result> {
 
 /**
  * Writes, and looks what has become of it before it is given up: a connection may end after the database has done what it was asked, and
- * before it can say so (B81). A server that restarts, or whose place another one takes, is waited for. What was not done is tried once more,
+ * before it can say so. A server that restarts, or whose place another one takes, is waited for. What was not done is tried once more,
  * and oftener where connections end. An earlier try may still come late, and be what a later one runs into: then, too, what is stored decides.
  */
 export async function settle<Result>({ write, look, isVain, patience }: Uncertain<Result>): Promise<Result> {

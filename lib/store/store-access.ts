@@ -37,7 +37,7 @@ export class StoreAccess {
   private readonly scope = new AsyncResource('VisitStoreAccess');
   private readonly failures = new FailureLog(this.logger);
   private readonly breaker: CircuitBreaker;
-  /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby (B84). */
+  /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby. */
   private readonly writeBreaker: CircuitBreaker;
   private readonly writes: Places;
   private readonly unfinished = new Unfinished();
@@ -89,7 +89,7 @@ export class StoreAccess {
     );
   }
 
-  /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" (B18) */
+  /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" */
   find(id: string): Promise<VisitRecord | null> {
     return this.unfinished.settle(id)?.then(() => this.look(id)) ?? this.look(id);
   }

@@ -130,7 +130,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     }
   }
 
-  /** As `endOne`, but a lost answer is looked up: who asks for all of them could not tell any more which of them it has ended (B81). */
+  /** As `endOne`, but a lost answer is looked up: who asks for all of them could not tell any more which of them it has ended. */
   async #endSurely(id: string, ending: Ending, keyHash: string): Promise<boolean> {
     try {
       return await this.endOne(id, ending, keyHash);

@@ -1,6 +1,6 @@
 import type { UserVisits, VisitCleanup, VisitClients, VisitLocks, VisitPages, VisitServer } from './visit.facets.js';
 
-/** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them (R25). */
+/** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them. */
 export interface VisitRecord {
   /** Public, random, 32 lower-case hexadecimal digits; the primary key; stays for the life of the visit. */
   readonly id: string;

@@ -18,7 +18,7 @@ export class TimeLimits {
     @Inject(TouchQueue) private readonly touches: Pick<TouchQueue, 'waiting'>,
   ) {}
 
-  /** When this visit ends, in milliseconds since 1970. What waits to be written counts as if it were (R27). */
+  /** When this visit ends, in milliseconds since 1970. What waits to be written counts as if it were. */
   endOf({ id, expiry, absoluteExpiry }: Lifetime): number {
     return Math.min(Math.max(expiry, this.touches.waiting(id) ?? 0), absoluteExpiry ?? Infinity);
   }

@@ -16,8 +16,8 @@ type Batch = ReadonlyMap<string, Touch>;
 const NOTHING: Batch = new Map();
 
 /**
- * Gathers "this visit is still in use" for an interval and writes it batch by batch (R26, B33). What waits counts as if it
- * were written (R27, B20). A failed write goes back into the queue without overwriting anything newer (R28, B21).
+ * Gathers "this visit is still in use" for an interval and writes it batch by batch. What waits counts as if it
+ * were written. A failed write goes back into the queue without overwriting anything newer.
  *
  * What is written is many requests', so it is written in the asynchronous context of none of them, but in that in which the queue was made.
  */
@@ -88,7 +88,7 @@ export class TouchQueue {
     return (this.flushing ??= this.writeAll().finally(() => (this.flushing = undefined)));
   }
 
-  /** Writes what waits, for a limited time, and from now on everything at once: the application is shutting down (R29). */
+  /** Writes what waits, for a limited time, and from now on everything at once: the application is shutting down. */
   async close(): Promise<void> {
     const isAgain = this.closed;
     this.closed = true;
@@ -100,7 +100,7 @@ export class TouchQueue {
     this.urgent.clear();
   }
 
-  /** unref: a waiting touch does not keep a process alive that has nothing else to do (R29, B39). */
+  /** unref: a waiting touch does not keep a process alive that has nothing else to do. */
   private schedule(): void {
     this.timer ??= this.scope.runInAsyncScope(() =>
       setTimeout(() => {

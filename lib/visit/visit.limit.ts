@@ -8,7 +8,7 @@ import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
 import { VisitWriter } from './visit.writer.js';
 
 /**
- * How many live visits a user may have (R43, ASVS 7.1.2). Two sign-ins at the same moment, on whatever machines, leave no
+ * How many live visits a user may have (ASVS 7.1.2). Two sign-ins at the same moment, on whatever machines, leave no
  * more than that: each looks after its own link is stored, so the last one sees all; and whoever looks puts them in the
  * same order, so that they agree on which are too many.
  */

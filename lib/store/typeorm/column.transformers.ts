@@ -21,7 +21,7 @@ export function toBuffer(value: Uint8Array | ArrayBuffer): Buffer {
   return value instanceof ArrayBuffer ? Buffer.from(value) : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
 }
 
-/** Session data on its way into a statement: whoever prints the parameters, such as TypeORM's log of queries, shows `<n bytes>` (R77). */
+/** Session data on its way into a statement: whoever prints the parameters, such as TypeORM's log of queries, shows `<n bytes>`. */
 export function toConfidential(value: Uint8Array): Buffer {
   // A view of its own: what others do with the bytes is not ours to change.
   const view = Buffer.from(value.buffer, value.byteOffset, value.byteLength);

@@ -188,7 +188,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
 
   async close(): Promise<void> {
     if (!this.#owned || !this.dataSource.isInitialized) return;
-    // A pool waits for connections that may never end (B82), and fails for one that has ended already.
+    // A pool waits for connections that may never end, and fails for one that has ended already.
     const closed = this.dataSource.destroy().catch(() => {});
     await Promise.race([closed, sleep(this.#deadline ?? LONGEST_FAREWELL, undefined, { ref: false })]);
   }

@@ -25,7 +25,7 @@ import type { VisitRevocation } from './visit-revocation.entity.js';
 import type { Visit } from './visit.entity.js';
 import type { TableNames } from './visit.tables.js';
 
-/** Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from nothing (B76). */
+/** Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from nothing. */
 const NO_ID = '-';
 
 /** The columns of the three tables, by property of the entities. */

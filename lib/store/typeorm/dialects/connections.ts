@@ -81,11 +81,11 @@ export interface Work<T> {
 
 /**
  * The connections of a data source, as far as the store uses them. One that has led nowhere is closed and not lent on: else the pool fills
- * with those that a failover, or a firewall that forgets, has left behind, until the kernel gives them up after a quarter of an hour (B44).
+ * with those that a failover, or a firewall that forgets, has left behind, until the kernel gives them up after a quarter of an hour.
  * What went wrong on one throws suspicion on others, which are closed when their turn comes, before they are used:
  *
  * - After one that did not answer in time, or broke, those that have not answered since.
- * - After one that can only be read, all that are older: the name of the server may lead to another one by now (B45).
+ * - After one that can only be read, all that are older: the name of the server may lead to another one by now.
  */
 export class Connections {
   private usual: Timeouts<Lease> | undefined;
@@ -113,7 +113,7 @@ export class Connections {
 
   /**
    * Works with a connection. What surely was not done is done once more with another one, and so is what may be done twice when its
-   * connection has ended (B83).
+   * connection has ended.
    */
   use<T>(work: Work<T>): Promise<T> {
     return new Promise((resolve, reject) => {

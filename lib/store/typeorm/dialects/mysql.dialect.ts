@@ -85,7 +85,7 @@ const PLAIN = /^[\w .:;,/()+-]*$/;
 
 /**
  * Text in a statement that is not prepared. The drivers put parameters into its text, escaped by backslashes, which mean nothing under
- * NO_BACKSLASH_ESCAPES: a quote would end the text, and what follows would be SQL (B60, B76). Hexadecimal digits mean the same in every mode,
+ * NO_BACKSLASH_ESCAPES: a quote would end the text, and what follows would be SQL. Hexadecimal digits mean the same in every mode,
  * and in every charset of the connection.
  */
 class HexText {

@@ -76,7 +76,7 @@ export abstract class PooledDialect extends Dialect {
   /**
    * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs. Undefined: it was not
    * possible, and nothing has happened. Then the connection prepares anew, under other names: after `DISCARD ALL`, or a change of a column,
-   * all is well again. Where it fails again, it is left alone for a while (B80).
+   * all is well again. Where it fails again, it is left alone for a while.
    */
   private async sendPrepared({ queryRunner, connection, known }: Held, statement: PreparedStatement): Promise<Result | undefined> {
     const { logger } = this.dataSource;

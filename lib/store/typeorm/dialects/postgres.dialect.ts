@@ -100,7 +100,7 @@ export class PostgresDialect extends PooledDialect {
 
   /**
    * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which TypeORM does
-   * not listen or not any more; nobody listening would end the process (B19). Whoever uses the connection learns of it
+   * not listen or not any more; nobody listening would end the process. Whoever uses the connection learns of it
    * from the statement that fails.
    */
   constructor(dataSource: DataSource) {

@@ -58,7 +58,7 @@ export class SqliteDialect extends Dialect {
    * transaction that has read already never let in later; libsql leaves a statement that was refused half done, and no
    * transaction ends before that is garbage-collected.
    *
-   * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside (B67).
+   * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
     return this.patiently(() => {

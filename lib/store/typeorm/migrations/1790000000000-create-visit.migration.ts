@@ -66,7 +66,7 @@ export class CreateVisit1790000000000 implements MigrationInterface {
 
   /**
    * Creates the tables with their indexes. One that is there is left: MySQL has no transactions for tables, so a process that died in between
-   * has made some of them, each with its indexes (B79). So has another process that migrates at the same time.
+   * has made some of them, each with its indexes. So has another process that migrates at the same time.
    */
   async up(queryRunner: QueryRunner): Promise<void> {
     const tables = tablesOf(queryRunner);
