@@ -145,6 +145,20 @@ describe('The documentation', () => {
     expect(ids.filter((id) => !new RegExp(`['"\`]([A-Z][^'"\`\\n:]*)?\\b${id}\\b[^'"\`\\n:]*: `).test(onBoth))).toEqual([]);
   });
 
+  test('test/README.md has each id that titles of tests begin with, and no other', () => {
+    const files = ['test', 'lib/testing'].flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).flatMap((file) =>
+        file.endsWith('.ts') && !file.includes('node_modules') ? [`${folder}/${file}`] : [],
+      ),
+    );
+    // A title: text that begins with ids and a colon.
+    const titles = files.flatMap((file) => [...read(file).matchAll(/['"`]([A-Z\d][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!));
+    const used = new Set(titles.flatMap((beginning) => beginning.match(/(?<![\w.])[RB]\d+(?![\w.])/g) ?? []));
+    const defined = [...read('test/README.md').matchAll(/^\| ([RB]\d+) \|/gm)].map(([, id]) => id!);
+    expect(defined.length).toBeGreaterThan(100);
+    expect(defined.toSorted()).toEqual([...used].toSorted());
+  });
+
   test('every error code is explained', () => {
     const codes = [...read('lib/errors/visit.error.ts').matchAll(/^ {2}\| '(\w+)'/gm)].map(([, code]) => code!);
     expect(codes.length).toBeGreaterThan(10);
