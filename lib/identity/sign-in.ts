@@ -133,7 +133,7 @@ export class SignIn {
 
   /**
    * Nobody is signed in any more; the visit goes on with a new key, and with what its session has then. The key leaves
-   * when all of it is stored.
+   * when all of it is stored, also where a plugin then throws that hears of it.
    *
    * @param store stores what else comes with it
    */
@@ -141,7 +141,7 @@ export class SignIn {
     const { context } = turn;
     try {
       await this.saver.drop(turn, FORM_TOKENS);
-      await this.writer.rekey(turn, { identity: null }, 'withhold');
+      await this.writer.rekey(turn, { identity: null }, store ? 'withhold' : 'send');
       await store?.(turn);
       context.sendKey();
       context.outgoing.clearSiteData = true;

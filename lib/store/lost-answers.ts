@@ -18,6 +18,8 @@ export interface Uncertain<Result> {
   readonly look: () => Promise<Result | undefined>;
   /** Whether a result says that nothing was done, as it also would if the write stood in its own way. */
   readonly isVain: (result: Result) => boolean;
+  /** It may have been done before. @default false */
+  readonly isAgain?: boolean;
   /** What fails so many milliseconds after it began is not tried again: nobody waits so long. */
   readonly patience: number;
 }
@@ -27,15 +29,15 @@ export interface Uncertain<Result> {
  * before it can say so. A server that restarts, or whose place another one takes, is waited for. What was not done is tried once more,
  * and oftener where connections end. An earlier try may still come late, and be what a later one runs into: then, too, what is stored decides.
  */
-export async function settle<Result>({ write, look, isVain, patience }: Uncertain<Result>): Promise<Result> {
+export async function settle<Result>({ write, look, isVain, isAgain = false, patience }: Uncertain<Result>): Promise<Result> {
   const began = performance.now();
-  const known = async (lost: VisitStoreUnavailableError): Promise<Result | undefined> => {
+  const known = async (lost?: VisitStoreUnavailableError): Promise<Result | undefined> => {
     for (let pause = FIRST_PAUSE; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
       try {
         return await look();
       } catch (error) {
         const isOverSoon = isNoConnection((error as Error | null)?.cause);
-        if (!isOverSoon || performance.now() - began > Math.min(patience, LONGEST_WAIT)) throw lost;
+        if (!isOverSoon || performance.now() - began > Math.min(patience, LONGEST_WAIT)) throw lost ?? error;
         await sleep(pause);
       }
     }
@@ -45,7 +47,7 @@ export async function settle<Result>({ write, look, isVain, patience }: Uncertai
   for (let tries = 1; ; tries++) {
     try {
       const result = await write();
-      return (lost && isVain(result) && (await known(lost))) || result;
+      return ((lost || isAgain) && isVain(result) && (await known(lost))) || result;
     } catch (error) {
       if (!(error instanceof VisitStoreUnavailableError)) throw error;
       lost ??= error;

@@ -130,19 +130,25 @@ export class StoreAccess {
     return users ? this.read(() => users.endedAllAt(userId)) : null;
   }
 
-  /** Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other knows what was done. */
-  rekey(change: Rekey): Promise<RekeyResult> {
+  /**
+   * Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other knows what was done.
+   *
+   * @param isAgain it may have been done by a call before, whose answer was lost
+   */
+  rekey(change: Rekey, isAgain = false): Promise<RekeyResult> {
     const { id, keyHash, newKeyHash } = change;
     return settle<RekeyResult>({
       write: async () => (await this.call((store) => store.rekey([change])))[0]!,
       look: async () => {
         const stored = await this.look(id);
-        const isCurrent = stored?.keyHash === newKeyHash;
+        // The key that undoes a sign-out is also that from before it.
+        const isCurrent = stored?.keyHash === newKeyHash && (change.identity !== null || stored.identity === null);
         // Another request may have renewed it since.
         const isReplaced = stored?.previousKeyHash === newKeyHash && stored.keyHash !== keyHash;
         return isCurrent || isReplaced ? { outcome: 'done' } : undefined;
       },
       isVain: ({ outcome }) => outcome === 'refused',
+      isAgain,
       patience: this.options.storeTimeout / 2,
     });
   }

@@ -201,10 +201,14 @@ export class VisitWriter {
         ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
       });
     } catch (error) {
-      // It may have been done for all that is known. A sign-out is not undone: whether it was done or not, nobody gains rights by it.
-      if (change.identity && error instanceof VisitStoreUnavailableError) {
+      // It may have been done for all that is known. A renewal is found again by the key from before.
+      if (!isRenewal && error instanceof VisitStoreUnavailableError) {
         const isQuick = performance.now() - began < this.options.storeTimeout / 2;
-        await this.undo(undoing(state.record, newKey.hash, now), isQuick ? 'now' : 'later');
+        // A sign-out stays done: whatever has become of it, nobody gains rights by what is done later.
+        const isSignOut = change.identity === null;
+        const left = isSignOut ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
+        // Where more is to be stored with a sign-out, its key is worth nothing without that.
+        if (!isSignOut || key === 'send') await this.giveBack(context, left, newKey.hash, isQuick ? 'now' : 'later');
       }
       throw error;
     }
@@ -250,14 +254,35 @@ export class VisitWriter {
     return true;
   }
 
-  private async undo(change: Rekey, when: 'now' | 'later'): Promise<RekeyResult['outcome'] | 'later'> {
-    const make = (): Promise<RekeyResult> => this.store.rekey(change);
+  /** A change of key whose outcome nobody knows: where it was done, the client gets its key back, now or when the store answers. */
+  private async giveBack(context: RequestContext, left: VisitRecord, newKeyHash: string, when: 'now' | 'later'): Promise<void> {
+    const { record } = context.visit;
+    const change = undoing(left, newKeyHash, this.options.clock.now());
+    const noteDone = async (): Promise<void> => {
+      if (left.identity || !record.identity) return;
+      // A sign-out that was done after all.
+      this.touches.forget(record.id);
+      if (context.visit.record === record) context.amend(undone(left, change));
+      this.streams.rightsChanged(left);
+      await this.announceIdentity({ ...context.visit, record: left }, record.identity.userId, change.now);
+    };
+    if ((await this.undo(change, when, noteDone)) === 'done') await noteDone();
+  }
+
+  private async undo(
+    change: Rekey,
+    when: 'now' | 'later',
+    noteDoneLater: () => Promise<void> = async () => {},
+  ): Promise<RekeyResult['outcome'] | 'later'> {
     try {
-      if (when === 'now') return (await make()).outcome;
+      if (when === 'now') return (await this.store.rekey(change)).outcome;
     } catch {
       // Nobody can use the visit until it is done.
     }
-    this.store.finishLater(change.id, make);
+    this.store.finishLater(change.id, async () => {
+      const { outcome } = await this.store.rekey(change, true);
+      if (outcome === 'done') await noteDoneLater();
+    });
     return 'later';
   }
 

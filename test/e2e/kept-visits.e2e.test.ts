@@ -1,4 +1,4 @@
-import { VisitPlugin, type VisitPluginHooks } from 'nest-visit';
+import { VisitPlugin, type IdentityChange, type VisitPluginHooks } from 'nest-visit';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { platforms } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
@@ -8,10 +8,14 @@ import { WatchedStore } from '../support/watched-store.js';
 
 // Whatever becomes of a sign-in or sign-out while the store fails, nobody loses the visit that they came with.
 
+/** The visits that belong to their user no more. */
+const unlinked: string[] = [];
+
 /** Somebody listens, so that the store is asked for devices, too. */
 @VisitPlugin()
 class Listener implements VisitPluginHooks {
   onNewDevice = () => undefined;
+  onIdentityUnlinked = ({ visitId }: IdentityChange) => void unlinked.push(visitId);
 }
 
 interface Act {
@@ -22,6 +26,8 @@ interface Act {
   readonly after: { readonly user: 'ann' | null; readonly session: 'kept' | 'empty' };
   /** It ends a visit, or rights: what cannot be known to have happened may have. */
   readonly ends?: boolean;
+  /** The visit is remembered before it. */
+  readonly permanent?: boolean;
 }
 
 const acts: Record<string, Act> = {
@@ -46,6 +52,16 @@ const acts: Record<string, Act> = {
     after: { user: null, session: 'kept' },
     ends: true,
   },
+  'a renewal': { before: 'ann', make: ({ visits }) => visits.renew(), after: { user: 'ann', session: 'kept' } },
+  'a life that gets shorter': {
+    before: 'ann',
+    permanent: true,
+    make: async ({ request, session }) => {
+      request.session.cookie.maxAge = null;
+      await session.save();
+    },
+    after: { user: 'ann', session: 'kept' },
+  },
 };
 
 const look = ({ identity, session, visits }: Tools) => ({
@@ -67,14 +83,14 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
   afterEach(() => watched.pass());
 
   /** A visitor with a cart, and another visit of each user elsewhere. */
-  async function prepare({ before }: Act): Promise<Browser> {
+  async function prepare({ before, permanent = false }: Act): Promise<Browser> {
     while ((await watched.inner.users!.endAllForUser('ann', { reason: 'test', at: clock.now() })).length > 0);
     clock.advance(1000);
     for (const user of ['ann', 'bob']) await app.ask(app.browser(), ({ identity }) => identity.login(user));
     clock.advance(1000);
     const browser = app.browser();
     await app.ask(browser, async ({ session, identity }) => {
-      if (before !== 'nobody') await identity.login(before);
+      if (before !== 'nobody') await identity.login(before, { permanent });
       session['cart'] = ['a book'];
     });
     clock.advance(1000);
@@ -140,10 +156,20 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
           } else {
             outcomes.push('failed');
             expect([status, headers.get('retry-after')], label).toEqual([503, expect.stringMatching(/^\d+$/)]);
-            // An end of which nobody knows whether it was done.
-            if (act.ends && moment === 'after' && after.user === null) continue;
+            // An end of which nobody knows whether it was done. What was to go on goes on, with the key that the client has.
+            if (act.ends && moment === 'after' && after.user === null) {
+              if (act.after.session === 'empty') continue;
+              expect([after, cookies], label).toEqual([{ ...before, user: null }, []]);
+              expect(
+                unlinked.filter((id) => id === before.id),
+                label,
+              ).toHaveLength(1);
+              continue;
+            }
             expect(here, label).toEqual({ ...before, note: 'unsaved' });
-            expect([after, cookies], label).toEqual([before, []]);
+            expect(after, label).toEqual(before);
+            // How long its cookie lasts is said when it is set, and not when it is saved.
+            if (!act.permanent) expect(cookies, label).toEqual([]);
             await expect.poll(live).toEqual(listed);
           }
         }

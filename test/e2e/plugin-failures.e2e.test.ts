@@ -135,6 +135,18 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     expect([await who(first), await who(second)]).toEqual([othersLeft, othersLeft]);
   });
 
+  test('R72: whoever a plugin throws at while they sign out, and keep their visit, gets its new key', async () => {
+    const ann = await signIn();
+    const before = ann.jar.get('visit')!;
+    failing.add('onIdentityUnlinked');
+    expect((await ann.get('/logout?keepVisit=1')).status).toBe(500);
+    const after = ann.jar.get('visit')!;
+    expect([after.slice(0, 32), after === before, await who(ann)]).toEqual([before.slice(0, 32), false, 'null']);
+    // It is the visit's own, or a renewal of it would be refused.
+    expect((await ann.get('/login?user=ann')).status).toBe(200);
+    expect(ann.jar.get('visit')!.slice(0, 32)).toBe(before.slice(0, 32));
+  });
+
   test.each<[string, unknown, string]>([
     ['an error', new Error('nothing to write to'), 'nothing to write to'],
     ['a text', 'ann', 'a value of type string was thrown'],
