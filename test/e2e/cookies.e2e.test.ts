@@ -1,4 +1,4 @@
-import { Controller, Get, Logger, Param, Post, type INestApplication } from '@nestjs/common';
+import { Controller, Get, Logger, Param, Post } from '@nestjs/common';
 import {
   IdentityService,
   MemoryVisitStore,
@@ -9,9 +9,8 @@ import {
   type RefusedKey,
   type VisitModuleOptions,
 } from 'nest-visit';
-import type { NestExpressApplication } from '@nestjs/platform-express';
-import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { platforms, startApp, type RunningApp } from '../support/app.js';
+import { afterAll, afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import { platforms, startApp, startBehindProxy, type RunningApp } from '../support/app.js';
 import { WatchedStore } from '../support/watched-store.js';
 
 const refused: RefusedKey[] = [];
@@ -56,16 +55,13 @@ class Cookies {
   download() {}
 }
 
+const parts = { controllers: [Cookies], providers: [Alarm] };
+
 describe.each(platforms)('Cookies and keys, under %s', (platform) => {
   const running: RunningApp[] = [];
   afterAll(() => Promise.all(running.map((app) => app.close())));
-  const start = async (options: Partial<VisitModuleOptions> = {}, configure?: (app: INestApplication) => void): Promise<RunningApp> => {
-    const app = await startApp(
-      platform,
-      { store: new MemoryVisitStore(), ...options },
-      { controllers: [Cookies], providers: [Alarm] },
-      configure,
-    );
+  const start = async (options: Partial<VisitModuleOptions> = {}): Promise<RunningApp> => {
+    const app = await startApp(platform, { store: new MemoryVisitStore(), ...options }, parts);
     running.push(app);
     return app;
   };
@@ -105,20 +101,16 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect((await both.browser().post('/set')).cookies[0]).toMatch(/^visit=(?!.*Secure)/);
   });
 
-  test.skipIf(platform !== 'express')(
-    '3.3.1: elsewhere it is Secure where the request came by https, if the proxy is to be believed',
-    async () => {
-      const headers = { 'x-forwarded-proto': 'https' };
-      const trusting = await start({}, (app) => {
-        (app as NestExpressApplication).set('trust proxy', true);
-      });
-      const browser = trusting.browser();
-      expect((await browser.post('/set', { headers })).cookies[0]).toMatch(/^visit=.*; Secure/);
-      expect((await browser.post('/logout', { headers })).cookies[0]).toMatch(/^visit=;.*; Secure/);
-      expect((await browser.post('/set')).cookies[0]).not.toContain('Secure');
-      expect((await (await start()).browser().post('/set', { headers })).cookies[0]).not.toContain('Secure');
-    },
-  );
+  test('3.3.1: elsewhere it is Secure where the request came by https, if the proxy is to be believed', async () => {
+    const headers = { 'x-forwarded-proto': 'https' };
+    const trusting = await startBehindProxy(platform, { store: new MemoryVisitStore() }, parts);
+    onTestFinished(() => trusting.close());
+    const browser = trusting.browser();
+    expect((await browser.post('/set', { headers })).cookies[0]).toMatch(/^visit=.*; Secure/);
+    expect((await browser.post('/logout', { headers })).cookies[0]).toMatch(/^visit=;.*; Secure/);
+    expect((await browser.post('/set')).cookies[0]).not.toContain('Secure');
+    expect((await (await start()).browser().post('/set', { headers })).cookies[0]).not.toContain('Secure');
+  });
 
   test('3.3.1: a Secure cookie over plain http is logged once', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn');

@@ -30,8 +30,24 @@ export interface RunningApp {
 const UNDISTURBED = { storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false }, maxClockSkew: false } as const;
 
 /** Starts an application on a free port of this machine. */
-export async function startApp(
+export function startApp(
   platform: PlatformName,
+  options: VisitModuleOptions,
+  parts: ModuleMetadata,
+  configure?: (app: INestApplication) => void,
+): Promise<RunningApp> {
+  return startOn(adapters[platform](), options, parts, configure);
+}
+
+/** As `startApp`, and its framework believes what a proxy says of where requests come from. */
+export function startBehindProxy(platform: PlatformName, options: VisitModuleOptions, parts: ModuleMetadata): Promise<RunningApp> {
+  const adapter = platform === 'express' ? new ExpressAdapter() : new FastifyAdapter({ trustProxy: true });
+  if (adapter instanceof ExpressAdapter) adapter.set('trust proxy', true);
+  return startOn(adapter, options, parts);
+}
+
+async function startOn(
+  adapter: ExpressAdapter | FastifyAdapter,
   options: VisitModuleOptions,
   parts: ModuleMetadata,
   configure?: (app: INestApplication) => void,
@@ -42,7 +58,7 @@ export async function startApp(
   })
     .setLogger(false as never)
     .compile();
-  const app = module.createNestApplication(adapters[platform]() as ExpressAdapter, { logger: false });
+  const app = module.createNestApplication(adapter as ExpressAdapter, { logger: false });
   configure?.(app);
   await app.listen(0, '127.0.0.1');
   const address = (await app.getUrl()).replace('[::1]', '127.0.0.1');
