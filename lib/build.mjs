@@ -1,20 +1,33 @@
-// Builds lib/ twice with plain tsc: ES modules into dist/esm, CommonJS into dist/cjs. The condition "module-sync" in
+// Builds lib/: ES modules into dist/esm by tsc, and from these CommonJS into dist/cjs, with the same types. The condition "module-sync" in
 // package.json gives `import` and `require` the same (ES module) instance on Node 20.19 and later; dist/cjs serves
 // tools that resolve "require" only, such as Jest.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
+const [esm, cjs] = [join(root, 'dist/esm'), join(root, 'dist/cjs')];
+for (const folder of [esm, cjs]) rmSync(folder, { recursive: true, force: true });
 
-for (const [format, type] of [
-  ['esm', 'module'],
-  ['cjs', 'commonjs'],
+const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
+execFileSync(process.execPath, [tsc, '-p', join(root, 'lib/tsconfig.json')], { stdio: 'inherit', cwd: root });
+
+// Everything that needs types, such as the metadata of decorators, is in the JavaScript already.
+const compilerOptions = { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022, esModuleInterop: true };
+for (const path of readdirSync(esm, { recursive: true })) {
+  const [from, to] = [join(esm, path), join(cjs, path)];
+  mkdirSync(dirname(to), { recursive: true });
+  if (path.endsWith('.d.ts')) copyFileSync(from, to);
+  else if (path.endsWith('.js')) writeFileSync(to, ts.transpileModule(readFileSync(from, 'utf8'), { compilerOptions }).outputText);
+}
+
+for (const [folder, type] of [
+  [esm, 'module'],
+  [cjs, 'commonjs'],
 ]) {
-  rmSync(`${root}dist/${format}`, { recursive: true, force: true });
-  execFileSync(process.execPath, [tsc, '-p', `${root}lib/tsconfig.${format}.json`], { stdio: 'inherit', cwd: root });
-  writeFileSync(`${root}dist/${format}/package.json`, `${JSON.stringify({ type })}\n`);
-  chmodSync(`${root}dist/${format}/cli/main.js`, 0o755);
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ type })}\n`);
+  chmodSync(join(folder, 'cli/main.js'), 0o755);
 }
