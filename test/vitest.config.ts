@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { defineConfig, type TestProjectConfiguration } from 'vitest/config';
+import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { PATIENCE } from './support/patience.js';
 import { isSoak } from './support/soak.js';
@@ -26,10 +26,10 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Files of a kind run side by side, as many as there are processors; one kind after the other. They share no database. */
-function kind(name: string, groupOrder: number, folders: readonly string[], isolate = true): TestProjectConfiguration {
+/** Files of a kind run side by side, as many as there are processors; one group after the other. They share no database. */
+function kind(name: string, groupOrder: number, folders: readonly string[], more: { isolate?: boolean; maxWorkers?: number } = {}) {
   const include = folders.map((folder) => `test/${folder}/**/*.test.ts`);
-  return { extends: true, test: { name, include, isolate, sequence: { groupOrder, sequencer: LongestFirst } } };
+  return { extends: true as const, test: { name, include, sequence: { groupOrder, sequencer: LongestFirst }, ...more } };
 }
 
 export default defineConfig({
@@ -50,9 +50,9 @@ export default defineConfig({
     projects: [
       kind('long', 0, ['interleaving', 'consumer', 'fuzz', 'browser']),
       // Files share processes: to load Nest and the databases' drivers again for each of them takes longer than most of them do.
-      kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], false),
-      // Several processes under load, for each test file: nothing else runs beside them.
-      kind('chaos', 1, ['chaos']),
+      kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
+      // Servers and several processes, for each test file. Most of the time they wait for what those do.
+      kind('chaos', 1, ['chaos'], { maxWorkers: 2 * availableParallelism() }),
     ],
     sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],

@@ -19,8 +19,6 @@ export function buildSample(): void {
 export interface Ended {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
-  /** Milliseconds from the signal to the end. */
-  readonly took: number;
 }
 
 /** The built sample as a process of its own. */
@@ -77,11 +75,10 @@ export class SampleProcess {
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Ended> {
-    const start = performance.now();
     const ended = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
     if (this.child.exitCode !== null || this.child.signalCode !== null) throw new Error('The sample has ended before');
     this.child.kill(signal);
     const [code, by] = await ended;
-    return { code, signal: by, took: performance.now() - start };
+    return { code, signal: by };
   }
 }

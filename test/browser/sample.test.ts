@@ -72,19 +72,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await visitor.page.content()).not.toContain(cookie!.value.split('.')[1]);
       });
 
-      test('R12: people who come at the same time are not mixed up', async () => {
-        const people = await Promise.all([arrive(), arrive(), arrive()]);
-        await Promise.all(
-          people.map(async (person, index) => {
-            await person.open('/');
-            for (let click = 0; click <= index; click++) await person.press('Add one');
-          }),
-        );
-        const seen = await Promise.all(people.map(async (person) => [await person.text('#clicks'), await person.text('#visit-id')]));
-        expect(seen.map(([clicks]) => clicks)).toEqual(['1', '2', '3']);
-        expect(new Set(seen.map(([, id]) => id)).size).toBe(3);
-      });
-
       test('R45 R47 B10: the counter counts over redirects and reloads, and starts again', async () => {
         const visitor = await arrive();
         await visitor.open('/');
@@ -101,36 +88,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         await visitor.press('Start again at 0');
         expect(await visitor.text('#clicks')).toBe('0');
         expect(await visitor.text('#opened')).toContain('6 times');
-      });
-
-      test('R45: preferences change language and colours of every page', async () => {
-        const visitor = await arrive({ colorScheme: 'light' });
-        const { page } = visitor;
-        const ground = (): Promise<string> => page.evaluate('getComputedStyle(document.body).backgroundColor') as Promise<string>;
-        await visitor.open('/preferences');
-        const light = await ground();
-        await page.getByLabel('Deutsch').check();
-        await page.getByLabel('Dark').check();
-        await visitor.press('Save');
-        expect(await visitor.text('[role=status]')).toBe('Ihre Einstellungen sind gespeichert.');
-        expect(await visitor.text('h1')).toBe('Einstellungen');
-
-        for (const path of PAGES) {
-          await visitor.open(path);
-          expect(await page.locator('html').getAttribute('lang')).toBe('de');
-          expect(await ground(), path).not.toBe(light);
-        }
-        expect(await visitor.text('h1')).toBe('Diese Seite gibt es nicht');
-        expect(visitor.takeComplaints()).toHaveLength(2); // The browser notes 401 and 404.
-
-        await visitor.open('/preferences');
-        await page.getByLabel('English').check();
-        await page.getByLabel('Wie mein System').check();
-        await visitor.press('Speichern');
-        expect(await visitor.text('h1')).toBe('Preferences');
-        expect(await ground()).toBe(light);
-        await page.emulateMedia({ colorScheme: 'dark' });
-        expect(await ground()).not.toBe(light);
       });
 
       test('R39 B23 B24: signing in gives the same visit a new key, and the old one is worth nothing', async () => {
@@ -174,21 +131,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await (await ask('/', signedIn)).text()).not.toContain(id);
       });
 
-      test('ASVS 7.4.4: each page lets one sign out, as long as one is signed in', async () => {
-        const visitor = await arrive();
-        await visitor.signIn('grace', 'moth-1947');
-        for (const path of PAGES) {
-          await visitor.open(path);
-          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).isVisible(), path).toBe(true);
-        }
-        await visitor.press('Sign out');
-        for (const path of PAGES) {
-          await visitor.open(path);
-          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).count(), path).toBe(0);
-        }
-        expect(visitor.takeComplaints().filter((complaint) => !/status of (401|404)/.test(complaint))).toEqual([]);
-      });
-
       test('R36: "remember me" makes this one visit permanent, for 30 days', async () => {
         const visitor = await arrive();
         await visitor.open('/sign-in');
@@ -227,6 +169,139 @@ describeWith('chromium', 'the sample in a browser', () => {
         await visitor.open('/');
         expect(await visitor.text('#clicks')).toBe('1');
         expect(await visitor.text('#user')).toBe('nobody');
+      });
+
+      test('R14 R2 R5: without cookies the key travels in links and forms, with a warning', async () => {
+        const visitor = keep(await Visitor.arriveWithoutCookies(sample.address, join(folder.path, `${platform}-profile`)));
+        const { page } = visitor;
+        const responses: Promise<Record<string, string>>[] = [];
+        page.on('response', (response) => {
+          if (response.request().isNavigationRequest()) responses.push(response.allHeaders());
+        });
+        await visitor.open('/without-cookies');
+        expect(await page.getByRole('note').innerText()).toContain('holds the key to your visit');
+        const id = await visitor.text('#visit-id');
+        expect(await visitor.text('#clicks')).toBe('0');
+
+        await visitor.press('Add one');
+        await visitor.press('Add one');
+        await page.getByRole('link', { name: 'Open this page again' }).click();
+        expect(await visitor.text('#visit-id')).toBe(id);
+        expect(await visitor.text('#clicks')).toBe('2');
+        expect(new URL(page.url()).searchParams.get('visit_key')).toMatch(new RegExp(String.raw`^${id}\.`));
+        expect(await visitor.context.cookies()).toEqual([]);
+        await visitor.screenshot(`${platform}-without-cookies`);
+
+        // The page, two redirects and their targets, and the link: all that carry the key.
+        expect(responses).toHaveLength(6);
+        for (const headers of await Promise.all(responses)) {
+          expect(headers).toMatchObject({ 'referrer-policy': 'no-referrer', 'cache-control': 'no-store' });
+        }
+        await visitor.open('/without-cookies');
+        expect(await visitor.text('#visit-id')).not.toBe(id);
+      });
+
+      test('R35 R11: pages that keep nothing make no visit, and files never do', async () => {
+        const visitor = await arrive();
+        for (const path of ['/preferences', '/sign-in']) await visitor.open(path);
+        expect(await visitor.cookie()).toBeUndefined();
+        const address = await visitor.page.locator('link[rel=stylesheet]').getAttribute('href');
+        const response = await fetch(`${sample.address}${address}`);
+        expect(response.headers.get('cache-control')).toContain('immutable');
+        expect(response.headers.getSetCookie()).toEqual([]);
+
+        await visitor.open('/');
+        expect(await visitor.cookie()).toBeDefined();
+      });
+
+      test('B18: while the database is away, pages say so and nobody loses their visit', async () => {
+        const visitor = await arrive();
+        await visitor.open('/');
+        const id = await visitor.text('#visit-id');
+        const cookie = await visitor.cookie();
+
+        const { default: Database } = (await import('libsql')) as unknown as {
+          default: new (path: string) => { exec(sql: string): void; close(): void };
+        };
+        const other = new Database(database);
+        other.exec('ALTER TABLE visit RENAME TO visit_away');
+        try {
+          const response = await visitor.page.goto(`${sample.address}/visits`);
+          expect(response!.status()).toBe(503);
+          expect(await response!.headerValue('retry-after')).toMatch(/^\d+$/);
+          expect(await response!.headerValue('set-cookie')).toBeNull();
+          expect(await visitor.text('h1')).toBe('The database does not answer');
+          expect(await visitor.page.content()).not.toMatch(/sqlite|table/i);
+          await visitor.screenshot(`${platform}-503`);
+        } finally {
+          other.exec('ALTER TABLE visit_away RENAME TO visit');
+          other.close();
+        }
+        expect(visitor.takeComplaints()).toEqual([expect.stringContaining('503')]);
+        await visitor.open('/');
+        expect(await visitor.text('#visit-id')).toBe(id);
+        expect(await visitor.cookie()).toEqual(cookie);
+      });
+
+      // What is the application's alone, and the pages: the same on every platform, looked at once.
+      if (platform !== 'express') return;
+
+      test('R12: people who come at the same time are not mixed up', async () => {
+        const people = await Promise.all([arrive(), arrive(), arrive()]);
+        await Promise.all(
+          people.map(async (person, index) => {
+            await person.open('/');
+            for (let click = 0; click <= index; click++) await person.press('Add one');
+          }),
+        );
+        const seen = await Promise.all(people.map(async (person) => [await person.text('#clicks'), await person.text('#visit-id')]));
+        expect(seen.map(([clicks]) => clicks)).toEqual(['1', '2', '3']);
+        expect(new Set(seen.map(([, id]) => id)).size).toBe(3);
+      });
+
+      test('R45: preferences change language and colours of every page', async () => {
+        const visitor = await arrive({ colorScheme: 'light' });
+        const { page } = visitor;
+        const ground = (): Promise<string> => page.evaluate('getComputedStyle(document.body).backgroundColor') as Promise<string>;
+        await visitor.open('/preferences');
+        const light = await ground();
+        await page.getByLabel('Deutsch').check();
+        await page.getByLabel('Dark').check();
+        await visitor.press('Save');
+        expect(await visitor.text('[role=status]')).toBe('Ihre Einstellungen sind gespeichert.');
+        expect(await visitor.text('h1')).toBe('Einstellungen');
+
+        for (const path of PAGES) {
+          await visitor.open(path);
+          expect(await page.locator('html').getAttribute('lang')).toBe('de');
+          expect(await ground(), path).not.toBe(light);
+        }
+        expect(await visitor.text('h1')).toBe('Diese Seite gibt es nicht');
+        expect(visitor.takeComplaints()).toHaveLength(2); // The browser notes 401 and 404.
+
+        await visitor.open('/preferences');
+        await page.getByLabel('English').check();
+        await page.getByLabel('Wie mein System').check();
+        await visitor.press('Speichern');
+        expect(await visitor.text('h1')).toBe('Preferences');
+        expect(await ground()).toBe(light);
+        await page.emulateMedia({ colorScheme: 'dark' });
+        expect(await ground()).not.toBe(light);
+      });
+
+      test('ASVS 7.4.4: each page lets one sign out, as long as one is signed in', async () => {
+        const visitor = await arrive();
+        await visitor.signIn('grace', 'moth-1947');
+        for (const path of PAGES) {
+          await visitor.open(path);
+          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).isVisible(), path).toBe(true);
+        }
+        await visitor.press('Sign out');
+        for (const path of PAGES) {
+          await visitor.open(path);
+          expect(await visitor.page.getByRole('button', { name: 'Sign out' }).count(), path).toBe(0);
+        }
+        expect(visitor.takeComplaints().filter((complaint) => !/status of (401|404)/.test(complaint))).toEqual([]);
       });
 
       test('R41: what needs a sign-in leads there', async () => {
@@ -326,36 +401,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(pages.filter((page) => page.includes('Thank you, Tab.'))).toHaveLength(1);
       });
 
-      test('R14 R2 R5: without cookies the key travels in links and forms, with a warning', async () => {
-        const visitor = keep(await Visitor.arriveWithoutCookies(sample.address, join(folder.path, `${platform}-profile`)));
-        const { page } = visitor;
-        const responses: Promise<Record<string, string>>[] = [];
-        page.on('response', (response) => {
-          if (response.request().isNavigationRequest()) responses.push(response.allHeaders());
-        });
-        await visitor.open('/without-cookies');
-        expect(await page.getByRole('note').innerText()).toContain('holds the key to your visit');
-        const id = await visitor.text('#visit-id');
-        expect(await visitor.text('#clicks')).toBe('0');
-
-        await visitor.press('Add one');
-        await visitor.press('Add one');
-        await page.getByRole('link', { name: 'Open this page again' }).click();
-        expect(await visitor.text('#visit-id')).toBe(id);
-        expect(await visitor.text('#clicks')).toBe('2');
-        expect(new URL(page.url()).searchParams.get('visit_key')).toMatch(new RegExp(String.raw`^${id}\.`));
-        expect(await visitor.context.cookies()).toEqual([]);
-        await visitor.screenshot(`${platform}-without-cookies`);
-
-        // The page, two redirects and their targets, and the link: all that carry the key.
-        expect(responses).toHaveLength(6);
-        for (const headers of await Promise.all(responses)) {
-          expect(headers).toMatchObject({ 'referrer-policy': 'no-referrer', 'cache-control': 'no-store' });
-        }
-        await visitor.open('/without-cookies');
-        expect(await visitor.text('#visit-id')).not.toBe(id);
-      });
-
       test('the key of somebody who is signed in goes into no link', async () => {
         const visitor = await arrive();
         await visitor.signIn('ada', 'engine-1843');
@@ -379,19 +424,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         await (await arrive({ userAgent: FIREFOX })).open('/');
         await visitor.page.reload();
         expect(await count()).toBe(first + 1);
-      });
-
-      test('R35 R11: pages that keep nothing make no visit, and files never do', async () => {
-        const visitor = await arrive();
-        for (const path of ['/preferences', '/sign-in']) await visitor.open(path);
-        expect(await visitor.cookie()).toBeUndefined();
-        const address = await visitor.page.locator('link[rel=stylesheet]').getAttribute('href');
-        const response = await fetch(`${sample.address}${address}`);
-        expect(response.headers.get('cache-control')).toContain('immutable');
-        expect(response.headers.getSetCookie()).toEqual([]);
-
-        await visitor.open('/');
-        expect(await visitor.cookie()).toBeDefined();
       });
 
       test('signing in needs no mouse and no JavaScript', async () => {
@@ -419,37 +451,6 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect((await visitor.cookie())!.expires).toBeGreaterThan(0);
       });
 
-      test('B18: while the database is away, pages say so and nobody loses their visit', async () => {
-        const visitor = await arrive();
-        await visitor.open('/');
-        const id = await visitor.text('#visit-id');
-        const cookie = await visitor.cookie();
-
-        const { default: Database } = (await import('libsql')) as unknown as {
-          default: new (path: string) => { exec(sql: string): void; close(): void };
-        };
-        const other = new Database(database);
-        other.exec('ALTER TABLE visit RENAME TO visit_away');
-        try {
-          const response = await visitor.page.goto(`${sample.address}/visits`);
-          expect(response!.status()).toBe(503);
-          expect(await response!.headerValue('retry-after')).toMatch(/^\d+$/);
-          expect(await response!.headerValue('set-cookie')).toBeNull();
-          expect(await visitor.text('h1')).toBe('The database does not answer');
-          expect(await visitor.page.content()).not.toMatch(/sqlite|table/i);
-          await visitor.screenshot(`${platform}-503`);
-        } finally {
-          other.exec('ALTER TABLE visit_away RENAME TO visit');
-          other.close();
-        }
-        expect(visitor.takeComplaints()).toEqual([expect.stringContaining('503')]);
-        await visitor.open('/');
-        expect(await visitor.text('#visit-id')).toBe(id);
-        expect(await visitor.cookie()).toEqual(cookie);
-      });
-
-      // The pages are the same on every platform: looked at once.
-      if (platform !== 'express') return;
       for (const colorScheme of ['light', 'dark'] as const) {
         test(`all pages in ${colorScheme}: readable, whole on a narrow screen, every field labelled`, async () => {
           for (const signedIn of [false, true]) {
@@ -490,11 +491,13 @@ describeWith('chromium', 'the sample in a browser', () => {
       // The browser keeps its connections; here is one more, of the kind that is opened in advance and not used yet.
       const unused = connect(Number(new URL(first.address).port), '127.0.0.1');
       await once(unused, 'connect');
+      let received = '';
+      unused.setEncoding('latin1').on('data', (data: string) => (received += data));
       unused.on('error', () => {});
-      const { code, signal, took } = await first.stop('SIGTERM');
+      const { code, signal } = await first.stop('SIGTERM');
       expect({ code, signal }).toEqual({ code: 0, signal: null });
-      // A second, and what a busy machine takes; by itself, Node closes a connection that is not used after a minute.
-      expect(took).toBeLessThan(30_000);
+      // It was not waited for: left to itself, Node closes it after a minute, and says so with a 408.
+      expect(received).toBe('');
       // It says that it takes keys from addresses, and where it is; nothing else.
       expect(first.output).toMatch(/^[^\n]*Keys are accepted in addresses[^\n]*\nnest-visit sample: http[^\n]*\n$/);
 

@@ -145,13 +145,9 @@ export function describeFaults(name: FaultServer['name']): void {
 
       test('B18, B19: it drops connections again and again', async () => {
         await expectNothingLost(async (load) => {
-          const enough = load.failures + 60;
+          // Hardly a request fails of it: what has not been written is asked again on another connection.
           let dropped = 0;
-          await load.until(async () => {
-            dropped += await db.dropConnections();
-            return load.failures >= enough;
-          }, 'requests fail');
-          expect(dropped).toBeGreaterThan(0);
+          await load.until(async () => (dropped += await db.dropConnections()) >= 200, '200 connections were dropped');
           await load.thrives();
           await touchesArrive(load);
         });

@@ -138,7 +138,7 @@ describe('Hostile text for the parsers of keys', () => {
   test('R7, R9, R21: gives at most eight values, of which none is a key of others', () => {
     const expectUntouched = watchBuiltIns();
     inTime(() => {
-      const count = inputs(60_000);
+      const count = inputs(20_000);
       for (let index = 0; index < count; index++) {
         const random = new Random(index, 4);
         const header = cookieHeader(random, keys);
@@ -156,7 +156,7 @@ describe('Hostile text for the parsers of keys', () => {
 
   test('an address that is none is cut to nothing', () => {
     const strange: string[] = [];
-    const count = inputs(40_000);
+    const count = inputs(15_000);
     for (let index = 0; index < count; index++) {
       const address = addressText(new Random(index, 5));
       const network = truncateAddress(address);
@@ -184,7 +184,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
   test('R5, R6, R7, R9, B25, B35: open nothing, make no row, leave no trace, and are answered', async () => {
     door.store.writes.length = 0;
     await inWaves(
-      inputs(16_000),
+      inputs(6_000),
       async (index) => {
         const random = new Random(index, creation === 'lazy' ? 0 : 1);
         const { knock, query, body } = hostileKnock(random, people.keys, creation === 'immediate');
@@ -205,7 +205,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
 
   test('R6, R21: a genuine key is found among hostile ones, by cookie, query and body', async () => {
     door.store.writes.length = 0;
-    await inWaves(inputs(2000), async (index) => {
+    await inWaves(inputs(700), async (index) => {
       const random = new Random(index, 2);
       const { knock, query } = hostileKnock(random, people.keys, false);
       const others = random.list(random.below(7), () => `visit=${keyText(random, people.keys)}`.replace(/[;"]/g, '.'));
@@ -228,7 +228,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
 
   test('R53: what a client sends becomes session data, and nothing else', async () => {
     const { key } = await door.visits.create();
-    const count = inputs(2000);
+    const count = inputs(700);
     for (let index = 0; index < count; index++) {
       const random = new Random(index, 3);
       const sent = JSON.parse(
@@ -333,7 +333,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
       const { port, visits } = await start(creation);
       const before = await stored();
       const statuses = new Map<number, number>();
-      const count = inputs(800);
+      const count = inputs(300);
       await inWaves(
         count,
         async (index) => {

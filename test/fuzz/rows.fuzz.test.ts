@@ -91,7 +91,7 @@ describe('Stored session data, by the serializer', () => {
     ].map(format1);
     inTime(() => {
       for (const row of rows) expectDataOrError(row, () => shown(row));
-      for (let index = 0; index < inputs(8_000); index++) {
+      for (let index = 0; index < inputs(4_000); index++) {
         const row = almostFormat1(new Random(index, 10));
         if (row.length <= 100) expectDataOrError(row, () => replay(index, row.toString()));
       }
@@ -140,7 +140,7 @@ describe('Stored session data, by the serializer', () => {
   test.each(Object.entries(kinds))('R53, R54: rows %s are data or the one error, and pollute nothing', (kind, make) => {
     const expectUntouched = watchBuiltIns();
     let readable = 0;
-    const count = inputs(kind === 'of noise' ? 20_000 : 60_000);
+    const count = inputs(kind === 'of noise' ? 5_000 : 20_000);
     inTime(() => {
       for (let index = 0; index < count; index++) {
         const bytes = make(new Random(index, 11));
@@ -315,7 +315,7 @@ describe('Stored rows, by requests on SQLite', () => {
       const expectUntouched = watchBuiltIns();
       const lenient = await start(platform, 'empty');
       const strict = await start(platform, 'throw');
-      const count = inputs(200);
+      const count = inputs(70);
       for (let index = 0; index < count; index++) {
         const random = new Random(index, 12);
         const truncated = random.of(genuine);
@@ -354,7 +354,7 @@ describe('Stored rows, by requests on SQLite', () => {
     async (platform) => {
       const expectUntouched = watchBuiltIns();
       const app = await start(platform, 'empty');
-      const count = inputs(200);
+      const count = inputs(70);
       for (let index = 0; index < count; index++) {
         const random = new Random(index, 13);
         const permanent = random.chance(0.5);

@@ -10,7 +10,7 @@ import { KNOWN_ORDERS, scenes } from './orders.js';
 /** All orders of most pairs; of the others, and of three at once, there are too many for every day. Servers show their locks in fewer. */
 function mostOrders(name: DatabaseName, { operations: { length } }: Scene): number {
   if (isSoak) return 20_000;
-  return name === 'sqlite' ? (length > 2 ? 80 : 160) : length > 2 ? 40 : 60;
+  return length > 2 ? 40 : name === 'sqlite' ? 80 : 60;
 }
 
 /** Of a scene in which something must show: it ends with the first order that shows it. */
