@@ -168,6 +168,7 @@ const ANSWERS_AT_START = 5;
   exports: [
     VISIT_OPTIONS,
     VisitStore,
+    VisitResolver,
     CurrentRequest,
     RequestStory,
     VisitService,

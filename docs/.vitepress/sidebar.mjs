@@ -19,6 +19,7 @@ export const sidebar = [
       page('Guards', '/identity#i-want-to-protect-handlers'),
       page('Requests across sites', '/csrf'),
       page('WebSockets', '/websockets'),
+      page('Native apps', '/native-apps'),
       page('Passport and other libraries', '/other-libraries'),
       page('Cleaning up', '/cleaning-up'),
       page('Testing your application', '/testing'),

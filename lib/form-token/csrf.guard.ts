@@ -1,7 +1,8 @@
 import { Inject, Injectable, Logger, SetMetadata, type CanActivate, type ExecutionContext } from '@nestjs/common';
 import { CrossSiteRequestError, FormTokenError } from '../errors/visit.error.js';
+import { VisitResolver } from '../key/visit.resolver.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
 import { contextOf, findContext, requestOf, requireContext } from '../context/request.context.js';
 import { readHandlerPolicy } from '../request/handler-policy.js';
@@ -23,7 +24,7 @@ export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator => SetMe
 /**
  * Refuses requests that another site made its visitor's browser send, on a controller or for the whole application:
  * `{ provide: APP_GUARD, useExisting: CsrfGuard }`. Safe methods pass, and handlers with `@SkipVisit()`, which have no
- * visit to abuse. Of others, a browser says where they come from; who does not say needs a form token.
+ * visit to abuse; so do requests whose key comes in the header `Authorization`, where none comes in a cookie. Of others, a browser says where they come from; who does not say needs a form token.
  *
  * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly`; VisitStoreUnavailableError (503) for a token
  */
@@ -35,6 +36,7 @@ export class CsrfGuard implements CanActivate {
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(RequestStory) private readonly story: RequestStory,
     @Inject(FormTokens) private readonly tokens: FormTokens,
+    @Inject(VisitResolver) private readonly resolver: VisitResolver,
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
@@ -44,25 +46,36 @@ export class CsrfGuard implements CanActivate {
     if (SAFE.includes(request.method) || readHandlerPolicy(execution).skip || isSkipped(execution)) return true;
     const context = findContext(request);
     if (context) this.tokens.strip(context);
-    const refusal = await this.refusalOf(request, execution);
+    const sources = readHandlerPolicy(execution).source ?? this.options.source;
+    // Browsers do not send this header by themselves, and no page of another site can without being allowed to (CORS; Fetch, 4.8).
+    if (context && this.resolver.isByHeaderAlone(context.exchange, sources)) return true;
+    const bringsNothing = context !== undefined && isForHeadersOnly(sources) && !this.resolver.hasCookie(context.exchange);
+    const refusal = await this.refusalOf(request, execution, bringsNothing);
     if (!refusal) return true;
     if (!this.options.csrf.reportOnly) throw refusal;
     this.logger.warn(`${refusal.message} (let through by "csrf.reportOnly"): ${described(request)}`);
     return true;
   }
 
-  private async refusalOf(request: FrameworkRequest, execution: ExecutionContext): Promise<CrossSiteRequestError | FormTokenError | null> {
+  /** @param bringsNothing the request has no visit, and its response sets no cookie: an app signs in that is no browser */
+  private async refusalOf(
+    request: FrameworkRequest,
+    execution: ExecutionContext,
+    bringsNothing: boolean,
+  ): Promise<CrossSiteRequestError | FormTokenError | null> {
     const { csrf, cookie } = this.options;
     const secure = cookie.secure === 'auto' ? request.protocol === 'https' : cookie.secure;
     const origin = originOf(request, { trustedOrigins: csrf.trustedOrigins, secure });
     if (origin === 'foreign') return new CrossSiteRequestError();
-    if (origin === 'own' && !csrf.requireToken) return null;
+    if (bringsNothing || (origin === 'own' && !csrf.requireToken)) return null;
     await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
     const outcome = await this.tokens.accept(requireContext(execution));
     if (outcome === 'accepted') return null;
     return new FormTokenError(outcome === 'missing' && origin === 'unknown' ? 'no-origin' : outcome);
   }
 }
+
+const isForHeadersOnly = (sources: readonly KeySource[]): boolean => sources.length === 1 && sources[0] === 'header';
 
 function isSkipped(execution: ExecutionContext): boolean {
   const of = (target: object): unknown => Reflect.getMetadata(SKIP, target);

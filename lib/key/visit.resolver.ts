@@ -1,5 +1,5 @@
 import type { Exchange } from '../platform/exchange.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
 import type { Attendance } from '../store/visit.facets.js';
 import { UNSEEN, type VisitRecord } from '../store/visit.store.js';
@@ -39,8 +39,6 @@ type Verdict = 'live' | 'late' | 'expired' | 'retired' | 'forged';
 
 /** What counts of several refused keys, in this order. */
 const COUNTING = ['expired', 'retired', 'forged'] as const;
-
-export type KeySource = 'cookie' | 'query' | 'body';
 
 /** From a request to the visit it belongs to: sources in order, malformed keys dropped, one look-up for the rest. */
 export class VisitResolver {
@@ -100,7 +98,7 @@ export class VisitResolver {
   strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
     let isInAddress = false;
     for (const source of sources) {
-      if (source === 'cookie') continue;
+      if (source === 'cookie' || source === 'header') continue;
       for (const name of this.options.paramName) if (exchange.strip(source, name) && source === 'query') isInAddress = true;
     }
     return isInAddress;
@@ -110,17 +108,42 @@ export class VisitResolver {
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
-      const texts =
-        source === 'cookie'
-          ? this.cookie.read(exchange.cookieHeader)
-          : this.options.paramName.map((name) => exchange.parameter(source, name));
-      for (const text of texts) {
+      for (const text of this.textsIn(exchange, source)) {
         const key = VisitKey.parse(text);
         // Each counts once, however often it came: for one look-up, and one report.
         if (key && !keys.some((one) => one.equals(key))) keys.push(key);
       }
     }
     return keys;
+  }
+
+  /**
+   * Whether the client keeps its key by itself, as one does that is no browser. It hears of a new key in a header, and its cookies are left alone.
+   *
+   * @param found the key by which its visit was found
+   */
+  isKeptByClient(exchange: Exchange, sources: readonly KeySource[], found: VisitKey | undefined): boolean {
+    if (!sources.includes('header')) return false;
+    if (!sources.includes('cookie')) return true;
+    const { bearer } = exchange;
+    if (!found) return this.isByHeaderAlone(exchange, sources);
+    return found.text === bearer && !this.cookie.read(exchange.cookieHeader).includes(bearer);
+  }
+
+  /** Whether a key comes in the header, and none in a cookie, which browsers send by themselves. */
+  isByHeaderAlone(exchange: Exchange, sources: readonly KeySource[]): boolean {
+    return sources.includes('header') && !this.hasCookie(exchange) && VisitKey.parse(exchange.bearer) !== null;
+  }
+
+  /** Whether the request brings a cookie of our name, whatever is in it. */
+  hasCookie({ cookieHeader }: Exchange): boolean {
+    return cookieHeader !== undefined && this.cookie.read(cookieHeader).length > 0;
+  }
+
+  private textsIn(exchange: Exchange, source: KeySource): readonly (string | undefined)[] {
+    if (source === 'cookie') return this.cookie.read(exchange.cookieHeader);
+    if (source === 'header') return [exchange.bearer];
+    return this.options.paramName.map((name) => exchange.parameter(source, name));
   }
 
   private judge(record: VisitRecord, key: VisitKey, now: number): Verdict {

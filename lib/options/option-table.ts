@@ -66,10 +66,16 @@ const has = (value: unknown, ...methods: string[]) =>
 const COOKIE_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/;
 const COOKIE_DOMAIN = /^\.?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/i;
 
-const SOURCES: Record<string, readonly string[]> = { cookie: ['cookie'], query: ['query'], body: ['body'], form: ['query', 'body'] };
+const SOURCES: Record<string, readonly string[]> = {
+  cookie: ['cookie'],
+  header: ['header'],
+  query: ['query'],
+  body: ['body'],
+  form: ['query', 'body'],
+};
 
 function parseSource(value: unknown): readonly string[] {
-  const expected = 'a list of "cookie", "query", "body", "form", such as "cookie, form"';
+  const expected = 'a list of "cookie", "header", "query", "body", "form", such as "cookie, form"';
   const names = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : invalid(expected);
   const sources = names.flatMap((name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? invalid(expected));
   return sources.length > 0 ? [...new Set(sources)] : invalid(expected);

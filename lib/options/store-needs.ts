@@ -1,5 +1,5 @@
 import type { VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
-import type { ResolvedVisitOptions } from './visit-options.interface.js';
+import type { KeySource, ResolvedVisitOptions } from './visit-options.interface.js';
 
 /** What a store has or has not. */
 export type Facet = 'users' | 'pages' | 'locks' | 'cleanup' | 'clients';
@@ -23,6 +23,9 @@ export function lackOf(store: VisitStore, feature: Feature): string {
     : `a store that has "${feature}", and ${name} has not`;
 }
 
+/** Whether a store that keeps visits in cookies can serve clients with keys from these sources. */
+export const suitsClients = (sources: readonly KeySource[]): boolean => sources.includes('cookie') && !sources.includes('header');
+
 /** What the options ask of the store that it cannot give, one line each. */
 export function unsupportedByStore(
   options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey' | 'source'>,
@@ -45,10 +48,10 @@ export function unsupportedByStore(
       why: 'the visit is ended from elsewhere',
     },
   ];
-  const withoutCookie = store.clients !== undefined && !options.source.includes('cookie');
-  const cookieNeeded = `option "source" must have "cookie" with a store that keeps visits in cookies, got ${options.source.join(', ')}`;
+  const isWrong = store.clients !== undefined && !suitsClients(options.source);
+  const cookieNeeded = `option "source" must have "cookie" and no "header" with a store that keeps visits in cookies, got ${options.source.join(', ')}`;
   const lacking = needs
     .filter(({ isOn, feature }) => isOn && !supports(store, feature))
     .map(({ option, got, feature, why }) => `option "${option}" needs ${lackOf(store, feature)} (${why}), got ${String(got)}`);
-  return withoutCookie ? [...lacking, cookieNeeded] : lacking;
+  return isWrong ? [...lacking, cookieNeeded] : lacking;
 }

@@ -10,8 +10,14 @@ export interface Clock {
   now(): number;
 }
 
-/** Where a visit key may come from. `form` is short for `query` and `body`. */
-export type VisitSource = 'cookie' | 'query' | 'body' | 'form';
+/**
+ * Where a visit key may come from. `header` is `Authorization: Bearer <key>` (RFC 6750, 2.1), for clients that are no browsers; `form` is
+ * short for `query` and `body`.
+ */
+export type VisitSource = 'cookie' | 'header' | 'query' | 'body' | 'form';
+
+/** The same, each by itself. */
+export type KeySource = Exclude<VisitSource, 'form'>;
 
 /** What a browser keeps of a site, as `Clear-Site-Data` names it. */
 export type SiteData = 'cache' | 'cookies' | 'storage' | 'executionContexts' | 'clientHints' | 'prefetchCache' | 'prerenderCache';
@@ -221,7 +227,7 @@ export interface VisitModuleOptions {
   onRetiredKey?: 'refuse' | 'end';
   /**
    * Where the key is looked for, in this order: `'cookie, form'` or a list. One in the body is known from guards on, and in middleware after
-   * the body parser.
+   * the body parser. A client whose key comes in the header gets new ones in the header `Visit-Key` of responses, and no cookie.
    *
    * @default 'cookie'
    */
@@ -265,7 +271,7 @@ export interface ResolvedVisitOptions {
   readonly shortenExisting: boolean;
   readonly renewAfter: number | false;
   readonly onRetiredKey: 'refuse' | 'end';
-  readonly source: readonly ('cookie' | 'query' | 'body')[];
+  readonly source: readonly KeySource[];
   readonly paramName: readonly [string, ...string[]];
   readonly cookie: {
     readonly name: string;

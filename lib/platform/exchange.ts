@@ -76,6 +76,12 @@ export class Exchange {
     return this.request.headers.cookie;
   }
 
+  /** What came as `Authorization: Bearer …` (RFC 6750, 2.1; schemes have no case, RFC 9110, 11.1). */
+  get bearer(): string | undefined {
+    const { authorization } = this.request.headers;
+    return authorization === undefined ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];
+  }
+
   get userAgent(): string | undefined {
     return this.request.headers['user-agent'];
   }

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { RequestContext } from '../context/request.context.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
 /** So many routes are named in the log; they are finite, but some applications make their own. */
 const MOST_ROUTES = 1000;
@@ -12,10 +12,11 @@ const MOST_ROUTES = 1000;
 export class CacheHeaders {
   private readonly logger = new Logger('Visit');
   private readonly warned = new Set<string>();
-  private readonly byCookie: boolean;
+  /** Fields of requests that keys come in. */
+  private readonly fields: readonly string[];
 
   constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'cache' | 'source'>) {
-    this.byCookie = options.source.includes('cookie');
+    this.fields = fieldsOf(options.source);
   }
 
   /** Right before the headers leave. A response that says `private` or `no-store` itself is left as it is. */
@@ -33,7 +34,8 @@ export class CacheHeaders {
       if (isShared(said)) this.warn(context);
       response.setHeader('Cache-Control', isKept ? own : 'no-store');
     }
-    if (this.byCookie) addVary(response);
+    const { policy } = context;
+    for (const field of policy?.source ? fieldsOf([...this.options.source, ...policy.source]) : this.fields) addVary(response, field);
   }
 
   /** Fields for caches of one kind count there in place of `Cache-Control` (RFC 9213). */
@@ -75,12 +77,20 @@ function privateOf(field: string): string | undefined {
   return ['private', ...directives.filter((one) => !SHARED.test(one) && !one.startsWith('private='))].join(', ');
 }
 
-function addVary(response: ServerResponse): void {
+const FIELDS: readonly (readonly [KeySource, string])[] = [
+  ['cookie', 'Cookie'],
+  ['header', 'Authorization'],
+];
+
+const fieldsOf = (sources: readonly KeySource[]): string[] =>
+  FIELDS.filter(([source]) => sources.includes(source)).map(([, field]) => field);
+
+function addVary(response: ServerResponse, field: string): void {
   const said = textOf(response.getHeader('Vary'));
   if (said === '') {
-    response.setHeader('Vary', 'Cookie');
+    response.setHeader('Vary', field);
     return;
   }
   const names = said.split(',').map((name) => name.trim().toLowerCase());
-  if (!names.includes('*') && !names.includes('cookie')) response.setHeader('Vary', `${said}, Cookie`);
+  if (!names.includes('*') && !names.includes(field.toLowerCase())) response.setHeader('Vary', `${said}, ${field}`);
 }

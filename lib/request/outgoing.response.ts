@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { HttpException, Inject, Injectable, Logger } from '@nestjs/common';
 import type { RequestContext } from '../context/request.context.js';
 import { VisitCookie } from '../key/visit-cookie.js';
+import { VisitResolver } from '../key/visit.resolver.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { Attendance } from '../store/visit.facets.js';
@@ -13,6 +14,9 @@ import { framesOf, reasonOf } from '../errors/failure.js';
 
 /** Seconds after which a client may try again when the store has failed, or a lock was held for too long. */
 const RETRY_AFTER = 5;
+
+/** In which a client that keeps its key by itself gets a new one. */
+const KEY_HEADER = 'Visit-Key';
 
 /** Saves what the request has not saved yet. Undefined: there is nothing, and nothing is under way. */
 export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | undefined;
@@ -35,6 +39,7 @@ export class OutgoingResponse {
     @Inject(VisitCookie) private readonly cookie: VisitCookie,
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(CacheHeaders) private readonly caches: CacheHeaders,
+    @Inject(VisitResolver) private readonly resolver: VisitResolver,
   ) {
     this.clientsKeepVisits = store.clients !== undefined;
   }
@@ -91,15 +96,21 @@ export class OutgoingResponse {
     const lifetime = outgoing.lifetime === undefined ? (state.record.permanent ? state.record.expiry - now : null) : outgoing.lifetime;
     const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
+    const isKeptByClient = this.isKeptByClient(context);
     // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place.
     const mayHaveAnother =
-      context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
+      !isKeptByClient && context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
     if (mayHaveAnother && !state.record.identity) return;
     const copy = state.is === 'stored' ? context.attendance?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
     // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
     // One that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
     const isTooLate = state.record.previousKeyUntil === UNSEEN && now - state.record.keyChanged >= RENEWAL_GRACE;
-    if (isTooLate && !context.presented.keys.some((key) => key.equals(state.key))) return;
+    const isKnown = (): boolean => context.presented.keys.some((key) => key.equals(state.key));
+    if (isTooLate && !isKnown()) return;
+    if (isKeptByClient) {
+      if (outgoing.cookie === 'send' && !isKnown()) sendInHeader(response, state.key.text);
+      return;
+    }
     const sendsKey = outgoing.cookie === 'send' || (copy !== undefined && state.key.matches(copy.keyHash));
     if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, place));
     else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(place));
@@ -107,6 +118,11 @@ export class OutgoingResponse {
     else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(place));
     if (sendsKey && this.options.cookie.secure === true && !place.isHttps) this.warnOfHttp();
     if (outgoing.clearSiteData) this.clearSiteData(response, sendsKey);
+  }
+
+  private isKeptByClient({ exchange, presented, lookup }: RequestContext): boolean {
+    const found = lookup.is === 'done' && lookup.resolution.outcome === 'found' ? lookup.resolution.key : undefined;
+    return this.resolver.isKeptByClient(exchange, presented.sources, found);
   }
 
   private warnOfHttp(): void {
@@ -124,6 +140,11 @@ export class OutgoingResponse {
     if (kinds.length === 0 || response.hasHeader('Clear-Site-Data')) return;
     response.setHeader('Clear-Site-Data', kinds.map((kind) => `"${kind}"`).join(', '));
   }
+}
+
+function sendInHeader(response: ServerResponse, key: string): void {
+  response.setHeader(KEY_HEADER, key);
+  response.setHeader('Cache-Control', 'no-store');
 }
 
 function setCookie(response: ServerResponse, header: string): void {

@@ -1,6 +1,6 @@
 import { MetadataScanner, type DiscoveryService } from '@nestjs/core';
 import type { HandlerPolicy } from '../context/handler-policy.js';
-import { lackOf, supports } from '../options/store-needs.js';
+import { lackOf, suitsClients, supports } from '../options/store-needs.js';
 import type { DescribedHandler } from '../options/described-policy.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from '../store/visit.store.js';
@@ -70,9 +70,9 @@ export function unsupportedHandlers(
     if (exclusive !== undefined && !supports(store, 'locks')) {
       problems.push(`@ExclusiveSession() of ${name} needs ${lackOf(store, 'locks')}`);
     }
-    if (source && !source.includes('cookie') && store.clients) {
+    if (source && store.clients && !suitsClients(source)) {
       problems.push(
-        `@UseVisit() "source" of ${name} must have "cookie" with a store that keeps visits in cookies, got ${source.join(', ')}`,
+        `@UseVisit() "source" of ${name} must have "cookie" and no "header" with a store that keeps visits in cookies, got ${source.join(', ')}`,
       );
     }
     if (path !== undefined && path !== '/' && /^__host-/i.test(cookie.name)) {

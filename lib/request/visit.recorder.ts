@@ -105,8 +105,9 @@ export class VisitRecorder {
     // A renewal whose response was lost is given again.
     const isLost = record.previousKeyUntil === UNSEEN && age >= RENEWAL_GRACE && key.matches(record.previousKeyHash);
     if (!isLost && (renewAfter === false || age < renewAfter)) return false;
-    // Only a cookie can be replaced, and only the current key is.
-    return (source ?? this.options.source).includes('cookie') && (isLost || key.matches(record.keyHash));
+    // Only a key in a cookie or a header can be replaced, and only the current one is.
+    const sources = source ?? this.options.source;
+    return (sources.includes('cookie') || sources.includes('header')) && (isLost || key.matches(record.keyHash));
   }
 
   /** A key is renewed for its age (S6): the request goes on, whatever comes of it. */

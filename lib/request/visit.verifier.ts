@@ -1,9 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { VisitCookie } from '../key/visit-cookie.js';
 import { VisitKey } from '../key/visit-key.js';
-import { VisitResolver, type KeySource } from '../key/visit.resolver.js';
+import { VisitResolver } from '../key/visit.resolver.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
+import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { Exchange, FrameworkRequest } from '../platform/exchange.js';
 import { handshakeIn, MessageExchange, type Handshake } from '../platform/handshake.js';
 import { SessionSaver } from '../session/session.saver.js';
@@ -26,7 +25,6 @@ export class VisitVerifier {
   constructor(
     @Inject(VISIT_OPTIONS) private readonly options: ResolvedVisitOptions,
     @Inject(VisitResolver) private readonly resolver: VisitResolver,
-    @Inject(VisitCookie) private readonly cookie: VisitCookie,
     @Inject(OutgoingResponse) private readonly responses: OutgoingResponse,
     @Inject(SessionSaver) private readonly saver: SessionSaver,
   ) {
@@ -55,8 +53,8 @@ export class VisitVerifier {
    * Whether a page of another site has opened this with the cookie of its visitor, who knows nothing of it (cross-site WebSocket hijacking).
    * Browsers ask nobody before they open a socket to another site, and always say from where they do (RFC 6455, 10.2).
    */
-  isForeign({ request, cookieHeader }: Exchange): boolean {
-    return cookieHeader !== undefined && this.cookie.read(cookieHeader).length > 0 && this.isFromElsewhere(request);
+  isForeign(exchange: Exchange): boolean {
+    return this.resolver.hasCookie(exchange) && this.isFromElsewhere(exchange.request);
   }
 
   private isFromElsewhere(request: FrameworkRequest): boolean {

@@ -217,6 +217,19 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await client.ask('skipped')).toEqual(error('VISIT_NOT_RESOLVED', 500));
   });
 
+  test('a key in a header of the handshake opens a connection, wherever it comes from, where the option says so', async () => {
+    const [native, browsers] = [await start({ source: 'cookie, header' }), app];
+    const { key } = await native.app.get(VisitService).create({ userId: 'ann' });
+    const headers = { authorization: `Bearer ${key}` };
+    const client = await open(undefined, { ...headers, origin: 'https://evil.example' }, native);
+    expect([await run(client, 'user'), await run(client, 'verify')]).toEqual(['ann', 'ann']);
+    expect(await run(await open(undefined, headers, browsers), 'user')).toBe(null);
+    const both = await open(await signIn('bob', native), { ...headers, origin: 'https://evil.example' }, native);
+    expect(await both.closed).toBe(4403);
+    await native.app.get(VisitService).end(key.slice(0, 32), 'revoked', { anyUser: true });
+    expect(await client.closed).toBe(4401);
+  });
+
   test('each message sees the newest session, and what it changes is saved before its answer', async () => {
     const ann = await signIn();
     const client = await open(ann);

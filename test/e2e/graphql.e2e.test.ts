@@ -198,7 +198,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
   beforeAll(async () => {
     app = await InlineApp.start(
       platform,
-      { store: watched.store, clock, timeout: '30m' },
+      { store: watched.store, clock, timeout: '30m', source: 'cookie, header' },
       { imports: [graphql()], providers: [ItemResolver, Counter] },
     );
   });
@@ -227,6 +227,18 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     });
     expect((await ask(browser, 'mutation { logout }')).cookies[0]).toMatch(/max-age=0/i);
     expect((await ask(browser, '{ me }')).errors).toHaveLength(1);
+  });
+
+  test('a client that keeps its key by itself gets a new one in a header', async () => {
+    const { key } = await app.ask(app.browser(), async ({ visits }) => visits.create());
+    const post = (own: string, query: string) =>
+      app.browser().post('/graphql', { json: { query }, headers: { authorization: `Bearer ${own}` } });
+    await post(key, 'mutation { add }');
+    const login = await post(key, 'mutation { login }');
+    const next = login.headers.get('visit-key')!;
+    expect([login.cookies, next.slice(0, 32)]).toEqual([[], key.slice(0, 32)]);
+    expect(JSON.parse((await post(next, '{ me item { count } }')).text)).toEqual({ data: { me: 'ann', item: { count: 1 } } });
+    expect(JSON.parse((await post(key, '{ me }')).text)).toMatchObject({ errors: [{}] });
   });
 
   test('law 7: 50 of 50 mutations are stored before their answer, new visits and known ones', async () => {

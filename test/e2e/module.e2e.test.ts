@@ -102,7 +102,7 @@ describe('Options', () => {
     ['a negative duration', { timeout: -1 }, 'option "timeout" must be a duration such as 30000 or "30s", got -1 (number)'],
     ['an unknown option', { cokie: {} }, 'option "cokie" is unknown; there are dataSource, store, storeTimeout'],
     ['an unknown nested option', { cookie: { nam: 'x' } }, 'option "cookie.nam" is unknown; "cookie" has name, path, domain'],
-    ['an unknown source', { source: 'cookie, header' }, 'option "source" must be a list of "cookie", "query", "body", "form"'],
+    ['an unknown source', { source: 'cookie, headers' }, 'option "source" must be a list of "cookie", "header", "query", "body", "form"'],
     ['an empty source', { source: [] }, 'option "source" must be a list'],
     [
       'a bad cookie name',
@@ -282,7 +282,7 @@ describe('Options', () => {
     await expect(init({ store: inCookies, cookie: secure }, [ShopController], [ShopResolver])).rejects.toMatchObject({
       code: 'VISIT_OPTION',
       message: [
-        '[visit] @UseVisit() "source" of ShopController.linked() must have "cookie" with a store that keeps visits in cookies, got query',
+        '[visit] @UseVisit() "source" of ShopController.linked() must have "cookie" and no "header" with a store that keeps visits in cookies, got query',
         '@UseVisit() "path" of ShopController.linked() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
         '@ExclusiveSession() of ShopController.alone() needs a store that has "locks", and LimitedStore has not',
         '@UseVisit() "path" of ShopController.alone() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
