@@ -123,7 +123,7 @@ async function openPostgres() {
   }
 }
 
-/** As docs/stores.md recommends it: a crash of the machine may cost the last second. */
+/** As docs/store-redis.md recommends it: a crash of the machine may cost the last second. */
 async function openRedis() {
   const server = await startRedis({ args: ['--appendonly', 'yes', '--appendfsync', 'everysec'] });
   return {

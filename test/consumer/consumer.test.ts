@@ -563,9 +563,9 @@ async function firstExample(): Promise<[name: string, text: string][]> {
   return blocks;
 }
 
-/** The module of docs/stores.md, in the first example. */
+/** The module of docs/store-redis.md, in the first example. */
 async function exampleWithRedis(): Promise<[name: string, text: string][]> {
-  const [page, readme] = await Promise.all(['docs/stores.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
+  const [page, readme] = await Promise.all(['docs/store-redis.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
   const moduleOf = (text: string, file: string): string => text.split(`\`${file}\`\n\n\`\`\`ts\n`)[1]!.split('```')[0]!;
   return [
     ['app.module.ts', moduleOf(page!, 'app.module.ts')],

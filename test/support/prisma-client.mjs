@@ -13,10 +13,10 @@ const require = createRequire(import.meta.url);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 export async function documentedPrisma() {
-  const page = await readFile(join(root, 'docs/stores.md'), 'utf8');
+  const page = await readFile(join(root, 'docs/store-prisma.md'), 'utf8');
   const block = (language) => {
-    const text = new RegExp(`^   \`\`\`${language}\\n([^]*?)^   \`\`\``, 'm').exec(page.slice(page.indexOf('## With Prisma')))?.[1];
-    if (!text) throw new Error(`docs/stores.md has no block of ${language} under "With Prisma"`);
+    const text = new RegExp(`^   \`\`\`${language}\\n([^]*?)^   \`\`\``, 'm').exec(page)?.[1];
+    if (!text) throw new Error(`docs/store-prisma.md has no block of ${language}`);
     return text.replaceAll(/^ {3}/gm, '');
   };
   return { schema: block('prisma'), module: block('ts') };

@@ -159,6 +159,16 @@ describe('The documentation', () => {
     expect(defined.toSorted()).toEqual([...used].toSorted());
   });
 
+  test('the pages on stores have one shape, and are in the sidebar', () => {
+    const shape = ['What it is for', 'Install', 'Configure', 'Guarantees', 'Limits', 'Clean-up', 'Migration'];
+    const stores = pages.filter((page) => page.startsWith('docs/store-'));
+    expect(stores.length).toBeGreaterThan(5);
+    for (const page of stores) {
+      expect([...read(page).matchAll(/^## (.*)$/gm)].map(([, heading]) => heading, page)).toEqual(shape);
+      expect(read('docs/.vitepress/sidebar.mjs')).toContain(page.replace(/^docs(.*)\.md$/, "'$1'"));
+    }
+  });
+
   test('every error code is explained', () => {
     const codes = [...read('lib/errors/visit.error.ts').matchAll(/^ {2}\| '(\w+)'/gm)].map(([, code]) => code!);
     expect(codes.length).toBeGreaterThan(10);
