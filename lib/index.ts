@@ -84,6 +84,7 @@ export type {
   CleanUpBatch,
   ClientCopy,
   ExpungedBatch,
+  KeptVisits,
   Lock,
   LockResult,
   StaleCounts,

@@ -1,6 +1,6 @@
 import type { DataSource } from 'typeorm';
 import { reasonOf } from '../errors/failure.js';
-import { ExpungeService } from '../expunge/expunge.service.js';
+import { describeKept, ExpungeService } from '../expunge/expunge.service.js';
 import { openDataSource } from '../store/open-data-source.js';
 import { MovingVisitStore, type MovedPage, type RefusedVisit } from '../store/moving/moving-visit.store.js';
 import type { VisitStore } from '../store/visit.store.js';
@@ -18,6 +18,8 @@ export interface Terminal {
   out(line: string): void;
   /** Progress; replaced by the next one where that is possible. */
   progress(line: string): void;
+  /** What is not as it should be. */
+  error(line: string): void;
 }
 
 /** What a command is run with. */
@@ -80,7 +82,11 @@ export async function runCommand(args: readonly string[], { terminal, version, i
     const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date, maxClockSkew: 60_000 };
     const service = new ExpungeService(options, store, { emit: async () => {} });
     if (wish.is === 'expunge') {
-      const counts = await service.run({ dryRun, onProgress: ({ visits }) => progress(`expunged ${many(visits, 'visit')}`) });
+      const counts = await service.run({
+        dryRun,
+        onProgress: ({ visits }) => progress(`expunged ${many(visits, 'visit')}`),
+        onKept: (kept) => terminal.error(`nest-visit: ${describeKept(kept)}`),
+      });
       const { visits, identities } = counts;
       report(`${dryRun ? 'would expunge' : 'expunged'} ${many(visits, 'visit')} and ${many(identities, 'identity')}`, counts);
     } else {

@@ -1,10 +1,10 @@
 import { setTimeout } from 'node:timers/promises';
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { requireClock } from '../store/clock-skew.js';
-import type { CleanUpBatch, ExpungedBatch, StaleCounts } from '../store/visit.facets.js';
+import type { CleanUpBatch, ExpungedBatch, KeptVisits, StaleCounts } from '../store/visit.facets.js';
 import { VisitStore } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
@@ -22,6 +22,12 @@ export interface ExpungeOptions {
   dryRun?: boolean;
   /** Called after each batch with the counts so far. */
   onProgress?: (soFar: Readonly<StaleCounts>) => void;
+  /**
+   * Called at the end if visits stay because rows of other tables refer to them, by foreign keys that restrict.
+   *
+   * @default a warning in the log
+   */
+  onKept?: (kept: KeptVisits) => void;
 }
 
 /** Options of `ExpungeService.wipe()`. */
@@ -53,23 +59,29 @@ export class ExpungeService {
 
   /**
    * Deletes visits that expired or ended more than `keepDays` ago, with their identities. How many of each; when the application ends
-   * meanwhile, those that were done by then.
+   * meanwhile, those that were done by then. Visits that rows of other tables refer to by a foreign key that restricts stay (`onKept`).
    *
    * @throws VisitClockError when the clock of the database says otherwise
    */
   async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
-    const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize, dryRun = false, onProgress } = options;
+    const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize } = options;
+    const { dryRun = false, onProgress, onKept = warnOfKept } = options;
     const before = this.options.clock.now() - keepDays * DAY;
     const counts = { visits: 0, identities: 0 };
-    const add = ({ visits, identities }: ExpungedBatch): void => {
+    let keptVisits = 0;
+    const constraints = new Set<string>();
+    const add = ({ visits, identities, kept }: ExpungedBatch): void => {
       counts.visits += visits;
       counts.identities += identities;
+      keptVisits += kept?.visits ?? 0;
+      for (const name of kept?.constraints ?? []) constraints.add(name);
       if (visits > 0 && !dryRun) onProgress?.(counts);
     };
     const { cleanup } = this.store;
     if (!cleanup) return counts;
     if (!dryRun) await requireClock(this.store, this.options, 'expunge');
     await this.eachBatch<ExpungedBatch>({ before, limit: batchSize, dryRun }, (batch) => cleanup.expunge(batch), add);
+    if (keptVisits > 0) onKept({ visits: keptVisits, constraints: [...constraints] });
     if (counts.visits > 0 && !dryRun) await this.plugins.emit('onExpunge', { ...counts });
     return counts;
   }
@@ -119,4 +131,18 @@ export class ExpungeService {
     if (share > 0) await this.sleep(Math.max(performance.now() - began, LEAST_REST * share));
     return result;
   }
+}
+
+/** For people; no data. */
+export function describeKept({ visits, constraints }: KeptVisits): string {
+  const [stay, them] = visits === 1 ? ['visit stays', 'it'] : ['visits stay', 'them'];
+  const names = constraints.length > 0 ? ` (${constraints.join(', ')})` : '';
+  return (
+    `${visits} expired or ended ${stay}, because rows of other tables refer to ${them} by a foreign key that restricts${names}: ` +
+    'let it say ON DELETE CASCADE or ON DELETE SET NULL'
+  );
+}
+
+function warnOfKept(kept: KeptVisits): void {
+  new Logger('Visit').warn(describeKept(kept));
 }

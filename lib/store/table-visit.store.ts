@@ -2,6 +2,7 @@ import { askEach, type Outcome } from './ask-each.js';
 import type {
   CleanUpBatch,
   ExpungedBatch,
+  KeptVisits,
   Lock,
   LockResult,
   StaleCounts,
@@ -28,11 +29,37 @@ export const EVERYBODY = '';
 const LATEST = 8_640_000_000_000_000;
 /** The id of no visit. */
 export const NOBODY = '';
+/**
+ * Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from
+ * nothing.
+ */
+export const NO_ID = '-';
 
-/** Stale visits that were looked up, and how many of them are done. */
+/** Where a look-up of stale visits goes on: behind this one, in the order of this column and of ids. */
+export interface StalePlace {
+  readonly column: 'expiry' | 'endedAt';
+  readonly instant: number;
+  readonly id: string;
+}
+
+/** Before all visits, by each column. */
+const [FIRST_EXPIRED, FIRST_ENDED] = (['expiry', 'endedAt'] as const).map((column): StalePlace => ({
+  column,
+  instant: Number.MIN_SAFE_INTEGER,
+  id: NO_ID,
+}));
+
+/** Stale visits that were looked up, how many of them are done, and where the next look-up begins; undefined: there is none. */
 interface Looked {
   readonly ids: readonly string[];
   readonly done: number;
+  readonly next: StalePlace | undefined;
+}
+
+/** What a database says that deletes no visit which rows of other tables refer to. */
+export interface Reference {
+  /** The name of the constraint, where it is known. */
+  readonly constraint: string | undefined;
 }
 
 /**
@@ -68,10 +95,15 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   protected abstract keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]>;
   /** Those that have not ended, in the order of their ids. */
   protected abstract liveIds(after: string, most: number): Promise<string[]>;
-  /** Those whose `column` is before this instant, the earliest first. */
-  protected abstract idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]>;
-  /** Deletes those of these visits that are stale still. */
+  /**
+   * Those whose `place.column` is before this instant, behind the place, in the order of that column and then of their ids. By `endedAt`
+   * only those whose `expiry` is not before it: the others are found by that.
+   */
+  protected abstract staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]>;
+  /** Deletes those of these visits that are stale still: all, or by an error none. */
   protected abstract expungeThese(ids: readonly string[], before: number): Promise<StaleCounts>;
+  /** What an error of `expungeThese` says of rows of other tables that refer to the visits; undefined for any other error. */
+  protected abstract referenceIn(error: unknown): Reference | undefined;
   protected abstract expungeRevocations(before: number): Promise<void>;
   /** Visits with data that expire from `from` on and before `before`, in this order. */
   protected abstract unwiped(where: { from: number; before: number; most: number }): Promise<{ id: string; expiry: number }[]>;
@@ -157,15 +189,37 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
 
   async expunge({ before, limit, after, dryRun = false }: CleanUpBatch): Promise<ExpungedBatch> {
     if (dryRun) return { ...(await this.countStale(before)), next: null };
-    const { ids, done } = (after as Looked | undefined) ?? { ids: await this.#staleIds(before), done: 0 };
+    const { ids, done, next } = (after as Looked | undefined) ?? (await this.#lookUpStale(FIRST_EXPIRED, before));
     if (ids.length === 0) {
       await this.expungeRevocations(before);
       return { visits: 0, identities: 0, next: null };
     }
     const end = done + Math.min(limit, MAX_ROWS);
-    const counts = await this.expungeThese(ids.slice(done, end), before);
-    const rest: Looked = end < ids.length ? { ids, done: end } : { ids: await this.#staleIds(before), done: 0 };
-    return { ...counts, next: rest };
+    const expunged = await this.#expungeAllBut(ids.slice(done, end), before);
+    const rest: Looked = end < ids.length ? { ids, done: end, next } : await this.#lookUpStale(next, before);
+    return { ...expunged, next: rest };
+  }
+
+  /**
+   * Passes over visits that rows of other tables refer to, by foreign keys that restrict. Which those are is found by trying halves: the
+   * database names one at most.
+   */
+  async #expungeAllBut(ids: readonly string[], before: number): Promise<Omit<ExpungedBatch, 'next'>> {
+    try {
+      return await this.expungeThese(ids, before);
+    } catch (error) {
+      const reference = this.referenceIn(error);
+      if (!reference) throw error;
+      const constraints = reference.constraint === undefined ? [] : [reference.constraint];
+      if (ids.length === 1) return { visits: 0, identities: 0, kept: { visits: 1, constraints } };
+      const middle = ids.length >> 1;
+      const [one, other] = [await this.#expungeAllBut(ids.slice(0, middle), before), await this.#expungeAllBut(ids.slice(middle), before)];
+      return {
+        visits: one.visits + other.visits,
+        identities: one.identities + other.identities,
+        kept: keptIn([one, other]),
+      };
+    }
   }
 
   async wipe({ before, limit, after, dryRun = false }: CleanUpBatch): Promise<WipedBatch> {
@@ -180,16 +234,30 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
 
   /**
    * Stale visits, in the order of their keys, because several lie on one page of the table. Machines that do this at the same time go the
-   * same way, and so past each other: in different orders, neighboring rows make them wait in a circle.
+   * same way, and so past each other: in different orders, neighboring rows make them wait in a circle. What is passed over is left behind.
    */
-  async #staleIds(before: number): Promise<string[]> {
+  async #lookUpStale(from: StalePlace | undefined, before: number): Promise<Looked> {
     const ids = new Set<string>();
-    for (const column of ['expiry', 'endedAt'] as const) {
-      if (ids.size >= this.staleIdsAtOnce) break;
-      for (const id of await this.idsBefore(column, before, this.staleIdsAtOnce - ids.size)) ids.add(id);
+    let place: StalePlace | undefined = from;
+    while (place && ids.size < this.staleIdsAtOnce) {
+      const most = this.staleIdsAtOnce - ids.size;
+      const found = await this.staleBehind(place, before, most);
+      for (const { id } of found) ids.add(id);
+      const last = found.at(-1);
+      if (last && found.length === most) place = { column: place.column, ...last };
+      else place = place.column === 'expiry' ? FIRST_ENDED : undefined;
     }
-    return [...ids].sort();
+    return { ids: [...ids].sort(), done: 0, next: place };
   }
+}
+
+/** What several batches have left, together. */
+function keptIn(batches: readonly Pick<ExpungedBatch, 'kept'>[]): KeptVisits {
+  const kept = batches.flatMap((batch) => batch.kept ?? []);
+  return {
+    visits: kept.reduce((sum, { visits }) => sum + visits, 0),
+    constraints: [...new Set(kept.flatMap(({ constraints }) => constraints))],
+  };
 }
 
 /** Lists that fit into one statement each. */

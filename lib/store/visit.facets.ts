@@ -91,8 +91,17 @@ export interface CleanUpBatch {
   readonly dryRun?: boolean;
 }
 
+/** Visits that clean-up has passed over. */
+export interface KeptVisits {
+  readonly visits: number;
+  /** The names of the constraints, as far as the database gives them. */
+  readonly constraints: readonly string[];
+}
+
 /** What one batch has done. */
 export interface ExpungedBatch extends StaleCounts {
+  /** Visits that stay, because rows of other tables refer to them, by foreign keys that restrict. Left out: none. */
+  readonly kept?: KeptVisits;
   /** Where the next batch begins: whatever the store makes of it. Null: there is nothing left. */
   readonly next: unknown;
 }

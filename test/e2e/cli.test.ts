@@ -201,6 +201,23 @@ describeDatabases('The command', (db) => {
     identity: user === undefined ? null : { userId: user, created: now, authenticatedAt: now },
   });
 
+  if (db.name === 'sqlite') {
+    test('expunge says which visits stay, because other tables refer to them, and ends well', async () => {
+      const [kept, gone] = [visit(now - 8 * DAY), visit(now - 8 * DAY)];
+      await store.create([kept, gone]);
+      await store.dataSource.query('CREATE TABLE basket (visit_id VARCHAR(32) REFERENCES visit (id))');
+      await store.dataSource.query(`INSERT INTO basket VALUES ('${kept.id}')`);
+      const outcome = await command('expunge', '--json', '--data-source', await esm('export default options;'));
+      await store.dataSource.query('DROP TABLE basket');
+      expect(outcome).toEqual({
+        code: 0,
+        out: '{"visits":1,"identities":0}\n',
+        err: expect.stringMatching(/^nest-visit: 1 expired or ended visit stays, because rows of other tables refer to it .*\n$/) as string,
+      });
+      await expungeAll({ store }, { before: now + 9 * DAY, limit: 10 });
+    });
+  }
+
   test('R63: moves live visits to another store, and says how many', async () => {
     const other = await openDatabase('sqlite');
     onTestFinished(() => other.drop());

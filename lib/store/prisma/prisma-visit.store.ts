@@ -2,7 +2,18 @@ import { createHash } from 'node:crypto';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { patiently } from '../patiently.js';
-import { byId, chunks, EVERYBODY, MAX_PUZZLES, MAX_ROWS, NOBODY, puzzle, TableVisitStore } from '../table-visit.store.js';
+import {
+  byId,
+  chunks,
+  EVERYBODY,
+  MAX_PUZZLES,
+  MAX_ROWS,
+  NOBODY,
+  puzzle,
+  TableVisitStore,
+  type Reference,
+  type StalePlace,
+} from '../table-visit.store.js';
 import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
 import type {
   Ending,
@@ -16,7 +27,7 @@ import type {
   WriteGuard,
 } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
-import { isMissing, isTransient } from './prisma.errors.js';
+import { isMissing, isTransient, referenceIn } from './prisma.errors.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
 import { bigintOrNull, IDENTITY_FIELDS, identityData, recordOf, REVOCATION_FIELDS, VISIT_FIELDS, visitData } from './visit.rows.js';
 
@@ -202,8 +213,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return rows.filter(({ identity }) => identity?.userId === userId);
   }
 
-  async #idsOf(where: Where, { by, take }: { by: string; take: number }): Promise<string[]> {
-    const query = { where, select: { id: true }, orderBy: { [by]: 'asc' }, take };
+  async #idsOf(where: Where, take: number): Promise<string[]> {
+    const query = { where, select: { id: true }, orderBy: { id: 'asc' }, take };
     return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
   }
 
@@ -231,15 +242,28 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   protected liveIds(after: string, most: number): Promise<string[]> {
-    return this.#idsOf({ endedAt: null, id: { gt: after } }, { by: 'id', take: most });
+    return this.#idsOf({ endedAt: null, id: { gt: after } }, most);
   }
 
-  protected idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]> {
-    return this.#idsOf({ [column]: { lt: BigInt(before) } }, { by: column, take: most });
+  protected async staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]> {
+    const { column, id } = place;
+    const [instant, end] = [BigInt(place.instant), BigInt(before)];
+    const where = {
+      [column]: { gte: instant, lt: end },
+      ...(column === 'endedAt' && { expiry: { gte: end } }),
+      OR: [{ [column]: { gt: instant } }, { id: { gt: id } }],
+    };
+    const query = { where, select: { id: true, [column]: true }, orderBy: [{ [column]: 'asc' }, { id: 'asc' }], take: most };
+    const rows = await this.#do(() => this.#client.visit.findMany(query));
+    return rows.map((row) => ({ id: row.id, instant: Number(row[column]) }));
   }
 
   protected expungeThese(ids: readonly string[], before: number): Promise<StaleCounts> {
     return this.#do(() => this.#client.$transaction((models) => expungeThem(models, ids, before), IN_TRANSACTION));
+  }
+
+  protected referenceIn(error: unknown): Reference | undefined {
+    return referenceIn(error);
   }
 
   protected async expungeRevocations(before: number): Promise<void> {

@@ -1,6 +1,11 @@
 /** What a driver adapter tells about an error. */
 interface AdapterError {
-  readonly cause?: { readonly kind?: string; readonly code?: number | string };
+  readonly cause?: {
+    readonly kind?: string;
+    readonly code?: number | string;
+    readonly originalMessage?: string;
+    readonly constraint?: { readonly index?: string };
+  };
 }
 
 /** What Prisma makes of it; an error from the end of a transaction may come as it was. */
@@ -27,4 +32,15 @@ export function isTransient(error: unknown): boolean {
 export function isMissing(error: unknown): boolean {
   const { name, code } = (error ?? {}) as PrismaError;
   return code === 'P2021' || code === 'P2022' || name === 'PrismaClientValidationError';
+}
+
+/**
+ * What an error says of rows that refer to those that were to be deleted, by a foreign key that restricts (P2003), or by a relation that
+ * Prisma itself looks after (P2014). Undefined for any other error.
+ */
+export function referenceIn(error: unknown): { readonly constraint: string | undefined } | undefined {
+  const { code, cause: own, meta } = (error ?? {}) as PrismaError;
+  if (code !== 'P2003' && code !== 'P2014' && own?.kind !== 'ForeignKeyConstraintViolation') return undefined;
+  const { constraint, originalMessage = '' } = meta?.driverAdapterError?.cause ?? own ?? {};
+  return { constraint: constraint?.index ?? /CONSTRAINT `([^`]+)`/.exec(originalMessage)?.[1] };
 }

@@ -52,6 +52,18 @@ export abstract class DialectEntity {
       if (kind === 'bytes' && column.type === 'text') column.type = BINARY_TYPES[family];
       if (family === 'mysql' && kind) setCollation(column, kind);
     }
+    if (family === 'mysql') alignReferences(metadata, dataSource);
+  }
+}
+
+/** MySQL refuses a foreign key between columns of different collations. Those of an application take theirs from what they refer to. */
+function alignReferences(metadata: EntityMetadata, { entityMetadatas }: DataSource): void {
+  for (const { referencedEntityMetadata, referencedColumns, columns } of entityMetadatas.flatMap(({ foreignKeys }) => foreignKeys)) {
+    if (referencedEntityMetadata !== metadata) continue;
+    for (const [index, { propertyName }] of referencedColumns.entries()) {
+      const kind = COLUMNS[propertyName]?.kind;
+      if (kind) setCollation(columns[index]!, kind);
+    }
   }
 }
 

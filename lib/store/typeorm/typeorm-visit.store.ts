@@ -2,7 +2,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { SessionDataError, VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
-import { byId, chunks, MAX_BYTES, MAX_PUZZLES, MAX_ROWS, puzzle, TableVisitStore } from '../table-visit.store.js';
+import {
+  byId,
+  chunks,
+  MAX_BYTES,
+  MAX_PUZZLES,
+  MAX_ROWS,
+  puzzle,
+  TableVisitStore,
+  type Reference,
+  type StalePlace,
+} from '../table-visit.store.js';
 import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
 import type { Ending, NewVisitRecord, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
@@ -31,7 +41,7 @@ const LONGEST_FAREWELL = 10_000;
  */
 export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
   override readonly server = this;
-  protected readonly staleIdsAtOnce = 100_000;
+  protected readonly staleIdsAtOnce: number = 100_000;
   readonly #owned: boolean;
   #deadline: number | undefined;
   #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
@@ -296,14 +306,20 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     return this.#ids(this.#prepare().sql.liveIds(after, most));
   }
 
-  protected idsBefore(column: 'expiry' | 'endedAt', before: number, most: number): Promise<string[]> {
-    return this.#ids(this.#prepare().sql.staleIds(column, before, most));
+  protected async staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]> {
+    const { dialect, sql } = this.#prepare();
+    const { rows } = await dialect.run(sql.staleIds(place, before, most));
+    return rows.map(({ id, instant }) => ({ id: String(id), instant: Number(instant) }));
   }
 
   protected async expungeThese(ids: readonly string[], before: number): Promise<StaleCounts> {
     const { dialect, sql } = this.#prepare();
     const [, identities, visits] = (await dialect.atomic(sql.expunge(ids, before))) ?? [];
     return { visits: visits?.affected ?? 0, identities: identities?.affected ?? 0 };
+  }
+
+  protected referenceIn(error: unknown): Reference | undefined {
+    return this.#prepare().dialect.referenceIn(error);
   }
 
   protected async expungeRevocations(before: number): Promise<void> {

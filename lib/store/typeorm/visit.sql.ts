@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { EVERYBODY } from '../table-visit.store.js';
+import { EVERYBODY, NO_ID, type StalePlace } from '../table-visit.store.js';
 import { rowWriter } from '../record.rows.js';
 import {
   IDENTITY_COLUMNS,
@@ -24,9 +24,6 @@ import type { VisitIdentity } from './visit-identity.entity.js';
 import type { VisitRevocation } from './visit-revocation.entity.js';
 import type { Visit } from './visit.entity.js';
 import type { TableNames } from './visit.tables.js';
-
-/** Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from nothing. */
-const NO_ID = '-';
 
 /** The columns of the three tables, by property of the entities. */
 type VisitNames = Record<VisitColumn | LockColumn, string>;
@@ -348,11 +345,19 @@ export class VisitSql {
     };
   }
 
-  /** Two statements, each on its index, instead of one with OR that may use none. */
-  staleIds(column: 'expiry' | 'endedAt', before: number, limit: number): Statement {
-    const { id, [column]: name } = this.#v;
-    const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${name} < ? ORDER BY ${name} LIMIT ${limit}`;
-    return { sql, params: [before], isSlow: true };
+  /** Two statements, each on its index, instead of one with OR that may use none. See `TableVisitStore.staleBehind`. */
+  staleIds(place: StalePlace, before: number, limit: number): Statement {
+    const { id, expiry, [place.column]: column } = this.#v;
+    // The first condition is what the index is for: behind an instant, or at it behind an id.
+    const isBehind = `${column} >= ? AND ${column} < ? AND (${column} > ? OR ${id} > ?)`;
+    const isLeft = place.column === 'endedAt' ? ` AND ${expiry} + 0 >= ?` : '';
+    return {
+      sql:
+        `SELECT ${id} AS "id", ${column} AS "instant" FROM ${this.#visit} WHERE ${isBehind}${isLeft}` +
+        ` ORDER BY ${column}, ${id} LIMIT ${limit}`,
+      params: [place.instant, before, place.instant, place.id, ...(isLeft ? [before] : [])],
+      isSlow: true,
+    };
   }
 
   /** Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two results count. */

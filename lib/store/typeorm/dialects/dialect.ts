@@ -120,6 +120,20 @@ export abstract class Dialect {
     return !/^(08|57|70|XX)/.test(sqlStateOf(error));
   }
 
+  /**
+   * What an error says of a constraint that a DELETE would have broken: rows of other tables refer to those that were to be deleted.
+   * Undefined for any other error.
+   */
+  referenceIn(error: unknown): { readonly constraint: string | undefined } | undefined {
+    // Integrity constraint violations: how they restrict (RESTRICT, NO ACTION, deferred, by a trigger) does not matter.
+    return sqlStateOf(error).startsWith('23') ? { constraint: this.constraintIn(driverError(error)) } : undefined;
+  }
+
+  /** The name of the constraint that an error is about. */
+  protected constraintIn(_error: DriverError): string | undefined {
+    return undefined;
+  }
+
   /** A name, or a path such as `schema.table`, as it is written in SQL. */
   escape(path: string): string {
     return path
@@ -163,6 +177,8 @@ export interface DriverError {
   readonly sqlState?: string;
   /** Of `mysql2`: the connection has ended. */
   readonly fatal?: boolean;
+  /** Of `pg`. */
+  readonly constraint?: string;
   readonly message: string;
 }
 

@@ -205,6 +205,11 @@ export class MysqlDialect extends PooledDialect {
     return errno === TOO_LONG || (errno !== MAYBE_DONE && super.isRefusal(error));
   }
 
+  // The name is left out for a user without rights on the other table.
+  protected override constraintIn({ message }: DriverError): string | undefined {
+    return /CONSTRAINT `([^`]+)`/.exec(message)?.[1];
+  }
+
   protected isTransient({ errno = 0 }: DriverError): boolean {
     return IN_THE_WAY.includes(errno);
   }

@@ -157,6 +157,10 @@ export class PostgresDialect extends PooledDialect {
     return UNPREPARED.includes(code);
   }
 
+  protected override constraintIn({ constraint }: DriverError): string | undefined {
+    return constraint;
+  }
+
   protected isTransient({ code = '' }: DriverError): boolean {
     return IN_THE_WAY.includes(code);
   }

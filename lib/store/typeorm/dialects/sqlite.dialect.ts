@@ -105,6 +105,11 @@ export class SqliteDialect extends Dialect {
     return patiently(work, (error) => this.isTransient(driverError(error)), this.timeout);
   }
 
+  // Which constraint it is, SQLite does not say.
+  override referenceIn(error: unknown): { readonly constraint: undefined } | undefined {
+    return driverError(error).code?.startsWith('SQLITE_CONSTRAINT') ? { constraint: undefined } : undefined;
+  }
+
   protected isTransient({ code = '' }: DriverError): boolean {
     return code.startsWith('SQLITE_BUSY');
   }
