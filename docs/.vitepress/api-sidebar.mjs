@@ -14,9 +14,18 @@ export function apiSidebar() {
     link: `/api/${module}/`,
     collapsed: module !== 'nest-visit',
     // Those of a kind, such as classes, are in a folder of the module.
-    items: pages
-      .filter((page) => dirname(dirname(page)) === module && !page.endsWith('/index.md'))
-      .map((page) => ({ text: page.split('/').at(-1).slice(0, -'.md'.length), link: `/api/${page.slice(0, -'.md'.length)}` }))
-      .toSorted((one, other) => one.text.localeCompare(other.text)),
+    items: itemsOf(pages.filter((page) => dirname(dirname(page)) === module && !page.endsWith('/index.md'))),
   }));
+}
+
+function itemsOf(pages) {
+  const nameOf = (page) => page.split('/').at(-1).slice(0, -'.md'.length);
+  const names = pages.map(nameOf);
+  const items = pages.map((page) => {
+    const name = nameOf(page);
+    // A decorator and the type of what it gives have one name.
+    const isType = page.includes('/type-aliases/') && names.indexOf(name) !== names.lastIndexOf(name);
+    return { text: isType ? `${name} (type)` : name, link: `/api/${page.slice(0, -'.md'.length)}` };
+  });
+  return items.toSorted((one, other) => one.text.localeCompare(other.text));
 }

@@ -31,7 +31,7 @@ export const sidebar = [
     text: 'Stores',
     items: [
       page('Where visits are kept', '/stores'),
-      page('TypeORM: MySQL, PostgreSQL, SQLite', '/store-typeorm'),
+      page('TypeORM (the default)', '/store-typeorm'),
       page('Prisma', '/store-prisma'),
       page('Redis, Valkey', '/store-redis'),
       page('Memory', '/store-memory'),

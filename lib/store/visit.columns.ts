@@ -16,6 +16,7 @@ export interface ColumnKinds {
   readonly bytes: Uint8Array;
 }
 
+/** A kind of column, such as `hex`. */
 export type ColumnKind = keyof ColumnKinds;
 
 /** A column, as every store needs to know it. */
@@ -84,9 +85,13 @@ export const REVOCATION_COLUMNS = {
   endedAt: { kind: 'instant', indexed: true, since: 1 },
 } as const satisfies ColumnsOf<{ userHash: string; endedAt: number }>;
 
+/** The name of a column of a visit, as `VisitRecord` names it. */
 export type VisitColumn = keyof typeof VISIT_COLUMNS;
+/** The name of a column of a lease on a session. */
 export type LockColumn = keyof typeof LOCK_COLUMNS;
+/** The name of a column of a link between visit and user. */
 export type IdentityColumn = keyof typeof IDENTITY_COLUMNS;
+/** The name of a column of a record that all visits of a user have ended. */
 export type RevocationColumn = keyof typeof REVOCATION_COLUMNS;
 
 /** A row, where the values of each kind are what `Values` says. */

@@ -1,4 +1,9 @@
-/** What an author of a store needs beside `VisitStore`: `docs/writing-a-store.md` shows it at work. */
+/**
+ * What an author of a store needs beside `VisitStore`: `docs/writing-a-store.md` shows it at work.
+ *
+ * @module nest-visit/store-kit
+ */
+
 export {
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
