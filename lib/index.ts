@@ -32,7 +32,14 @@ export type { EncryptionKey, PlainData } from './options/encryption.js';
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';
 export type { DescribedHandler, DescribedPolicy } from './options/described-policy.js';
-export { VisitService, type CreateVisitOptions, type EndVisitOptions, type VerifiedVisit, type VisitSummary } from './visit.service.js';
+export {
+  VisitService,
+  type CreateVisitOptions,
+  type EndVisitOptions,
+  type ListVisitsOptions,
+  type VerifiedVisit,
+  type VisitSummary,
+} from './visit.service.js';
 export type { Handshake, RequestWithHeaders } from './platform/handshake.js';
 export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverrides } from './request/handler-policy.js';
 
@@ -64,7 +71,7 @@ export { FormTokenService } from './form-token/form-token.service.js';
 export {
   VISIT_EVENTS,
   VisitPlugin,
-  type EndedEverything,
+  type EndedAll,
   type EndedVisit,
   type ExpungedVisits,
   type IdentityChange,
@@ -80,14 +87,19 @@ export { ExpungeService, type ExpungeOptions, type WipeOptions } from './expunge
 
 // Stores
 export type {
-  Attendance,
   CleanUpBatch,
   ClientCopy,
+  ClientStorage,
+  EndedBatch,
+  EndingBatch,
   ExpungedBatch,
   KeptVisits,
+  ListPosition,
   Lock,
   LockResult,
   StaleCounts,
+  UserEndingBatch,
+  UserList,
   UserVisits,
   VisitCleanup,
   VisitClients,
@@ -101,7 +113,7 @@ export {
   VisitStore,
   type Ending,
   type IdentityRecord,
-  type NewVisitRecord,
+  type ListedVisit,
   type Refusal,
   type Rekey,
   type RekeyResult,

@@ -72,6 +72,7 @@ import { OpenStreams } from './visit/open-streams.js';
 import { TimeLimits } from './visit/time-limits.js';
 import { TouchQueue } from './visit/touch.queue.js';
 import { VisitLimit } from './visit/visit.limit.js';
+import { EndInBatches } from './visit/end-in-batches.js';
 import { VisitWriter } from './visit/visit.writer.js';
 import { VisitService } from './visit.service.js';
 import { Gateways } from './websockets/gateways.js';
@@ -142,6 +143,7 @@ const ANSWERS_AT_START = 5;
     CacheHeaders,
     UnsavedWork,
     VisitWriter,
+    EndInBatches,
     OpenStreams,
     TimeLimits,
     VisitCookie,

@@ -1,6 +1,6 @@
 import { Inject, Injectable, type ExecutionContext } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
-import { VisitEndedError, VisitNotResolvedError } from './errors/visit.error.js';
+import { VisitEndedError, VisitError, VisitNotResolvedError } from './errors/visit.error.js';
 import { VisitKey } from './key/visit-key.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions } from './options/visit-options.interface.js';
@@ -9,12 +9,14 @@ import type { Handshake } from './platform/handshake.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { requireClock } from './store/clock-skew.js';
 import { StoreAccess } from './store/store-access.js';
+import { EndInBatches } from './visit/end-in-batches.js';
 import { checkedReason } from './visit/end-reason.js';
 import { signInInstant } from './visit/sign-in-instant.js';
 import { checkedUserId } from './visit/user-id.js';
 import { isRevokedSince } from './visit/revocation.js';
 import { VisitLimit } from './visit/visit.limit.js';
-import type { VisitRecord } from './store/visit.store.js';
+import type { EndedBatch, EndingBatch, ListPosition, UserList, VisitPage } from './store/visit.facets.js';
+import type { ListedVisit } from './store/visit.store.js';
 import { CurrentRequest } from './context/current-request.js';
 import { contextOf, requestOf, type RequestContext } from './context/request.context.js';
 import { Turn } from './context/turn.js';
@@ -75,6 +77,17 @@ export interface VerifiedVisit<T extends object = DefaultData> {
   readonly session: Partial<T>;
 }
 
+/** How many visits a list has at most, unless it says otherwise. */
+const USUAL_LIMIT = 1000;
+
+/** Options of `VisitService.listForUser()`. */
+export interface ListVisitsOptions {
+  /** How many at most: a whole number, 1 or more. @default 1000 */
+  limit?: number;
+  /** The last visit of the page before, or what there is of it. @default the list begins with the visit that was used most recently */
+  after?: Pick<VisitSummary, 'id' | 'accessed'>;
+}
+
 /** Whose visit `VisitService.end()` may end. */
 export interface EndVisitOptions {
   /** End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this. @default false */
@@ -100,6 +113,7 @@ export class VisitService {
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
     @Inject(OpenStreams) private readonly streams: OpenStreams,
     @Inject(VisitVerifier) private readonly verifier: VisitVerifier,
+    @Inject(EndInBatches) private readonly ends: EndInBatches,
   ) {}
 
   /**
@@ -184,9 +198,9 @@ export class VisitService {
     const now = state.record.created;
     const proved = authenticatedAt === undefined ? (origin?.identity.authenticatedAt ?? now) : signInInstant(authenticatedAt, this.options);
     await this.limit.admit(user, state.record.id);
-    const endedBefore = await this.endedAllAt(user);
+    const endedBefore = await this.revokedAt(user);
     const requireNotRevoked = async (): Promise<void> => {
-      const endedAll = await this.endedAllAt(user);
+      const endedAll = await this.revokedAt(user);
       // Compared with what was known before, and not with a clock: in a job this may come right after such an end.
       const isNew = endedAll !== null && endedAll !== endedBefore;
       if (isNew || (origin && isRevokedSince(endedAll, origin.context.began, this.options))) throw new VisitEndedError();
@@ -252,17 +266,30 @@ export class VisitService {
   /**
    * The live visits of a user, the most recently used first.
    *
-   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`
+   * @example
+   * const page = await visits.listForUser(userId, { limit: 50 });
+   * const next = await visits.listForUser(userId, { limit: 50, after: page.at(-1) });
+   *
+   * @param options which of them, where there may be many. A visit that is used between two pages moves to the front, and so may be missing or
+   * come twice
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`; VisitError `VISIT_OPTION`
    */
-  async listForUser(userId: string | number): Promise<VisitSummary[]> {
+  async listForUser(userId: string | number, options: ListVisitsOptions = {}): Promise<VisitSummary[]> {
     const users = this.store.facet('users', 'listForUser');
     const checked = checkedUserId(userId);
+    const { limit, after } = checkedList(options);
     const now = this.options.clock.now();
-    const records = await this.store.read(() => users.listForUser(checked, now));
     // Otherwise the store has left out what has expired.
-    const isLive = (record: VisitRecord): boolean => now < this.limits.endOf(this.limits.applyTo(record));
-    const live = this.options.shortenExisting ? records.filter(isLive) : records;
-    return live.map((record) => this.summary(record));
+    const isListed = (record: ListedVisit): boolean =>
+      !this.options.shortenExisting || now < this.limits.endOf(this.limits.applyTo(record));
+    const found: ListedVisit[] = [];
+    for (let position: ListPosition | null | undefined = after; position !== null && found.length < limit;) {
+      const list: UserList = { userId: checked, now, limit: limit - found.length, after: position };
+      const page: VisitPage<ListPosition> = await this.store.read(() => users.listForUser(list));
+      found.push(...page.visits.filter(isListed));
+      position = page.next;
+    }
+    return found.map((record) => this.summary(record));
   }
 
   /**
@@ -321,10 +348,11 @@ export class VisitService {
         // Also when a plugin throws that is told of this one.
         async () => {
           const at = this.options.clock.now();
-          visits += await this.store.call(() => users.endEverything({ reason, at }));
+          const ending = { reason, at };
+          visits += await this.ends.run({ ending, end: (batch) => users.endAll(batch), announce: async () => {} });
           beginAgain(turn?.context, at);
-          this.streams.everythingEnded();
-          await this.plugins.emit('onEverythingEnded', { visits, reason, endedAt: new Date(at) });
+          this.streams.allEnded();
+          await this.plugins.emit('onAllVisitsEnded', { visits, reason, endedAt: new Date(at) });
         },
       ]);
       return visits;
@@ -348,8 +376,8 @@ export class VisitService {
     return context ? Turn.take(context, act, work) : work(undefined);
   }
 
-  private endedAllAt(userId: string): Promise<number | null> {
-    return this.store.endedAllAt(userId);
+  private revokedAt(userId: string): Promise<number | null> {
+    return this.store.revokedAt(userId);
   }
 
   private async endOf(userId: string | undefined, turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
@@ -382,13 +410,17 @@ export class VisitService {
   private async endAllOf(userId: string, reason: string, context?: RequestContext, except?: string): Promise<number> {
     const at = this.options.clock.now();
     const users = this.store.facet('users', 'endAllForUser');
-    const ended = await this.store.call(() => users.endAllForUser(userId, { reason, at, except }));
-    beginAgain(context, at);
-    await this.writer.announceEnd(ended, reason, at);
-    return ended.length;
+    const end = (batch: EndingBatch): Promise<EndedBatch> => users.endAllForUser({ ...batch, userId, except });
+    const announce = (ids: readonly string[]): Promise<void> => this.writer.announceEnd(ids, reason, at);
+    // Also when a plugin throws that hears of it.
+    try {
+      return await this.ends.run({ ending: { reason, at }, end, announce });
+    } finally {
+      beginAgain(context, at);
+    }
   }
 
-  private summary(record: VisitRecord): VisitSummary {
+  private summary(record: ListedVisit): VisitSummary {
     const { id, permanent, remoteAddress, userAgent, endReason } = record;
     const { expiry } = this.limits.applyTo(record);
     return {
@@ -407,6 +439,17 @@ export class VisitService {
       isCurrent: this.requests.context?.resolvedVisit?.record.id === id,
     };
   }
+}
+
+/** @throws VisitError `VISIT_OPTION` */
+function checkedList({ limit = USUAL_LIMIT, after }: ListVisitsOptions): { limit: number; after: ListPosition | undefined } {
+  if (!Number.isSafeInteger(limit) || limit < 1)
+    throw new VisitError('VISIT_OPTION', `"limit" of a list must be a whole number, 1 or more, got ${String(limit)}`);
+  if (after === undefined) return { limit, after };
+  const accessed = after?.accessed instanceof Date ? after.accessed.getTime() : Number.NaN;
+  if (!VisitKey.isId(after?.id) || Number.isNaN(accessed))
+    throw new VisitError('VISIT_OPTION', '"after" of a list must be a visit with its "id" and "accessed", a Date');
+  return { limit, after: { id: after.id, accessed } };
 }
 
 /** The request that has ended all visits may sign in afterwards: after a change of password, for example. */

@@ -5,7 +5,7 @@ import type { VisitKey } from '../key/visit-key.js';
 import type { Resolution } from '../key/visit.resolver.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { hasClosed, type Exchange, type FrameworkRequest } from '../platform/exchange.js';
-import type { Attendance } from '../store/visit.facets.js';
+import type { ClientStorage } from '../store/visit.facets.js';
 import type { VisitRecord } from '../store/visit.store.js';
 import type { CurrentRequest, Scope } from './current-request.js';
 import type { HandlerPolicy } from './handler-policy.js';
@@ -132,7 +132,7 @@ export class RequestContext {
   /** Somebody has looked at visit, session or user: the response depends on them, and caches are told so. */
   isRead = false;
   /** Only with a store that keeps visits with their clients. */
-  attendance: Attendance | undefined;
+  clientStorage: ClientStorage | undefined;
   lock: HeldLock | undefined;
   heldSession: HeldSession | undefined;
   /** What became of the form token that the request brought, which is used up by the first guard that asks. */

@@ -165,7 +165,7 @@ export class SignIn {
    * Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended.
    */
   private async requireNotRevoked(userId: string, began: number): Promise<void> {
-    const endedAll = await this.store.endedAllAt(userId);
+    const endedAll = await this.store.revokedAt(userId);
     if (isRevokedSince(endedAll, began, this.options)) throw new VisitEndedError();
   }
 

@@ -1,7 +1,7 @@
 import type { Exchange } from '../platform/exchange.js';
 import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { StoreAccess } from '../store/store-access.js';
-import type { Attendance } from '../store/visit.facets.js';
+import type { ClientStorage } from '../store/visit.facets.js';
 import { UNSEEN, type VisitRecord } from '../store/visit.store.js';
 import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
@@ -54,15 +54,15 @@ export class VisitResolver {
    *
    * @throws VisitStoreUnavailableError: a failed look-up is never "no visit"
    */
-  resolve(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
+  resolve(exchange: Exchange, keys: readonly VisitKey[], storage?: ClientStorage): Promise<Resolution> {
     const [key] = keys;
-    if (key && keys.length === 1 && !attendance) return this.store.find(key.id).then((record) => this.judgeAll(exchange, keys, [record]));
-    return this.resolveAll(exchange, keys, attendance);
+    if (key && keys.length === 1 && !storage) return this.store.find(key.id).then((record) => this.judgeAll(exchange, keys, [record]));
+    return this.resolveAll(exchange, keys, storage);
   }
 
-  private async resolveAll(exchange: Exchange, keys: readonly VisitKey[], attendance?: Attendance): Promise<Resolution> {
+  private async resolveAll(exchange: Exchange, keys: readonly VisitKey[], storage?: ClientStorage): Promise<Resolution> {
     const ids = keys.map(({ id }) => id);
-    if (attendance) await attendance.hold(ids, this.cookie.readCopies(exchange.cookieHeader));
+    if (storage) await storage.load(ids, this.cookie.readCopies(exchange.cookieHeader));
     // Asked for in one turn of the event loop, they go out together.
     return this.judgeAll(exchange, keys, await Promise.all(ids.map((id) => this.store.find(id))));
   }

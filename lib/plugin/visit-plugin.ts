@@ -20,7 +20,7 @@ export interface EndedVisit {
 }
 
 /** All visits have ended at once. */
-export interface EndedEverything {
+export interface EndedAll {
   /** How many this call has ended. */
   readonly visits: number;
   readonly reason: string;
@@ -88,7 +88,7 @@ export interface VisitPluginHooks {
    */
   onVisitEnded?(visit: EndedVisit): unknown;
   /** `visits.endAll()` was called. */
-  onEverythingEnded?(ended: EndedEverything): unknown;
+  onAllVisitsEnded?(ended: EndedAll): unknown;
   /** A user has signed in, also by `visits.create({ userId })`. Called when that is stored, once. */
   onIdentityLinked?(change: IdentityChange): unknown;
   /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
@@ -112,7 +112,7 @@ export const VISIT_EVENTS = {
   /** With `{ id }`. */
   onNewVisit: 'visit.created',
   onVisitEnded: 'visit.ended',
-  onEverythingEnded: 'visit.everything.ended',
+  onAllVisitsEnded: 'visit.all.ended',
   onIdentityLinked: 'visit.identity.linked',
   onIdentityUnlinked: 'visit.identity.unlinked',
   onKeyRefused: 'visit.key.refused',

@@ -5,7 +5,7 @@ import { VisitCookie } from '../key/visit-cookie.js';
 import { VisitResolver } from '../key/visit.resolver.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import type { Attendance } from '../store/visit.facets.js';
+import type { ClientStorage } from '../store/visit.facets.js';
 import { UNSEEN, VisitStore } from '../store/visit.store.js';
 import { RENEWAL_GRACE } from '../visit/visit.writer.js';
 import { CacheHeaders } from './cache.headers.js';
@@ -57,18 +57,18 @@ export class OutgoingResponse {
   }
 
   /** For a store that keeps visits with their clients: it knows those of this request until the response has left, or its client. */
-  attend(context: RequestContext): void {
+  openStorage(context: RequestContext): void {
     const response = context.exchange.rawResponse;
-    const attendance = this.attendance();
-    context.attendance = attendance;
-    if (response.closed) attendance.leave();
-    else response.once('close', () => attendance.leave());
+    const storage = this.newStorage();
+    context.clientStorage = storage;
+    if (response.closed) storage.close();
+    else response.once('close', () => storage.close());
     context.watchResponse();
   }
 
   /** What a store that keeps visits with their clients knows of one of them. Whoever asks for it ends it. */
-  attendance(): Attendance {
-    return this.store.clients!.attend(this.cookie.maxCopyLength(this.longestPath));
+  newStorage(): ClientStorage {
+    return this.store.clients!.openStorage(this.cookie.maxCopyLength(this.longestPath));
   }
 
   /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */
@@ -101,7 +101,7 @@ export class OutgoingResponse {
     const mayHaveAnother =
       !isKeptByClient && context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
     if (mayHaveAnother && !state.record.identity) return;
-    const copy = state.is === 'stored' ? context.attendance?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
+    const copy = state.is === 'stored' ? context.clientStorage?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
     // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
     // One that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
     const isTooLate = state.record.previousKeyUntil === UNSEEN && now - state.record.keyChanged >= RENEWAL_GRACE;
@@ -115,7 +115,7 @@ export class OutgoingResponse {
     if (sendsKey) setCookie(response, this.cookie.write(state.key.text, lifetime, now, place));
     else if (outgoing.cookie === 'clear') setCookie(response, this.cookie.clear(place));
     if (copy) setCookie(response, this.cookie.writeCopy(copy.text, lifetime, now, place));
-    else if (outgoing.cookie === 'clear' && context.attendance) setCookie(response, this.cookie.clearCopy(place));
+    else if (outgoing.cookie === 'clear' && context.clientStorage) setCookie(response, this.cookie.clearCopy(place));
     if (sendsKey && this.options.cookie.secure === true && !place.isHttps) this.warnOfHttp();
     if (outgoing.clearSiteData) this.clearSiteData(response, sendsKey);
   }

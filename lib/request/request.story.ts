@@ -134,7 +134,7 @@ export class RequestStory {
     return this.streams.add({
       visitId: resolvedVisit.record.id,
       get storedIn() {
-        return context.visit.is !== 'stored' ? 'nowhere' : context.attendance ? 'client' : 'store';
+        return context.visit.is !== 'stored' ? 'nowhere' : context.clientStorage ? 'client' : 'store';
       },
       get record() {
         return context.visit.record;

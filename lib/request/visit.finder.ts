@@ -37,7 +37,7 @@ export class VisitFinder {
     const keys = this.resolver.keysIn(exchange, this.early);
     this.strip(context, this.early);
     const isFinal = !this.readsBodies || !exchange.hasBody;
-    if (this.responses.clientsKeepVisits) this.responses.attend(context);
+    if (this.responses.clientsKeepVisits) this.responses.openStorage(context);
     if (keys.length === 0) {
       if (isFinal) this.accept(context, keys, NO_KEY);
       return undefined;
@@ -53,11 +53,11 @@ export class VisitFinder {
     }
     if (!this.responses.clientsKeepVisits) return this.lookUp(context, keys, true);
     // Nothing of it can be written, because nothing would reach its client: it is looked at, and let go.
-    const attendance = this.responses.attendance();
-    context.attendance = attendance;
+    const storage = this.responses.newStorage();
+    context.clientStorage = storage;
     return this.lookUp(context, keys, true).then(() => {
-      context.attendance = undefined;
-      attendance.leave();
+      context.clientStorage = undefined;
+      storage.close();
     });
   }
 
@@ -102,7 +102,7 @@ export class VisitFinder {
   }
 
   private lookUp(context: RequestContext, keys: readonly VisitKey[], isFinal: boolean, source = this.options.source): Promise<void> {
-    return this.resolver.resolve(context.exchange, keys, context.attendance).then(
+    return this.resolver.resolve(context.exchange, keys, context.clientStorage).then(
       (resolution) => {
         // A key that may still come in the body counts for more than one that leads nowhere.
         if (isFinal || (resolution.outcome === 'found' && source[0] !== 'body')) this.accept(context, keys, resolution, source);

@@ -138,9 +138,9 @@ export class VisitRecorder {
     // Other processes do not see our queue: what they could take for expired before it is flushed is written at once, and what
     // would be lost of a life if this process stood still or ended as soon as it has answered.
     const isUrgent = written - now <= 2 * this.options.touch.interval || expiry - written > MOST_LOST * (expiry - now);
-    if (isUrgent && !context.attendance) return this.touches.addNow(touch);
+    if (isUrgent && !context.clientStorage) return this.touches.addNow(touch);
     this.touches.add(touch);
     // A store that forgets the visit with its request does not see the queue either.
-    return context.attendance ? this.touches.flush() : undefined;
+    return context.clientStorage ? this.touches.flush() : undefined;
   }
 }

@@ -65,14 +65,14 @@ export class VisitVerifier {
   private async find(exchange: Exchange, keys: readonly VisitKey[]): Promise<Verified | null> {
     if (keys.length === 0) return null;
     // A store that keeps visits with their clients knows this one by what has come with it, for as long as it is looked at.
-    const attendance = this.responses.clientsKeepVisits ? this.responses.attendance() : undefined;
+    const storage = this.responses.clientsKeepVisits ? this.responses.newStorage() : undefined;
     try {
-      const resolution = await this.resolver.resolve(exchange, keys, attendance);
+      const resolution = await this.resolver.resolve(exchange, keys, storage);
       if (resolution.outcome !== 'found') return null;
       const { record } = resolution;
       return { record, session: this.saver.snapshot(record) };
     } finally {
-      attendance?.leave();
+      storage?.close();
     }
   }
 }

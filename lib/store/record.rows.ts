@@ -1,5 +1,13 @@
-import { IDENTITY_COLUMNS, IDENTITY_FIELDS, listed, VISIT_COLUMNS, type Column, type ColumnKinds } from './visit.columns.js';
-import type { VisitRecord } from './visit.store.js';
+import {
+  IDENTITY_COLUMNS,
+  IDENTITY_FIELDS,
+  listed,
+  LISTED_COLUMNS,
+  VISIT_COLUMNS,
+  type Column,
+  type ColumnKinds,
+} from './visit.columns.js';
+import type { ListedVisit, VisitRecord } from './visit.store.js';
 
 /** What makes of a stored value, which is never null, what a record has. `undefined`, or a number that is not whole: it was spoiled. */
 export type Readers = { readonly [K in keyof ColumnKinds]: (value: never) => ColumnKinds[K] | undefined };
@@ -34,6 +42,15 @@ interface Field {
  * is no whole number compares with nothing, and so would never expire, nor ever be saved.
  */
 export function recordReader<R extends object>(layout: RowLayout): (row: R) => VisitRecord | null {
+  return readerOf(VISIT_COLUMNS, layout) as (row: R) => VisitRecord | null;
+}
+
+/** As `recordReader`, for rows that lists read: without session data. */
+export function listedReader<R extends object>(layout: RowLayout): (row: R) => ListedVisit | null {
+  return readerOf(LISTED_COLUMNS, layout) as (row: R) => ListedVisit | null;
+}
+
+function readerOf(columns: Readonly<Record<string, Column>>, layout: RowLayout): (row: object) => object | null {
   const { readers, placeOf = (field) => field } = layout;
   const identityOf = layout.identityOf as ((row: object) => Row | null | undefined) | undefined;
   const fieldOf = (column: Column & { readonly name: string }, place: string | number): Field => ({
@@ -43,7 +60,7 @@ export function recordReader<R extends object>(layout: RowLayout): (row: R) => V
     isNumber: column.kind === 'instant' || column.kind === 'count',
     isNullable: column.nullable === true,
   });
-  const visitFields = listed(VISIT_COLUMNS).map((column) => fieldOf(column, placeOf(column.name)));
+  const visitFields = listed(columns).map((column) => fieldOf(column, placeOf(column.name)));
   const identityFields = listed(IDENTITY_COLUMNS).map((column) =>
     fieldOf(column, identityOf ? column.name : placeOf(IDENTITY_FIELDS[column.name])),
   );
@@ -55,7 +72,7 @@ export function recordReader<R extends object>(layout: RowLayout): (row: R) => V
     const owner = ownerOf(row) ?? null;
     const identity = owner && filled(identityFields, owner, { ...emptyIdentity });
     if (owner && !identity) return null;
-    return filled(visitFields, row as Row, { ...emptyVisit, identity }) as VisitRecord | null;
+    return filled(visitFields, row as Row, { ...emptyVisit, identity });
   };
 }
 

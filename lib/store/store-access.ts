@@ -9,15 +9,7 @@ import { away, CircuitBreaker } from './circuit-breaker.js';
 import { withDeadline } from './deadline.js';
 import { settle } from './lost-answers.js';
 import { Places } from './places.js';
-import {
-  VisitStore,
-  type Ending,
-  type NewVisitRecord,
-  type Rekey,
-  type RekeyResult,
-  type SessionSave,
-  type VisitRecord,
-} from './visit.store.js';
+import { VisitStore, type Ending, type Rekey, type RekeyResult, type SessionSave, type VisitRecord } from './visit.store.js';
 import { FailureLog } from './failure-log.js';
 import { Unfinished } from './unfinished.js';
 
@@ -98,7 +90,7 @@ export class StoreAccess {
     return this.breaker.isClosed ? this.grouped.find(id) : this.enter(() => this.grouped.find(id));
   }
 
-  create(visit: NewVisitRecord): Promise<void> {
+  create(visit: VisitRecord): Promise<void> {
     // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
     if (this.store.clients) return this.call((store) => store.create([visit]));
     return this.canWrite ? this.grouped.create(visit) : this.enterWrite(() => this.grouped.create(visit));
@@ -125,9 +117,9 @@ export class StoreAccess {
   }
 
   /** When all visits of the user were last ended; null also where nobody can do that. */
-  async endedAllAt(userId: string): Promise<number | null> {
+  async revokedAt(userId: string): Promise<number | null> {
     const { users } = this.store;
-    return users ? this.read(() => users.endedAllAt(userId)) : null;
+    return users ? this.read(() => users.revokedAt(userId)) : null;
   }
 
   /**

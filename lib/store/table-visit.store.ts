@@ -1,11 +1,17 @@
+import { randomBytes } from 'node:crypto';
 import { askEach, type Outcome } from './ask-each.js';
 import type {
   CleanUpBatch,
+  EndedBatch,
+  EndingBatch,
   ExpungedBatch,
   KeptVisits,
+  ListPosition,
   Lock,
   LockResult,
   StaleCounts,
+  UserEndingBatch,
+  UserList,
   UserVisits,
   VisitCleanup,
   VisitLocks,
@@ -22,7 +28,7 @@ export { MAX_ROWS };
 /** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
 export const MAX_BYTES = 4_000_000;
 /** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
-export const MAX_PUZZLES = 10;
+export const MAX_UNEXPLAINED = 10;
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
 /** The last instant that JavaScript knows. */
@@ -34,6 +40,16 @@ export const NOBODY = '';
  * nothing.
  */
 export const NO_ID = '-';
+
+/** So many of a user's visits are looked up at once, to be ended in batches. */
+const MOST_OF_USER = 20_000;
+
+/** A visit that was looked up to be ended. */
+export interface VisitToEnd {
+  readonly id: string;
+  /** Its key must be this one still: then it belongs to whom it belonged when it was looked up, since whoever links a user changes the key. */
+  readonly keyHash?: string;
+}
 
 /** Where a look-up of stale visits goes on: behind this one, in the order of this column and of ids. */
 export interface StalePlace {
@@ -62,6 +78,16 @@ export interface Reference {
   readonly constraint: string | undefined;
 }
 
+/** Visits of a user that were looked up; those from `done` on are still to be ended. */
+interface LookedToEnd {
+  readonly visits: readonly VisitToEnd[];
+  readonly done: number;
+  /** Whether there may be more when these are done: there were too many for one look, or a key has changed meanwhile. */
+  readonly isPartial: boolean;
+}
+
+const LOOK_AGAIN = Symbol('look again');
+
 /**
  * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how clean-up goes through the
  * table, how many visits are ended without one being missed. What is left to each is one statement, or one transaction, at a time.
@@ -75,9 +101,9 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   protected abstract readonly staleIdsAtOnce: number;
 
   abstract unlock(id: string, owner: string): Promise<void>;
-  abstract listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+  abstract listForUser(list: UserList): Promise<VisitPage<ListPosition>>;
   abstract userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
-  abstract endedAllAt(userId: string): Promise<number | null>;
+  abstract revokedAt(userId: string): Promise<number | null>;
   abstract liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
 
   /** Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits differ, and are ordered by id. */
@@ -85,14 +111,18 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
   /** Whether the lock was taken, or its lease renewed. */
   protected abstract takeLock(lock: Lock): Promise<boolean>;
-  /** Whether there was a visit to end; with `keyHash` only while that is its key. */
-  protected abstract endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean>;
-  /** How many there were to end. */
-  protected abstract endMany(ids: readonly string[], ending: Ending): Promise<number>;
+  /**
+   * Ends those of these visits that have not ended and have the key that they are given with, all in one step. They differ, are ordered by id,
+   * and are at most `MAX_ROWS`. `mark` becomes the owner of the lock of each, which an ended visit does not need: so it can be told
+   * afterwards which of them this call has ended, also where its answer was lost. The ids of those; undefined where only the mark tells.
+   */
+  protected abstract endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined>;
+  /** Those of these visits that carry the mark of an end. */
+  protected abstract markedIds(ids: readonly string[], mark: string): Promise<string[]>;
   /** Remembers that all visits of the user end now; a later instant that is remembered already stays. */
   protected abstract remember(userId: string, at: number): Promise<void>;
-  /** The visits of the user that have not ended. */
-  protected abstract keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]>;
+  /** Some of the visits of the user that have not ended, whether expired or not, in the order of their ids. */
+  protected abstract keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]>;
   /** Those that have not ended, in the order of their ids. */
   protected abstract liveIds(after: string, most: number): Promise<string[]>;
   /**
@@ -146,44 +176,51 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   async end(ids: readonly string[], ending: Ending): Promise<string[]> {
-    const ended: string[] = [];
-    for (const id of ids) if (await this.endOne(id, ending)) ended.push(id);
-    return ended;
+    const visits = [...new Set(ids)].sort().map((id) => ({ id }));
+    const ended = new Set<string>();
+    for (const group of chunks(visits)) for (const id of await this.#endGroup(group, ending)) ended.add(id);
+    return ids.filter((id) => ended.delete(id));
   }
 
-  async endAllForUser(userId: string, { except = '', ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
-    await this.remember(userId, ending.at);
-    const ended: string[] = [];
-    for (;;) {
-      const visits = await this.keysOfUser(userId, except);
-      if (visits.length === 0) return ended;
-      // One whose key has changed meanwhile may be somebody else's by now: the next round tells.
-      for (const { id, keyHash } of visits) if (await this.#endSurely(id, ending, keyHash)) ended.push(id);
-    }
+  async endAllForUser({ userId, ending, limit, after, except = '' }: UserEndingBatch): Promise<EndedBatch> {
+    if (after === undefined) await this.remember(userId, ending.at);
+    const isNewLook = after === undefined || after === LOOK_AGAIN;
+    const looked = isNewLook ? await this.#lookToEnd(userId, except) : (after as LookedToEnd);
+    const end = looked.done + Math.min(limit, MAX_ROWS);
+    const group = looked.visits.slice(looked.done, end);
+    const ended = await this.#endGroup(group, ending);
+    // One whose key has changed meanwhile may be somebody else's by now: another look tells.
+    const isPartial = looked.isPartial || ended.length < group.length;
+    if (end < looked.visits.length) return { ended, next: { ...looked, done: end, isPartial } };
+    return { ended, next: isPartial ? LOOK_AGAIN : null };
   }
 
-  /** As `endOne`, but a lost answer is looked up: who asks for all of them could not tell any more which of them it has ended. */
-  async #endSurely(id: string, ending: Ending, keyHash: string): Promise<boolean> {
-    try {
-      return await this.endOne(id, ending, keyHash);
-    } catch (error) {
-      const [stored] = await this.find([id]).catch(() => {
-        throw error;
-      });
-      if (!stored || stored.endedAt === null) throw error;
-      return stored.endedAt === ending.at && stored.endReason === ending.reason;
-    }
-  }
-
-  async endEverything(ending: Ending): Promise<number> {
-    await this.remember(EVERYBODY, ending.at);
+  async endAll({ ending, limit, after }: EndingBatch): Promise<EndedBatch> {
+    if (after === undefined) await this.remember(EVERYBODY, ending.at);
     // Once through: what begins meanwhile may stay, or this would never end while visitors come.
-    let ended = 0;
-    for (let after: string | undefined = ''; ;) {
-      const ids = await this.liveIds(after, MAX_ROWS);
-      after = ids.at(-1);
-      if (after === undefined) return ended;
-      ended += await this.endMany(ids, ending);
+    const most = Math.min(limit, MAX_ROWS);
+    const ids = await this.liveIds((after as string | undefined) ?? '', most);
+    const visits = ids.map((id) => ({ id }));
+    return { ended: await this.#endGroup(visits, ending), next: ids.length < most ? null : ids.at(-1)! };
+  }
+
+  async #lookToEnd(userId: string, except: string): Promise<LookedToEnd> {
+    const visits = await this.keysOfUser(userId, except, MOST_OF_USER);
+    return { visits, done: 0, isPartial: visits.length >= MOST_OF_USER };
+  }
+
+  /** The ids that this call ended. A lost answer is looked up: who asks again could not tell any more which of them it has ended. */
+  async #endGroup(visits: readonly VisitToEnd[], ending: Ending): Promise<string[]> {
+    if (visits.length === 0) return [];
+    const mark = randomBytes(16).toString('hex');
+    const ids = visits.map(({ id }) => id);
+    const marked = (): Promise<string[]> => this.markedIds(ids, mark);
+    try {
+      return [...((await this.endThese(visits, ending, mark)) ?? (await marked()))];
+    } catch (error) {
+      const ended = await marked().catch(() => []);
+      if (ended.length === 0) throw error;
+      return ended;
     }
   }
 
@@ -283,6 +320,6 @@ export function byId(a: { id: string }, b: { id: string }): number {
   return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
 }
 
-export function puzzle(method: string): Error {
+export function unexplainedRefusal(method: string): Error {
   return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
 }

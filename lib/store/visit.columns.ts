@@ -1,4 +1,4 @@
-import type { IdentityRecord, VisitRecord } from './visit.store.js';
+import type { IdentityRecord, ListedVisit, VisitRecord } from './visit.store.js';
 
 /** What a column can hold, and as what a record has it. */
 export interface ColumnKinds {
@@ -64,6 +64,11 @@ export const VISIT_COLUMNS = {
   sessionData: { kind: 'bytes', nullable: true, since: 1 },
   sessionVersion: { kind: 'count', since: 1 },
 } as const satisfies ColumnsOf<Omit<VisitRecord, 'identity'>>;
+
+const { sessionData: _data, ...listedColumns } = VISIT_COLUMNS;
+
+/** The columns that lists load: all but the session data. */
+export const LISTED_COLUMNS = listedColumns satisfies ColumnsOf<Omit<ListedVisit, 'identity'>>;
 
 /** Who has exclusive access to a session, and until when at the latest. Not part of a record: whoever needs a lock asks for it. */
 export const LOCK_COLUMNS = {

@@ -1,11 +1,15 @@
-import type { Ending, Refusal, VisitRecord, WriteGuard } from './visit.store.js';
+import type { Ending, ListedVisit, Refusal, WriteGuard } from './visit.store.js';
 
 // What a store has or has not, beside what each store can.
 
 /** Visits by user, in a store that is `revocable`. */
 export interface UserVisits {
-  /** The visits of a user that are neither ended nor expired at `now`, the most recently used first. */
-  listForUser(userId: string, now: number): Promise<VisitRecord[]>;
+  /**
+   * At most `limit` of the visits of a user that are neither ended nor expired at `now`: the most recently used first, and of those that were
+   * used at the same instant the one with the lowest id. `after` is the `next` of the page before. One that is used between two pages
+   * moves to the front, and so may be missing, or come twice.
+   */
+  listForUser(list: UserList): Promise<VisitPage<ListPosition>>;
 
   /**
    * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
@@ -14,28 +18,72 @@ export interface UserVisits {
   userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
 
   /**
-   * Ends all visits of a user but `except`, expired ones too, and remembers when. The ids that this call ended.
+   * Ends visits of a user, expired ones too: all but `except`, one batch a call, until `next` is null. The first batch remembers when.
    *
-   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
-   * `endedAllAt` that it began too early.
+   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by `revokedAt` that it
+   * began too early. What is linked to somebody else when its turn comes stays; what was linked before the first batch is not missed, though
+   * its key may be renewed meanwhile.
    */
-  endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]>;
-
-  /** Ends every visit that has not ended, and remembers when, as `endAllForUser` does. What begins meanwhile may stay. How many. */
-  endEverything(ending: Ending): Promise<number>;
+  endAllForUser(batch: UserEndingBatch): Promise<EndedBatch>;
 
   /**
-   * When `endAllForUser` or `endEverything` last ended all visits of the user, whichever is later, or null if never, or so long ago that it
+   * Ends every visit that has not ended, one batch a call, until `next` is null. The first batch remembers when, as that of `endAllForUser`
+   * does. What begins meanwhile may stay.
+   */
+  endAll(batch: EndingBatch): Promise<EndedBatch>;
+
+  /**
+   * When `endAllForUser` or `endAll` last ended all visits of the user, whichever is later, or null if never, or so long ago that it
    * has been expunged. The latest instant counts, in whatever order they came.
    */
-  endedAllAt(userId: string): Promise<number | null>;
+  revokedAt(userId: string): Promise<number | null>;
+}
+
+/** Where a list of visits by use goes on: behind this one. */
+export interface ListPosition {
+  readonly accessed: number;
+  readonly id: string;
+}
+
+/** Which visits of a user are listed. */
+export interface UserList {
+  readonly userId: string;
+  readonly now: number;
+  /** 1 or more. */
+  readonly limit: number;
+  /** Left out: from the beginning. */
+  readonly after?: ListPosition | undefined;
+}
+
+/** Which visits are to end next. */
+export interface EndingBatch {
+  readonly ending: Ending;
+  /** About so many in one call. */
+  readonly limit: number;
+  /** Where the batch before ended, as it was given as `next`; left out, from the beginning. */
+  readonly after?: unknown;
+}
+
+/** As `EndingBatch`, of one user. */
+export interface UserEndingBatch extends EndingBatch {
+  readonly userId: string;
+  /** The id of a visit that stays. */
+  readonly except?: string | undefined;
+}
+
+/** What one batch has ended. */
+export interface EndedBatch {
+  /** The ids of those that this call ended. */
+  readonly ended: string[];
+  /** Where the next batch begins: whatever the store makes of it. Null: there is nothing left. */
+  readonly next: unknown;
 }
 
 /** One page of a list of visits. */
-export interface VisitPage {
-  readonly visits: VisitRecord[];
+export interface VisitPage<Position = string> {
+  readonly visits: ListedVisit[];
   /** Where the next page begins; null: there is none. */
-  readonly next: string | null;
+  readonly next: Position | null;
 }
 
 /** All visits, page by page: to move them to another store. */
@@ -133,18 +181,18 @@ export interface ClientCopy {
 }
 
 /** One request and its response, as a store sees them that keeps visits with their clients. */
-export interface Attendance {
+export interface ClientStorage {
   /**
    * These visits are in use by the request: what is found of them in the texts that its client brought is known to the store until
-   * `leave`, and so is what is created of them. Texts that are damaged, foreign or of other visits are passed over; that is no error.
+   * `close`, and so is what is created of them. Texts that are damaged, foreign or of other visits are passed over; that is no error.
    *
-   * @throws VisitEndedError when the client has left already
+   * @throws VisitEndedError when it has been closed already
    */
-  hold(ids: readonly string[], texts: readonly string[]): Promise<void>;
+  load(ids: readonly string[], texts: readonly string[]): Promise<void>;
   /** The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does not hold. */
   copyFor(guard: WriteGuard): ClientCopy | undefined;
   /** The response is finished, or the client went away. */
-  leave(): void;
+  close(): void;
 }
 
 /** Visits that their clients keep, in a second cookie beside that of the key. */
@@ -153,9 +201,9 @@ export interface VisitClients {
    * Called when a request comes in that may have a visit. A write of such a store resolves when the copy for the client is made, since
    * headers cannot wait for it.
    *
-   * @param room how many characters the copy may have
+   * @param maxLength how many characters the copy may have
    */
-  attend(room: number): Attendance;
+  openStorage(maxLength: number): ClientStorage;
 }
 
 /** The server behind a store. */

@@ -1,8 +1,8 @@
 import { listed, VISIT_COLUMNS, type Column } from './visit.columns.js';
-import type { Lock, LockResult } from './visit.facets.js';
+import type { ListPosition, Lock, LockResult, UserList } from './visit.facets.js';
 import type {
   Ending,
-  NewVisitRecord,
+  ListedVisit,
   Refusal,
   Rekey,
   RekeyResult,
@@ -31,18 +31,26 @@ export interface Lease {
 
 const NO_LEASE: Lease = {};
 
+/** What has to be said of a visit that begins. */
+export type NewVisit = Pick<VisitRecord, 'id' | 'keyHash' | 'created' | 'expiry'> & Partial<VisitRecord>;
+
 /** What a visit begins with, unless something else is said. */
 const FRESH = {
   ...Object.fromEntries(
     listed(VISIT_COLUMNS).flatMap(({ name, nullable }: Column & { readonly name: string }) => (nullable ? [[name, null]] : [])),
   ),
+  permanent: false,
   sessionVersion: 0,
   identity: null,
 };
 
-/** A visit that begins, or moves in from another store. */
-export function created(visit: NewVisitRecord): VisitRecord {
-  return copyOf({ ...FRESH, keyChanged: visit.created, ...visit } as VisitRecord);
+/**
+ * A visit that begins. Its key is as old as itself and has replaced none, it was used last when it was created, its session is empty and
+ * has version 0, it is nobody's, and it has not ended; unless something else is said.
+ */
+export function created(visit: NewVisit): VisitRecord {
+  const { created: now } = visit;
+  return copyOf({ ...FRESH, keyChanged: now, accessed: now, ...visit } as VisitRecord);
 }
 
 /** A save: compare-and-set on the version. `next` is null where it was refused, or met a conflict. @param lease who has the lock by now */
@@ -108,6 +116,26 @@ export function copyOf(visit: VisitRecord): VisitRecord {
   return { ...visit, sessionData: bytesOf(sessionData), identity: identity && { ...identity } };
 }
 
+/** The visit as lists have it. */
+export function listedCopyOf({ sessionData: _data, ...visit }: VisitRecord): ListedVisit {
+  return { ...visit, identity: visit.identity && { ...visit.identity } };
+}
+
+/**
+ * A page of a list of visits by use.
+ *
+ * @param visits all of them, in any order
+ */
+export function pageOf<V extends ListPosition>(
+  visits: readonly V[],
+  { limit, after }: Pick<UserList, 'limit' | 'after'>,
+): { readonly visits: V[]; readonly next: ListPosition | null } {
+  const rest = visits.filter((visit) => !after || byAccess(after, visit) < 0).sort(byAccess);
+  const page = rest.slice(0, limit);
+  const last = page.at(-1);
+  return { visits: page, next: last && page.length < rest.length ? { accessed: last.accessed, id: last.id } : null };
+}
+
 /** Why this write must be refused, given what is stored; null if nothing speaks against it. */
 export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusal | null {
   if (!stored) return 'unknown';
@@ -153,13 +181,13 @@ export function isUnwiped({ expiry, sessionData }: VisitRecord, before: number):
 }
 
 /** Whether a visit has neither ended nor expired. */
-export function isLive({ endedAt, expiry }: VisitRecord, now: number): boolean {
+export function isLive({ endedAt, expiry }: Pick<VisitRecord, 'endedAt' | 'expiry'>, now: number): boolean {
   return endedAt === null && expiry > now;
 }
 
 /** The order of lists for people: the most recently used first. */
-export function byAccess(one: VisitRecord, other: VisitRecord): number {
-  return other.accessed - one.accessed || (one.id < other.id ? -1 : 1);
+export function byAccess(one: ListPosition, other: ListPosition): number {
+  return other.accessed - one.accessed || (one.id < other.id ? -1 : one.id > other.id ? 1 : 0);
 }
 
 function refused(reason: Refusal): { readonly outcome: 'refused'; readonly reason: Refusal } {

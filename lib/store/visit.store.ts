@@ -40,14 +40,8 @@ export interface IdentityRecord {
   readonly authenticatedAt: number;
 }
 
-/** What a visit has only after some life. */
-type Past = 'previousKeyHash' | 'previousKeyUntil' | 'keyChanged' | 'sessionVersion';
-
-/**
- * A visit to insert, which has not ended. A new one has no previous key, `keyChanged` is `created`, and `sessionVersion` 0; one that moves
- * in from another store brings these along.
- */
-export type NewVisitRecord = Omit<VisitRecord, Past | 'endedAt' | 'endReason'> & Partial<Pick<VisitRecord, Past>>;
+/** A visit in a list: without its session data, which a list never loads. */
+export type ListedVisit = Omit<VisitRecord, 'sessionData'>;
 
 /** Who writes: the visit, and the hash of the key that the request came with. */
 export interface WriteGuard {
@@ -190,8 +184,11 @@ export abstract class VisitStore {
   /** The visits with these ids (each id at most once), or null where there is none; ended and expired ones too. Ids in another case are others. */
   abstract find(ids: readonly string[]): Promise<(VisitRecord | null)[]>;
 
-  /** Inserts visits, with their identities. An id that exists already is an error, and nothing of that call is stored. */
-  abstract create(visits: readonly NewVisitRecord[]): Promise<void>;
+  /**
+   * Inserts visits as they are, with their identities. None of them has ended; one that moves in from another store has a past: a previous
+   * key, and a version. An id that exists already is an error, and nothing of that call is stored.
+   */
+  abstract create(visits: readonly VisitRecord[]): Promise<void>;
 
   /**
    * Writes session data, each as a compare-and-set on its version: `saved` raises it by one, and null empties the session. Only while the

@@ -1,8 +1,10 @@
-import type { NewVisitRecord } from '../store/visit.store.js';
+import type { VisitRecord } from '../store/visit.store.js';
+import assert from 'node:assert/strict';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
 import { DAY, MINUTE, NEVER, NOW, bytes, identityOf, newId, rekeyOf, saveOf } from './samples.js';
 import type { Suite } from './suite.js';
+import { endAll } from './many.js';
 
 export function describeEnd({ needing }: Suite): void {
   const checkListedEnds = needing('users');
@@ -20,7 +22,7 @@ export function describeEnd({ needing }: Suite): void {
   });
 
   checkEnded('by its own client: the key is retired at that instant', async ({ store, read, madeMany }) => {
-    const [byClient, fromElsewhere] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+    const [byClient, fromElsewhere] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.rekey([byClient, fromElsewhere].map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE })));
     await store.end([byClient.id], { reason: 'logout', at: NOW, retiresKey: true });
     await store.end([fromElsewhere.id], { reason: 'admin', at: NOW });
@@ -100,13 +102,21 @@ export function describeEnd({ needing }: Suite): void {
     }
   });
 
-  checkListedEnds('endEverything ends all and counts them once', async ({ store, second, read, made, madeMany }) => {
+  checkListedEnds('endAll ends all and counts them once', async ({ store, second, read, made, madeMany }) => {
     await madeMany(1_100);
     const eternal = await made({ expiry: NEVER });
     await store.end([(await made()).id], { reason: 'logout', at: NOW });
-    const counts = await Promise.all([store, second].map((one) => one.users!.endEverything({ reason: 'incident', at: NOW })));
-    same(counts[0]! + counts[1]!, 1_101);
+    const counts = await Promise.all([store, second].map((one) => endAll(one, { reason: 'incident', at: NOW })));
+    same(counts[0]!.length + counts[1]!.length, 1_101);
+    same(new Set(counts.flat()).size, 1_101);
     fits(await read(eternal.id), { endedAt: NOW, endReason: 'incident' });
-    same(await store.users!.endEverything({ reason: 'incident', at: NOW }), 0);
+    same(await endAll(store, { reason: 'incident', at: NOW }), []);
+  });
+
+  checkListedEnds('endAll ends in batches', async ({ store, madeMany }) => {
+    await madeMany(30);
+    const first = await store.users!.endAll({ ending: { reason: 'incident', at: NOW }, limit: 10 });
+    assert.ok(first.ended.length < 20, 'a batch is about as large as it was asked for');
+    assert.notEqual(first.next, null);
   });
 }

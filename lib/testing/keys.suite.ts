@@ -1,4 +1,4 @@
-import type { NewVisitRecord, Rekey, VisitRecord } from '../store/visit.store.js';
+import type { VisitRecord, Rekey } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
 import { DAY, MINUTE, NOW, bytes, identityOf, newHash, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
@@ -158,7 +158,7 @@ export function describeKeys({ check, needing }: Suite): void {
   });
 
   checkEnded('a refused rekey changes no identity, and each is answered by itself', async ({ store, read, madeMany }) => {
-    const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [VisitRecord, VisitRecord, VisitRecord];
     await store.end([b.id], { reason: 'logout', at: NOW });
     const stranger = newVisit();
     const results = await store.rekey([

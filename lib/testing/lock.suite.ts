@@ -1,5 +1,5 @@
 import type { Lock } from '../store/visit.facets.js';
-import type { NewVisitRecord } from '../store/visit.store.js';
+import type { VisitRecord } from '../store/visit.store.js';
 import { same } from './assertions.js';
 import { DAY, MINUTE, NOW, bytes, identityOf, newHash, newId, newVisit, rekeyOf, saveOf, textOf } from './samples.js';
 import type { Suite } from './suite.js';
@@ -9,7 +9,7 @@ export function describeLock({ needing }: Suite): void {
   const checkLockOfEnded = needing('locks', 'revocable');
 
   const [mine, theirs] = [newId(), newId()];
-  const lockOf = ({ id, keyHash }: NewVisitRecord, owner: string, given: Partial<Lock> = {}): Lock => ({
+  const lockOf = ({ id, keyHash }: VisitRecord, owner: string, given: Partial<Lock> = {}): Lock => ({
     id,
     keyHash,
     now: NOW,
@@ -46,7 +46,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLock('R52, B78: a lease that its owner slept through is lost, whoever has had it since', async ({ store, second, madeMany }) => {
-    const visits = (await madeMany(4)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    const visits = (await madeMany(4)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord];
     const [alone, held, given, untouched] = visits;
     const unlocked = { outcome: 'refused', reason: 'unlocked' };
     const late = NOW + MINUTE;
@@ -69,7 +69,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLockOfEnded('R52: only of a visit that may be written', async ({ store, madeMany }) => {
-    const [visit, ended] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+    const [visit, ended] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.end([ended.id], { reason: 'logout', at: NOW });
     same(await store.locks!.lock(lockOf(newVisit(), mine)), { outcome: 'refused', reason: 'unknown' });
     same(await store.locks!.lock(lockOf(ended, mine)), { outcome: 'refused', reason: 'ended' });
@@ -79,7 +79,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLock('R52: a save that relies on it is refused without it, in a group too', async ({ store, second, read, madeMany }) => {
-    const [locked, lost, free] = (await madeMany(3)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    const [locked, lost, free] = (await madeMany(3)) as [VisitRecord, VisitRecord, VisitRecord];
     await store.locks!.lock(lockOf(locked, mine));
     await second.locks!.lock(lockOf(lost, theirs));
     const results = await store.save([
@@ -120,7 +120,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLock('R52: a key in its grace takes it, and one that is retired does not', async ({ store, madeMany }) => {
-    const [renewed, elevated] = (await madeMany(2)) as [NewVisitRecord, NewVisitRecord];
+    const [renewed, elevated] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.rekey([rekeyOf(renewed, { previousKeyUntil: NOW + 1_000 }), rekeyOf(elevated, { identity: identityOf('7') })]);
     same(await store.locks!.lock(lockOf(renewed, mine, { now: NOW + 1_000 })), { outcome: 'refused', reason: 'retired' });
     same(await store.locks!.lock(lockOf(elevated, mine)), { outcome: 'refused', reason: 'retired' });

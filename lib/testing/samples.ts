@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { IdentityRecord, NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../store/visit.store.js';
+import { created } from '../store/visit.record.js';
+import type { IdentityRecord, VisitRecord, Rekey, SessionSave } from '../store/visit.store.js';
 
 export const NOW = Date.UTC(2026, 5, 1, 12, 0, 0, 123);
 export const MINUTE = 60_000;
@@ -27,27 +28,15 @@ export function identityOf(userId: string, at = NOW): IdentityRecord {
   return { userId, created: at, authenticatedAt: at };
 }
 
-export function newVisit(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
-  return {
-    id: newId(),
-    keyHash: newHash(),
-    created: NOW,
-    accessed: NOW,
-    expiry: NOW + 20 * MINUTE,
-    absoluteExpiry: null,
-    permanent: false,
-    remoteAddress: '192.0.2.7',
-    userAgent: 'test',
-    sessionData: null,
-    identity: null,
-    ...given,
-  };
+export function newVisit(given: Partial<VisitRecord> = {}): VisitRecord {
+  const of = { id: newId(), keyHash: newHash(), created: NOW, expiry: NOW + 20 * MINUTE };
+  return created({ ...of, remoteAddress: '192.0.2.7', userAgent: 'test', ...given });
 }
 
-export function saveOf({ id, keyHash }: NewVisitRecord, given: Partial<SessionSave> = {}): SessionSave {
+export function saveOf({ id, keyHash }: VisitRecord, given: Partial<SessionSave> = {}): SessionSave {
   return { id, keyHash, now: NOW, version: 0, data: null, ...given };
 }
 
-export function rekeyOf({ id, keyHash }: NewVisitRecord, given: Partial<Rekey> = {}): Rekey {
+export function rekeyOf({ id, keyHash }: VisitRecord, given: Partial<Rekey> = {}): Rekey {
   return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: null, ...given };
 }

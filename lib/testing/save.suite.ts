@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { NewVisitRecord, VisitStore } from '../store/visit.store.js';
+import type { VisitRecord, VisitStore } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
 import { NOW, bytes, identityOf, newHash, newVisit, saveOf, textOf } from './samples.js';
@@ -37,7 +37,7 @@ export function describeSave({ check, needing }: Suite): void {
   });
 
   checkEnded('answers each of a mixed group, in order', async ({ store, read, madeMany }) => {
-    const [a, b, c, d, e] = (await madeMany(5)) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    const [a, b, c, d, e] = (await madeMany(5)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord, VisitRecord];
     await store.save([saveOf(b, { data: bytes('newer') })]);
     await store.end([c.id], { reason: 'logout', at: NOW });
     const results = await store.save([
@@ -90,7 +90,7 @@ export function describeSave({ check, needing }: Suite): void {
   check('overlapping groups of two processes lose nothing', async ({ store, second, read, madeMany }) => {
     const visits = await madeMany(12);
     const counters = new Map(visits.map(({ id }) => [id, 0]));
-    const addToAll = async (one: VisitStore, order: NewVisitRecord[]): Promise<void> => {
+    const addToAll = async (one: VisitStore, order: VisitRecord[]): Promise<void> => {
       let waiting = order;
       while (waiting.length > 0) {
         const stored = await one.find(waiting.map(({ id }) => id));

@@ -1,5 +1,5 @@
 import { supports, type Facet, type Feature } from '../options/store-needs.js';
-import type { NewVisitRecord, VisitRecord, VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
+import type { VisitRecord, VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
 import { refusals } from './refusals.js';
 import { newVisit } from './samples.js';
 
@@ -51,8 +51,8 @@ export interface Bench {
   readonly rounds: number;
   /** The visit with this id, which must be there. */
   readonly read: (id: string) => Promise<VisitRecord>;
-  readonly made: (given?: Partial<NewVisitRecord>) => Promise<NewVisitRecord>;
-  readonly madeMany: (count: number, given?: (index: number) => Partial<NewVisitRecord>) => Promise<NewVisitRecord[]>;
+  readonly made: (given?: Partial<VisitRecord>) => Promise<VisitRecord>;
+  readonly madeMany: (count: number, given?: (index: number) => Partial<VisitRecord>) => Promise<VisitRecord[]>;
 }
 
 type Check = (title: string, body: (bench: Bench) => Promise<void>) => void;

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
-import type { VisitPage } from '../store/visit.facets.js';
-import type { IdentityRecord, NewVisitRecord, VisitRecord } from '../store/visit.store.js';
+import type { EndedBatch, ListPosition, VisitPage } from '../store/visit.facets.js';
+import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
 import { fits, same } from './assertions.js';
 import { race } from './race.js';
-import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf, textOf } from './samples.js';
+import { DAY, MINUTE, NOW, bytes, identityOf, newVisit, rekeyOf } from './samples.js';
 import { expungeAll } from './cleanup.js';
 import type { Suite } from './suite.js';
+import { byAccess, listedCopyOf } from '../store/visit.record.js';
+import { eachStep, endAll, endAllOf, listAll, listLive } from './many.js';
 
 export function describeUsers({ needing }: Suite): void {
   const checkUsers = needing('users');
@@ -15,15 +17,11 @@ export function describeUsers({ needing }: Suite): void {
     await madeMany(2, () => ({ expiry: NOW }));
     const [ended] = await madeMany(1);
     await store.end([ended!.id], { reason: 'gone', at: NOW });
-    const seen: VisitRecord[] = [];
-    for (let after: string | null = ''; after !== null;) {
-      const page: VisitPage = await store.pages!.liveVisits({ after, limit: 10, now: NOW });
-      assert.ok(page.visits.length < 100, 'a page is about as large as it was asked for');
-      seen.push(...page.visits);
-      after = page.next;
-    }
+    const pages = await eachStep<VisitPage>((after) => store.pages!.liveVisits({ after: after ?? '', limit: 10, now: NOW }));
+    for (const { visits } of pages) assert.ok(visits.length < 100, 'a page is about as large as it was asked for');
+    const seen = pages.flatMap(({ visits }) => visits);
     same([...new Set(seen.map(({ id }) => id))].sort(), live.map(({ id }) => id).sort());
-    same(seen[0], await read(seen[0]!.id));
+    same(seen[0], listedCopyOf(await read(seen[0]!.id)));
   });
 
   checkUsers('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
@@ -32,19 +30,19 @@ export function describeUsers({ needing }: Suite): void {
       expiry: index === 2 ? NOW : NOW + DAY,
       sessionData: bytes(String(index)),
       identity: identityOf(index === 4 ? 'other' : 'alice'),
-    }))) as [NewVisitRecord, NewVisitRecord, NewVisitRecord, NewVisitRecord];
+    }))) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord];
     await store.end([ended.id], { reason: 'logout', at: NOW });
-    const list = await store.users!.listForUser('alice', NOW);
+    const list = await listAll(store, 'alice', NOW);
     same(
       list.map(({ id }) => id),
       [recent.id, old.id],
     );
-    same(list[0]!, await read(recent.id));
+    same(list[0]!, listedCopyOf(await read(recent.id)));
     same(
-      (await store.users!.listForUser('alice', NOW - 1)).map(({ id }) => id),
+      (await listAll(store, 'alice', NOW - 1)).map(({ id }) => id),
       [expired.id, recent.id, old.id],
     );
-    same(await store.users!.listForUser('nobody', NOW), []);
+    same(await listAll(store, 'nobody', NOW), []);
   });
 
   checkUsers('a visit is listed for whom it is linked to by now', async ({ store, second, read, made }) => {
@@ -54,10 +52,10 @@ export function describeUsers({ needing }: Suite): void {
       const change = rekeyOf({ ...visit, keyHash }, { identity });
       same(await second.rekey([change]), [{ outcome: 'done' }]);
       keyHash = change.newKeyHash;
-      const stored = await read(visit.id);
+      const stored = listedCopyOf(await read(visit.id));
       for (const userId of ['alice', 'bob']) {
         const isTheirs = identity?.userId === userId;
-        same(await store.users!.listForUser(userId, NOW), isTheirs ? [stored] : [], `for ${userId}`);
+        same(await listAll(store, userId, NOW), isTheirs ? [stored] : [], `for ${userId}`);
         same(await store.users!.userAgentsOf(userId, NOW + DAY), isTheirs ? ['browser'] : []);
       }
     };
@@ -69,38 +67,67 @@ export function describeUsers({ needing }: Suite): void {
 
   checkUsers('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
     const [left, came, gone] = (await madeMany(3, (index) => ({ identity: identityOf(index === 1 ? 'bob' : 'alice') }))) as [
-      NewVisitRecord,
-      NewVisitRecord,
-      NewVisitRecord,
+      VisitRecord,
+      VisitRecord,
+      VisitRecord,
     ];
     await second.rekey([
       rekeyOf(left, { identity: identityOf('bob') }),
       rekeyOf(came, { identity: identityOf('alice') }),
       rekeyOf(gone, { identity: null }),
     ]);
-    same(await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }), [came.id]);
+    same(await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }), [came.id]);
     for (const { id } of [left, gone]) same((await read(id)).endedAt, null);
   });
 
   checkUsers('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
     const [client, elsewhere, later] = (await madeMany(3, (index) => ({ identity: identityOf(['alice', 'bob', 'carol'][index]!) }))) as [
-      NewVisitRecord,
-      NewVisitRecord,
-      NewVisitRecord,
+      VisitRecord,
+      VisitRecord,
+      VisitRecord,
     ];
-    await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
-    await store.users!.endAllForUser('bob', { reason: 'everywhere', at: NOW + 1 });
-    await store.users!.endEverything({ reason: 'incident', at: NOW + 2, retiresKey: true });
+    await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
+    await endAllOf(store, 'bob', { reason: 'everywhere', at: NOW + 1 });
+    await endAll(store, { reason: 'incident', at: NOW + 2, retiresKey: true });
     fits(await read(client.id), { endedAt: NOW + 1, previousKeyUntil: NOW + 1, keyChanged: NOW + 1 });
     fits(await read(elsewhere.id), { endedAt: NOW + 1, previousKeyUntil: null, keyChanged: NOW });
     fits(await read(later.id), { endedAt: NOW + 2, previousKeyUntil: NOW + 2, keyChanged: NOW + 2 });
   });
 
-  needing('users', 'pages')('what a caller changes in a list is not stored', async ({ store, read, made }) => {
-    const { id } = await made({ sessionData: bytes('as it was'), identity: identityOf('alice') });
-    for (const visit of await store.users!.listForUser('alice', NOW)) visit.sessionData?.fill(0);
-    for (const visit of (await store.pages!.liveVisits({ after: '', limit: 10, now: NOW })).visits) visit.sessionData?.fill(0);
-    same(textOf(await read(id)), 'as it was');
+  checkUsers('listForUser goes by pages, whose order does not depend on their size', async ({ store, madeMany }) => {
+    // Several were used at the same instant.
+    const visits = await madeMany(23, (index) => ({ accessed: NOW + (index >> 2), identity: identityOf('alice') }));
+    await madeMany(1, () => ({ identity: identityOf('bob') }));
+    const expected = visits.toSorted(byAccess).map(({ id }) => id);
+    for (const limit of [1, 4, 5, 23, 1_000]) {
+      const pages = await eachStep<VisitPage<ListPosition>>((after) =>
+        store.users!.listForUser({ userId: 'alice', now: NOW, limit, after: after ?? undefined }),
+      );
+      for (const { visits: page } of pages) assert.ok(page.length <= limit, 'a page is at most as long as it was asked for');
+      same(
+        pages.flatMap(({ visits: page }) => page.map(({ id }) => id)),
+        expected,
+        `pages of ${limit}`,
+      );
+    }
+  });
+
+  needing('users', 'pages')('no list loads session data', async ({ store, made }) => {
+    await made({ sessionData: bytes('a session may be large'), identity: identityOf('alice') });
+    await made({ identity: identityOf('alice') });
+    const listed = [...(await listAll(store, 'alice', NOW)), ...(await listLive(store, NOW))];
+    assert.ok(listed.length >= 4);
+    for (const visit of listed) assert.ok(!('sessionData' in visit), 'a list of visits has no session data, not even null');
+  });
+
+  checkUsers('what a caller changes in a list is not stored', async ({ store, read, made }) => {
+    const { id } = await made({ identity: identityOf('alice') });
+    const before = await read(id);
+    for (const visit of await listAll(store, 'alice', NOW)) {
+      Object.assign(visit, { expiry: 0 });
+      Object.assign(visit.identity!, { userId: 'bob' });
+    }
+    same(await read(id), before);
   });
 
   checkUsers('user ids are compared byte by byte', async ({ store, madeMany }) => {
@@ -108,12 +135,12 @@ export function describeUsers({ needing }: Suite): void {
     const visits = await madeMany(userIds.length, (index) => ({ identity: identityOf(userIds[index]!) }));
     for (const [index, userId] of userIds.entries()) {
       same(
-        (await store.users!.listForUser(userId, NOW)).map(({ id }) => id),
+        (await listAll(store, userId, NOW)).map(({ id }) => id),
         [visits[index]!.id],
       );
     }
     for (const [index, userId] of userIds.entries()) {
-      same(await store.users!.endAllForUser(userId, { reason: 'admin', at: NOW }), [visits[index]!.id]);
+      same(await endAllOf(store, userId, { reason: 'admin', at: NOW }), [visits[index]!.id]);
     }
   });
 
@@ -121,7 +148,7 @@ export function describeUsers({ needing }: Suite): void {
     const userId = '🦊'.repeat(127) + 'x';
     const { id } = await made({ identity: identityOf(userId) });
     same(
-      (await store.users!.listForUser(userId, NOW)).map((visit) => visit.id),
+      (await listAll(store, userId, NOW)).map((visit) => visit.id),
       [id],
     );
   });
@@ -132,35 +159,66 @@ export function describeUsers({ needing }: Suite): void {
       expiry: index === 0 ? NOW - DAY : NOW + DAY,
       sessionData: bytes('x'),
     }));
-    const [, here] = mine as [NewVisitRecord, NewVisitRecord];
+    const [, here] = mine as [VisitRecord, VisitRecord];
     const theirs = await made({ identity: identityOf('bob') });
     const anonymous = await made();
-    const ended = await store.users!.endAllForUser('alice', { reason: 'password', at: NOW, except: here.id });
+    const ended = await endAllOf(store, 'alice', { reason: 'password', at: NOW, except: here.id });
     const expected = mine.map(({ id }) => id).filter((id) => id !== here.id);
     same(ended.toSorted(), expected.toSorted());
     for (const id of expected) fits(await read(id), { endedAt: NOW, endReason: 'password', sessionData: null, sessionVersion: 1 });
     for (const { id } of [here, theirs, anonymous]) same((await read(id)).endedAt, null);
-    same(await store.users!.endAllForUser('alice', { reason: 'password', at: NOW }), [here.id]);
-    same(await store.users!.endAllForUser('alice', { reason: 'password', at: NOW }), []);
+    same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), [here.id]);
+    same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), []);
   });
+
+  checkUsers('endAllForUser ends in batches, and remembers with the first', async ({ store, second, madeMany }) => {
+    const visits = await madeMany(25, () => ({ identity: identityOf('alice') }));
+    const batches = await eachStep<EndedBatch>(async (after) => {
+      const batch = { userId: 'alice', ending: { reason: 'everywhere', at: NOW }, limit: 10, after };
+      const done = await store.users!.endAllForUser(batch);
+      same(await second.users!.revokedAt('alice'), NOW);
+      return done;
+    });
+    for (const { ended } of batches) assert.ok(ended.length < 20, 'a batch is about as large as it was asked for');
+    same(batches.flatMap(({ ended }) => ended).toSorted(), visits.map(({ id }) => id).toSorted());
+  });
+
+  checkUsers(
+    'endAllForUser ends what was linked before it began, whatever happens between its batches',
+    async ({ store, second, madeMany }) => {
+      const visits = await madeMany(9, () => ({ identity: identityOf('alice') }));
+      const ending = { reason: 'everywhere', at: NOW };
+      const first = await store.users!.endAllForUser({ userId: 'alice', ending, limit: 3 });
+      const [renewed, moved, gone, ...rest] = visits.filter(({ id }) => !first.ended.includes(id));
+      await second.rekey([rekeyOf(renewed!, { previousKeyUntil: NOW + MINUTE }), rekeyOf(moved!, { identity: identityOf('bob') })]);
+      await second.end([gone!.id], { reason: 'logout', at: NOW });
+      const others = await eachStep<EndedBatch>((after = first.next) =>
+        store.users!.endAllForUser({ userId: 'alice', ending, limit: 3, after }),
+      );
+      same(
+        [first, ...others].flatMap(({ ended }) => ended).toSorted(),
+        [...first.ended, renewed!.id, ...rest.map(({ id }) => id)].toSorted(),
+      );
+    },
+  );
 
   needing('users', 'cleanup')('B7: it is remembered when all visits of a user were ended, until that is expunged', async (bench) => {
     const { store, second } = bench;
-    same(await store.users!.endedAllAt('carol'), null);
-    await store.users!.endAllForUser('carol', { reason: 'everywhere', at: NOW + 2 });
-    await second.users!.endAllForUser('carol', { reason: 'everywhere', at: NOW + 1 });
-    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.endedAllAt(other), null);
-    await store.users!.endAllForUser('carol ', { reason: 'everywhere', at: NOW + 5 });
-    same(await second.users!.endedAllAt('carol'), NOW + 2);
-    same(await second.users!.endedAllAt('carol '), NOW + 5);
-    await store.users!.endEverything({ reason: 'incident', at: NOW + 3 });
-    same(await second.users!.endedAllAt('carol'), NOW + 3);
-    same(await second.users!.endedAllAt('anybody'), NOW + 3);
+    same(await store.users!.revokedAt('carol'), null);
+    await endAllOf(store, 'carol', { reason: 'everywhere', at: NOW + 2 });
+    await endAllOf(second, 'carol', { reason: 'everywhere', at: NOW + 1 });
+    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.revokedAt(other), null);
+    await endAllOf(store, 'carol ', { reason: 'everywhere', at: NOW + 5 });
+    same(await second.users!.revokedAt('carol'), NOW + 2);
+    same(await second.users!.revokedAt('carol '), NOW + 5);
+    await endAll(store, { reason: 'incident', at: NOW + 3 });
+    same(await second.users!.revokedAt('carol'), NOW + 3);
+    same(await second.users!.revokedAt('anybody'), NOW + 3);
     same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
-    same(await second.users!.endedAllAt('carol'), NOW + 3);
-    same(await second.users!.endedAllAt('carol '), NOW + 5);
+    same(await second.users!.revokedAt('carol'), NOW + 3);
+    same(await second.users!.revokedAt('carol '), NOW + 5);
     await expungeAll(bench, { before: NOW + 6, limit: 10 });
-    same(await second.users!.endedAllAt('carol '), null);
+    same(await second.users!.revokedAt('carol '), null);
   });
 
   checkUsers('B7: ends what was linked before it began, also while others are being linked', async ({ store, second, madeMany }) => {
@@ -173,14 +231,14 @@ export function describeUsers({ needing }: Suite): void {
     });
     await Promise.any(links);
     hasBegun = true;
-    const ended = await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    const ended = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
     await Promise.all(links);
     assert.ok(linkedBefore.length > 0);
     same(
       linkedBefore.filter((id) => !ended.includes(id)),
       [],
     );
-    const rest = await store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW });
+    const rest = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
     same([...ended, ...rest].toSorted(), visits.map(({ id }) => id).toSorted());
   });
 
@@ -189,7 +247,7 @@ export function describeUsers({ needing }: Suite): void {
       const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
       const [ended] = await race(
         round,
-        () => store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
         () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
       );
       same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
@@ -201,7 +259,7 @@ export function describeUsers({ needing }: Suite): void {
       const visit = await made({ identity: identityOf('alice') });
       const [ended, [taken]] = await race(
         round,
-        () => store.users!.endAllForUser('alice', { reason: 'everywhere', at: NOW }),
+        () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
         () => second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
       );
       same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
@@ -216,9 +274,9 @@ export function describeUsers({ needing }: Suite): void {
       const late = newVisit({ identity: identityOf(userId) });
       const [seen, seenByNew, ended] = await race(
         round,
-        () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.users!.endedAllAt(userId)),
-        () => second.create([late]).then(() => second.users!.endedAllAt(userId)),
-        () => store.users!.endAllForUser(userId, { reason: 'everywhere', at: NOW }),
+        () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.users!.revokedAt(userId)),
+        () => second.create([late]).then(() => second.users!.revokedAt(userId)),
+        () => endAllOf(store, userId, { reason: 'everywhere', at: NOW }),
       );
       assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
       assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');

@@ -64,7 +64,7 @@ export class OpenStreams {
   }
 
   /** All visits have ended. */
-  everythingEnded(): void {
+  allEnded(): void {
     this.visitsEnded([...this.streams.keys()]);
   }
 

@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import type { VisitRecord } from '../store/visit.store.js';
+import type { ListedVisit, VisitRecord } from '../store/visit.store.js';
 import { TouchQueue } from './touch.queue.js';
 
 type Lifetime = Pick<VisitRecord, 'id' | 'expiry' | 'absoluteExpiry'>;
@@ -27,7 +27,7 @@ export class TimeLimits {
    * The visit as the limits of now have it, which are never longer than those that are stored. The store keeps its own; but it keeps
    * up with each use of the visit, and that is what the limits of now are counted from.
    */
-  applyTo(record: VisitRecord): VisitRecord {
+  applyTo<V extends ListedVisit>(record: V): V {
     if (!this.options.shortenExisting) return record;
     const { timeout, permanentTimeout, absoluteTimeout } = this.options;
     const { permanent, identity, keyChanged } = record;

@@ -1,10 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { VisitLimitError } from '../errors/visit.error.js';
+import { MAX_ROWS } from '../options/max-rows.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import { StoreAccess } from '../store/store-access.js';
-import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
+import type { ListPosition, UserList, VisitPage } from '../store/visit.facets.js';
+import type { IdentityRecord, ListedVisit } from '../store/visit.store.js';
 import { VisitWriter } from './visit.writer.js';
 
 /**
@@ -55,13 +57,21 @@ export class VisitLimit {
     return this.plugins.emit('onLimitReached', { userId, maxVisitsPerUser: Number(maxVisitsPerUser), onLimit });
   }
 
-  private visitsOf(userId: string): Promise<VisitRecord[]> {
+  private async visitsOf(userId: string): Promise<ListedVisit[]> {
     const users = this.store.facet('users', 'maxVisitsPerUser');
-    return this.store.read(() => users.listForUser(userId, this.options.clock.now()));
+    const now = this.options.clock.now();
+    const visits: ListedVisit[] = [];
+    for (let after: ListPosition | null | undefined; after !== null;) {
+      const list: UserList = { userId, now, limit: MAX_ROWS, after };
+      const page: VisitPage<ListPosition> = await this.store.read(() => users.listForUser(list));
+      visits.push(...page.visits);
+      after = page.next;
+    }
+    return visits;
   }
 }
 
-type Order = (one: VisitRecord, other: VisitRecord) => number;
+type Order = (one: ListedVisit, other: ListedVisit) => number;
 
 const inOrderOf =
   (instant: (identity: IdentityRecord) => number): Order =>

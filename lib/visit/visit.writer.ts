@@ -12,6 +12,7 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
+import { created as createdVisit } from '../store/visit.record.js';
 import { UNSEEN, type IdentityRecord, type Refusal, type Rekey, type RekeyResult, type VisitRecord } from '../store/visit.store.js';
 import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
@@ -65,18 +66,12 @@ export class VisitWriter {
     const { remoteAddress, userAgent } = this.options.record;
     // A server that listens on IPv6 shows IPv4 addresses within it.
     const address = exchange?.remoteAddress?.replace(/^::ffff:(?=\d+\.)/i, '');
-    const record: VisitRecord = {
+    const record = createdVisit({
       id: key.id,
       keyHash: key.hash,
-      previousKeyHash: null,
-      previousKeyUntil: null,
-      keyChanged: now,
       created: now,
-      accessed: now,
       expiry: this.expiry(now, permanent, absoluteExpiry),
       absoluteExpiry,
-      endedAt: null,
-      endReason: null,
       permanent,
       remoteAddress:
         address === undefined || remoteAddress === false
@@ -85,10 +80,7 @@ export class VisitWriter {
             ? truncateAddress(address)
             : address.slice(0, 45),
       userAgent: userAgent ? (exchange?.userAgent?.slice(0, 255) ?? null) : null,
-      sessionData: null,
-      sessionVersion: 0,
-      identity: null,
-    };
+    });
     return { is: 'unsaved', record, key, isNew: true, isWanted: false };
   }
 
@@ -120,19 +112,10 @@ export class VisitWriter {
 
   /** Inserts a visit that was not stored, with what is to be kept in it from the start. Gives it as it is stored. */
   async insert(state: VisitState, content: FirstContent = {}): Promise<VisitState> {
-    const { created, permanent, identity } = { ...state.record, ...content };
+    const { created: now, permanent, identity } = { ...state.record, ...content };
     const absoluteExpiry = identity ? this.absoluteExpiry(identity.authenticatedAt) : state.record.absoluteExpiry;
-    const record: VisitRecord = { ...state.record, ...content, absoluteExpiry, expiry: this.expiry(created, permanent, absoluteExpiry) };
-    const {
-      previousKeyHash: _hash,
-      previousKeyUntil: _until,
-      keyChanged: _changed,
-      endedAt: _at,
-      endReason: _reason,
-      sessionVersion: _version,
-      ...row
-    } = record;
-    await this.store.create(row);
+    const record: VisitRecord = { ...state.record, ...content, absoluteExpiry, expiry: this.expiry(now, permanent, absoluteExpiry) };
+    await this.store.create(record);
     return { ...state, is: 'stored', record };
   }
 
@@ -145,7 +128,7 @@ export class VisitWriter {
   async storeCurrent({ context }: Turn, content: FirstContent = {}, key: 'send' | 'withhold' = 'send'): Promise<void> {
     context.requireHeaders('A visit cannot begin');
     const { visit } = context;
-    if (context.attendance) await context.attendance.hold([visit.record.id], []);
+    if (context.clientStorage) await context.clientStorage.load([visit.record.id], []);
     context.visit = await this.insert(visit, content);
     if (key === 'send') context.sendKey();
     await this.announceBeginning(context.visit, context.current, context.exchange.request);

@@ -95,7 +95,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
           ...visits.map(({ id }) => access.find(id)),
           access.create(newVisit()),
           access.save(saveOf(visits[0]!)),
-          access.endedAllAt('x'),
+          access.revokedAt('x'),
           access.call((one) => one.end([visits[0]!.id], { reason: 'x', at: 0 })),
         ]);
         for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });

@@ -115,6 +115,12 @@ describe('Another column of a visit', () => {
 
   const NOW = Date.UTC(2026, 5, 1);
   const visit = {
+    previousKeyHash: null,
+    previousKeyUntil: null,
+    keyChanged: NOW,
+    endedAt: null,
+    endReason: null,
+    sessionVersion: 0,
     id: 'a'.repeat(32),
     keyHash: 'b'.repeat(64),
     created: NOW,
@@ -128,16 +134,6 @@ describe('Another column of a visit', () => {
     identity: null,
     nickname: 'Zoë',
   };
-  const whole = {
-    previousKeyHash: null,
-    previousKeyUntil: null,
-    keyChanged: NOW,
-    endedAt: null,
-    endReason: null,
-    sessionVersion: 0,
-    ...visit,
-  };
-
   async function expectKept(store: VisitStore): Promise<void> {
     await store.create([visit]);
     await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + 90_000 }]);
@@ -180,7 +176,7 @@ describe('Another column of a visit', () => {
         visit.id,
         FIELDS.map((field) => hash.get(field) ?? null),
       );
-    expect(read()).toEqual({ ...whole, sessionData: Buffer.from('data') });
+    expect(read()).toEqual({ ...visit, sessionData: Buffer.from('data') });
     hash.delete('nickname');
     expect(read()).toMatchObject({ id: visit.id, nickname: null });
 
@@ -188,15 +184,15 @@ describe('Another column of a visit', () => {
     expect(prisma.VISIT_FIELDS).toHaveProperty('nickname', true);
     const row = prisma.visitData(visit);
     // The compiled type of a row does not have the column that this test adds.
-    expect(prisma.recordOf(row as never)).toEqual(whole);
+    expect(prisma.recordOf(row as never)).toEqual(visit);
 
     const { VisitSeal, encodeVisit } = await load<typeof Seal>('sealed-cookie/visit.seal.js');
     const { createSecretKey } = await import('node:crypto');
     const seal = new VisitSeal([createSecretKey(Buffer.alloc(32, 7))]);
     const opened = async (record: object) => seal.open(await seal.seal(encodeVisit({ record: record as VisitRecord, revision: 3 })));
-    expect(await opened(whole)).toEqual({ record: whole, revision: 3 });
+    expect(await opened(visit)).toEqual({ record: visit, revision: 3 });
     const ours = await import('../../lib/store/sealed-cookie/visit.seal.js');
-    const before = await seal.seal(ours.encodeVisit({ record: whole, revision: 3 }));
-    expect(await seal.open(before)).toEqual({ record: { ...whole, nickname: null }, revision: 3 });
+    const before = await seal.seal(ours.encodeVisit({ record: visit, revision: 3 }));
+    expect(await seal.open(before)).toEqual({ record: { ...visit, nickname: null }, revision: 3 });
   });
 });

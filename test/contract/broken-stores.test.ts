@@ -4,12 +4,15 @@ import {
   VisitStoreUnsupportedError,
   type Rekey,
   type SessionSave,
+  type ListedVisit,
   type VisitRecord,
   type VisitStore,
   type VisitStoreCapabilities,
 } from 'nest-visit';
 import { describeVisitStore, type VisitStoreSuiteOptions } from 'nest-visit/testing';
 import { describe, expect, test } from 'vitest';
+import { endAll, listAll } from '../../lib/testing/many.js';
+import { created, listedCopyOf } from '../../lib/store/visit.record.js';
 
 const DAY = 86_400_000;
 /** The instant at which the suite begins. */
@@ -69,6 +72,15 @@ const rekeyingEach =
       return results;
     },
   });
+
+/** A page as it is without a column list. */
+async function withData<P extends { readonly visits: readonly ListedVisit[] }>(
+  page: P,
+  find: (id: string) => Promise<Pick<VisitRecord, 'sessionData'> | null>,
+): Promise<P> {
+  const visits = page.visits.map(async (visit) => ({ ...visit, sessionData: (await find(visit.id))!.sessionData }));
+  return { ...page, visits: await Promise.all(visits) };
+}
 
 /** By what is wrong with them: mistakes that are easily made. */
 const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
@@ -306,7 +318,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'touch takes the last of a list': ({ store }) => ({
     touch: (touches) => store.touch([...new Map(touches.map((touch) => [touch.id, touch])).values()]),
   }),
-  'touch prolongs what has ended': ({ store, find, forge }) => ({
+  'touch extends what has ended': ({ store, find, forge }) => ({
     touch: async (touches) => {
       for (const { id, ...instants } of touches) if ((await find(id))?.endedAt) forge(id, instants);
       return store.touch(touches);
@@ -316,8 +328,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     touch: async (touches) => {
       for (const { id, accessed, expiry } of touches) {
         if (await find(id)) continue;
-        const unknown = { absoluteExpiry: null, remoteAddress: null, userAgent: null, sessionData: null, identity: null };
-        await store.create([{ ...unknown, id, keyHash: '', created: accessed, accessed, expiry, permanent: false }]);
+        await store.create([created({ id, keyHash: '', created: accessed, expiry })]);
       }
       return store.touch(touches);
     },
@@ -367,29 +378,31 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'end does not retire the key': ({ store }) => ({ end: (ids, ending) => store.end(ids, { ...ending, retiresKey: false }) }),
 
   'listForUser gives those of others': ({ store }) => ({
-    listForUser: async (userId, now) => {
-      const names = new Set([userId, userId.toLowerCase(), userId.toUpperCase()]);
-      return (await Promise.all([...names].map((name) => store.listForUser(name, now)))).flat();
+    listForUser: async (list) => {
+      const names = new Set([list.userId, list.userId.toLowerCase(), list.userId.toUpperCase()]);
+      const pages = await Promise.all([...names].map((userId) => store.listForUser({ ...list, userId })));
+      return { visits: pages.flatMap(({ visits }) => visits), next: null };
     },
   }),
-  'listForUser gives the expired': ({ store }) => ({ listForUser: (userId) => store.listForUser(userId, 0) }),
+  'listForUser gives the expired': ({ store }) => ({ listForUser: (list) => store.listForUser({ ...list, now: 0 }) }),
   'listForUser gives the least recently used first': ({ store }) => ({
-    listForUser: async (userId, now) => (await store.listForUser(userId, now)).toReversed(),
+    listForUser: async (list) => ({ visits: (await listAll(store, list.userId, list.now)).toReversed(), next: null }),
   }),
-  'listForUser gives away what is stored': ({ store, forge }) => ({
-    listForUser: async (userId, now) => {
-      const visits = await store.listForUser(userId, now);
-      for (const { id, sessionData } of visits) if (sessionData?.length === 9) forge(id, { sessionData });
-      return visits;
-    },
+  'listForUser keeps to no limit': ({ store }) => ({ listForUser: (list) => store.listForUser({ ...list, limit: 1000 }) }),
+  'listForUser goes on with the visit that it ended with': ({ store }) => ({
+    listForUser: ({ after, ...list }) => store.listForUser({ ...list, after: after && { ...after, id: '' } }),
   }),
-  'liveVisits gives away what is stored': ({ store, forge }) => ({
-    liveVisits: async (page) => {
-      const { visits, next } = await store.liveVisits(page);
-      for (const { id, sessionData } of visits) if (sessionData?.length === 9) forge(id, { sessionData });
-      return { visits, next };
-    },
+  'listForUser goes on behind all that were used at that instant': ({ store }) => ({
+    listForUser: ({ after, ...list }) => store.listForUser({ ...list, after: after && { ...after, id: 'g' } }),
   }),
+  'listForUser says too early that there are no more': ({ store }) => ({
+    listForUser: async (list) => ({ ...(await store.listForUser(list)), next: null }),
+  }),
+  'listForUser loads session data': ({ store, find }) => ({ listForUser: async (list) => withData(await store.listForUser(list), find) }),
+  'listForUser loads session data of whoever has none': ({ store }) => ({
+    listForUser: async (list) => withData(await store.listForUser(list), async () => ({ sessionData: null })),
+  }),
+  'liveVisits loads session data': ({ store, find }) => ({ liveVisits: async (page) => withData(await store.liveVisits(page), find) }),
   'listForUser misses who was linked later': ({ store }) => {
     const ids = new Set<string>();
     return {
@@ -397,7 +410,10 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
         await store.create(visits);
         for (const { id, identity } of visits) if (identity) ids.add(id);
       },
-      listForUser: async (userId, now) => (await store.listForUser(userId, now)).filter(({ id }) => ids.has(id)),
+      listForUser: async (list) => {
+        const { visits, next } = await store.listForUser(list);
+        return { visits: visits.filter(({ id }) => ids.has(id)), next };
+      },
     };
   },
   ...Object.fromEntries(
@@ -416,10 +432,11 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
             }
             return store.rekey(changes);
           },
-          listForUser: async (userId, now) => {
-            const visits = await store.listForUser(userId, now);
-            const others = [...lost].filter(([id, whose]) => whose === userId && !visits.some((visit) => visit.id === id));
-            return [...visits, ...(await Promise.all(others.map(([id]) => find(id)))).filter((visit) => visit !== null)];
+          listForUser: async (list) => {
+            const { visits, next } = await store.listForUser(list);
+            const others = [...lost].filter(([id, whose]) => whose === list.userId && !visits.some((visit) => visit.id === id));
+            const more = (await Promise.all(others.map(([id]) => find(id)))).filter((visit) => visit !== null);
+            return { visits: [...visits, ...more.map(listedCopyOf)], next };
           },
         };
       },
@@ -432,23 +449,31 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
         for (const { id } of changes) before.set(id, (await find(id))?.identity?.userId ?? '');
         return store.rekey(changes);
       },
-      endAllForUser: async (userId, { except, ...ending }) => {
-        const ended = await store.endAllForUser(userId, { except, ...ending });
-        const more = [...before].filter(([, whose]) => whose === userId).map(([id]) => id);
-        return [...ended, ...(await store.end(more, ending))];
+      endAllForUser: async (batch) => {
+        const { ended, next } = await store.endAllForUser(batch);
+        const more = [...before].filter(([, whose]) => whose === batch.userId).map(([id]) => id);
+        return { ended: [...ended, ...(await store.end(more, batch.ending))], next };
       },
     };
   },
   'endAllForUser retires no key': ({ store }) => ({
-    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, retiresKey: false }),
+    endAllForUser: (batch) => store.endAllForUser({ ...batch, ending: { ...batch.ending, retiresKey: false } }),
   }),
   'endAllForUser retires every key': ({ store }) => ({
-    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, retiresKey: true }),
+    endAllForUser: (batch) => store.endAllForUser({ ...batch, ending: { ...batch.ending, retiresKey: true } }),
   }),
-  'endEverything retires no key': ({ store }) => ({ endEverything: (ending) => store.endEverything({ ...ending, retiresKey: false }) }),
+  'endAll retires no key': ({ store }) => ({
+    endAll: (batch) => store.endAll({ ...batch, ending: { ...batch.ending, retiresKey: false } }),
+  }),
+  'endAllForUser knows no limit': ({ store }) => ({ endAllForUser: (batch) => store.endAllForUser({ ...batch, limit: Infinity }) }),
+  'endAll knows no limit': ({ store }) => ({ endAll: (batch) => store.endAll({ ...batch, limit: Infinity }) }),
+  'endAllForUser says too early that it is done': ({ store }) => ({
+    endAllForUser: async (batch) => ({ ...(await store.endAllForUser(batch)), next: null }),
+  }),
+  'endAll says too early that it is done': ({ store }) => ({ endAll: async (batch) => ({ ...(await store.endAll(batch)), next: null }) }),
   'userAgentsOf knows only live visits': ({ store }) => ({
     userAgentsOf: async (userId, before) => {
-      const earlier = (await store.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before);
+      const earlier = (await listAll(store, userId, 0)).filter(({ identity }) => identity!.created < before);
       return [...new Set(earlier.map(({ userAgent }) => userAgent))];
     },
   }),
@@ -468,46 +493,48 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   }),
   'userAgentsOf gives each as often as it is there': ({ store }) => ({
     userAgentsOf: async (userId, before) =>
-      (await store.listForUser(userId, 0)).filter(({ identity }) => identity!.created < before).map(({ userAgent }) => userAgent),
+      (await listAll(store, userId, 0)).filter(({ identity }) => identity!.created < before).map(({ userAgent }) => userAgent),
   }),
   'endAllForUser ends the one that is to stay': ({ store }) => ({
-    endAllForUser: (userId, ending) => store.endAllForUser(userId, { ...ending, except: undefined }),
+    endAllForUser: (batch) => store.endAllForUser({ ...batch, except: undefined }),
   }),
   'endAllForUser spares the expired': ({ store }) => ({
-    endAllForUser: async (userId, { except, ...ending }) => {
-      const visits = await store.listForUser(userId, ending.at);
-      return store.end(
+    endAllForUser: async ({ userId, except, ending }) => {
+      const visits = await listAll(store, userId, ending.at);
+      const ended = await store.end(
         visits.flatMap(({ id }) => (id === except ? [] : id)),
         ending,
       );
+      return { ended, next: null };
     },
   }),
-  'endAllForUser is not remembered': () => ({ endedAllAt: async () => null }),
+  'endAllForUser is not remembered': () => ({ revokedAt: async () => null }),
   'endAllForUser looks first, and remembers then': ({ store }) => {
     const remembered = new Map<string, number>();
     return {
-      endAllForUser: async (userId, { except, ...ending }) => {
-        const visits = await store.listForUser(userId, 0);
+      endAllForUser: async ({ userId, except, ending }) => {
+        const visits = await listAll(store, userId, 0);
         await turn();
         remembered.set(userId, ending.at);
-        return store.end(
+        const ended = await store.end(
           visits.flatMap(({ id }) => (id === except ? [] : id)),
           ending,
         );
+        return { ended, next: null };
       },
-      endedAllAt: async (userId) => remembered.get(userId) ?? null,
+      revokedAt: async (userId) => remembered.get(userId) ?? null,
     };
   },
-  'endEverything counts what had ended': ({ store }) => {
-    let all = 0;
+  'endAll tells of what had ended': ({ store }) => {
+    const all: string[] = [];
     return {
       create: (visits) => {
-        all += visits.length;
+        all.push(...visits.map(({ id }) => id));
         return store.create(visits);
       },
-      endEverything: async (ending) => {
-        await store.endEverything(ending);
-        return all;
+      endAll: async (batch) => {
+        await endAll(store, batch.ending);
+        return { ended: all, next: null };
       },
     };
   },

@@ -10,6 +10,7 @@ import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
+import { endAllOf, listAll } from '../../lib/testing/many.js';
 
 Logger.overrideLogger(false);
 
@@ -85,7 +86,7 @@ describeDatabases(
         () => store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]),
         () => store.rekey([rekeyOf(visit)]),
         () => store.end([visit.id], { reason: 'x', at: NOW }),
-        () => store.listForUser('a', NOW),
+        () => listAll(store, 'a', NOW),
       ];
       // Those that have a connection, those that wait for one, and attempts to open others.
       for (const result of await Promise.allSettled(calls.map((call) => call()))) expect(result.status).toBe('rejected');
@@ -178,8 +179,8 @@ describeDatabases(
       ['a lock that is given back', (store, id) => store.unlock(id, 'x')],
       ['a group of look-ups', (store, id) => store.find([newVisit().id, id])],
       ['one look-up', (store, id) => store.find([id])],
-      ['a list', (store) => store.listForUser('reader', NOW)],
-      ['what is remembered of ends', (store) => store.endedAllAt('reader')],
+      ['a list', (store) => listAll(store, 'reader', NOW)],
+      ['what is remembered of ends', (store) => store.revokedAt('reader')],
     ])('B83: %s is asked again when a connection ends in the moment of use', async (_, read) => {
       const { store } = await open();
       const visit = newVisit({ identity: { ...identity, userId: 'reader' } });
@@ -229,7 +230,7 @@ describeDatabases(
         access.call((one) => one.locks!.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY })),
       ];
       for (const { id } of visits) expect(await access.find(id)).toMatchObject({ id, keyHash: expect.any(String) });
-      expect(await access.read((one) => one.users!.listForUser('b', NOW))).toHaveLength(visits.length);
+      expect(await access.read((one) => listAll(one, 'b', NOW))).toHaveLength(visits.length);
       await (isMariaDb ? backup.query('UNLOCK TABLES') : backup.commitTransaction());
       await backup.release();
       const results = await Promise.all(writes);
@@ -300,7 +301,7 @@ describeDatabases(
       const visits = [1, 2, 3].map(() => newVisit({ identity: { ...identity, userId: word } }));
       await store.create(visits);
       const cut = proxy.cut('answered', (text) => text.includes(`${word} `));
-      const ended = await store.endAllForUser(word, { reason: 'x', at: NOW });
+      const ended = await endAllOf(store, word, { reason: 'x', at: NOW });
       await cut;
       expect(ended.toSorted()).toEqual(visits.map(({ id }) => id).toSorted());
     });

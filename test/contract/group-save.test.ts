@@ -1,27 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import { type NewVisitRecord } from 'nest-visit';
+import { type VisitRecord } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { gateOf, type Gate } from '../interleaving/gate.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases } from '../support/databases.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const NOW = Date.now();
 
-const newVisit = (): NewVisitRecord => ({
-  id: randomBytes(16).toString('hex'),
-  keyHash: randomBytes(32).toString('hex'),
-  created: NOW,
-  accessed: NOW,
-  expiry: NOW + 1000,
-  absoluteExpiry: null,
-  permanent: false,
-  remoteAddress: null,
-  userAgent: null,
-  sessionData: null,
-  identity: null,
-});
+const newVisit = (): VisitRecord =>
+  created({ id: randomBytes(16).toString('hex'), keyHash: randomBytes(32).toString('hex'), created: NOW, expiry: NOW + 1000 });
 
 /** What makes each database refuse data that begins with `!`. */
 const REFUSING = {

@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { MemoryVisitStore, VisitStoreUnavailableError, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, VisitStoreUnavailableError, type VisitRecord, type VisitStore } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import type { DataSource } from 'typeorm';
@@ -24,7 +24,7 @@ const BAD = [[[0]], [[7]], [[19]], [[0, 1]], [[2, 9, 10, 19]], [ALL]];
 interface Fussy {
   readonly store: VisitStore;
   /** The visit to insert that the store will refuse. */
-  readonly refused: () => Promise<NewVisitRecord>;
+  readonly refused: () => Promise<VisitRecord>;
   /** Lets the store fail whenever it reads a visit whose User-Agent is `unreadable`, while this works. */
   readonly whileUnreadable?: (work: () => Promise<void>) => Promise<void>;
   /** Whether it can be saved meanwhile. */
@@ -89,7 +89,7 @@ function describeGroups(open: () => Promise<Fussy> | Fussy, { reads = true, save
 class FussyStore extends MemoryVisitStore {
   isFussy = false;
 
-  override async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  override async create(visits: readonly VisitRecord[]): Promise<void> {
     if (visits.some(({ userAgent }) => userAgent === 'refused')) throw new Error('refused');
     await super.create(visits);
   }
@@ -275,7 +275,7 @@ describe('While the store is away', () => {
       if (++this.calls > this.awayFrom) throw new Error('connection refused');
     }
 
-    override async create(visits: readonly NewVisitRecord[]): Promise<void> {
+    override async create(visits: readonly VisitRecord[]): Promise<void> {
       this.#count();
       await super.create(visits);
     }
@@ -291,7 +291,7 @@ describe('While the store is away', () => {
     }
   }
 
-  test.each<[string, (store: StoreAccess, visit: NewVisitRecord) => Promise<unknown>]>([
+  test.each<[string, (store: StoreAccess, visit: VisitRecord) => Promise<unknown>]>([
     ['creates', (store, visit) => store.create(visit)],
     ['finds', (store, visit) => store.find(visit.id)],
     ['saves', (store, visit) => store.save(saveOf(visit))],

@@ -10,10 +10,11 @@ import { VisitIdentity } from '../../lib/store/typeorm/visit-identity.entity.js'
 import { VisitRevocation } from '../../lib/store/typeorm/visit-revocation.entity.js';
 import { Visit } from '../../lib/store/typeorm/visit.entity.js';
 import type { KeptVisits } from '../../lib/store/visit.facets.js';
-import type { NewVisitRecord, VisitStore } from '../../lib/store/visit.store.js';
+import type { VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
 import { DAY, identityOf, newVisit, NOW } from '../../lib/testing/samples.js';
 import { describeDatabases, type DatabaseName } from '../support/databases.js';
 import { describePrisma } from '../support/prisma.js';
+import { endAll, endAllOf } from '../../lib/testing/many.js';
 
 // Tables of applications that refer to visits.
 
@@ -99,7 +100,7 @@ async function expunge(store: VisitStore, limit: number): Promise<Expunged> {
 }
 
 /** Visits that have expired, some of them at one instant, and visits that have ended and not expired. */
-async function makeStale(store: VisitStore): Promise<NewVisitRecord[]> {
+async function makeStale(store: VisitStore): Promise<VisitRecord[]> {
   const expired = Array.from({ length: 14 }, (_, index) => newVisit({ expiry: NOW - 1 - (index % 3), identity: identityOf('ann') }));
   const ended = Array.from({ length: 9 }, () => newVisit({ identity: identityOf('bob') }));
   const living = newVisit({ identity: identityOf('bob') });
@@ -175,8 +176,8 @@ describeDatabases('A table of an application that refers to visits', (db) => {
     await store.create([stale, living]);
     for (const { id } of [stale, living]) await dataSource.query(`INSERT INTO basket (visit_id) VALUES ('${id}')`);
     expect(await store.wipe({ before: NOW, limit: 10 })).toMatchObject({ visits: 1 });
-    expect(await store.endAllForUser('ann', { reason: 'admin', at: NOW })).toEqual([living.id]);
-    expect(await store.endEverything({ reason: 'admin', at: NOW })).toBe(1);
+    expect(await endAllOf(store, 'ann', { reason: 'admin', at: NOW })).toEqual([living.id]);
+    expect(await endAll(store, { reason: 'admin', at: NOW })).toHaveLength(1);
   });
 });
 

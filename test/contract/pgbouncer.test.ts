@@ -10,6 +10,7 @@ import { openDatabase, type OpenDatabase } from '../support/databases.js';
 import { describeUnlessMissing, postgresUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { findPgBouncer, startPgBouncer, type TestServer } from '../support/servers.mjs';
+import { endAll } from '../../lib/testing/many.js';
 
 const NEVER = 8_640_000_000_000_000;
 const all = { atomic: true, revocable: true, shared: true, durable: true };
@@ -54,7 +55,7 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
       await fixture?.second?.close();
     });
     const emptied = async (): Promise<VisitStoreFixture> => {
-      await fixture.store.users!.endEverything({ reason: 'test', at: 0 });
+      await endAll(fixture.store, { reason: 'test', at: 0 });
       await expungeAll(fixture, { before: NEVER, limit: 10_000 });
       return fixture;
     };

@@ -14,6 +14,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
 import { describePrisma } from '../support/prisma.js';
 import { isSoak } from '../support/soak.js';
+import { endAll } from '../../lib/testing/many.js';
 
 const NEVER = 8_640_000_000_000_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -23,7 +24,7 @@ const rounds = isSoak ? 15 : 5;
 const capabilities = { atomic: true, revocable: true, shared: true, durable: true };
 
 async function empty(store: VisitStore): Promise<void> {
-  await store.users!.endEverything({ reason: 'test', at: 0 });
+  await endAll(store, { reason: 'test', at: 0 });
   await expungeAll({ store }, { before: NEVER, limit: 10_000 });
 }
 

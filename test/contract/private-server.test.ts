@@ -8,6 +8,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { findMariaDb, startMariaDb, type TestServer } from '../support/servers.mjs';
+import { endAllOf } from '../../lib/testing/many.js';
 
 const PACKET = 1_048_576;
 
@@ -42,7 +43,7 @@ describeUnlessMissing(findMariaDb() ? [] : ['MariaDB, installed'], 'MariaDB with
     await own.create([visit, stale]);
     expect(await own.save([saveOf(visit, { data: dataOf(10) })])).toMatchObject([{ outcome: 'saved' }]);
     expect(await own.rekey([rekeyOf(visit, { identity })])).toEqual([{ outcome: 'done' }]);
-    expect(await own.endAllForUser('ann', { reason: 'x', at: NOW })).toEqual([visit.id]);
+    expect(await endAllOf(own, 'ann', { reason: 'x', at: NOW })).toEqual([visit.id]);
     expect(await own.expunge({ before: 2, limit: 10 })).toMatchObject({ visits: 1 });
   });
 

@@ -4,13 +4,15 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test,
 import { RedisVisitStore, type RedisVisitStoreOptions } from 'nest-visit/redis';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { VisitPage } from '../../lib/store/visit.facets.js';
-import type { NewVisitRecord, Rekey, SessionSave, VisitRecord } from '../../lib/store/visit.store.js';
+import type { VisitRecord, Rekey, SessionSave } from '../../lib/store/visit.store.js';
 import { countStale, countUnwiped, expungeAll } from '../../lib/testing/cleanup.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
+import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const NOW = Date.UTC(2026, 5, 1, 12);
 const MINUTE = 60_000;
@@ -51,7 +53,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       const score = await send(key, 'ZSCORE', id);
       return score === null ? null : Number(score);
     };
-    const made = async (given: Partial<NewVisitRecord> = {}): Promise<NewVisitRecord> => {
+    const made = async (given: Partial<VisitRecord> = {}): Promise<VisitRecord> => {
       const visit = newVisit(given);
       await store.create([visit]);
       return visit;
@@ -130,7 +132,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
 
       test('the end of all visits of a user is remembered for a day', async () => {
-        await store.endAllForUser(uniqueUser(), { reason: 'admin', at: NOW });
+        await endAllOf(store, uniqueUser(), { reason: 'admin', at: NOW });
         await expectLife(`${prefix}revoked`, DAY);
       });
 
@@ -150,9 +152,9 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         const { id } = await made({ identity: identityOf(userId) });
         await send(userKeyOf(userId), 'DEL');
         await send(currentOf(id), 'ZREM', id);
-        expect(await store.listForUser(userId, NOW)).toEqual([]);
+        expect(await listAll(store, userId, NOW)).toEqual([]);
         await store.touch([{ id, accessed: NOW + MINUTE, expiry: NOW + DAY }]);
-        expect((await store.listForUser(userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+        expect((await listAll(store, userId, NOW)).map((visit) => visit.id)).toEqual([id]);
         expect(await scoreOf(currentOf(id), id)).toBe(NOW + DAY);
       });
 
@@ -166,10 +168,10 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await store.end([ended.id], { reason: 'logout', at: NOW });
         const set = userKeyOf(userId);
         await send(set, 'ZADD', String(NOW), theirs.id, String(NOW - 1), gone, String(NOW + DAY), coming);
-        expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([mine.id]);
+        expect((await listAll(store, userId, NOW)).map(({ id }) => id)).toEqual([mine.id]);
         // The one of somebody else may be of this user again by now; the one that is not there may be about to be made; the one that ended tells of a device.
         expect(((await send(set, 'ZRANGE', '0', '-1')) as string[]).toSorted()).toEqual([theirs.id, ended.id, mine.id, coming].toSorted());
-        expect(await store.endAllForUser(userId, { reason: 'admin', at: NOW })).toEqual([mine.id]);
+        expect(await endAllOf(store, userId, { reason: 'admin', at: NOW })).toEqual([mine.id]);
         expect(await read(theirs.id)).toMatchObject({ endedAt: null });
       });
 
@@ -221,15 +223,15 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await store.wipe({ before: NOW - 59 * DAY, limit: 10 });
         await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBe(NOW + DAY);
-        expect(await store.endEverything({ reason: 'incident', at: NOW })).toBeGreaterThan(0);
+        expect(await endAll(store, { reason: 'incident', at: NOW })).not.toEqual([]);
         expect(await read(visit.id)).toMatchObject({ endedAt: NOW });
       });
 
-      test('R42: endEverything finds what is entered as past only', async () => {
+      test('R42: endAll finds what is entered as past only', async () => {
         const visit = await made({ expiry: NOW - DAY });
         await store.wipe({ before: NOW, limit: 10_000 });
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
-        await store.endEverything({ reason: 'incident', at: NOW });
+        await endAll(store, { reason: 'incident', at: NOW });
         expect(await read(visit.id)).toMatchObject({ endedAt: NOW });
       });
     });
@@ -273,7 +275,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
             if (any) await one.touch([{ id: any, accessed: now, expiry: now + 200 }]);
             break;
           case 5:
-            await one.listForUser(user, now);
+            await listAll(one, user, now);
             break;
           case 6:
             if (any && step % 3 === 0) await one.end([any], { reason: 'x', at: now });
@@ -297,14 +299,14 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       for (const user of users) {
         const expected = live.filter(({ identity, expiry }) => identity?.userId === user && expiry > clock).map(({ id }) => id);
         expect(expected.length).toBeGreaterThan(0);
-        expect((await stores[1]!.listForUser(user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
+        expect((await listAll(stores[1]!, user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
       }
       const stale = left.filter(({ expiry, endedAt }) => expiry < clock || (endedAt !== null && endedAt < clock));
       // One that ended while clean-up was looking at it may have to wait for its expiry, or for Redis to forget it.
       const { visits: counted } = await countStale({ store: stores[0]! }, clock);
       expect(counted).toBeLessThanOrEqual(stale.length);
       expect(counted).toBeGreaterThan(stale.length * 0.8);
-      expect(await stores[1]!.endEverything({ reason: 'incident', at: NOW })).toBe(live.length);
+      expect(await endAll(stores[1]!, { reason: 'incident', at: NOW })).toHaveLength(live.length);
     });
 
     test('liveVisits finds all page by page, also what is entered as past only', async () => {
@@ -374,7 +376,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
 
     describe('spoiled', () => {
       /** All that may be asked of a visit that is none. */
-      const expectNoVisit = async (visit: NewVisitRecord): Promise<void> => {
+      const expectNoVisit = async (visit: VisitRecord): Promise<void> => {
         expect(await read(visit.id)).toBeNull();
         expect(await store.save([saveOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
         expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
@@ -458,7 +460,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await send(userKeyOf(userId), 'ZADD', String(NOW), visits[0]!.id);
         expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.id)).toEqual([undefined, visits[1]!.id]);
         expect((await store.save(visits.map((visit) => saveOf(visit)))).map(({ outcome }) => outcome)).toEqual(['refused', 'saved']);
-        expect((await store.listForUser(userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
+        expect((await listAll(store, userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
       });
 
       test('a set of something else is an error, not a crash; it keeps nobody from ending a visit or from being signed in', async () => {
@@ -469,21 +471,21 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await store.rekey([renewal])).toEqual([{ outcome: 'done' }]);
         await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }]);
         expect(await store.end([visit.id], { reason: 'admin', at: NOW })).toEqual([visit.id]);
-        await expect(store.listForUser(userId, NOW)).rejects.toThrow('WRONGTYPE');
+        await expect(listAll(store, userId, NOW)).rejects.toThrow('WRONGTYPE');
         await expect(store.create([newVisit({ identity: identityOf(userId) })])).rejects.toThrow('WRONGTYPE');
       });
 
       test.each(['{', '}', '{}', '}{', 'a\r\nDEL x', '\0', '*', ':', 'x'.repeat(255)])('user id %j is just a user id', async (userId) => {
         const { id } = await made({ identity: identityOf(userId) });
-        expect((await store.listForUser(userId, NOW)).map((visit) => visit.id)).toEqual([id]);
-        expect(await store.endAllForUser(userId, { reason: 'admin', at: NOW })).toEqual([id]);
+        expect((await listAll(store, userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+        expect(await endAllOf(store, userId, { reason: 'admin', at: NOW })).toEqual([id]);
       });
 
       test('user id "*" is not everybody', async () => {
         const fresh = await redis.open();
-        await fresh.endAllForUser('*', { reason: 'admin', at: NOW });
-        expect(await fresh.endedAllAt('*')).toBe(NOW);
-        expect(await fresh.endedAllAt('ada')).toBeNull();
+        await endAllOf(fresh, '*', { reason: 'admin', at: NOW });
+        expect(await fresh.revokedAt('*')).toBe(NOW);
+        expect(await fresh.revokedAt('ada')).toBeNull();
       });
 
       test.each(['', '{', '}', '{}', 'x}{y', '\r\n', '__proto__'])('id %j is not found', async (id) => {
@@ -581,9 +583,9 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     await store.create([visit]);
     await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
     expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
-    expect(await store.listForUser('ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
-    expect(await store.endEverything({ reason: 'x', at: NOW })).toBe(1);
-    expect(await store.endedAllAt('ada')).toBe(NOW);
+    expect(await listAll(store, 'ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
+    expect(await endAll(store, { reason: 'x', at: NOW })).toHaveLength(1);
+    expect(await store.revokedAt('ada')).toBe(NOW);
     expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
     client.destroy();
   });
@@ -600,7 +602,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     expect(result).toMatchObject({ outcome: 'failed' });
     await expect(store.create([newVisit()])).rejects.toThrow(away);
     await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
-    await expect(store.endAllForUser('x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
+    await expect(endAllOf(store, 'x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
     await server.restart();
     await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
     // Nothing that failed was sent later; and the scripts are known again.
@@ -799,7 +801,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
     await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
     expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
-    expect(await store.endAllForUser('ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
+    expect(await endAllOf(store, 'ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
     expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
     expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
   });
@@ -825,31 +827,26 @@ function identityOf(userId: string) {
   return { userId, created: NOW, authenticatedAt: NOW };
 }
 
-function newVisit(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
-  return {
+function newVisit(given: Partial<VisitRecord> = {}): VisitRecord {
+  return created({
     id: newId(),
     keyHash: newHash(),
     created: NOW,
-    accessed: NOW,
     expiry: NOW + 20 * MINUTE,
-    absoluteExpiry: null,
-    permanent: false,
     remoteAddress: '192.0.2.7',
     userAgent: 'test',
-    sessionData: null,
-    identity: null,
     ...given,
-  };
+  });
 }
 
-function guardOf({ id, keyHash }: NewVisitRecord) {
+function guardOf({ id, keyHash }: VisitRecord) {
   return { id, keyHash, now: NOW };
 }
 
-function saveOf(visit: NewVisitRecord, given: Partial<SessionSave> = {}): SessionSave {
+function saveOf(visit: VisitRecord, given: Partial<SessionSave> = {}): SessionSave {
   return { ...guardOf(visit), version: 0, data: null, ...given };
 }
 
-function rekeyOf(visit: NewVisitRecord, given: Partial<Rekey> = {}): Rekey {
+function rekeyOf(visit: VisitRecord, given: Partial<Rekey> = {}): Rekey {
   return { ...guardOf(visit), newKeyHash: newHash(), previousKeyUntil: null, ...given };
 }

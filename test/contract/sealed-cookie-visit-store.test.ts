@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { VisitOptionError, VisitStoreUnsupportedError, type NewVisitRecord } from 'nest-visit';
+import { VisitOptionError, VisitStoreUnsupportedError, type VisitRecord } from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { describeVisitStore } from 'nest-visit/testing';
 import { describe, expect, test } from 'vitest';
 import { PretendedBrowser } from '../support/pretended-browser.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const secret = randomBytes(32);
 const open = (...secrets: Uint8Array[]): SealedCookieVisitStore =>
@@ -24,41 +25,36 @@ describeVisitStore(
 const ROOM = 4000;
 const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 
-function visitOf(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
-  return {
+function visitOf(given: Partial<VisitRecord> = {}): VisitRecord {
+  return created({
     id: randomBytes(16).toString('hex'),
     keyHash: randomBytes(32).toString('hex'),
     created: 1_000,
-    accessed: 1_000,
     expiry: 9_000,
-    absoluteExpiry: null,
-    permanent: false,
     remoteAddress: '192.0.2.7',
     userAgent: 'zoë 👩‍🚀',
-    sessionData: null,
-    identity: null,
     ...given,
-  };
+  });
 }
 
-const keyOf = ({ id, keyHash }: NewVisitRecord) => ({ id, keyHash });
+const keyOf = ({ id, keyHash }: VisitRecord) => ({ id, keyHash });
 
 /** What a browser is given for a new visit. */
-async function copyOf(store: SealedCookieVisitStore, visit: NewVisitRecord): Promise<string> {
-  const attendance = store.attend(ROOM);
-  await attendance.hold([visit.id], []);
+async function copyOf(store: SealedCookieVisitStore, visit: VisitRecord): Promise<string> {
+  const storage = store.openStorage(ROOM);
+  await storage.load([visit.id], []);
   await store.create([visit]);
-  const copy = attendance.copyFor({ ...visit, now: 1_000 })!;
-  attendance.leave();
+  const copy = storage.copyFor({ ...visit, now: 1_000 })!;
+  storage.close();
   return copy.text;
 }
 
 /** What a store finds when a request brings these texts. */
 async function found(store: SealedCookieVisitStore, id: string, ...texts: string[]) {
-  const attendance = store.attend(ROOM);
-  await attendance.hold([id], texts);
+  const storage = store.openStorage(ROOM);
+  await storage.load([id], texts);
   const [record] = await store.find([id]);
-  attendance.leave();
+  storage.close();
   return record;
 }
 
@@ -107,21 +103,21 @@ describe('Sealed visits', () => {
     const store = open();
     const visit = visitOf();
     const before = await copyOf(store, visit);
-    const browser = store.attend(ROOM);
-    await browser.hold([visit.id], [before]);
+    const browser = store.openStorage(ROOM);
+    await browser.load([visit.id], [before]);
     const newKeyHash = randomBytes(32).toString('hex');
     await store.rekey([{ ...keyOf(visit), now: 2_000, newKeyHash, previousKeyUntil: null }]);
     const after = browser.copyFor({ id: visit.id, keyHash: newKeyHash, now: 2_000 })!.text;
-    browser.leave();
+    browser.close();
 
-    const attacker = store.attend(ROOM);
-    await attacker.hold([visit.id], [before]);
+    const attacker = store.openStorage(ROOM);
+    await attacker.load([visit.id], [before]);
     for (let version = 0; version < 5; version++) await store.save([{ ...visit, now: 2_000, version, data: Uint8Array.of(version) }]);
     // While that request goes on, the one with the new key comes in.
     expect(await found(store, visit.id, after)).toMatchObject({ keyHash: newKeyHash, sessionVersion: 0 });
     expect(attacker.copyFor({ ...visit, now: 2_000 })).toBeUndefined();
     expect(await store.save([{ ...visit, now: 2_000, version: 0, data: null }])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
-    attacker.leave();
+    attacker.close();
     expect(await found(store, visit.id, before, after, before)).toMatchObject({ keyHash: newKeyHash });
     expect(store.size).toBe(0);
   });
@@ -130,23 +126,23 @@ describe('Sealed visits', () => {
     const store = open();
     const visit = visitOf();
     const text = await copyOf(store, visit);
-    const [one, two] = [store.attend(ROOM), store.attend(ROOM)];
-    await one.hold([visit.id], [text]);
+    const [one, two] = [store.openStorage(ROOM), store.openStorage(ROOM)];
+    await one.load([visit.id], [text]);
     expect(await store.end([visit.id], { reason: 'logout', at: 2_000, retiresKey: true })).toEqual([visit.id]);
-    await two.hold([visit.id], [text]);
+    await two.load([visit.id], [text]);
     expect((await store.find([visit.id]))[0]).toMatchObject({ endReason: 'logout' });
     expect(two.copyFor({ ...visit, now: 2_000 })).toBeUndefined();
-    one.leave();
-    two.leave();
-    two.leave();
+    one.close();
+    two.close();
+    two.close();
     expect(store.size).toBe(0);
   });
 
   test('each byte is counted: one more than fits is refused, with the sizes, and nothing of it is kept', async () => {
     const store = open();
     const visit = visitOf();
-    const attendance = store.attend(ROOM);
-    await attendance.hold([visit.id], []);
+    const storage = store.openStorage(ROOM);
+    await storage.load([visit.id], []);
     await store.create([visit]);
     const save = (size: number, version: number) => store.save([{ ...visit, now: 1_000, version, data: randomBytes(size) }]);
     let [fits, tooMuch] = [0, ROOM];
@@ -157,7 +153,7 @@ describe('Sealed visits', () => {
       if (result!.outcome === 'saved') {
         fits = size;
         version++;
-        expect(attendance.copyFor({ ...visit, now: 1_000 })!.text.length).toBeLessThanOrEqual(ROOM);
+        expect(storage.copyFor({ ...visit, now: 1_000 })!.text.length).toBeLessThanOrEqual(ROOM);
       } else {
         tooMuch = size;
         expect(result).toMatchObject({ outcome: 'failed', error: { code: 'SESSION_TOO_LARGE' } });
@@ -168,20 +164,20 @@ describe('Sealed visits', () => {
     }
     expect(fits).toBeGreaterThan(2_000);
     await save(fits, version);
-    expect(attendance.copyFor({ ...visit, now: 1_000 })!.text.length).toBeGreaterThan(ROOM - 3);
+    expect(storage.copyFor({ ...visit, now: 1_000 })!.text.length).toBeGreaterThan(ROOM - 3);
     await expect(store.rekey([{ ...keyOf(visit), now: 1_000, newKeyHash: visit.keyHash, previousKeyUntil: null }])).rejects.toMatchObject({
       code: 'SESSION_TOO_LARGE',
     });
     expect((await store.find([visit.id]))[0]).toMatchObject({ previousKeyHash: null });
-    attendance.leave();
+    storage.close();
   });
 
   test('are made in a request only', async () => {
     const error = open().create([visitOf()]);
     await expect(error).rejects.toBeInstanceOf(VisitStoreUnsupportedError);
-    const gone = open().attend(ROOM);
-    gone.leave();
-    await expect(gone.hold([visitOf().id], [])).rejects.toMatchObject({ code: 'VISIT_ENDED' });
+    const gone = open().openStorage(ROOM);
+    gone.close();
+    await expect(gone.load([visitOf().id], [])).rejects.toMatchObject({ code: 'VISIT_ENDED' });
   });
 });
 

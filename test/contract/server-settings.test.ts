@@ -1,12 +1,14 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
-import { VisitServerSettingError, type NewVisitRecord } from 'nest-visit';
+import { VisitServerSettingError, type VisitRecord } from 'nest-visit';
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countStale, countUnwiped } from '../../lib/testing/cleanup.js';
 import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const NOW = Date.now();
 const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
@@ -15,19 +17,18 @@ const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
 /** What somebody would send who knows how the statement goes on. */
 const HOSTILE = "x', NULL, 7), (0x6161, 0x62, NULL, NULL, 1, 1, 1, 1, NULL, NULL, NULL, 0, NULL, (SELECT CURRENT_USER()), NULL, 0) #";
 
-function newVisit(userId: string): NewVisitRecord {
+function newVisit(userId: string): VisitRecord {
   const identity = { userId, created: NOW, authenticatedAt: NOW };
   const instants = { created: NOW, accessed: NOW, expiry: NOW + 60_000, absoluteExpiry: null };
-  return {
+  return created({
     id: hex(16),
     keyHash: hex(32),
     ...instants,
-    permanent: false,
     remoteAddress: '::1',
     userAgent: HOSTILE,
     sessionData: BYTES,
     identity,
-  };
+  });
 }
 
 /** All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working. */
@@ -41,7 +42,7 @@ async function useAll(store: TypeOrmVisitStore, elsewhere: TypeOrmVisitStore): P
   const stored = async (id: string) => (await store.find([id]))[0]!;
   expect(await stored(one.id)).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
 
-  const guard = ({ id, keyHash }: NewVisitRecord) => ({ id, keyHash, now: NOW });
+  const guard = ({ id, keyHash }: VisitRecord) => ({ id, keyHash, now: NOW });
   const other = BYTES.toReversed();
   const saves = [
     { ...guard(one), version: 0, data: other },
@@ -66,23 +67,23 @@ async function useAll(store: TypeOrmVisitStore, elsewhere: TypeOrmVisitStore): P
 
   const sorted = (ids: readonly string[]): string[] => ids.toSorted();
   const all = sorted([one.id, two.id, nobody.id]);
-  expect(sorted((await store.listForUser(user, NOW)).map(({ id }) => id))).toEqual(all);
-  expect(await store.listForUser(user.toUpperCase(), NOW)).toEqual([]);
+  expect(sorted((await listAll(store, user, NOW)).map(({ id }) => id))).toEqual(all);
+  expect(await listAll(store, user.toUpperCase(), NOW)).toEqual([]);
   expect((await store.liveVisits({ after: '', limit: 500, now: NOW })).visits.map(({ id }) => id)).toEqual(expect.arrayContaining(all));
   expect(await store.userAgentsOf(user, NOW + 1)).toEqual([HOSTILE]);
-  expect(await store.endAllForUser(user, { reason: "it's \\ over 😀", at: NOW, except: two.id })).toHaveLength(2);
+  expect(await endAllOf(store, user, { reason: "it's \\ over 😀", at: NOW, except: two.id })).toHaveLength(2);
   expect(await store.end([two.id], { reason: 'gone', at: NOW })).toEqual([two.id]);
   expect((await elsewhere.find([one.id]))[0]).toMatchObject({ endedAt: NOW, endReason: "it's \\ over 😀", sessionData: null });
-  expect(await store.endedAllAt(user)).toBe(NOW);
+  expect(await store.revokedAt(user)).toBe(NOW);
 
   const late = { ...newVisit(user), expiry: NOW };
   await store.create([late]);
-  expect(await store.endAllForUser(user, { reason: 'all', at: NOW })).toEqual([late.id]);
+  expect(await endAllOf(store, user, { reason: 'all', at: NOW })).toEqual([late.id]);
   const expired = { ...newVisit(user), expiry: NOW };
   await store.create([expired]);
   expect(await countUnwiped({ store }, NOW + 1)).toBe(1);
   expect(await store.wipe({ before: NOW + 1, limit: 10 })).toMatchObject({ visits: 1 });
-  expect(await store.endEverything({ reason: 'all', at: NOW })).toBe(1);
+  expect(await endAll(store, { reason: 'all', at: NOW })).toHaveLength(1);
   expect(await countStale({ store }, NOW + 1)).toEqual({ visits: 5, identities: 5 });
   expect(await store.expunge({ before: NOW + 1, limit: 10 })).toMatchObject({ visits: 5, identities: 5 });
   expect(await elsewhere.find([one.id, expired.id])).toEqual([null, null]);

@@ -9,6 +9,7 @@ import { newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { TouchQueue } from '../../lib/visit/touch.queue.js';
 import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { listAll } from '../../lib/testing/many.js';
 
 // Work for many requests runs in the asynchronous context of none of them: neither in ours nor in the application's.
 
@@ -130,7 +131,7 @@ describeDatabases(
     test.each<[string, (store: StoreAccess) => Promise<unknown>]>([
       ['a look-up', (store) => store.find(newVisit().id)],
       ['a new visit', (store) => store.create(newVisit())],
-      ['another call', (store) => store.call((one) => one.users!.listForUser('x', 0))],
+      ['another call', (store) => store.call((one) => listAll(one, 'x', 0))],
     ])('that %s opens belong to no request: what the application asks of the pool by callback goes on in no other one', async (_, open) => {
       const { options } = await db.open();
       await (await openMigrated(options)).destroy();

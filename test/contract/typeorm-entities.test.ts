@@ -9,9 +9,11 @@ import { TypeOrmVisitStore } from '../../lib/store/typeorm/typeorm-visit.store.j
 import { VisitIdentity } from '../../lib/store/typeorm/visit-identity.entity.js';
 import { VisitRevocation } from '../../lib/store/typeorm/visit-revocation.entity.js';
 import { Visit } from '../../lib/store/typeorm/visit.entity.js';
-import type { NewVisitRecord, Rekey } from '../../lib/store/visit.store.js';
+import type { VisitRecord, Rekey } from '../../lib/store/visit.store.js';
 import { countStale, countUnwiped, expungeAll } from '../../lib/testing/cleanup.js';
 import { describeDatabases } from '../support/databases.js';
+import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const NOW = Date.UTC(2026, 5, 1);
 const HOUR = 3_600_000;
@@ -119,11 +121,11 @@ async function walkThrough(store: TypeOrmVisitStore): Promise<void> {
   };
   expect(await store.rekey([login])).toEqual([{ outcome: 'done' }]);
   expect(await store.find([id])).toMatchObject([{ keyHash: login.newKeyHash, expiry: NOW + 3 * DAY, identity: { userId: 'b' } }]);
-  expect(await store.listForUser('b', NOW)).toHaveLength(1);
+  expect(await listAll(store, 'b', NOW)).toHaveLength(1);
   expect(await countUnwiped({ store }, NOW)).toBe(1);
   expect(await store.wipe({ before: NOW, limit: 10 })).toMatchObject({ visits: 1 });
-  expect(await store.endAllForUser('b', { reason: 'admin', at: NOW })).toEqual([id]);
-  expect(await store.endEverything({ reason: 'admin', at: NOW })).toBe(1);
+  expect(await endAllOf(store, 'b', { reason: 'admin', at: NOW })).toEqual([id]);
+  expect(await endAll(store, { reason: 'admin', at: NOW })).toHaveLength(1);
   expect(await countStale({ store }, NOW + 1)).toEqual({ visits: 2, identities: 1 });
   expect(await store.expunge({ before: NOW + 1, limit: 10 })).toMatchObject({ visits: 2, identities: 1 });
 }
@@ -269,9 +271,9 @@ describeDatabases('Entities and migrations', (db) => {
     const visits = ['a', 'A', 'á'].map((userId) => newVisit({ identity: { userId, created: NOW, authenticatedAt: NOW } }));
     await store.create(visits);
     for (const { id, identity } of visits) {
-      expect((await store.listForUser(identity!.userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+      expect((await listAll(store, identity!.userId, NOW)).map((visit) => visit.id)).toEqual([id]);
     }
-    expect(await store.endAllForUser('A', { reason: 'admin', at: NOW })).toEqual([visits[1]!.id]);
+    expect(await endAllOf(store, 'A', { reason: 'admin', at: NOW })).toEqual([visits[1]!.id]);
   });
 
   test('B28: the tables hold nothing that a browser holds', async () => {
@@ -570,23 +572,16 @@ function sha256(secret: Uint8Array): string {
   return createHash('sha256').update(secret).digest('hex');
 }
 
-function newVisit(given: Partial<NewVisitRecord> = {}): NewVisitRecord {
-  return {
+function newVisit(given: Partial<VisitRecord> = {}): VisitRecord {
+  return created({
     id: randomBytes(16).toString('hex'),
     keyHash: newHash(),
     created: NOW,
-    accessed: NOW,
     expiry: NOW + DAY,
-    absoluteExpiry: null,
-    permanent: false,
-    remoteAddress: null,
-    userAgent: null,
-    sessionData: null,
-    identity: null,
     ...given,
-  };
+  });
 }
 
-function rekeyOf({ id, keyHash }: NewVisitRecord): Rekey {
+function rekeyOf({ id, keyHash }: VisitRecord): Rekey {
   return { id, keyHash, now: NOW, newKeyHash: newHash(), previousKeyUntil: null };
 }

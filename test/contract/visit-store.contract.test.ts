@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { MemoryVisitStore, type NewVisitRecord, type VisitStore } from 'nest-visit';
+import { MemoryVisitStore, type VisitRecord, type VisitStore } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import type { DataSource } from 'typeorm';
@@ -8,6 +8,8 @@ import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visi
 import { expungeAll } from '../../lib/testing/cleanup.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { endAll, listAll } from '../../lib/testing/many.js';
+import { created } from '../../lib/store/visit.record.js';
 
 const NEVER = 8_640_000_000_000_000;
 const runner = { describe, test };
@@ -34,7 +36,7 @@ describeDatabases('R65: TypeORM', (db) => {
   });
   const emptied = async (): Promise<VisitStoreFixture> => {
     const { store } = fixture;
-    await store.users!.endEverything({ reason: 'test', at: 0 });
+    await endAll(store, { reason: 'test', at: 0 });
     await expungeAll({ store }, { before: NEVER, limit: 10_000 });
     return fixture;
   };
@@ -75,8 +77,8 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
           absoluteExpiry: again,
           identity: { created: first },
         });
-        expect(await store.users!.listForUser('x', again - 1)).toHaveLength(1);
-        expect(await store.users!.listForUser('x', again)).toHaveLength(0);
+        expect(await listAll(store, 'x', again - 1)).toHaveLength(1);
+        expect(await listAll(store, 'x', again)).toHaveLength(0);
       } finally {
         if (zone === undefined) delete process.env['TZ'];
         else process.env['TZ'] = zone;
@@ -135,7 +137,7 @@ describe('MemoryVisitStore', () => {
   });
 });
 
-test('R47: endEverything() ends although visits begin all the time', async () => {
+test('R47: endAll() ends although visits begin all the time', async () => {
   const database = await openDatabase('sqlite');
   onTestFinished(() => database.drop());
   const source = await openMigrated(database.options);
@@ -143,36 +145,29 @@ test('R47: endEverything() ends although visits begin all the time', async () =>
   class BusyStore extends TypeOrmVisitStore {
     begun = 0;
 
-    protected override async endMany(...given: Parameters<TypeOrmVisitStore['endMany']>): Promise<number> {
+    protected override async endThese(...given: Parameters<TypeOrmVisitStore['endThese']>) {
       // Behind the place where the call is.
       if (this.begun < 10) await this.create([visitOf({ id: String(++this.begun).padStart(32, '0') })]);
-      return super.endMany(...given);
+      return super.endThese(...given);
     }
   }
   const store = new BusyStore(source);
   await store.create([visitOf({ id: 'f'.repeat(32) })]);
-  expect(await store.endEverything({ reason: 'revoked', at: 50 })).toBe(1);
+  expect(await endAll(store, { reason: 'revoked', at: 50 })).toHaveLength(1);
   expect(store.begun).toBe(1);
 });
 
-function visitOf(given: Partial<NewVisitRecord>): NewVisitRecord {
+function visitOf(given: Partial<VisitRecord>): VisitRecord {
   return { ...visitWithExpiry(100), ...given };
 }
 
-function visitWithExpiry(expiry: number): NewVisitRecord {
-  return {
+function visitWithExpiry(expiry: number): VisitRecord {
+  return created({
     id: randomBytes(16).toString('hex'),
     keyHash: randomBytes(32).toString('hex'),
     created: 0,
-    accessed: 0,
     expiry,
-    absoluteExpiry: null,
-    permanent: false,
-    remoteAddress: null,
-    userAgent: null,
-    sessionData: null,
-    identity: null,
-  };
+  });
 }
 
 function nameOf(dataSource: DataSource): string {

@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { type NewVisitRecord } from 'nest-visit';
+import { type VisitRecord } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -14,6 +14,8 @@ import { countStale, expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { PATIENCE } from '../support/patience.js';
+import { created } from '../../lib/store/visit.record.js';
+import { endAll, listAll } from '../../lib/testing/many.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/esm/cli/main.js');
@@ -187,19 +189,15 @@ describeDatabases('The command', (db) => {
       ${body}`);
 
   const now = Date.now();
-  const visit = (expiry: number, user?: string): NewVisitRecord => ({
-    id: randomBytes(16).toString('hex'),
-    keyHash: randomBytes(32).toString('hex'),
-    created: now,
-    accessed: now,
-    expiry,
-    absoluteExpiry: null,
-    permanent: false,
-    remoteAddress: null,
-    userAgent: null,
-    sessionData: Buffer.from('x'),
-    identity: user === undefined ? null : { userId: user, created: now, authenticatedAt: now },
-  });
+  const visit = (expiry: number, user?: string): VisitRecord =>
+    created({
+      id: randomBytes(16).toString('hex'),
+      keyHash: randomBytes(32).toString('hex'),
+      created: now,
+      expiry,
+      sessionData: Buffer.from('x'),
+      identity: user === undefined ? null : { userId: user, created: now, authenticatedAt: now },
+    });
 
   if (db.name === 'sqlite') {
     test('expunge says which visits stay, because other tables refer to them, and ends well', async () => {
@@ -242,10 +240,10 @@ describeDatabases('The command', (db) => {
     expect(await migrate('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
     expect(await migrate('--json', '--batch-size', '1')).toEqual({ code: 0, out: '{"visits":2}\n', err: '' });
     expect(await migrate()).toEqual({ code: 0, out: 'moved 0 visits\n', err: '' });
-    const moved = await new TypeOrmVisitStore(there).listForUser('mover', now);
+    const moved = await listAll(new TypeOrmVisitStore(there), 'mover', now);
     expect(moved.map(({ id }) => id).sort()).toEqual([visits[0]!.id, visits[1]!.id].sort());
-    expect(await store.listForUser('mover', now)).toEqual([]);
-    await store.endEverything({ reason: 'test', at: 0 });
+    expect(await listAll(store, 'mover', now)).toEqual([]);
+    await endAll(store, { reason: 'test', at: 0 });
     await expungeAll({ store }, { before: now + 9 * DAY, limit: 10 });
   });
 

@@ -14,7 +14,7 @@ const CALLS = {
   create: (visits: VisitService) => visits.create(),
   endOthers: (visits: VisitService) => visits.endOthers(),
   endAllForUser: (visits: VisitService) => visits.endAllForUser('eve'),
-  endEverything: (visits: VisitService) => visits.endAll(),
+  endAll: (visits: VisitService) => visits.endAll(),
   'a reason that is too long': (visits: VisitService) => visits.endOthers('x'.repeat(33)),
 };
 
@@ -160,7 +160,7 @@ describe.each(platforms)('Under %s', (platform) => {
 
   test.each(Object.keys(CALLS))('B10: it fails with that write, and the process goes on: %s', async (call) => {
     const { browser } = await signedIn('ada');
-    watched.away('create', 'end', 'endAllForUser', 'endEverything');
+    watched.away('create', 'end', 'endAllForUser', 'endAll');
     const failed = await browser.post(`/unawaited/service/${call}`);
     watched.pass();
     // No response waits for a visit that is somebody else's; the failure goes to the log then.
@@ -169,7 +169,7 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await browser.get('/id')).status).toBe(200);
   });
 
-  test.each(['create', 'endedAllAt'] as const)('a sign-in as another user that fails with 503 clears no cookie: %s', async (method) => {
+  test.each(['create', 'revokedAt'] as const)('a sign-in as another user that fails with 503 clears no cookie: %s', async (method) => {
     const { browser } = await signedIn('ada');
     watched.away(method);
     const failed = await browser.post('/login-as/bob');

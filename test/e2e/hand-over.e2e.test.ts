@@ -10,7 +10,7 @@ import {
   type CurrentVisit,
   type EndedVisit,
   type IdentityChange,
-  type NewVisitRecord,
+  type VisitRecord,
 } from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
@@ -23,7 +23,7 @@ const HOUR = 3_600_000;
 class SlowStore extends MemoryVisitStore {
   readonly gates = new Gates();
 
-  override async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  override async create(visits: readonly VisitRecord[]): Promise<void> {
     await this.gates.pass('insert');
     await super.create(visits);
   }
@@ -101,7 +101,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
 
   describe.each<[string, (user: string) => Promise<number>]>([
     ['endAllForUser()', (user) => visits.endAllForUser(user)],
-    ['endEverything()', () => visits.endAll()],
+    ['endAll()', () => visits.endAll()],
   ])('and %s', (_, endAll) => {
     test('it does not survive an end that comes while it is made', async () => {
       const user = someone();

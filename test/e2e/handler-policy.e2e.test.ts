@@ -559,7 +559,7 @@ describeWays('request.user', (way) => {
     'visits.end()': { act: ({ visits }) => visits.end(), user: null },
     'visits.end() of its own id': { act: ({ visits }) => visits.end(visits.current().id), user: null },
     'endAllForUser()': { act: ({ visits }) => visits.endAllForUser('ann'), user: null },
-    'endEverything()': { act: ({ visits }) => visits.endAll(), user: null },
+    'endAll()': { act: ({ visits }) => visits.endAll(), user: null },
     'a login as somebody else': { act: ({ identity }) => identity.login('bea'), user: { name: 'bea' } },
     'a login after a logout': {
       act: async ({ identity }) => {

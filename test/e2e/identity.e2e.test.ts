@@ -129,13 +129,13 @@ class IdentityController {
   }
 
   @Delete('users/:id')
-  async endAll(@Param('id') id: string, @Query('gate') gate = '') {
+  async endAllOf(@Param('id') id: string, @Query('gate') gate = '') {
     await this.gates.pass(gate);
     return this.visits.endAllForUser(id);
   }
 
   @Delete('everything')
-  async endEverything(@Query('gate') gate = '') {
+  async endAll(@Query('gate') gate = '') {
     await this.gates.pass(gate);
     return this.visits.endAll();
   }

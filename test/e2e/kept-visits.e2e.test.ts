@@ -5,6 +5,7 @@ import type { Browser } from '../support/browser.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { WatchedStore } from '../support/watched-store.js';
+import { endAllOf, listAll } from '../../lib/testing/many.js';
 
 // Whatever becomes of a sign-in or sign-out while the store fails, nobody loses the visit that they came with.
 
@@ -84,7 +85,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
 
   /** A visitor with a cart, and another visit of each user elsewhere. */
   async function prepare({ before, permanent = false }: Act): Promise<Browser> {
-    while ((await watched.inner.users!.endAllForUser('ann', { reason: 'test', at: clock.now() })).length > 0);
+    await endAllOf(watched.inner, 'ann', { reason: 'test', at: clock.now() });
     clock.advance(1000);
     for (const user of ['ann', 'bob']) await app.ask(app.browser(), ({ identity }) => identity.login(user));
     clock.advance(1000);
@@ -98,7 +99,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
   }
 
   const live = async (): Promise<string[]> =>
-    (await Promise.all(['ann', 'bob'].map((user) => watched.inner.users!.listForUser(user, clock.now()))))
+    (await Promise.all(['ann', 'bob'].map((user) => listAll(watched.inner, user, clock.now()))))
       .flat()
       .map(({ id }) => id)
       .toSorted();
@@ -183,7 +184,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
     const browser = app.browser();
     await app.call(browser, async ({ session, identity }) => {
       session['cart'] = ['a book'];
-      watched.away('endedAllAt');
+      watched.away('revokedAt');
       await identity.login('ann').catch(() => watched.pass());
     });
     expect(await app.ask(browser, look)).toMatchObject({ user: null, cart: ['a book'] });

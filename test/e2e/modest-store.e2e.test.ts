@@ -10,7 +10,7 @@ import {
   VisitStore,
   VisitStoreUnsupportedError,
   type Ending,
-  type NewVisitRecord,
+  type VisitRecord,
   type Rekey,
   type SessionSave,
   type Touch,
@@ -29,7 +29,7 @@ class ModestStore extends VisitStore {
   find(ids: readonly string[]) {
     return this.store.find(ids);
   }
-  create(visits: readonly NewVisitRecord[]) {
+  create(visits: readonly VisitRecord[]) {
     return this.store.create(visits);
   }
   save(saves: readonly SessionSave[]) {

@@ -278,7 +278,7 @@ describe('Options', () => {
       return module.init();
     };
     const secure = { name: 'visit', secure: true };
-    const inCookies = Object.assign(without('atomic'), { clients: { attend: () => undefined } });
+    const inCookies = Object.assign(without('atomic'), { clients: { openStorage: () => undefined } });
     await expect(init({ store: inCookies, cookie: secure }, [ShopController], [ShopResolver])).rejects.toMatchObject({
       code: 'VISIT_OPTION',
       message: [

@@ -19,7 +19,7 @@ class Failing {
   onNewVisit = (): void => fail('onNewVisit');
   onRecordRequest = (): void => fail('onRecordRequest');
   onVisitEnded = (): void => fail('onVisitEnded');
-  onEverythingEnded = (): void => fail('onEverythingEnded');
+  onAllVisitsEnded = (): void => fail('onAllVisitsEnded');
   onIdentityLinked = (): void => fail('onIdentityLinked');
   onIdentityUnlinked = (): void => fail('onIdentityUnlinked');
 }
@@ -28,7 +28,7 @@ class Failing {
 class Audit {
   onNewVisit = (): unknown => told.push('new');
   onVisitEnded = ({ reason }: { reason: string }): unknown => told.push(`ended ${reason}`);
-  onEverythingEnded = ({ visits }: { visits: number }): unknown => told.push(`everything ${visits}`);
+  onAllVisitsEnded = ({ visits }: { visits: number }): unknown => told.push(`everything ${visits}`);
   onIdentityLinked = ({ userId }: { userId: string }): unknown => told.push(`linked ${userId}`);
   onIdentityUnlinked = ({ userId }: { userId: string }): unknown => told.push(`unlinked ${userId}`);
 }
@@ -127,7 +127,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     ['/everything', ['ended revoked', 'everything'], 'null'],
   ])('R72, ASVS 16.3.1: a plugin that throws keeps no visit alive, and all others hear of all: %s', async (path, expected, left) => {
     const [first, second, current] = [await signIn(), await signIn(), await signIn()];
-    for (const hook of ['onVisitEnded', 'onEverythingEnded', 'onIdentityUnlinked']) failing.add(hook);
+    for (const hook of ['onVisitEnded', 'onAllVisitsEnded', 'onIdentityUnlinked']) failing.add(hook);
     expect((await current.clone().get(path)).status).toBe(500);
     expect(told.map((one) => one.replace(/^everything \d+/, 'everything'))).toEqual(expected);
     expect(await who(current)).toBe(left);

@@ -8,7 +8,7 @@ import {
   VISIT_EVENTS,
   VisitPlugin,
   VisitService,
-  type EndedEverything,
+  type EndedAll,
   type EndedVisit,
   type IdentityChange,
   type NewDevice,
@@ -25,7 +25,7 @@ class Witness {
   onVisitEnded({ id, reason }: EndedVisit): void {
     told.push(['ended', { id, reason }]);
   }
-  onEverythingEnded({ visits, reason }: EndedEverything): void {
+  onAllVisitsEnded({ visits, reason }: EndedAll): void {
     told.push(['everything', { visits, reason }]);
   }
   onIdentityLinked({ visitId, userId }: IdentityChange): void {
@@ -374,7 +374,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(ended).toBeGreaterThanOrEqual(2);
       expect(told).toEqual([['everything', { visits: ended, reason: 'leak' }]]);
       expect(events.at(-1)).toEqual([
-        VISIT_EVENTS.onEverythingEnded,
+        VISIT_EVENTS.onAllVisitsEnded,
         { visits: ended, reason: 'leak', endedAt: new Date(stack.clock.now()) },
       ]);
       expect([await isIn(two), await isIn(three)]).toEqual([false, false]);

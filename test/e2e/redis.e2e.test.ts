@@ -49,12 +49,12 @@ class RedisController {
   }
 
   @Post('end-all/:user')
-  async endAll(@Param('user') user: string) {
+  async endAllOf(@Param('user') user: string) {
     await this.visits.endAllForUser(user);
   }
 
   @Post('end-everything')
-  async endEverything() {
+  async endAll() {
     return { ended: await this.visits.endAll() };
   }
 }

@@ -11,6 +11,7 @@ import type { TestDatabase } from '../support/databases.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { isSoak } from '../support/soak.js';
 import { WatchedStore } from '../support/watched-store.js';
+import { endAllOf, listAll } from '../../lib/testing/many.js';
 
 const codeOf = (error: unknown): string => (error as { code?: string }).code ?? String(error);
 
@@ -24,7 +25,7 @@ const callbacks: { hook?: ((name: string) => unknown) | undefined } = {};
 class Listener implements VisitPluginHooks {
   onNewVisit = () => callbacks.hook?.('onNewVisit');
   onVisitEnded = () => callbacks.hook?.('onVisitEnded');
-  onEverythingEnded = () => callbacks.hook?.('onEverythingEnded');
+  onAllVisitsEnded = () => callbacks.hook?.('onAllVisitsEnded');
   onIdentityLinked = () => callbacks.hook?.('onIdentityLinked');
   onIdentityUnlinked = () => callbacks.hook?.('onIdentityUnlinked');
   onLimitReached = () => callbacks.hook?.('onLimitReached');
@@ -319,7 +320,7 @@ const nested: Record<string, (tools: Shared) => Promise<unknown>> = {
   ...writes,
   'end another visit': ({ visits }) => visits.end('0'.repeat(32)),
   endAllForUser: ({ visits, family }) => visits.endAllForUser(`ann ${family}`),
-  endEverything: ({ visits }) => visits.endAll(),
+  endAll: ({ visits }) => visits.endAll(),
   'make a field with a form token': ({ tokens }) => tokens.hiddenField(),
   'save by the request': ({ request }) => (request.session as Tools['session']).save(),
   // A token that cannot be one costs no turn.
@@ -402,12 +403,12 @@ const outers: Record<string, Outer> = {
     hook: 'onVisitEnded',
     call: (tools) => nested['endAllForUser']!(tools),
   },
-  'onEverythingEnded of endEverything()': {
+  'onAllVisitsEnded of endAll()': {
     state: 'stored',
     act: 'visits.endAll()',
-    hook: 'onEverythingEnded',
+    hook: 'onAllVisitsEnded',
     // How many there are depends on what other tests have left.
-    call: async (tools) => Number(await nested['endEverything']!(tools)) > 0,
+    call: async (tools) => Number(await nested['endAll']!(tools)) > 0,
   },
 };
 
@@ -436,7 +437,7 @@ for (const platform of platforms) {
       app = await startListening(platform, { store: watched.store, clock });
     });
     afterAll(() => app.close());
-    // After endEverything() nobody can sign in at the same instant.
+    // After endAll() nobody can sign in at the same instant.
     beforeEach(() => clock.advance(1000));
     afterEach(() => {
       callbacks.hook = undefined;
@@ -593,7 +594,7 @@ for (const platform of platforms) {
       if (visitor === 'somebody else') await app.ask(browser, ({ identity }) => identity.login(`bob ${family}`));
       if (visitor === 'the same user') await app.ask(browser, ({ identity }) => identity.login(user));
       const before = browser.clone();
-      const known = new Set((await watched.inner.users!.listForUser(user, clock.now())).map(({ id }) => id));
+      const known = new Set((await listAll(watched.inner, user, clock.now())).map(({ id }) => id));
       clock.advance(1000);
       let here: { result: unknown; user: string | null; shown: string | null } | undefined;
       const answer = await app.call(browser, async ({ identity, request }) => {
@@ -643,7 +644,7 @@ for (const platform of platforms) {
           }
         }
       }
-      const left = (await watched.inner.users!.listForUser(user, clock.now())).filter(({ id }) => !known.has(id));
+      const left = (await listAll(watched.inner, user, clock.now())).filter(({ id }) => !known.has(id));
       return { ...here!, answer, label, left: left.length, after };
     };
 
@@ -706,9 +707,9 @@ for (const platform of platforms) {
         const { result, answer } = await attempt(apps['end-oldest'], visitor, ending, {
           arm: (user) => {
             watched.around = async ({ method }, go) => {
-              if (method !== 'endedAllAt') return go();
+              if (method !== 'revokedAt') return go();
               watched.pass();
-              await watched.inner.users!.endAllForUser(user, { reason: 'disabled', at: clock.now() });
+              await endAllOf(watched.inner, user, { reason: 'disabled', at: clock.now() });
               return go();
             };
           },

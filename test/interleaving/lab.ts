@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { DefaultSessionSerializer, type NewVisitRecord } from 'nest-visit';
+import { DefaultSessionSerializer, type VisitRecord } from 'nest-visit';
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { VisitKey } from '../../lib/key/visit-key.js';
@@ -12,6 +12,7 @@ import { Monitor, type Sample } from './monitor.js';
 import { INITIAL, operationOf, timeOf, type OperationName, type Outcome, type Situation, type World } from './operations.js';
 import { Conductor, type Course, type CourseOptions, type Part } from './order.js';
 import { codeOf, Process, TIMEOUT, type Told } from './process.js';
+import { created } from '../../lib/store/visit.record.js';
 
 /** Which operations run side by side, and from where. */
 export interface Scene {
@@ -157,19 +158,14 @@ export class Laboratory {
     const start = 1_900_000_000_000;
     const key = VisitKey.create();
     const user = `user ${randomBytes(4).toString('hex')}`;
-    const visit: NewVisitRecord = {
+    const visit: VisitRecord = created({
       id: key.id,
       keyHash: key.hash,
       created: start,
-      accessed: start,
       expiry: start + TIMEOUT,
-      absoluteExpiry: null,
-      permanent: false,
-      remoteAddress: null,
-      userAgent: null,
       sessionData: new DefaultSessionSerializer().encode(new Map(Object.entries(INITIAL))),
       identity: situation === 'anonymous' ? null : { userId: user, created: start, authenticatedAt: start },
-    };
+    });
     if (situation !== 'new') await this.store.create([visit]);
     return { start, visitId: key.id, key: key.text, user, situation };
   }

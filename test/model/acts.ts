@@ -166,10 +166,10 @@ const endAllForUser = anyUser.map((user) =>
   ),
 );
 
-const endEverything = fc.constant(
+const endAll = fc.constant(
   act(
     'end everything',
-    (turn) => turn.endEverything(),
+    (turn) => turn.endAll(),
     ({ visits }) => visits.endAll(),
   ),
 );
@@ -249,9 +249,9 @@ export const anyAct = weighted(
   [4, remove],
   [2, clear],
   ...anyOfWrites,
-  [1, endEverything],
+  [1, endAll],
   [3, list],
 );
 
 /** What may be done where there is no request. */
-export const anyActElsewhere = weighted([8, endOne], [4, endAllForUser], [1, endEverything], [8, list]);
+export const anyActElsewhere = weighted([8, endOne], [4, endAllForUser], [1, endAll], [8, list]);

@@ -1,4 +1,12 @@
-import { type CleanUpBatch, type SaveResult, type SessionSave, type Ending, type Rekey, type Touch } from 'nest-visit';
+import {
+  type CleanUpBatch,
+  type Rekey,
+  type SaveResult,
+  type SessionSave,
+  type Touch,
+  type UserEndingBatch,
+  type UserList,
+} from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -53,13 +61,13 @@ const defects: Record<string, Store> = {
     }
   },
   'R42: an end of all others that takes the own one': class extends TypeOrmVisitStore {
-    override endAllForUser(userId: string, { except: _, ...ending }: Ending & { readonly except?: string }) {
-      return super.endAllForUser(userId, ending);
+    override endAllForUser({ except: _, ...batch }: UserEndingBatch) {
+      return super.endAllForUser(batch);
     }
   },
   'R42: a list with what has expired': class extends TypeOrmVisitStore {
-    override listForUser(userId: string) {
-      return super.listForUser(userId, 0);
+    override listForUser(list: UserList) {
+      return super.listForUser({ ...list, now: 0 });
     }
   },
   'B10: a save that is acknowledged, and nothing is stored': class extends TypeOrmVisitStore {

@@ -126,13 +126,13 @@ export class Model {
       expiresUntil: 0,
       isExpunged: false,
     };
-    this.prolong(visit);
+    this.extend(visit);
     this.visits.push(visit);
     return visit;
   }
 
   /** `slack`: by how much the expiry that is written may stay behind. */
-  prolong(visit: Visit, slack = 0): void {
+  extend(visit: Visit, slack = 0): void {
     const expiry = Math.min(this.now + (visit.permanent ? PERMANENT_TIMEOUT : TIMEOUT), visit.absoluteExpiry);
     visit.expiresFrom = Math.max(visit.expiresFrom, expiry - slack);
     visit.expiresUntil = Math.max(visit.expiresUntil, expiry);
@@ -209,7 +209,7 @@ export class Turn {
       this.repeatsKey = half(visit.lastUse) < half(model.now) ? 'surely' : 'maybe';
     }
     visit.lastUse = model.now;
-    model.prolong(visit, TOUCH_RESOLUTION);
+    model.extend(visit, TOUCH_RESOLUTION);
     // What was lost on its way is given again.
     if (visit.isUnseen && !this.hasCurrentKey) this.renew();
   }
@@ -293,15 +293,15 @@ export class Turn {
   }
 
   endOthers(): number {
-    return this.userId === null ? 0 : this.endAll(this.userId);
+    return this.userId === null ? 0 : this.endAllOf(this.userId);
   }
 
   endAllForUser(user: User): number {
     const isOwn = this.userId === user;
-    return this.endAll(user) + Number(isOwn && this.endOwn('revoked'));
+    return this.endAllOf(user) + Number(isOwn && this.endOwn('revoked'));
   }
 
-  endEverything(): number {
+  endAll(): number {
     const own = Number(this.visit !== undefined && this.endOwn('revoked'));
     // So many may be meant that nobody is told of each.
     return own + this.model.known.filter((visit) => this.model.end(visit, 'revoked', false)).length;
@@ -339,7 +339,7 @@ export class Turn {
     delete visit.graceUntil;
     visit.isUnseen = isRenewal;
     if (!isRenewal) visit.expiresFrom = visit.expiresUntil = 0;
-    this.model.prolong(visit);
+    this.model.extend(visit);
     this.cookie = 'key';
   }
 
@@ -349,7 +349,7 @@ export class Turn {
     return isEnded;
   }
 
-  private endAll(user: User): number {
+  private endAllOf(user: User): number {
     return this.model.known.filter((visit) => visit.user === user && visit !== this.visit && this.end(visit, 'revoked')).length;
   }
 }

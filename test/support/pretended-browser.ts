@@ -1,13 +1,12 @@
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
+  type VisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
   type SessionSave,
   type Touch,
-  type VisitRecord,
   type VisitStoreCapabilities,
 } from 'nest-visit';
 
@@ -32,7 +31,7 @@ export class PretendedBrowser extends VisitStore {
   find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
     return this.request(ids, () => this.store.find(ids));
   }
-  create(visits: readonly NewVisitRecord[]): Promise<void> {
+  create(visits: readonly VisitRecord[]): Promise<void> {
     return this.request(idsOf(visits), () => this.store.create(visits));
   }
   save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
@@ -53,21 +52,21 @@ export class PretendedBrowser extends VisitStore {
 
   /** Takes more than real ones: what the contract asks for besides is not a matter of size. */
   private async request<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
-    const attendance = this.store.clients!.attend(Infinity);
+    const storage = this.store.clients!.openStorage(Infinity);
     try {
-      await attendance.hold(
+      await storage.load(
         ids,
         ids.flatMap((id) => this.jar.get(id) ?? []),
       );
       const result = await work();
       for (const record of await this.store.find(ids)) {
         if (!record) continue;
-        const copy = attendance.copyFor({ id: record.id, keyHash: record.keyHash, now: 0 });
+        const copy = storage.copyFor({ id: record.id, keyHash: record.keyHash, now: 0 });
         if (copy) this.jar.set(record.id, copy.text);
       }
       return result;
     } finally {
-      attendance.leave();
+      storage.close();
     }
   }
 }

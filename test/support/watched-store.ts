@@ -32,7 +32,7 @@ export class WatchedStore {
         const value: unknown = Reflect.get(target, method, target);
         // Its facets are the store itself.
         if (value === target) return proxy as unknown;
-        if (typeof value !== 'function' || method === 'attend')
+        if (typeof value !== 'function' || method === 'openStorage')
           return typeof value === 'function' ? (value.bind(target) as unknown) : value;
         return (...args: unknown[]) => {
           this.calls.push(method);

@@ -69,8 +69,8 @@ export class WatchedStore extends MemoryVisitStore {
       'unlock',
       'listForUser',
       'endAllForUser',
-      'endEverything',
-      'endedAllAt',
+      'endAll',
+      'revokedAt',
     ] as const) {
       const method = (super[name] as (...args: unknown[]) => Promise<never>).bind(this);
       (this as Record<string, unknown>)[name] = async (...args: unknown[]) => {

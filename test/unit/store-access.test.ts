@@ -114,7 +114,7 @@ const KINDS: [string, (store: StoreAccess) => Promise<unknown>][] = [
   ['create', (store) => store.create(newVisit())],
   ['save', (store) => store.save(saveOf(newVisit()))],
   ['call', (store) => store.call((one) => one.end([newVisit().id], { reason: 'x', at: 0 }))],
-  ['read', (store) => store.endedAllAt('x')],
+  ['read', (store) => store.revokedAt('x')],
 ];
 
 const isWrite = ([name]: (typeof KINDS)[number]): boolean => ['create', 'save', 'call'].includes(name);

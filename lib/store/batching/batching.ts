@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
 import type { VisitServer } from '../visit.facets.js';
-import type { NewVisitRecord, SaveResult, SessionSave, VisitRecord, VisitStore } from '../visit.store.js';
+import type { SaveResult, SessionSave, VisitRecord, VisitStore } from '../visit.store.js';
 import { Batcher, type BatcherOptions } from './batcher.js';
 
 /** What became of a save, unless it failed. */
@@ -10,7 +10,7 @@ export type SaveOutcome = Exclude<SaveResult, { outcome: 'failed' }>;
 /** What each request needs of a store, one visit at a time: gathered from all requests of the moment into few calls. */
 export interface VisitAccess {
   find(id: string): Promise<VisitRecord | null>;
-  create(visit: NewVisitRecord): Promise<void>;
+  create(visit: VisitRecord): Promise<void>;
   save(save: SessionSave): Promise<SaveOutcome>;
   /** Whoever waits and has not been sent yet is refused with this. */
   refuse(error: unknown): void;
@@ -49,7 +49,7 @@ export function createVisitAccess(
       finding,
     );
 
-  const creating: Asking<NewVisitRecord, true> = {
+  const creating: Asking<VisitRecord, true> = {
     ask: async (visits) => {
       await store.create(visits);
       return visits.map(() => true);

@@ -2,7 +2,6 @@ import { VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
@@ -11,7 +10,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { created, ended, rekeyed, saved, touched } from '../visit.record.js';
+import { ended, rekeyed, saved, touched } from '../visit.record.js';
 import { valueOf, visitOf } from './visit.values.js';
 
 /** The part of a Keyv, version 5, that is used here. */
@@ -97,12 +96,12 @@ export class KeyvVisitStore extends VisitStore {
     );
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     const ids = visits.map(({ id }) => id);
     const found = await this.find([...new Set(ids)]);
     if (new Set(ids).size < ids.length || found.some((visit) => visit !== null))
       throw new Error('[visit] a visit with this id exists already');
-    await Promise.all(visits.map((visit) => this.#write(created(visit), visit.accessed)));
+    await Promise.all(visits.map((visit) => this.#write(visit, visit.accessed)));
   }
 
   save(saves: readonly SessionSave[]): Promise<SaveResult[]> {

@@ -8,6 +8,7 @@ export {
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
   listed,
+  LISTED_COLUMNS,
   LOCK_COLUMNS,
   namesIn,
   REVOCATION_COLUMNS,
@@ -21,7 +22,7 @@ export {
   type RowOf,
   type VisitColumn,
 } from '../visit.columns.js';
-export { recordReader, rowWriter, type Readers, type RowLayout, type Writers } from '../record.rows.js';
+export { listedReader, recordReader, rowWriter, type Readers, type RowLayout, type Writers } from '../record.rows.js';
 export {
   byAccess,
   copyOf,
@@ -32,7 +33,9 @@ export {
   isLive,
   isStale,
   isUnwiped,
+  listedCopyOf,
   locked,
+  pageOf,
   refusalOf,
   rekeyed,
   rekeyGuard,
@@ -40,7 +43,20 @@ export {
   touched,
   verdictOn,
   type Lease,
+  type NewVisit,
   type Transition,
 } from '../visit.record.js';
-export { byId, chunks, MAX_BYTES, MAX_ROWS, TableVisitStore } from '../table-visit.store.js';
+export {
+  byId,
+  chunks,
+  EVERYBODY,
+  MAX_BYTES,
+  MAX_ROWS,
+  MAX_UNEXPLAINED,
+  NOBODY,
+  TableVisitStore,
+  unexplainedRefusal,
+  type VisitToEnd,
+} from '../table-visit.store.js';
 export { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
+export { retryOnConflict } from '../retry-on-conflict.js';

@@ -1,10 +1,15 @@
 import { VisitOptionError } from '../../errors/visit.error.js';
 import type {
   CleanUpBatch,
+  EndedBatch,
+  EndingBatch,
   ExpungedBatch,
   Lock,
+  ListPosition,
   LockResult,
   StaleCounts,
+  UserEndingBatch,
+  UserList,
   UserVisits,
   VisitCleanup,
   VisitLocks,
@@ -15,7 +20,6 @@ import type {
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
@@ -25,15 +29,15 @@ import {
   type VisitStoreCapabilities,
 } from '../visit.store.js';
 import {
-  byAccess,
   copyOf,
-  created,
   emptied,
   ended,
   isLive,
   isStale,
   isUnwiped,
+  listedCopyOf,
   locked,
+  pageOf,
   rekeyed,
   saved,
   touched,
@@ -60,7 +64,7 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
 
   readonly #visits = new Map<string, VisitRecord>();
   /** By user id; the empty one is everybody. */
-  readonly #endedAllAt = new Map<string, number>();
+  readonly #revocations = new Map<string, number>();
   readonly #leases = new Map<string, Lease>();
   readonly #maxVisits: number;
 
@@ -79,11 +83,11 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     });
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     const ids = new Set(visits.map(({ id }) => id));
     if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id)))
       throw new Error('[visit] a visit with this id exists already');
-    for (const visit of visits) this.#visits.set(visit.id, created(visit));
+    for (const visit of visits) this.#visits.set(visit.id, copyOf(visit));
     if (this.#visits.size > this.#maxVisits) this.#evict(visits.reduce((latest, { created: at }) => Math.max(latest, at), 0));
   }
 
@@ -113,10 +117,12 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     return ids.filter((id) => this.#endOne(this.#stored(id), ending));
   }
 
-  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    return this.#filter((visit) => visit.identity?.userId === userId && isLive(visit, now))
-      .sort(byAccess)
-      .map(copyOf);
+  async listForUser({ userId, now, ...page }: UserList): Promise<VisitPage<ListPosition>> {
+    const { visits, next } = pageOf(
+      this.#filter((visit) => visit.identity?.userId === userId && isLive(visit, now)),
+      page,
+    );
+    return { visits: visits.map(listedCopyOf), next };
   }
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
@@ -128,24 +134,23 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     const visits = this.#filter((visit) => visit.id > after && isLive(visit, now))
       .sort((a, b) => (a.id < b.id ? -1 : 1))
       .slice(0, limit)
-      .map(copyOf);
+      .map(listedCopyOf);
     return { visits, next: visits.at(-1)?.id ?? null };
   }
 
-  async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
-    this.#remember(userId, ending.at);
-    const visits = this.#filter(({ id, identity }) => identity?.userId === userId && id !== except);
-    return visits.filter((visit) => this.#endOne(visit, ending)).map(({ id }) => id);
+  async endAllForUser({ userId, except, ...batch }: UserEndingBatch): Promise<EndedBatch> {
+    this.#remember(userId, batch.ending.at);
+    return this.#endSome(batch, ({ id, identity }) => identity?.userId === userId && id !== except);
   }
 
-  async endedAllAt(userId: string): Promise<number | null> {
-    const instants = [userId, ''].map((id) => this.#endedAllAt.get(id)).filter((at) => at !== undefined);
+  async revokedAt(userId: string): Promise<number | null> {
+    const instants = [userId, ''].map((id) => this.#revocations.get(id)).filter((at) => at !== undefined);
     return instants.length > 0 ? Math.max(...instants) : null;
   }
 
-  async endEverything(ending: Ending): Promise<number> {
-    this.#remember('', ending.at);
-    return this.#filter((visit) => this.#endOne(visit, ending)).length;
+  async endAll(batch: EndingBatch): Promise<EndedBatch> {
+    this.#remember('', batch.ending.at);
+    return this.#endSome(batch, () => true);
   }
 
   async expunge({ before, limit, dryRun = false }: CleanUpBatch): Promise<ExpungedBatch> {
@@ -153,7 +158,7 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     if (dryRun) return { ...countsOf(stale), next: null };
     const batch = stale.slice(0, limit);
     for (const { id } of batch) this.#drop(id);
-    for (const [userId, at] of this.#endedAllAt) if (at < before) this.#endedAllAt.delete(userId);
+    for (const [userId, at] of this.#revocations) if (at < before) this.#revocations.delete(userId);
     return { ...countsOf(batch), next: batch.length < stale.length ? 'more' : null };
   }
 
@@ -192,8 +197,15 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     return true;
   }
 
+  #endSome({ ending, limit }: EndingBatch, isMeant: (visit: VisitRecord) => boolean): EndedBatch {
+    const visits = this.#filter((visit) => visit.endedAt === null && isMeant(visit));
+    const batch = visits.slice(0, limit);
+    for (const visit of batch) this.#endOne(visit, ending);
+    return { ended: batch.map(({ id }) => id), next: batch.length < visits.length ? 'more' : null };
+  }
+
   #remember(userId: string, at: number): void {
-    this.#endedAllAt.set(userId, Math.max(at, this.#endedAllAt.get(userId) ?? at));
+    this.#revocations.set(userId, Math.max(at, this.#revocations.get(userId) ?? at));
   }
 
   /**

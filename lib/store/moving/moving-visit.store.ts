@@ -3,9 +3,14 @@ import { VisitError, VisitOptionError } from '../../errors/visit.error.js';
 import type { Clock } from '../../options/visit-options.interface.js';
 import type {
   CleanUpBatch,
+  EndedBatch,
+  EndingBatch,
   ExpungedBatch,
+  ListPosition,
   Lock,
   LockResult,
+  UserEndingBatch,
+  UserList,
   UserVisits,
   VisitCleanup,
   VisitLocks,
@@ -17,7 +22,6 @@ import type {
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
@@ -26,6 +30,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
+import { byAccess, pageOf } from '../visit.record.js';
 
 /** Why a visit has ended that lives on in the other store. */
 const MOVED = 'moved';
@@ -44,6 +49,13 @@ export interface RefusedVisit {
   readonly id: string;
   /** What the store threw. */
   readonly error: unknown;
+}
+
+/** What a batch has done in one of the stores. */
+interface Done {
+  readonly visits?: number;
+  readonly ended?: readonly string[];
+  readonly next: unknown;
 }
 
 /** What has become of a page of visits. */
@@ -153,7 +165,7 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     return Promise.all(ids.map((_, index) => this.#settle(olds[index]!, copies[index]!)));
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     await (this.#moves ? this.#to : this.#from).create(visits);
   }
 
@@ -185,13 +197,15 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     return ids.filter((id) => ended.has(id));
   }
 
-  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    const olds = await this.#from.users!.listForUser(userId, now);
-    const moved = await this.#to.users!.listForUser(userId, now);
-    const known = new Set(moved.map(({ id }) => id));
-    return [...moved, ...olds.filter(({ id }) => !known.has(id)).map(unmarked)].sort(
-      (one, other) => other.accessed - one.accessed || (one.id < other.id ? -1 : 1),
-    );
+  async listForUser(list: UserList): Promise<VisitPage<ListPosition>> {
+    const olds = await this.#from.users!.listForUser(list);
+    const moved = await this.#to.users!.listForUser(list);
+    const known = new Set(moved.visits.map(({ id }) => id));
+    const all = [...moved.visits, ...olds.visits.filter(({ id }) => !known.has(id))];
+    // Beyond the end of either page, the other one may not have all.
+    const [end] = [olds.next, moved.next].filter((next) => next !== null).sort(byAccess);
+    const { visits, next } = pageOf(end ? all.filter((visit) => byAccess(visit, end) <= 0) : all, list);
+    return { visits, next: next ?? end ?? null };
   }
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
@@ -204,24 +218,22 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   async liveVisits({ after, ...page }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     if (!after.startsWith(IN_TO)) {
       const { visits, next } = await this.#from.pages!.liveVisits({ after, ...page });
-      return { visits: visits.map(unmarked), next: next ?? IN_TO };
+      return { visits, next: next ?? IN_TO };
     }
     const { visits, next } = await this.#to.pages!.liveVisits({ after: after.slice(IN_TO.length), ...page });
     return { visits, next: next === null ? null : IN_TO + next };
   }
 
-  async endAllForUser(userId: string, ending: Ending & { readonly except?: string }): Promise<string[]> {
-    return [
-      ...new Set([...(await this.#from.users!.endAllForUser(userId, ending)), ...(await this.#to.users!.endAllForUser(userId, ending))]),
-    ];
+  async endAllForUser(batch: UserEndingBatch): Promise<EndedBatch> {
+    return this.#inTurn(batch, (store, one) => store.users!.endAllForUser(one));
   }
 
-  async endEverything(ending: Ending): Promise<number> {
-    return (await this.#from.users!.endEverything(ending)) + (await this.#to.users!.endEverything(ending));
+  async endAll(batch: EndingBatch): Promise<EndedBatch> {
+    return this.#inTurn(batch, (store, one) => store.users!.endAll(one));
   }
 
-  async endedAllAt(userId: string): Promise<number | null> {
-    const instants = await Promise.all([this.#from.users!.endedAllAt(userId), this.#to.users!.endedAllAt(userId)]);
+  async revokedAt(userId: string): Promise<number | null> {
+    const instants = await Promise.all([this.#from.users!.revokedAt(userId), this.#to.users!.revokedAt(userId)]);
     const known = instants.filter((at) => at !== null);
     return known.length > 0 ? Math.max(...known) : null;
   }
@@ -249,15 +261,19 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
    */
   async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<MovedPage> {
     const { visits, next } = await this.#from.pages!.liveVisits({ after, limit, now: this.#clock.now() });
-    const copies = await this.#to.find(visits.map(({ id }) => id));
-    const results = await Promise.allSettled(
-      visits.map((visit, index) => (copies[index] ? this.#finish(copies[index], visit) : this.#move(visit))),
-    );
+    const ids = visits.map(({ id }) => id);
+    const [copies, olds] = await this.#findBoth(ids);
+    const move = async (copy: VisitRecord | null, old: VisitRecord | null): Promise<boolean> => {
+      if (copy) await this.#finish(copy, old);
+      else if (old) await this.#move(old);
+      return (copy ?? old) !== null;
+    };
+    const results = await Promise.allSettled(ids.map((_, index) => move(copies[index]!, olds[index]!)));
     const refused = results.flatMap((result, index) =>
-      result.status === 'rejected' ? [{ id: visits[index]!.id, error: result.reason as unknown }] : [],
+      result.status === 'rejected' ? [{ id: ids[index]!, error: result.reason as unknown }] : [],
     );
     if (refused.length > 0) await this.#requireStores(refused);
-    return { moved: visits.length - refused.length, refused, next };
+    return { moved: results.filter((result) => result.status === 'fulfilled' && result.value).length, refused, next };
   }
 
   /** What has failed is to blame for that itself, if both stores answer. */
@@ -283,16 +299,17 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   }
 
   /** A batch of `from`, and when nothing is left there, of `to`. */
-  async #inTurn<B extends { readonly visits: number; readonly next: unknown }>(
-    batch: CleanUpBatch,
-    call: (store: VisitStore, batch: CleanUpBatch) => Promise<B>,
-  ): Promise<B> {
+  async #inTurn<B extends { readonly after?: unknown }, D extends Done>(
+    batch: B,
+    call: (store: VisitStore, batch: B) => Promise<D>,
+  ): Promise<D> {
     const { isInTo = false, after } = (batch.after ?? {}) as { isInTo?: boolean; after?: unknown };
     const done = await call(isInTo ? this.#to : this.#from, { ...batch, after });
     if (done.next !== null) return { ...done, next: { isInTo, after: done.next } };
     if (isInTo) return done;
     const next = { isInTo: true };
-    return done.visits > 0 ? { ...done, next } : this.#inTurn({ ...batch, after: next }, call);
+    const isIdle = (done.visits ?? done.ended?.length) === 0;
+    return isIdle ? this.#inTurn({ ...batch, after: next }, call) : { ...done, next };
   }
 
   async #findBoth(ids: readonly string[]): Promise<[copies: (VisitRecord | null)[], olds: (VisitRecord | null)[]]> {
@@ -398,7 +415,7 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
       await this.#to.rekey([{ id, keyHash, now: last.keyChanged, newKeyHash: last.keyHash, ...change }]);
       // Who ended all visits of the user before this has not seen that it is one of them.
       const isLinked = identity !== null && identity.userId !== visit.identity?.userId;
-      const endedAll = isLinked && this.users ? await this.users.endedAllAt(identity.userId) : null;
+      const endedAll = isLinked && this.users ? await this.users.revokedAt(identity.userId) : null;
       if (endedAll !== null && endedAll > identity!.created) await this.#to.end([id], { reason: 'revoked', at: endedAll });
     }
     if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry, keyChanged: last.keyChanged }]);

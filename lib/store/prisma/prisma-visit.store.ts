@@ -1,35 +1,46 @@
 import { createHash } from 'node:crypto';
 import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
-import { patiently } from '../patiently.js';
+import { retryOnConflict } from '../retry-on-conflict.js';
 import {
   byId,
   chunks,
   EVERYBODY,
-  MAX_PUZZLES,
   MAX_ROWS,
+  MAX_UNEXPLAINED,
   NOBODY,
-  puzzle,
   TableVisitStore,
+  unexplainedRefusal,
   type Reference,
   type StalePlace,
+  type VisitToEnd,
 } from '../table-visit.store.js';
-import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
 import type {
-  Ending,
-  NewVisitRecord,
-  Rekey,
-  RekeyResult,
-  SaveResult,
-  SessionSave,
-  Touch,
-  VisitRecord,
-  WriteGuard,
-} from '../visit.store.js';
+  ListPosition,
+  Lock,
+  StaleCounts,
+  UserList,
+  UserVisits,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  VisitServer,
+} from '../visit.facets.js';
+import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { isMissing, isTransient, referenceIn } from './prisma.errors.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
-import { bigintOrNull, IDENTITY_FIELDS, identityData, recordOf, REVOCATION_FIELDS, VISIT_FIELDS, visitData } from './visit.rows.js';
+import {
+  bigintOrNull,
+  IDENTITY_FIELDS,
+  identityData,
+  LISTED_FIELDS,
+  listedOf,
+  recordOf,
+  REVOCATION_FIELDS,
+  VISIT_FIELDS,
+  visitData,
+} from './visit.rows.js';
 
 /** Of saves and touches: the application needs connections of the pool for itself. */
 const MAX_AT_ONCE = 4;
@@ -85,7 +96,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return ids.map((id) => recordOrNull(found.get(id)));
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     const { visit, visitIdentity } = this.#client;
     const linked = visits.flatMap(({ id, identity }) => (identity ? { visitId: id, ...identityData(identity) } : []));
     const groups = chunks(visits.map(visitData), ({ sessionData }) => (sessionData as Uint8Array | null)?.length);
@@ -102,7 +113,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
     const results: SaveResult[] = [];
     let waiting = saves.map((save, index) => ({ save, index }));
-    for (let puzzles = 0; waiting.length > 0;) {
+    for (let unexplained = 0; waiting.length > 0;) {
       const round = oneOfEach(waiting);
       await inParallel(round, MAX_AT_ONCE, async ({ save, index }) => {
         try {
@@ -122,7 +133,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
       }
       const before = waiting.length;
       waiting = waiting.filter(({ index }) => !(index in results));
-      if (waiting.length === before && ++puzzles > MAX_PUZZLES) throw puzzle('save');
+      if (waiting.length === before && ++unexplained > MAX_UNEXPLAINED) throw unexplainedRefusal('save');
     }
     return results;
   }
@@ -131,23 +142,37 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     await this.#update({ ...isLive(id), lockOwner: owner }, { lockOwner: null, lockedUntil: null });
   }
 
-  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
-    const rows = await this.#visitsOf({ userId }, { endedAt: null, expiry: { gt: BigInt(now) } });
-    return rows.flatMap((row) => recordOf(row) ?? []);
+  async listForUser({ userId, now, limit, after }: UserList): Promise<VisitPage<ListPosition>> {
+    const at = after && BigInt(after.accessed);
+    const isBehind = after && { OR: [{ accessed: { lt: at } }, { accessed: at, id: { gt: after.id } }] };
+    const most = Math.min(limit, MAX_ROWS);
+    const rows = await this.#visits({
+      where: { endedAt: null, expiry: { gt: BigInt(now) }, identity: { is: { userId } }, ...isBehind },
+      orderBy: [{ accessed: 'desc' }, { id: 'asc' }],
+      take: most + 1,
+      select: LISTED_FIELDS,
+    });
+    const page = rows.slice(0, most);
+    const last = rows.length > most ? page.at(-1) : undefined;
+    return {
+      visits: page.filter(isOf(userId)).flatMap((row) => listedOf(row) ?? []),
+      next: last ? { accessed: Number(last.accessed), id: last.id } : null,
+    };
   }
 
   async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const where = { id: { gt: after }, endedAt: null, expiry: { gt: BigInt(now) } };
-    const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS) });
-    return { visits: rows.flatMap((row) => recordOf(row) ?? []), next: rows.at(-1)?.id ?? null };
+    const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS), select: LISTED_FIELDS });
+    return { visits: rows.flatMap((row) => listedOf(row) ?? []), next: rows.at(-1)?.id ?? null };
   }
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
-    const rows = await this.#visitsOf({ userId, created: { lt: BigInt(before) } }, {}, { userAgent: true });
-    return [...new Set(rows.map(({ userAgent }) => userAgent))];
+    const where = { identity: { is: { userId, created: { lt: BigInt(before) } } } };
+    const rows = await this.#visits({ where, select: { userAgent: true } });
+    return [...new Set(rows.filter(isOf(userId)).map(({ userAgent }) => userAgent))];
   }
 
-  async endedAllAt(userId: string): Promise<number | null> {
+  async revokedAt(userId: string): Promise<number | null> {
     const where = { userHash: { in: [hashOf(userId), hashOf(EVERYBODY)] } };
     const rows = await this.#do(() => this.#client.visitRevocation.findMany({ where, select: REVOCATION_FIELDS }));
     return rows.length > 0 ? Math.max(...rows.map(({ endedAt }) => Number(endedAt))) : null;
@@ -169,7 +194,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   async close(): Promise<void> {}
 
   #do<T>(work: () => Promise<T>): Promise<T> {
-    return patiently(work, isTransient);
+    return retryOnConflict(work, isTransient);
   }
 
   /** One statement, which finds its rows and looks at what must hold of them. How many it has written. */
@@ -206,13 +231,6 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return recordOrNull((await this.#read([id])).get(id));
   }
 
-  /** The last used first. The database may take user ids for equal that are not: its collation decides, and then we do. */
-  async #visitsOf({ userId, ...more }: { userId: string } & Where, where: Where, select?: Where): Promise<VisitRow[]> {
-    const orderBy = [{ accessed: 'desc' }, { id: 'asc' }];
-    const rows = await this.#visits({ where: { ...where, identity: { is: { userId, ...more } } }, orderBy, ...(select && { select }) });
-    return rows.filter(({ identity }) => identity?.userId === userId);
-  }
-
   async #idsOf(where: Where, take: number): Promise<string[]> {
     const query = { where, select: { id: true }, orderBy: { id: 'asc' }, take };
     return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
@@ -229,16 +247,25 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return (await this.#update(where, { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) })) > 0;
   }
 
-  protected async endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean> {
-    return (await this.#update({ ...isLive(id), ...(keyHash !== undefined && { keyHash }) }, endingData(ending))) > 0;
+  protected async endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined> {
+    const ids = visits.map(({ id }) => id);
+    const keyHashes = visits.flatMap(({ keyHash }) => keyHash ?? []);
+    const id = ids.length === 1 ? ids[0]! : { in: ids };
+    const where = { id, endedAt: null, ...(keyHashes.length > 0 && { keyHash: { in: keyHashes } }) };
+    const count = await this.#update(where, { ...endingData(ending), lockOwner: mark });
+    if (count === 0) return [];
+    return count === ids.length ? ids : undefined;
   }
 
-  protected endMany(ids: readonly string[], ending: Ending): Promise<number> {
-    return this.#update({ id: { in: ids }, endedAt: null }, endingData(ending));
+  protected async markedIds(ids: readonly string[], mark: string): Promise<string[]> {
+    const query = { where: { id: { in: ids }, lockOwner: mark }, select: { id: true } };
+    return (await this.#do(() => this.#client.visit.findMany(query))).map(({ id }) => id);
   }
 
-  protected async keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]> {
-    return this.#visitsOf({ userId }, { endedAt: null, id: { not: except } }, { id: true, keyHash: true });
+  protected async keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]> {
+    const where = { endedAt: null, id: { not: except }, identity: { is: { userId } } };
+    const rows = await this.#visits({ where, select: { id: true, keyHash: true }, orderBy: { id: 'asc' }, take: most });
+    return rows.filter(isOf(userId));
   }
 
   protected liveIds(after: string, most: number): Promise<string[]> {
@@ -319,14 +346,14 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   protected async rekeyOne(change: Rekey): Promise<RekeyResult> {
     let replaced = change.keyHash;
-    for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
+    for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
       if (await this.#replaceKey(change, replaced)) return { outcome: 'done' };
       const stored = await this.#readOne(change.id);
       const reason = refusalOf(stored, rekeyGuard(change));
       if (!stored || reason) return { outcome: 'refused', reason: reason ?? 'unknown' };
       replaced = stored.keyHash;
     }
-    throw puzzle('rekey');
+    throw unexplainedRefusal('rekey');
   }
 
   /** `replaced` must be the current key. It is the one that the change came with, or that one is its predecessor in its grace. */
@@ -363,14 +390,14 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   protected async remember(userId: string, at: number): Promise<void> {
     const { visitRevocation } = this.#client;
     const [userHash, endedAt] = [hashOf(userId), BigInt(at)];
-    for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
+    for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
       const made = await this.#do(() => visitRevocation.createMany({ data: [{ userHash, endedAt }], skipDuplicates: true }));
       if (made.count > 0) return;
       await this.#do(() => visitRevocation.updateMany({ where: { userHash, endedAt: { lt: endedAt } }, data: { endedAt } }));
       // It may have been expunged in between.
       if ((await this.#do(() => visitRevocation.count({ where: { userHash, endedAt: { gte: endedAt } } }))) > 0) return;
     }
-    throw puzzle('endAllForUser');
+    throw unexplainedRefusal('endAllForUser');
   }
 
   async #probe(model: string, work: () => Promise<unknown>): Promise<void> {
@@ -431,6 +458,11 @@ async function expungeThem({ visit, visitIdentity }: Models, ids: readonly strin
   const identities = await visitIdentity.deleteMany({ where: { visitId: { in: locked } } });
   const visits = await visit.deleteMany({ where: { id: { in: locked }, ...isStale(before) } });
   return { visits: visits.count, identities: identities.count };
+}
+
+/** The database may take user ids for equal that are not: its collation decides, and then we do. */
+function isOf(userId: string): (row: VisitRow) => boolean {
+  return ({ identity }) => identity?.userId === userId;
 }
 
 function recordOrNull(row: VisitRow | undefined): VisitRecord | null {

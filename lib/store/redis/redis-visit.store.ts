@@ -3,10 +3,15 @@ import { VisitOptionError } from '../../errors/visit.error.js';
 import { parseDuration, type Duration } from '../../options/duration.js';
 import type {
   CleanUpBatch,
+  EndedBatch,
+  EndingBatch,
   ExpungedBatch,
+  ListPosition,
   Lock,
   LockResult,
   StaleCounts,
+  UserEndingBatch,
+  UserList,
   UserVisits,
   VisitCleanup,
   VisitLocks,
@@ -18,7 +23,7 @@ import type {
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
+  type ListedVisit,
   type Refusal,
   type Rekey,
   type RekeyResult,
@@ -27,10 +32,10 @@ import {
   type Touch,
   type VisitRecord,
 } from '../visit.store.js';
-import { rekeyGuard } from '../visit.record.js';
+import { isLive, pageOf, rekeyGuard } from '../visit.record.js';
 import { isReply, RedisConnection, type RedisVisitClient, type RedisVisitCluster, type RedisVisitConnection } from './redis.connection.js';
 import * as scripts from './redis.scripts.js';
-import { bytesOf, FIELDS, fieldsOf, recordOf, textOf } from './visit.hash.js';
+import { bytesOf, FIELDS, fieldsOf, LISTED_FIELDS, listedOf, recordOf, textOf } from './visit.hash.js';
 
 /** Options of `RedisVisitStore`. Exactly one of `client` and `connection` is needed. */
 export interface RedisVisitStoreOptions {
@@ -118,7 +123,7 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     return Promise.all(ids.map((id) => this.#read(id)));
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     if (new Set(visits.map(({ id }) => id)).size < visits.length) throw existsAlready();
     await Promise.all([
       this.#enter(visits),
@@ -136,7 +141,7 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     // None or all, as far as Redis can still be reached; what is left of them nobody has a key to, and it expires.
     const made = visits.filter((_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1);
     await Promise.allSettled(
-      made.map(({ id, keyHash, sessionVersion = 0 }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash, textOf(sessionVersion)])),
+      made.map(({ id, keyHash, sessionVersion }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash, textOf(sessionVersion)])),
     );
     throw failure ? failure.reason : existsAlready();
   }
@@ -194,58 +199,48 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     return this.#end(ids, ending);
   }
 
-  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+  async listForUser({ userId, now, ...page }: UserList): Promise<VisitPage<ListPosition>> {
     const entries = await this.#entriesOfUser(userId);
-    const visits = await this.find(entries.map(({ id }) => id));
+    const visits = await this.#list(entries.map(({ id }) => id));
     await this.#drop(
       entries.filter((_, index) => !visits[index]),
       now,
     );
-    return visits
-      .filter((visit) => visit !== null)
-      .filter((visit) => visit.identity?.userId === userId && visit.endedAt === null && visit.expiry > now)
-      .sort((a, b) => b.accessed - a.accessed || (a.id < b.id ? -1 : 1));
+    return pageOf(
+      visits.filter((visit) => visit !== null).filter((visit) => visit.identity?.userId === userId && isLive(visit, now)),
+      page,
+    );
   }
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
-    const visits = await this.find((await this.#entriesOfUser(userId)).map(({ id }) => id));
+    const visits = await this.#list((await this.#entriesOfUser(userId)).map(({ id }) => id));
     const earlier = visits.filter((visit) => visit?.identity?.userId === userId && visit.identity.created < before);
     return [...new Set(earlier.map((visit) => visit!.userAgent))];
   }
 
   async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
-    const sets = this.#everything();
-    const [index = 0, cursor = '0'] = after === '' ? [] : [Number(after.split(':')[0]), after.split(':')[1]];
-    const [next, ids] = await this.#scan(sets[index]!, cursor, limit);
-    const found = await this.find(ids);
-    const place = next === '0' ? { index: index + 1, cursor: '0' } : { index, cursor: next };
+    const { ids, next } = await this.#scanAll(after, limit);
+    const found = await this.#list(ids);
     return {
       visits: found.filter((visit) => visit !== null).filter(({ endedAt, expiry }) => endedAt === null && expiry > now),
-      next: place.index < sets.length ? `${place.index}:${place.cursor}` : null,
+      next,
     };
   }
 
-  async endAllForUser(userId: string, { except, ...ending }: Ending & { readonly except?: string }): Promise<string[]> {
-    await this.#remember(hashOf(userId), ending.at);
-    const ids = (await this.#entriesOfUser(userId)).map(({ id }) => id).filter((id) => id !== except);
-    return this.#end(ids, ending, userId);
+  async endAllForUser({ userId, except, ending, limit, after }: UserEndingBatch): Promise<EndedBatch> {
+    if (after === undefined) await this.#remember(hashOf(userId), ending.at);
+    const ids = (after as string[] | undefined) ?? (await this.#entriesOfUser(userId)).map(({ id }) => id).filter((id) => id !== except);
+    const rest = ids.slice(limit);
+    return { ended: await this.#end(ids.slice(0, limit), ending, userId), next: rest.length > 0 ? rest : null };
   }
 
-  async endEverything(ending: Ending): Promise<number> {
-    await this.#remember(EVERYBODY, ending.at);
-    let ended = 0;
-    for (const set of this.#everything()) {
-      let cursor = '0';
-      do {
-        const [next, ids] = await this.#scan(set, cursor, CHUNK);
-        for (const chunk of chunks(ids)) ended += (await this.#end(chunk, ending)).length;
-        cursor = next;
-      } while (cursor !== '0');
-    }
-    return ended;
+  async endAll({ ending, limit, after }: EndingBatch): Promise<EndedBatch> {
+    if (after === undefined) await this.#remember(EVERYBODY, ending.at);
+    const { ids, next } = await this.#scanAll((after as string | undefined) ?? '', Math.min(limit, CHUNK));
+    return { ended: await this.#end(ids, ending), next };
   }
 
-  async endedAllAt(userId: string): Promise<number | null> {
+  async revokedAt(userId: string): Promise<number | null> {
     const set = this.#revoked();
     const scores = (await this.#redis.send(set, ['ZMSCORE', set, hashOf(userId), EVERYBODY])) as (number | Buffer | null)[];
     const instants = scores.flatMap((score) => (score === null ? [] : [Number(String(score))]));
@@ -324,10 +319,18 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   // ---- One visit
 
-  async #read(id: string): Promise<VisitRecord | null> {
+  #read(id: string): Promise<VisitRecord | null> {
+    return this.#fields(id, FIELDS, recordOf);
+  }
+
+  #list(ids: readonly string[]): Promise<(ListedVisit | null)[]> {
+    return Promise.all(ids.map((id) => this.#fields(id, LISTED_FIELDS, listedOf)));
+  }
+
+  async #fields<V>(id: string, fields: readonly string[], read: (id: string, values: (Buffer | null)[]) => V | null): Promise<V | null> {
     const key = this.#visit(id);
     try {
-      return recordOf(id, (await this.#redis.send(key, ['HMGET', key, ...FIELDS])) as (Buffer | null)[]);
+      return read(id, (await this.#redis.send(key, ['HMGET', key, ...fields])) as (Buffer | null)[]);
     } catch (error) {
       // Something that is no visit has taken its place.
       if (isReply(error, 'WRONGTYPE')) return null;
@@ -463,6 +466,16 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(count)])) as [unknown, unknown[]];
     // By the version of the protocol, scores follow their ids, or stand beside them.
     return [String(next), members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []))];
+  }
+
+  /** Some of all ids, and where to go on; '' is the beginning, null the end. */
+  async #scanAll(after: string, count: number): Promise<{ ids: string[]; next: string | null }> {
+    const sets = this.#everything();
+    const [index = '', cursor = '0'] = after.split(':');
+    const place = Number(index);
+    const [next, ids] = await this.#scan(sets[place]!, cursor, count);
+    if (next !== '0') return { ids, next: `${place}:${next}` };
+    return { ids, next: place + 1 < sets.length ? `${place + 1}:0` : null };
   }
 
   async #entriesOfUser(userId: string): Promise<Entry[]> {

@@ -44,8 +44,8 @@ local function refusal(visit, keyHash, now)
 end`;
 
 /** Never sooner: somebody may have said later. A key that somebody has made to stay, stays. */
-const PROLONG = `
-local function prolong(ttl)
+const EXTEND = `
+local function extend(ttl)
   local left = redis.call('PTTL', key)
   if left >= 0 and left < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
 end`;
@@ -97,7 +97,7 @@ return {'saved', version, unwiped and visit.expiryText}`,
 /** ARGV: accessed · expiry · life · `keyChanged` as it was known, or ''. Where the expiry moves: the new one, the life that is left, and whose it is. */
 export const TOUCH = script(
   READ,
-  PROLONG,
+  EXTEND,
   `
 local visit = read()
 if not visit or visit.ended then return false end
@@ -111,7 +111,7 @@ end
 redis.call('HDEL', key, 'wiped')
 redis.call('HSET', key, 'expiry', ARGV[2])
 if accessed then redis.call('HSET', key, 'accessed', accessed) end
-prolong(ARGV[3])
+extend(ARGV[3])
 return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 
@@ -123,7 +123,7 @@ return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 export const REKEY = script(
   READ,
   GUARD,
-  PROLONG,
+  EXTEND,
   `
 local visit = read()
 local reason = refusal(visit, ARGV[1], ARGV[2])
@@ -138,7 +138,7 @@ if ARGV[11] ~= '' and (ARGV[4] == '' or tonumber(ARGV[11]) > visit.expiry) then
   expiry = ARGV[11]
   redis.call('HDEL', key, 'wiped')
   redis.call('HSET', key, 'expiry', expiry)
-  prolong(ARGV[13])
+  extend(ARGV[13])
 end
 if ARGV[12] == 'none' then redis.call('HDEL', key, 'absoluteExpiry')
 elseif ARGV[12] ~= '' then redis.call('HSET', key, 'absoluteExpiry', ARGV[12]) end

@@ -1,11 +1,10 @@
 import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
 import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
 import { InvalidOption } from '../../options/invalid-option.js';
-import type { Attendance, ClientCopy, VisitClients } from '../visit.facets.js';
+import type { ClientStorage, ClientCopy, VisitClients } from '../visit.facets.js';
 import {
   VisitStore,
   type Ending,
-  type NewVisitRecord,
   type Rekey,
   type RekeyResult,
   type SaveResult,
@@ -14,7 +13,7 @@ import {
   type VisitRecord,
   type VisitStoreCapabilities,
 } from '../visit.store.js';
-import { copyOf, created, ended, refusalOf, rekeyed, saved, touched } from '../visit.record.js';
+import { copyOf, ended, refusalOf, rekeyed, saved, touched } from '../visit.record.js';
 import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.seal.js';
 
 /** Options of `SealedCookieVisitStore`. */
@@ -38,7 +37,7 @@ interface Line extends SealedVisit {
 interface Held {
   requests: number;
   /** What fits into the smallest cookie of these requests. */
-  room: number;
+  maxLength: number;
   line: Line | undefined;
 }
 
@@ -80,27 +79,27 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
     await this.#seal.load();
   }
 
-  attend(room: number): Attendance {
+  openStorage(maxLength: number): ClientStorage {
     const own = new Set<string>();
-    let hasLeft = false;
+    let isClosed = false;
     return {
-      hold: async (ids, texts) => {
-        if (hasLeft) throw new VisitEndedError();
+      load: async (ids, texts) => {
+        if (isClosed) throw new VisitEndedError();
         for (const id of ids) {
           if (own.has(id)) continue;
           own.add(id);
-          this.#hold(id, room);
+          this.#hold(id, maxLength);
         }
         // No browser keeps a longer one.
-        for (const text of texts) if (text.length <= room) this.#takeIn(await this.#seal.open(text), ids);
+        for (const text of texts) if (text.length <= maxLength) this.#takeIn(await this.#seal.open(text), ids);
       },
       copyFor: ({ id, keyHash, now }) => {
         const line = this.#held.get(id)?.line;
         return line?.copy && !refusalOf(line.record, { id, keyHash, now }) ? line.copy : undefined;
       },
-      leave: () => {
-        if (hasLeft) return;
-        hasLeft = true;
+      close: () => {
+        if (isClosed) return;
+        isClosed = true;
         for (const id of own) this.#letGo(id);
       },
     };
@@ -113,15 +112,15 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
     });
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     const places = visits.map(({ id }) => this.#held.get(id));
     const ids = new Set(visits.map(({ id }) => id));
     if (ids.size < visits.length || places.some((held) => held?.line)) throw new Error('[visit] a visit with this id exists already');
     const lines = visits.map((visit, index): [Held, Line] => {
       const held = places[index];
       if (!held) throw unreachable();
-      const line: Line = { record: created(visit), revision: 0, copy: undefined };
-      requireRoom(held, line);
+      const line: Line = { record: copyOf(visit), revision: 0, copy: undefined };
+      requireLength(held, line);
       return [held, line];
     });
     for (const [held, line] of lines) held.line = line;
@@ -152,7 +151,7 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
       const line = this.#held.get(touch.id)?.line;
       const next = touched(line?.record ?? null, touch);
       if (!line || !next) continue;
-      // Instants have the same number of digits, so no room is asked for.
+      // Instants have the same number of digits, so its length is not looked at.
       write(line, next);
       written.add(line);
     }
@@ -187,12 +186,12 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
 
   async close(): Promise<void> {}
 
-  #hold(id: string, room: number): void {
+  #hold(id: string, maxLength: number): void {
     const held = this.#held.get(id);
     if (held) {
       held.requests++;
-      held.room = Math.min(held.room, room);
-    } else this.#held.set(id, { requests: 1, room, line: undefined });
+      held.maxLength = Math.min(held.maxLength, maxLength);
+    } else this.#held.set(id, { requests: 1, maxLength, line: undefined });
   }
 
   #letGo(id: string): void {
@@ -233,16 +232,16 @@ function isNewer(visit: SealedVisit, line: Line): boolean {
 /** @throws SessionDataError when it would not fit into its cookie; nothing is written then */
 function write(line: Line, record: VisitRecord, held?: Held): void {
   const next = { record, revision: line.revision + 1 };
-  if (held) requireRoom(held, next);
+  if (held) requireLength(held, next);
   Object.assign(line, next);
 }
 
-function requireRoom({ room }: Held, visit: SealedVisit): void {
+function requireLength({ maxLength }: Held, visit: SealedVisit): void {
   const length = sealedLength(encodeVisit(visit));
-  if (length <= room) return;
+  if (length <= maxLength) return;
   throw new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the sealed visit has ${length} bytes, ${room} are allowed (4096 with the name and attributes of its cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that leads to the rest`,
+    `the sealed visit has ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that leads to the rest`,
   );
 }
 

@@ -6,15 +6,26 @@ import {
   byId,
   chunks,
   MAX_BYTES,
-  MAX_PUZZLES,
   MAX_ROWS,
-  puzzle,
+  MAX_UNEXPLAINED,
   TableVisitStore,
+  unexplainedRefusal,
   type Reference,
   type StalePlace,
+  type VisitToEnd,
 } from '../table-visit.store.js';
-import type { Lock, StaleCounts, UserVisits, VisitLocks, VisitPage, VisitPages, VisitServer } from '../visit.facets.js';
-import type { Ending, NewVisitRecord, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
+import type {
+  ListPosition,
+  Lock,
+  StaleCounts,
+  UserList,
+  UserVisits,
+  VisitLocks,
+  VisitPage,
+  VisitPages,
+  VisitServer,
+} from '../visit.facets.js';
+import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
 import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
@@ -23,7 +34,7 @@ import { checkServer } from './server-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
 import { VisitRevocation } from './visit-revocation.entity.js';
 import { Visit } from './visit.entity.js';
-import { recordOf, type VisitRow } from './visit.row.js';
+import { listedOf, recordOf, type ListedRow, type VisitRow } from './visit.row.js';
 import { VisitSql } from './visit.sql.js';
 import { namesOf } from './visit.tables.js';
 
@@ -91,7 +102,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     return ids.map((id) => found.get(id) ?? null);
   }
 
-  async create(visits: readonly NewVisitRecord[]): Promise<void> {
+  async create(visits: readonly VisitRecord[]): Promise<void> {
     const { dialect, sql } = this.#prepare();
     const linked = visits.filter(({ identity }) => identity);
     for (const { sessionData } of visits) {
@@ -114,7 +125,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
       if (error) results[index] = { outcome: 'failed', error };
     }
     let waiting = saves.map((save, index) => ({ save, index })).filter(({ index }) => !(index in results));
-    let puzzles = 0;
+    let unexplained = 0;
     let mostInGroup = MAX_SAVES;
     while (waiting.length > 0) {
       const group = nextGroup(waiting, mostInGroup, mostBytes(dialect));
@@ -145,7 +156,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
       }
       const before = waiting.length;
       waiting = waiting.filter(({ index }) => !(index in results));
-      if (waiting.length === before && ++puzzles > MAX_PUZZLES) throw puzzle('save');
+      if (waiting.length === before && ++unexplained > MAX_UNEXPLAINED) throw unexplainedRefusal('save');
     }
     return results;
   }
@@ -155,17 +166,20 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     await dialect.run(sql.unlock(id, owner));
   }
 
-  async listForUser(userId: string, now: number): Promise<VisitRecord[]> {
+  async listForUser({ limit, ...list }: UserList): Promise<VisitPage<ListPosition>> {
     const { dialect, sql } = this.#prepare();
-    const { rows } = await dialect.run(sql.listForUser(userId, now));
-    return rows.flatMap((row) => recordOf(row as VisitRow) ?? []);
+    const most = Math.min(limit, MAX_ROWS);
+    const { rows } = await dialect.run(sql.listForUser({ ...list, limit: most + 1 }));
+    const page = rows.slice(0, most) as unknown as ListedRow[];
+    const last = rows.length > most ? page.at(-1) : undefined;
+    return { visits: page.flatMap((row) => listedOf(row) ?? []), next: last ? { accessed: Number(last.accessed), id: last.id } : null };
   }
 
   async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.liveVisits(after, Math.min(limit, MAX_ROWS), now));
     const last = rows.at(-1);
-    return { visits: rows.flatMap((row) => recordOf(row as VisitRow) ?? []), next: last ? String(last['id']) : null };
+    return { visits: rows.flatMap((row) => listedOf(row as unknown as ListedRow) ?? []), next: last ? String(last['id']) : null };
   }
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
@@ -174,7 +188,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     return rows.map(({ userAgent }) => userAgent as string | null);
   }
 
-  async endedAllAt(userId: string): Promise<number | null> {
+  async revokedAt(userId: string): Promise<number | null> {
     const { dialect, sql } = this.#prepare();
     const { rows } = await dialect.run(sql.revokedAt(userId));
     const at = rows[0]?.['endedAt'] ?? null;
@@ -266,7 +280,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
   protected async rekeyOne(change: Rekey): Promise<RekeyResult> {
     const { dialect, sql } = this.#prepare();
     const statements = sql.rekey(change);
-    for (let puzzles = 0; puzzles <= MAX_PUZZLES; puzzles++) {
+    for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
       const [only] = statements.length === 1 ? statements : [];
       const isDone = only ? (await dialect.run(only)).affected === 1 : (await dialect.atomic(statements)) !== null;
       if (isDone) return { outcome: 'done' };
@@ -274,7 +288,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
       const reason = refusalOf(stored, rekeyGuard(change));
       if (reason) return { outcome: 'refused', reason };
     }
-    throw puzzle('rekey');
+    throw unexplainedRefusal('rekey');
   }
 
   protected async takeLock(lock: Lock): Promise<boolean> {
@@ -282,14 +296,16 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     return (await dialect.run(sql.lock(lock))).affected > 0;
   }
 
-  protected async endOne(id: string, ending: Ending, keyHash?: string): Promise<boolean> {
+  protected async endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined> {
     const { dialect, sql } = this.#prepare();
-    return (await dialect.run(sql.end(id, ending, keyHash))).affected > 0;
+    const { rows, affected } = await dialect.run(sql.end(visits, ending, mark));
+    if (dialect.returning) return rows.map(({ id }) => String(id));
+    if (affected === 0) return [];
+    return affected === visits.length ? visits.map(({ id }) => id) : undefined;
   }
 
-  protected async endMany(ids: readonly string[], ending: Ending): Promise<number> {
-    const { dialect, sql } = this.#prepare();
-    return (await dialect.run(sql.endMany(ids, ending))).affected;
+  protected markedIds(ids: readonly string[], mark: string): Promise<string[]> {
+    return this.#ids(this.#prepare().sql.marked(ids, mark));
   }
 
   protected async remember(userId: string, at: number): Promise<void> {
@@ -297,9 +313,9 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     await dialect.run(sql.revoke(userId, at));
   }
 
-  protected async keysOfUser(userId: string, except: string): Promise<{ id: string; keyHash: string }[]> {
+  protected async keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]> {
     const { dialect, sql } = this.#prepare();
-    return (await dialect.run(sql.keysOfUser(userId, except))).rows as { id: string; keyHash: string }[];
+    return (await dialect.run(sql.keysOfUser(userId, except, most))).rows as unknown as Required<VisitToEnd>[];
   }
 
   protected liveIds(after: string, most: number): Promise<string[]> {

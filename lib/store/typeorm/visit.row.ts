@@ -1,4 +1,4 @@
-import { recordReader } from '../record.rows.js';
+import { listedReader, recordReader, type Readers } from '../record.rows.js';
 import type { IDENTITY_FIELDS, IDENTITY_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
 import { toBuffer } from './column.transformers.js';
 
@@ -22,17 +22,22 @@ export type VisitRow = RowOf<typeof VISIT_COLUMNS, Values> & {
   readonly [Name in keyof OwnerRow as (typeof IDENTITY_FIELDS)[Name]]: OwnerRow[Name] | null;
 };
 
+export type ListedRow = Omit<VisitRow, 'sessionData'>;
+
 const asIs = (value: string): string => value;
 
+const readers: Readers = {
+  hex: asIs,
+  text: asIs,
+  exact: asIs,
+  instant: Number,
+  count: Number,
+  flag: (value: boolean | Whole) => Boolean(Number(value)),
+  bytes: toBuffer,
+};
+
 /** The visit that a row holds; null for a row that was spoiled. */
-export const recordOf = recordReader<VisitRow>({
-  readers: {
-    hex: asIs,
-    text: asIs,
-    exact: asIs,
-    instant: Number,
-    count: Number,
-    flag: (value: boolean | Whole) => Boolean(Number(value)),
-    bytes: toBuffer,
-  },
-});
+export const recordOf = recordReader<VisitRow>({ readers });
+
+/** As `recordOf`, for a row of a list. */
+export const listedOf = listedReader<ListedRow>({ readers });

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import { EVERYBODY, NO_ID, type StalePlace } from '../table-visit.store.js';
+import { EVERYBODY, NO_ID, type StalePlace, type VisitToEnd } from '../table-visit.store.js';
 import { rowWriter } from '../record.rows.js';
 import {
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
   listed,
+  LISTED_COLUMNS,
   LOCK_COLUMNS,
   namesIn,
   REVOCATION_COLUMNS,
@@ -15,9 +16,9 @@ import {
   type RevocationColumn,
   type VisitColumn,
 } from '../visit.columns.js';
-import { created, rekeyGuard } from '../visit.record.js';
-import type { Lock } from '../visit.facets.js';
-import type { Ending, IdentityRecord, NewVisitRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
+import { rekeyGuard } from '../visit.record.js';
+import type { Lock, UserList } from '../visit.facets.js';
+import type { Ending, IdentityRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
 import { toConfidential } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
@@ -73,6 +74,8 @@ export class VisitSql {
   readonly #revocation: string;
   readonly #r: RevocationNames;
   readonly #select: string;
+  /** Without session data. */
+  readonly #list: string;
   readonly #isLive: string;
   /** Of statements that are prepared. */
   readonly #findName: string;
@@ -91,11 +94,15 @@ export class VisitSql {
     this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
     const read = (field: string, column: Column, name: string): string =>
       `${isNumber(column) ? dialect.readNumber(name) : name} AS "${field}"`;
-    const columns = [
-      ...listed(VISIT_COLUMNS).map((column) => read(column.name, column, `v.${this.#v[column.name]}`)),
-      ...listed(IDENTITY_COLUMNS).map((column) => read(IDENTITY_FIELDS[column.name], column, `i.${this.#i[column.name]}`)),
-    ];
-    this.#select = `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
+    const select = (given: Readonly<Partial<Record<VisitColumn, Column>>>): string => {
+      const columns = [
+        ...listed(given as Record<VisitColumn, Column>).map((column) => read(column.name, column, `v.${this.#v[column.name]}`)),
+        ...listed(IDENTITY_COLUMNS).map((column) => read(IDENTITY_FIELDS[column.name], column, `i.${this.#i[column.name]}`)),
+      ];
+      return `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
+    };
+    this.#select = select(VISIT_COLUMNS);
+    this.#list = select(LISTED_COLUMNS);
     // Stores with other tables may share the connections.
     const tables = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
     this.#findName = `nest-visit-find-${tables}`;
@@ -127,15 +134,15 @@ export class VisitSql {
     return { sql: `${this.#select} WHERE ${sql}`, params, name: this.#findName };
   }
 
-  insertVisits(visits: readonly NewVisitRecord[]): Statement {
+  insertVisits(visits: readonly VisitRecord[]): Statement {
     return insert(
       this.#visit,
       VISIT_NAMES.map((name) => this.#v[name]),
-      visits.map((visit) => visitValues(created(visit))),
+      visits.map(visitValues),
     );
   }
 
-  insertIdentities(visits: readonly NewVisitRecord[]): Statement {
+  insertIdentities(visits: readonly VisitRecord[]): Statement {
     const rows = visits.flatMap(({ id, identity }) => (identity ? [[id, ...identityValues(identity)]] : []));
     return insert(this.#identity, Object.values(this.#i), rows);
   }
@@ -262,18 +269,29 @@ export class VisitSql {
     return { sql, params: [visitId] };
   }
 
-  /** `keyHash`, if given, must still be the current one; so the visit still belongs to whom it belonged when that was read. */
-  end(id: string, ending: Ending, keyHash?: string): Statement {
-    const { sql, params } = this.#ending(ending);
-    const isUnchanged = keyHash === undefined ? '' : ` AND ${this.#v.keyHash} = ?`;
-    const guards = keyHash === undefined ? [] : [keyHash];
-    return { sql: `${sql} WHERE ${this.#v.id} = ? AND ${this.#isLive}${isUnchanged}`, params: [...params, id, ...guards] };
+  /** `mark` becomes the owner of the locks. No two visits have the same key, nor does a key come back to a visit whose user is another one. */
+  end(visits: readonly VisitToEnd[], { reason, at, retiresKey = false }: Ending, mark: string): Statement {
+    const v = this.#v;
+    const retired = retiresKey ? `${v.previousKeyUntil} = ?, ${v.keyChanged} = ?, ` : '';
+    const ids = visits.map(({ id }) => id);
+    const keyHashes = visits.flatMap(({ keyHash }) => keyHash ?? []);
+    const among = ids.length === 1 ? { sql: `${v.id} = ?`, params: ids } : this.#isAmong(ids);
+    const unchanged = keyHashes.length > 0 ? this.#dialect.isOneOf(v.keyHash, keyHashes) : { sql: '', params: [] };
+    return {
+      sql:
+        `${this.#update} SET ${retired}${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
+        ` ${v.sessionVersion} = ${v.sessionVersion} + 1, ${v.lockOwner} = ? WHERE ${among.sql} AND ${this.#isLive}` +
+        (unchanged.sql && ` AND ${unchanged.sql}`) +
+        (this.#dialect.returning ? ` RETURNING ${v.id} AS "id"` : ''),
+      params: [...(retiresKey ? [at, at] : []), at, reason, mark, ...among.params, ...unchanged.params],
+    };
   }
 
-  endMany(ids: readonly string[], ending: Ending): Statement {
-    const { sql, params } = this.#ending(ending);
-    const among = this.#isAmong(ids);
-    return { sql: `${sql} WHERE ${among.sql} AND ${this.#isLive}`, params: [...params, ...among.params] };
+  /** Those of the visits that `end` has marked so. */
+  marked(ids: readonly string[], mark: string): Statement {
+    const { id, lockOwner } = this.#v;
+    const { sql, params } = this.#dialect.isOneOf(id, ids);
+    return { sql: `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${sql} AND ${lockOwner} = ?`, params: [...params, mark] };
   }
 
   /** All visits of the user end now; what was remembered before, if it is later, stays. */
@@ -309,28 +327,31 @@ export class VisitSql {
   }
 
   /** The visits of a user that have not ended, whether expired or not. */
-  keysOfUser(userId: string, except: string): Statement {
+  keysOfUser(userId: string, except: string, limit: number): Statement {
     const v = this.#v;
     return {
       sql:
         `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${this.#i.visitId}` +
-        ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ?`,
+        ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ? ORDER BY v.${v.id} LIMIT ${limit}`,
       params: [userId, userId, except || NO_ID],
     };
   }
 
-  listForUser(userId: string, now: number): Statement {
+  listForUser({ userId, now, limit, after }: UserList): Statement {
     const v = this.#v;
+    const isBehind = after ? ` AND (v.${v.accessed} < ? OR (v.${v.accessed} = ? AND v.${v.id} > ?))` : '';
     return {
-      sql: `${this.#select} WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.expiry} > ? ORDER BY v.${v.accessed} DESC, v.${v.id}`,
-      params: [userId, userId, now],
+      sql:
+        `${this.#list} WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.expiry} > ?${isBehind}` +
+        ` ORDER BY v.${v.accessed} DESC, v.${v.id} LIMIT ${limit}`,
+      params: [userId, userId, now, ...(after ? [after.accessed, after.accessed, after.id] : [])],
     };
   }
 
   liveVisits(after: string, limit: number, now: number): Statement {
     const { id, endedAt, expiry } = this.#v;
     return {
-      sql: `${this.#select} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ${limit}`,
+      sql: `${this.#list} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ${limit}`,
       params: [after || NO_ID, now],
     };
   }
@@ -448,17 +469,6 @@ export class VisitSql {
       .map((name) => `${i[name]} = ?`)
       .join(', ');
     return { sql: `${sql} ${this.#dialect.onDuplicate(i.visitId)} ${assignments}`, params: [...params, ...values] };
-  }
-
-  #ending({ reason, at, retiresKey = false }: Ending): Statement {
-    const v = this.#v;
-    const retired = retiresKey ? `${v.previousKeyUntil} = ?, ${v.keyChanged} = ?, ` : '';
-    return {
-      sql:
-        `${this.#update} SET ${retired}${v.endedAt} = ?, ${v.endReason} = ?, ${v.sessionData} = NULL,` +
-        ` ${v.sessionVersion} = ${v.sessionVersion} + 1`,
-      params: [...(retiresKey ? [at, at] : []), at, reason],
-    };
   }
 }
 

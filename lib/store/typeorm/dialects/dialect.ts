@@ -1,5 +1,5 @@
 import type { DataSource } from 'typeorm';
-import { patiently } from '../../patiently.js';
+import { retryOnConflict } from '../../retry-on-conflict.js';
 
 /** A statement with `?` for its parameters, whatever the dialect. */
 export interface Statement {
@@ -155,8 +155,8 @@ export abstract class Dialect {
   abstract atomic(steps: readonly Step[]): Promise<Result[] | null>;
 
   /** Tries again when others were in the way. */
-  protected patiently<T>(work: () => T | Promise<T>): Promise<T> {
-    return patiently(work, (error) => this.isTransient(driverError(error)));
+  protected retryOnConflict<T>(work: () => T | Promise<T>): Promise<T> {
+    return retryOnConflict(work, (error) => this.isTransient(driverError(error)));
   }
 }
 

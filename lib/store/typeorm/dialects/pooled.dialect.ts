@@ -44,13 +44,13 @@ export abstract class PooledDialect extends Dialect {
   run(statement: Statement): Promise<Result> {
     const { sql, isSlow = false, isIdempotent = sql.startsWith('SELECT') } = statement;
     const work = { run: (held: Held) => this.send(held, statement), isIdempotent, isSlow };
-    return this.patiently(() => this.connections.use(work));
+    return this.retryOnConflict(() => this.connections.use(work));
   }
 
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
     const isSlow = steps.some((step) => typeof step === 'object' && step.isSlow);
     const work = { run: (held: Held) => this.transact(held, steps), isIdempotent: false, isSlow };
-    return this.patiently(() => this.connections.use(work));
+    return this.retryOnConflict(() => this.connections.use(work));
   }
 
   private async send(held: Held, statement: Statement): Promise<Result> {

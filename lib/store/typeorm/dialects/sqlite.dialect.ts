@@ -1,4 +1,4 @@
-import { patiently } from '../../patiently.js';
+import { retryOnConflict } from '../../retry-on-conflict.js';
 import { Dialect, driverError, isShort, statementOf, type DriverError, type Result, type Statement, type Step } from './dialect.js';
 
 /** What better-sqlite3 and the drivers that follow it offer; all of it is synchronous. */
@@ -35,7 +35,7 @@ export class SqliteDialect extends Dialect {
 
   /** A write that another process is in the way of must fail before it begins, see `atomic`. */
   async run({ sql, params }: Statement): Promise<Result> {
-    if (sql.startsWith('SELECT')) return this.patiently(() => this.read(sql, params));
+    if (sql.startsWith('SELECT')) return this.retryOnConflict(() => this.read(sql, params));
     return (await this.atomic([{ sql, params }]))![0]!;
   }
 
@@ -61,7 +61,7 @@ export class SqliteDialect extends Dialect {
    * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
-    return this.patiently(() => {
+    return this.retryOnConflict(() => {
       const { databaseConnection } = this.dataSource.driver as unknown as { databaseConnection: SqliteConnection };
       const { begin, commit, undo } = databaseConnection.inTransaction ? SAVEPOINT : TRANSACTION;
       this.logged(begin, () => (begin === TRANSACTION.begin ? this.begin(databaseConnection) : databaseConnection.exec(begin)));
@@ -101,8 +101,8 @@ export class SqliteDialect extends Dialect {
     return options?.timeout ?? USUAL_TIMEOUT;
   }
 
-  protected override patiently<T>(work: () => T | Promise<T>): Promise<T> {
-    return patiently(work, (error) => this.isTransient(driverError(error)), this.timeout);
+  protected override retryOnConflict<T>(work: () => T | Promise<T>): Promise<T> {
+    return retryOnConflict(work, (error) => this.isTransient(driverError(error)), this.timeout);
   }
 
   // Which constraint it is, SQLite does not say.

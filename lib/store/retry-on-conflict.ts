@@ -10,13 +10,13 @@ const LONGEST_PAUSE = 500;
  *
  * @param atLeast so many milliseconds, and not only so many tries
  */
-export async function patiently<T>(work: () => T | Promise<T>, wasInTheWay: (error: unknown) => boolean, atLeast = 0): Promise<T> {
+export async function retryOnConflict<T>(work: () => T | Promise<T>, isRetryable: (error: unknown) => boolean, atLeast = 0): Promise<T> {
   const began = performance.now();
   for (let tries = 1; ; tries++) {
     try {
       return await work();
     } catch (error) {
-      if (!wasInTheWay(error) || (tries >= MAX_TRIES && performance.now() - began >= atLeast)) throw error;
+      if (!isRetryable(error) || (tries >= MAX_TRIES && performance.now() - began >= atLeast)) throw error;
       await sleep(Math.random() * Math.min(5 * 2 ** tries, LONGEST_PAUSE));
     }
   }

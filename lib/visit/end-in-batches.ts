@@ -1,0 +1,98 @@
+import { AsyncResource } from 'node:async_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Inject, Injectable, Logger } from '@nestjs/common';
+import { reasonOf } from '../errors/failure.js';
+import { MAX_ROWS } from '../options/max-rows.js';
+import { StoreAccess } from '../store/store-access.js';
+import type { EndedBatch, EndingBatch } from '../store/visit.facets.js';
+import type { Ending } from '../store/visit.store.js';
+
+/** How often a batch is tried again that nobody waits for any more. */
+const MOST_TRIES = 5;
+/** Before the first of these, in milliseconds; each waits twice as long as the one before. */
+const FIRST_PAUSE = 1000;
+
+/** The end of many visits. */
+export interface EndOfMany {
+  readonly ending: Ending;
+  /** Ends one batch. */
+  readonly end: (batch: EndingBatch) => Promise<EndedBatch>;
+  /** Hears of each batch that has ended. What it throws stops nothing. */
+  readonly announce: (ids: readonly string[]) => Promise<void>;
+}
+
+/** How far it is. */
+interface Progress {
+  after: unknown;
+  count: number;
+  /** What `announce` has thrown first. */
+  failure: { readonly error: unknown } | undefined;
+}
+
+/**
+ * Ends many visits, batch by batch, each within `storeTimeout`, so that how many there are does not matter. Once the first batch has reached
+ * the store the rest follows, also when whoever asked for it has been refused meanwhile: a change of password must not leave half of the
+ * visits alive, nor a plugin hear of half of them.
+ */
+@Injectable()
+export class EndInBatches {
+  private readonly logger = new Logger('Visit');
+  /** What nobody waits for any more runs in no request. */
+  private readonly scope = new AsyncResource('VisitEndInBatches');
+
+  constructor(@Inject(StoreAccess) private readonly store: StoreAccess) {}
+
+  /**
+   * How many visits this call ended.
+   *
+   * @throws VisitStoreUnavailableError when a batch fails or takes too long; what `announce` has thrown, when all have ended
+   */
+  async run(many: EndOfMany): Promise<number> {
+    const progress: Progress = { after: undefined, count: 0, failure: undefined };
+    while (progress.after !== null) {
+      let underWay: Promise<EndedBatch> | undefined;
+      try {
+        await note(many, progress, await this.store.call(() => (underWay = end(many, progress))));
+      } catch (error) {
+        this.scope.runInAsyncScope(() => void this.goOn(many, progress, underWay));
+        throw error;
+      }
+    }
+    if (progress.failure) throw progress.failure.error;
+    return progress.count;
+  }
+
+  /** @param underWay the batch that took too long, or has failed */
+  private async goOn(many: EndOfMany, progress: Progress, underWay: Promise<EndedBatch> | undefined): Promise<void> {
+    let batch = underWay;
+    for (let tries = 0; progress.after !== null;) {
+      try {
+        await note(many, progress, await (batch ?? end(many, progress)));
+        tries = 0;
+      } catch (error) {
+        // Whoever asked has been told that nothing may have happened: so it has.
+        if (progress.after === undefined) return;
+        if (++tries > MOST_TRIES) {
+          this.logger.error(`Visits that are to end for the reason "${many.ending.reason}" may still be alive: ${reasonOf(error)}`);
+          return;
+        }
+        await sleep(FIRST_PAUSE * 2 ** (tries - 1), undefined, { ref: false });
+      }
+      batch = undefined;
+    }
+  }
+}
+
+function end({ end: endBatch, ending }: EndOfMany, { after }: Progress): Promise<EndedBatch> {
+  return endBatch({ ending, limit: MAX_ROWS, after });
+}
+
+async function note({ announce }: EndOfMany, progress: Progress, { ended, next }: EndedBatch): Promise<void> {
+  progress.after = next;
+  progress.count += ended.length;
+  try {
+    await announce(ended);
+  } catch (error) {
+    progress.failure ??= { error };
+  }
+}
