@@ -14,6 +14,7 @@ export const sidebar = [
     text: 'Use',
     items: [
       page('The session', '/session'),
+      page('Visits in handlers', '/handlers'),
       page('Signing in', '/identity'),
       page('Who is signed in where', '/identity#i-want-to-end-visits'),
       page('Guards', '/identity#i-want-to-protect-handlers'),
@@ -63,6 +64,6 @@ export const sidebar = [
   },
   {
     text: 'Reference',
-    items: [page('Types', '/types'), page('API', '/api/')],
+    items: [page('Options', '/options'), page('Types', '/types'), page('API', '/api/')],
   },
 ];

@@ -11,7 +11,7 @@ const pages = [
   ...readdirSync(join(root, 'docs')).flatMap((file) => (file.endsWith('.md') ? `docs/${file}` : [])),
 ];
 const read = (page: string): string => readFileSync(join(root, page), 'utf8');
-const readme = read('README.md');
+const optionsPage = read('docs/options.md');
 
 interface Row {
   readonly name: string;
@@ -31,7 +31,7 @@ const shown = (value: unknown): string =>
 /** Said in words, because a value would not say it. */
 const IN_WORDS: Record<string, string> = {
   'cookie.secure': "in production, else `'auto'`",
-  'session.serializer': '[the format](docs/session.md#what-can-be-kept)',
+  'session.serializer': '[the format](session.md#what-can-be-kept)',
   clock: '`Date`',
 };
 
@@ -53,8 +53,8 @@ function anchorsOf(text: string): string[] {
 }
 
 describe('The documentation', () => {
-  test("the README's table has every option with its default", () => {
-    const rows = [...readme.matchAll(/^\| `([\w.]+)` \|(.*?)\|/gm)].map(([, name, text]) => [name, text!.trim()]);
+  test('docs/options.md has every option with its default', () => {
+    const rows = [...optionsPage.matchAll(/^\| `([\w.]+)` \|(.*?)\|/gm)].map(([, name, text]) => [name, text!.trim()]);
     const expected = optionsOf(optionTable).map(({ name, value }) => [name, IN_WORDS[name] ?? (shown(value) && `\`${shown(value)}\``)]);
     expect(rows.filter(([name]) => expected.some(([other]) => other === name))).toEqual(expected);
   });
@@ -178,10 +178,13 @@ describe('The documentation', () => {
   });
 
   test.each(pages)('links of %s lead somewhere', (page) => {
-    const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)].map(([, to, anchor]) => ({
-      file: to ? join(dirname(page), to) : page,
+    // npm shows the README without the repository around it, so its links are whole addresses.
+    const text = read(page).replaceAll(/\]\(https:\/\/github\.com\/nest-visit\/nest-visit\/blob\/main\//g, '](/');
+    const links = [...text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)].map(([, to, anchor]) => ({
+      file: to?.startsWith('/') ? to.slice(1) : to ? join(dirname(page), to) : page,
       anchor,
     }));
+    if (page === 'README.md') expect(read(page)).not.toMatch(/\]\((?!https:)/);
     expect(links.filter(({ file }) => !existsSync(join(root, file)))).toEqual([]);
     expect(links.filter(({ file, anchor }) => anchor !== undefined && !anchorsOf(read(file)).includes(anchor))).toEqual([]);
   });
