@@ -8,6 +8,13 @@ declare module '@simplewebauthn/server' {
     rpID: string;
     userVerification?: 'required' | 'preferred' | 'discouraged';
   }): Promise<{ challenge: string }>;
+  export function generateRegistrationOptions(options: { rpName: string; rpID: string; userName: string }): Promise<{ challenge: string }>;
+  export function verifyRegistrationResponse(options: {
+    response: object;
+    expectedChallenge: string;
+    expectedOrigin: string;
+    expectedRPID: string;
+  }): Promise<{ verified: boolean; registrationInfo?: { credential: object } }>;
   export function verifyAuthenticationResponse(options: {
     response: object;
     expectedChallenge: string;
