@@ -48,6 +48,7 @@ export const sidebar = [
     items: [
       page('Production checklist', '/production-checklist'),
       page('Operations', '/operations'),
+      page('Upgrading', '/upgrading'),
       page('Performance', '/performance'),
       page('Benchmarks', '/benchmarks'),
       page('Security', '/security'),

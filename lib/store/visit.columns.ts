@@ -90,6 +90,13 @@ export const REVOCATION_COLUMNS = {
   endedAt: { kind: 'instant', indexed: true, since: 1 },
 } as const satisfies ColumnsOf<{ userHash: string; endedAt: number }>;
 
+/** The latest version of the schema: the migration of that number brings it. */
+export const SCHEMA_VERSION = Math.max(
+  ...[VISIT_COLUMNS, LOCK_COLUMNS, IDENTITY_COLUMNS, REVOCATION_COLUMNS].flatMap((columns) =>
+    Object.values<Column>(columns).map(({ since }) => since),
+  ),
+);
+
 /** The name of a column of a visit, as `VisitRecord` names it. */
 export type VisitColumn = keyof typeof VISIT_COLUMNS;
 /** The name of a column of a lease on a session. */

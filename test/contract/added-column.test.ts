@@ -1,6 +1,3 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Keyv } from 'keyv';
 import ts from 'typescript';
 import { DataSource } from 'typeorm';
@@ -15,77 +12,16 @@ import type * as Migrations from '../../lib/store/typeorm/migrations/index.js';
 import type * as TypeOrmStore from '../../lib/store/typeorm/typeorm-visit.store.js';
 import type { VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
 import { openDatabase } from '../support/databases.js';
+import { buildNextVersion, changedFiles, storeFile, type NextVersion, type Place } from '../support/next-version.js';
 
-// A visit gets another column, in the three places that name columns: the record, the list, a migration.
-
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const path = (file: string): string => join(root, 'lib/store', file);
-
-const MIGRATION = `
-import type { MigrationInterface, QueryRunner } from 'typeorm';
-
-class AddNickname1790000000001 implements MigrationInterface {
-  readonly name = 'AddNickname1790000000001';
-
-  async up(queryRunner: QueryRunner): Promise<void> {
-    await queryRunner.query('ALTER TABLE "visit" ADD "nickname" varchar(40)');
-  }
-
-  async down(queryRunner: QueryRunner): Promise<void> {
-    await queryRunner.query('ALTER TABLE "visit" DROP COLUMN "nickname"');
-  }
-}
-`;
-
-type Places = 'record' | 'list' | 'migration';
-
-/** The files that change, as they are with what is said in these places. */
-function changed(...places: readonly Places[]): Map<string, string> {
-  const texts = new Map<string, string>();
-  const change = (file: string, what: string, into: string): void => {
-    const before = texts.get(path(file)) ?? readFileSync(path(file), 'utf8');
-    expect(before).toContain(what);
-    texts.set(path(file), before.replace(what, into));
-  };
-  if (places.includes('record')) {
-    const last = '  readonly identity: IdentityRecord | null;\n';
-    change('visit.store.ts', last, `  readonly nickname: string | null;\n${last}`);
-  }
-  if (places.includes('list')) {
-    const last = "  sessionVersion: { kind: 'count', since: 1 },\n";
-    change('visit.columns.ts', last, `${last}  nickname: { kind: 'text', length: 40, nullable: true, since: 2 },\n`);
-  }
-  if (places.includes('migration')) {
-    const list = 'export const visitMigrations = [CreateVisit1790000000000];';
-    change(
-      'typeorm/migrations/index.ts',
-      list,
-      `${MIGRATION}export const visitMigrations = [CreateVisit1790000000000, AddNickname1790000000001];`,
-    );
-  }
-  return texts;
-}
-
-/** All of `lib` as JavaScript, with what is said in all three places. */
-function writeJavaScript(folder: string): void {
-  const texts = changed('record', 'list', 'migration');
-  const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ES2022, experimentalDecorators: true };
-  for (const file of readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })) {
-    if (!file.endsWith('.ts')) continue;
-    const source = join(root, 'lib', file);
-    const { outputText } = ts.transpileModule(texts.get(source) ?? readFileSync(source, 'utf8'), { compilerOptions });
-    const target = join(folder, file.replace(/\.ts$/, '.js'));
-    mkdirSync(dirname(target), { recursive: true });
-    writeFileSync(target, outputText);
-  }
-}
+// A visit gets another column.
 
 /** What was read already. */
 const unchanged = new Map<string, ts.SourceFile | undefined>();
 
 /** What the compiler says of the list, with what is said in these places. */
-function complaints(...places: readonly Places[]): string[] {
-  const texts = changed(...places);
+function complaints(...places: readonly Place[]): string[] {
+  const texts = changedFiles(places);
   const host = ts.createCompilerHost({});
   const readFile = host.readFile.bind(host);
   host.readFile = (file) => texts.get(file) ?? readFile(file);
@@ -96,22 +32,15 @@ function complaints(...places: readonly Places[]): string[] {
     return unchanged.get(file);
   };
   const strict = { strict: true, noEmit: true, types: [], module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022 };
-  const program = ts.createProgram([path('visit.columns.ts')], strict, host);
-  const found = program.getSemanticDiagnostics(program.getSourceFile(path('visit.columns.ts')));
+  const program = ts.createProgram([storeFile('visit.columns.ts')], strict, host);
+  const found = program.getSemanticDiagnostics(program.getSourceFile(storeFile('visit.columns.ts')));
   return found.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' '));
 }
 
 describe('Another column of a visit', () => {
-  let folder: string;
-
-  beforeAll(() => {
-    mkdirSync(join(root, 'artifacts'), { recursive: true });
-    folder = mkdtempSync(join(root, 'artifacts/added-column-'));
-    writeJavaScript(folder);
-  });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-  const load = async <Module>(file: string): Promise<Module> => (await import(pathToFileURL(join(folder, 'store', file)).href)) as Module;
+  let next: NextVersion;
+  beforeAll(() => void (next = buildNextVersion()));
+  afterAll(() => next?.remove());
 
   const NOW = Date.UTC(2026, 5, 1);
   const visit = {
@@ -150,16 +79,16 @@ describe('Another column of a visit', () => {
   });
 
   test('is kept in memory and in a Keyv', async () => {
-    const { MemoryVisitStore } = await load<typeof MemoryStore>('memory/memory-visit.store.js');
+    const { MemoryVisitStore } = await next.load<typeof MemoryStore>('memory/memory-visit.store.js');
     await expectKept(new MemoryVisitStore());
-    const { KeyvVisitStore } = await load<typeof KeyvStore>('keyv/keyv-visit.store.js');
+    const { KeyvVisitStore } = await next.load<typeof KeyvStore>('keyv/keyv-visit.store.js');
     await expectKept(new KeyvVisitStore({ keyv: new Keyv({ throwOnErrors: true }), shared: false, durable: false, evicts: false }));
   });
 
   test('is kept by TypeORM, in a database that was migrated', async () => {
-    const { visitEntities } = await load<typeof Entities>('typeorm/entities.js');
-    const { visitMigrations } = await load<typeof Migrations>('typeorm/migrations/index.js');
-    const { TypeOrmVisitStore } = await load<typeof TypeOrmStore>('typeorm/typeorm-visit.store.js');
+    const { visitEntities } = await next.load<typeof Entities>('typeorm/entities.js');
+    const { visitMigrations } = await next.load<typeof Migrations>('typeorm/migrations/index.js');
+    const { TypeOrmVisitStore } = await next.load<typeof TypeOrmStore>('typeorm/typeorm-visit.store.js');
     const database = await openDatabase('sqlite');
     const all = { ...database.options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true };
     const dataSource = await new DataSource(all).initialize();
@@ -168,7 +97,7 @@ describe('Another column of a visit', () => {
   });
 
   test('is in the hash of Redis, the rows of Prisma and the seal; what was stored before has none', async () => {
-    const { FIELDS, fieldsOf, recordOf } = await load<typeof RedisHash>('redis/visit.hash.js');
+    const { FIELDS, fieldsOf, recordOf } = await next.load<typeof RedisHash>('redis/visit.hash.js');
     const flat = fieldsOf(visit);
     const hash = new Map(flat.flatMap((field, index) => (index % 2 ? [] : [[String(field), Buffer.from(flat[index + 1]!)] as const])));
     const read = () =>
@@ -180,13 +109,13 @@ describe('Another column of a visit', () => {
     hash.delete('nickname');
     expect(read()).toMatchObject({ id: visit.id, nickname: null });
 
-    const prisma = await load<typeof PrismaRows>('prisma/visit.rows.js');
+    const prisma = await next.load<typeof PrismaRows>('prisma/visit.rows.js');
     expect(prisma.VISIT_FIELDS).toHaveProperty('nickname', true);
     const row = prisma.visitData(visit);
     // The compiled type of a row does not have the column that this test adds.
     expect(prisma.recordOf(row as never)).toEqual(visit);
 
-    const { VisitSeal, encodeVisit } = await load<typeof Seal>('sealed-cookie/visit.seal.js');
+    const { VisitSeal, encodeVisit } = await next.load<typeof Seal>('sealed-cookie/visit.seal.js');
     const { createSecretKey } = await import('node:crypto');
     const seal = new VisitSeal([createSecretKey(Buffer.alloc(32, 7))]);
     const opened = async (record: object) => seal.open(await seal.seal(encodeVisit({ record: record as VisitRecord, revision: 3 })));

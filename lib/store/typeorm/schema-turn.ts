@@ -84,7 +84,7 @@ export async function migrateAlone(connection: QueryRunner, family: Family, work
 }
 
 /** One connection, and nothing else. */
-function alone(options: DataSourceOptions): DataSourceOptions {
+export function alone(options: DataSourceOptions): DataSourceOptions {
   const nothing = { entities: [], migrations: [], subscribers: [], cache: false };
   return { ...options, ...nothing, migrationsRun: false, synchronize: false, dropSchema: false, poolSize: 1 } as DataSourceOptions;
 }

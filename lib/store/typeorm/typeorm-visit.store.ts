@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
-import { SessionDataError, VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { SessionDataError, VisitOptionError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
 import {
   byId,
@@ -30,6 +30,7 @@ import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
+import { checkSchema } from './schema-check.js';
 import { checkServer } from './server-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
 import { VisitRevocation } from './visit-revocation.entity.js';
@@ -55,7 +56,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
   protected readonly staleIdsAtOnce: number = 100_000;
   readonly #owned: boolean;
   #deadline: number | undefined;
-  #prepared: { dialect: Dialect; sql: VisitSql; visitTable: string; identityTable: string; revocationTable: string } | undefined;
+  #prepared: Prepared | undefined;
 
   constructor(
     readonly dataSource: DataSource,
@@ -82,10 +83,8 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
   }
 
   async check(): Promise<void> {
-    const { dialect, sql, visitTable, identityTable, revocationTable } = this.#prepare();
-    await this.#probe(sql.probes.visit, visitTable);
-    await this.#probe(sql.probes.identity, identityTable);
-    await this.#probe(sql.probes.revocation, revocationTable);
+    const { dialect, sql } = this.#prepare();
+    await checkSchema(this.dataSource, dialect, sql);
     await checkServer(this.dataSource, dialect, sql.write);
   }
 
@@ -219,20 +218,6 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
 
   #prepare() {
     return (this.#prepared ??= prepare(this.dataSource, this.#deadline));
-  }
-
-  async #probe(probe: Statement, table: string): Promise<void> {
-    const { dialect } = this.#prepare();
-    try {
-      await dialect.run(probe);
-    } catch (error) {
-      if (!dialect.isSchemaError(error)) throw error;
-      throw new VisitSchemaError(
-        `table "${table}" is missing or lacks a column (${(error as Error).message}): add \`visitMigrations\` to \`migrations\` of the ` +
-          'data source and run them (`dataSource.runMigrations()`, or `migrationsRun: true`)',
-        { cause: error },
-      );
-    }
   }
 
   /** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
@@ -373,7 +358,13 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
   }
 }
 
-function prepare(dataSource: DataSource, deadline: number | undefined) {
+/** What the store works with, made once from the metadata of the data source. */
+interface Prepared {
+  readonly dialect: Dialect;
+  readonly sql: VisitSql;
+}
+
+function prepare(dataSource: DataSource, deadline: number | undefined): Prepared {
   const dialect = dialectOf(dataSource);
   if (!dataSource.isInitialized) throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
   const visit = namesOf(dataSource, Visit);
@@ -384,13 +375,7 @@ function prepare(dataSource: DataSource, deadline: number | undefined) {
     throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
   }
   if (deadline !== undefined) dialect.limit(deadline);
-  return {
-    dialect,
-    sql: new VisitSql(dialect, visit, identity, revocation),
-    visitTable: visit.path,
-    identityTable: identity.path,
-    revocationTable: revocation.path,
-  };
+  return { dialect, sql: new VisitSql(dialect, visit, identity, revocation) };
 }
 
 /** What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits. */

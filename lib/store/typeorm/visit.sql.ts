@@ -66,6 +66,8 @@ const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => u
  */
 export class VisitSql {
   readonly #dialect: Dialect;
+  /** Of the tables, as people read them. */
+  readonly #paths: readonly string[];
   readonly #visit: string;
   readonly #identity: string;
   /** Escaped column names. */
@@ -85,6 +87,7 @@ export class VisitSql {
     const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
       Object.fromEntries(keys.map((key) => [key, dialect.escape(names[key])])) as Record<K, string>;
     this.#dialect = dialect;
+    this.#paths = [visit.path, identity.path, revocation.path];
     this.#visit = dialect.escape(visit.path);
     this.#identity = dialect.escape(identity.path);
     this.#v = escaped([...VISIT_NAMES, ...namesIn(LOCK_COLUMNS)], visit.columns);
@@ -109,13 +112,21 @@ export class VisitSql {
     this.#saveName = `nest-visit-save-${tables}`;
   }
 
-  /** Reads nothing, but fails if a column is not there. Columns are qualified: SQLite takes a lone quoted name it does not know for text. */
-  get probes(): { visit: Statement; identity: Statement; revocation: Statement } {
-    const probe = (table: string, columns: Record<string, string>): Statement => {
-      const names = Object.values(columns).map((column) => `t.${column}`);
-      return { sql: `SELECT ${names.join(', ')} FROM ${table} t WHERE 1 = 0`, params: [] };
-    };
-    return { visit: probe(this.#visit, this.#v), identity: probe(this.#identity, this.#i), revocation: probe(this.#revocation, this.#r) };
+  /**
+   * By table, what reads nothing, but fails if a column of this version of the schema is not there. Columns are qualified: SQLite takes a lone
+   * quoted name it does not know for text.
+   */
+  probes(version: number): { readonly table: string; readonly statement: Statement }[] {
+    const tables: readonly (readonly [string, Readonly<Record<string, string>>, Readonly<Record<string, Column>>])[] = [
+      [this.#visit, this.#v, { ...VISIT_COLUMNS, ...LOCK_COLUMNS }],
+      [this.#identity, this.#i, { visitId: VISIT_COLUMNS.id, ...IDENTITY_COLUMNS }],
+      [this.#revocation, this.#r, REVOCATION_COLUMNS],
+    ];
+    return tables.map(([table, names, columns], index) => {
+      const needed = listed(columns).filter(({ since }) => since <= version);
+      const sql = `SELECT ${needed.map(({ name }) => `t.${names[name]}`).join(', ')} FROM ${table} t WHERE 1 = 0`;
+      return { table: this.#paths[index]!, statement: { sql, params: [] } };
+    });
   }
 
   /** A write that hits no row. */

@@ -1,0 +1,227 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DataSource, TableColumn, type QueryRunner, type TableColumnOptions } from 'typeorm';
+import { VisitOptionError } from '../../../errors/visit.error.js';
+import { driverError } from '../dialects/dialect.js';
+import { familyOf } from '../dialects/family.js';
+import { alone } from '../schema-turn.js';
+
+// How migrations change tables that are in use, however many rows they have.
+
+/** So long one attempt waits for others that use the table, in seconds: whoever comes meanwhile stands in line behind it. */
+const LOCK_TIMEOUT = 1;
+/** Between attempts, in milliseconds. */
+const PAUSE = 2000;
+/** About ten minutes. */
+const MOST_ATTEMPTS = 200;
+
+/** ER_LOCK_WAIT_TIMEOUT; lock_not_available. */
+const LOCKED: readonly unknown[] = [1205, '55P03'];
+/** ER_ALTER_OPERATION_NOT_SUPPORTED, ER_ALTER_OPERATION_NOT_SUPPORTED_REASON: for this row format, or of this version. */
+const NOT_INSTANT: readonly unknown[] = [1845, 1846];
+
+/**
+ * Adds a nullable column: no row is written, old versions of the library know nothing of it, and so write NULL. One that is there is left.
+ *
+ * @param table as the data source names it, such as `app.visit`
+ */
+export async function addColumn(
+  queryRunner: QueryRunner,
+  table: string,
+  options: TableColumnOptions & { isNullable: true },
+): Promise<void> {
+  const online = new OnlineChange(queryRunner, table);
+  const column = new TableColumn(options);
+  const { charset, collation } = column;
+  const type = `${online.dataSource.driver.createFullType(column)}${charset ? ` CHARACTER SET ${charset}` : ''}`;
+  const definition = `${online.escape(column.name)} ${type}${collation ? ` COLLATE ${collation}` : ''} NULL`;
+  if (await queryRunner.hasColumn(table, column.name)) return;
+  await online.alter(`ADD COLUMN ${definition}`);
+}
+
+/** Drops a column, if it is there. One release after the last that uses it. */
+export async function dropColumn(queryRunner: QueryRunner, table: string, name: string): Promise<void> {
+  const online = new OnlineChange(queryRunner, table);
+  if (await queryRunner.hasColumn(table, name)) await online.alter(`DROP COLUMN ${online.escape(name)}`);
+}
+
+/** Makes an index under the name that TypeORM gives it. One that is there is left. */
+export async function addIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
+  await new OnlineChange(queryRunner, table).addIndex(columns);
+}
+
+/** Drops an index that `addIndex` has made, if it is there. */
+export async function dropIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
+  await new OnlineChange(queryRunner, table).dropIndex(columns);
+}
+
+/**
+ * - MySQL, MariaDB: `ALGORITHM=INSTANT`, which changes what is known of a table and none of its rows, otherwise `INPLACE, LOCK=NONE`.
+ * - PostgreSQL: columns without a default, and indexes `CONCURRENTLY`, which no transaction allows: so on a connection of its own. In the
+ *   transaction of the migration, a lock would last until all migrations of this run are done. Where that transaction has the table locked
+ *   already, because it has just made it for example, nothing is gained any more.
+ * - SQLite has nothing of the kind: the file is locked while an index is made.
+ *
+ * All of them wait until nobody uses the table for a moment. A long transaction is waited for in short attempts.
+ */
+class OnlineChange {
+  readonly dataSource: DataSource;
+  private readonly family;
+
+  constructor(
+    private readonly queryRunner: QueryRunner,
+    private readonly table: string,
+  ) {
+    // `connection` is what TypeORM 0.3 calls it.
+    this.dataSource = queryRunner.dataSource ?? queryRunner.connection;
+    const family = familyOf(this.dataSource);
+    if (!family) throw new VisitOptionError(`migrations of visits do not know data sources of type "${this.dataSource.options.type}"`);
+    this.family = family;
+  }
+
+  escape(path: string): string {
+    return path
+      .split('.')
+      .map((name) => this.dataSource.driver.escape(name))
+      .join('.');
+  }
+
+  async alter(what: string): Promise<void> {
+    const sql = `ALTER TABLE ${this.escape(this.table)} ${what}`;
+    if (this.family === 'mysql') {
+      await this.inMysql(async () => {
+        try {
+          await this.queryRunner.query(`${sql}, ALGORITHM=INSTANT`);
+        } catch (error) {
+          if (!NOT_INSTANT.includes(driverError(error).errno)) throw error;
+          await this.queryRunner.query(`${sql}, ALGORITHM=INPLACE, LOCK=NONE`);
+        }
+      });
+    } else if (this.family === 'postgres') {
+      await this.inPostgres((connection, isOutside) => (isOutside ? alterBriefly(connection, sql) : connection.query(sql)));
+    } else {
+      await this.queryRunner.query(sql);
+    }
+  }
+
+  async addIndex(columns: readonly string[]): Promise<void> {
+    const name = this.indexName(columns);
+    const list = columns.map((column) => this.escape(column)).join(', ');
+    const table = this.escape(this.table);
+    if (this.family === 'mysql') {
+      if (await this.hasIndexInMysql(name)) return;
+      const sql = `ALTER TABLE ${table} ADD INDEX ${this.escape(name)} (${list}), ALGORITHM=INPLACE, LOCK=NONE`;
+      await this.inMysql(() => this.queryRunner.query(sql));
+    } else if (this.family === 'postgres') {
+      await this.inPostgres(async (connection, isOutside) => {
+        if (isOutside) await this.requireNoSnapshot();
+        // One that was given up half-way is there and not valid.
+        if (isOutside && (await isInvalid(connection, this.pathOf(name)))) {
+          await connection.query(`DROP INDEX CONCURRENTLY ${this.escape(this.pathOf(name))}`);
+        }
+        const how = isOutside ? 'CONCURRENTLY ' : '';
+        await connection.query(`CREATE INDEX ${how}IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`);
+      });
+    } else {
+      await this.queryRunner.query(`CREATE INDEX IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`);
+    }
+  }
+
+  async dropIndex(columns: readonly string[]): Promise<void> {
+    const name = this.indexName(columns);
+    if (this.family === 'mysql') {
+      if (!(await this.hasIndexInMysql(name))) return;
+      const sql = `ALTER TABLE ${this.escape(this.table)} DROP INDEX ${this.escape(name)}, ALGORITHM=INPLACE, LOCK=NONE`;
+      await this.inMysql(() => this.queryRunner.query(sql));
+    } else if (this.family === 'postgres') {
+      await this.inPostgres((connection, isOutside) =>
+        connection.query(`DROP INDEX ${isOutside ? 'CONCURRENTLY ' : ''}IF EXISTS ${this.escape(this.pathOf(name))}`),
+      );
+    } else {
+      await this.queryRunner.query(`DROP INDEX IF EXISTS ${this.escape(name)}`);
+    }
+  }
+
+  /** It would wait for a snapshot that this transaction keeps, and this transaction for it. */
+  private async requireNoSnapshot(): Promise<void> {
+    if (!this.queryRunner.isTransactionActive) return;
+    const [row] = (await this.queryRunner.query('SHOW transaction_isolation')) as { transaction_isolation: string }[];
+    const level = row?.transaction_isolation ?? '';
+    if (level.startsWith('read ')) return;
+    throw new VisitOptionError(
+      `an index cannot be made beside a transaction of level "${level}": run the migrations with transaction "none"`,
+    );
+  }
+
+  private indexName(columns: readonly string[]): string {
+    return this.dataSource.namingStrategy.indexName(this.table, [...columns]);
+  }
+
+  /** An index is in the schema of its table. */
+  private pathOf(index: string): string {
+    return [...this.table.split('.').slice(0, -1), index].join('.');
+  }
+
+  private async hasIndexInMysql(name: string): Promise<boolean> {
+    const rows = (await this.queryRunner.query(`SHOW INDEX FROM ${this.escape(this.table)} WHERE Key_name = ?`, [name])) as unknown[];
+    return rows.length > 0;
+  }
+
+  private async inMysql(work: () => Promise<unknown>): Promise<void> {
+    await this.queryRunner.query(`SET SESSION lock_wait_timeout = ${LOCK_TIMEOUT}`);
+    try {
+      await inAttempts(work);
+    } finally {
+      await this.queryRunner.query('SET SESSION lock_wait_timeout = DEFAULT');
+    }
+  }
+
+  private async inPostgres(work: (connection: QueryRunner, isOutside: boolean) => Promise<unknown>): Promise<void> {
+    const sql = 'SELECT 1 FROM pg_locks WHERE pid = pg_backend_pid() AND relation = to_regclass($1) LIMIT 1';
+    const held = (await this.queryRunner.query(sql, [this.escape(this.table)])) as unknown[];
+    if (held.length > 0) {
+      await work(this.queryRunner, false);
+      return;
+    }
+    const outside = await new DataSource(alone(this.dataSource.options)).initialize();
+    try {
+      await inAttempts(() => work(outside.createQueryRunner(), true));
+    } finally {
+      await outside.destroy();
+    }
+  }
+}
+
+/** Waits for the table no longer than one attempt may, through poolers, too. */
+async function alterBriefly(connection: QueryRunner, sql: string): Promise<void> {
+  await connection.startTransaction();
+  try {
+    await connection.query(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT}s'`);
+    await connection.query(sql);
+    await connection.commitTransaction();
+  } catch (error) {
+    await connection.rollbackTransaction();
+    throw error;
+  }
+}
+
+async function isInvalid(connection: QueryRunner, path: string): Promise<boolean> {
+  const sql = 'SELECT 1 FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid';
+  const quoted = path
+    .split('.')
+    .map((name) => `"${name}"`)
+    .join('.');
+  return ((await connection.query(sql, [quoted])) as unknown[]).length > 0;
+}
+
+async function inAttempts(work: () => Promise<unknown>): Promise<void> {
+  for (let attempts = 1; ; attempts++) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      const { errno, code } = driverError(error);
+      if (attempts === MOST_ATTEMPTS || !LOCKED.includes(errno ?? code)) throw error;
+      await sleep(PAUSE);
+    }
+  }
+}

@@ -1,0 +1,91 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import ts from 'typescript';
+
+// The next version of the library: that of today, and a visit has another column. It is said in the three places that name columns.
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** A file of `lib/store`. */
+export const storeFile = (file: string): string => join(root, 'lib/store', file);
+
+/** The migration of the next version. */
+export const NEXT_MIGRATION = 'AddNickname1790000000001';
+
+const MIGRATION = `
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { addColumn, addIndex, dropColumn, dropIndex } from './online.js';
+
+class ${NEXT_MIGRATION} implements MigrationInterface {
+  readonly name = '${NEXT_MIGRATION}';
+
+  async up(queryRunner: QueryRunner): Promise<void> {
+    await addColumn(queryRunner, 'visit', { name: 'nickname', type: 'varchar', length: '40', isNullable: true });
+    await addIndex(queryRunner, 'visit', ['nickname']);
+  }
+
+  async down(queryRunner: QueryRunner): Promise<void> {
+    await dropIndex(queryRunner, 'visit', ['nickname']);
+    await dropColumn(queryRunner, 'visit', 'nickname');
+  }
+}
+`;
+
+export type Place = 'record' | 'list' | 'migration';
+const PLACES: readonly Place[] = ['record', 'list', 'migration'];
+
+/** The files that change, as they are with what is said in these places. */
+export function changedFiles(places: readonly Place[] = PLACES): Map<string, string> {
+  const texts = new Map<string, string>();
+  const change = (file: string, what: string, into: string): void => {
+    const before = texts.get(storeFile(file)) ?? readFileSync(storeFile(file), 'utf8');
+    if (!before.includes(what)) throw new Error(`${file} does not say ${what}`);
+    texts.set(storeFile(file), before.replace(what, into));
+  };
+  if (places.includes('record')) {
+    const last = '  readonly identity: IdentityRecord | null;\n';
+    change('visit.store.ts', last, `  readonly nickname: string | null;\n${last}`);
+  }
+  if (places.includes('list')) {
+    const last = "  sessionVersion: { kind: 'count', since: 1 },\n";
+    const added = "  nickname: { kind: 'text', length: 40, nullable: true, indexed: true, since: 2 },\n";
+    change('visit.columns.ts', last, `${last}${added}`);
+  }
+  if (places.includes('migration')) {
+    const list = 'export const visitMigrations = [CreateVisit1790000000000];';
+    change(
+      'typeorm/migrations/index.ts',
+      list,
+      `${MIGRATION}export const visitMigrations = [CreateVisit1790000000000, ${NEXT_MIGRATION}];`,
+    );
+  }
+  return texts;
+}
+
+/** The next version, built. */
+export interface NextVersion {
+  /** A module of `lib/store`. */
+  load<Module>(file: string): Promise<Module>;
+  remove(): void;
+}
+
+/** Builds it where it finds its packages, in a folder that git ignores. */
+export function buildNextVersion(): NextVersion {
+  mkdirSync(join(root, 'artifacts'), { recursive: true });
+  const folder = mkdtempSync(join(root, 'artifacts/next-version-'));
+  const texts = changedFiles();
+  const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ES2022, experimentalDecorators: true };
+  for (const file of readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })) {
+    if (!file.endsWith('.ts')) continue;
+    const source = join(root, 'lib', file);
+    const { outputText } = ts.transpileModule(texts.get(source) ?? readFileSync(source, 'utf8'), { compilerOptions });
+    const target = join(folder, file.replace(/\.ts$/, '.js'));
+    mkdirSync(dirname(target), { recursive: true });
+    writeFileSync(target, outputText);
+  }
+  return {
+    load: async <Module>(file: string) => (await import(pathToFileURL(join(folder, 'store', file)).href)) as Module,
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
