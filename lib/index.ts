@@ -144,6 +144,7 @@ export {
   VisitLockedError,
   VisitLockLostError,
   VisitNestedCallError,
+  VisitOpenTransactionError,
   VisitNoResponseError,
   VisitNotResolvedError,
   VisitOptionError,

@@ -7,6 +7,7 @@ export type VisitErrorCode =
   | 'VISIT_HEADERS_SENT'
   | 'VISIT_NO_RESPONSE'
   | 'VISIT_NESTED_CALL'
+  | 'VISIT_OPEN_TRANSACTION'
   | 'VISIT_STORE_UNAVAILABLE'
   | 'VISIT_SCHEMA'
   | 'VISIT_SERVER_SETTING'
@@ -155,6 +156,20 @@ export class VisitNestedCallError extends VisitError {
     super(
       'VISIT_NESTED_CALL',
       `${act} was called from within a callback of ${outer}, which it would wait for; call it after ${outer}, or return what is to be kept from the callback`,
+    );
+  }
+}
+
+/**
+ * Visits were asked for within a transaction of the application that holds the only connection of the pool, for which they would wait until
+ * the transaction ends, and it for them. Nothing was done.
+ */
+export class VisitOpenTransactionError extends VisitError {
+  constructor() {
+    super(
+      'VISIT_OPEN_TRANSACTION',
+      'a transaction of the application holds the only connection of the pool, which this call would wait for: end the transaction first ' +
+        '(sign in after the commit), or give the pool two connections or more',
     );
   }
 }

@@ -83,7 +83,7 @@ export class StoreAccess {
 
   /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" */
   find(id: string): Promise<VisitRecord | null> {
-    return this.unfinished.settle(id)?.then(() => this.look(id)) ?? this.look(id);
+    return this.refusal() ?? this.unfinished.settle(id)?.then(() => this.look(id)) ?? this.look(id);
   }
 
   private look(id: string): Promise<VisitRecord | null> {
@@ -93,10 +93,14 @@ export class StoreAccess {
   create(visit: VisitRecord): Promise<void> {
     // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
     if (this.store.clients) return this.call((store) => store.create([visit]));
+    const refusal = this.refusal();
+    if (refusal) return refusal;
     return this.canWrite ? this.grouped.create(visit) : this.enterWrite(() => this.grouped.create(visit));
   }
 
   save(save: SessionSave): Promise<SaveOutcome> {
+    const refusal = this.refusal();
+    if (refusal) return refusal;
     return this.canWrite ? this.grouped.save(save) : this.enterWrite(() => this.grouped.save(save));
   }
 
@@ -170,12 +174,22 @@ export class StoreAccess {
 
   /** What else only reads. Runs in nobody's asynchronous context, as `call` does. */
   read<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
-    return this.enter(() => this.inTime(() => this.breaker.watch(() => work(this.store))));
+    return this.refusal() ?? this.enter(() => this.inTime(() => this.breaker.watch(() => work(this.store))));
   }
 
   /** Everything else. The work runs in nobody's asynchronous context. */
   call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
-    return this.enterWrite(() => this.inTime(() => this.write(() => work(this.store))));
+    return this.refusal() ?? this.enterWrite(() => this.inTime(() => this.write(() => work(this.store))));
+  }
+
+  /** What a caller gets who would wait for a connection that they hold themselves. */
+  private refusal(): Promise<never> | undefined {
+    try {
+      this.store.server?.requireConnection?.();
+      return undefined;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   private inTime<T>(work: () => Promise<T>): Promise<T> {

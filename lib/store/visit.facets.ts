@@ -229,4 +229,12 @@ export interface VisitServer {
    * one that has not answered by then, instead of using it again: it may lead nowhere.
    */
   setDeadline?(milliseconds: number): void;
+
+  /**
+   * Called before each call, in the asynchronous context of whoever waits for it. Throws where that holds the only connection there is, so
+   * that the call would wait for itself.
+   *
+   * @throws VisitOpenTransactionError
+   */
+  requireConnection?(): void;
 }

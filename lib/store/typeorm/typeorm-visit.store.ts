@@ -30,6 +30,7 @@ import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
+import { OwnTransactions } from './own-transactions.js';
 import { checkSchema } from './schema-check.js';
 import { checkServer } from './server-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -209,7 +210,12 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     return Number(rows[0]?.['now']) * 1000;
   }
 
+  requireConnection(): void {
+    this.#prepared?.ownTransactions?.refuse();
+  }
+
   async close(): Promise<void> {
+    this.#prepared?.ownTransactions?.close();
     if (!this.#owned || !this.dataSource.isInitialized) return;
     // A pool waits for connections that may never end, and fails for one that has ended already.
     const closed = this.dataSource.destroy().catch(() => {});
@@ -217,7 +223,7 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
   }
 
   #prepare() {
-    return (this.#prepared ??= prepare(this.dataSource, this.#deadline));
+    return (this.#prepared ??= prepare(this.dataSource, this.#deadline, this.connections));
   }
 
   /** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
@@ -362,9 +368,11 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
 interface Prepared {
   readonly dialect: Dialect;
   readonly sql: VisitSql;
+  /** Where the pool has one connection. */
+  readonly ownTransactions: OwnTransactions | undefined;
 }
 
-function prepare(dataSource: DataSource, deadline: number | undefined): Prepared {
+function prepare(dataSource: DataSource, deadline: number | undefined, connections: number | undefined): Prepared {
   const dialect = dialectOf(dataSource);
   if (!dataSource.isInitialized) throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
   const visit = namesOf(dataSource, Visit);
@@ -375,7 +383,8 @@ function prepare(dataSource: DataSource, deadline: number | undefined): Prepared
     throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
   }
   if (deadline !== undefined) dialect.limit(deadline);
-  return { dialect, sql: new VisitSql(dialect, visit, identity, revocation) };
+  const ownTransactions = connections === 1 ? new OwnTransactions(dataSource) : undefined;
+  return { dialect, sql: new VisitSql(dialect, visit, identity, revocation), ownTransactions };
 }
 
 /** What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits. */

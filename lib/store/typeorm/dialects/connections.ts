@@ -201,7 +201,11 @@ export class Connections {
   private giveUp(lease: Lease, milliseconds: number): void {
     const { state } = lease;
     lease.state = OVER;
-    const error = new Error(`the database has not answered within ${milliseconds} ms`);
+    const error = new Error(
+      state.is === 'waiting'
+        ? `no connection of the pool became free within ${milliseconds} ms: what holds one, such as a transaction, must not wait for visits`
+        : `the database has not answered within ${milliseconds} ms`,
+    );
     lease.fail(error);
     if (state.is !== 'using') return;
     this.answeredSince = Math.max(this.answeredSince, state.held.since);
