@@ -1,4 +1,5 @@
 import { SessionDataError, VisitServerSettingError } from 'nest-visit';
+import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource, DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
@@ -7,6 +8,7 @@ import { newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
+import { openPrisma } from '../support/prisma-client.mjs';
 import { findMariaDb, startMariaDb, type TestServer } from '../support/servers.mjs';
 import { endAllOf } from '../../lib/testing/many.js';
 
@@ -101,5 +103,22 @@ describeUnlessMissing(findMariaDb() ? [] : ['MariaDB, installed'], 'MariaDB with
     await unaware.create(visits);
     const results = await unaware.save(visits.map((visit) => saveOf(visit, { data: dataOf(100_000) })));
     expect(results).toEqual(visits.map(() => ({ outcome: 'saved', version: 1 })));
+  });
+
+  test('B15: so it is with Prisma', async () => {
+    const prisma = await openPrisma('mariadb', server.url);
+    onTestFinished(() => prisma.$disconnect());
+    const own = new PrismaVisitStore(prisma);
+    await own.check();
+    const visits = Array.from({ length: 12 }, (_, index) => newVisit({ sessionData: dataOf(30_000 * (index + 1)) }));
+    // The store itself: no others halve what it sends.
+    await own.create(visits);
+    const found = await store.find(visits.map(({ id }) => id));
+    expect(found.map((visit) => visit?.sessionData?.length)).toEqual(visits.map(({ sessionData }) => sessionData?.length));
+
+    const tooLarge = { code: 'SESSION_TOO_LARGE' };
+    await expect(own.create([newVisit({ sessionData: dataOf(PACKET) })])).rejects.toMatchObject(tooLarge);
+    const saves = [dataOf(PACKET), dataOf(400_000)].map((data, index) => saveOf(visits[index]!, { data }));
+    expect(await own.save(saves)).toMatchObject([{ outcome: 'failed', error: tooLarge }, { outcome: 'saved' }]);
   });
 });

@@ -1,14 +1,17 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
 import { VisitServerSettingError, type VisitRecord } from 'nest-visit';
+import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countStale, countUnwiped } from '../../lib/testing/cleanup.js';
-import { describeDatabases } from '../support/databases.js';
+import { describeDatabases, type OpenDatabase } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
 import { created } from '../../lib/store/visit.record.js';
+import { describePrisma } from '../support/prisma.js';
+import { isSoak } from '../support/soak.js';
 
 const NOW = Date.now();
 const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
@@ -31,15 +34,20 @@ function newVisit(userId: string): VisitRecord {
   });
 }
 
+type TableStore = TypeOrmVisitStore | PrismaVisitStore;
+
 /** All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working. */
-async function useAll(store: TypeOrmVisitStore, elsewhere: TypeOrmVisitStore): Promise<void> {
+async function useAll(store: TableStore, elsewhere: TableStore): Promise<void> {
   const user = `o'brien \\ "é" 😀 \n ${randomUUID()}`;
   const [one, two] = [newVisit(user), newVisit(user)];
   const nobody = { ...newVisit(''), identity: null };
   await store.create([one, two, nobody]);
   // Somebody else sees it: it is committed.
   expect((await elsewhere.find([one.id]))[0]).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
-  const stored = async (id: string) => (await store.find([id]))[0]!;
+  const stored = async (id: string) => {
+    const { sessionData, ...rest } = (await store.find([id]))[0]!;
+    return { ...rest, sessionData: sessionData && Buffer.from(sessionData) };
+  };
   expect(await stored(one.id)).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
 
   const guard = ({ id, keyHash }: VisitRecord) => ({ id, keyHash, now: NOW });
@@ -87,6 +95,19 @@ async function useAll(store: TypeOrmVisitStore, elsewhere: TypeOrmVisitStore): P
   expect(await countStale({ store }, NOW + 1)).toEqual({ visits: 5, identities: 5 });
   expect(await store.expunge({ before: NOW + 1, limit: 10 })).toMatchObject({ visits: 5, identities: 5 });
   expect(await elsewhere.find([one.id, expired.id])).toEqual([null, null]);
+}
+
+async function expectRefused(store: TableStore, name: string): Promise<void> {
+  const error = await store.check().then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(VisitServerSettingError);
+  const { settings, code, message } = error as VisitServerSettingError;
+  expect(code).toBe('VISIT_SERVER_SETTING');
+  expect(settings).toHaveLength(1);
+  expect(settings[0]!.name).toContain(name);
+  expect(message).toContain(settings[0]!.remedy);
 }
 
 /** Every SQL mode that MariaDB has. */
@@ -188,16 +209,7 @@ describeDatabases(
           await store.check();
           await useAll(store, new TypeOrmVisitStore(usual));
         } else {
-          const error = await store.check().then(
-            () => undefined,
-            (reason: unknown) => reason,
-          );
-          expect(error).toBeInstanceOf(VisitServerSettingError);
-          const { settings, code, message } = error as VisitServerSettingError;
-          expect(code).toBe('VISIT_SERVER_SETTING');
-          expect(settings).toHaveLength(1);
-          expect(settings[0]!.name).toContain(refused);
-          expect(message).toContain(settings[0]!.remedy);
+          await expectRefused(store, refused);
         }
       } finally {
         await dataSource.destroy();
@@ -237,3 +249,56 @@ describeDatabases(
   },
   ['mariadb', 'postgres'],
 );
+
+/** Those that have hindered somebody; others are tried when there is time. */
+const MODES_OF_PRISMA = isSoak ? SQL_MODES : ['ANSI', 'EMPTY_STRING_IS_NULL', 'NO_BACKSLASH_ESCAPES', 'ORACLE', 'PAD_CHAR_TO_FULL_LENGTH'];
+
+/** Prisma's statements are its own, and its connections those that its adapter opens. */
+const OF_PRISMA: typeof CASES = {
+  mariadb: {
+    'no SQL mode': CASES.mariadb['no SQL mode']!,
+    ...Object.fromEntries(
+      MODES_OF_PRISMA.map((mode) => [mode, { set: [`sql_mode = '${mode}'`], ...(mode === 'ORACLE' && { refused: 'sql_mode' }) }]),
+    ),
+    'much that hinders at once': { set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'] },
+    'completion_type CHAIN': CASES.mariadb['completion_type CHAIN']!,
+    sql_select_limit: CASES.mariadb['sql_select_limit']!,
+    'usual transactions that see what is not committed': { set: ["tx_isolation = 'READ-UNCOMMITTED'"], refused: '_isolation' },
+  },
+  postgres: {
+    standard_conforming_strings: CASES.postgres['standard_conforming_strings']!,
+    array_nulls: CASES.postgres['array_nulls']!,
+    bytea_output: CASES.postgres['bytea_output']!,
+    'dates and intervals': CASES.postgres['dates and intervals']!,
+    SERIALIZABLE: CASES.postgres['SERIALIZABLE']!,
+  },
+};
+
+describePrisma('B74, B76: settings of a server that others have set up, with Prisma', (db) => {
+  let database: OpenDatabase;
+  let usual: DataSource;
+  beforeAll(async () => {
+    database = await db.open();
+    usual = await openMigrated(database.options);
+  });
+  afterAll(() => usual?.destroy());
+
+  test.each(Object.entries(OF_PRISMA[db.name]))('%s', async (_, { set = [], refused }) => {
+    const adapter =
+      db.name === 'mariadb'
+        ? { initSql: set.map((setting) => `SET SESSION ${setting}`) }
+        : { options: set.map((setting) => `-c ${setting.replace(' = ', '=').replaceAll("'", '').replaceAll(' ', '\\\\ ')}`).join(' ') };
+    const prisma = await db.connect(database, adapter);
+    try {
+      const store = new PrismaVisitStore(prisma);
+      if (refused === undefined) {
+        expect(await store.check()).toBeUndefined();
+        await useAll(store, new TypeOrmVisitStore(usual));
+      } else {
+        await expectRefused(store, refused);
+      }
+    } finally {
+      await prisma.$disconnect();
+    }
+  });
+});

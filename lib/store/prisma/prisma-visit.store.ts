@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
-import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
+import { VisitOptionError, VisitSchemaError, VisitServerSettingError } from '../../errors/visit.error.js';
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { retryOnConflict } from '../retry-on-conflict.js';
+import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule } from '../server-rules.js';
+import { bytesFor, mostBytes, tooLong } from '../statement-size.js';
 import {
   byId,
   chunks,
@@ -50,10 +52,32 @@ const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIEL
 const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
 /** In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline of their own. */
 const IN_TRANSACTION = { ...READ_COMMITTED, maxWait: 10_000, timeout: 20_000 };
-/** Prisma's calls cannot ask for the time. */
-const TIMES: Readonly<Record<string, string>> = {
-  mysql: 'SELECT UNIX_TIMESTAMP() AS now',
-  postgresql: 'SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint) AS now',
+interface Questions {
+  readonly time: string;
+  readonly settings: readonly string[];
+  readonly rules: readonly Rule[];
+}
+/** What Prisma's own calls cannot ask for: the time, and how a server is set up. */
+const QUESTIONS: Readonly<Record<string, Questions>> = {
+  mysql: {
+    time: 'SELECT UNIX_TIMESTAMP() AS now',
+    // The limit by itself, because it cuts off the list of the others.
+    settings: ['SHOW VARIABLES', "SELECT 'sql_select_limit' AS name, CAST(@@sql_select_limit AS CHAR) AS value"],
+    rules: [
+      ...MYSQL_RULES,
+      {
+        names: ['sql_mode'],
+        isRefused: (value) => value.split(',').includes('ORACLE'),
+        why: 'transactions that Prisma begins are blocks of PL/SQL in this mode',
+        remedy: 'leave ORACLE out of `sql_mode`, by the option `initSql` of the adapter for example',
+      },
+    ],
+  },
+  postgresql: {
+    time: 'SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint) AS now',
+    settings: ['SELECT name, setting AS value FROM pg_settings'],
+    rules: POSTGRES_RULES,
+  },
 };
 const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
 
@@ -70,6 +94,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   override readonly server = this;
   protected readonly staleIdsAtOnce = 20_000;
   readonly #client: Client;
+  /** In bytes. */
+  #longestStatement = Infinity;
 
   /** The client stays the application's own: it is not disconnected with the store. */
   constructor(client: PrismaVisitClient) {
@@ -89,6 +115,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     await this.#probe('Visit', () => visit.findMany({ where: { id: '' }, select: VISIT_WITH_IDENTITY }));
     await this.#probe('VisitIdentity', () => visitIdentity.findMany({ where: { visitId: '' }, select: IDENTITY_FIELDS }));
     await this.#probe('VisitRevocation', () => visitRevocation.findMany({ where: { userHash: '' }, select: REVOCATION_FIELDS }));
+    await this.#checkServer();
   }
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
@@ -99,10 +126,14 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   async create(visits: readonly VisitRecord[]): Promise<void> {
     const { visit, visitIdentity } = this.#client;
     const linked = visits.flatMap(({ id, identity }) => (identity ? { visitId: id, ...identityData(identity) } : []));
-    const groups = chunks(visits.map(visitData), ({ sessionData }) => (sessionData as Uint8Array | null)?.length);
+    for (const { sessionData } of visits) {
+      const error = tooLong(sessionData, this.#longestStatement);
+      if (error) throw error;
+    }
+    const groups = chunks(visits, ({ sessionData }) => bytesFor(sessionData), mostBytes(this.#longestStatement));
     await this.#do(async () => {
       const calls = [
-        ...groups.map((data) => visit.createMany({ data })),
+        ...groups.map((group) => visit.createMany({ data: group.map(visitData) })),
         ...chunks(linked).map((data) => visitIdentity.createMany({ data })),
       ];
       // One statement is a transaction by itself.
@@ -161,7 +192,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
-    const where = { id: { gt: after }, endedAt: null, expiry: { gt: BigInt(now) } };
+    const where = { ...isAfter(after), endedAt: null, expiry: { gt: BigInt(now) } };
     const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS), select: LISTED_FIELDS });
     return { visits: rows.flatMap((row) => listedOf(row) ?? []), next: rows.at(-1)?.id ?? null };
   }
@@ -192,6 +223,25 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   async close(): Promise<void> {}
+
+  /** Undefined where nothing can be asked but by Prisma's own calls. */
+  get #questions(): (Questions & { readonly ask: NonNullable<Client['$queryRawUnsafe']> }) | undefined {
+    const { _activeProvider: provider = '' } = this.#client;
+    const ask = this.#client.$queryRawUnsafe?.bind(this.#client);
+    const questions = QUESTIONS[provider];
+    return questions && ask ? { ...questions, ask } : undefined;
+  }
+
+  /** @throws VisitServerSettingError */
+  async #checkServer(): Promise<void> {
+    const questions = this.#questions;
+    if (!questions) return;
+    const settings = new Map<string, string>();
+    for (const sql of questions.settings) for (const row of await questions.ask(sql)) settings.set(...settingIn(row));
+    const refused = refusedSettings(questions.rules, settings);
+    if (refused.length > 0) throw new VisitServerSettingError(refused);
+    this.#longestStatement = Number(settings.get('max_allowed_packet') ?? Infinity);
+  }
 
   #do<T>(work: () => Promise<T>): Promise<T> {
     return retryOnConflict(work, isTransient);
@@ -263,13 +313,13 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   protected async keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]> {
-    const where = { endedAt: null, id: { not: except }, identity: { is: { userId } } };
+    const where = { endedAt: null, ...(except !== '' && { id: { not: except } }), identity: { is: { userId } } };
     const rows = await this.#visits({ where, select: { id: true, keyHash: true }, orderBy: { id: 'asc' }, take: most });
     return rows.filter(isOf(userId));
   }
 
   protected liveIds(after: string, most: number): Promise<string[]> {
-    return this.#idsOf({ endedAt: null, id: { gt: after } }, most);
+    return this.#idsOf({ endedAt: null, ...isAfter(after) }, most);
   }
 
   protected async staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]> {
@@ -298,10 +348,9 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   async serverTime(): Promise<number | undefined> {
-    const { _activeProvider: provider = '' } = this.#client;
-    const sql = TIMES[provider];
-    const [row] = (sql !== undefined && (await this.#client.$queryRawUnsafe?.(sql))) || [];
-    return row && Number(row.now) * 1000;
+    const questions = this.#questions;
+    const [row] = (await questions?.ask(questions.time)) ?? [];
+    return row && Number(row['now']) * 1000;
   }
 
   protected async unwiped({
@@ -339,6 +388,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   async #saveOne(save: SessionSave): Promise<boolean> {
     const { id, version, data, lockOwner } = save;
+    const tooMuch = tooLong(data, this.#longestStatement);
+    if (tooMuch) throw tooMuch;
     const isLocked = lockOwner === undefined ? {} : isHeld(lockOwner, save.now);
     const where = { ...isLive(id), sessionVersion: version, ...isGuarded(save), ...isLocked };
     return (await this.#update(where, { sessionData: data, sessionVersion: { increment: 1 } })) > 0;
@@ -417,6 +468,11 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 /** The visit with this id, while it has not ended: what every write of one visit says. */
 function isLive(id: string) {
   return { id, endedAt: null };
+}
+
+/** Beyond this id. An empty text is nothing to compare with: in the mode EMPTY_STRING_IS_NULL of MariaDB no id would be beyond it. */
+function isAfter(id: string) {
+  return id === '' ? {} : { id: { gt: id } };
 }
 
 /** That the lock is this owner's, and its lease has not run out. */

@@ -1,22 +1,13 @@
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
+import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule, type Settings } from '../server-rules.js';
 import { driverError, type Dialect, type Statement } from './dialects/dialect.js';
 import { familyOf, type Family } from './dialects/family.js';
 
 /** Texts that connections have turned into others: quotes, escapes, letters that look alike, what takes two, three and four bytes. */
 const TEXT = 'Ann\'s "\\" `100%_` ab\u0430\u0431\u00e9e\u0301\u00df\u20ac\u4e2d\u{1f600}\n\u001a.';
 const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
-
-type Settings = ReadonlyMap<string, string>;
-
-/** A setting that visits cannot work with, told from its value. */
-interface Rule {
-  readonly names: readonly string[];
-  readonly isRefused: (value: string, settings: Settings) => boolean;
-  readonly why: string;
-  readonly remedy: string;
-}
 
 interface Server {
   /** Give `name` and `value`. */
@@ -33,60 +24,6 @@ interface Server {
   /** Errors of a user who has no right to write. */
   readonly denied: readonly (string | number | undefined)[];
 }
-
-/** In bytes: 500 visits with user ids of any length, in hexadecimal digits. */
-const LEAST_PACKET = 524_288;
-
-const OFF = ['OFF', '0'];
-const WHERE_SET = 'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
-
-const MYSQL_RULES: readonly Rule[] = [
-  {
-    names: ['autocommit'],
-    isRefused: (value) => OFF.includes(value),
-    why: 'what a single statement writes would never be committed',
-    remedy: `set it to 1; ${WHERE_SET}`,
-  },
-  {
-    names: ['completion_type'],
-    isRefused: (value) => !['NO_CHAIN', '0'].includes(value),
-    why: 'after each commit, the next statement would be in a transaction that nobody commits, or on a closed connection',
-    remedy: `set it to NO_CHAIN; ${WHERE_SET}`,
-  },
-  {
-    names: ['sql_select_limit'],
-    isRefused: (value) => BigInt(value) < 2n ** 32n,
-    why: 'lists would be cut off, and some visits of a user would not end with the others',
-    remedy: `set it to DEFAULT; ${WHERE_SET}`,
-  },
-  {
-    names: ['max_allowed_packet'],
-    isRefused: (value) => Number(value) < LEAST_PACKET,
-    why: 'what is written of many visits at once would not fit into a statement',
-    remedy: `set it to ${LEAST_PACKET} or more, and to four times the option \`session.maxBytes\``,
-  },
-  {
-    names: ['transaction_isolation', 'tx_isolation'],
-    isRefused: (value) => value === 'READ-UNCOMMITTED',
-    why: 'requests would see a sign-in that is taken back',
-    remedy: 'set it to READ-COMMITTED or REPEATABLE-READ',
-  },
-  {
-    names: ['binlog_format'],
-    isRefused: (value, settings) => value === 'STATEMENT' && !OFF.includes(settings.get('log_bin') ?? 'OFF'),
-    why: 'sign-ins and clean-up are transactions of level READ COMMITTED, which the server refuses to log by statement',
-    remedy: 'set it to ROW or MIXED',
-  },
-];
-
-const POSTGRES_RULES: readonly Rule[] = [
-  {
-    names: ['array_nulls'],
-    isRefused: (value) => value === 'off',
-    why: 'saves that empty a session would store the word NULL',
-    remedy: 'set it to on: ALTER ROLE … SET array_nulls = on',
-  },
-];
 
 const MYSQL_CHARSETS = ['character_set_client', 'character_set_connection', 'character_set_results'];
 const MYSQL_SETTINGS = [...MYSQL_RULES.flatMap(({ names }) => names), ...MYSQL_CHARSETS, 'log_bin', 'sql_safe_updates', 'version'];
@@ -154,11 +91,7 @@ export async function checkServer(dataSource: DataSource, dialect: Dialect, writ
   const settings = new Map<string, string>();
   for (const statement of server.settings) for (const row of (await dialect.run(statement)).rows) settings.set(...settingIn(row));
   dialect.adapt(settings);
-  const refused = server.rules.flatMap(({ names, isRefused, why, remedy }): RefusedSetting[] => {
-    const name = names.find((one) => settings.has(one));
-    const value = settings.get(name ?? '');
-    return name !== undefined && value !== undefined && isRefused(value, settings) ? [{ name, value, why, remedy }] : [];
-  });
+  const refused = refusedSettings(server.rules, settings);
   if (!(await keepsText(dialect, server))) {
     const { names, remedy } = server.charset;
     const value = names.map((name) => settings.get(name)).join(', ');
@@ -168,11 +101,6 @@ export async function checkServer(dataSource: DataSource, dialect: Dialect, writ
   if (refused.length === 0) refused.push(...(await whyNoWrites(dialect, write, server)));
   if (refused.length > 0) throw new VisitServerSettingError(refused);
   warnOfType(dataSource, settings);
-}
-
-/** Name and value; SHOW has names of its own for the columns. */
-function settingIn({ name, value, Variable_name = name, Value = value }: Record<string, unknown>): [string, string] {
-  return [String(Variable_name), String(Value)];
 }
 
 async function keepsText(dialect: Dialect, { text, bytes }: Server): Promise<boolean> {

@@ -1,11 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
-import { SessionDataError, VisitOptionError } from '../../errors/visit.error.js';
+import { VisitOptionError } from '../../errors/visit.error.js';
 import { isFailed, type Outcome } from '../ask-each.js';
 import {
   byId,
   chunks,
-  MAX_BYTES,
   MAX_ROWS,
   MAX_UNEXPLAINED,
   TableVisitStore,
@@ -30,6 +29,7 @@ import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
 import { dialectOf } from './dialects/dialects.js';
 import { familyOf } from './dialects/family.js';
 import type { Dialect, Statement } from './dialects/dialect.js';
+import { bytesFor, mostBytes, tooLong } from '../statement-size.js';
 import { OwnTransactions } from './own-transactions.js';
 import { checkSchema } from './schema-check.js';
 import { checkServer } from './server-check.js';
@@ -42,8 +42,6 @@ import { namesOf } from './visit.tables.js';
 
 /** A group save may be one long condition; longer ones cost more than a second statement. */
 const MAX_SAVES = 64;
-/** What a visit takes of a statement beside its session data, in bytes, at most. */
-const ROW_BYTES = 2000;
 /** How long a pool is waited for that is being closed, in milliseconds, unless there is a deadline. */
 const LONGEST_FAREWELL = 10_000;
 /**
@@ -106,11 +104,13 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     const { dialect, sql } = this.#prepare();
     const linked = visits.filter(({ identity }) => identity);
     for (const { sessionData } of visits) {
-      const error = tooLong(sessionData, dialect);
+      const error = tooLong(sessionData, dialect.longestStatement);
       if (error) throw error;
     }
     const statements = [
-      ...chunks(visits, (visit) => bytesFor(visit.sessionData), mostBytes(dialect)).map((chunk) => sql.insertVisits(chunk)),
+      ...chunks(visits, (visit) => bytesFor(visit.sessionData), mostBytes(dialect.longestStatement)).map((chunk) =>
+        sql.insertVisits(chunk),
+      ),
       ...chunks(linked).map((chunk) => sql.insertIdentities(chunk)),
     ];
     const [only] = statements;
@@ -121,14 +121,14 @@ export class TypeOrmVisitStore extends TableVisitStore implements UserVisits, Vi
     const { dialect } = this.#prepare();
     const results: SaveResult[] = [];
     for (const [index, { data }] of saves.entries()) {
-      const error = tooLong(data, dialect);
+      const error = tooLong(data, dialect.longestStatement);
       if (error) results[index] = { outcome: 'failed', error };
     }
     let waiting = saves.map((save, index) => ({ save, index })).filter(({ index }) => !(index in results));
     let unexplained = 0;
     let mostInGroup = MAX_SAVES;
     while (waiting.length > 0) {
-      const group = nextGroup(waiting, mostInGroup, mostBytes(dialect));
+      const group = nextGroup(waiting, mostInGroup, mostBytes(dialect.longestStatement));
       let outcomes: Map<string, Outcome<true>>;
       try {
         outcomes = await this.#saveGroup(group.map(({ save }) => save));
@@ -385,25 +385,6 @@ function prepare(dataSource: DataSource, deadline: number | undefined, connectio
   if (deadline !== undefined) dialect.limit(deadline);
   const ownTransactions = connections === 1 ? new OwnTransactions(dataSource) : undefined;
   return { dialect, sql: new VisitSql(dialect, visit, identity, revocation), ownTransactions };
-}
-
-/** What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits. */
-function bytesFor(data: Uint8Array | null): number {
-  return ROW_BYTES + 2 * (data?.length ?? 0);
-}
-
-function mostBytes({ longestStatement }: Dialect): number {
-  return Math.min(2 * MAX_BYTES, longestStatement);
-}
-
-/** Of a visit that the server would not take even by itself, and end the connection. */
-function tooLong(data: Uint8Array | null, { longestStatement }: Dialect): SessionDataError | undefined {
-  if (bytesFor(data) <= longestStatement) return undefined;
-  return new SessionDataError(
-    'SESSION_TOO_LARGE',
-    `the session has ${data?.length} bytes, and the database takes statements of ${longestStatement} (max_allowed_packet), in which each ` +
-      'byte may take two; raise that, or lower the option "session.maxBytes"',
-  );
 }
 
 /** The first saves that can go in one statement: each visit once, ordered by id, bounded in number and size. */
