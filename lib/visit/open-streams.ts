@@ -86,7 +86,7 @@ export class OpenStreams {
       const record = stored[0]!.storedIn === 'client' ? stored[0]!.record : await this.store.find(id);
       for (const stream of stored) if (streams.has(stream)) streams.set(stream, 0);
       const isLive = record !== null && this.isLive(record);
-      this.endWhere(id, (stream) => stream.storedIn !== 'nowhere' && (!isLive || stream.isForeign(record)));
+      this.endWhere(id, (stream) => !isLive || stream.isForeign(record));
     } catch (error) {
       for (const stream of stored) if (streams.has(stream)) streams.set(stream, streams.get(stream)! + 1);
       const isGivenUp = (stream: OpenStream): boolean => (streams.get(stream) ?? 0) >= MOST_FAILURES;

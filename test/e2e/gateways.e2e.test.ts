@@ -411,6 +411,8 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     const client = await open(ann, undefined, sealed);
     expect([await run(client, 'user'), await run(client, 'count')]).toEqual(['ann', 3]);
     for (const act of ['add', 'update']) expect(await run(client, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
+    await check(sealed);
+    expect(await run(client, 'user')).toBe('ann');
     clock.advance(21 * 60_000);
     await check(sealed);
     expect(await client.closed).toBe(4401);

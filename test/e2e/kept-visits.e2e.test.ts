@@ -159,6 +159,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
             expect([status, headers.get('retry-after')], label).toEqual([503, expect.stringMatching(/^\d+$/)]);
             // An end of which nobody knows whether it was done. What was to go on goes on, with the key that the client has.
             if (act.ends && moment === 'after' && after.user === null) {
+              outcomes.push('ended');
               if (act.after.session === 'empty') continue;
               expect([after, cookies], label).toEqual([{ ...before, user: null }, []]);
               expect(
@@ -176,6 +177,8 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
         }
         // One call that fails is asked again, or its outcome is looked up, wherever that can be.
         expect(outcomes).toContain(often === 1 ? 'done' : 'failed');
+        // What has ended stays so: no right comes back by itself.
+        expect(outcomes.includes('ended')).toBe(Boolean(act.ends) && moment === 'after' && often > 1);
       },
     );
   });
