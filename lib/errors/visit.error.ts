@@ -92,13 +92,13 @@ export class VisitServerSettingError extends VisitError {
   }
 }
 
-/** The store of visits is without what this call needs, such as `users`. Nothing was done. */
+/** The store cannot do what this call needs, such as `users`. Nothing was done. */
 export class VisitStoreUnsupportedError extends VisitError {
   constructor(
     call: string,
-    /** What the store is without: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or capabilities. */
+    /** What the store does not have: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or capabilities. */
     readonly feature: string,
-    message = `${call}() needs "${feature}" of the store of visits, which this one is without`,
+    message = `${call}() needs a store with "${feature}", which this one does not have`,
   ) {
     super('VISIT_STORE_UNSUPPORTED', message);
   }
@@ -127,7 +127,7 @@ export class VisitNotResolvedError extends VisitError {
   }
 }
 
-/** The headers of the response have left, so that neither a key nor what was changed could reach the client with them. Nothing was done. */
+/** The headers of the response have left, so neither a key nor an error could reach the client. Nothing was done. */
 export class VisitHeadersSentError extends VisitError {
   constructor(act: string) {
     super(
@@ -150,7 +150,7 @@ export class VisitNoResponseError extends VisitError {
   }
 }
 
-/** A write was called from within a callback of another write of the same request, for which it would wait for ever. Nothing was done. */
+/** A write was called from a callback of another write of the same request, and would wait for itself. Nothing was done. */
 export class VisitNestedCallError extends VisitError {
   constructor(act: string, outer: string) {
     super(
@@ -208,14 +208,14 @@ export class VisitStoreUnavailableError extends VisitHttpError {
   }
 }
 
-/** 409: another request ended this visit meanwhile. What this request wanted to write is not saved. */
+/** 409: another request ended this visit. Nothing was saved. */
 export class VisitEndedError extends VisitHttpError {
   constructor() {
     super('VISIT_ENDED', 'This visit has ended', HttpStatus.CONFLICT);
   }
 }
 
-/** 409: another request signed in, signed out or renewed the key meanwhile, so this request may not write any more. */
+/** 409: another request replaced the key of this visit, by a sign-in or sign-out for example. Nothing was saved. */
 export class VisitKeyRetiredError extends VisitHttpError {
   constructor() {
     super('VISIT_KEY_RETIRED', 'The key of this request has been replaced by another request', HttpStatus.CONFLICT);
@@ -236,7 +236,7 @@ export class VisitLockLostError extends VisitHttpError {
   }
 }
 
-/** 503: many requests wrote the same session at once and this one did not get through in the number of tries. Nothing was saved. */
+/** 503: other requests changed the same session each time that this one tried to save. Nothing was saved. */
 export class VisitWriteConflictError extends VisitHttpError {
   constructor(tries: number) {
     super('VISIT_WRITE_CONFLICT', `The session was changed by others ${tries} times in a row`, HttpStatus.SERVICE_UNAVAILABLE);
@@ -276,7 +276,7 @@ const FORM_TOKEN_FAULTS = {
   ],
 } as const;
 
-/** 403: the form token is missing, has been used, or is worth nothing any more. */
+/** 403: the form token is missing, has been used, or is not valid any more. */
 export class FormTokenError extends VisitHttpError {
   constructor(fault: FormTokenFault = 'unknown') {
     const [code, message] = FORM_TOKEN_FAULTS[fault];

@@ -113,7 +113,7 @@ export class CircuitBreaker {
 
 /** The store has not answered for some time, and was not asked. */
 export function away(): Error {
-  return new Error('the store has not answered for some time, and was not asked');
+  return new Error('the store has not answered for some time, so it was not asked');
 }
 
 /** Also where it fails before there is a promise. */

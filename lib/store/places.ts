@@ -69,6 +69,6 @@ export class Places {
 
   private refuse(one: Waiting): void {
     this.waiting.delete(one);
-    one.refuse(new Error('there was no place for it in time: others are under way that do not end'));
+    one.refuse(new Error('no connection was free in time: the calls that have them do not end'));
   }
 }

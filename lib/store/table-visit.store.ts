@@ -321,5 +321,5 @@ export function byId(a: { id: string }, b: { id: string }): number {
 }
 
 export function unexplainedRefusal(method: string): Error {
-  return new Error(`[visit] ${method}: the database refuses a write again and again, though nothing speaks against it`);
+  return new Error(`[visit] ${method}: the database refuses a write repeatedly, though the row allows it`);
 }

@@ -332,7 +332,7 @@ describe('Options', () => {
     const refusal = (feature: string, call: string) => ({
       code: 'VISIT_STORE_UNSUPPORTED',
       feature,
-      message: expect.stringContaining(`${call}() needs "${feature}" of the store of visits`) as string,
+      message: expect.stringContaining(`${call}() needs a store with "${feature}"`) as string,
     });
     const unlisted = (await compile({ store: without('users') })).get(VisitService);
     await expect(unlisted.listForUser(7)).rejects.toMatchObject(refusal('users', 'listForUser'));

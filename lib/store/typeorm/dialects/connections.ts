@@ -172,7 +172,7 @@ export class Connections {
       const known = knownConnections.get(raw) ?? this.meet(raw);
       const isSuspect = known.opened < this.openedSince || known.answered < this.answeredSince;
       if (!isSuspect || suspects === MOST_SUSPECTS) return { queryRunner, connection, known, since: performance.now() };
-      this.driver.discard(queryRunner, connection, new Error('it may lead nowhere'));
+      this.driver.discard(queryRunner, connection, new Error('the connection may be dead'));
     }
   }
 
