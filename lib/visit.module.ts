@@ -20,6 +20,7 @@ import {
 } from '@nestjs/core';
 import { CurrentRequest } from './context/current-request.js';
 import { SessionLife } from './context/session-life.js';
+import { SocketOperations } from './context/socket-operations.js';
 import { findContext, requireContext } from './context/request.context.js';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
@@ -75,6 +76,8 @@ import { VisitLimit } from './visit/visit.limit.js';
 import { EndInBatches } from './visit/end-in-batches.js';
 import { VisitWriter } from './visit/visit.writer.js';
 import { VisitService } from './visit.service.js';
+import { GraphqlOperations } from './graphql/graphql-operations.js';
+import { Connections } from './websockets/connections.js';
 import { Gateways } from './websockets/gateways.js';
 
 /** How long the end of the application waits for the store to close, in milliseconds. */
@@ -127,8 +130,20 @@ const ANSWERS_AT_START = 5;
       useFactory: (options: ResolvedVisitOptions, cookie: VisitCookie, store: StoreAccess, limits: TimeLimits) =>
         new VisitResolver(options, cookie, store, limits),
     },
+    {
+      provide: Connections,
+      inject: [VISIT_OPTIONS, CurrentRequest, RequestStory, VisitVerifier, OpenStreams],
+      useFactory: (
+        { clock }: ResolvedVisitOptions,
+        requests: CurrentRequest,
+        story: RequestStory,
+        verifier: VisitVerifier,
+        streams: OpenStreams,
+      ) => new Connections({ clock, requests, story, verifier, streams }),
+    },
     { provide: Session, inject: [CurrentRequest], useFactory: (requests: CurrentRequest) => createInjectableSession(requests) },
     { provide: SessionLife, useClass: FollowedSession },
+    { provide: SocketOperations, useClass: GraphqlOperations },
     { provide: APP_GUARD, useExisting: VisitGuard },
     { provide: APP_INTERCEPTOR, useExisting: VisitInterceptor },
     VisitGuard,

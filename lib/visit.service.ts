@@ -18,7 +18,7 @@ import { VisitLimit } from './visit/visit.limit.js';
 import type { EndedBatch, EndingBatch, ListPosition, UserList, VisitPage } from './store/visit.facets.js';
 import type { ListedVisit } from './store/visit.store.js';
 import { CurrentRequest } from './context/current-request.js';
-import { contextOf, requestOf, type RequestContext } from './context/request.context.js';
+import { contextOf, type RequestContext } from './context/request.context.js';
 import { Turn } from './context/turn.js';
 import { readHandlerPolicy } from './request/handler-policy.js';
 import { describedHandlers, handlersOf } from './request/unsupported-handlers.js';
@@ -134,7 +134,7 @@ export class VisitService {
    */
   resolve(source: FrameworkRequest | ExecutionContext): Promise<CurrentVisit> {
     try {
-      const context = contextOf(requestOf(source));
+      const context = contextOf(source);
       const policy = 'getHandler' in source ? readHandlerPolicy(source) : undefined;
       // Before anything is awaited: so it holds for whoever awaits this.
       this.requests.enter(policy?.skip ? context.skippedScope : context.scope);

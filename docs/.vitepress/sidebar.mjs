@@ -19,6 +19,7 @@ export const sidebar = [
       page('Who is signed in where', '/identity#i-want-to-end-visits'),
       page('Guards', '/identity#i-want-to-protect-handlers'),
       page('Requests across sites', '/csrf'),
+      page('GraphQL', '/graphql'),
       page('WebSockets', '/websockets'),
       page('Native apps', '/native-apps'),
       page('Passport and other libraries', '/other-libraries'),

@@ -269,7 +269,14 @@ export class RequestContext {
     throw this.exchange.isMessage ? new VisitNoResponseError(act) : new VisitHeadersSentError(act);
   }
 
-  /** For a plain change of the session. What a message changes of a stored visit is stored with no word to its client. @throws like `requireHeaders` */
+  /** For a change that is saved later. After the handler of a message, as in the events of a subscription, no save comes. @throws like `requireHeaders` */
+  requireSaveToCome(): void {
+    this.requireChangeable();
+    if (!this.exchange.isMessage || this.handlers > 0 || this.recording === 'due') return;
+    throw new VisitHeadersSentError('The session cannot be changed');
+  }
+
+  /** For a change of the session. What a message changes of a stored visit is stored with no word to its client. @throws like `requireHeaders` */
   requireChangeable(): void {
     if (this.exchange.isMessage && this.state?.is === 'stored' && !this.environment.clientsKeepVisits) return;
     this.requireHeaders('The session cannot be changed');
@@ -331,8 +338,22 @@ export function findContextIn(execution: ExecutionContext): RequestContext | und
     const context = clients.get(client)?.scope?.context;
     return context?.exchange.client === client ? context : undefined;
   }
+  const operation = execution.getType<string>() === 'graphql' ? findOperation(execution.getArgByIndex(2)) : undefined;
+  if (operation) return operation;
   const request = findRequest(execution);
   return request && findContext(request);
+}
+
+/** Operations of GraphQL that have come on a socket, by what their resolvers share. */
+const operations = new WeakMap<object, RequestContext>();
+
+/** From now on all resolvers that share this are called for this context. */
+export function bindOperation(shared: object, context: RequestContext): void {
+  operations.set(shared, context);
+}
+
+export function findOperation(shared: unknown): RequestContext | undefined {
+  return typeof shared === 'object' && shared !== null ? operations.get(shared) : undefined;
 }
 
 /** The framework's request in an execution context of HTTP or GraphQL, if there is one. */
@@ -354,9 +375,10 @@ export function requestOf(source: FrameworkRequest | ExecutionContext): Framewor
 
 /** The context of the request, or of the handler that is called. @throws VisitNotResolvedError if it never came by the entry of the module */
 export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
-  const context = 'getArgByIndex' in source && source.getType() === 'ws' ? findContextIn(source) : findContext(requestOf(source));
-  if (!context) throw new VisitNotResolvedError('this request has no visit: is VisitModule imported by the application that serves it?');
-  return context;
+  const context = 'getArgByIndex' in source ? findContextIn(source) : findContext(source);
+  if (context) return context;
+  if (!('getArgByIndex' in source) || source.getType() !== 'ws') requestOf(source);
+  throw new VisitNotResolvedError('this request has no visit: is VisitModule imported by the application that serves it?');
 }
 
 /** The context of the handler that is called, which must have a visit. @throws VisitNotResolvedError, VisitStoreUnavailableError */

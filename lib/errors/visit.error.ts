@@ -52,6 +52,11 @@ export class VisitError extends Error {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
+  /** What servers of GraphQL tell of an error beside its message. */
+  get extensions(): { readonly code: VisitErrorCode } {
+    return { code: this.code };
+  }
+
   /** True for all errors of this library, whichever copy of the package made them; of subclasses, for their own instances. */
   static override [Symbol.hasInstance](this: unknown, value: unknown): boolean {
     if (typeof value !== 'object' || value === null) return false;
@@ -198,6 +203,11 @@ export abstract class VisitHttpError extends HttpException {
     this.name = new.target.name;
     this.message = `[visit] ${message}`;
     Object.defineProperty(this, BRAND, { value: true });
+  }
+
+  /** What servers of GraphQL tell of an error beside its message. */
+  get extensions(): { readonly code: VisitErrorCode } {
+    return { code: this.code };
   }
 }
 

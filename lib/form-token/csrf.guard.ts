@@ -4,7 +4,7 @@ import { VisitResolver } from '../key/visit.resolver.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
-import { contextOf, findContext, requestOf, requireContext } from '../context/request.context.js';
+import { contextOf, findContextIn, requestOf, requireContext } from '../context/request.context.js';
 import { readHandlerPolicy } from '../request/handler-policy.js';
 import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
@@ -44,7 +44,9 @@ export class CsrfGuard implements CanActivate {
     if (!['http', 'graphql'].includes(execution.getType<string>())) return true;
     const request = requestOf(execution);
     if (SAFE.includes(request.method) || readHandlerPolicy(execution).skip || isSkipped(execution)) return true;
-    const context = findContext(request);
+    const context = findContextIn(execution);
+    // An operation of GraphQL on a socket: that has been judged when it was opened.
+    if (context?.exchange.isMessage) return true;
     if (context) this.tokens.strip(context);
     const sources = readHandlerPolicy(execution).source ?? this.options.source;
     // Browsers do not send this header by themselves, and no page of another site can without being allowed to (CORS; Fetch, 4.8).

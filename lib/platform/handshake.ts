@@ -33,9 +33,15 @@ export function handshakeIn(source: unknown): FrameworkRequest | undefined {
 }
 
 /** What stands for the response where there is none: its headers have left before anything could be said in them. */
-interface NoResponse {
-  closed: boolean;
-  readonly headersSent: true;
+class NoResponse {
+  readonly headersSent = true;
+  isOver = false;
+
+  constructor(private readonly connection: { readonly isClosed: boolean }) {}
+
+  get closed(): boolean {
+    return this.isOver || this.connection.isClosed;
+  }
 }
 
 /** The connection that messages come on. */
@@ -55,7 +61,7 @@ export class MessageExchange extends Exchange {
     handshake: FrameworkRequest,
     private readonly connection: MessageConnection = { client: handshake, isClosed: false, errorFor: (error) => error },
   ) {
-    const response: NoResponse = { closed: false, headersSent: true };
+    const response = new NoResponse(connection);
     super(requestFrom(handshake), response as unknown as ServerResponse);
     this.#response = response;
   }
@@ -74,7 +80,7 @@ export class MessageExchange extends Exchange {
 
   /** The message has been dealt with. */
   close(): void {
-    this.#response.closed = true;
+    this.#response.isOver = true;
   }
 }
 

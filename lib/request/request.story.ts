@@ -144,15 +144,14 @@ export class RequestStory {
     });
   }
 
-  /**
-   * A message has come that has no response of its own, on a connection: it is served like a request from here on.
-   *
-   * @param keys those that the connection was opened with, as far as they are good
-   * @returns its context, and what there is to wait for before it is used
-   */
-  open(exchange: MessageExchange, keys: readonly VisitKey[]): { context: RequestContext; finding: Promise<void> | undefined } {
-    const context = new RequestContext(this.environment, exchange, this.options.clock.now());
-    return { context, finding: this.requests.run(context.scope, () => this.finder.findBy(context, keys)) };
+  /** A message has come that has no response of its own, on a connection: it is served like a request from here on. `find` comes next. */
+  open(exchange: MessageExchange): RequestContext {
+    return new RequestContext(this.environment, exchange, this.options.clock.now());
+  }
+
+  /** Finds the visit of a message. @param keys those that the connection was opened with, as far as they are good */
+  find(context: RequestContext, keys: readonly VisitKey[]): Promise<void> | undefined {
+    return this.requests.run(context.scope, () => this.finder.findBy(context, keys));
   }
 
   /** Whether the store knows visits only by what comes with a request. */

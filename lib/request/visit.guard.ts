@@ -1,5 +1,6 @@
 import { Inject, Injectable, type CanActivate, type ExecutionContext } from '@nestjs/common';
 import { findContextIn } from '../context/request.context.js';
+import { SocketOperations, type SocketOperation } from '../context/socket-operations.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
@@ -10,9 +11,14 @@ import { RequestStory } from './request.story.js';
  */
 @Injectable()
 export class VisitGuard implements CanActivate {
-  constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
+  constructor(
+    @Inject(RequestStory) private readonly story: RequestStory,
+    @Inject(SocketOperations) private readonly operations: SocketOperations,
+  ) {}
 
   canActivate(execution: ExecutionContext): boolean | Promise<boolean> {
+    const operation = execution.getType<string>() === 'graphql' ? this.operations.find(execution) : undefined;
+    if (operation) return this.admit(operation, execution);
     const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return true;
     const policy = readHandlerPolicy(execution);
@@ -20,5 +26,19 @@ export class VisitGuard implements CanActivate {
     else context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
     const waiting = this.story.applyPolicy(context, policy);
     return waiting ? waiting.then(() => true) : true;
+  }
+
+  /** What came on a socket is seen here for the first time. */
+  private admit({ context, ready }: SocketOperation, execution: ExecutionContext): Promise<boolean> {
+    const policy = readHandlerPolicy(execution);
+    const scope = policy.skip ? context.skippedScope : context.scope;
+    const { requests } = context.environment;
+    // At once, so that it holds for whoever has called the resolver, too: that goes on to resolve the fields of its result, and of each event.
+    requests.enter(scope);
+    return ready.then(async () => {
+      requests.enter(scope);
+      await this.story.applyPolicy(context, policy);
+      return true;
+    });
   }
 }

@@ -1,24 +1,30 @@
 import { Inject, Injectable, type CallHandler, type ExecutionContext, type NestInterceptor } from '@nestjs/common';
-import { Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
+import { map, Observable, type Observer, type Subscriber, type Subscription } from 'rxjs';
 import type { HandlerPolicy } from '../context/handler-policy.js';
 import { findContextIn, type HeldLock, type RequestContext } from '../context/request.context.js';
+import { SocketOperations } from '../context/socket-operations.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
 /** Around the handler: records the visit before it, and saves the session after it and before the response. */
 @Injectable()
 export class VisitInterceptor implements NestInterceptor {
-  constructor(@Inject(RequestStory) private readonly story: RequestStory) {}
+  constructor(
+    @Inject(RequestStory) private readonly story: RequestStory,
+    @Inject(SocketOperations) private readonly operations: SocketOperations,
+  ) {}
 
   intercept(execution: ExecutionContext, next: CallHandler): Observable<unknown> {
     const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return next.handle();
     // Since NestJS 12 gateways have it twice.
-    if (context.exchange.isMessage && context.handlers > 0) return next.handle();
+    if (execution.getType() === 'ws' && context.handlers > 0) return next.handle();
     const policy = readHandlerPolicy(execution);
+    const operation = execution.getType<string>() === 'graphql' ? this.operations.find(execution) : undefined;
+    const handler = operation ? { handle: () => next.handle().pipe(map((result) => operation.watch(result))) } : next;
     // An Observable of our own: an async interceptor, or operators, cost several promises per request.
     return new Observable((subscriber) =>
-      policy.skip ? runAside(context, next, subscriber) : this.run(context, policy, next, subscriber),
+      policy.skip ? runAside(context, handler, subscriber) : this.run(context, policy, handler, subscriber),
     );
   }
 

@@ -33,7 +33,7 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
     private readonly saver: SessionSaver,
   ) {
     this.data = saver.dictionaryOf(context, (kind) => {
-      if (kind === 'change') context.requireChangeable();
+      if (kind === 'change') context.requireSaveToCome();
       context.watchResponse();
     });
   }

@@ -19,7 +19,6 @@ export interface ConnectionTools {
   readonly story: RequestStory;
   readonly verifier: VisitVerifier;
   readonly streams: OpenStreams;
-  errorFor(error: unknown): unknown;
 }
 
 /** Why a connection is closed, as its client is told (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's "try again later"). */
@@ -50,21 +49,21 @@ export class Connection implements MessageConnection {
   /** The start of the message before: they start in the order in which they came, whichever look-up is faster. */
   private before: Promise<void> | undefined;
 
-  /** @param close tells the client and closes its connection */
+  /**
+   * @param errorFor an error as messages are answered with it
+   * @param close tells the client and closes its connection
+   */
   constructor(
     private readonly tools: ConnectionTools,
     readonly client: object,
     private readonly handshake: FrameworkRequest,
+    readonly errorFor: (error: unknown) => unknown,
     private readonly close: (cause: CloseCause) => void,
   ) {
     const exchange = new MessageExchange(handshake, this);
     const keys = tools.verifier.keysIn(exchange);
     if (tools.verifier.isForeign(exchange)) this.end('foreign');
     else if (keys.length > 0) this.owner = { is: 'unknown', known: this.lookUp(exchange, keys) };
-  }
-
-  errorFor(error: unknown): unknown {
-    return this.tools.errorFor(error);
   }
 
   /** The connection has been closed, by whomever. */
@@ -78,12 +77,12 @@ export class Connection implements MessageConnection {
     const { before } = this;
     let started!: () => void;
     this.before = new Promise((resolve) => (started = resolve));
-    const exchange = new MessageExchange(this.handshake, this);
-    let context: RequestContext | undefined;
+    const { exchange, context, ready } = this.begin();
     let result: unknown;
     try {
-      context = await this.open(exchange, before);
-      if (!context) return undefined;
+      await ready;
+      await before;
+      if (this.isClosed) return undefined;
       result = this.tools.requests.run(context.scope, handle);
     } finally {
       started();
@@ -91,15 +90,27 @@ export class Connection implements MessageConnection {
     return this.closeAfter(exchange, context, result);
   }
 
-  /** The context of a message. Undefined: the connection is closed, or is to be. */
-  private async open(exchange: MessageExchange, before: Promise<void> | undefined): Promise<RequestContext | undefined> {
+  /** The context of what has come. When `ready` has resolved, its visit is known, or the connection is closed. */
+  begin(): { exchange: MessageExchange; context: RequestContext; ready: Promise<void> } {
+    const exchange = new MessageExchange(this.handshake, this);
+    const context = this.tools.story.open(exchange);
+    return { exchange, context, ready: this.find(context) };
+  }
+
+  /** Looks up the visit as it is now; what the context has seen of its session before is forgotten. Closes the connection if the visit has ended. */
+  async find(context: RequestContext): Promise<void> {
     if (this.owner.is === 'unknown') await this.owner.known;
     const key = this.owner.is === 'visit' ? this.owner.key : undefined;
-    const { context, finding } = this.tools.story.open(exchange, key ? [key] : []);
-    await finding;
-    await before;
+    await this.tools.story.find(context, key ? [key] : []);
+    context.heldSession?.revert();
     if (key && context.lookup.is === 'done' && context.lookup.resolution.outcome !== 'found') this.end('ended');
-    return this.isClosed ? undefined : context;
+  }
+
+  /** Nobody knows whose it is: closes the connection. */
+  giveUp(error: unknown): void {
+    if (this.isClosed) return;
+    Connection.logger.warn(`A connection is closed, because its visit could not be looked up: ${reasonOf(error)}`);
+    this.end('away');
   }
 
   /** The message is over when its handler is done: with its last answer, where there are several. */
@@ -123,9 +134,9 @@ export class Connection implements MessageConnection {
   }
 
   private async lookUp(exchange: MessageExchange, keys: readonly VisitKey[]): Promise<void> {
-    const { context, finding } = this.tools.story.open(exchange, keys);
+    const context = this.tools.story.open(exchange);
     try {
-      await finding;
+      await this.tools.story.find(context, keys);
       if (context.lookup.is === 'failed') throw context.lookup.error;
       if (context.lookup.is !== 'done' || this.isClosed) return;
       const { resolution } = context.lookup;
@@ -137,8 +148,7 @@ export class Connection implements MessageConnection {
         await this.tools.story.reportRefusals(context);
       }
     } catch (error) {
-      Connection.logger.warn(`A connection is closed, because its visit could not be looked up: ${reasonOf(error)}`);
-      this.end('away');
+      this.giveUp(error);
     } finally {
       exchange.close();
     }

@@ -1,30 +1,13 @@
 import { Inject, Injectable, type CanActivate, type ExecutionContext, type NestInterceptor, type Type } from '@nestjs/common';
 import { GUARDS_METADATA, INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
 import { ModulesContainer } from '@nestjs/core';
-import { bindClient } from '../context/request.context.js';
-import { CurrentRequest } from '../context/current-request.js';
 import { VisitError, VisitHttpError } from '../errors/visit.error.js';
-import { VISIT_OPTIONS } from '../options/tokens.js';
-import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
-import { bindHandshake, handshakeIn } from '../platform/handshake.js';
-import { RequestStory } from '../request/request.story.js';
-import { VisitVerifier } from '../request/visit.verifier.js';
-import { OpenStreams } from '../visit/open-streams.js';
-import { CLOSE_CODES, Connection, type CloseCause, type ConnectionTools } from './connection.js';
+import { handshakeIn } from '../platform/handshake.js';
+import type { Connection } from './connection.js';
+import { Connections, type Client } from './connections.js';
 
 /** As `@WebSocketGateway()` marks its classes. */
 const GATEWAY = 'websockets:is_gateway';
-
-/** What a client hears on socket.io, which has no codes, before its connection is closed. */
-const CLOSE_EVENT = 'visit:closed';
-
-/** A socket of `ws`, or one of socket.io. */
-interface Client {
-  once(event: 'close' | 'disconnect', listener: () => void): void;
-  emit?(event: string, payload: object): void;
-  disconnect?(close: true): void;
-  close?(code: number, reason: string): void;
-}
 
 interface MessageHandler {
   readonly callback: (...args: unknown[]) => unknown;
@@ -53,22 +36,14 @@ interface Configuration {
  */
 @Injectable()
 export class Gateways {
-  private readonly tools: ConnectionTools;
   private readonly wrapped = new WeakSet<WebSocketAdapter>();
-  private readonly connections = new WeakMap<object, Connection>();
   private WsException: (new (told: object) => Error) | undefined;
   private enhancers: Enhancers | undefined;
 
   constructor(
-    @Inject(VISIT_OPTIONS) { clock }: ResolvedVisitOptions,
-    @Inject(CurrentRequest) private readonly requests: CurrentRequest,
-    @Inject(RequestStory) story: RequestStory,
-    @Inject(VisitVerifier) verifier: VisitVerifier,
-    @Inject(OpenStreams) streams: OpenStreams,
+    @Inject(Connections) private readonly connections: Connections,
     @Inject(ModulesContainer) private readonly modules: ModulesContainer,
-  ) {
-    this.tools = { clock, requests, story, verifier, streams, errorFor: (error) => this.errorFor(error) };
-  }
+  ) {}
 
   /**
    * From now on whatever adapter this application has is ours, too.
@@ -112,7 +87,7 @@ export class Gateways {
         if (!this.connect(args).isClosed) connected(...args);
       });
     adapter.bindMessageHandlers = (client, handlers, transform) => {
-      const connection = this.connections.get(client);
+      const connection = this.connections.find(client);
       const served = connection
         ? handlers.map((handler) => ({
             ...handler,
@@ -126,16 +101,9 @@ export class Gateways {
   /** Several gateways hear of the same connection. @param args what the server's event brings: a socket, and with `ws` its request */
   private connect([client, request]: unknown[]): Connection {
     const socket = client as Client;
-    const known = this.connections.get(socket);
-    if (known) return known;
     const handshake = handshakeIn(request) ?? handshakeIn(socket) ?? { headers: {}, method: 'GET' };
-    bindHandshake(socket, handshake);
-    bindClient(socket, this.requests);
     if (this.enhancers) enhancing.set(socket, this.enhancers);
-    const connection = new Connection(this.tools, socket, handshake, (cause) => close(socket, cause));
-    this.connections.set(socket, connection);
-    socket.once(socket.disconnect ? 'disconnect' : 'close', () => connection.noteClosed());
-    return connection;
+    return this.connections.open(socket, handshake, (error) => this.errorFor(error));
   }
 
   /** Nest tells clients of gateways nothing of other errors than its own. */
@@ -168,11 +136,4 @@ function putFirst(gateway: Type): void {
     const others = (Reflect.getMetadata(key, gateway) ?? []) as unknown[];
     if (!others.includes(own)) Reflect.defineMetadata(key, [own, ...others], gateway);
   }
-}
-
-function close(client: Client, cause: CloseCause): void {
-  const { code, reason } = CLOSE_CODES[cause];
-  if (!client.disconnect) return client.close?.(code, reason);
-  client.emit?.(CLOSE_EVENT, { code, reason });
-  client.disconnect(true);
 }

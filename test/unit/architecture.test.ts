@@ -103,7 +103,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   ],
   [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
   [/^store\/[^/]+\/|^platform\//, 'adapter'],
-  [/^(context|request|key|visit|session|identity|plugin|expunge|form-token|websockets)\//, 'room'],
+  [/^(context|request|key|visit|session|identity|plugin|expunge|form-token|websockets|graphql)\//, 'room'],
 ];
 
 const MAY_IMPORT: Record<Layer, readonly Layer[]> = {
