@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { askEach, type Outcome } from './ask-each.js';
 import type {
   CleanUpBatch,
@@ -33,8 +33,6 @@ export const MAX_UNEXPLAINED = 10;
 export const EVERYBODY = '';
 /** The last instant that JavaScript knows. */
 const LATEST = 8_640_000_000_000_000;
-/** The id of no visit. */
-export const NOBODY = '';
 /**
  * Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from
  * nothing.
@@ -121,9 +119,9 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   protected abstract markedIds(ids: readonly string[], mark: string): Promise<string[]>;
   /** Remembers that all visits of the user end now; a later instant that is remembered already stays. */
   protected abstract remember(userId: string, at: number): Promise<void>;
-  /** Some of the visits of the user that have not ended, whether expired or not, in the order of their ids. */
+  /** At most so many of the visits of the user that have not ended, whether expired or not, in the order of their ids: all but `except`. */
   protected abstract keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]>;
-  /** Those that have not ended, in the order of their ids. */
+  /** At most so many of those that have not ended, behind `after`, in the order of their ids. */
   protected abstract liveIds(after: string, most: number): Promise<string[]>;
   /**
    * Those whose `place.column` is before this instant, behind the place, in the order of that column and then of their ids. By `endedAt`
@@ -146,7 +144,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
 
   /** As `find`, but a visit that cannot be read fails by itself. */
   protected findEach(ids: readonly string[]): Promise<readonly Outcome<VisitRecord | null>[]> {
-    return askEach(ids, { ask: (some) => this.find(some), probe: () => this.find([NOBODY]) });
+    return askEach(ids, { ask: (some) => this.find(some), probe: () => this.find([NO_ID]) });
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
@@ -182,7 +180,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     return ids.filter((id) => ended.delete(id));
   }
 
-  async endAllForUser({ userId, ending, limit, after, except = '' }: UserEndingBatch): Promise<EndedBatch> {
+  async endAllForUser({ userId, ending, limit, after, except = NO_ID }: UserEndingBatch): Promise<EndedBatch> {
     if (after === undefined) await this.remember(userId, ending.at);
     const isNewLook = after === undefined || after === LOOK_AGAIN;
     const looked = isNewLook ? await this.#lookToEnd(userId, except) : (after as LookedToEnd);
@@ -199,7 +197,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     if (after === undefined) await this.remember(EVERYBODY, ending.at);
     // Once through: what begins meanwhile may stay, or this would never end while visitors come.
     const most = Math.min(limit, MAX_ROWS);
-    const ids = await this.liveIds((after as string | undefined) ?? '', most);
+    const ids = await this.liveIds((after as string | undefined) ?? NO_ID, most);
     const visits = ids.map((id) => ({ id }));
     return { ended: await this.#endGroup(visits, ending), next: ids.length < most ? null : ids.at(-1)! };
   }
@@ -315,11 +313,17 @@ export function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | un
   return all;
 }
 
+/** As what a user stands among the revocations: no collation takes two for one then. */
+export function userHashOf(userId: string): string {
+  return createHash('sha256').update(userId).digest('hex');
+}
+
 /** The order of ids, in which rows are locked. */
 export function byId(a: { id: string }, b: { id: string }): number {
   return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
 }
 
+/** A write has hit nothing `MAX_UNEXPLAINED` times, though nothing speaks against it. @param method of the store */
 export function unexplainedRefusal(method: string): Error {
   return new Error(`[visit] ${method}: the database refuses a write repeatedly, though the row allows it`);
 }

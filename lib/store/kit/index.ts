@@ -53,10 +53,14 @@ export {
   MAX_BYTES,
   MAX_ROWS,
   MAX_UNEXPLAINED,
-  NOBODY,
+  NO_ID,
   TableVisitStore,
   unexplainedRefusal,
+  userHashOf,
+  type Reference,
+  type StalePlace,
   type VisitToEnd,
 } from '../table-visit.store.js';
 export { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
+export { inParallel, saveEach, type SavingEach, type StoredVisit } from '../save-each.js';
 export { retryOnConflict } from '../retry-on-conflict.js';

@@ -1,18 +1,17 @@
-import { createHash } from 'node:crypto';
 import { VisitOptionError, VisitSchemaError, VisitServerSettingError } from '../../errors/visit.error.js';
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { retryOnConflict } from '../retry-on-conflict.js';
 import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule } from '../server-rules.js';
 import { bytesFor, mostBytes, tooLong } from '../statement-size.js';
 import {
-  byId,
   chunks,
   EVERYBODY,
   MAX_ROWS,
   MAX_UNEXPLAINED,
-  NOBODY,
+  NO_ID,
   TableVisitStore,
   unexplainedRefusal,
+  userHashOf,
   type Reference,
   type StalePlace,
   type VisitToEnd,
@@ -28,8 +27,9 @@ import type {
   VisitPages,
   VisitServer,
 } from '../visit.facets.js';
+import { inParallel, saveEach } from '../save-each.js';
 import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
-import { refusalOf, rekeyGuard, verdictOn } from '../visit.record.js';
+import { refusalOf, rekeyGuard } from '../visit.record.js';
 import { isMissing, isTransient, referenceIn } from './prisma.errors.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
 import {
@@ -141,32 +141,13 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     });
   }
 
-  async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
-    const results: SaveResult[] = [];
-    let waiting = saves.map((save, index) => ({ save, index }));
-    for (let unexplained = 0; waiting.length > 0;) {
-      const round = oneOfEach(waiting);
-      await inParallel(round, MAX_AT_ONCE, async ({ save, index }) => {
-        try {
-          if (await this.#saveOne(save)) results[index] = { outcome: 'saved', version: save.version + 1 };
-        } catch (error) {
-          results[index] = { outcome: 'failed', error };
-        }
-      });
-      const missed = round.filter(({ index }) => !(index in results));
-      const stored = await this.#readEach(missed.map(({ save }) => save.id));
-      for (const [position, { save, index }] of missed.entries()) {
-        const found = stored[position];
-        const verdict: SaveResult | null = isFailed(found)
-          ? { outcome: 'failed', error: found.error }
-          : verdictOn(save, recordOrNull(found), found ?? {});
-        if (verdict) results[index] = verdict;
-      }
-      const before = waiting.length;
-      waiting = waiting.filter(({ index }) => !(index in results));
-      if (waiting.length === before && ++unexplained > MAX_UNEXPLAINED) throw unexplainedRefusal('save');
-    }
-    return results;
+  save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
+    return saveEach(saves, {
+      saveOne: (save) => this.#saveOne(save),
+      look: async (ids) =>
+        (await this.#readEach(ids)).map((row) => (isFailed(row) ? row : { visit: recordOrNull(row), ...(row && { lease: row }) })),
+      atOnce: MAX_AT_ONCE,
+    });
   }
 
   async unlock(id: string, owner: string): Promise<void> {
@@ -204,7 +185,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   async revokedAt(userId: string): Promise<number | null> {
-    const where = { userHash: { in: [hashOf(userId), hashOf(EVERYBODY)] } };
+    const where = { userHash: { in: [userHashOf(userId), userHashOf(EVERYBODY)] } };
     const rows = await this.#do(() => this.#client.visitRevocation.findMany({ where, select: REVOCATION_FIELDS }));
     return rows.length > 0 ? Math.max(...rows.map(({ endedAt }) => Number(endedAt))) : null;
   }
@@ -274,7 +255,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
       const found = await this.#read(some);
       return some.map((id) => found.get(id));
     };
-    return askEach(ids, { ask, probe: () => this.#read([NOBODY]) });
+    return askEach(ids, { ask, probe: () => this.#read([NO_ID]) });
   }
 
   async #readOne(id: string): Promise<VisitRecord | null> {
@@ -440,7 +421,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   protected async remember(userId: string, at: number): Promise<void> {
     const { visitRevocation } = this.#client;
-    const [userHash, endedAt] = [hashOf(userId), BigInt(at)];
+    const [userHash, endedAt] = [userHashOf(userId), BigInt(at)];
     for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
       const made = await this.#do(() => visitRevocation.createMany({ data: [{ userHash, endedAt }], skipDuplicates: true }));
       if (made.count > 0) return;
@@ -523,23 +504,4 @@ function isOf(userId: string): (row: VisitRow) => boolean {
 
 function recordOrNull(row: VisitRow | undefined): VisitRecord | null {
   return row ? recordOf(row) : null;
-}
-
-/** The first of each visit, in the order of their ids. */
-function oneOfEach<E extends { save: SessionSave }>(entries: readonly E[]): E[] {
-  const first = new Map<string, E>();
-  for (const entry of entries) if (!first.has(entry.save.id)) first.set(entry.save.id, entry);
-  return [...first.values()].sort((a, b) => byId(a.save, b.save));
-}
-
-async function inParallel<T>(items: readonly T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
-  const rest = items.values();
-  const takeOver = async (): Promise<void> => {
-    for (const item of rest) await work(item);
-  };
-  await Promise.all(Array.from({ length: Math.min(most, items.length) }, takeOver));
-}
-
-function hashOf(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { EVERYBODY, NO_ID, type StalePlace, type VisitToEnd } from '../table-visit.store.js';
+import { EVERYBODY, NO_ID, userHashOf, type StalePlace, type VisitToEnd } from '../table-visit.store.js';
 import { rowWriter } from '../record.rows.js';
 import {
   IDENTITY_COLUMNS,
@@ -308,7 +308,7 @@ export class VisitSql {
   /** All visits of the user end now; what was remembered before, if it is later, stays. */
   revoke(userId: string, at: number): Statement {
     const { userHash, endedAt } = this.#r;
-    const { sql, params } = insert(this.#revocation, [userHash, endedAt], [[hashOf(userId), at]]);
+    const { sql, params } = insert(this.#revocation, [userHash, endedAt], [[userHashOf(userId), at]]);
     const stored = `${this.#revocation}.${endedAt}`;
     return {
       sql: `${sql} ${this.#dialect.onDuplicate(userHash)} ${endedAt} = ${this.#dialect.greatest}(${stored}, ?)`,
@@ -321,7 +321,7 @@ export class VisitSql {
     const { userHash, endedAt } = this.#r;
     return {
       sql: `SELECT MAX(${endedAt}) AS "endedAt" FROM ${this.#revocation} WHERE ${userHash} IN (?, ?)`,
-      params: [hashOf(userId), hashOf(EVERYBODY)],
+      params: [userHashOf(userId), userHashOf(EVERYBODY)],
     };
   }
 
@@ -334,7 +334,7 @@ export class VisitSql {
   liveIds(after: string, limit: number): Statement {
     const { id, endedAt } = this.#v;
     const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${endedAt} IS NULL AND ${id} > ? ORDER BY ${id} LIMIT ${limit}`;
-    return { sql, params: [after || NO_ID] };
+    return { sql, params: [after] };
   }
 
   /** The visits of a user that have not ended, whether expired or not. */
@@ -344,7 +344,7 @@ export class VisitSql {
       sql:
         `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${this.#i.visitId}` +
         ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ? ORDER BY v.${v.id} LIMIT ${limit}`,
-      params: [userId, userId, except || NO_ID],
+      params: [userId, userId, except],
     };
   }
 
