@@ -1,4 +1,5 @@
 import { createSecretKey } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { Keyv } from 'keyv';
 import { KeyvVisitStore } from 'nest-visit/keyv';
 import { PrismaVisitStore } from 'nest-visit/prisma';
@@ -15,10 +16,13 @@ import type * as Migrations from '../../lib/store/typeorm/migrations/index.js';
 import { visitMigrations } from '../../lib/store/typeorm/migrations/index.js';
 import type * as TypeOrmStore from '../../lib/store/typeorm/typeorm-visit.store.js';
 import { TypeOrmVisitStore } from '../../lib/store/typeorm/typeorm-visit.store.js';
+import type * as Columns from '../../lib/store/visit.columns.js';
+import { SCHEMA_VERSION } from '../../lib/store/visit.columns.js';
 import type { VisitStore } from '../../lib/store/visit.store.js';
 import { DAY, identityOf, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { describeDatabases } from '../support/databases.js';
 import { buildNextVersion, NEXT_MIGRATION, type NextVersion } from '../support/next-version.js';
+import { openMigrated } from '../support/open-migrated.js';
 import { createPrismaTables } from '../support/prisma-client.mjs';
 import { describePrisma } from '../support/prisma.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
@@ -146,6 +150,61 @@ describeDatabases('A rolling deployment', (db) => {
       /lacks a column .*session_version.*; the migration CreateVisit1790000000000 was run .* changed since/,
     );
   });
+});
+
+describeDatabases(
+  'A rolling deployment of several processes',
+  (db) => {
+    test.each(['all', 'each', 'none'] as const)(
+      'that migrate at once changes the tables once, in transactions of the mode "%s"',
+      async (transaction) => {
+        const { visitEntities: entities } = await build.load<typeof Entities>('typeorm/entities.js');
+        const { visitMigrations: migrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
+        const { options } = await db.open();
+        const today = await openMigrated(options);
+        onTestFinished(() => today.destroy());
+        const sources = Array.from({ length: 3 }, () => new DataSource({ ...options, entities, migrations }));
+        await Promise.all(sources.map((one) => one.initialize()));
+        onTestFinished(async () => void (await Promise.all(sources.map((one) => one.destroy()))));
+        await Promise.all(sources.map((one) => one.runMigrations({ transaction })));
+        const { upQueries } = await sources[0]!.driver.createSchemaBuilder().log();
+        expect(upQueries).toEqual([]);
+      },
+    );
+
+    if (db.name === 'postgres')
+      test('makes an index anew that was given up half-way', async () => {
+        const { visitEntities: entities } = await build.load<typeof Entities>('typeorm/entities.js');
+        const { visitMigrations: migrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
+        const { options } = await db.open();
+        const today = await openMigrated(options);
+        onTestFinished(() => today.destroy());
+        const tomorrow = await new DataSource({ ...options, entities, migrations }).initialize();
+        onTestFinished(() => tomorrow.destroy());
+        const name = tomorrow.namingStrategy.indexName('visit', ['nickname']);
+        await today.query('ALTER TABLE visit ADD COLUMN nickname varchar(40)');
+        // As a process leaves it that ends meanwhile: two rows of one name, which no unique index takes.
+        await new TypeOrmVisitStore(today).create([newVisit(), newVisit()]);
+        await today.query("UPDATE visit SET nickname = 'twin'");
+        await expect(today.query(`CREATE UNIQUE INDEX CONCURRENTLY "${name}" ON visit (nickname)`)).rejects.toThrow(/unique/);
+        await tomorrow.runMigrations();
+        expect(
+          await today.query('SELECT indisvalid AS valid, indisunique AS "unique" FROM pg_index WHERE indexrelid = to_regclass($1)', [
+            `"${name}"`,
+          ]),
+        ).toEqual([{ valid: true, unique: false }]);
+      });
+  },
+  ['mariadb', 'postgres'],
+);
+
+test('each version of the schema has one migration, and the page about upgrading has all of them', async () => {
+  expect(visitMigrations).toHaveLength(SCHEMA_VERSION);
+  const { visitMigrations: next } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
+  const { SCHEMA_VERSION: version } = await build.load<typeof Columns>('visit.columns.js');
+  expect(next).toHaveLength(version);
+  const page = readFileSync(new URL('../../docs/upgrading.md', import.meta.url), 'utf8');
+  for (const Migration of visitMigrations) expect(page).toContain(`| \`${new Migration().name}\` |`);
 });
 
 describePrisma('A rolling deployment with Prisma', (db) => {

@@ -144,6 +144,10 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     for (const { server } of [this.#from, this.#to]) server?.setDeadline?.(milliseconds);
   }
 
+  requireConnection(): void {
+    for (const { server } of [this.#from, this.#to]) server?.requireConnection?.();
+  }
+
   async serverTime(): Promise<number> {
     return (await this.#to.server?.serverTime?.()) ?? (await this.#from.server?.serverTime?.()) ?? this.#clock.now();
   }

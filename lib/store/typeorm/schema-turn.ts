@@ -83,6 +83,20 @@ export async function migrateAlone(connection: QueryRunner, family: Family, work
   }
 }
 
+/**
+ * The same for what waits for snapshots, as indexes do that PostgreSQL makes `CONCURRENTLY`. Whoever waits here has none but for an instant,
+ * while it asks. Without a transaction nothing is to be taken, and nothing waits for anybody.
+ */
+export async function migrateByTurns(connection: QueryRunner, work: () => Promise<void>): Promise<void> {
+  const sql = `SELECT pg_try_advisory_xact_lock(${numberOf(`${NAME}:migration`)}) AS taken`;
+  while (connection.isTransactionActive) {
+    const [row] = (await connection.query(sql)) as { taken: boolean }[];
+    if (row?.taken) break;
+    await sleep(Math.random() * LONGEST_PAUSE);
+  }
+  await work();
+}
+
 /** One connection, and nothing else. */
 export function alone(options: DataSourceOptions): DataSourceOptions {
   const nothing = { entities: [], migrations: [], subscribers: [], cache: false };

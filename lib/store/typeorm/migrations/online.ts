@@ -3,19 +3,24 @@ import { DataSource, TableColumn, type QueryRunner, type TableColumnOptions } fr
 import { VisitOptionError } from '../../../errors/visit.error.js';
 import { driverError } from '../dialects/dialect.js';
 import { familyOf } from '../dialects/family.js';
-import { alone } from '../schema-turn.js';
+import { alone, migrateAlone, migrateByTurns } from '../schema-turn.js';
 
 // How migrations change tables that are in use, however many rows they have.
 
 /** So long one attempt waits for others that use the table, in seconds: whoever comes meanwhile stands in line behind it. */
 const LOCK_TIMEOUT = 1;
+/**
+ * So long an index of PostgreSQL waits for transactions that are older, in seconds. Nobody stands in line behind it; but one of these
+ * transactions may be another process that waits for this one, and without a bound that would never end.
+ */
+const SNAPSHOT_TIMEOUT = 60;
 /** Between attempts, in milliseconds. */
 const PAUSE = 2000;
 /** About ten minutes. */
 const MOST_ATTEMPTS = 200;
 
-/** ER_LOCK_WAIT_TIMEOUT; lock_not_available. */
-const LOCKED: readonly unknown[] = [1205, '55P03'];
+/** ER_LOCK_WAIT_TIMEOUT; lock_not_available, deadlock_detected (of two that make indexes at once). */
+const LOCKED: readonly unknown[] = [1205, '55P03', '40P01'];
 /** ER_ALTER_OPERATION_NOT_SUPPORTED, ER_ALTER_OPERATION_NOT_SUPPORTED_REASON: for this row format, or of this version. */
 const NOT_INSTANT: readonly unknown[] = [1845, 1846];
 
@@ -34,24 +39,29 @@ export async function addColumn(
   const { charset, collation } = column;
   const type = `${online.dataSource.driver.createFullType(column)}${charset ? ` CHARACTER SET ${charset}` : ''}`;
   const definition = `${online.escape(column.name)} ${type}${collation ? ` COLLATE ${collation}` : ''} NULL`;
-  if (await queryRunner.hasColumn(table, column.name)) return;
-  await online.alter(`ADD COLUMN ${definition}`);
+  await online.alone(async () => {
+    if (!(await queryRunner.hasColumn(table, column.name))) await online.alter('ADD COLUMN', 'IF NOT EXISTS', definition);
+  });
 }
 
 /** Drops a column, if it is there. One release after the last that uses it. */
 export async function dropColumn(queryRunner: QueryRunner, table: string, name: string): Promise<void> {
   const online = new OnlineChange(queryRunner, table);
-  if (await queryRunner.hasColumn(table, name)) await online.alter(`DROP COLUMN ${online.escape(name)}`);
+  await online.alone(async () => {
+    if (await queryRunner.hasColumn(table, name)) await online.alter('DROP COLUMN', 'IF EXISTS', online.escape(name));
+  });
 }
 
 /** Makes an index under the name that TypeORM gives it. One that is there is left. */
 export async function addIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
-  await new OnlineChange(queryRunner, table).addIndex(columns);
+  const online = new OnlineChange(queryRunner, table);
+  await online.alone(() => online.addIndex(columns));
 }
 
 /** Drops an index that `addIndex` has made, if it is there. */
 export async function dropIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
-  await new OnlineChange(queryRunner, table).dropIndex(columns);
+  const online = new OnlineChange(queryRunner, table);
+  await online.alone(() => online.dropIndex(columns));
 }
 
 /**
@@ -85,8 +95,14 @@ class OnlineChange {
       .join('.');
   }
 
-  async alter(what: string): Promise<void> {
-    const sql = `ALTER TABLE ${this.escape(this.table)} ${what}`;
+  /** Other processes that migrate at the same time come later, and find that it has been done. */
+  alone(work: () => Promise<void>): Promise<void> {
+    return this.family === 'postgres' ? migrateByTurns(this.queryRunner, work) : migrateAlone(this.queryRunner, this.family, work);
+  }
+
+  async alter(what: string, unlessDone: string, column: string): Promise<void> {
+    const table = this.escape(this.table);
+    const sql = `ALTER TABLE ${table} ${what} ${column}`;
     if (this.family === 'mysql') {
       await this.inMysql(async () => {
         try {
@@ -97,7 +113,8 @@ class OnlineChange {
         }
       });
     } else if (this.family === 'postgres') {
-      await this.inPostgres((connection, isOutside) => (isOutside ? alterBriefly(connection, sql) : connection.query(sql)));
+      const checked = `ALTER TABLE ${table} ${what} ${unlessDone} ${column}`;
+      await this.inPostgres((connection, isOutside) => (isOutside ? alterBriefly(connection, checked) : connection.query(checked)));
     } else {
       await this.queryRunner.query(sql);
     }
@@ -113,13 +130,15 @@ class OnlineChange {
       await this.inMysql(() => this.queryRunner.query(sql));
     } else if (this.family === 'postgres') {
       await this.inPostgres(async (connection, isOutside) => {
-        if (isOutside) await this.requireNoSnapshot();
-        // One that was given up half-way is there and not valid.
-        if (isOutside && (await isInvalid(connection, this.pathOf(name)))) {
-          await connection.query(`DROP INDEX CONCURRENTLY ${this.escape(this.pathOf(name))}`);
+        if (isOutside) {
+          await this.requireNoSnapshot();
+          const state = await stateOf(connection, this.escape(this.pathOf(name)));
+          if (state === 'made') return;
+          if (state === 'given up') await concurrently(connection, `DROP INDEX CONCURRENTLY ${this.escape(this.pathOf(name))}`);
         }
-        const how = isOutside ? 'CONCURRENTLY ' : '';
-        await connection.query(`CREATE INDEX ${how}IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`);
+        const sql = `IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`;
+        if (!isOutside) await connection.query(`CREATE INDEX ${sql}`);
+        else await concurrently(connection, `CREATE INDEX CONCURRENTLY ${sql}`);
       });
     } else {
       await this.queryRunner.query(`CREATE INDEX IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`);
@@ -133,8 +152,9 @@ class OnlineChange {
       const sql = `ALTER TABLE ${this.escape(this.table)} DROP INDEX ${this.escape(name)}, ALGORITHM=INPLACE, LOCK=NONE`;
       await this.inMysql(() => this.queryRunner.query(sql));
     } else if (this.family === 'postgres') {
+      const index = `IF EXISTS ${this.escape(this.pathOf(name))}`;
       await this.inPostgres((connection, isOutside) =>
-        connection.query(`DROP INDEX ${isOutside ? 'CONCURRENTLY ' : ''}IF EXISTS ${this.escape(this.pathOf(name))}`),
+        isOutside ? concurrently(connection, `DROP INDEX CONCURRENTLY ${index}`) : connection.query(`DROP INDEX ${index}`),
       );
     } else {
       await this.queryRunner.query(`DROP INDEX IF EXISTS ${this.escape(name)}`);
@@ -184,7 +204,8 @@ class OnlineChange {
     }
     const outside = await new DataSource(alone(this.dataSource.options)).initialize();
     try {
-      await inAttempts(() => work(outside.createQueryRunner(), true));
+      const connection = outside.createQueryRunner();
+      await inAttempts(() => work(connection, true));
     } finally {
       await outside.destroy();
     }
@@ -204,13 +225,28 @@ async function alterBriefly(connection: QueryRunner, sql: string): Promise<void>
   }
 }
 
-async function isInvalid(connection: QueryRunner, path: string): Promise<boolean> {
-  const sql = 'SELECT 1 FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid';
-  const quoted = path
-    .split('.')
-    .map((name) => `"${name}"`)
-    .join('.');
-  return ((await connection.query(sql, [quoted])) as unknown[]).length > 0;
+/** Outside of a transaction. The timeout is set back, because a pooler may give the connection to others. */
+async function concurrently(connection: QueryRunner, sql: string): Promise<void> {
+  await connection.query(`SET lock_timeout = '${SNAPSHOT_TIMEOUT}s'`);
+  try {
+    await connection.query(sql);
+  } finally {
+    await connection.query('RESET lock_timeout');
+  }
+}
+
+/** How far an index has come. One that another process makes is waited for, by asking again. */
+async function stateOf(connection: QueryRunner, name: string): Promise<'missing' | 'made' | 'given up'> {
+  const sql =
+    'SELECT indisvalid AS valid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = indexrelid) AS making' +
+    ' FROM pg_index WHERE indexrelid = to_regclass($1)';
+  for (;;) {
+    const [row] = (await connection.query(sql, [name])) as { valid: boolean; making: boolean }[];
+    if (!row) return 'missing';
+    if (row.valid) return 'made';
+    if (!row.making) return 'given up';
+    await sleep(PAUSE);
+  }
 }
 
 async function inAttempts(work: () => Promise<unknown>): Promise<void> {
