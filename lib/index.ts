@@ -60,11 +60,11 @@ export { DefaultSessionSerializer, type SessionSerializer } from './session/sess
 
 // Identity
 export { IdentityService, type LoginOptions, type LogoutOptions } from './identity/identity.service.js';
-export { CurrentUserId, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
+export { CurrentUserId, IdentityGuard, RequireFresh, RequireIdentity } from './identity/identity.guard.js';
 
 // Form tokens and requests across sites
 export { CsrfGuard, SkipCsrf } from './form-token/csrf.guard.js';
-export { RequireFormToken } from './form-token/form-token.guard.js';
+export { FormTokenGuard, RequireFormToken } from './form-token/form-token.guard.js';
 export { FormTokenService } from './form-token/form-token.service.js';
 
 // Plugins

@@ -5,6 +5,11 @@ import { readHandlerPolicy } from '../request/handler-policy.js';
 import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 
+/**
+ * What `@RequireFormToken()` puts before a handler. Named only to be replaced in tests, by `overrideGuard(FormTokenGuard)`.
+ *
+ * @throws FormTokenError (403); VisitStoreUnavailableError (503)
+ */
 @Injectable()
 export class FormTokenGuard implements CanActivate {
   constructor(

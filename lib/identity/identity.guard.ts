@@ -18,6 +18,11 @@ import { RequestStory } from '../request/request.story.js';
 
 const FRESH = 'nest-visit:fresh';
 
+/**
+ * What `@RequireIdentity()` and `@RequireFresh()` put before a handler. Named only to be replaced in tests, by `overrideGuard(IdentityGuard)`.
+ *
+ * @throws IdentityRequiredError, FreshIdentityRequiredError (401); VisitStoreUnavailableError (503)
+ */
 @Injectable()
 export class IdentityGuard implements CanActivate {
   constructor(

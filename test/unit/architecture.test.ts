@@ -84,7 +84,7 @@ function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined;
 }
 
-type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'ground' | 'testing';
+type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'ground' | 'testing' | 'test wiring';
 
 /** The first that matches. */
 const LAYERS: readonly [RegExp, Layer][] = [
@@ -95,6 +95,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^session\/session(\.injectable)?\.ts$|^visit\/current-visit\.ts$/, 'door'],
   [/^expunge\/expunge\.scheduler\.ts$|^observe\//, 'door'],
   [/^request\/(request\.story|visit\.finder|visit\.recorder)\.ts$/, 'story'],
+  [/^testing\/(index|application)\.ts$/, 'test wiring'],
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
@@ -116,6 +117,7 @@ const MAY_IMPORT: Record<Layer, readonly Layer[]> = {
   ground: ['ground'],
   // An entry point of its own, that nothing else loads.
   testing: ['testing', 'contract', 'ground'],
+  'test wiring': ['test wiring', 'testing', 'wiring', 'door', 'adapter', 'ground'],
 };
 
 /** What the rule does not allow, and why it is so. Each must still be needed. */
