@@ -65,6 +65,15 @@ describe('The changelog of a release', () => {
   });
 });
 
+test('The workflows of the forge call commands that there are', () => {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> };
+  const workflows = ['ci', 'release'].map((name) => readFileSync(join(root, `.github/workflows/${name}.yml`), 'utf8')).join('\n');
+  const called = [...workflows.matchAll(/run: npm (?:run )?([\w:]+)/g)].map(([, name]) => name!);
+  expect(called.toSorted()).toEqual(['release', 'test', 'test:quick', 'test:quick']);
+  expect(called.filter((name) => !(name in scripts))).toEqual([]);
+});
+
 describe('A dry run', () => {
   let folder: string;
   let checkout: string;
