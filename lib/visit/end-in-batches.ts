@@ -8,9 +8,9 @@ import type { EndedBatch, EndingBatch } from '../store/visit.facets.js';
 import type { Ending } from '../store/visit.store.js';
 
 /** How often a batch is tried again that nobody waits for any more. */
-const MOST_TRIES = 5;
+const MOST_TRIES = 8;
 /** Before the first of these, in milliseconds; each waits twice as long as the one before. */
-const FIRST_PAUSE = 1000;
+const FIRST_PAUSE = 100;
 
 /** The end of many visits. */
 export interface EndOfMany {
