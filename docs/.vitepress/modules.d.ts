@@ -40,6 +40,7 @@ declare module 'openid-client' {
 declare module 'supertest' {
   interface Sent extends Promise<unknown> {
     set(header: string, value: string): Sent;
+    set(headers: object): Sent;
     expect(status: number, text?: string): Sent;
   }
   interface Client {
