@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { DefaultSessionSerializer } from 'nest-visit';
-import { toBuffer } from '../../lib/store/typeorm/column.transformers.js';
+import { toBuffer } from '../../lib/store/sql.values.js';
 import type { DatabaseName } from '../support/databases.js';
 
 /** A row of the visit table as others can see it, with whose it is. */

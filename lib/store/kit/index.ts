@@ -64,3 +64,4 @@ export {
 export { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-each.js';
 export { inParallel, saveEach, type SavingEach, type StoredVisit } from '../save-each.js';
 export { retryOnConflict } from '../retry-on-conflict.js';
+export { toBuffer, toConfidential, toMysqlValue } from '../sql.values.js';

@@ -1,6 +1,6 @@
 import { listedReader, recordReader, type Readers } from '../record.rows.js';
+import { toBuffer } from '../sql.values.js';
 import type { IDENTITY_FIELDS, IDENTITY_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
-import { toBuffer } from './column.transformers.js';
 
 type Whole = number | string;
 

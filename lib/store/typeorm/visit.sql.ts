@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { EVERYBODY, NO_ID, userHashOf, type StalePlace, type VisitToEnd } from '../table-visit.store.js';
 import { rowWriter } from '../record.rows.js';
+import { toConfidential } from '../sql.values.js';
 import {
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
@@ -19,7 +20,6 @@ import {
 import { rekeyGuard } from '../visit.record.js';
 import type { Lock, UserList } from '../visit.facets.js';
 import type { Ending, IdentityRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
-import { toConfidential } from './column.transformers.js';
 import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
 import type { VisitIdentity } from './visit-identity.entity.js';
 import type { VisitRevocation } from './visit-revocation.entity.js';

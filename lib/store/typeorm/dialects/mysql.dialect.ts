@@ -1,4 +1,5 @@
 import type { DataSource, QueryRunner } from 'typeorm';
+import { toMysqlValue } from '../../sql.values.js';
 import type { ConnectionDriver, Fate, Pool } from './connections.js';
 import { driverError, sqlStateOf, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
 import { PooledDialect } from './pooled.dialect.js';
@@ -80,28 +81,6 @@ class MysqlConnections implements ConnectionDriver<MysqlPool> {
   }
 }
 
-/** Needs no escapes, and is the same in every charset that servers take from clients. */
-const PLAIN = /^[\w .:;,/()+-]*$/;
-
-/**
- * Text in a statement that is not prepared. The drivers put parameters into its text, escaped by backslashes, which mean nothing under
- * NO_BACKSLASH_ESCAPES: a quote would end the text, and what follows would be SQL. Hexadecimal digits mean the same in every mode,
- * and in every charset of the connection.
- */
-class HexText {
-  constructor(private readonly text: string) {}
-
-  /** Called by the drivers. */
-  toSqlString(): string {
-    return `_utf8mb4 X'${Buffer.from(this.text).toString('hex')}'`;
-  }
-
-  /** Called by loggers. */
-  toJSON(): string {
-    return this.text;
-  }
-}
-
 /** MySQL and MariaDB. */
 export class MysqlDialect extends PooledDialect {
   readonly unixTime = 'UNIX_TIMESTAMP()';
@@ -180,7 +159,7 @@ export class MysqlDialect extends PooledDialect {
   }
 
   protected override valuesOf(params: readonly unknown[]): unknown[] {
-    return params.map((value) => (typeof value === 'string' && !PLAIN.test(value) ? new HexText(value) : value));
+    return params.map(toMysqlValue);
   }
 
   // Here the hint alone does not help: of a small table, or one whose statistics say so, MariaDB reads and locks all rows nevertheless.
