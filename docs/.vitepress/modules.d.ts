@@ -3,6 +3,10 @@ declare module '@prisma/adapter-pg' {
   export const PrismaPg: any;
 }
 
+declare module 'pg' {
+  export const Pool: any;
+}
+
 declare module '@simplewebauthn/server' {
   export function generateAuthenticationOptions(options: {
     rpID: string;

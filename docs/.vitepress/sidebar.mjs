@@ -35,6 +35,7 @@ export const sidebar = [
       page('Where visits are kept', '/stores'),
       page('TypeORM (the default)', '/store-typeorm'),
       page('Prisma', '/store-prisma'),
+      page('Kysely', '/store-kysely'),
       page('Redis, Valkey', '/store-redis'),
       page('Memory', '/store-memory'),
       page('Keyv: a file, memcached', '/store-keyv'),

@@ -310,6 +310,7 @@ describe('The package', () => {
         'index',
         'testing/index',
         'store/keyv/index',
+        'store/kysely/index',
         'store/prisma/index',
         'store/redis/index',
         'store/sealed-cookie/index',

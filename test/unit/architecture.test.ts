@@ -99,7 +99,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-rules|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-rules|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
   [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
@@ -216,7 +216,8 @@ describe('Imports of lib', () => {
   });
 
   test('load what has an entry point of its own from nowhere else', () => {
-    const inside = (file: string): string | undefined => /^(store\/(?:kit|keyv|prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
+    const inside = (file: string): string | undefined =>
+      /^(store\/(?:kit|keyv|kysely|prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
     expect(inLib.filter(({ file, target }) => inside(target) && inside(file) !== inside(target))).toEqual([]);
     expect(inLib.filter(({ target }) => inside(target)).length).toBeGreaterThan(5);
   });
@@ -227,6 +228,12 @@ describe('Imports of lib', () => {
       new Set([`${room}visit.seal.ts`]),
     );
     expect(inLib.filter(({ file, target }) => target.startsWith(room) && !file.startsWith(room))).toEqual([]);
+  });
+
+  test('name kysely in its store only, and as a type', () => {
+    const naming = ofPackages.filter(({ target }) => target === 'kysely');
+    expect(naming.filter(({ file, typeOnly }) => !file.startsWith('store/kysely/') || !typeOnly)).toEqual([]);
+    expect(naming.length).toBeGreaterThan(0);
   });
 
   test('name drivers of databases nowhere', () => {

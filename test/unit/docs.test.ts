@@ -78,6 +78,7 @@ describe('The documentation', () => {
       'index',
       'testing/index',
       'store/keyv/index',
+      'store/kysely/index',
       'store/prisma/index',
       'store/redis/index',
       'store/sealed-cookie/index',
