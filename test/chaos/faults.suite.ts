@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { openMigrated } from '../support/open-migrated.js';
 import { platforms } from '../support/app.js';
 import { PATIENCE } from '../support/patience.js';
+import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
 import { complainAboutFailure, Load } from './load.js';
@@ -76,11 +77,13 @@ export function describeFaults(name: FaultServer['name']): void {
     describe('of the database', () => {
       test('B18, B19, B21, R28: it is killed and comes back', async () => {
         await expectNothingLost(async (load) => {
-          await db.server.kill();
-          await load.suffers();
-          await db.server.restart();
-          await load.thrives();
-          await touchesArrive(load);
+          for (let times = isSoak ? 4 : 1; times > 0; times--) {
+            await db.server.kill();
+            await load.suffers();
+            await db.server.restart();
+            await load.thrives();
+            await touchesArrive(load);
+          }
         });
       });
 
