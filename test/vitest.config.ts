@@ -38,6 +38,7 @@ export default defineConfig({
     alias: [
       { find: /^nest-visit$/, replacement: path('../lib/index.ts') },
       { find: /^nest-visit\/kysely$/, replacement: path('../lib/store/kysely/index.ts') },
+      { find: /^nest-visit\/express-session$/, replacement: path('../lib/express-session.ts') },
       { find: /^nest-visit\/keyv$/, replacement: path('../lib/store/keyv/index.ts') },
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
       { find: /^nest-visit\/store-kit$/, replacement: path('../lib/store/kit/index.ts') },

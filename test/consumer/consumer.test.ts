@@ -315,6 +315,7 @@ describe('The package', () => {
         'store/redis/index',
         'store/sealed-cookie/index',
         'express',
+        'express-session',
         'fastify',
       ])
         expect(files).toEqual(expect.arrayContaining([`dist/${format}/${entry}.js`, `dist/${format}/${entry}.d.ts`]));

@@ -88,7 +88,7 @@ type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'gr
 
 /** The first that matches. */
 const LAYERS: readonly [RegExp, Layer][] = [
-  [/^(index|express|fastify|visit\.module|visit\.module-definition|store\/open-data-source)\.ts$|^cli\//, 'wiring'],
+  [/^(index|express|express-session|fastify|visit\.module|visit\.module-definition|store\/open-data-source)\.ts$|^cli\//, 'wiring'],
   // Whoever calls the story, or is called from the application's code.
   [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$|^websockets\/gateways\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
@@ -252,7 +252,7 @@ describe('Imports of lib', () => {
 describe('Sources of lib', () => {
   test('name Express and Fastify in platform/ only, in the files that type their requests, and where their libraries are served', () => {
     const naming = [...modules].filter(([, { text }]) => /express(?!ion)|fastify/i.test(text)).map(([file]) => file);
-    const others = ['express.ts', 'fastify.ts', 'session/compatible.session.ts'];
+    const others = ['express-session.ts', 'express.ts', 'fastify.ts', 'session/compatible.session.ts'];
     expect(naming.filter((file) => !file.startsWith('platform/')).toSorted()).toEqual(others);
     expect(naming).toContain('platform/fastify.platform.ts');
   });
