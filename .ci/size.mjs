@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { npm } from '../sample/install.mjs';
 
-/** A fifth more than there is: enough for features, too little for something packed by mistake. */
-export const BUDGET = { bytes: 480_000, files: 900 };
+/** A tenth more than there is, with a store each for TypeORM, Prisma, Kysely, and Drizzle: too little for something packed by mistake. */
+export const BUDGET = { bytes: 520_000, files: 980 };
 
 const kB = (bytes) => `${Math.ceil(bytes / 1000)} kB`;
 

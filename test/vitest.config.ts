@@ -41,6 +41,7 @@ export default defineConfig({
       { find: /^nest-visit\/express-session$/, replacement: path('../lib/express-session.ts') },
       { find: /^nest-visit\/keyv$/, replacement: path('../lib/store/keyv/index.ts') },
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
+      { find: /^nest-visit\/drizzle$/, replacement: path('../lib/store/drizzle/index.ts') },
       { find: /^nest-visit\/store-kit$/, replacement: path('../lib/store/kit/index.ts') },
       { find: /^nest-visit\/typeorm$/, replacement: path('../lib/store/typeorm/index.ts') },
       { find: /^nest-visit\/testing$/, replacement: path('../lib/testing/index.ts') },

@@ -36,6 +36,7 @@ export const sidebar = [
       page('TypeORM (the default)', '/store-typeorm'),
       page('Prisma', '/store-prisma'),
       page('Kysely', '/store-kysely'),
+      page('Drizzle', '/store-drizzle'),
       page('Redis, Valkey', '/store-redis'),
       page('Memory', '/store-memory'),
       page('Keyv: a file, memcached', '/store-keyv'),

@@ -126,3 +126,8 @@ export function listed<Name extends string>(columns: Readonly<Record<Name, Colum
 export function namesIn<Name extends string>(columns: Readonly<Record<Name, Column>>): readonly Name[] {
   return Object.keys(columns) as Name[];
 }
+
+/** The name of a property's column in a table: `key_hash` of `keyHash`. */
+export function columnNameOf(property: string): string {
+  return property.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}

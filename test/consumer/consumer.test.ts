@@ -309,6 +309,7 @@ describe('The package', () => {
       for (const entry of [
         'index',
         'testing/index',
+        'store/drizzle/index',
         'store/keyv/index',
         'store/kysely/index',
         'store/prisma/index',

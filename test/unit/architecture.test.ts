@@ -217,7 +217,7 @@ describe('Imports of lib', () => {
 
   test('load what has an entry point of its own from nowhere else', () => {
     const inside = (file: string): string | undefined =>
-      /^(store\/(?:kit|keyv|kysely|prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
+      /^(store\/(?:drizzle|kit|keyv|kysely|prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
     expect(inLib.filter(({ file, target }) => inside(target) && inside(file) !== inside(target))).toEqual([]);
     expect(inLib.filter(({ target }) => inside(target)).length).toBeGreaterThan(5);
   });
@@ -233,6 +233,12 @@ describe('Imports of lib', () => {
   test('name kysely in its store only, and as a type', () => {
     const naming = ofPackages.filter(({ target }) => target === 'kysely');
     expect(naming.filter(({ file, typeOnly }) => !file.startsWith('store/kysely/') || !typeOnly)).toEqual([]);
+    expect(naming.length).toBeGreaterThan(0);
+  });
+
+  test('name drizzle-orm in its store only', () => {
+    const naming = ofPackages.filter(({ target }) => target.startsWith('drizzle-orm'));
+    expect(naming.filter(({ file }) => !file.startsWith('store/drizzle/'))).toEqual([]);
     expect(naming.length).toBeGreaterThan(0);
   });
 

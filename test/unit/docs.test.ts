@@ -77,6 +77,7 @@ describe('The documentation', () => {
     const sources = [
       'index',
       'testing/index',
+      'store/drizzle/index',
       'store/keyv/index',
       'store/kysely/index',
       'store/prisma/index',

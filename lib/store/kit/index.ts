@@ -5,6 +5,7 @@
  */
 
 export {
+  columnNameOf,
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
   listed,

@@ -1,0 +1,104 @@
+import type { ColumnBuilderBase, NotNull } from 'drizzle-orm';
+import * as my from 'drizzle-orm/mysql-core';
+import * as pg from 'drizzle-orm/pg-core';
+import {
+  columnNameOf,
+  IDENTITY_COLUMNS,
+  listed,
+  LOCK_COLUMNS,
+  REVOCATION_COLUMNS,
+  VISIT_COLUMNS,
+  type Column,
+  type ColumnKind,
+} from '../visit.columns.js';
+
+type Columns = Readonly<Record<string, Column>>;
+/** What makes a column of each kind. */
+type Builders = Readonly<Record<ColumnKind, (name: string, length: number) => ColumnBuilderBase>>;
+type Built<B extends Builders, C extends Columns> = {
+  [Name in keyof C]: C[Name] extends { readonly nullable: true } ? ReturnType<B[C[Name]['kind']]> : NotNull<ReturnType<B[C[Name]['kind']]>>;
+};
+
+const VISIT = { ...VISIT_COLUMNS, ...LOCK_COLUMNS };
+const IDENTITY = { visitId: { kind: 'hex', length: 32, since: 1 }, ...IDENTITY_COLUMNS } as const;
+
+const bytea = pg.customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
+const mediumblob = my.customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'mediumblob' });
+
+/** Drizzle has no words for a charset. */
+const varcharOf = (charset: string) => (name: string, length: number) =>
+  my.customType<{ data: string; driverData: string }>({ dataType: () => `varchar(${length}) ${charset}` })(name);
+
+const PG = {
+  hex: (name: string, length: number) => pg.varchar(name, { length }),
+  text: (name: string, length: number) => pg.varchar(name, { length }),
+  exact: (name: string, length: number) => pg.varchar(name, { length }),
+  instant: (name: string) => pg.bigint(name, { mode: 'number' }),
+  count: (name: string) => pg.integer(name),
+  flag: (name: string) => pg.boolean(name),
+  bytes: (name: string) => bytea(name),
+} satisfies Builders;
+
+const MYSQL = {
+  hex: varcharOf('CHARACTER SET ascii COLLATE ascii_bin'),
+  text: varcharOf('CHARACTER SET utf8mb4'),
+  exact: varcharOf('CHARACTER SET utf8mb4 COLLATE utf8mb4_bin'),
+  instant: (name: string) => my.bigint(name, { mode: 'number' }),
+  count: (name: string) => my.int(name),
+  flag: (name: string) => my.boolean(name),
+  bytes: (name: string) => mediumblob(name),
+} satisfies Builders;
+
+/** The first column is the primary key. */
+function columnsOf<B extends Builders, C extends Columns>(builders: B, columns: C): Built<B, C> {
+  const made = listed(columns).map(({ name, kind, length = 0, nullable = false }, index) => {
+    const builder = builders[kind](columnNameOf(name), length) as ColumnBuilderBase & { notNull(): unknown; primaryKey(): unknown };
+    return [name, index === 0 ? builder.primaryKey() : nullable ? builder : builder.notNull()];
+  });
+  return Object.fromEntries(made) as Built<B, C>;
+}
+
+/**
+ * The tables of visits in PostgreSQL, for the schema file of the application: Drizzle's migrations create them from there.
+ *
+ * @example
+ * export const { visit, visitIdentity, visitRevocation } = pgVisitTables();
+ *
+ * @param table what makes a table, such as `pgSchema('app').table` or what `pgTableCreator()` gives. @default pgTable
+ */
+export function pgVisitTables<Schema extends string | undefined = undefined>(table = pg.pgTable as unknown as pg.PgTableFn<Schema>) {
+  const visit = table('visit', columnsOf(PG, VISIT), (own) => [
+    pg.index('visit_expiry_index').on(own.expiry),
+    pg.index('visit_ended_at_index').on(own.endedAt),
+  ]);
+  const visitIdentity = table('visit_identity', columnsOf(PG, IDENTITY), (own) => [
+    pg.index('visit_identity_user_id_index').on(own.userId),
+    pg.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
+  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(PG, REVOCATION_COLUMNS), (own) => [
+    pg.index('visit_revocation_ended_at_index').on(own.endedAt),
+  ]);
+  return { visit, visitIdentity, visitRevocation };
+}
+
+/**
+ * As `pgVisitTables`, in MySQL and MariaDB.
+ *
+ * @param table what makes a table, such as what `mysqlTableCreator()` gives. @default mysqlTable
+ */
+export function mysqlVisitTables<Schema extends string | undefined = undefined>(
+  table = my.mysqlTable as unknown as my.MySqlTableFn<Schema>,
+) {
+  const visit = table('visit', columnsOf(MYSQL, VISIT), (own) => [
+    my.index('visit_expiry_index').on(own.expiry),
+    my.index('visit_ended_at_index').on(own.endedAt),
+  ]);
+  const visitIdentity = table('visit_identity', columnsOf(MYSQL, IDENTITY), (own) => [
+    my.index('visit_identity_user_id_index').on(own.userId),
+    my.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
+  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(MYSQL, REVOCATION_COLUMNS), (own) => [
+    my.index('visit_revocation_ended_at_index').on(own.endedAt),
+  ]);
+  return { visit, visitIdentity, visitRevocation };
+}
