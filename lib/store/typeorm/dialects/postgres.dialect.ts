@@ -41,9 +41,11 @@ class PostgresConnections implements ConnectionDriver<PostgresPool> {
   // The pool's own option would also limit how long the application waits for a connection that is in use.
   limitConnects(pool: PostgresPool, milliseconds: number): void {
     const { Client, options } = pool;
-    if (!Client || options?.connectionTimeoutMillis || limited.has(pool)) return;
-    limited.add(pool);
+    const known = limits.get(pool);
+    if (known) known.value = milliseconds;
+    if (known || !Client || options?.connectionTimeoutMillis) return;
     const connectionTimeoutMillis = { value: milliseconds, enumerable: true };
+    limits.set(pool, connectionTimeoutMillis);
     // Not copied by a spread: the pool hides the password, among others.
     pool.Client = class extends Client {
       constructor(given: object) {
@@ -72,7 +74,7 @@ class PostgresConnections implements ConnectionDriver<PostgresPool> {
   }
 }
 
-const limited = new WeakSet<PostgresPool>();
+const limits = new WeakMap<PostgresPool, { value: number }>();
 
 interface PreparedQuery {
   readonly name: string;
