@@ -34,11 +34,13 @@ export interface VisitSessionStore {
   get(sessionId: string, callback: (error: unknown, session?: any) => void): void;
   /** Stores all of the session, as the last of several calls has it. One that has expired or been destroyed is not stored: it never comes back. */
   set(sessionId: string, session: any, callback?: (error?: any) => void): void;
+  /** Ends a session for good: no later save brings it back. One that is not there is no error. */
   destroy(sessionId: string, callback?: (error?: any) => void): void;
   /** Moves the expiry of a session that is there. */
   touch(sessionId: string, session: any, callback?: (error?: any) => void): void;
   /** All live sessions, without their ids, of which the store has hashes only. */
   all(callback: (error: unknown, sessions?: any) => void): void;
+  /** How many sessions are live. */
   length(callback: (error: unknown, length?: number) => void): void;
   /** Destroys all sessions; visits of `VisitModule` in the same store are left alone. */
   clear(callback?: (error?: any) => void): void;

@@ -57,3 +57,8 @@ declare module 'supertest' {
   }
   export default request;
 }
+
+declare module 'express-session' {
+  const session: { (options: object): () => void; Store: new () => object };
+  export default session;
+}
