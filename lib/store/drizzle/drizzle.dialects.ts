@@ -6,7 +6,7 @@ import { toMysqlValue } from '../sql.values.js';
 import type { Reference } from '../table-visit.store.js';
 
 /** What Drizzle makes of a connection or a pool, for each kind of database that visits are kept in. */
-// oxlint-disable typescript/no-explicit-any -- whatever driver and schema it has
+// oxlint-disable typescript/no-explicit-any -- Drizzle's classes are invariant in driver and schema: `unknown` takes no application's instance
 export type DrizzleVisitDatabase = PgDatabase<any, any, any> | MySqlDatabase<any, any, any, any>;
 // oxlint-enable typescript/no-explicit-any
 
