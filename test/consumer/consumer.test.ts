@@ -411,7 +411,18 @@ test('Old versions of what others use do not keep npm from installing the packag
   const place = join(folder, 'old');
   await mkdir(place);
   await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }));
-  const packages = ['@nestjs/common@10', '@nestjs/core@10', 'typeorm@0.3.4', 'pg@8', 'redis@3', 'jose@5', 'keyv@4', '@prisma/client@5'];
+  const packages = [
+    '@nestjs/common@10',
+    '@nestjs/core@10',
+    'typeorm@0.3.4',
+    'pg@8',
+    'redis@3',
+    'jose@5',
+    'keyv@4',
+    '@prisma/client@5',
+    'drizzle-orm@0.36',
+    'kysely@0.27',
+  ];
   const args = ['install', '--package-lock-only', '--no-audit', '--no-fund', '--prefer-offline', tarball, ...packages];
   await expect(run('npm', args, { cwd: place, timeout: 3 * PATIENCE })).resolves.toBeDefined();
 });
