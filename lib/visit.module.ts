@@ -217,6 +217,7 @@ export class VisitModule
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
     @Inject(TouchQueue) private readonly touches: TouchQueue,
     @Inject(VisitStore) private readonly store: VisitStore,
+    @Inject(StoreAccess) private readonly access: StoreAccess,
     @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
     @Inject(ModuleRef) private readonly moduleRef: ModuleRef,
     @Inject(VisitGuard) private readonly guard: VisitGuard,
@@ -339,6 +340,7 @@ export class VisitModule
     await withDeadline(this.store.close(), LONGEST_CLOSE).catch((error: unknown) =>
       new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
     );
+    this.access.close();
     this.requests.close();
   }
 }

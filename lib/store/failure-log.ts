@@ -12,10 +12,12 @@ export class FailureLog {
   private latest: unknown;
   private hasAnswered = false;
   private timer: NodeJS.Timeout | undefined;
+  private isClosed = false;
 
   constructor(private readonly logger: { error(text: string): void; log(text: string): void }) {}
 
   failed(error: unknown): void {
+    if (this.isClosed) return;
     this.hasAnswered = false;
     if (this.timer) {
       this.failures++;
@@ -33,6 +35,13 @@ export class FailureLog {
     this.failures = 0;
   }
 
+  /** The application ends: it tells what it has not told yet, and nothing from then on. */
+  close(): void {
+    this.isClosed = true;
+    if (this.failures > 0) this.tellHowMany();
+    this.stop();
+  }
+
   answered(): void {
     this.hasAnswered = true;
   }
@@ -40,13 +49,16 @@ export class FailureLog {
   private tell(): void {
     this.timer = undefined;
     if (this.failures > 0) {
-      this.logger.error(`The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`);
-      this.failures = 0;
-      this.latest = undefined;
+      this.tellHowMany();
     } else if (this.hasAnswered) {
       this.logger.log('The store works again');
       return;
     }
     this.timer = setTimeout(() => this.tell(), EVERY).unref();
+  }
+  private tellHowMany(): void {
+    this.logger.error(`The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`);
+    this.failures = 0;
+    this.latest = undefined;
   }
 }

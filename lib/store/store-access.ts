@@ -104,6 +104,12 @@ export class StoreAccess {
     return this.canWrite ? this.grouped.save(save) : this.enterWrite(() => this.grouped.save(save));
   }
 
+  /** After the store was closed: nothing is tried or told any more. Who closes the store does so. */
+  close(): void {
+    this.failures.close();
+    this.unfinished.close();
+  }
+
   /** Whether the store has this. */
   supports(feature: Feature): boolean {
     return supports(this.store, feature);

@@ -17,10 +17,11 @@ interface Work {
 export class Unfinished {
   private readonly works = new Map<string, Work>();
   private timer: NodeJS.Timeout | undefined;
+  private isClosed = false;
 
   /** @param finish may be done more than once, and late; rejects with VisitStoreUnavailableError while the store is away */
   add(id: string, finish: () => Promise<unknown>): void {
-    if (this.works.size >= MOST) return;
+    if (this.isClosed || this.works.size >= MOST) return;
     this.works.set(id, { finish });
     this.schedule();
   }
@@ -29,6 +30,13 @@ export class Unfinished {
   settle(id: string): Promise<void> | undefined {
     const work = this.works.size > 0 ? this.works.get(id) : undefined;
     return work && (work.running ??= this.run(id, work));
+  }
+
+  /** The application ends, and nothing can be done any more. */
+  close(): void {
+    this.isClosed = true;
+    clearTimeout(this.timer);
+    this.works.clear();
   }
 
   private async run(id: string, work: Work): Promise<void> {

@@ -3,7 +3,7 @@ import { Session, VisitStoreUnavailableError } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { platforms, startApp } from '../support/app.js';
 import { openMigrated } from '../support/open-migrated.js';
@@ -74,7 +74,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
     };
 
     test('R28: nobody waits for it any more, one at a time tries, and all goes on when it does', async () => {
-      const access = new StoreAccess(store, { storeTimeout: STORE_TIMEOUT });
+      const access = openAccess(store, STORE_TIMEOUT);
       const visits = Array.from({ length: 20 }, () => newVisit());
       await store.create(visits);
       const goOn = await hang();

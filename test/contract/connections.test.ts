@@ -4,7 +4,7 @@ import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visi
 import type { DataSource, DataSourceOptions, QueryRunner } from 'typeorm';
 import { Logger } from '@nestjs/common';
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { bytes, DAY, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
@@ -143,7 +143,7 @@ describeDatabases(
       const { store, dataSource } = await open();
       const [visit, other, third] = [newVisit(), newVisit(), newVisit()];
       await store.create([visit, other, third]);
-      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const access = openAccess(store, PATIENCE);
       await withAll(dataSource, (queryRunner) =>
         queryRunner.query(isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on'),
       );
@@ -213,7 +213,7 @@ describeDatabases(
 
     test('B84: while writes stand still at the lock of a backup, reads are served; and then all are done', async () => {
       const { store } = await open();
-      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const access = openAccess(store, PATIENCE);
       const visits = Array.from({ length: POOL * 3 }, () => newVisit({ identity: { ...identity, userId: 'b' } }));
       await store.create(visits);
       const backup = direct.createQueryRunner();
@@ -265,7 +265,7 @@ describeDatabases(
 
     test.each(changes)('B81: %s is done once and known to be, whenever its connection ends', async (_, which, change) => {
       const { store } = await open();
-      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const access = openAccess(store, PATIENCE);
       for (const moment of ['asked', 'answered'] as const) {
         const visit = newVisit({ identity: { ...identity, userId: 'before' } });
         await store.create([visit]);
@@ -281,7 +281,7 @@ describeDatabases(
 
     test('B81: an end is done once and told once, whenever its connection ends', async () => {
       const { store } = await open();
-      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const access = openAccess(store, PATIENCE);
       const ending = { reason: 'x', at: NOW };
       for (const moment of ['asked', 'answered'] as const) {
         const visits = [newVisit(), newVisit(), newVisit()];
@@ -310,7 +310,7 @@ describeDatabases(
 
     test.each(['asked', 'answered'] as const)('B81: one new visit is there, and one save was done or is refused (%s)', async (moment) => {
       const { store } = await open();
-      const access = new StoreAccess(store, { storeTimeout: PATIENCE });
+      const access = openAccess(store, PATIENCE);
       const visit = newVisit();
       const inserted = proxy.cut(moment, (text) => text.includes('INSERT'));
       await access.create(visit);
@@ -328,7 +328,7 @@ describeDatabases(
 
     test('B81: what cannot be known is not taken for done', async () => {
       const { store } = await open();
-      const access = new StoreAccess(store, { storeTimeout: SHORT });
+      const access = openAccess(store, SHORT);
       const visit = newVisit();
       await store.create([visit]);
       store.setDeadline(SHORT);

@@ -4,7 +4,8 @@ import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import type { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { gateOf, type Gate } from '../interleaving/gate.js';
 import { describeDatabases, type DatabaseName } from '../support/databases.js';
@@ -31,7 +32,7 @@ interface Fussy {
   readonly canSave?: boolean;
 }
 
-const access = (store: VisitStore): StoreAccess => new StoreAccess(store, { storeTimeout: 10_000 });
+const access = (store: VisitStore): StoreAccess => openAccess(store, 10_000);
 
 const outcomesOf = (results: readonly PromiseSettledResult<unknown>[]): string[] =>
   results.map((result) => (result.status === 'fulfilled' ? 'done' : (result.reason as Error).constructor.name));

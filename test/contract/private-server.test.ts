@@ -3,7 +3,8 @@ import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource, DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import type { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeUnlessMissing } from '../support/needs.js';
@@ -33,7 +34,7 @@ describeUnlessMissing(findMariaDb() ? [] : ['MariaDB, installed'], 'MariaDB with
 
   const identity = { userId: 'ann', created: NOW, authenticatedAt: NOW };
   const dataOf = (size: number): Uint8Array => Buffer.alloc(size, 0xff);
-  const access = (): StoreAccess => new StoreAccess(store, { storeTimeout: PATIENCE });
+  const access = (): StoreAccess => openAccess(store, PATIENCE);
 
   test.each(['MIXED', 'ROW'])('a binary log by %s takes all that is written', async (format) => {
     await dataSource.query(`SET GLOBAL binlog_format = '${format}'`);

@@ -2,7 +2,7 @@ import { Logger } from '@nestjs/common';
 import { RedisVisitStore } from 'nest-visit/redis';
 import { createCluster } from 'redis';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { slotOf } from '../../lib/store/redis/cluster.nodes.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { describeUnlessMissing } from '../support/needs.js';
@@ -58,7 +58,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67
     store.setDeadline(STORE_TIMEOUT);
     await store.check();
     onTestFinished(() => store.close());
-    const access = new StoreAccess(store, { storeTimeout: STORE_TIMEOUT });
+    const access = openAccess(store, STORE_TIMEOUT);
     return { access, visitsOnEach, isAway: (visit: { id: string }): boolean => nodeOfVisit(visit) === AWAY };
   }
 

@@ -4,7 +4,8 @@ import { MemoryVisitStore, type VisitStore } from 'nest-visit';
 import { TypeOrmVisitStore, visitEntities } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import type { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { TouchQueue } from '../../lib/visit/touch.queue.js';
 import { describeDatabases } from '../support/databases.js';
@@ -82,7 +83,7 @@ describe('A store sees no request', () => {
     ],
   ])('%s', async (_, works) => {
     const { store, seen } = watchedStore();
-    await asRequests(works(new StoreAccess(store, { storeTimeout: 10_000 })));
+    await asRequests(works(openAccess(store, 10_000)));
     expect(seen.length).toBeGreaterThan(0);
     expect(seen.filter((one) => one !== undefined)).toEqual([]);
   });
@@ -108,7 +109,7 @@ describe('A store sees no request', () => {
 
   test('but the context in which the application was made', async () => {
     const { store, seen } = watchedStore();
-    const access = request.run('the application', () => new StoreAccess(store, { storeTimeout: 10_000 }));
+    const access = request.run('the application', () => openAccess(store, 10_000));
     await asRequests(
       visits.map(
         ({ id }) =>
@@ -143,7 +144,7 @@ describeDatabases(
       await runner.connect();
       onTestFinished(() => runner.release());
 
-      const store = new StoreAccess(new TypeOrmVisitStore(dataSource), { storeTimeout: 10_000 });
+      const store = openAccess(new TypeOrmVisitStore(dataSource), 10_000);
       await request.run('the first', () => open(store));
 
       const { pool, master } = dataSource.driver as unknown as { pool?: Pool; master?: Pool };

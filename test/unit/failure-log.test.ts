@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { MemoryVisitStore } from 'nest-visit';
 import { Logger } from '@nestjs/common';
 
@@ -27,7 +27,7 @@ class Failing extends MemoryVisitStore {
 
 test('an outage writes a line at once, then one every five seconds with a count, and one when it is over', async () => {
   const store = new Failing();
-  const access = new StoreAccess(store, { storeTimeout: 10_000 });
+  const access = openAccess(store, 10_000);
   const ask = async (times: number): Promise<void> => {
     for (let i = 0; i < times; i++) {
       const asked = access.find(String(i)).catch(() => {});
@@ -58,4 +58,21 @@ test('an outage writes a line at once, then one every five seconds with a count,
   await ask(1);
   await vi.advanceTimersByTimeAsync(65_000);
   expect(lines.slice(4)).toEqual(['The store failed 1 times in 5 s, the last time: Error ECONNREFUSED']);
+});
+
+test('R29: an application that ends tells what it has not told yet, and nothing from then on', async () => {
+  const store = new Failing();
+  const access = openAccess(store, 10_000);
+  const ask = async (): Promise<void> => {
+    const asked = access.find('1').catch(() => {});
+    await vi.advanceTimersByTimeAsync(10);
+    await asked;
+  };
+  for (let i = 0; i < 3; i++) await ask();
+  access.close();
+  expect(lines).toEqual(['The store failed: Error ECONNREFUSED', 'The store failed 2 times in 5 s, the last time: Error ECONNREFUSED']);
+  await ask();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(lines).toHaveLength(2);
+  expect(vi.getTimerCount()).toBe(0);
 });

@@ -1,7 +1,8 @@
 import { Logger } from '@nestjs/common';
 import { VisitStoreUnavailableError } from 'nest-visit';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import type { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { newVisit, NOW, rekeyOf } from '../../lib/testing/samples.js';
 import { PATIENCE } from '../support/patience.js';
 import { WatchedStore, type Method } from '../support/watched-store.js';
@@ -26,7 +27,7 @@ describe('What has become of a write whose answer was lost', () => {
   const count = (method: Method): number => watched.calls.filter((call) => call === method).length;
   beforeEach(async () => {
     watched = new WatchedStore();
-    access = new StoreAccess(watched.store, { storeTimeout: PATIENCE });
+    access = openAccess(watched.store, PATIENCE);
     await watched.inner.create([visit]);
   });
 

@@ -3,7 +3,8 @@ import { Logger } from '@nestjs/common';
 import { MemoryVisitStore, VisitError, VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { VisitHealth } from '../../lib/observe/visit-health.js';
-import { StoreAccess } from '../../lib/store/store-access.js';
+import type { StoreAccess } from '../../lib/store/store-access.js';
+import { openAccess } from '../support/open-access.js';
 import { newVisit, saveOf } from '../../lib/testing/samples.js';
 
 const TIMEOUT = 1000;
@@ -42,7 +43,7 @@ function moody(connections?: number) {
     },
   });
   return {
-    access: new StoreAccess(store, { storeTimeout: TIMEOUT }),
+    access: openAccess(store, TIMEOUT),
     calls,
     hung,
     /** @param methods which of them; by default all */
