@@ -35,8 +35,11 @@ export class FollowedSession extends SessionLife {
     const { permanence } = session;
     const user = session.data.isTouched(PASSPORT) ? this.newUser(context, session.data) : undefined;
     if (user) await this.signIn(turn, session.data, user, permanence);
-    else if (user === null) await this.identities.signOut(turn, () => this.saver.save(turn));
-    else await this.saver.save(turn);
+    else {
+      // Before a sign-out: by what is left Passport knows nobody, whatever becomes of the change of key.
+      await this.saver.save(turn);
+      if (user === null) await this.identities.signOut(turn);
+    }
     if (permanence === undefined) return;
     session.permanence = undefined;
     const { is, record, key } = context.visit;

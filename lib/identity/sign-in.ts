@@ -132,18 +132,15 @@ export class SignIn {
   }
 
   /**
-   * Nobody is signed in any more; the visit goes on with a new key, and with what its session has then. The key leaves
-   * when all of it is stored, also where a plugin then throws that hears of it.
-   *
-   * @param store stores what else comes with it
+   * Nobody is signed in any more; the visit goes on with a new key, and with what its session has. The key leaves also
+   * where a plugin throws that hears of it. What else a sign-out stores comes before: with an answer that is lost, the
+   * client gets its key back, and finds all of that.
    */
-  async signOut(turn: Turn, store?: StoredWithSignIn): Promise<void> {
+  async signOut(turn: Turn): Promise<void> {
     const { context } = turn;
     try {
       await this.saver.drop(turn, FORM_TOKENS);
-      await this.writer.rekey(turn, { identity: null }, store ? 'withhold' : 'send');
-      await store?.(turn);
-      context.sendKey();
+      await this.writer.rekey(turn, { identity: null });
       context.outgoing.clearSiteData = true;
     } finally {
       await this.users.forget(context);

@@ -188,10 +188,8 @@ export class VisitWriter {
       if (!isRenewal && error instanceof VisitStoreUnavailableError) {
         const isQuick = performance.now() - began < this.options.storeTimeout / 2;
         // A sign-out stays done: whatever has become of it, nobody gains rights by what is done later.
-        const isSignOut = change.identity === null;
-        const left = isSignOut ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
-        // Where more is to be stored with a sign-out, its key is worth nothing without that.
-        if (!isSignOut || key === 'send') await this.giveBack(context, left, newKey.hash, isQuick ? 'now' : 'later');
+        const left = change.identity === null ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
+        await this.giveBack(context, left, newKey.hash, isQuick ? 'now' : 'later');
       }
       throw error;
     }

@@ -29,6 +29,8 @@ interface Act {
   readonly ends?: boolean;
   /** The visit is remembered before it. */
   readonly permanent?: boolean;
+  /** Passport has signed them in. */
+  readonly byPassport?: boolean;
 }
 
 const acts: Record<string, Act> = {
@@ -50,6 +52,17 @@ const acts: Record<string, Act> = {
   'a sign-out that keeps the visit': {
     before: 'ann',
     make: ({ identity }) => identity.logout({ keepVisit: true }),
+    after: { user: null, session: 'kept' },
+    ends: true,
+  },
+  // All that Passport does before it asks for another session.
+  'a sign-out by Passport': {
+    before: 'ann',
+    byPassport: true,
+    make: async ({ session }) => {
+      session['passport'] = {};
+      await session.save();
+    },
     after: { user: null, session: 'kept' },
     ends: true,
   },
@@ -84,7 +97,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
   afterEach(() => watched.pass());
 
   /** A visitor with a cart, and another visit of each user elsewhere. */
-  async function prepare({ before, permanent = false }: Act): Promise<Browser> {
+  async function prepare({ before, permanent = false, byPassport = false }: Act): Promise<Browser> {
     await endAllOf(watched.inner, 'ann', { reason: 'test', at: clock.now() });
     clock.advance(1000);
     for (const user of ['ann', 'bob']) await app.ask(app.browser(), ({ identity }) => identity.login(user));
@@ -93,6 +106,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
     await app.ask(browser, async ({ session, identity }) => {
       if (before !== 'nobody') await identity.login(before, { permanent });
       session['cart'] = ['a book'];
+      if (byPassport) session['passport'] = { user: before };
     });
     clock.advance(1000);
     return browser;
