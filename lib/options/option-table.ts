@@ -211,7 +211,7 @@ export const optionTable = {
     reportOnly: bool(false),
   },
   identity: {
-    maxVisitsPerUser: option(false, (value) =>
+    maxVisitsPerUser: option(1000, (value) =>
       value === false || (Number.isSafeInteger(value) && (value as number) >= 1)
         ? value
         : invalid('a whole number of at least 1, or false'),

@@ -4,7 +4,7 @@ import { VisitOptionError } from '../errors/visit.error.js';
 import { DefaultSessionSerializer } from '../session/session.codec.js';
 import { VISIT_KEY_LENGTH } from '../key/visit-key.js';
 import { optionTable, type Option, type OptionTable } from './option-table.js';
-import { unsupportedByStore } from './store-needs.js';
+import { supports, unsupportedByStore } from './store-needs.js';
 import { InvalidOption } from './invalid-option.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
@@ -68,6 +68,10 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   options.session.serializer ??= new DefaultSessionSerializer({ instances: options.session.instances });
   if (given.session?.serializer && given.session.instances) {
     problems.push('option "session.instances" is for the default serializer: with "session.serializer" that one decides, got both');
+  }
+  // It is on without being asked for, so a store that cannot count does without it.
+  if (given.store && given.identity?.maxVisitsPerUser === undefined && !supports(given.store, 'users')) {
+    options.identity.maxVisitsPerUser = false;
   }
   if (given.store) problems.push(...unsupportedByStore(options, given.store));
   // A coarser step than this would let visits expire that were used all the time.

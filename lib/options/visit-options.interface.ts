@@ -160,7 +160,10 @@ export interface VisitCsrfOptions {
 
 /** Users: how many visits each may have, and how they are loaded. */
 export interface VisitIdentityOptions {
-  /** How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. @default false */
+  /**
+   * How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. False: any number, which saves a sign-in
+   * one question to the store. A store that cannot list the visits of a user (`users`) has no bound. @default 1000
+   */
   maxVisitsPerUser?: number | false;
   /** The visits that were signed in first end, or the new sign-in is refused with 409. @default 'end-oldest' */
   onLimit?: 'end-oldest' | 'refuse';

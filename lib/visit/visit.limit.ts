@@ -42,7 +42,8 @@ export class VisitLimit {
       ({ id }) => id,
     );
     const others = surplus.filter((id) => id !== visitId);
-    if (others.length > 0) await this.writer.end(others, 'limit');
+    // Many at once only where the limit is newer than they are.
+    for (let first = 0; first < others.length; first += MAX_ROWS) await this.writer.end(others.slice(first, first + MAX_ROWS), 'limit');
     if (surplus.length > 0) await this.emit(userId);
     return surplus.length > others.length;
   }

@@ -70,6 +70,44 @@ describeStacks('Many visits of a user', (stack) => {
     expect(ids(await visits.listForUser(user, { limit: 700, after: { id, accessed } }))).toEqual(newestFirst.slice(700));
     await visits.endAllForUser(user);
   });
+
+  test('R43, ASVS 7.1.2: end at a sign-in beyond the thousand that a user has by default, the oldest first', async () => {
+    const app = await stack.start({ providers: [Listener] });
+    const [visits, store] = [app.app.get(VisitService), app.app.get(VisitStore)];
+    const user = randomUUID();
+    const [older, newer] = [await make(store, user, 600, stack.clock.now()), await make(store, user, 999, stack.clock.now() + 1)];
+    stack.clock.advance(1000);
+    const { visit } = await visits.create({ userId: user });
+    expect(told.toSorted()).toEqual(older.toSorted());
+    const left = (await visits.listForUser(user, { limit: 2000 })).map(({ id }) => id);
+    expect(left.toSorted()).toEqual([...newer, visit.id].toSorted());
+    await visits.endAllForUser(user);
+  });
+});
+
+test.each([
+  { what: 'by default', identity: undefined, atSignIn: 1 },
+  { what: 'without a bound', identity: { maxVisitsPerUser: false }, atSignIn: 0 },
+] as const)('R43: $what a sign-in counts visits $atSignIn times, and no other request does', async ({ identity, atSignIn }) => {
+  const watched = new WatchedStore();
+  const app = await InlineApp.start('express', { store: watched.store, identity });
+  onTestFinished(() => app.running.close());
+  const counted = (): number => watched.calls.filter((method) => method === 'listForUser').length;
+  const browser = app.browser();
+  await app.ask(browser, ({ identity: own }) => own.login('ann'));
+  expect(counted()).toBe(atSignIn);
+  await app.ask(browser, ({ session }) => void (session['cart'] = 1));
+  await app.ask(browser, ({ identity: own }) => own.logout({ keepVisit: true }));
+  expect(counted()).toBe(atSignIn);
+});
+
+test('R43: where visits cannot be listed, there is no bound unless one is asked for', async () => {
+  const store = Object.assign(new MemoryVisitStore(), { users: undefined });
+  const app = await startApp('express', { store }, {});
+  onTestFinished(() => app.close());
+  const visits = app.app.get(VisitService);
+  await expect(visits.create({ userId: 'ann' })).resolves.toBeDefined();
+  expect(visits.describePolicy().maxVisitsPerUser).toBeNull();
 });
 
 test.each([{ limit: 0 }, { limit: 1.5 }, { after: { id: 'x', accessed: new Date() } }, { after: { id: newId(), accessed: 5 as never } }])(
