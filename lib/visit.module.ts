@@ -21,7 +21,6 @@ import {
 import { CurrentRequest } from './context/current-request.js';
 import { SessionLife } from './context/session-life.js';
 import { SocketOperations } from './context/socket-operations.js';
-import { findContext, requireContext } from './context/request.context.js';
 import { ExpungeScheduler } from './expunge/expunge.scheduler.js';
 import { ExpungeService } from './expunge/expunge.service.js';
 import { CsrfGuard } from './form-token/csrf.guard.js';
@@ -43,15 +42,15 @@ import { resolveOptions } from './options/resolve-options.js';
 import { VISIT_OPTIONS } from './options/tokens.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './options/visit-options.interface.js';
 import { whenAdapterIsSet } from './platform/adapter.js';
-import type { FrameworkRequest } from './platform/exchange.js';
-import { platformOf, type RequestEntry } from './platform/platform.js';
+import { platformOf } from './platform/platform.js';
 import { wrapRoutes } from './platform/routes.js';
 import { PluginRegistry } from './plugin/plugin.registry.js';
 import { CacheHeaders } from './request/cache.headers.js';
 import { OutgoingResponse } from './request/outgoing.response.js';
+import { requestEntry } from './request/request.entry.js';
 import { RequestStory } from './request/request.story.js';
 import { RequestUser } from './request/request-user.js';
-import { handlersOf, unsupportedHandlers } from './request/unsupported-handlers.js';
+import { admitHandlers, handlersOf } from './request/unsupported-handlers.js';
 import { UnsavedWork } from './request/unsaved.work.js';
 import { VisitFinder } from './request/visit.finder.js';
 import { VisitGuard } from './request/visit.guard.js';
@@ -237,31 +236,15 @@ export class VisitModule
     // An application without HTTP has none.
     if (!httpAdapter) return;
     try {
-      platformOf(httpAdapter).bind(httpAdapter.getInstance(), this.entry(), httpAdapter as never);
+      platformOf(httpAdapter).bind(
+        httpAdapter.getInstance(),
+        requestEntry({ story: this.story, requests: this.requests, saver: this.saver }),
+        httpAdapter as never,
+      );
       wrapRoutes(httpAdapter, (request, route) => this.story.within(request, route));
     } catch (error) {
       this.entryFailure = error;
     }
-  }
-
-  private entry(): RequestEntry {
-    const sessionOf = (request: FrameworkRequest) => {
-      const context = findContext(request);
-      return context && this.story.owns(context) ? this.saver.sessionOf(this.requests.requireIn(context)).compatible : undefined;
-    };
-    return {
-      enter: (request, response, next) => this.story.enter(request, response, next),
-      hasEntered: (request) => {
-        const context = findContext(request);
-        return context !== undefined && this.story.owns(context);
-      },
-      session: sessionOf,
-      sessionId: (request) => sessionOf(request)?.id,
-      assignSession: (request, value) => {
-        const context = requireContext(request);
-        this.saver.sessionOf(context).assign(value);
-      },
-    };
   }
 
   /** Called by Nest while the application starts. */
@@ -286,12 +269,8 @@ export class VisitModule
   async onModuleInit(): Promise<void> {
     await this.gateways.load();
     const handlers = handlersOf(this.discovery);
-    const unsupported = unsupportedHandlers(handlers, this.options, this.store);
-    if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));
-    this.responses.longestPath = handlers
-      .map(({ policy }) => policy.path ?? '')
-      .reduce((one, other) => (other.length > one.length ? other : one), this.options.cookie.path);
-    this.limits.longestOfHandlers = Math.max(0, ...handlers.map(({ policy }) => policy.timeout ?? 0));
+    const { options, store, responses, limits } = this;
+    admitHandlers(handlers, { options, store, responses, limits });
     this.plugins.discover();
     const listener = this.plugins.pluginWith('onNewDevice');
     if (listener !== undefined && !supports(this.store, 'users')) {

@@ -1,10 +1,13 @@
 import { MetadataScanner, type DiscoveryService } from '@nestjs/core';
 import type { HandlerPolicy } from '../context/handler-policy.js';
+import { VisitOptionError } from '../errors/visit.error.js';
 import { lackOf, suitsClients, supports } from '../options/store-needs.js';
 import type { DescribedHandler } from '../options/described-policy.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from '../store/visit.store.js';
+import type { TimeLimits } from '../visit/time-limits.js';
 import { policyOf } from './handler-policy.js';
+import type { OutgoingResponse } from './outgoing.response.js';
 
 /** A method of a controller or resolver, and what it asks for. */
 export interface KnownHandler {
@@ -50,8 +53,26 @@ export function describedHandlers(handlers: readonly KnownHandler[]): DescribedH
   });
 }
 
+/** What has to know of handlers. */
+interface Serving {
+  readonly options: ResolvedVisitOptions;
+  readonly store: VisitStore;
+  readonly responses: Pick<OutgoingResponse, 'longestPath'>;
+  readonly limits: Pick<TimeLimits, 'longestOfHandlers'>;
+}
+
+/** The application has these handlers, too. @throws VisitOptionError for what one asks for and cannot have */
+export function admitHandlers(handlers: readonly KnownHandler[], { options, store, responses, limits }: Serving): void {
+  const unsupported = unsupportedHandlers(handlers, options, store);
+  if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));
+  responses.longestPath = handlers
+    .map(({ policy }) => policy.path ?? '')
+    .reduce((one, other) => (other.length > one.length ? other : one), responses.longestPath ?? options.cookie.path);
+  limits.longestOfHandlers = Math.max(limits.longestOfHandlers, ...handlers.map(({ policy }) => policy.timeout ?? 0));
+}
+
 /** What handlers ask for by decorators and cannot have with these options and this store, one line each. */
-export function unsupportedHandlers(
+function unsupportedHandlers(
   handlers: readonly KnownHandler[],
   { cookie }: Pick<ResolvedVisitOptions, 'cookie'>,
   store: VisitStore,
