@@ -110,6 +110,16 @@ async function expectRefused(store: TableStore, name: string): Promise<void> {
   expect(message).toContain(settings[0]!.remedy);
 }
 
+const inSession = (setting: string): string => `SET ${setting.startsWith('NAMES') ? '' : 'SESSION '}${setting}`;
+
+/** A role that is there for all databases of the server. */
+async function addReader(dataSource: DataSource): Promise<void> {
+  await dataSource.query(
+    `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END IF; END $$`,
+  );
+  await dataSource.query('GRANT SELECT ON visit, visit_identity, visit_revocation TO reader');
+}
+
 /** Every SQL mode that MariaDB has. */
 const SQL_MODES = (
   'ALLOW_INVALID_DATES ANSI ANSI_QUOTES DB2 EMPTY_STRING_IS_NULL ERROR_FOR_DIVISION_BY_ZERO HIGH_NOT_PRECEDENCE IGNORE_BAD_TABLE_OPTIONS ' +
@@ -182,12 +192,7 @@ describeDatabases(
     beforeAll(async () => {
       ({ options } = await db.open());
       usual = await openMigrated(options);
-      if (db.name === 'postgres') {
-        await usual.query(
-          `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END IF; END $$`,
-        );
-        await usual.query('GRANT SELECT ON visit, visit_identity, visit_revocation TO reader');
-      }
+      if (db.name === 'postgres') await addReader(usual);
     });
     afterAll(() => usual?.destroy());
 
@@ -197,7 +202,7 @@ describeDatabases(
       const dataSource = new DataSource({ ...options, ...more, extra: one, entities: visitEntities });
       await dataSource.initialize();
       try {
-        const statements = set.map((setting) => `SET ${setting.startsWith('NAMES') ? '' : 'SESSION '}${setting}`);
+        const statements = set.map(inSession);
         for (const statement of statements) await dataSource.query(statement);
         // One that takes no writes is given up for another one.
         const { pool, master } = dataSource.driver as unknown as { pool?: EventEmitter; master?: EventEmitter };
@@ -263,6 +268,9 @@ const OF_PRISMA: typeof CASES = {
     'much that hinders at once': { set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'] },
     'completion_type CHAIN': CASES.mariadb['completion_type CHAIN']!,
     sql_select_limit: CASES.mariadb['sql_select_limit']!,
+    'a read-only session': CASES.mariadb['a read-only session']!,
+    'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
+    'results in latin1': CASES.mariadb['results in latin1']!,
     'usual transactions that see what is not committed': { set: ["tx_isolation = 'READ-UNCOMMITTED'"], refused: '_isolation' },
   },
   postgres: {
@@ -271,6 +279,8 @@ const OF_PRISMA: typeof CASES = {
     bytea_output: CASES.postgres['bytea_output']!,
     'dates and intervals': CASES.postgres['dates and intervals']!,
     SERIALIZABLE: CASES.postgres['SERIALIZABLE']!,
+    'a read-only session': CASES.postgres['a read-only session']!,
+    'a role that may only read': { set: ['ROLE = reader'], refused: 'the rights of the database user' },
   },
 };
 
@@ -280,13 +290,14 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
   beforeAll(async () => {
     database = await db.open();
     usual = await openMigrated(database.options);
+    if (db.name === 'postgres') await addReader(usual);
   });
   afterAll(() => usual?.destroy());
 
   test.each(Object.entries(OF_PRISMA[db.name]))('%s', async (_, { set = [], refused }) => {
     const adapter =
       db.name === 'mariadb'
-        ? { initSql: set.map((setting) => `SET SESSION ${setting}`) }
+        ? { initSql: set.map(inSession) }
         : { options: set.map((setting) => `-c ${setting.replace(' = ', '=').replaceAll("'", '').replaceAll(' ', '\\\\ ')}`).join(' ') };
     const prisma = await db.connect(database, adapter);
     try {
@@ -299,6 +310,31 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
       }
     } finally {
       await prisma.$disconnect();
+    }
+  });
+
+  test('a database that has not all characters', async () => {
+    const name = `latin1_${hex(4)}`;
+    const isPostgres = db.name === 'postgres';
+    await usual.query(`CREATE DATABASE ${name} ${isPostgres ? "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0" : 'CHARACTER SET latin1'}`);
+    const url = new URL((database.options as { url: string }).url);
+    url.pathname = `/${name}`;
+    const options = { ...database.options, url: url.href } as DataSourceOptions;
+    const prisma = await db.connect({ ...database, options });
+    const dataSource = await openMigrated(options);
+    try {
+      const store = new PrismaVisitStore(prisma);
+      // Columns of MySQL and MariaDB have encodings of their own.
+      if (isPostgres) {
+        await expectRefused(store, 'server_encoding');
+      } else {
+        expect(await store.check()).toBeUndefined();
+        await useAll(store, new TypeOrmVisitStore(dataSource));
+      }
+    } finally {
+      await prisma.$disconnect();
+      await dataSource.destroy();
+      await usual.query(`DROP DATABASE ${name}`);
     }
   });
 });

@@ -1,7 +1,6 @@
-import { VisitOptionError, VisitSchemaError, VisitServerSettingError } from '../../errors/visit.error.js';
+import { VisitOptionError, VisitSchemaError } from '../../errors/visit.error.js';
 import { askEach, isFailed, type Outcome } from '../ask-each.js';
 import { retryOnConflict } from '../retry-on-conflict.js';
-import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule } from '../server-rules.js';
 import { bytesFor, mostBytes, tooLong } from '../statement-size.js';
 import {
   chunks,
@@ -31,6 +30,7 @@ import { inParallel, saveEach } from '../save-each.js';
 import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
 import { refusalOf, rekeyGuard } from '../visit.record.js';
 import { isMissing, isTransient, referenceIn } from './prisma.errors.js';
+import { IN_TRANSACTION, PrismaServer, READ_COMMITTED } from './prisma.server.js';
 import type { Client, Models, PrismaVisitClient, VisitRow, Where } from './prisma.client.js';
 import {
   bigintOrNull,
@@ -48,37 +48,6 @@ import {
 const MAX_AT_ONCE = 4;
 const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIELDS } };
 
-/** The usual REPEATABLE READ of MySQL locks the gaps between rows, too, and inserts of others run into them. */
-const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
-/** In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline of their own. */
-const IN_TRANSACTION = { ...READ_COMMITTED, maxWait: 10_000, timeout: 20_000 };
-interface Questions {
-  readonly time: string;
-  readonly settings: readonly string[];
-  readonly rules: readonly Rule[];
-}
-/** What Prisma's own calls cannot ask for: the time, and how a server is set up. */
-const QUESTIONS: Readonly<Record<string, Questions>> = {
-  mysql: {
-    time: 'SELECT UNIX_TIMESTAMP() AS now',
-    // The limit by itself, because it cuts off the list of the others.
-    settings: ['SHOW VARIABLES', "SELECT 'sql_select_limit' AS name, CAST(@@sql_select_limit AS CHAR) AS value"],
-    rules: [
-      ...MYSQL_RULES,
-      {
-        names: ['sql_mode'],
-        isRefused: (value) => value.split(',').includes('ORACLE'),
-        why: 'transactions that Prisma begins are blocks of PL/SQL in this mode',
-        remedy: 'leave ORACLE out of `sql_mode`, by the option `initSql` of the adapter for example',
-      },
-    ],
-  },
-  postgresql: {
-    time: 'SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint) AS now',
-    settings: ['SELECT name, setting AS value FROM pg_settings'],
-    rules: POSTGRES_RULES,
-  },
-};
 const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
 
 /**
@@ -94,6 +63,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   override readonly server = this;
   protected readonly staleIdsAtOnce = 20_000;
   readonly #client: Client;
+  readonly #server: PrismaServer;
   /** In bytes. */
   #longestStatement = Infinity;
 
@@ -108,6 +78,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
       );
     }
     this.#client = client as unknown as Client;
+    this.#server = new PrismaServer(this.#client);
   }
 
   async check(): Promise<void> {
@@ -115,7 +86,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     await this.#probe('Visit', () => visit.findMany({ where: { id: '' }, select: VISIT_WITH_IDENTITY }));
     await this.#probe('VisitIdentity', () => visitIdentity.findMany({ where: { visitId: '' }, select: IDENTITY_FIELDS }));
     await this.#probe('VisitRevocation', () => visitRevocation.findMany({ where: { userHash: '' }, select: REVOCATION_FIELDS }));
-    await this.#checkServer();
+    const settings = await this.#server.check();
+    this.#longestStatement = Number(settings.get('max_allowed_packet') ?? Infinity);
   }
 
   async find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
@@ -204,25 +176,6 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   async close(): Promise<void> {}
-
-  /** Undefined where nothing can be asked but by Prisma's own calls. */
-  get #questions(): (Questions & { readonly ask: NonNullable<Client['$queryRawUnsafe']> }) | undefined {
-    const { _activeProvider: provider = '' } = this.#client;
-    const ask = this.#client.$queryRawUnsafe?.bind(this.#client);
-    const questions = QUESTIONS[provider];
-    return questions && ask ? { ...questions, ask } : undefined;
-  }
-
-  /** @throws VisitServerSettingError */
-  async #checkServer(): Promise<void> {
-    const questions = this.#questions;
-    if (!questions) return;
-    const settings = new Map<string, string>();
-    for (const sql of questions.settings) for (const row of await questions.ask(sql)) settings.set(...settingIn(row));
-    const refused = refusedSettings(questions.rules, settings);
-    if (refused.length > 0) throw new VisitServerSettingError(refused);
-    this.#longestStatement = Number(settings.get('max_allowed_packet') ?? Infinity);
-  }
 
   #do<T>(work: () => Promise<T>): Promise<T> {
     return retryOnConflict(work, isTransient);
@@ -328,10 +281,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     await this.#do(() => this.#client.visitRevocation.deleteMany({ where: { endedAt: { lt: BigInt(before) } } }));
   }
 
-  async serverTime(): Promise<number | undefined> {
-    const questions = this.#questions;
-    const [row] = (await questions?.ask(questions.time)) ?? [];
-    return row && Number(row['now']) * 1000;
+  serverTime(): Promise<number | undefined> {
+    return this.#server.time();
   }
 
   protected async unwiped({

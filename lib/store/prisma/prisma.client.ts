@@ -56,7 +56,7 @@ export interface Client extends Models {
   /** Prisma's calls do nothing until they are awaited, or handed over here. */
   $transaction(calls: readonly Promise<Count>[], options: { isolationLevel: string }): Promise<Count[]>;
   /** Of every client; an extension may leave it out. */
-  readonly $queryRawUnsafe?: (sql: string) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  readonly $queryRawUnsafe?: (sql: string, ...values: unknown[]) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** Which database it speaks to. Not documented by Prisma: where it is missing, nothing is asked. */
   readonly _activeProvider?: string;
   $transaction<T>(work: (models: Models) => Promise<T>, options: { isolationLevel: string; maxWait: number; timeout: number }): Promise<T>;

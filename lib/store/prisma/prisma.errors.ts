@@ -3,6 +3,7 @@ interface AdapterError {
   readonly cause?: {
     readonly kind?: string;
     readonly code?: number | string;
+    readonly originalCode?: string;
     readonly originalMessage?: string;
     readonly constraint?: { readonly index?: string };
   };
@@ -13,6 +14,13 @@ interface PrismaError extends AdapterError {
   readonly name?: string;
   readonly code?: string;
   readonly meta?: { readonly driverAdapterError?: AdapterError };
+}
+
+/** The code that the server itself gave to an error; empty if no server did. */
+export function serverCodeOf(error: unknown): string {
+  const { cause: own, meta } = (error ?? {}) as PrismaError;
+  const cause = meta?.driverAdapterError?.cause ?? own;
+  return String(cause?.originalCode ?? cause?.code ?? '');
 }
 
 /**
