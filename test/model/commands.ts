@@ -329,7 +329,7 @@ const anyWait = fc
     { weight: 3, arbitrary: fc.constantFrom(1000, ...around(LATE_WINDOW)) },
     { weight: 2, arbitrary: fc.constantFrom(...around(RENEWAL_GRACE), ...around(RENEWAL_GRACE + LATE_WINDOW), RENEWAL_GRACE / 2) },
     {
-      weight: 1,
+      weight: 3,
       arbitrary: fc.constantFrom(70_000, TIMEOUT / 2, TIMEOUT - 3 * TOUCH_INTERVAL, TIMEOUT - TOUCH_INTERVAL, ...around(TIMEOUT)),
     },
     { weight: 1, arbitrary: fc.constantFrom(...around(PERMANENT_TIMEOUT / 2), ...around(PERMANENT_TIMEOUT), ABSOLUTE_TIMEOUT) },
