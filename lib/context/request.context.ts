@@ -331,17 +331,37 @@ export function bindClient(client: object, requests: CurrentRequest): void {
   clients.set(client, requests);
 }
 
-/** The context for which a handler is called, if it has one. A message has nothing else to be known by than that it is being served (law 8). */
+/** Messages whose guards have been called, by what all of their guards and interceptors share. */
+const messages = new WeakMap<object, RequestContext>();
+
+/** From now on guards and interceptors of this message know it by itself, whoever calls them. */
+export function bindMessage(execution: ExecutionContext, context: RequestContext): void {
+  messages.set(execution.getArgs(), context);
+}
+
+/**
+ * The context for which a handler is called, if it has one.
+ *
+ * @throws VisitNotResolvedError for a message that can be known only by its being served, when it is another client's that is (law 8)
+ */
 export function findContextIn(execution: ExecutionContext): RequestContext | undefined {
-  if (execution.getType() === 'ws') {
-    const client = execution.getArgByIndex<object>(0);
-    const context = clients.get(client)?.scope?.context;
-    return context?.exchange.client === client ? context : undefined;
-  }
+  if (execution.getType() === 'ws') return messages.get(execution.getArgs()) ?? servedFor(execution.getArgByIndex<object>(0));
   const operation = execution.getType<string>() === 'graphql' ? findOperation(execution.getArgByIndex(2)) : undefined;
   if (operation) return operation;
   const request = findRequest(execution);
   return request && findContext(request);
+}
+
+/** The message that is being served, which must have come from this client. Undefined: no message of it is served with visits. */
+function servedFor(client: object): RequestContext | undefined {
+  const requests = clients.get(client);
+  if (!requests) return undefined;
+  const context = requests.scope?.context;
+  if (context?.exchange.client === client) return context;
+  throw new VisitNotResolvedError(
+    'this message is handled in the asynchronous context of something else, maybe of another client: ' +
+      'what calls back must do so in the context of whoever waits for it (AsyncResource.bind)',
+  );
 }
 
 /** Operations of GraphQL that have come on a socket, by what their resolvers share. */

@@ -1,5 +1,5 @@
 import { Inject, Injectable, type CanActivate, type ExecutionContext } from '@nestjs/common';
-import { findContextIn } from '../context/request.context.js';
+import { bindMessage, findContextIn } from '../context/request.context.js';
 import { SocketOperations, type SocketOperation } from '../context/socket-operations.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
@@ -22,6 +22,7 @@ export class VisitGuard implements CanActivate {
     const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return true;
     const policy = readHandlerPolicy(execution);
+    if (execution.getType() === 'ws') bindMessage(execution, context);
     if (execution.getType() === 'http') context.isSkipped ||= policy.skip;
     else context.environment.requests.enter(policy.skip ? context.skippedScope : context.scope);
     const waiting = this.story.applyPolicy(context, policy);
