@@ -1,6 +1,7 @@
+import type { IncomingMessage } from 'node:http';
 import { bindClient } from '../context/request.context.js';
 import type { FrameworkRequest } from '../platform/exchange.js';
-import { bindHandshake } from '../platform/handshake.js';
+import { bindHandshake, MessageExchange } from '../platform/handshake.js';
 import { CLOSE_CODES, Connection, type CloseCause, type ConnectionTools } from './connection.js';
 
 /** What a client hears on socket.io, which has no codes, before its connection is closed. */
@@ -19,6 +20,11 @@ export class Connections {
   private readonly known = new WeakMap<object, Connection>();
 
   constructor(private readonly tools: ConnectionTools) {}
+
+  /** Whether a page of another site opens this with the cookie of its visitor. */
+  isForeign(handshake: FrameworkRequest | IncomingMessage): boolean {
+    return this.tools.verifier.isForeign(new MessageExchange(handshake as FrameworkRequest));
+  }
 
   find(client: object): Connection | undefined {
     return this.known.get(client);

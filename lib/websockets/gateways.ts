@@ -5,6 +5,7 @@ import { VisitError, VisitHttpError } from '../errors/visit.error.js';
 import { handshakeIn } from '../platform/handshake.js';
 import type { Connection } from './connection.js';
 import { Connections, type Client } from './connections.js';
+import { refusingForeign } from './foreign-handshakes.js';
 
 /** As `@WebSocketGateway()` marks its classes. */
 const GATEWAY = 'websockets:is_gateway';
@@ -15,6 +16,7 @@ interface MessageHandler {
 
 /** What we use of Nest's adapters for sockets. */
 interface WebSocketAdapter {
+  create(port: number, options?: object): unknown;
   bindClientConnect(server: unknown, connected: (...args: unknown[]) => void): unknown;
   bindMessageHandlers(client: object, handlers: readonly MessageHandler[], transform: unknown): unknown;
 }
@@ -80,8 +82,14 @@ export class Gateways {
   private wrap(adapter: WebSocketAdapter): void {
     if (this.wrapped.has(adapter)) return;
     this.wrapped.add(adapter);
+    const create = adapter.create.bind(adapter);
     const bindClientConnect = adapter.bindClientConnect.bind(adapter);
     const bindMessageHandlers = adapter.bindMessageHandlers.bind(adapter);
+    adapter.create = (port, options = {}) =>
+      create(
+        port,
+        refusingForeign(options, (handshake) => this.connections.isForeign(handshake)),
+      );
     adapter.bindClientConnect = (server, connected) =>
       bindClientConnect(server, (...args: unknown[]) => {
         if (!this.connect(args).isClosed) connected(...args);

@@ -28,7 +28,7 @@ const headersOf = (browser: Browser | undefined, more: Record<string, string>): 
   return { ...(cookie && { cookie }), ...more };
 };
 
-/** Opens a connection with the cookies of this browser. It is open, and so far not closed. */
+/** Opens a connection with the cookies of this browser. It is open, and so far not closed. Rejected with the status where it is refused. */
 export async function connect(
   transport: Transport,
   address: string,
@@ -82,7 +82,11 @@ export async function connect(
     socket.on('visit:closed', (told: { code: number }) => (code = told.code));
     socket.onAny((event: string, data: unknown) => event !== 'visit:closed' && hear({ event, data }));
     socket.on('disconnect', () => settle(code));
-    await new Promise<void>((resolve, reject) => socket.on('connect', resolve).on('connect_error', reject));
+    await new Promise<void>((resolve, reject) => {
+      socket.on('connect', resolve);
+      // The reason is that of the transport.
+      socket.on('connect_error', (error: Error & { description?: Error }) => reject(new Error((error.description ?? error).message)));
+    });
     return {
       send: (event: string, data?: unknown) => {
         // As clients send that want an answer of their own.
