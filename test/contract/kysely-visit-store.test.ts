@@ -1,3 +1,5 @@
+import { inspect } from 'node:util';
+import { sql } from 'kysely';
 import { VisitOptionError, VisitSchemaError, type VisitStore } from 'nest-visit';
 import { createVisitTables, dropVisitTables, KyselyVisitStore } from 'nest-visit/kysely';
 import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
@@ -8,6 +10,7 @@ import { endAll } from '../../lib/testing/many.js';
 import { bytes, identityOf, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { describeDatabases } from '../support/databases.js';
 import { openKysely, type TestKysely } from '../support/kysely.js';
+import { complaintsOf, StatementLog } from '../support/mysql-grammar.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 
@@ -32,10 +35,11 @@ describeDatabases('R65: Kysely', (db) => {
   afterAll(() => Promise.all(instances.map((kysely) => kysely.destroy())));
 
   describe('on tables that its migration has made', () => {
+    const log = new StatementLog();
     let fixture: VisitStoreFixture;
     beforeAll(async () => {
       const database = await db.open();
-      const kysely = open(db.name, database);
+      const kysely = open(db.name, database, {}, (text) => log.logQuery(text));
       await createVisitTables(kysely);
       // As another process would be that was configured otherwise.
       const others = { mariadb: { timezone: '-09:30' }, postgres: { options: '-c timezone=Pacific/Marquesas' }, sqlite: {} };
@@ -48,6 +52,36 @@ describeDatabases('R65: Kysely', (db) => {
     });
 
     describeVisitStore(db.name, () => empty(fixture.store).then(() => fixture), { runner, rounds, capabilities });
+
+    if (db.name === 'mariadb') {
+      test("whatever the store has sent is of MySQL's grammar, tables and the look at the server, too", async () => {
+        await fixture.store.check();
+        expect(log.statements.size).toBeGreaterThan(30);
+        expect([...log.statements].flatMap((text) => complaintsOf(text).map((complaint) => `${complaint}: ${text}`))).toEqual([]);
+      });
+    }
+  });
+
+  test('passes on what the driver says of an error, without the values of the statement', async () => {
+    const kysely = open(db.name, await db.open());
+    const store = new KyselyVisitStore({ db: kysely });
+    const visit = newVisit({ identity: identityOf('zoe'), userAgent: 'telling', sessionData: bytes('secret') });
+    const expectSilent = async (work: Promise<unknown>, said: RegExp): Promise<void> => {
+      const error = await work.then(
+        () => undefined,
+        (caught: unknown) => caught,
+      );
+      expect(String(error)).toMatch(said);
+      const shown = inspect(error, { depth: 9, showHidden: true });
+      for (const value of [visit.keyHash, 'telling', Buffer.from('secret').toString('hex')]) expect(shown).not.toContain(value);
+    };
+    // A statement by itself, a transaction, and a row that a constraint refuses: PostgreSQL shows it.
+    await expectSilent(store.create([{ ...visit, identity: null }]), /visit/);
+    await expectSilent(store.create([visit]), /visit/);
+    if (db.name !== 'postgres') return;
+    await createVisitTables(kysely);
+    await sql`ALTER TABLE visit ADD CONSTRAINT calm CHECK (user_agent <> 'telling')`.execute(kysely);
+    await expectSilent(store.create([visit]), /calm/);
   });
 
   test('uses the tables of TypeORM, and TypeORM those of its migration', async () => {

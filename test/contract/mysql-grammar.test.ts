@@ -1,14 +1,10 @@
 import { visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { dialectOf } from '../../lib/store/typeorm/dialects/dialects.js';
+import { MysqlDialect } from '../../lib/store/sql/mysql.dialect.js';
+import { VisitSql, visitTablesIn } from '../../lib/store/sql/visit.sql.js';
 import { addColumn, addIndex, dropColumn, dropIndex } from '../../lib/store/typeorm/migrations/online.js';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
-import { VisitIdentity } from '../../lib/store/typeorm/visit-identity.entity.js';
-import { VisitRevocation } from '../../lib/store/typeorm/visit-revocation.entity.js';
-import { Visit } from '../../lib/store/typeorm/visit.entity.js';
-import { VisitSql } from '../../lib/store/typeorm/visit.sql.js';
-import { namesOf } from '../../lib/store/typeorm/visit.tables.js';
 import { describeDatabases } from '../support/databases.js';
 import { complaintsOf, StatementLog } from '../support/mysql-grammar.js';
 
@@ -76,17 +72,10 @@ describeDatabases(
       expectGrammatical(log, /CREATE TABLE `visit_identity`/, /ADD CONSTRAINT/);
     });
 
-    test('by clean-up under sql_safe_updates', async () => {
-      const dataSource = await new DataSource({ ...(await ofMysql()), entities: visitEntities }).initialize();
-      onTestFinished(() => dataSource.destroy());
-      const dialect = dialectOf(dataSource);
+    test('by clean-up under sql_safe_updates', () => {
+      const dialect = new MysqlDialect();
       dialect.adapt(new Map([['sql_safe_updates', 'ON']]));
-      const sql = new VisitSql(
-        dialect,
-        namesOf(dataSource, Visit)!,
-        namesOf(dataSource, VisitIdentity)!,
-        namesOf(dataSource, VisitRevocation)!,
-      );
+      const sql = new VisitSql(dialect, visitTablesIn());
       const log = new StatementLog();
       log.logQuery(sql.expungeRevocations(0).sql);
       for (const step of sql.expunge(['a', 'b'], 0)) log.logQuery((typeof step === 'function' ? step([]) : step).sql);

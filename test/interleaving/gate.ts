@@ -1,6 +1,6 @@
 import { callbackify } from 'node:util';
 import type { DataSource, QueryRunner } from 'typeorm';
-import { SqliteDialect } from '../../lib/store/typeorm/dialects/sqlite.dialect.js';
+import { TypeOrmSqliteConnection } from '../../lib/store/typeorm/connections/sqlite.connection.js';
 
 /** Where every statement of a data source has to pass. */
 export interface Gate {
@@ -101,15 +101,15 @@ const SUSPENDED = new Error('not yet');
  * not: that one then waits at the gate, is sent, and is known in the next run.
  */
 export function cutSqliteTransactions(): () => void {
-  // oxlint-disable-next-line typescript/unbound-method -- called with a dialect each time
-  const { atomic } = SqliteDialect.prototype;
-  SqliteDialect.prototype.atomic = async function (steps) {
+  // oxlint-disable-next-line typescript/unbound-method -- called with a connection each time
+  const { atomic } = TypeOrmSqliteConnection.prototype;
+  TypeOrmSqliteConnection.prototype.atomic = async function (steps) {
     const dataSource = (this as unknown as { dataSource: DataSource }).dataSource;
     const pass = gates.get(dataSource)?.pass;
     return pass ? lines.get(dataSource)!.take(() => cut(this, steps, dataSource, pass)) : atomic.call(this, steps);
   };
   const cut = async (
-    dialect: SqliteDialect,
+    connection: TypeOrmSqliteConnection,
     steps: Parameters<typeof atomic>[0],
     dataSource: DataSource,
     pass: NonNullable<Gate['pass']>,
@@ -141,11 +141,11 @@ export function cutSqliteTransactions(): () => void {
           return answer('', () => undefined) as boolean;
         },
       };
-      const cutDialect = Object.create(dialect, {
+      const cutConnection = Object.create(connection, {
         dataSource: { value: { driver: { databaseConnection: standIn }, logger: dataSource.logger } },
-      }) as SqliteDialect;
+      }) as TypeOrmSqliteConnection;
       try {
-        const result = await atomic.call(cutDialect, steps);
+        const result = await atomic.call(cutConnection, steps);
         if (!next) return result;
       } catch (error) {
         if (!next) throw error;
@@ -160,6 +160,6 @@ export function cutSqliteTransactions(): () => void {
     }
   };
   return () => {
-    SqliteDialect.prototype.atomic = atomic;
+    TypeOrmSqliteConnection.prototype.atomic = atomic;
   };
 }

@@ -10,8 +10,14 @@ const require = createRequire(import.meta.url);
 export type TestKysely = Kysely<any>;
 
 /** Opens an instance of Kysely on a database. Whoever opens it destroys it. @param more options of the pool */
-export function openKysely(name: DatabaseName, { options }: OpenDatabase, more: object = {}): TestKysely {
-  return new Kysely({ dialect: dialectOf(name, options as { url?: string; database?: string }, more) });
+export function openKysely(
+  name: DatabaseName,
+  { options }: Pick<OpenDatabase, 'options'>,
+  more: object = {},
+  logQuery: (sql: string) => void = () => {},
+): TestKysely {
+  const log = ({ query }: { query: { sql: string } }): void => logQuery(query.sql);
+  return new Kysely({ dialect: dialectOf(name, options as { url?: string; database?: string }, more), log });
 }
 
 function dialectOf(name: DatabaseName, { url, database }: { url?: string; database?: string }, more: object): Dialect {

@@ -99,7 +99,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^testing\//, 'testing'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-(?:rules|probe)|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/sql\/|^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-(?:rules|probe)|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
     'contract',
   ],
   [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],

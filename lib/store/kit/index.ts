@@ -66,3 +66,14 @@ export { askEach, Failed, isFailed, type Asking, type Outcome } from '../ask-eac
 export { inParallel, saveEach, type SavingEach, type StoredVisit } from '../save-each.js';
 export { retryOnConflict } from '../retry-on-conflict.js';
 export { toBuffer, toConfidential, toMysqlValue } from '../sql.values.js';
+export { driverError, sqlStateOf, withoutValues, type DriverError } from '../sql/driver-error.js';
+export { MysqlDialect } from '../sql/mysql.dialect.js';
+export { PostgresDialect } from '../sql/postgres.dialect.js';
+export { type MissingSchema } from '../sql/schema-check.js';
+export { SqlDialect, type SqlFamily } from '../sql/sql.dialect.js';
+export { type SqlAccess, type SqlConnection } from '../sql/sql.connection.js';
+export { SqlVisitStore } from '../sql/sql-visit.store.js';
+export { SqliteConnection, type SqliteDatabase } from '../sql/sqlite.connection.js';
+export { SqliteDialect } from '../sql/sqlite.dialect.js';
+export { runSteps, type Result, type Statement, type Step } from '../sql/statement.js';
+export { TABLE_COLUMNS, VisitSql, visitTablesIn, type SqlTable, type VisitTables } from '../sql/visit.sql.js';

@@ -6,6 +6,5 @@
 
 export { KyselyVisitStore, type KyselyVisitStoreOptions } from './kysely-visit.store.js';
 export type { AnyKysely } from './kysely.connection.js';
-export type { KyselyVisitDialect } from './kysely.dialects.js';
-export type { KyselyVisitPlace } from './kysely.place.js';
+export type { KyselyVisitDialect, KyselyVisitPlace } from './kysely.place.js';
 export { createVisitTables, dropVisitTables } from './visit.migration.js';

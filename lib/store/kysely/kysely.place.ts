@@ -1,6 +1,12 @@
 import { VisitOptionError } from '../../errors/visit.error.js';
+import { MysqlDialect } from '../sql/mysql.dialect.js';
+import { PostgresDialect } from '../sql/postgres.dialect.js';
+import type { SqlDialect } from '../sql/sql.dialect.js';
+import { SqliteDialect } from '../sql/sqlite.dialect.js';
 import type { AnyKysely } from './kysely.connection.js';
-import { DIALECTS, type Dialect, type KyselyVisitDialect } from './kysely.dialects.js';
+
+/** A kind of database. */
+export type KyselyVisitDialect = 'postgres' | 'mysql' | 'sqlite';
 
 /** Where the tables of visits are. */
 export interface KyselyVisitPlace {
@@ -10,23 +16,27 @@ export interface KyselyVisitPlace {
   readonly dialect?: KyselyVisitDialect;
 }
 
+const DIALECTS: Readonly<Record<KyselyVisitDialect, new () => SqlDialect>> = {
+  postgres: PostgresDialect,
+  mysql: MysqlDialect,
+  sqlite: SqliteDialect,
+};
+
 /** @throws VisitOptionError when the database is none that is supported */
-export function dialectOf(db: AnyKysely, given?: KyselyVisitDialect): Dialect {
-  const dialect = given === undefined ? guessed(db) : DIALECTS[given];
-  if (!dialect) {
-    throw new VisitOptionError(
-      given === undefined
-        ? 'the Kysely instance is of no database that is known here: PostgreSQL, MySQL, MariaDB and SQLite are'
-        : `option "dialect" must be one of ${Object.keys(DIALECTS).join(', ')}, got "${given}"`,
-    );
+export function dialectOf(db: AnyKysely, given: KyselyVisitDialect | undefined = guessed(db)): SqlDialect {
+  if (given === undefined) {
+    throw new VisitOptionError('the Kysely instance is of no database that is known here: PostgreSQL, MySQL, MariaDB and SQLite are');
   }
-  return dialect;
+  if (!Object.hasOwn(DIALECTS, given)) {
+    throw new VisitOptionError(`option "dialect" must be one of ${Object.keys(DIALECTS).join(', ')}, got "${given}"`);
+  }
+  return new DIALECTS[given]();
 }
 
 /** By what it can do, because names of classes do not survive every bundler. Dialects by others are made of Kysely's own adapters. */
-function guessed(db: AnyKysely): Dialect | undefined {
+function guessed(db: AnyKysely): KyselyVisitDialect | undefined {
   const { supportsReturning, supportsTransactionalDdl, supportsOutput = false } = db.getExecutor().adapter;
   if (supportsOutput) return undefined;
-  if (!supportsReturning) return supportsTransactionalDdl ? undefined : DIALECTS.mysql;
-  return supportsTransactionalDdl ? DIALECTS.postgres : DIALECTS.sqlite;
+  if (!supportsReturning) return supportsTransactionalDdl ? undefined : 'mysql';
+  return supportsTransactionalDdl ? 'postgres' : 'sqlite';
 }

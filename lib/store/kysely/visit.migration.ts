@@ -1,14 +1,14 @@
-import { listed, REVOCATION_COLUMNS, type Column, type ColumnKind } from '../visit.columns.js';
+import type { SqlDialect } from '../sql/sql.dialect.js';
+import { TABLE_COLUMNS, visitTablesIn, type SqlTable, type VisitTables } from '../sql/visit.sql.js';
+import { listed, type ColumnKind } from '../visit.columns.js';
 import { runOf, type AnyKysely } from './kysely.connection.js';
-import { quoted, type Dialect } from './kysely.dialects.js';
-import { dialectOf, type KyselyVisitPlace } from './kysely.place.js';
-import { IDENTITY_ROW, tablesIn, VISIT_ROW } from './visit.tables.js';
+import { dialectOf, type KyselyVisitDialect, type KyselyVisitPlace } from './kysely.place.js';
 
 /** MySQL's character sets and collations; those of the others compare byte by byte where it matters. */
 const HEX = 'CHARACTER SET ascii COLLATE ascii_bin';
 const BYTEWISE = 'CHARACTER SET utf8mb4 COLLATE utf8mb4_bin';
 
-const TYPES: Readonly<Record<Dialect['name'], Readonly<Record<ColumnKind, (length?: number) => string>>>> = {
+const TYPES: Readonly<Record<KyselyVisitDialect, Readonly<Record<ColumnKind, (length?: number) => string>>>> = {
   postgres: {
     hex: (length) => `varchar(${length})`,
     text: (length) => `varchar(${length})`,
@@ -64,48 +64,49 @@ export async function createVisitTables(db: AnyKysely, place: KyselyVisitPlace =
 export async function dropVisitTables(db: AnyKysely, place: KyselyVisitPlace = {}): Promise<void> {
   const dialect = dialectOf(db, place.dialect);
   const run = runOf(db, dialect);
-  const { visit, identity, revocation } = tablesIn(dialect, place.schema);
-  for (const { path } of [revocation, identity, visit]) await run({ sql: `DROP TABLE IF EXISTS ${path}`, params: [] });
+  const { visit, identity, revocation } = visitTablesIn(place.schema);
+  for (const table of [revocation, identity, visit]) await run({ sql: `DROP TABLE IF EXISTS ${pathOf(dialect, table)}`, params: [] });
 }
 
-function creating(dialect: Dialect, schema: string | undefined): string[] {
-  const { visit, identity, revocation } = tablesIn(dialect, schema);
-  const table = <Name extends string>(
-    name: string,
-    { path, columns }: { readonly path: string; readonly columns: Readonly<Record<Name, string>> },
-    given: Readonly<Record<Name, Column>>,
-    constraints: readonly string[] = [],
-  ): string[] => {
-    const first = listed<Name>(given).filter(({ since }) => since === FIRST);
+function creating(dialect: SqlDialect, schema: string | undefined): string[] {
+  const tables = visitTablesIn(schema);
+  const { family } = dialect;
+  const table = (which: keyof VisitTables, constraints: readonly string[] = []): string[] => {
+    const path = pathOf(dialect, tables[which]);
+    const name = tables[which].path.at(-1)!;
+    const columns: Readonly<Record<string, string>> = tables[which].columns;
+    const first = listed<string>(TABLE_COLUMNS[which]).filter(({ since }) => since === FIRST);
     const lines = first.map(({ name: column, kind, length, nullable }, place) => {
-      const nulls = place === 0 ? 'PRIMARY KEY' : nullable ? 'NULL' : 'NOT NULL';
-      return `${columns[column]} ${TYPES[dialect.name][kind](length)} ${place === 0 ? `NOT NULL ${nulls}` : nulls}`;
+      const nulls = place === 0 ? 'NOT NULL PRIMARY KEY' : nullable ? 'NULL' : 'NOT NULL';
+      return `${dialect.escape(columns[column]!)} ${TYPES[family][kind](length)} ${nulls}`;
     });
     const indexes = first
       .filter(({ indexed }) => indexed)
-      .map(({ name: column }) => ({ name: quoted(dialect, `${name}_${bare(columns[column])}_idx`), column: columns[column] }));
-    if (dialect.name === 'mysql') {
-      const keys = indexes.map(({ name: index, column }) => `INDEX ${index} (${column})`);
+      .map(({ name: column }) => ({ index: `${name}_${columns[column]!}_idx`, column: dialect.escape(columns[column]!) }));
+    if (family === 'mysql') {
+      const keys = indexes.map(({ index, column }) => `INDEX ${dialect.escape(index)} (${column})`);
       return [`CREATE TABLE IF NOT EXISTS ${path} (${[...lines, ...keys, ...constraints].join(', ')}) ENGINE = InnoDB`];
     }
-    const made = indexes.map(({ name: index, column }) => {
+    const made = indexes.map(({ index, column }) => {
       // SQLite wants the schema at the index, PostgreSQL at the table.
-      const [at, on] =
-        dialect.name === 'sqlite' && schema !== undefined ? [`${quoted(dialect, schema)}.${index}`, quoted(dialect, name)] : [index, path];
-      return `CREATE INDEX IF NOT EXISTS ${at} ON ${on} (${column})`;
+      const at = family === 'sqlite' && schema !== undefined ? [schema, index] : [index];
+      const on = family === 'sqlite' ? dialect.escape(name) : path;
+      return `CREATE INDEX IF NOT EXISTS ${escapedPath(dialect, at)} ON ${on} (${column})`;
     });
     return [`CREATE TABLE IF NOT EXISTS ${path} (${[...lines, ...constraints].join(', ')})`, ...made];
   };
+  const { visit, identity } = tables;
   // A foreign key of SQLite leads to its own schema, and names none.
-  const referred = dialect.name === 'sqlite' ? quoted(dialect, 'visit') : visit.path;
-  const owned = `FOREIGN KEY (${identity.columns.visitId}) REFERENCES ${referred} (${visit.columns.id}) ON DELETE CASCADE ON UPDATE NO ACTION`;
-  return [
-    ...table('visit', visit, VISIT_ROW),
-    ...table('visit_identity', identity, IDENTITY_ROW, [owned]),
-    ...table('visit_revocation', revocation, REVOCATION_COLUMNS),
-  ];
+  const referred = family === 'sqlite' ? dialect.escape('visit') : pathOf(dialect, visit);
+  const [own, other] = [dialect.escape(identity.columns.visitId), dialect.escape(visit.columns.id)];
+  const owned = `FOREIGN KEY (${own}) REFERENCES ${referred} (${other}) ON DELETE CASCADE ON UPDATE NO ACTION`;
+  return [...table('visit'), ...table('identity', [owned]), ...table('revocation')];
 }
 
-function bare(quotedName: string): string {
-  return quotedName.slice(1, -1);
+function pathOf(dialect: SqlDialect, { path }: SqlTable<never>): string {
+  return escapedPath(dialect, path);
+}
+
+function escapedPath(dialect: SqlDialect, path: readonly string[]): string {
+  return path.map((name) => dialect.escape(name)).join('.');
 }

@@ -1,7 +1,7 @@
 import type { DataSource, EntityMetadata } from 'typeorm';
 import type { ColumnMetadata } from 'typeorm/metadata/ColumnMetadata.js';
 import { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, VISIT_COLUMNS, type Column, type ColumnKind } from '../visit.columns.js';
-import { familyOf } from './dialects/family.js';
+import { familyOf } from './connections/family.js';
 
 /** What columns of a kind need on MySQL, where the usual collation takes `a` for `A` and the default charset may not know emoji. */
 const MYSQL_TEXT: Readonly<Partial<Record<ColumnKind, { charset: string; collation?: string }>>> = {

@@ -1,5 +1,5 @@
 import { Column, Index, PrimaryColumn, type ColumnOptions } from 'typeorm';
-import { listed, type Column as StoreColumn, type ColumnKind, type RowOf } from '../visit.columns.js';
+import { columnNameOf, listed, type Column as StoreColumn, type ColumnKind, type RowOf } from '../visit.columns.js';
 import { bytes, instant } from './column.transformers.js';
 import type { DialectEntity } from './dialect.entity.js';
 
@@ -45,9 +45,4 @@ export function defineColumns(entity: { readonly prototype: object }, columns: R
     decorate(entity.prototype, name);
     if (indexed) Index()(entity.prototype, name);
   }
-}
-
-/** `keyHash`: `key_hash`. */
-function columnNameOf(property: string): string {
-  return property.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -1,9 +1,9 @@
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { VisitError } from '../../errors/visit.error.js';
 import { USUAL_DEADLINE, withDeadline } from '../deadline.js';
-import { familyOf } from './dialects/family.js';
+import { familyOf } from './connections/family.js';
 import { notInstalled } from '../optional-package.js';
-import { requireFamily } from './dialects/dialects.js';
+import { requireFamily } from './connections/connection-of.js';
 import { visitEntities } from './entities.js';
 import { visitMigrations } from './migrations/index.js';
 import { changeTables } from './schema-turn.js';

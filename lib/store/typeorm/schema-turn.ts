@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
 import { DataSource, type DataSourceOptions, type QueryRunner } from 'typeorm';
 import { withDeadline } from '../deadline.js';
-import { driverError } from './dialects/dialect.js';
-import { familyOf, type Family } from './dialects/family.js';
+import { driverError } from '../sql/driver-error.js';
+import type { SqlFamily } from '../sql/sql.dialect.js';
+import { familyOf } from './connections/family.js';
 
 /** How long a process waits for others that change the tables: their own migrations may take some time. In milliseconds. */
 const LONGEST_WAIT = 600_000;
@@ -66,7 +67,7 @@ export async function changeTables(options: DataSourceOptions, deadline: number,
  * The same within a migration, whoever runs it and has no such lock: one that comes later finds what the first has made. Where there is no
  * such lock, or on PostgreSQL no transaction, all is done as without it.
  */
-export async function migrateAlone(connection: QueryRunner, family: Family, work: () => Promise<void>): Promise<void> {
+export async function migrateAlone(connection: QueryRunner, family: SqlFamily, work: () => Promise<void>): Promise<void> {
   if (family === 'postgres' && connection.isTransactionActive) {
     const none = 'feature_not_supported OR undefined_function';
     const lock = `PERFORM pg_advisory_xact_lock(${numberOf(`${NAME}:migration`)})`;

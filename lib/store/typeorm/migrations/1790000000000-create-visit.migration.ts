@@ -1,6 +1,7 @@
 import { Table, type MigrationInterface, type QueryRunner, type TableColumnOptions } from 'typeorm';
 import { VisitOptionError } from '../../../errors/visit.error.js';
-import { familyOf, type Family } from '../dialects/family.js';
+import type { SqlFamily } from '../../sql/sql.dialect.js';
+import { familyOf } from '../connections/family.js';
 import { VisitIdentity } from '../visit-identity.entity.js';
 import { VisitRevocation } from '../visit-revocation.entity.js';
 import { Visit } from '../visit.entity.js';
@@ -17,7 +18,7 @@ const MYSQL_TEXT = { charset: 'utf8mb4' };
 const MADE = { engine: 'InnoDB' };
 const BINARY = { mysql: 'mediumblob', postgres: 'bytea', sqlite: 'blob' } as const;
 
-function shapes(family: Family) {
+function shapes(family: SqlFamily) {
   const text = (length: number, mysql: Shape | object, more: object = {}): Shape => ({
     type: 'varchar',
     length: String(length),

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataSource, TableColumn, type QueryRunner, type TableColumnOptions } from 'typeorm';
 import { VisitOptionError } from '../../../errors/visit.error.js';
-import { driverError } from '../dialects/dialect.js';
-import { familyOf } from '../dialects/family.js';
+import { driverError } from '../../sql/driver-error.js';
+import { familyOf } from '../connections/family.js';
 import { alone, migrateAlone, migrateByTurns } from '../schema-turn.js';
 
 // How migrations change tables that are in use, however many rows they have.

@@ -1,9 +1,7 @@
 import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { SqlFamily } from '../../sql/sql.dialect.js';
 
-/** Databases that speak alike. */
-export type Family = 'mysql' | 'postgres' | 'sqlite';
-
-const FAMILIES: Readonly<Partial<Record<DataSourceOptions['type'], Family>>> = {
+const FAMILIES: Readonly<Partial<Record<DataSourceOptions['type'], SqlFamily>>> = {
   mysql: 'mysql',
   mariadb: 'mysql',
   postgres: 'postgres',
@@ -14,6 +12,6 @@ const FAMILIES: Readonly<Partial<Record<DataSourceOptions['type'], Family>>> = {
 export const SUPPORTED_TYPES = Object.keys(FAMILIES);
 
 /** The family of a data source, or undefined when the library does not speak its language. */
-export function familyOf({ options }: { options: Pick<DataSource['options'], 'type'> }): Family | undefined {
+export function familyOf({ options }: { options: Pick<DataSource['options'], 'type'> }): SqlFamily | undefined {
   return FAMILIES[options.type];
 }

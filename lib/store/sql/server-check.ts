@@ -1,9 +1,9 @@
-import { Logger } from '@nestjs/common';
-import type { DataSource } from 'typeorm';
 import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
 import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule, type Settings } from '../server-rules.js';
-import { driverError, type Dialect, type Statement } from './dialects/dialect.js';
-import { familyOf, type Family } from './dialects/family.js';
+import { driverError } from './driver-error.js';
+import type { SqlConnection } from './sql.connection.js';
+import type { SqlFamily } from './sql.dialect.js';
+import type { Statement } from './statement.js';
 
 /** Texts that connections have turned into others: quotes, escapes, letters that look alike, what takes two, three and four bytes. */
 const TEXT = 'Ann\'s "\\" `100%_` ab\u0430\u0431\u00e9e\u0301\u00df\u20ac\u4e2d\u{1f600}\n\u001a.';
@@ -26,13 +26,17 @@ interface Server {
 }
 
 const MYSQL_CHARSETS = ['character_set_client', 'character_set_connection', 'character_set_results'];
-const MYSQL_SETTINGS = [...MYSQL_RULES.flatMap(({ names }) => names), ...MYSQL_CHARSETS, 'log_bin', 'sql_safe_updates', 'version'];
+const MYSQL_OTHERS = ['log_bin', 'sql_mode', 'sql_safe_updates', 'version'];
+const MYSQL_SETTINGS = [...MYSQL_RULES.flatMap(({ names }) => names), ...MYSQL_CHARSETS, ...MYSQL_OTHERS];
 const POSTGRES_CHARSETS = ['client_encoding', 'server_encoding'];
 const POSTGRES_SETTINGS = [...POSTGRES_RULES.flatMap(({ names }) => names), ...POSTGRES_CHARSETS];
 
+/** ER_PARSE_ERROR. */
+const PARSE_ERROR = 1064;
+
 const listed = (names: readonly string[]): string => names.map((name) => `'${name}'`).join(', ');
 
-const SERVERS: Readonly<Record<Exclude<Family, 'sqlite'>, Server>> = {
+const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
   mysql: {
     settings: [
       { sql: `SHOW VARIABLES WHERE Variable_name IN (${listed(MYSQL_SETTINGS)})`, params: [] },
@@ -42,12 +46,12 @@ const SERVERS: Readonly<Record<Exclude<Family, 'sqlite'>, Server>> = {
     rules: MYSQL_RULES,
     text: { sql: 'SELECT ? AS "text", HEX(CONVERT(? USING utf8mb4)) AS "hex"', params: [TEXT, TEXT] },
     bytes: { sql: 'SELECT HEX(?) AS "hex"', params: [BYTES], name: 'nest-visit-bytes' },
-    charset: { names: MYSQL_CHARSETS, remedy: "set `charset: 'utf8mb4'` in the options of the data source" },
+    charset: { names: MYSQL_CHARSETS, remedy: "set `charset: 'utf8mb4'` in the options of its connections" },
     readOnly: {
       // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
       codes: [1290, 1792, 1836],
       setting: 'read_only',
-      remedy: 'name the primary server in the options of the data source, or set `read_only` and `transaction_read_only` to 0',
+      remedy: 'name the primary server in the options of the connections, or set `read_only` and `transaction_read_only` to 0',
     },
     // ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR.
     denied: [1044, 1142, 1143],
@@ -70,7 +74,7 @@ const SERVERS: Readonly<Record<Exclude<Family, 'sqlite'>, Server>> = {
       // read_only_sql_transaction.
       codes: ['25006'],
       setting: 'transaction_read_only',
-      remedy: 'name the primary server in the options of the data source, or set `default_transaction_read_only` to off',
+      remedy: 'name the primary server in the options of the connections, or set `default_transaction_read_only` to off',
     },
     // insufficient_privilege.
     denied: ['42501'],
@@ -79,39 +83,39 @@ const SERVERS: Readonly<Record<Exclude<Family, 'sqlite'>, Server>> = {
 
 /**
  * One look at a server that others have set up: what visits cannot work with is refused by its name, before the first request. Text, bytes
- * and a write that hits no row go through the connection, because many a setting shows only there.
+ * and a write that hits no row go through the connection, because many a setting shows only there. The dialect learns what it goes by.
  *
  * @param write hits no row
  * @throws VisitServerSettingError
  */
-export async function checkServer(dataSource: DataSource, dialect: Dialect, write: Statement): Promise<void> {
-  const family = familyOf(dataSource);
-  if (!family || family === 'sqlite') return;
-  const server = SERVERS[family];
+export async function checkServer(connection: SqlConnection, write: Statement): Promise<Settings> {
   const settings = new Map<string, string>();
-  for (const statement of server.settings) for (const row of (await dialect.run(statement)).rows) settings.set(...settingIn(row));
-  dialect.adapt(settings);
+  const { family } = connection.dialect;
+  if (family === 'sqlite') return settings;
+  const server = SERVERS[family];
+  for (const statement of server.settings) for (const row of (await connection.run(statement)).rows) settings.set(...settingIn(row));
+  connection.dialect.adapt(settings);
   const refused = refusedSettings(server.rules, settings);
-  if (!(await keepsText(dialect, server))) {
+  if (!(await keepsText(connection, server))) {
     const { names, remedy } = server.charset;
     const value = names.map((name) => settings.get(name)).join(', ');
     refused.push({ name: names.join(', '), value, why: 'text changes on its way, so that one user would become another', remedy });
   }
   // Where a transaction is open all the time, none can begin.
-  if (refused.length === 0) refused.push(...(await whyNoWrites(dialect, write, server)));
+  if (refused.length === 0) refused.push(...(await whyNoWrites(connection, write, { ...server, mode: settings.get('sql_mode') ?? '' })));
   if (refused.length > 0) throw new VisitServerSettingError(refused);
-  warnOfType(dataSource, settings);
+  return settings;
 }
 
-async function keepsText(dialect: Dialect, { text, bytes }: Server): Promise<boolean> {
+async function keepsText(connection: SqlConnection, { text, bytes }: Server): Promise<boolean> {
   try {
-    const [row] = (await dialect.run(text)).rows;
-    const [binary] = (await dialect.run(bytes)).rows;
+    const [row] = (await connection.run(text)).rows;
+    const [binary] = (await connection.run(bytes)).rows;
     const isText = row?.['text'] === TEXT && isHexOf(row['hex'], Buffer.from(TEXT));
     return isText && isHexOf(binary?.['hex'], BYTES);
   } catch (error) {
     // A character that the encoding has not.
-    if (dialect.isRefusal(error)) return false;
+    if (connection.dialect.isRefusal(error)) return false;
     throw error;
   }
 }
@@ -119,9 +123,13 @@ async function keepsText(dialect: Dialect, { text, bytes }: Server): Promise<boo
 const isHexOf = (hex: unknown, bytes: Buffer): boolean => String(hex).toLowerCase() === bytes.toString('hex');
 
 /** In a transaction: a pooler may know none. */
-async function whyNoWrites(dialect: Dialect, write: Statement, { readOnly, denied }: Server): Promise<RefusedSetting[]> {
+async function whyNoWrites(
+  connection: SqlConnection,
+  write: Statement,
+  { readOnly, denied, mode }: Server & { readonly mode: string },
+): Promise<RefusedSetting[]> {
   try {
-    await dialect.atomic([write]);
+    await connection.atomic([write]);
     return [];
   } catch (error) {
     const { errno, code, message } = driverError(error);
@@ -129,23 +137,15 @@ async function whyNoWrites(dialect: Dialect, write: Statement, { readOnly, denie
       const why = 'sign-ins and clean-up are transactions';
       return [{ name: 'pool_mode', value: 'statement', why, remedy: 'set it to transaction or session in the configuration of PgBouncer' }];
     }
+    if (errno === PARSE_ERROR && mode.split(',').includes('ORACLE')) {
+      const why = 'what this library begins is no transaction but a block of PL/SQL in this mode';
+      return [{ name: 'sql_mode', value: mode, why, remedy: 'leave ORACLE out of it, on the connections of visits at least' }];
+    }
     if (readOnly.codes.includes(errno ?? code)) {
       return [{ name: readOnly.setting, value: 'on', why: 'nothing can be written', remedy: readOnly.remedy }];
     }
     if (!denied.includes(errno ?? code)) throw error;
     const remedy = 'grant SELECT, INSERT, UPDATE and DELETE on the tables of visits';
     return [{ name: 'the rights of the database user', value: 'too few', why: `it cannot write (${message})`, remedy }];
-  }
-}
-
-/** Visits work with either. */
-function warnOfType({ options: { type } }: DataSource, settings: Settings): void {
-  const version = settings.get('version');
-  if (version === undefined) return;
-  const real = version.includes('MariaDB') ? 'mariadb' : 'mysql';
-  if (type !== real) {
-    new Logger('Visit').warn(
-      `The data source has type "${type}" and its server is ${version}: set type "${real}", or TypeORM's \`synchronize\` alters columns at every start`,
-    );
   }
 }

@@ -1,16 +1,12 @@
 import type { DataSource } from 'typeorm';
 import { Connections, type ConnectionDriver, type Held, type KnownConnection } from './connections.js';
-import {
-  Dialect,
-  driverError,
-  isShort,
-  statementOf,
-  type DriverError,
-  type PreparedStatement,
-  type Result,
-  type Statement,
-  type Step,
-} from './dialect.js';
+import { driverError, type DriverError } from '../../sql/driver-error.js';
+import type { SqlConnection } from '../../sql/sql.connection.js';
+import type { SqlDialect } from '../../sql/sql.dialect.js';
+import { runSteps, type Result, type Statement, type Step } from '../../sql/statement.js';
+import { retryOnConflict } from '../../retry-on-conflict.js';
+
+export type PreparedStatement = Statement & { readonly name: string };
 
 /** After the second failure of a prepared statement on a connection, in milliseconds; each further one doubles it. */
 const FIRST_PAUSE = 1000;
@@ -18,14 +14,15 @@ const LONGEST_PAUSE = 3_600_000;
 /** A failure so long after the one before has nothing to do with it. */
 const LEAST_PEACE = 60_000;
 
-/** The dialect of a server that is reached by a pool of connections. */
-export abstract class PooledDialect extends Dialect {
+/** A server that is reached by a pool of connections. */
+export abstract class PooledConnection implements SqlConnection {
+  abstract readonly dialect: SqlDialect;
   /** How transactions see each other; undefined: as the data source says. */
   protected readonly isolation: 'READ COMMITTED' | undefined;
   private readonly connections: Connections;
+  private readonly isTransient = (error: unknown): boolean => this.dialect.isTransient(error);
 
-  constructor(dataSource: DataSource) {
-    super(dataSource);
+  constructor(protected readonly dataSource: DataSource) {
     this.connections = new Connections(dataSource, this.driver(dataSource));
   }
 
@@ -37,20 +34,21 @@ export abstract class PooledDialect extends Dialect {
   /** Whether a prepared statement failed for being one. */
   protected abstract isUnprepared(error: DriverError): boolean;
 
-  override limit(milliseconds: number): void {
+  /** Nobody waits longer than this for a statement. */
+  limit(milliseconds: number): void {
     this.connections.limit(milliseconds);
   }
 
   run(statement: Statement): Promise<Result> {
     const { sql, isSlow = false, isIdempotent = sql.startsWith('SELECT') } = statement;
     const work = { run: (held: Held) => this.send(held, statement), isIdempotent, isSlow };
-    return this.retryOnConflict(() => this.connections.use(work));
+    return retryOnConflict(() => this.connections.use(work), this.isTransient);
   }
 
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
     const isSlow = steps.some((step) => typeof step === 'object' && step.isSlow);
     const work = { run: (held: Held) => this.transact(held, steps), isIdempotent: false, isSlow };
-    return this.retryOnConflict(() => this.connections.use(work));
+    return retryOnConflict(() => this.connections.use(work), this.isTransient);
   }
 
   private async send(held: Held, statement: Statement): Promise<Result> {
@@ -59,18 +57,10 @@ export abstract class PooledDialect extends Dialect {
       const result = await this.sendPrepared(held, { ...statement, name });
       if (result) return result;
     }
-    const result = await held.queryRunner.query(this.textOf(statement.sql), this.valuesOf(statement.params), true);
-    return { rows: result.records ?? [], affected: result.affected ?? 0 };
-  }
-
-  /** The text as the driver wants it. */
-  protected textOf(sql: string): string {
-    return sql;
-  }
-
-  /** The parameters as the driver wants them. */
-  protected valuesOf(params: readonly unknown[]): unknown[] {
-    return params as unknown[];
+    const { dialect } = this;
+    const params = dialect.valuesOf(statement.params) as unknown[];
+    const result = await held.queryRunner.query(dialect.textOf(statement.sql), params, true);
+    return { rows: (result.records as Result['rows'] | undefined) ?? [], affected: result.affected ?? 0 };
   }
 
   /**
@@ -86,27 +76,20 @@ export abstract class PooledDialect extends Dialect {
       if (sent) logger.logQuery(sql, [...params], queryRunner);
       return await sent;
     } catch (error) {
-      if (!this.isUnmet(error)) logger.logQueryError(error as Error, sql, [...params], queryRunner);
+      if (!this.dialect.isUnmet(error)) logger.logQueryError(error as Error, sql, [...params], queryRunner);
       if (!this.isUnprepared(driverError(error))) throw error;
       noteUnprepared(known);
       return undefined;
     }
   }
 
-  private async transact({ queryRunner, ...held }: Held, steps: readonly Step[]): Promise<Result[] | null> {
+  private async transact(held: Held, steps: readonly Step[]): Promise<Result[] | null> {
+    const { queryRunner } = held;
     await queryRunner.startTransaction(this.isolation);
     try {
-      const results: Result[] = [];
-      for (const step of steps) {
-        const statement = statementOf(step, results);
-        const result = await this.send({ queryRunner, ...held }, statement);
-        if (isShort(statement, result)) {
-          await queryRunner.rollbackTransaction();
-          return null;
-        }
-        results.push(result);
-      }
-      await queryRunner.commitTransaction();
+      const results = await runSteps(steps, (statement) => this.send(held, statement));
+      if (results) await queryRunner.commitTransaction();
+      else await queryRunner.rollbackTransaction();
       return results;
     } catch (error) {
       // Fails too when the connection is gone; the first error is the one that tells why.

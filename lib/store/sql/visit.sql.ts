@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { EVERYBODY, NO_ID, userHashOf, type StalePlace, type VisitToEnd } from '../table-visit.store.js';
-import { rowWriter } from '../record.rows.js';
+import { rowWriter, type Writers } from '../record.rows.js';
 import { toConfidential } from '../sql.values.js';
 import {
+  columnNameOf,
   IDENTITY_COLUMNS,
   IDENTITY_FIELDS,
   listed,
@@ -20,34 +21,47 @@ import {
 import { rekeyGuard } from '../visit.record.js';
 import type { Lock, UserList } from '../visit.facets.js';
 import type { Ending, IdentityRecord, Rekey, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
-import type { Dialect, Result, Statement, Step } from './dialects/dialect.js';
-import type { VisitIdentity } from './visit-identity.entity.js';
-import type { VisitRevocation } from './visit-revocation.entity.js';
-import type { Visit } from './visit.entity.js';
-import type { TableNames } from './visit.tables.js';
+import type { SqlDialect } from './sql.dialect.js';
+import type { Result, Statement, Step } from './statement.js';
 
-/** The columns of the three tables, by property of the entities. */
-type VisitNames = Record<VisitColumn | LockColumn, string>;
-type IdentityNames = Record<IdentityColumn | 'visitId', string>;
-type RevocationNames = Record<RevocationColumn, string>;
+/** The names of a table and its columns, not yet escaped. */
+export interface SqlTable<Name extends string> {
+  /** With schema or database where there is one: `['app', 'visit']`. */
+  readonly path: readonly string[];
+  readonly columns: Readonly<Record<Name, string>>;
+}
+
+/** The tables of visits. */
+export interface VisitTables {
+  readonly visit: SqlTable<VisitColumn | LockColumn>;
+  readonly identity: SqlTable<IdentityColumn | 'visitId'>;
+  readonly revocation: SqlTable<RevocationColumn>;
+}
+
+type Names<Table extends keyof VisitTables> = VisitTables[Table]['columns'];
+
+/** The columns of each table. */
+export const TABLE_COLUMNS = {
+  visit: { ...VISIT_COLUMNS, ...LOCK_COLUMNS },
+  identity: { visitId: VISIT_COLUMNS.id, ...IDENTITY_COLUMNS },
+  revocation: REVOCATION_COLUMNS,
+} as const satisfies { readonly [Table in keyof VisitTables]: Readonly<Record<keyof Names<Table>, Column>> };
+
+/** The tables as they are called unless the application says otherwise. @param schema in which they are; in MySQL the database */
+export function visitTablesIn(schema?: string): VisitTables {
+  const table = <Name extends string>(name: string, columns: Readonly<Record<Name, Column>>): SqlTable<Name> => ({
+    path: schema === undefined ? [name] : [schema, name],
+    columns: Object.fromEntries(namesIn(columns).map((column) => [column, columnNameOf(column)])) as Record<Name, string>,
+  });
+  const { visit, identity, revocation } = TABLE_COLUMNS;
+  return { visit: table('visit', visit), identity: table('visit_identity', identity), revocation: table('visit_revocation', revocation) };
+}
 
 const VISIT_NAMES = namesIn(VISIT_COLUMNS);
-const IDENTITY_NAMES = ['visitId', ...namesIn(IDENTITY_COLUMNS)] as const;
 
 const isNumber = ({ kind }: Column): boolean => kind === 'instant' || kind === 'count' || kind === 'flag';
 
 const asIs = <T>(value: T): T => value;
-const writers = {
-  hex: asIs,
-  text: asIs,
-  exact: asIs,
-  instant: asIs,
-  count: asIs,
-  flag: (value: boolean) => (value ? 1 : 0),
-  bytes: toConfidential,
-};
-const visitValues = rowWriter<VisitRecord>(VISIT_COLUMNS, writers);
-const identityValues = rowWriter<IdentityRecord>(IDENTITY_COLUMNS, writers);
 
 /** What a save brings along, for dialects that take it as arrays. */
 const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
@@ -60,21 +74,20 @@ const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => u
 ];
 
 /**
- * All SQL of the store, with the names that the data source knows. What every write but an insert has in common: it finds
+ * All statements of a store over SQL, as text with `?` for each parameter. What every write but an insert has in common: it finds
  * its rows by primary key, and it says again what must hold of them. That condition is written so that no index serves it
  * (`ended_at + 0`): a planner with old statistics would otherwise go through all visits that have not ended.
  */
 export class VisitSql {
-  readonly #dialect: Dialect;
-  /** Of the tables, as people read them. */
-  readonly #paths: readonly string[];
+  readonly #dialect: SqlDialect;
+  readonly #tables: VisitTables;
+  /** Escaped names. */
   readonly #visit: string;
   readonly #identity: string;
-  /** Escaped column names. */
-  readonly #v: VisitNames;
-  readonly #i: IdentityNames;
   readonly #revocation: string;
-  readonly #r: RevocationNames;
+  readonly #v: Names<'visit'>;
+  readonly #i: Names<'identity'>;
+  readonly #r: Names<'revocation'>;
   readonly #select: string;
   /** Without session data. */
   readonly #list: string;
@@ -82,18 +95,23 @@ export class VisitSql {
   /** Of statements that are prepared. */
   readonly #findName: string;
   readonly #saveName: string;
+  readonly #visitValues: (visit: VisitRecord) => unknown[];
+  readonly #identityValues: (identity: IdentityRecord) => unknown[];
 
-  constructor(dialect: Dialect, visit: TableNames<Visit>, identity: TableNames<VisitIdentity>, revocation: TableNames<VisitRevocation>) {
-    const escaped = <K extends string>(keys: readonly K[], names: Readonly<Record<K, string>>) =>
-      Object.fromEntries(keys.map((key) => [key, dialect.escape(names[key])])) as Record<K, string>;
+  constructor(dialect: SqlDialect, tables: VisitTables) {
+    const escaped = <Name extends string>({ columns }: SqlTable<Name>, given: Readonly<Record<Name, Column>>): Record<Name, string> =>
+      Object.fromEntries(namesIn(given).map((name) => [name, dialect.escape(columns[name])])) as Record<Name, string>;
+    const pathOf = ({ path }: SqlTable<never>): string => path.map((name) => dialect.escape(name)).join('.');
     this.#dialect = dialect;
-    this.#paths = [visit.path, identity.path, revocation.path];
-    this.#visit = dialect.escape(visit.path);
-    this.#identity = dialect.escape(identity.path);
-    this.#v = escaped([...VISIT_NAMES, ...namesIn(LOCK_COLUMNS)], visit.columns);
-    this.#i = escaped(IDENTITY_NAMES, identity.columns);
-    this.#revocation = dialect.escape(revocation.path);
-    this.#r = escaped(namesIn(REVOCATION_COLUMNS), revocation.columns);
+    this.#tables = tables;
+    [this.#visit, this.#identity, this.#revocation] = [pathOf(tables.visit), pathOf(tables.identity), pathOf(tables.revocation)];
+    this.#v = escaped(tables.visit, TABLE_COLUMNS.visit);
+    this.#i = escaped(tables.identity, TABLE_COLUMNS.identity);
+    this.#r = escaped(tables.revocation, TABLE_COLUMNS.revocation);
+    const flag = (value: boolean): unknown => dialect.flag(value);
+    const writers: Writers = { hex: asIs, text: asIs, exact: asIs, instant: asIs, count: asIs, flag, bytes: toConfidential };
+    this.#visitValues = rowWriter(VISIT_COLUMNS, writers);
+    this.#identityValues = rowWriter(IDENTITY_COLUMNS, writers);
     this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
     const read = (field: string, column: Column, name: string): string =>
       `${isNumber(column) ? dialect.readNumber(name) : name} AS "${field}"`;
@@ -107,9 +125,9 @@ export class VisitSql {
     this.#select = select(VISIT_COLUMNS);
     this.#list = select(LISTED_COLUMNS);
     // Stores with other tables may share the connections.
-    const tables = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
-    this.#findName = `nest-visit-find-${tables}`;
-    this.#saveName = `nest-visit-save-${tables}`;
+    const shared = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
+    this.#findName = `nest-visit-find-${shared}`;
+    this.#saveName = `nest-visit-save-${shared}`;
   }
 
   /**
@@ -117,16 +135,27 @@ export class VisitSql {
    * quoted name it does not know for text.
    */
   probes(version: number): { readonly table: string; readonly statement: Statement }[] {
-    const tables: readonly (readonly [string, Readonly<Record<string, string>>, Readonly<Record<string, Column>>])[] = [
-      [this.#visit, this.#v, { ...VISIT_COLUMNS, ...LOCK_COLUMNS }],
-      [this.#identity, this.#i, { visitId: VISIT_COLUMNS.id, ...IDENTITY_COLUMNS }],
-      [this.#revocation, this.#r, REVOCATION_COLUMNS],
-    ];
-    return tables.map(([table, names, columns], index) => {
+    const probe = (
+      table: string,
+      { path }: SqlTable<never>,
+      names: Readonly<Record<string, string>>,
+      columns: Readonly<Record<string, Column>>,
+    ) => {
       const needed = listed(columns).filter(({ since }) => since <= version);
       const sql = `SELECT ${needed.map(({ name }) => `t.${names[name]}`).join(', ')} FROM ${table} t WHERE 1 = 0`;
-      return { table: this.#paths[index]!, statement: { sql, params: [] } };
-    });
+      return { table: path.join('.'), statement: { sql, params: [] } };
+    };
+    const { visit, identity, revocation } = this.#tables;
+    return [
+      probe(this.#visit, visit, this.#v, TABLE_COLUMNS.visit),
+      probe(this.#identity, identity, this.#i, TABLE_COLUMNS.identity),
+      probe(this.#revocation, revocation, this.#r, TABLE_COLUMNS.revocation),
+    ];
+  }
+
+  /** What time it is on the server, in seconds. */
+  get time(): Statement {
+    return { sql: `SELECT ${this.#dialect.unixTime} AS "now"`, params: [] };
   }
 
   /** A write that hits no row. */
@@ -149,12 +178,12 @@ export class VisitSql {
     return insert(
       this.#visit,
       VISIT_NAMES.map((name) => this.#v[name]),
-      visits.map(visitValues),
+      visits.map(this.#visitValues),
     );
   }
 
   insertIdentities(visits: readonly VisitRecord[]): Statement {
-    const rows = visits.flatMap(({ id, identity }) => (identity ? [[id, ...identityValues(identity)]] : []));
+    const rows = visits.flatMap(({ id, identity }) => (identity ? [[id, ...this.#identityValues(identity)]] : []));
     return insert(this.#identity, Object.values(this.#i), rows);
   }
 
@@ -237,7 +266,7 @@ export class VisitSql {
     values.push(change.previousKeyUntil, change.now, change.newKeyHash);
     if (change.permanent !== undefined) {
       assignments.push(`${v.permanent} = ?`);
-      values.push(change.permanent ? 1 : 0);
+      values.push(this.#dialect.flag(change.permanent));
     }
     if (change.expiry !== undefined) {
       const isRenewal = change.previousKeyUntil !== null;
@@ -474,7 +503,7 @@ export class VisitSql {
   #link({ id, identity }: Rekey): Statement {
     const i = this.#i;
     if (!identity) return { sql: `DELETE FROM ${this.#identity} WHERE ${i.visitId} = ?`, params: [id] };
-    const values = identityValues(identity);
+    const values = this.#identityValues(identity);
     const { sql, params } = insert(this.#identity, Object.values(i), [[id, ...values]]);
     const assignments = namesIn(IDENTITY_COLUMNS)
       .map((name) => `${i[name]} = ?`)

@@ -1,12 +1,9 @@
 import type { DataSource, QueryRunner } from 'typeorm';
+import { driverError, sqlStateOf, type DriverError } from '../../sql/driver-error.js';
+import { PostgresDialect } from '../../sql/postgres.dialect.js';
+import type { Result } from '../../sql/statement.js';
 import type { ConnectionDriver, Fate, Pool } from './connections.js';
-import { driverError, sqlStateOf, type DriverError, type PreparedStatement, type Result, type Statement } from './dialect.js';
-import { PooledDialect } from './pooled.dialect.js';
-
-/** serialization_failure, deadlock_detected. */
-const IN_THE_WAY = ['40001', '40P01'];
-/** undefined_table, undefined_column, invalid_schema_name. */
-const MISSING = ['42P01', '42703', '3F000'];
+import { PooledConnection, type PreparedStatement } from './pooled.connection.js';
 
 /** read_only_sql_transaction. */
 const USELESS = ['25006'];
@@ -92,11 +89,8 @@ const listenedTo = new WeakSet<PostgresPool>();
 const UNPREPARED = ['26000', '42P05', '0A000'];
 
 /** PostgreSQL. */
-export class PostgresDialect extends PooledDialect {
-  readonly unixTime = 'CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint)';
-  override readonly number = 'CAST(? AS bigint)';
-  override readonly bytes = 'CAST(? AS bytea)';
-  override readonly arrays = true;
+export class PostgresConnection extends PooledConnection {
+  readonly dialect = new PostgresDialect();
   /** Of prepared statements, by name. */
   private readonly texts = new Map<string, string>();
 
@@ -121,35 +115,11 @@ export class PostgresDialect extends PooledDialect {
     return new PostgresConnections(dataSource);
   }
 
-  sameText(column: string): string {
-    return `${column} = ? AND ${column} = ? COLLATE "C"`;
-  }
-
-  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is made,
-  // and so the rows are locked, before the first is written.
-  override isAmong(table: string, key: string, ids: readonly string[]): Statement {
-    const { sql, params } = this.isOneOf(key, ids);
-    return { sql: `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${sql} ORDER BY ${key} FOR NO KEY UPDATE))`, params };
-  }
-
-  // One text whatever the number of values: so it can be prepared.
-  override isOneOf(column: string, values: readonly string[]): Statement {
-    return { sql: `${column} = ANY (?)`, params: [values] };
-  }
-
-  onDuplicate(key: string): string {
-    return `ON CONFLICT (${key}) DO UPDATE SET`;
-  }
-
-  protected override textOf(sql: string): string {
-    return numbered(sql);
-  }
-
   // Planning takes PostgreSQL longer than doing it.
   protected async prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> {
     const { sql, params } = statement;
     let text = this.texts.get(statement.name);
-    if (text === undefined) this.texts.set(statement.name, (text = numbered(sql)));
+    if (text === undefined) this.texts.set(statement.name, (text = this.dialect.textOf(sql)));
     const name = generation === 0 ? statement.name : `${statement.name}-${generation}`;
     const { rows } = await (connection as Client).query({ name, text, values: params });
     return { rows, affected: 0 };
@@ -158,24 +128,6 @@ export class PostgresDialect extends PooledDialect {
   protected isUnprepared({ code = '' }: DriverError): boolean {
     return UNPREPARED.includes(code);
   }
-
-  protected override constraintIn({ constraint }: DriverError): string | undefined {
-    return constraint;
-  }
-
-  protected isTransient({ code = '' }: DriverError): boolean {
-    return IN_THE_WAY.includes(code);
-  }
-
-  protected isMissing({ code = '' }: DriverError): boolean {
-    return MISSING.includes(code);
-  }
 }
 
 function ignore(): void {}
-
-/** `?` becomes `$1`, `$2` …, but not inside quoted names. */
-function numbered(sql: string): string {
-  let count = 0;
-  return sql.replace(/"[^"]*"|\?/g, (match) => (match === '?' ? `$${++count}` : match));
-}

@@ -1,0 +1,66 @@
+import { sqlStateOf, type DriverError } from './driver-error.js';
+import { SqlDialect } from './sql.dialect.js';
+import type { Statement } from './statement.js';
+
+/** serialization_failure, deadlock_detected. */
+const IN_THE_WAY = ['40001', '40P01'];
+/** undefined_table, undefined_column, invalid_schema_name. */
+const MISSING = ['42P01', '42703', '3F000'];
+
+/** PostgreSQL. */
+export class PostgresDialect extends SqlDialect {
+  readonly family = 'postgres';
+  readonly unixTime = 'CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS bigint)';
+  override readonly number = 'CAST(? AS bigint)';
+  override readonly bytes = 'CAST(? AS bytea)';
+  override readonly arrays: boolean;
+
+  /** @param how.arrays whether the driver takes arrays as parameters. @default true */
+  constructor({ arrays = true }: { readonly arrays?: boolean } = {}) {
+    super();
+    this.arrays = arrays;
+  }
+
+  sameText(column: string): string {
+    return `${column} = ? AND ${column} = ? COLLATE "C"`;
+  }
+
+  onDuplicate(key: string): string {
+    return `ON CONFLICT (${key}) DO UPDATE SET`;
+  }
+
+  // Some drivers take nothing else for a flag.
+  override flag(value: boolean): unknown {
+    return value;
+  }
+
+  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is made,
+  // and so the rows are locked, before the first is written.
+  override isAmong(table: string, key: string, ids: readonly string[]): Statement {
+    const { sql, params } = this.isOneOf(key, ids);
+    return { sql: `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${sql} ORDER BY ${key} FOR NO KEY UPDATE))`, params };
+  }
+
+  // One text whatever the number of values: so it can be prepared.
+  override isOneOf(column: string, values: readonly string[]): Statement {
+    return this.arrays ? { sql: `${column} = ANY (?)`, params: [values] } : super.isOneOf(column, values);
+  }
+
+  /** `?` becomes `$1`, `$2` …, but not inside quoted names. */
+  override textOf(sql: string): string {
+    let count = 0;
+    return sql.replace(/"[^"]*"|\?/g, (match) => (match === '?' ? `$${++count}` : match));
+  }
+
+  isTransient(error: unknown): boolean {
+    return IN_THE_WAY.includes(sqlStateOf(error));
+  }
+
+  isMissing(error: unknown): boolean {
+    return MISSING.includes(sqlStateOf(error));
+  }
+
+  protected override constraintIn({ constraint, constraint_name: name }: DriverError): string | undefined {
+    return constraint ?? name;
+  }
+}

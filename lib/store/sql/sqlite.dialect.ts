@@ -1,0 +1,33 @@
+import type { Reference } from '../table-visit.store.js';
+import { driverError } from './driver-error.js';
+import { SqlDialect } from './sql.dialect.js';
+
+/** SQLite. */
+export class SqliteDialect extends SqlDialect {
+  readonly family = 'sqlite';
+  readonly unixTime = "CAST(strftime('%s', 'now') AS INTEGER)";
+  override readonly greatest = 'MAX';
+  // One writer at a time needs no locks of rows.
+  override readonly lock = '';
+
+  sameText(column: string): string {
+    return `${column} = ? AND ${column} = ? COLLATE BINARY`;
+  }
+
+  onDuplicate(key: string): string {
+    return `ON CONFLICT (${key}) DO UPDATE SET`;
+  }
+
+  isTransient(error: unknown): boolean {
+    return driverError(error).code?.startsWith('SQLITE_BUSY') === true;
+  }
+
+  isMissing(error: unknown): boolean {
+    return /no such (table|column)/.test(driverError(error).message);
+  }
+
+  // Which constraint it is, SQLite does not say.
+  override referenceIn(error: unknown): Reference | undefined {
+    return driverError(error).code?.startsWith('SQLITE_CONSTRAINT') === true ? { constraint: undefined } : undefined;
+  }
+}
