@@ -1,4 +1,6 @@
-import { SessionDataError, VisitServerSettingError } from 'nest-visit';
+import { SessionDataError, VisitServerSettingError, type VisitStore } from 'nest-visit';
+import { DrizzleVisitStore } from 'nest-visit/drizzle';
+import { KyselyVisitStore } from 'nest-visit/kysely';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource, DataSourceOptions } from 'typeorm';
@@ -9,6 +11,8 @@ import { newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
+import { openDrizzle } from '../support/drizzle.js';
+import { openKysely } from '../support/kysely.js';
 import { openPrisma } from '../support/prisma-client.mjs';
 import { findMariaDb, startMariaDb, type TestServer } from '../support/servers.mjs';
 import { endAllOf } from '../../lib/testing/many.js';
@@ -106,10 +110,23 @@ describeUnlessMissing(findMariaDb() ? [] : ['MariaDB, installed'], 'MariaDB with
     expect(results).toEqual(visits.map(() => ({ outcome: 'saved', version: 1 })));
   });
 
-  test('B15: so it is with Prisma', async () => {
-    const prisma = await openPrisma('mariadb', server.url);
-    onTestFinished(() => prisma.$disconnect());
-    const own = new PrismaVisitStore(prisma);
+  const others: Record<string, () => Promise<[VisitStore, () => Promise<void>]>> = {
+    Prisma: async () => {
+      const prisma = await openPrisma('mariadb', server.url);
+      return [new PrismaVisitStore(prisma), () => prisma.$disconnect()];
+    },
+    Kysely: async () => {
+      const db = openKysely('mariadb', { options: { url: server.url } as DataSourceOptions });
+      return [new KyselyVisitStore({ db }), () => db.destroy()];
+    },
+    Drizzle: async () => {
+      const { db, close } = openDrizzle('mariadb', { options: { url: server.url } as DataSourceOptions });
+      return [new DrizzleVisitStore(db), close];
+    },
+  };
+  test.each(Object.entries(others))('B15: so it is with %s', async (_name, openOther) => {
+    const [own, close] = await openOther();
+    onTestFinished(close);
     await own.check();
     const visits = Array.from({ length: 12 }, (_, index) => newVisit({ sessionData: dataOf(30_000 * (index + 1)) }));
     // The store itself: no others halve what it sends.

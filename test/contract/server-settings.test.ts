@@ -1,8 +1,15 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
+import { drizzle as drizzleMysql } from 'drizzle-orm/mysql2';
+import { drizzle as drizzlePg } from 'drizzle-orm/node-postgres';
+import { Kysely, MysqlDialect, PostgresDialect } from 'kysely';
+import { createPool } from 'mysql2';
 import { VisitServerSettingError, type VisitRecord } from 'nest-visit';
+import { DrizzleVisitStore } from 'nest-visit/drizzle';
+import { KyselyVisitStore } from 'nest-visit/kysely';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
+import { Pool } from 'pg';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { countStale, countUnwiped } from '../../lib/testing/cleanup.js';
@@ -34,7 +41,7 @@ function newVisit(userId: string): VisitRecord {
   });
 }
 
-type TableStore = TypeOrmVisitStore | PrismaVisitStore;
+type TableStore = TypeOrmVisitStore | PrismaVisitStore | KyselyVisitStore | DrizzleVisitStore;
 
 /** All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working. */
 async function useAll(store: TableStore, elsewhere: TableStore): Promise<void> {
@@ -249,6 +256,102 @@ describeDatabases(
         expect(error.settings.map(({ name }) => name)).toEqual(['autocommit', 'completion_type']);
       } finally {
         await dataSource.destroy();
+      }
+    });
+  },
+  ['mariadb', 'postgres'],
+);
+
+/** Kysely and Drizzle send the statements of TypeORM by other ways. */
+const BY_OTHERS = {
+  mariadb: {
+    ORACLE: { set: ["sql_mode = 'ORACLE'"], refused: 'sql_mode' },
+    'much that hinders at once': { set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'] },
+    ...chosen(CASES.mariadb, [
+      'the settings as they are',
+      'ANSI_QUOTES',
+      'PAD_CHAR_TO_FULL_LENGTH',
+      'autocommit',
+      'completion_type CHAIN',
+      'sql_select_limit',
+      'SERIALIZABLE',
+      'a read-only session',
+      'the charset latin1',
+      'names in latin1',
+    ]),
+  },
+  postgres: chosen(CASES.postgres, [
+    'the settings as they are',
+    'SERIALIZABLE',
+    'a read-only session',
+    'a role that may only read',
+    'array_nulls',
+    'bytea_output',
+    'dates and intervals',
+    'text in LATIN1',
+  ]),
+};
+
+function chosen(cases: Readonly<Record<string, Case>>, titles: readonly string[]): Record<string, Case> {
+  return Object.fromEntries(titles.map((title) => [title, cases[title]!]));
+}
+
+describeDatabases(
+  'B60, B74, B76: settings of a server that others have set up, with Kysely and Drizzle',
+  (db) => {
+    const name = db.name as keyof typeof CASES;
+    let options: DataSourceOptions;
+    let usual: DataSource;
+    beforeAll(async () => {
+      ({ options } = await db.open());
+      usual = await openMigrated(options);
+      if (name === 'postgres') {
+        await usual.query(
+          `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END IF; END $$`,
+        );
+        await usual.query('GRANT SELECT ON visit, visit_identity, visit_revocation TO reader');
+      }
+    });
+    afterAll(() => usual?.destroy());
+
+    const cases = Object.entries<Case>(BY_OTHERS[name]).flatMap(([title, one]) =>
+      ['Kysely', 'Drizzle'].map((library) => ({ title, library, ...one })),
+    );
+    test.each(cases)('$library: $title', async ({ library, set = [], options: more = {}, refused }) => {
+      const { url } = options as { url: string };
+      const statements = set.map((setting) => `SET ${setting.startsWith('NAMES') ? '' : 'SESSION '}${setting}`);
+      const prepare = (connection: { query(sql: string): unknown }): void => {
+        for (const statement of statements) void connection.query(statement);
+      };
+      let store: TableStore;
+      let close: () => Promise<unknown>;
+      if (name === 'mariadb') {
+        const pool = createPool({ uri: url, connectionLimit: 2, ...more });
+        pool.on('connection', prepare);
+        const promises = pool.promise();
+        close = () => promises.end();
+        store =
+          library === 'Kysely'
+            ? new KyselyVisitStore({ db: new Kysely({ dialect: new MysqlDialect({ pool }) }) })
+            : new DrizzleVisitStore(drizzleMysql(promises as never));
+      } else {
+        const pool = new Pool({ connectionString: url, max: 2 });
+        pool.on('connect', prepare);
+        close = () => pool.end();
+        store =
+          library === 'Kysely'
+            ? new KyselyVisitStore({ db: new Kysely({ dialect: new PostgresDialect({ pool }) }) })
+            : new DrizzleVisitStore(drizzlePg(pool));
+      }
+      try {
+        if (refused === undefined) {
+          await store.check();
+          await useAll(store, new TypeOrmVisitStore(usual));
+        } else {
+          await expectRefused(store, refused);
+        }
+      } finally {
+        await close();
       }
     });
   },

@@ -1,14 +1,19 @@
+import { createRequire } from 'node:module';
 import { sql, type Table } from 'drizzle-orm';
+import { BetterSQLiteSession } from 'drizzle-orm/better-sqlite3/session';
 import * as my from 'drizzle-orm/mysql-core';
 import { drizzle as drizzleMysql } from 'drizzle-orm/mysql2';
 import { drizzle as drizzlePg } from 'drizzle-orm/node-postgres';
 import * as postgres from 'drizzle-orm/pg-core';
+import * as lite from 'drizzle-orm/sqlite-core';
 import { createPool } from 'mysql2/promise';
-import { mysqlVisitTables, pgVisitTables, type DrizzleVisitDatabase, type DrizzleVisitTables } from 'nest-visit/drizzle';
+import { mysqlVisitTables, pgVisitTables, sqliteVisitTables, type DrizzleVisitDatabase, type DrizzleVisitTables } from 'nest-visit/drizzle';
 import { Pool } from 'pg';
-import type { OpenDatabase } from './databases.js';
+import type { DatabaseName, OpenDatabase } from './databases.js';
 
-export type DrizzleDatabaseName = 'mariadb' | 'postgres';
+type Logger = Pick<import('drizzle-orm').Logger, 'logQuery'>;
+
+const require = createRequire(import.meta.url);
 
 export interface TestDrizzle {
   readonly db: DrizzleVisitDatabase;
@@ -16,14 +21,20 @@ export interface TestDrizzle {
   readonly close: () => Promise<void>;
 }
 
-export const visitTables = { mariadb: mysqlVisitTables, postgres: pgVisitTables };
+export const visitTables = { mariadb: mysqlVisitTables, postgres: pgVisitTables, sqlite: sqliteVisitTables };
 
 /** Drizzle with connections of its own, and these options of its driver. Whoever opens it closes it. */
-export function openDrizzle(name: DrizzleDatabaseName, { options }: OpenDatabase, more: object = {}): TestDrizzle {
-  const { url } = options as { url: string };
+export function openDrizzle(
+  name: DatabaseName,
+  { options }: Pick<OpenDatabase, 'options'>,
+  more: object = {},
+  logger?: Logger,
+): TestDrizzle {
+  const { url, database } = options as { url?: string; database?: string };
+  if (name === 'sqlite') return openSqlite(database!, more);
   if (name === 'mariadb') {
-    const pool = createPool({ uri: url, ...more });
-    const db = drizzleMysql(pool);
+    const pool = createPool({ uri: url!, ...more });
+    const db = drizzleMysql(pool, { ...(logger && { logger: { logQuery: (text, params) => logger.logQuery(text, params) } }) });
     return { db, execute: (statement) => db.execute(sql.raw(statement)), close: () => pool.end() };
   }
   const pool = new Pool({ connectionString: url, ...more });
@@ -33,12 +44,30 @@ export function openDrizzle(name: DrizzleDatabaseName, { options }: OpenDatabase
   return { db, execute: (statement) => db.execute(sql.raw(statement)), close: () => pool.end() };
 }
 
+interface SqliteClient {
+  pragma(text: string): unknown;
+  exec(text: string): unknown;
+  close(): void;
+}
+
+/** As `drizzle()` of drizzle-orm/better-sqlite3 does, which cannot be loaded without better-sqlite3: of that, libsql has all that is used. */
+function openSqlite(file: string, more: object): TestDrizzle {
+  const Libsql = require('libsql') as new (path: string, options: object) => SqliteClient;
+  const client = new Libsql(file, more);
+  client.pragma('journal_mode = WAL');
+  client.pragma('synchronous = OFF');
+  const dialect = new lite.SQLiteSyncDialect();
+  const session = new BetterSQLiteSession(client, dialect, undefined);
+  const db = Object.assign(new lite.BaseSQLiteDatabase('sync', dialect, session as never, undefined), { $client: client });
+  return { db, execute: async (statement) => client.exec(statement), close: async () => client.close() };
+}
+
 /** Makes the tables of Drizzle's definitions, as the SQL of `drizzle-kit generate` does. */
-export async function createDrizzleTables(name: DrizzleDatabaseName, { execute }: TestDrizzle, tables: DrizzleVisitTables): Promise<void> {
+export async function createDrizzleTables(name: DatabaseName, { execute }: TestDrizzle, tables: DrizzleVisitTables): Promise<void> {
   for (const table of Object.values(tables) as Table[]) for (const statement of statementsFor(name, table)) await execute(statement);
 }
 
-function statementsFor(name: DrizzleDatabaseName, table: Table): string[] {
+function statementsFor(name: DatabaseName, table: Table): string[] {
   const quote = name === 'mariadb' ? (text: string) => `\`${text}\`` : (text: string) => `"${text}"`;
   const config = configOf(name, table);
   const columns = config.columns.map(
@@ -67,7 +96,8 @@ interface Described {
   readonly indexes: readonly { readonly config: { readonly name?: string | undefined; readonly columns: readonly unknown[] } }[];
 }
 
-function configOf(name: DrizzleDatabaseName, table: Table): Described {
+function configOf(name: DatabaseName, table: Table): Described {
   if (name === 'mariadb') return my.getTableConfig(table as never);
-  return postgres.getTableConfig(table as never);
+  if (name === 'postgres') return postgres.getTableConfig(table as never);
+  return lite.getTableConfig(table as never);
 }

@@ -4,7 +4,6 @@
  * @module nest-visit/drizzle
  */
 
-export { DrizzleVisitStore } from './drizzle-visit.store.js';
-export type { DrizzleVisitDatabase } from './drizzle.dialects.js';
-export type { DrizzleVisitTables } from './visit.statements.js';
-export { mysqlVisitTables, pgVisitTables } from './visit.tables.js';
+export { DrizzleVisitStore, type DrizzleVisitTables } from './drizzle-visit.store.js';
+export type { DrizzleVisitDatabase } from './drizzle.connection.js';
+export { mysqlVisitTables, pgVisitTables, sqliteVisitTables } from './visit.tables.js';

@@ -1,16 +1,9 @@
 import type { ColumnBuilderBase, NotNull } from 'drizzle-orm';
 import * as my from 'drizzle-orm/mysql-core';
 import * as pg from 'drizzle-orm/pg-core';
-import {
-  columnNameOf,
-  IDENTITY_COLUMNS,
-  listed,
-  LOCK_COLUMNS,
-  REVOCATION_COLUMNS,
-  VISIT_COLUMNS,
-  type Column,
-  type ColumnKind,
-} from '../visit.columns.js';
+import * as lite from 'drizzle-orm/sqlite-core';
+import { TABLE_COLUMNS } from '../sql/visit.sql.js';
+import { columnNameOf, listed, type Column, type ColumnKind } from '../visit.columns.js';
 
 type Columns = Readonly<Record<string, Column>>;
 /** What makes a column of each kind. */
@@ -18,9 +11,6 @@ type Builders = Readonly<Record<ColumnKind, (name: string, length: number) => Co
 type Built<B extends Builders, C extends Columns> = {
   [Name in keyof C]: C[Name] extends { readonly nullable: true } ? ReturnType<B[C[Name]['kind']]> : NotNull<ReturnType<B[C[Name]['kind']]>>;
 };
-
-const VISIT = { ...VISIT_COLUMNS, ...LOCK_COLUMNS };
-const IDENTITY = { visitId: { kind: 'hex', length: 32, since: 1 }, ...IDENTITY_COLUMNS } as const;
 
 const bytea = pg.customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
 const mediumblob = my.customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'mediumblob' });
@@ -49,6 +39,16 @@ const MYSQL = {
   bytes: (name: string) => mediumblob(name),
 } satisfies Builders;
 
+const SQLITE = {
+  hex: (name: string, length: number) => lite.text(name, { length }),
+  text: (name: string, length: number) => lite.text(name, { length }),
+  exact: (name: string, length: number) => lite.text(name, { length }),
+  instant: (name: string) => lite.integer(name),
+  count: (name: string) => lite.integer(name),
+  flag: (name: string) => lite.integer(name, { mode: 'boolean' }),
+  bytes: (name: string) => lite.blob(name, { mode: 'buffer' }),
+} satisfies Builders;
+
 /** The first column is the primary key. */
 function columnsOf<B extends Builders, C extends Columns>(builders: B, columns: C): Built<B, C> {
   const made = listed(columns).map(({ name, kind, length = 0, nullable = false }, index) => {
@@ -67,15 +67,15 @@ function columnsOf<B extends Builders, C extends Columns>(builders: B, columns: 
  * @param table what makes a table, such as `pgSchema('app').table` or what `pgTableCreator()` gives. @default pgTable
  */
 export function pgVisitTables<Schema extends string | undefined = undefined>(table = pg.pgTable as unknown as pg.PgTableFn<Schema>) {
-  const visit = table('visit', columnsOf(PG, VISIT), (own) => [
+  const visit = table('visit', columnsOf(PG, TABLE_COLUMNS.visit), (own) => [
     pg.index('visit_expiry_index').on(own.expiry),
     pg.index('visit_ended_at_index').on(own.endedAt),
   ]);
-  const visitIdentity = table('visit_identity', columnsOf(PG, IDENTITY), (own) => [
+  const visitIdentity = table('visit_identity', columnsOf(PG, TABLE_COLUMNS.identity), (own) => [
     pg.index('visit_identity_user_id_index').on(own.userId),
     pg.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
-  const visitRevocation = table('visit_revocation', columnsOf(PG, REVOCATION_COLUMNS), (own) => [
+  const visitRevocation = table('visit_revocation', columnsOf(PG, TABLE_COLUMNS.revocation), (own) => [
     pg.index('visit_revocation_ended_at_index').on(own.endedAt),
   ]);
   return { visit, visitIdentity, visitRevocation };
@@ -89,16 +89,36 @@ export function pgVisitTables<Schema extends string | undefined = undefined>(tab
 export function mysqlVisitTables<Schema extends string | undefined = undefined>(
   table = my.mysqlTable as unknown as my.MySqlTableFn<Schema>,
 ) {
-  const visit = table('visit', columnsOf(MYSQL, VISIT), (own) => [
+  const visit = table('visit', columnsOf(MYSQL, TABLE_COLUMNS.visit), (own) => [
     my.index('visit_expiry_index').on(own.expiry),
     my.index('visit_ended_at_index').on(own.endedAt),
   ]);
-  const visitIdentity = table('visit_identity', columnsOf(MYSQL, IDENTITY), (own) => [
+  const visitIdentity = table('visit_identity', columnsOf(MYSQL, TABLE_COLUMNS.identity), (own) => [
     my.index('visit_identity_user_id_index').on(own.userId),
     my.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
-  const visitRevocation = table('visit_revocation', columnsOf(MYSQL, REVOCATION_COLUMNS), (own) => [
+  const visitRevocation = table('visit_revocation', columnsOf(MYSQL, TABLE_COLUMNS.revocation), (own) => [
     my.index('visit_revocation_ended_at_index').on(own.endedAt),
+  ]);
+  return { visit, visitIdentity, visitRevocation };
+}
+
+/**
+ * As `pgVisitTables`, in SQLite.
+ *
+ * @param table what makes a table, such as what `sqliteTableCreator()` gives. @default sqliteTable
+ */
+export function sqliteVisitTables(table: lite.SQLiteTableFn = lite.sqliteTable) {
+  const visit = table('visit', columnsOf(SQLITE, TABLE_COLUMNS.visit), (own) => [
+    lite.index('visit_expiry_index').on(own.expiry),
+    lite.index('visit_ended_at_index').on(own.endedAt),
+  ]);
+  const visitIdentity = table('visit_identity', columnsOf(SQLITE, TABLE_COLUMNS.identity), (own) => [
+    lite.index('visit_identity_user_id_index').on(own.userId),
+    lite.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
+  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(SQLITE, TABLE_COLUMNS.revocation), (own) => [
+    lite.index('visit_revocation_ended_at_index').on(own.endedAt),
   ]);
   return { visit, visitIdentity, visitRevocation };
 }
