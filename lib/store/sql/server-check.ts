@@ -1,13 +1,10 @@
 import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
+import { isHexOf, PROBE_BYTES, PROBE_TEXT } from '../server-probe.js';
 import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule, type Settings } from '../server-rules.js';
 import { driverError } from './driver-error.js';
 import type { SqlConnection } from './sql.connection.js';
 import type { SqlFamily } from './sql.dialect.js';
 import type { Statement } from './statement.js';
-
-/** Texts that connections have turned into others: quotes, escapes, letters that look alike, what takes two, three and four bytes. */
-const TEXT = 'Ann\'s "\\" `100%_` ab\u0430\u0431\u00e9e\u0301\u00df\u20ac\u4e2d\u{1f600}\n\u001a.';
-const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
 
 interface Server {
   /** Give `name` and `value`. */
@@ -44,8 +41,8 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
       { sql: `SELECT 'sql_select_limit' AS "name", CAST(@@sql_select_limit AS CHAR) AS "value"`, params: [] },
     ],
     rules: MYSQL_RULES,
-    text: { sql: 'SELECT ? AS "text", HEX(CONVERT(? USING utf8mb4)) AS "hex"', params: [TEXT, TEXT] },
-    bytes: { sql: 'SELECT HEX(?) AS "hex"', params: [BYTES], name: 'nest-visit-bytes' },
+    text: { sql: 'SELECT ? AS "text", HEX(CONVERT(? USING utf8mb4)) AS "hex"', params: [PROBE_TEXT, PROBE_TEXT] },
+    bytes: { sql: 'SELECT HEX(?) AS "hex"', params: [PROBE_BYTES], name: 'nest-visit-bytes' },
     charset: { names: MYSQL_CHARSETS, remedy: "set `charset: 'utf8mb4'` in the options of its connections" },
     readOnly: {
       // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
@@ -63,9 +60,9 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
     rules: POSTGRES_RULES,
     text: {
       sql: `SELECT CAST(? AS text) AS "text", encode(convert_to(CAST(? AS text), 'UTF8'), 'hex') AS "hex"`,
-      params: [TEXT, TEXT],
+      params: [PROBE_TEXT, PROBE_TEXT],
     },
-    bytes: { sql: `SELECT encode(CAST(? AS bytea), 'hex') AS "hex"`, params: [BYTES], name: 'nest-visit-bytes' },
+    bytes: { sql: `SELECT encode(CAST(? AS bytea), 'hex') AS "hex"`, params: [PROBE_BYTES], name: 'nest-visit-bytes' },
     charset: {
       names: POSTGRES_CHARSETS,
       remedy: 'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role or database',
@@ -111,16 +108,14 @@ async function keepsText(connection: SqlConnection, { text, bytes }: Server): Pr
   try {
     const [row] = (await connection.run(text)).rows;
     const [binary] = (await connection.run(bytes)).rows;
-    const isText = row?.['text'] === TEXT && isHexOf(row['hex'], Buffer.from(TEXT));
-    return isText && isHexOf(binary?.['hex'], BYTES);
+    const isText = row?.['text'] === PROBE_TEXT && isHexOf(row['hex'], Buffer.from(PROBE_TEXT));
+    return isText && isHexOf(binary?.['hex'], PROBE_BYTES);
   } catch (error) {
     // A character that the encoding has not.
     if (connection.dialect.isRefusal(error)) return false;
     throw error;
   }
 }
-
-const isHexOf = (hex: unknown, bytes: Buffer): boolean => String(hex).toLowerCase() === bytes.toString('hex');
 
 /** In a transaction: a pooler may know none. */
 async function whyNoWrites(
