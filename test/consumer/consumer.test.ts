@@ -266,6 +266,14 @@ async function main(): Promise<void> {
 ${await_}
 `;
 
+/** For gateways, of the version of Nest. */
+const sockets = (nest: string): string[] => [
+  ...['websockets', 'platform-ws', 'platform-socket.io'].map((name) => `@nestjs/${name}@${nest}`),
+  'ws@8',
+  '@types/ws@8',
+  'socket.io-client@4',
+];
+
 const APPLICATIONS: Record<string, Application> = {
   'Nest 12, ES modules, TypeORM 1': {
     nest: '12',
@@ -280,7 +288,7 @@ const APPLICATIONS: Record<string, Application> = {
     typeorm: '0.3',
     type: 'commonjs',
     typescript: '5.9',
-    more: ['jest@30', 'ts-jest@29', '@types/jest@30'],
+    more: ['jest@30', 'ts-jest@29', '@types/jest@30', ...sockets('11')],
     main: `const require_ = require;\n${MAIN('void main();')}`,
   },
   'Nest 10, CommonJS, TypeORM 0.3.20': {
@@ -288,6 +296,7 @@ const APPLICATIONS: Record<string, Application> = {
     typeorm: '0.3.20',
     type: 'commonjs',
     typescript: '5.4',
+    more: sockets('10'),
     main: `const require_ = require;\n${MAIN('void main();')}`,
   },
 };
@@ -403,6 +412,26 @@ describe.each(['Nest 12, ES modules, TypeORM 1', 'Nest 11, CommonJS, TypeORM 0.3
         `${format} VISIT_OPTION [visit] SealedCookieVisitStore needs the package "jose", which is not installed: npm install jose`,
       ]),
     );
+  });
+});
+
+describe.each(['Nest 11, CommonJS, TypeORM 0.3', 'Nest 10, CommonJS, TypeORM 0.3.20'])('Gateways with %s', (name) => {
+  test('know the visit of the handshake, are closed to other sites, and close with it: by ws and by socket.io', async () => {
+    const place = await prepare(APPLICATIONS[name]!);
+    const source = await readFile(join(root, 'test/consumer/fixtures/gateways.ts'), 'utf8');
+    await compileApart(place, 'gateways', [['gateways.ts', source]]);
+    const { stdout } = await run(process.execPath, ['dist/gateways/gateways.js'], { cwd: place, timeout: PATIENCE });
+    const lines = stdout.trim().split('\n');
+    const seen = {
+      added: [[1, 'ann', 'ann', 32], [2, 'ann', 'ann', 32], '2'],
+      guarded: ['let in', 'VISIT_IDENTITY_REQUIRED', 'VISIT_NOT_RESOLVED'],
+      refusal: 'Unexpected server response: 403',
+      closed: 4401,
+    };
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([
+      { transport: 'ws', ...seen },
+      { transport: 'socket.io', ...seen },
+    ]);
   });
 });
 

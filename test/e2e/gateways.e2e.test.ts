@@ -412,6 +412,14 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(left.hasClosed()).toBe(false);
   });
 
+  test('closes without a message when another machine has ended its visit, within the interval of streams', async () => {
+    const [here, other] = [await start({ streams: { interval: '20ms' } }), await start()];
+    const client = await open(await signIn('ann', here), {}, here);
+    await run(client, 'user');
+    await other.app.get(VisitService).endAllForUser('ann');
+    expect(await client.closed).toBe(4401);
+  });
+
   test('serves no message of a visit that has ended elsewhere, and closes', async () => {
     const other = await start();
     const client = await open(await signIn());
