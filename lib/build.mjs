@@ -24,6 +24,10 @@ for (const path of readdirSync(esm, { recursive: true })) {
   else if (path.endsWith('.js')) writeFileSync(to, ts.transpileModule(readFileSync(from, 'utf8'), { compilerOptions }).outputText);
 }
 
+// The schematic for `nest add`: its runtime wants CommonJS, and reads what it offers from JSON.
+for (const file of ['collection.json', 'schema.json']) copyFileSync(join(root, 'lib/nest-add', file), join(cjs, 'nest-add', file));
+rmSync(join(esm, 'nest-add'), { recursive: true });
+
 for (const [folder, type] of [
   [esm, 'module'],
   [cjs, 'commonjs'],

@@ -310,6 +310,8 @@ describe('The package', () => {
       'LICENSE',
       'README.md',
       'SECURITY.md',
+      'dist/cjs/nest-add/collection.json',
+      'dist/cjs/nest-add/schema.json',
       'dist/cjs/package.json',
       'dist/esm/package.json',
       'package.json',

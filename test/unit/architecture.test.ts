@@ -84,7 +84,7 @@ function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined;
 }
 
-type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'ground' | 'testing' | 'test wiring';
+type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'ground' | 'testing' | 'test wiring' | 'schematic';
 
 /** The first that matches. */
 const LAYERS: readonly [RegExp, Layer][] = [
@@ -97,6 +97,7 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^request\/(request\.story|visit\.finder|visit\.recorder)\.ts$/, 'story'],
   [/^testing\/(index|application)\.ts$/, 'test wiring'],
   [/^testing\//, 'testing'],
+  [/^nest-add\//, 'schematic'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
     /^store\/sql\/|^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-(?:rules|probe)|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
@@ -117,6 +118,8 @@ const MAY_IMPORT: Record<Layer, readonly Layer[]> = {
   ground: ['ground'],
   // An entry point of its own, that nothing else loads.
   testing: ['testing', 'contract', 'ground'],
+  // Runs in the command line of Nest, and knows the library by the names that it writes down.
+  schematic: ['schematic'],
   'test wiring': ['test wiring', 'testing', 'wiring', 'door', 'adapter', 'ground'],
 };
 
@@ -250,7 +253,10 @@ describe('Imports of lib', () => {
     const { dependencies, peerDependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as Record<string, object>;
     const promised = Object.keys({ ...dependencies, ...peerDependencies });
     // Who imports types for the requests of a framework has the framework.
-    expect(ofPackages.filter(({ file, target }) => !promised.includes(target) && file !== `${target}.ts`)).toEqual([]);
+    // The schematic reads modules with the TypeScript that the application has.
+    const isOfTheApplication = ({ file, target, typeOnly }: { file: string; target: string; typeOnly: boolean }): boolean =>
+      file === `${target}.ts` || (file.startsWith('nest-add/') && target === 'typescript' && typeOnly);
+    expect(ofPackages.filter((one) => !promised.includes(one.target) && !isOfTheApplication(one))).toEqual([]);
     expect(Object.keys(dependencies!).filter((name) => !ofPackages.some(({ target }) => target === name))).toEqual([]);
   });
 });
