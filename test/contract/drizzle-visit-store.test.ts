@@ -158,6 +158,10 @@ describeDatabases('R65: Drizzle', (db) => {
     const refusal = await inTransaction(connect(name, database).db, (within) => new DrizzleVisitStore(within));
     expect(refusal).toBeInstanceOf(VisitOptionError);
     expect(String(refusal)).toContain('no transaction');
+    if (name === 'sqlite') {
+      const old = Object.assign(Object.create(connect(name, database).db as object) as DrizzleVisitDatabase, { $client: undefined });
+      expect(() => new DrizzleVisitStore(old)).toThrow('drizzle-orm is too old');
+    }
     expect(() => new DrizzleVisitStore({} as never)).toThrow('what `drizzle()` returns');
   });
 });

@@ -121,6 +121,10 @@ describeDatabases('R65: Kysely', (db) => {
   test('refuses what is no instance, and a transaction of one', async () => {
     const kysely = open(db.name, await db.open());
     expect(() => new KyselyVisitStore({ db: {} as never })).toThrow(VisitOptionError);
+    const old = new Proxy(kysely, {
+      get: (target, name) => (name === 'executeQuery' ? undefined : (Reflect.get(target, name) as unknown)),
+    });
+    expect(() => new KyselyVisitStore({ db: old })).toThrow(/kysely is too old.*executeQuery/);
     expect(() => new KyselyVisitStore({ db: kysely, connections: 0 })).toThrow('option "connections"');
     expect(() => new KyselyVisitStore({ db: kysely, dialect: 'oracle' as never })).toThrow('option "dialect"');
     await kysely.transaction().execute(async (transaction) => {

@@ -166,8 +166,14 @@ function mysql(db: DrizzleVisitDatabase): DrizzleAccess {
 
 function sqlite(db: DrizzleVisitDatabase): DrizzleAccess {
   const { $client: client } = db as { $client?: Partial<SqliteDatabase> };
+  if (!client) {
+    throw new VisitOptionError(
+      'the database of `drizzle()` does not tell its driver, `$client`, which the store of visits needs in SQLite: either its driver has none, ' +
+        'or the installed drizzle-orm is too old (0.34 is the first that tells)',
+    );
+  }
   // Whoever waits for an answer lets others in between, and their statements into a transaction of ours.
-  if (typeof client?.inTransaction !== 'boolean' || client.prepare?.('SELECT 1').reader !== true) {
+  if (typeof client.inTransaction !== 'boolean' || client.prepare?.('SELECT 1').reader !== true) {
     throw new VisitOptionError(
       'in SQLite, the store of visits needs `drizzle()` of drizzle-orm/better-sqlite3, with better-sqlite3 or libsql: a driver that answers ' +
         'at once. With another one, use the store of Kysely or TypeORM',

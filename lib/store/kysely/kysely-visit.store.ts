@@ -8,6 +8,9 @@ import { dialectOf, type KyselyVisitPlace } from './kysely.place.js';
 /** The size of a pool, by default, of `pg` and of `mysql2`. */
 const USUAL_CONNECTIONS = 10;
 
+/** What the store calls. Kysely is an optional peer of any version, so that npm installs the package beside all of them. */
+const USED = ['executeQuery', 'withoutPlugins', 'transaction', 'connection'] as const;
+
 /** What `KyselyVisitStore` is made of. */
 export interface KyselyVisitStoreOptions extends KyselyVisitPlace {
   /** The application's own instance; no transaction. It is not destroyed with the store. */
@@ -30,6 +33,12 @@ export class KyselyVisitStore extends SqlVisitStore {
   constructor({ db, schema, dialect, connections = USUAL_CONNECTIONS }: KyselyVisitStoreOptions) {
     super();
     if (typeof db?.getExecutor !== 'function') throw new VisitOptionError('option "db" must be an instance of Kysely');
+    const missing = USED.filter((name) => typeof db[name] !== 'function');
+    if (missing.length > 0) {
+      throw new VisitOptionError(
+        `the installed kysely is too old: its instances have no ${missing.join(', ')}; 0.24 is the first that has all`,
+      );
+    }
     if (db.isTransaction) throw new VisitOptionError('option "db" must be the Kysely instance itself, and no transaction of it');
     if (!Number.isInteger(connections) || connections < 1) {
       throw new VisitOptionError(`option "connections" must be a whole number of at least 1, got ${String(connections)}`);
