@@ -87,7 +87,7 @@ class PlainFastify {
 }
 
 /**
- * Visits for an application of Fastify 4 or 5 without Nest. To be registered before routes, and before plugins that use `request.session`.
+ * Visits for an application of Fastify 5 without Nest. To be registered before routes, and before plugins that use `request.session`.
  *
  * Inside is the same `VisitModule`, in a container of Nest that serves nothing: all that differs is who calls it.
  *
@@ -172,16 +172,7 @@ export async function visits(
     const { handler } = route;
     // In the context of the request when it is called, and out of it again for whoever has called.
     route.handler = function (this: never, request: FastifyRequest, reply: FastifyReply) {
-      return story.within(request, () => {
-        try {
-          const result = handler.call(this, request as never, reply as never) as Promise<unknown> | undefined;
-          if (typeof result?.then === 'function') result.then(undefined, (error: unknown) => fail(request, error));
-          return result;
-        } catch (error) {
-          fail(request, error);
-          throw error;
-        }
-      });
+      return story.within(request, () => handler.call(this, request as never, reply as never));
     } as typeof handler;
   });
   // The body has been parsed, by whatever called back.
@@ -208,6 +199,7 @@ export async function visits(
     const lock = policy.exclusive === undefined ? undefined : context.lock;
     Object.assign(handler, { mark: context.heldSession?.mark() ?? null, lock });
   });
+  // Before the application's own error handler, whatever that makes of it.
   app.addHook('onError', async (request, _reply, error) => fail(request, error));
   app.addHook('onSend', async (request, reply) => {
     const context = contextOf(request);
@@ -241,5 +233,5 @@ Object.assign(visits, {
   // For the application around it, and not for itself alone (https://fastify.dev/docs/latest/Reference/Plugins/#handle-the-scope).
   [Symbol.for('skip-override')]: true,
   [Symbol.for('fastify.display-name')]: 'nest-visit',
-  [Symbol.for('plugin-meta')]: { name: 'nest-visit', fastify: '>=4' },
+  [Symbol.for('plugin-meta')]: { name: 'nest-visit', fastify: '>=5' },
 });

@@ -81,6 +81,9 @@ function serve(app: FastifyInstance): void {
   });
   app.post<{ Body: { user: string } }>('/login', async ({ body }) => identity.login(body.user));
   app.get('/logout', async () => identity.logout());
+  const seen: (string | null)[] = [];
+  const preValidation = async () => void seen.push(identity.userId);
+  app.post('/hooked', { preValidation, preHandler: preValidation }, async () => seen.splice(0));
   app.get('/mine', async () => (await service.listForUser(identity.userId!)).length);
   app.get('/fails', async (request) => {
     request.session['count'] = 99;
@@ -166,6 +169,12 @@ describe('A plain Fastify application', () => {
     await Promise.all(browsers.map((one, index) => login(users[index]!, one)));
     const asked = browsers.flatMap((one) => [count(one), count(one), count(one)]);
     expect((await Promise.all(asked)).map((seen) => (seen as { user: string }).user)).toEqual(users.flatMap((user) => [user, user, user]));
+  });
+
+  test('hooks know their request after its body has come, too', async () => {
+    await login('ann');
+    const json = { text: 'a'.repeat(200_000) };
+    expect(JSON.parse((await browser.post('/hooked', { json })).text)).toEqual(['ann', 'ann']);
   });
 
   test('a request keeps the visit alive, unless its route is passive, and as long as its route says', async () => {
