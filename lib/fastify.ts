@@ -58,7 +58,10 @@ declare module 'fastify' {
 }
 
 /** Options of the plugin `visits`: those of `VisitModule`, and what Nest's modules have otherwise. */
-export interface FastifyVisitOptions extends VisitModuleOptions {
+export type FastifyVisitOptions = VisitModuleOptions & FastifyVisitExtras;
+
+/** What the plugin `visits` takes beside the options of `VisitModule`. */
+export interface FastifyVisitExtras {
   /** Classes with `@VisitPlugin()`. @default [] */
   plugins?: readonly Type<VisitPluginHooks>[];
   /** Guards before all routes, such as `CsrfGuard`. @default [] */

@@ -21,6 +21,9 @@ export type {
   VisitModuleOptions,
   VisitRecordOptions,
   VisitSessionOptions,
+  VisitSettings,
+  VisitsInDataSource,
+  VisitsInStore,
   VisitSource,
   VisitTouchOptions,
   VisitWipeOptions,
@@ -28,6 +31,7 @@ export type {
 export { nistPolicies } from './options/nist-policies.js';
 export type { Duration } from './options/duration.js';
 export type { EncryptionKey, PlainData } from './options/encryption.js';
+export type { NewDataSource, OpenDataSource } from './options/typeorm-types.js';
 
 // Visits
 export { CurrentVisit } from './visit/current-visit.js';

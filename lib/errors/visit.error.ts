@@ -53,7 +53,7 @@ export class VisitError extends Error {
   }
 
   /** What servers of GraphQL tell of an error beside its message. */
-  get extensions(): { readonly code: VisitErrorCode } {
+  get extensions(): Readonly<Pick<this, 'code'>> {
     return { code: this.code };
   }
 
@@ -67,6 +67,8 @@ export class VisitError extends Error {
 
 /** An option that cannot work. Thrown while the application starts; lists every wrong option, one per line. */
 export class VisitOptionError extends VisitError {
+  declare readonly code: 'VISIT_OPTION';
+
   constructor(message: string) {
     super('VISIT_OPTION', message);
   }
@@ -74,6 +76,8 @@ export class VisitOptionError extends VisitError {
 
 /** The tables are missing or lack a column. Thrown while the application starts. */
 export class VisitSchemaError extends VisitError {
+  declare readonly code: 'VISIT_SCHEMA';
+
   constructor(message: string, options?: { cause?: unknown }) {
     super('VISIT_SCHEMA', message, options);
   }
@@ -91,6 +95,8 @@ export interface RefusedSetting {
 
 /** The database server, or the connections to it, have settings that visits cannot work with. Thrown while the application starts. */
 export class VisitServerSettingError extends VisitError {
+  declare readonly code: 'VISIT_SERVER_SETTING';
+
   constructor(readonly settings: readonly RefusedSetting[]) {
     const lines = settings.map(({ name, value, why, remedy }) => `${name} = ${value} of the database: ${why}; ${remedy}`);
     super('VISIT_SERVER_SETTING', lines.join('\n[visit] '));
@@ -99,6 +105,8 @@ export class VisitServerSettingError extends VisitError {
 
 /** The store cannot do what this call needs, such as `users`. Nothing was done. */
 export class VisitStoreUnsupportedError extends VisitError {
+  declare readonly code: 'VISIT_STORE_UNSUPPORTED';
+
   constructor(
     call: string,
     /** What the store does not have: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or capabilities. */
@@ -111,6 +119,8 @@ export class VisitStoreUnsupportedError extends VisitError {
 
 /** The clock of this process and that of the database differ by more than the option `maxClockSkew`. Nothing was deleted or ended. */
 export class VisitClockError extends VisitError {
+  declare readonly code: 'VISIT_CLOCK';
+
   constructor(
     act: string,
     /** In milliseconds; negative: this process is behind. */
@@ -127,6 +137,8 @@ export class VisitClockError extends VisitError {
 
 /** The session or visit was asked for where there is none: outside of a request, after its response, or under `@SkipVisit()`. */
 export class VisitNotResolvedError extends VisitError {
+  declare readonly code: 'VISIT_NOT_RESOLVED';
+
   constructor(message: string) {
     super('VISIT_NOT_RESOLVED', message);
   }
@@ -134,6 +146,8 @@ export class VisitNotResolvedError extends VisitError {
 
 /** The headers of the response have left, so neither a key nor an error could reach the client. Nothing was done. */
 export class VisitHeadersSentError extends VisitError {
+  declare readonly code: 'VISIT_HEADERS_SENT';
+
   constructor(act: string) {
     super(
       'VISIT_HEADERS_SENT',
@@ -147,6 +161,8 @@ export class VisitHeadersSentError extends VisitError {
  * can begin. Nothing was done.
  */
 export class VisitNoResponseError extends VisitError {
+  declare readonly code: 'VISIT_NO_RESPONSE';
+
   constructor(act: string) {
     super(
       'VISIT_NO_RESPONSE',
@@ -157,6 +173,8 @@ export class VisitNoResponseError extends VisitError {
 
 /** A write was called from a callback of another write of the same request, and would wait for itself. Nothing was done. */
 export class VisitNestedCallError extends VisitError {
+  declare readonly code: 'VISIT_NESTED_CALL';
+
   constructor(act: string, outer: string) {
     super(
       'VISIT_NESTED_CALL',
@@ -170,6 +188,8 @@ export class VisitNestedCallError extends VisitError {
  * the transaction ends, and it for them. Nothing was done.
  */
 export class VisitOpenTransactionError extends VisitError {
+  declare readonly code: 'VISIT_OPEN_TRANSACTION';
+
   constructor() {
     super(
       'VISIT_OPEN_TRANSACTION',
@@ -181,6 +201,8 @@ export class VisitOpenTransactionError extends VisitError {
 
 /** A value the session cannot keep, or data it cannot read. `path` names the place, such as `cart.items[2].price`. */
 export class SessionDataError extends VisitError {
+  declare readonly code: 'SESSION_VALUE' | 'SESSION_UNREADABLE' | 'SESSION_TOO_LARGE' | 'SESSION_RESERVED_NAME';
+
   constructor(
     code: 'SESSION_VALUE' | 'SESSION_UNREADABLE' | 'SESSION_TOO_LARGE' | 'SESSION_RESERVED_NAME',
     message: string,
@@ -206,13 +228,15 @@ export abstract class VisitHttpError extends HttpException {
   }
 
   /** What servers of GraphQL tell of an error beside its message. */
-  get extensions(): { readonly code: VisitErrorCode } {
+  get extensions(): Readonly<Pick<this, 'code'>> {
     return { code: this.code };
   }
 }
 
 /** 503: the store did not answer. Nothing was saved, no cookie is sent; the response carries `Retry-After`. */
 export class VisitStoreUnavailableError extends VisitHttpError {
+  declare readonly code: 'VISIT_STORE_UNAVAILABLE';
+
   constructor(options?: { cause?: unknown }) {
     super('VISIT_STORE_UNAVAILABLE', 'The session store is unavailable', HttpStatus.SERVICE_UNAVAILABLE, options);
   }
@@ -220,6 +244,8 @@ export class VisitStoreUnavailableError extends VisitHttpError {
 
 /** 409: another request ended this visit. Nothing was saved. */
 export class VisitEndedError extends VisitHttpError {
+  declare readonly code: 'VISIT_ENDED';
+
   constructor() {
     super('VISIT_ENDED', 'This visit has ended', HttpStatus.CONFLICT);
   }
@@ -227,6 +253,8 @@ export class VisitEndedError extends VisitHttpError {
 
 /** 409: another request replaced the key of this visit, by a sign-in or sign-out for example. Nothing was saved. */
 export class VisitKeyRetiredError extends VisitHttpError {
+  declare readonly code: 'VISIT_KEY_RETIRED';
+
   constructor() {
     super('VISIT_KEY_RETIRED', 'The key of this request has been replaced by another request', HttpStatus.CONFLICT);
   }
@@ -234,6 +262,8 @@ export class VisitKeyRetiredError extends VisitHttpError {
 
 /** 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`. */
 export class VisitLockedError extends VisitHttpError {
+  declare readonly code: 'VISIT_LOCKED';
+
   constructor(timeout: number) {
     super('VISIT_LOCKED', `Timed out after ${timeout} ms waiting for exclusive access to this session`, 423);
   }
@@ -241,6 +271,8 @@ export class VisitLockedError extends VisitHttpError {
 
 /** 409: this request's exclusive access ended before it did, because its process stood still for too long. Nothing was saved. */
 export class VisitLockLostError extends VisitHttpError {
+  declare readonly code: 'VISIT_LOCK_LOST';
+
   constructor() {
     super('VISIT_LOCK_LOST', 'The exclusive access of this request has ended', HttpStatus.CONFLICT);
   }
@@ -248,6 +280,8 @@ export class VisitLockLostError extends VisitHttpError {
 
 /** 503: other requests changed the same session each time that this one tried to save. Nothing was saved. */
 export class VisitWriteConflictError extends VisitHttpError {
+  declare readonly code: 'VISIT_WRITE_CONFLICT';
+
   constructor(tries: number) {
     super('VISIT_WRITE_CONFLICT', `The session was changed by others ${tries} times in a row`, HttpStatus.SERVICE_UNAVAILABLE);
   }
@@ -255,6 +289,8 @@ export class VisitWriteConflictError extends VisitHttpError {
 
 /** 409: the user has as many visits as they may have (`identity.maxVisitsPerUser`). Nobody is signed in by this request. */
 export class VisitLimitError extends VisitHttpError {
+  declare readonly code: 'VISIT_LIMIT';
+
   constructor(most: number) {
     super('VISIT_LIMIT', `This user is signed in ${most} times already: sign out elsewhere first`, HttpStatus.CONFLICT);
   }
@@ -262,6 +298,8 @@ export class VisitLimitError extends VisitHttpError {
 
 /** 403: another site sent this request. */
 export class CrossSiteRequestError extends VisitHttpError {
+  declare readonly code: 'VISIT_CROSS_SITE';
+
   constructor() {
     super('VISIT_CROSS_SITE', 'This request was sent from another site', HttpStatus.FORBIDDEN);
   }
@@ -288,6 +326,8 @@ const FORM_TOKEN_FAULTS = {
 
 /** 403: the form token is missing, has been used, or is not valid any more. */
 export class FormTokenError extends VisitHttpError {
+  declare readonly code: 'VISIT_FORM_TOKEN' | 'VISIT_FORM_TOKEN_USED' | 'VISIT_FORM_TOKEN_MISSING' | 'VISIT_ORIGIN_UNKNOWN';
+
   constructor(fault: FormTokenFault = 'unknown') {
     const [code, message] = FORM_TOKEN_FAULTS[fault];
     super(code, message, HttpStatus.FORBIDDEN);
@@ -296,6 +336,8 @@ export class FormTokenError extends VisitHttpError {
 
 /** 401: nobody is signed in. */
 export class IdentityRequiredError extends VisitHttpError {
+  declare readonly code: 'VISIT_IDENTITY_REQUIRED';
+
   constructor() {
     super('VISIT_IDENTITY_REQUIRED', 'Sign in first', HttpStatus.UNAUTHORIZED);
   }
@@ -303,6 +345,8 @@ export class IdentityRequiredError extends VisitHttpError {
 
 /** 401: the sign-in is too long ago for this action. */
 export class FreshIdentityRequiredError extends VisitHttpError {
+  declare readonly code: 'VISIT_FRESH_IDENTITY_REQUIRED';
+
   constructor() {
     super('VISIT_FRESH_IDENTITY_REQUIRED', 'Sign in again for this action', HttpStatus.UNAUTHORIZED);
   }

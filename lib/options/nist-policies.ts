@@ -1,6 +1,6 @@
-import type { VisitModuleOptions } from './visit-options.interface.js';
+import type { VisitSettings } from './visit-options.interface.js';
 
-type Limits = Pick<VisitModuleOptions, 'timeout' | 'permanentTimeout' | 'absoluteTimeout' | 'renewAfter'>;
+type Limits = Pick<VisitSettings, 'timeout' | 'permanentTimeout' | 'absoluteTimeout' | 'renewAfter'>;
 
 /**
  * The time limits that NIST SP 800-63B-4 (2.1.3, 2.2.3, 2.3.3) sets for its authentication assurance levels, ready to be

@@ -1,8 +1,8 @@
-import type { DataSource, DataSourceOptions } from 'typeorm';
 import type { SessionSerializer } from '../session/session.codec.js';
 import type { VisitStore } from '../store/visit.store.js';
 import type { Duration } from './duration.js';
 import type { EncryptionKey, PlainData, ResolvedEncryption } from './encryption.js';
+import type { NewDataSource, OpenDataSource } from './typeorm-types.js';
 
 /** The one clock that every "now" comes from. `Date` is one. */
 export interface Clock {
@@ -194,12 +194,25 @@ export interface VisitRecordOptions {
   userAgent?: boolean;
 }
 
-/** What `VisitModule.forRoot()` takes. Exactly one of `dataSource` and `store` is needed. */
-export interface VisitModuleOptions {
-  /** A TypeORM data source that is open, or the options of one that the module opens and closes itself. @default undefined */
-  dataSource?: DataSource | DataSourceOptions;
-  /** Another store of visits. @default undefined */
-  store?: VisitStore;
+/** Visits in TypeORM's tables. */
+export interface VisitsInDataSource {
+  /** A TypeORM data source that is open, or the options of one that the module opens and closes itself. */
+  dataSource: OpenDataSource | NewDataSource;
+  store?: undefined;
+}
+
+/** Visits somewhere else. */
+export interface VisitsInStore {
+  /** Another store of visits. */
+  store: VisitStore;
+  dataSource?: undefined;
+}
+
+/** What `VisitModule.forRoot()` takes: where visits are kept, by exactly one of `dataSource` and `store`, and all the rest. */
+export type VisitModuleOptions = VisitSettings & (VisitsInDataSource | VisitsInStore);
+
+/** All options but where visits are kept. */
+export interface VisitSettings {
   /**
    * How long a request waits for the store, before whoever needs the visit gets 503. After three calls in a row that took as long, requests
    * are refused at once, and one at a time tries until the store answers again.
@@ -265,7 +278,7 @@ export interface VisitModuleOptions {
 
 /** The options, checked, complete and in milliseconds. */
 export interface ResolvedVisitOptions {
-  readonly dataSource: DataSource | DataSourceOptions | undefined;
+  readonly dataSource: OpenDataSource | NewDataSource | undefined;
   readonly store: VisitStore | undefined;
   readonly storeTimeout: number;
   readonly timeout: number;

@@ -1,4 +1,4 @@
-import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { NewDataSource, OpenDataSource } from '../options/typeorm-types.js';
 import { loadOptional } from './optional-package.js';
 import type { VisitStore } from './visit.store.js';
 
@@ -13,8 +13,8 @@ interface Opening {
  *
  * @throws VisitOptionError where it is not installed
  */
-export async function openDataSource(source: DataSource | DataSourceOptions, how: Opening = {}): Promise<VisitStore> {
+export async function openDataSource(source: OpenDataSource | NewDataSource, how: Opening = {}): Promise<VisitStore> {
   const load = () => import('./typeorm/open-typeorm-visit-store.js');
   const { openTypeOrmVisitStore } = await loadOptional('option "dataSource"', 'typeorm', load);
-  return openTypeOrmVisitStore(source, how);
+  return openTypeOrmVisitStore(source as Parameters<typeof openTypeOrmVisitStore>[0], how);
 }

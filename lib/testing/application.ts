@@ -1,7 +1,7 @@
 import type { DynamicModule, INestApplicationContext } from '@nestjs/common';
 import { parseDuration, type Duration } from '../options/duration.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
-import type { Clock, ResolvedVisitOptions, VisitModuleOptions } from '../options/visit-options.interface.js';
+import type { Clock, ResolvedVisitOptions, VisitSettings } from '../options/visit-options.interface.js';
 import { MemoryVisitStore } from '../store/memory/memory-visit.store.js';
 import { VisitModule } from '../visit.module.js';
 import { VisitService, type CreateVisitOptions, type VisitSummary } from '../visit.service.js';
@@ -41,7 +41,7 @@ export class TestClock implements Clock {
  * ```
  */
 export class VisitTestingModule {
-  static forRoot(options: Omit<VisitModuleOptions, 'store' | 'dataSource'> = {}): DynamicModule {
+  static forRoot(options: VisitSettings = {}): DynamicModule {
     const visits = { store: new MemoryVisitStore(), expunge: { schedule: false }, wipe: { schedule: false }, ...options } as const;
     return { module: VisitTestingModule, imports: [VisitModule.forRoot(visits)] };
   }

@@ -1,5 +1,5 @@
 import { Controller, Get, Headers, Logger, Post, Query, type LoggerService } from '@nestjs/common';
-import { CurrentVisit, MemoryVisitStore, Session, UseVisit, VisitService, type VisitModuleOptions } from 'nest-visit';
+import { CurrentVisit, MemoryVisitStore, Session, UseVisit, VisitService, type VisitSettings } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { resolveOptions } from '../../lib/options/resolve-options.js';
 import { send } from '../fuzz/wire.js';
@@ -30,10 +30,10 @@ const BREAKS = ['\r\n', '\n', '\r', '\0', ';', ',', '"', '\\', ' ', '\u2028', '\
 
 describe('Injection through options', () => {
   const store = new MemoryVisitStore();
-  const given = (options: Partial<VisitModuleOptions>) => () => resolveOptions({ store, ...options });
+  const given = (options: VisitSettings) => () => resolveOptions({ store, ...options });
 
   test('R16, R74, ASVS 3.3.2: what could end a header, a cookie or an attribute is refused at start', () => {
-    const needed: Record<string, (text: string) => Partial<VisitModuleOptions>> = {
+    const needed: Record<string, (text: string) => VisitSettings> = {
       'cookie.name': (name) => ({ cookie: { name } }),
       'cookie.path': (path) => ({ cookie: { path: `/${path}` } }),
       'cookie.domain': (domain) => ({ cookie: { domain } }),

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { VisitModuleOptions } from 'nest-visit';
+import type { VisitSettings } from 'nest-visit';
 import { vi } from 'vitest';
 import type { PlatformName } from '../support/app.js';
 import { PATIENCE } from '../support/patience.js';
@@ -16,7 +16,7 @@ export interface AppSetting {
   /** Or Redis. */
   readonly redis?: { readonly connection: string; readonly prefix: string };
   /** Options of the library that JSON can say. */
-  readonly visits?: Partial<VisitModuleOptions>;
+  readonly visits?: VisitSettings;
   /**
    * A clock that goes ten times slower, the same in all processes: how long a request counts as late, or an old key works, is not what is
    * tested, and on a busy machine requests take seconds.

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import type { VisitModuleOptions } from 'nest-visit';
+import type { VisitSettings } from 'nest-visit';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { openMigrated } from '../support/open-migrated.js';
 import { platforms } from '../support/app.js';
@@ -39,7 +39,7 @@ export function describeFaults(name: FaultServer['name']): void {
       await db?.stop();
     });
 
-    async function start(visits: Partial<VisitModuleOptions>): Promise<void> {
+    async function start(visits: VisitSettings): Promise<void> {
       const options = { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits };
       if (apps.length > 0 && started === JSON.stringify(options)) return;
       await endApps();
@@ -50,7 +50,7 @@ export function describeFaults(name: FaultServer['name']): void {
     /** An application of each platform, with visitors who use it, before, during and after what `fault` does. */
     async function expectNothingLost(
       fault: (load: Load) => Promise<void>,
-      { visits = {}, mayBreak = false }: { visits?: Partial<VisitModuleOptions>; mayBreak?: boolean } = {},
+      { visits = {}, mayBreak = false }: { visits?: VisitSettings; mayBreak?: boolean } = {},
     ): Promise<Load> {
       await start(visits);
       const load = await new Load(apps, 40, mayBreak).begin();

@@ -155,6 +155,7 @@ import {
   CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
   type VisitPluginHooks, type VisitSummary,
 } from 'nest-visit';
+import type { DataSource } from 'typeorm';
 
 @Injectable()
 class Counter {
@@ -173,6 +174,9 @@ class Visitors implements VisitPluginHooks {
     if (visit.isNew) this.count++;
   }
 }
+
+/** Never called: it compiles with this version of TypeORM. */
+export const withOpenDataSource = (dataSource: DataSource): unknown => VisitModule.forRoot({ dataSource });
 
 /** Nothing to await: the visit is known before guards. */
 @Injectable()

@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { SessionDataError, VisitEndedError, type VisitModuleOptions } from 'nest-visit';
+import { SessionDataError, VisitEndedError } from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { platforms } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
@@ -30,7 +30,7 @@ async function errorOf(act: () => unknown): Promise<unknown> {
 describe.each(platforms)('The session of a request under %s, for code of others,', (platform) => {
   const clock = new ManualClock();
   const store = new WatchedStore();
-  const options: VisitModuleOptions = { store, clock };
+  const options = { store, clock };
   let app: InlineApp;
   let browser: Browser;
 

@@ -7,7 +7,8 @@ import {
   VisitPlugin,
   VisitService,
   type RefusedKey,
-  type VisitModuleOptions,
+  type VisitSettings,
+  type VisitsInStore,
 } from 'nest-visit';
 import { afterAll, afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { platforms, startApp, startBehindProxy, type RunningApp } from '../support/app.js';
@@ -60,7 +61,7 @@ const parts = { controllers: [Cookies], providers: [Alarm] };
 describe.each(platforms)('Cookies and keys, under %s', (platform) => {
   const running: RunningApp[] = [];
   afterAll(() => Promise.all(running.map((app) => app.close())));
-  const start = async (options: Partial<VisitModuleOptions> = {}): Promise<RunningApp> => {
+  const start = async (options: VisitSettings & Partial<VisitsInStore> = {}): Promise<RunningApp> => {
     const app = await startApp(platform, { store: new MemoryVisitStore(), ...options }, parts);
     running.push(app);
     return app;

@@ -29,7 +29,8 @@ import {
   Session,
   SkipVisit,
   VisitService,
-  type VisitModuleOptions,
+  type VisitSettings,
+  type VisitsInStore,
 } from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { concatMap, from, Observable, of, timer } from 'rxjs';
@@ -206,7 +207,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
   const running: RunningApp[] = [];
   const clients: SocketClient[] = [];
   const start = async (
-    options: Partial<VisitModuleOptions> = {},
+    options: VisitSettings & Partial<VisitsInStore> = {},
     providers: Provider[] = [Desk, Counter],
     adapterFor = (nest: INestApplication): WebSocketAdapter => (transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
   ): Promise<RunningApp> => {

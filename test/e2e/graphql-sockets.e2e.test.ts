@@ -13,7 +13,7 @@ import {
   Session,
   SkipVisit,
   VisitService,
-  type VisitModuleOptions,
+  type VisitSettings,
 } from 'nest-visit';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { WebSocket } from 'ws';
@@ -223,7 +223,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
   const clock = new ManualClock();
   const apps: InlineApp[] = [];
   const clients: Client[] = [];
-  const start = async (options: Partial<VisitModuleOptions> = {}): Promise<InlineApp> => {
+  const start = async (options: VisitSettings = {}): Promise<InlineApp> => {
     const one = await InlineApp.start(
       platform,
       { store: watched.store, clock, timeout: '20m', source: 'cookie, header', ...options },

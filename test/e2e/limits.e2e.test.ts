@@ -8,7 +8,8 @@ import {
   SkipVisit,
   UseVisit,
   VisitService,
-  type VisitModuleOptions,
+  type VisitSettings,
+  type VisitsInStore,
 } from 'nest-visit';
 import { afterAll, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
@@ -68,7 +69,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
   afterAll(() => Promise.all(running.map((app) => app.close())));
   const clock = new ManualClock();
   const start = async (
-    options: VisitModuleOptions,
+    options: VisitSettings & Partial<VisitsInStore>,
     controllers = [Limits] as (new (...args: never[]) => object)[],
   ): Promise<RunningApp> => {
     const app = await startApp(platform, { store: new MemoryVisitStore(), clock, ...options }, { controllers });
@@ -87,7 +88,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
   };
 
   describe('with `shortenExisting`, reach visits from before at once', () => {
-    const from = async (before: VisitModuleOptions, now: VisitModuleOptions, path = '/login', controllers = [Limits]) => {
+    const from = async (before: VisitSettings, now: VisitSettings, path = '/login', controllers = [Limits]) => {
       const store = new MemoryVisitStore();
       const [old, app] = [await start({ store, ...before }), await start({ store, shortenExisting: true, ...now }, controllers)];
       const browser = old.browser();
@@ -181,7 +182,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     expect(await hoursInUse(later, 30)).toBe(Infinity);
   });
 
-  test.each<[string, Partial<VisitModuleOptions>, string, string]>([
+  test.each<[string, VisitSettings, string, string]>([
     ['was remembered', { permanentTimeout: '30d' }, '/login?remember=1', '/login?remember=0'],
     ['was remembered, and nothing is said', { permanentTimeout: '30d' }, '/login?remember=1', '/login'],
     ['is permanent as all are', { permanentTimeout: '30d', cookie: { permanent: true } }, '/cart', '/login?remember=0'],

@@ -169,7 +169,7 @@ describe('Options', () => {
     const given =
       _ === 'nothing' || 'dataSource' in (options as object) ? (options as VisitModuleOptions) : { store, ...(options as object) };
     const all = _ === 'both stores' ? { store, ...given } : given;
-    const error = await compile(all).catch((reason: unknown) => reason as Error);
+    const error = await compile(all as VisitModuleOptions).catch((reason: unknown) => reason as Error);
     expect(error).toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
     expect(inspect(error)).not.toContain('SECRET');
   });

@@ -10,7 +10,7 @@ import {
   Session,
   UseVisit,
   VisitModule,
-  type VisitModuleOptions,
+  type VisitSettings,
 } from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { Test } from '@nestjs/testing';
@@ -55,7 +55,7 @@ const bearer = (key: string): Record<string, string> => ({ authorization: `Beare
 describe.each(platforms)('A client that keeps its key by itself, under %s', (platform) => {
   const clock = new ManualClock();
   const apps: InlineApp[] = [];
-  const start = async (options: Partial<VisitModuleOptions>): Promise<InlineApp> => {
+  const start = async (options: VisitSettings): Promise<InlineApp> => {
     const parts = { controllers: [AppController], providers: [{ provide: APP_GUARD, useExisting: CsrfGuard }] };
     const one = await InlineApp.start(
       platform,
@@ -282,7 +282,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
 
 test('A store that keeps visits in cookies refuses clients without them at the start', async () => {
   const store = new SealedCookieVisitStore({ secrets: [Buffer.alloc(32, 1).toString('base64')] });
-  const init = async (options: Partial<VisitModuleOptions>, controllers: (typeof AppController)[] = []): Promise<unknown> => {
+  const init = async (options: VisitSettings, controllers: (typeof AppController)[] = []): Promise<unknown> => {
     @Module({ imports: [VisitModule.forRoot({ store, ...options })], controllers })
     class AppModule {}
     const module = await Test.createTestingModule({ imports: [AppModule] })

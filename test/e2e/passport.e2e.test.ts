@@ -15,7 +15,7 @@ import {
   type MiddlewareConsumer,
 } from '@nestjs/common';
 import { AuthGuard, PassportModule, PassportSerializer, PassportStrategy } from '@nestjs/passport';
-import { VisitError, VisitLimitError, type VisitModuleOptions } from 'nest-visit';
+import { VisitError, VisitLimitError, type VisitSettings } from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Browser } from '../support/browser.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
@@ -113,11 +113,7 @@ const NOBODY = { user: null, isAuthenticated: false, userId: null };
 const somebody = (id: string) => ({ user: id, isAuthenticated: true, userId: id });
 
 /** The applications of a suite, with a store of which it can be told what was asked. */
-function startEach(
-  options: Partial<VisitModuleOptions>,
-  parts: Parameters<typeof InlineApp.start>[2],
-  main?: (app: INestApplication) => void,
-) {
+function startEach(options: VisitSettings, parts: Parameters<typeof InlineApp.start>[2], main?: (app: INestApplication) => void) {
   const clock = new ManualClock();
   const store = new WatchedStore();
   const suite = { clock, store, app: undefined as unknown as InlineApp, browser: undefined as unknown as Browser };

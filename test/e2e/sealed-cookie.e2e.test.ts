@@ -23,7 +23,7 @@ import {
   VisitError,
   VisitOptionError,
   VisitService,
-  type VisitModuleOptions,
+  type VisitSettings,
 } from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -164,7 +164,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     gates.clear();
   });
 
-  async function start(secrets: Uint8Array[] = [secret], options: Partial<VisitModuleOptions> = {}): Promise<RunningApp> {
+  async function start(secrets: Uint8Array[] = [secret], options: VisitSettings = {}): Promise<RunningApp> {
     const store = new SealedCookieVisitStore({ secrets });
     const app = await startApp(platform, { store, clock, ...options }, { controllers: [SealedController] });
     running.push(app);

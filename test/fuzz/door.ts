@@ -2,7 +2,7 @@ import { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import { HttpException, type ExecutionContext } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
-import { IdentityService, MemoryVisitStore, Session, VisitModule, VisitService, type VisitModuleOptions } from 'nest-visit';
+import { IdentityService, MemoryVisitStore, Session, VisitModule, VisitService, type VisitSettings } from 'nest-visit';
 import { defer, lastValueFrom } from 'rxjs';
 import { VisitInterceptor } from '../../lib/request/visit.interceptor.js';
 import type { FrameworkRequest } from '../../lib/platform/exchange.js';
@@ -94,7 +94,7 @@ export class Door {
     this.interceptor = get(VisitInterceptor);
   }
 
-  static async open(options: Partial<VisitModuleOptions>): Promise<Door> {
+  static async open(options: VisitSettings): Promise<Door> {
     const clock = new ManualClock();
     const store = new CountingStore();
     const visit = VisitModule.forRoot({

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { All, Body, Controller, Query } from '@nestjs/common';
-import { CurrentVisit, IdentityService, Session, VisitService, type VisitModuleOptions } from 'nest-visit';
+import { CurrentVisit, IdentityService, Session, VisitService, type VisitSettings } from 'nest-visit';
 import { Visit } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -65,7 +65,7 @@ function hostileKnock(random: Random, keys: readonly string[], presents: boolean
   return { knock, query: query.rest, body: body.rest };
 }
 
-const options: Record<string, Partial<VisitModuleOptions>> = {
+const options: Record<string, VisitSettings> = {
   lazy: { creation: 'lazy' },
   immediate: { creation: 'immediate', record: { remoteAddress: 'truncated' } },
 };

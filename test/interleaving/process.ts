@@ -16,7 +16,8 @@ import {
   VisitPlugin,
   VisitService,
   type EndedVisit,
-  type VisitModuleOptions,
+  type VisitsInDataSource,
+  type VisitsInStore,
 } from 'nest-visit';
 import { defer, lastValueFrom } from 'rxjs';
 import { VisitInterceptor } from '../../lib/request/visit.interceptor.js';
@@ -118,7 +119,7 @@ export class Process {
     this.listener = get(Listener);
   }
 
-  static async start(options: Pick<VisitModuleOptions, 'dataSource' | 'store'>): Promise<Process> {
+  static async start(options: VisitsInDataSource | VisitsInStore): Promise<Process> {
     const clock = new ManualClock();
     const visit = VisitModule.forRoot({
       ...options,

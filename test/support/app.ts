@@ -2,7 +2,7 @@ import type { INestApplication, ModuleMetadata } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
-import { VisitModule, type VisitModuleOptions } from 'nest-visit';
+import { VisitModule, type VisitModuleOptions, type VisitSettings } from 'nest-visit';
 import { Visit } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe } from 'vitest';
@@ -80,7 +80,7 @@ export interface Stack {
    * An application that no other part of this test has. It may have served earlier tests, with the same parts and options: to start one
    * costs more than most tests. With `configure`, or options that are more than text, it is a new one.
    */
-  start(parts: ModuleMetadata, options?: Partial<VisitModuleOptions>, configure?: (app: INestApplication) => void): Promise<RunningApp>;
+  start(parts: ModuleMetadata, options?: VisitSettings, configure?: (app: INestApplication) => void): Promise<RunningApp>;
 }
 
 /**

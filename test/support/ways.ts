@@ -10,7 +10,7 @@ import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
-import { MemoryVisitStore, VisitModule, type VisitModuleOptions } from 'nest-visit';
+import { MemoryVisitStore, VisitModule, type VisitSettings } from 'nest-visit';
 import { afterAll, describe } from 'vitest';
 import { platforms, type PlatformName } from './app.js';
 import { Browser } from './browser.js';
@@ -24,7 +24,7 @@ export type Maker = 'NestFactory' | 'createTestingModule';
 export interface Recipe extends ModuleMetadata {
   /** Modules that are imported before VisitModule. */
   readonly earlier?: NonNullable<ModuleMetadata['imports']>;
-  readonly options?: Partial<VisitModuleOptions>;
+  readonly options?: VisitSettings;
   /** Middleware of the module. */
   readonly configure?: (consumer: MiddlewareConsumer) => void;
   /** What `main.ts` does with the application before it listens. */
