@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { EventEmitter } from 'node:events';
+import { Logger } from '@nestjs/common';
 import { drizzle as drizzleMysql } from 'drizzle-orm/mysql2';
 import { drizzle as drizzlePg } from 'drizzle-orm/node-postgres';
 import { Kysely, MysqlDialect, PostgresDialect } from 'kysely';
@@ -11,7 +12,7 @@ import { PrismaVisitStore } from 'nest-visit/prisma';
 import { TypeOrmVisitStore, visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { Pool } from 'pg';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { countStale, countUnwiped } from '../../lib/testing/cleanup.js';
 import { describeDatabases, type OpenDatabase } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
@@ -243,6 +244,31 @@ describeDatabases(
         expect(rows.map(({ engine }) => engine)).toEqual(['InnoDB', 'InnoDB', 'InnoDB']);
       } finally {
         await dataSource.destroy();
+      }
+    });
+
+    test('a type of MySQL for MariaDB, or the other way round, is told once, and works', async () => {
+      if (db.name !== 'mariadb') return;
+      const [{ version }] = (await usual.query('SELECT VERSION() AS version')) as [{ version: string }];
+      const real = version.includes('MariaDB') ? 'mariadb' : 'mysql';
+      const warn = vi.spyOn(Logger.prototype, 'warn').mockReturnValue();
+      try {
+        for (const type of ['mysql', 'mariadb'] as const) {
+          const dataSource = await new DataSource({ ...options, type, entities: visitEntities } as DataSourceOptions).initialize();
+          warn.mockClear();
+          try {
+            const store = new TypeOrmVisitStore(dataSource);
+            await store.check();
+            const told = warn.mock.calls.map(([text]) => String(text)).filter((text) => text.includes(version));
+            expect(told).toEqual(type === real ? [] : [expect.stringContaining(`has type "${type}"`)]);
+            if (type !== real) expect(told[0]).toContain(`set type "${real}"`);
+            await useAll(store, new TypeOrmVisitStore(usual));
+          } finally {
+            await dataSource.destroy();
+          }
+        }
+      } finally {
+        warn.mockRestore();
       }
     });
 
