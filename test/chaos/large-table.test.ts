@@ -4,13 +4,14 @@ import { DataSource, type DataSourceOptions, type Logger } from 'typeorm';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import type * as Entities from '../../lib/store/typeorm/entities.js';
 import type * as Migrations from '../../lib/store/typeorm/migrations/index.js';
+import { expungeAll } from '../../lib/testing/cleanup.js';
 import { newVisit, NOW, saveOf, DAY } from '../../lib/testing/samples.js';
 import { describeDatabases, type DatabaseName } from '../support/databases.js';
 import { buildNextVersion, NEXT_MIGRATION, type NextVersion } from '../support/next-version.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 
-// The migration of the next version, on a table that is large and in use. How it is shown: by what the server was asked, by whether it has
+// The migration of the next version, and the clean-up, on a table that is large and in use. How it is shown: by what the server was asked, by whether it has
 // made the table anew, and by writes that began and ended while an index was made. No time is asserted.
 
 const ROWS = isSoak ? 1_000_000 : 2_000;
@@ -146,6 +147,59 @@ describeDatabases(
         await long.release();
         expect(await migration).toMatchObject([{ name: NEXT_MIGRATION }]);
       });
+  },
+  ['mariadb', 'postgres'],
+);
+
+describeDatabases(
+  'The clean-up of a table that is large and in use',
+  (db) => {
+    test(`B19: ${ROWS} stale visits are expunged in batches, and writes beside it neither fail nor get lost`, async () => {
+      const { options } = await db.open();
+      const dataSource = await openMigrated(options);
+      onTestFinished(() => dataSource.destroy());
+      const store = new TypeOrmVisitStore(dataSource);
+      await dataSource.query(`INSERT INTO visit (${COLUMNS}) ${FILL[db.name as Server]}`);
+      const visits = Array.from({ length: 20 }, () => newVisit({ expiry: NOW + DAY }));
+      await store.create(visits);
+
+      const state = { isOver: false };
+      const saved = visits.map(() => 0);
+      const traffic = Promise.all(
+        visits.map(async (visit, index) => {
+          while (!state.isOver) {
+            const version = saved[index]!;
+            expect(await store.save([saveOf(visit, { version, data: randomBytes(10) })])).toEqual([
+              { outcome: 'saved', version: version + 1 },
+            ]);
+            saved[index]!++;
+            await store.touch([{ id: visit.id, accessed: NOW + version, expiry: NOW + DAY + version }]);
+          }
+        }),
+      );
+      const began = performance.now();
+      try {
+        const batches = await expungeAll({ store }, { before: NOW + ROWS + 1, limit: 250 });
+        expect(batches.reduce((sum, batch) => sum + batch.visits, 0)).toBe(ROWS);
+        expect(Math.max(...batches.map((batch) => batch.visits))).toBeLessThanOrEqual(250);
+      } finally {
+        state.isOver = true;
+      }
+      const took = Math.round(performance.now() - began);
+      await traffic;
+
+      const left = await store.find(visits.map(({ id }) => id));
+      expect(left.map((visit) => visit?.sessionVersion)).toEqual(saved);
+      expect(await dataSource.query('SELECT COUNT(*) AS many FROM visit')).toMatchObject([
+        { many: expect.toSatisfy((many) => Number(many) === visits.length) as unknown },
+      ]);
+      // There was traffic all the while.
+      expect(Math.min(...saved)).toBeGreaterThan(0);
+      if (isSoak) {
+        const sum = saved.reduce((all, one) => all + one, 0);
+        console.log(`${db.name}: ${ROWS} visits expunged in ${took} ms, with ${sum} saves beside it`);
+      }
+    });
   },
   ['mariadb', 'postgres'],
 );
