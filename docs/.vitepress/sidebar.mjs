@@ -51,6 +51,7 @@ export const sidebar = [
     items: [
       page('Production checklist', '/production-checklist'),
       page('Operations', '/operations'),
+      page('The command line', '/command-line'),
       page('Upgrading', '/upgrading'),
       page('Performance', '/performance'),
       page('Benchmarks', '/benchmarks'),

@@ -1,8 +1,9 @@
 import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { debuglog } from 'node:util';
-import { Interrupted, runCommand, type Terminal } from './command.js';
+import { runCommand } from './command.js';
 import { lineOf } from './error-line.js';
+import { Interrupted, type Terminal } from './terminal.js';
 import { UsageError } from './usage.error.js';
 
 /** Where nobody watches, a line of progress at most this often, in milliseconds. */
@@ -55,8 +56,7 @@ export async function run(args: readonly string[]): Promise<number> {
   const interrupt = (): void => void (interrupted = true);
   process.once('SIGINT', interrupt);
   try {
-    await runCommand(args, { terminal: screen, version, isInterrupted: () => interrupted });
-    return 0;
+    return (await runCommand(args, { terminal: screen, version, isInterrupted: () => interrupted })) ? 0 : 1;
   } catch (error) {
     debug('%O', error);
     screen.error(`nest-visit: ${lineOf(error)}`);

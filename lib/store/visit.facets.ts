@@ -231,6 +231,12 @@ export interface VisitServer {
   setDeadline?(milliseconds: number): void;
 
   /**
+   * The columns that rows are looked for by, and that no index begins with, such as `visit.expiry`. Asked by the command `doctor` alone. Left
+   * out: it cannot be told.
+   */
+  missingIndexes?(): Promise<string[]>;
+
+  /**
    * Called before each call, in the asynchronous context of whoever waits for it. Throws where that holds the only connection there is, so
    * that the call would wait for itself.
    *

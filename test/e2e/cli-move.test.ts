@@ -62,7 +62,7 @@ describe('The command that moves', () => {
     await from.store.create(visits);
     const raise = `SELECT RAISE(ABORT, 'what only its owner may know')`;
     await to.dataSource.query(`CREATE TRIGGER refuse BEFORE INSERT ON visit WHEN NEW.id = '${refused}' BEGIN ${raise}; END`);
-    const move = (...more: string[]) => command('migrate', '--from', from.source, '--to', to.source, ...more);
+    const move = (...more: string[]) => command('move', '--from', from.source, '--to', to.source, ...more);
     const first = await move('--batch-size', '2');
     expect(first).toMatchObject({ code: 1, out: 'moved 4 visits\n' });
     expect(first.err).toMatch(new RegExp(`^nest-visit: 1 visit not taken by the new store, and left in the old one: ${refused} \\(\\w+`));
@@ -76,10 +76,8 @@ describe('The command that moves', () => {
 
   test('R63: refuses a store that ends with the process', async () => {
     const from = await opened();
-    const memory = await file(
-      `import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export const store = new MemoryVisitStore();`,
-    );
-    expect(await command('migrate', '--from', from.source, '--to', memory)).toMatchObject({
+    const memory = await file(`import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export default new MemoryVisitStore();`);
+    expect(await command('move', '--from', from.source, '--to', memory)).toMatchObject({
       code: 1,
       err: expect.stringContaining('MemoryVisitStore, which is neither shared nor durable') as string,
     });
@@ -100,11 +98,11 @@ describe('The command ends by itself', () => {
         `import { createClient } from ${here('node_modules/redis/dist/index.js')};
          import { RedisVisitStore } from ${here('dist/esm/store/redis/index.js')};
          const client = await createClient({ url: ${JSON.stringify(redisUrl)} }).connect();
-         export const store = new RedisVisitStore({ client, prefix: ${JSON.stringify(uniquePrefix())} });`,
+         export default new RedisVisitStore({ client, prefix: ${JSON.stringify(uniquePrefix())} });`,
       );
       const { source, store } = await opened();
       await store.create([newVisit(live), newVisit(live)]);
-      expect(await command('migrate', '--from', source, '--to', lent)).toEqual({ code: 0, out: 'moved 2 visits\n', err: '' });
+      expect(await command('move', '--from', source, '--to', lent)).toEqual({ code: 0, out: 'moved 2 visits\n', err: '' });
       expect(await command('wipe', '--data-source', lent, '--json')).toEqual({ code: 0, out: '{"visits":0}\n', err: '' });
     });
   });

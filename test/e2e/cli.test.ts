@@ -1,9 +1,6 @@
-import { execFile, fork, spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { type VisitRecord } from 'nest-visit';
@@ -13,72 +10,32 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { countStale, expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
-import { PATIENCE } from '../support/patience.js';
+import { main, program, useCommands } from '../support/command.js';
 import { created } from '../../lib/store/visit.record.js';
 import { endAll, listAll } from '../../lib/testing/many.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const main = join(root, 'dist/esm/cli/main.js');
 const DAY = 86_400_000;
 
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** A process that runs commands: to start one for each takes longer than most of them do. */
-let host: ChildProcess;
-let last: Promise<unknown> = Promise.resolve();
-beforeAll(() => {
-  host = fork(fileURLToPath(new URL('../support/fixtures/command-host.mjs', import.meta.url)), { cwd: root, execArgv: [] });
-});
-afterAll(() => host.disconnect());
-
-/** Runs the built command. */
-function command(...args: string[]): Promise<Outcome> {
-  const outcome = last.then(async () => {
-    const [ended, answered] = [once(host, 'exit'), once(host, 'message')];
-    host.send(args);
-    const [answer] = (await Promise.race([answered, ended])) as [Outcome];
-    return answer;
-  });
-  last = outcome.catch(() => {});
-  return outcome;
-}
-
-/** The same, in a process of its own. */
-function program(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [main, ...args], { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
-    });
-  });
-}
-
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'nest-visit-cli-'));
-});
-afterAll(() => rm(folder, { recursive: true, force: true }));
-
-let files = 0;
-async function file(text: string, extension = 'mjs'): Promise<string> {
-  const path = join(folder, `data-source-${++files}.${extension}`);
-  await writeFile(path, text);
-  return path;
-}
+const commands = useCommands();
+const { command, file } = commands;
 
 describe('The command', () => {
   test('R63: explains itself, as a whole and command by command', async () => {
     const { code, out } = await program(['--help']);
     expect(code).toBe(0);
-    expect(out).toMatch(/nest-visit expunge [^]*nest-visit wipe [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /);
+    expect(out).toMatch(/nest-visit expunge [^]*nest-visit wipe [^]*nest-visit doctor [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /);
     const ofExpunge = await command('expunge', '-h');
     expect(ofExpunge.out).toMatch(/--data-source[^]*--keep-days[^]*\(7\)[^]*--batch-size[^]*\(250\)[^]*Exit codes/);
     const ofWipe = await command('wipe', '--help');
     expect(ofWipe.out).toMatch(/--batch-size[^]*Exit codes/);
     expect(ofWipe.out).not.toContain('--keep-days');
+    for (const name of ['expunge', 'wipe', 'list', 'end', 'stats', 'move', 'doctor']) {
+      const { out: page } = await command(name, '--help');
+      expect(page).toMatch(
+        new RegExp(`^nest-visit ${name} [^]*\\n {2}--json [^]*\\nExit codes:[^]*\\nExamples?:\\n[^]*nest-visit ${name} `),
+      );
+    }
     expect((await program(['--version'])).out).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
@@ -88,7 +45,7 @@ describe('The command', () => {
     [['wipe', '--quite', '--data-source', 'x'], /there is no option --quite/, ''],
     [['expunge'], /--data-source is needed/, 'expunge '],
     [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/, ''],
-    [['migrate', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/, ''],
+    [['move', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/, ''],
     [['expunge', '--data-source', 'package.json'], /cannot be loaded/, ''],
   ])('R63: %j is wrong usage', async (args, text, help) => {
     const { code, err, out } = await command(...args);
@@ -98,14 +55,14 @@ describe('The command', () => {
     expect(code).toBe(2);
   });
 
-  test('R63: a file that exports no data source, or several, is wrong usage', async () => {
+  test('R63: a file whose default export is no data source is wrong usage, whatever else it exports', async () => {
     const none = await file('export const nothing = 5; export class Other {}; export const broken = new Promise(() => {}).then;');
     expect(await command('expunge', '--data-source', none)).toMatchObject({
       code: 2,
       err: expect.stringContaining('exports no DataSource'),
     });
     // What it exports besides is not called: whoever wrote it did not ask for that.
-    const called = join(folder, 'called');
+    const called = join(commands.folder, 'called');
     const functions = await file(
       `import { writeFileSync } from 'node:fs';
        const call = () => (writeFileSync(${JSON.stringify(called)}, ''), { type: 'mysql' });
@@ -113,14 +70,20 @@ describe('The command', () => {
     );
     expect(await command('expunge', '--data-source', functions)).toMatchObject({
       code: 2,
-      err: expect.stringContaining('a function is called only if it is the default export'),
+      err: expect.stringMatching(/exports no DataSource of typeorm, nor [^\n:]* by default\n/) as string,
     });
     expect(existsSync(called)).toBe(false);
-    const several = await file(`export const one = { type: 'mysql' }; export const other = { type: 'postgres' };`);
-    expect(await command('expunge', '--data-source', several)).toMatchObject({
-      code: 2,
-      err: expect.stringContaining('export the one that is meant by default'),
-    });
+    for (const [text, extension] of [
+      [`export const AppDataSource = { type: 'mysql' };`, 'mjs'],
+      [`exports.AppDataSource = { type: 'mysql' };`, 'cjs'],
+    ] as const) {
+      expect(await command('expunge', '--data-source', await file(text, extension))).toMatchObject({
+        code: 2,
+        err: expect.stringContaining(
+          'by default: export the one that is meant by default, as in `export default AppDataSource;`',
+        ) as string,
+      });
+    }
   });
 
   test('R63: a file that cannot be loaded says why in one line, and where when asked', async () => {
@@ -231,15 +194,15 @@ describeDatabases('The command', (db) => {
         `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/store/typeorm/index.js')).href)};
        const source = new typeorm.DataSource({ ...${JSON.stringify({ ...other.options, driver: undefined })}, driver: ${driver}, entities: visitEntities });
        await source.initialize();
-       export const store = new TypeOrmVisitStore(source, { owned: true });`,
+       export default new TypeOrmVisitStore(source, { owned: true });`,
       );
-    const migrate = async (...more: string[]) => command('migrate', '--from', from, '--to', await to(), ...more);
-    expect(await command('migrate', '--from', from)).toMatchObject({ code: 2, err: expect.stringContaining('--to is needed') as string });
+    const move = async (...more: string[]) => command('move', '--from', from, '--to', await to(), ...more);
+    expect(await command('move', '--from', from)).toMatchObject({ code: 2, err: expect.stringContaining('--to is needed') as string });
     // It ends, although the first store was open by then.
-    expect(await command('migrate', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });
-    expect(await migrate('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
-    expect(await migrate('--json', '--batch-size', '1')).toEqual({ code: 0, out: '{"visits":2}\n', err: '' });
-    expect(await migrate()).toEqual({ code: 0, out: 'moved 0 visits\n', err: '' });
+    expect(await command('move', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });
+    expect(await move('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
+    expect(await move('--json', '--batch-size', '1')).toEqual({ code: 0, out: '{"visits":2}\n', err: '' });
+    expect(await move()).toEqual({ code: 0, out: 'moved 0 visits\n', err: '' });
     const moved = await listAll(new TypeOrmVisitStore(there), 'mover', now);
     expect(moved.map(({ id }) => id).sort()).toEqual([visits[0]!.id, visits[1]!.id].sort());
     expect(await listAll(store, 'mover', now)).toEqual([]);
@@ -269,7 +232,7 @@ describeDatabases('The command', (db) => {
       `const { createRequire } = require('node:module');
        const { DataSource } = require(${JSON.stringify(join(root, 'node_modules/typeorm'))});
        const { visitEntities } = require(${JSON.stringify(join(root, 'dist/cjs/store/typeorm/index.js'))});
-       exports.AppDataSource = new DataSource({ ...${optionsText}${libsql}, entities: visitEntities });`,
+       module.exports = new DataSource({ ...${optionsText}${libsql}, entities: visitEntities });`,
       'cjs',
     );
     // dist/cjs is another copy of the package than the command's, as tools that know "require" only would load it.
@@ -278,7 +241,7 @@ describeDatabases('The command', (db) => {
       err: expect.stringContaining('visitEntities') as string,
     });
 
-    const asSource = await esm('export const AppDataSource = new typeorm.DataSource({ ...options, entities: visitEntities });');
+    const asSource = await esm('export default new typeorm.DataSource({ ...options, entities: visitEntities });');
     expect(await command('expunge', '--data-source', asSource, '--batch-size', '1')).toEqual({
       code: 0,
       out: 'expunged 2 visits and 1 identity\n',
@@ -288,7 +251,7 @@ describeDatabases('The command', (db) => {
     const asPromise = await esm(`
       export { options };
       export const open = () => { throw new Error('not to be called'); };
-      export const source = new typeorm.DataSource({ ...options, entities: visitEntities }).initialize();`);
+      export default new typeorm.DataSource({ ...options, entities: visitEntities }).initialize();`);
     expect(await command('expunge', '--data-source', asPromise, '--keep-days', '5.5', '--quiet')).toEqual({ code: 0, out: '', err: '' });
     expect(await countStale({ store }, Number.MAX_SAFE_INTEGER)).toEqual({ visits: 1, identities: 1 });
   });

@@ -9,6 +9,7 @@ import { SqlVisitStore } from '../sql/sql-visit.store.js';
 import { VisitSql, type SqlTable } from '../sql/visit.sql.js';
 import { connectionOf, type TypeOrmConnection } from './connections/connection-of.js';
 import { familyOf } from './connections/family.js';
+import { missingIndexesOf } from './missing-indexes.js';
 import { OwnTransactions } from './own-transactions.js';
 import { migrationsFor } from './schema-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -57,6 +58,10 @@ export class TypeOrmVisitStore extends SqlVisitStore {
 
   override async check(): Promise<void> {
     warnOfType(this.dataSource, await this.checkDatabase());
+  }
+
+  missingIndexes(): Promise<string[]> {
+    return missingIndexesOf(this.dataSource);
   }
 
   requireConnection(): void {

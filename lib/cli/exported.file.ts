@@ -3,32 +3,44 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { types } from 'node:util';
 import type { DataSource, DataSourceOptions } from 'typeorm';
+import type { VisitModuleOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from '../store/visit.store.js';
+import { lineOf } from './error-line.js';
 import { UsageError } from './usage.error.js';
 
 /** Where a file says that visits are. */
 export type Source = DataSource | DataSourceOptions | VisitStore;
 
 /**
- * The data source that a file exports, by default or under any name: a DataSource, its options, a store of visits, or a promise of one of
- * them. A function that gives one is called when it is the default export; no other is, because a function may do anything.
+ * The data source that a file exports by default: a DataSource, its options, a store of visits, a promise of one of them, or a function that
+ * gives one. What else it exports is left alone.
  *
- * @throws UsageError when there is no such file, nothing of that kind in it, or no telling which one is meant
+ * @throws UsageError when there is no such file, or nothing of that kind is its default export
  */
-export async function readSource(file: string): Promise<Source> {
+export function readSource(file: string): Promise<Source> {
+  return readExport(file, isSource, 'DataSource of typeorm, nor options of one, nor a store of visits');
+}
+
+/**
+ * The options of `VisitModule` that a file exports by default, in the same ways. They are not checked here.
+ *
+ * @throws UsageError as `readSource` does
+ */
+export function readModuleOptions(file: string): Promise<VisitModuleOptions> {
+  const isOptions = (value: unknown): value is VisitModuleOptions =>
+    typeof value === 'object' && value !== null && !types.isModuleNamespaceObject(value) && !isSource(value);
+  return readExport(file, isOptions, 'options of VisitModule');
+}
+
+async function readExport<T>(file: string, isWanted: (value: unknown) => value is T, kind: string): Promise<T> {
   const path = resolve(file);
   if (!existsSync(path)) throw new UsageError(`there is no file ${path}`);
   const { byDefault, others } = exportsOf(await load(file, path));
-
-  const main = await given(byDefault);
-  if (isSource(main)) return main;
-  const values = await Promise.all(others.map(async (one) => (types.isPromise(one) ? await one : one)));
-  // Options often stand beside the DataSource that is made of them.
-  const found =
-    theOnly(file, values.filter(isStore)) ?? theOnly(file, values.filter(isDataSource)) ?? theOnly(file, values.filter(isSource));
-  if (found) return found;
-  const hint = others.some((one) => typeof one === 'function') ? '; a function is called only if it is the default export' : '';
-  throw new UsageError(`${file} exports no DataSource of typeorm, nor options of one, nor a store of visits${hint}`);
+  const value = await given(byDefault);
+  if (isWanted(value)) return value;
+  const name = others.find(([, other]) => isSource(other))?.[0];
+  const remedy = name === undefined ? '' : `: export the one that is meant by default, as in \`export default ${name};\``;
+  throw new UsageError(`${file} exports no ${kind} by default${remedy}`);
 }
 
 async function load(file: string, path: string): Promise<Record<string, unknown>> {
@@ -36,7 +48,7 @@ async function load(file: string, path: string): Promise<Record<string, unknown>
     return (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
     const reason = /\.[cm]?tsx?$/.test(path) ? reasonOfTypeScript(error) : undefined;
-    throw new UsageError(`${file} cannot be loaded: ${reason ?? (error as Error).message}`, undefined, { cause: error });
+    throw new UsageError(`${file} cannot be loaded: ${reason ?? lineOf(error)}`, undefined, { cause: error });
   }
 }
 
@@ -53,23 +65,17 @@ function reasonOfTypeScript(error: unknown): string | undefined {
 }
 
 /** A CommonJS module is the default export of itself, and may have one of its own. */
-function exportsOf(module: Record<string, unknown>): { byDefault: unknown; others: unknown[] } {
+function exportsOf(module: Record<string, unknown>): { byDefault: unknown; others: [string, unknown][] } {
   const { default: outer, ...named } = module;
-  const isModule = typeof outer === 'object' && outer !== null && !isSource(outer) && !types.isPromise(outer);
-  const inner = isModule ? (outer as Record<string, unknown>) : {};
-  const others = [...new Set([...Object.values(named), ...Object.values(inner)])];
-  return { byDefault: isModule ? inner['default'] : outer, others };
+  const inner = typeof outer === 'object' && outer !== null && !isSource(outer) && !types.isPromise(outer) ? outer : {};
+  const byDefault = 'default' in inner ? inner.default : outer;
+  return { byDefault, others: Object.entries({ ...named, ...inner }) };
 }
 
 /** What a promise resolves to, or a function returns. Only one that needs no arguments; a class is none. */
 async function given(value: unknown): Promise<unknown> {
   const isFactory = typeof value === 'function' && value.length === 0 && !/^class\b/.test(Function.prototype.toString.call(value));
   return isFactory ? (value as () => unknown)() : value;
-}
-
-function theOnly<T>(file: string, found: readonly T[]): T | undefined {
-  if (new Set(found).size > 1) throw new UsageError(`${file} exports several of them: export the one that is meant by default`);
-  return found[0];
 }
 
 function isDataSource(value: unknown): value is DataSource {

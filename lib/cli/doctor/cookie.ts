@@ -1,0 +1,175 @@
+import { parseSetCookie, type SetCookie } from 'cookie';
+import type { ResolvedVisitOptions } from '../../options/visit-options.interface.js';
+import { optionTable } from '../../options/option-table.js';
+import { lineOf } from '../error-line.js';
+import { plain } from '../terminal.js';
+import { findingsOf, type Finding } from './finding.js';
+
+type CookieOptions = ResolvedVisitOptions['cookie'];
+
+/** How long an answer is waited for, in milliseconds. */
+const PATIENCE = 15_000;
+const MOST_REDIRECTS = 5;
+const PREFIX = /^__(?:host|secure)-/i;
+
+/** What one address has answered. */
+interface Answer {
+  readonly url: URL;
+  readonly status: number;
+  readonly headers: Headers;
+}
+
+const { ok, warning, failed } = findingsOf('cookie');
+
+/** Whether browsers keep the cookie that this address really sends, past all proxies, and keep it from others. */
+export async function examineCookie(url: URL, options: CookieOptions | undefined): Promise<Finding[]> {
+  const base = (options?.name ?? (optionTable.cookie.name.default() as string)).replace(PREFIX, '');
+  try {
+    const answers = await fetched(url);
+    const found = answers.flatMap((answer) => cookiesIn(answer, base).map((header) => ({ answer, header })))[0];
+    if (!found) return [missing(answers.at(-1)!, base)];
+    const findings = judgedCookie(found.header, found.answer, options);
+    const again = (await fetched(url)).flatMap((answer) => cookiesIn(answer, base))[0];
+    if (again !== undefined && parseSetCookie(again).value === parseSetCookie(found.header).value)
+      findings.push(failed('two visitors got the same key: a cache in between keeps answers with cookies, and signs everybody in as one'));
+    return [...(findings.some(({ status }) => status === 'failed') ? [] : [ok(described(parseSetCookie(found.header)))]), ...findings];
+  } catch (error) {
+    const reason = error instanceof Error && error.cause !== undefined ? error.cause : error;
+    return [failed(`${shown(url)} does not answer: ${lineOf(reason)}`)];
+  }
+}
+
+/** As a browser does that has never been there: each address that it is led to. */
+async function fetched(url: URL): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  for (let next: URL | undefined = url; next && answers.length <= MOST_REDIRECTS;) {
+    const target: URL = next;
+    // Names and passwords are no part of what `fetch` takes.
+    const { username, password } = target;
+    const headers = new Headers({
+      accept: 'text/html, */*;q=0.8',
+      'sec-fetch-site': 'none',
+      'sec-fetch-mode': 'navigate',
+      connection: 'close',
+    });
+    if (username !== '') headers.set('authorization', `Basic ${btoa(`${unescaped(username)}:${unescaped(password)}`)}`);
+    const response = await fetch(new URL(`${target.pathname}${target.search}`, target.origin), {
+      redirect: 'manual',
+      signal: AbortSignal.timeout(PATIENCE),
+      headers,
+    });
+    await response.body?.cancel();
+    answers.push({ url: target, status: response.status, headers: response.headers });
+    const location = response.headers.get('location');
+    next = location !== null && URL.canParse(location, target.href) ? new URL(location, target) : undefined;
+    if (next && !/^https?:$/.test(next.protocol)) next = undefined;
+  }
+  return answers;
+}
+
+/** The headers that set a cookie of this name, whatever its prefix. */
+function cookiesIn({ headers }: Answer, base: string): string[] {
+  return headers.getSetCookie().filter((header) => parseSetCookie(header).name.replace(PREFIX, '') === base);
+}
+
+function missing({ url, status, headers }: Answer, base: string): Finding {
+  const names = headers.getSetCookie().map((header) => plain(parseSetCookie(header).name));
+  const others = names.length > 0 ? ` (but ${names.join(', ')})` : '';
+  return warning(
+    `${shown(url)} answered ${status} and sent no cookie "${base}"${others}: a visit begins when there is something to keep, ` +
+      'so name an address where one does, such as a page with a form token',
+  );
+}
+
+/** What is wrong with a cookie that came with this answer. */
+export function judgedCookie(setCookie: string, answer: Answer, options?: CookieOptions): Finding[] {
+  return [...judged(parseSetCookie(setCookie), answer, options)];
+}
+
+function* judged(cookie: SetCookie, { url, headers }: Answer, options: CookieOptions | undefined): Iterable<Finding> {
+  const { name, secure = false, httpOnly = false, sameSite, domain, path = '' } = cookie;
+  const isHttps = url.protocol === 'https:';
+  const isLoopback = /^(?:localhost|.*\.localhost|127\..*|\[::1\])$/.test(url.hostname);
+  if (isHttps && !secure)
+    yield failed(
+      'no Secure, though the address is https: the application takes the request for http; set the trust-proxy setting of the framework, ' +
+        'and let the proxy send X-Forwarded-Proto, or set cookie.secure to true',
+    );
+  if (!isHttps && !isLoopback)
+    yield secure
+      ? failed('Secure over plain http: browsers do not keep it; open the https address')
+      : warning('over plain http everybody on the way reads it');
+  if (/^__host-/i.test(name) && (!secure || path !== '/' || domain !== undefined))
+    yield failed(
+      'the prefix __Host- without Secure, with a Domain or another Path than /: browsers refuse it; does a proxy change cookies?',
+    );
+  else if (/^__secure-/i.test(name) && !secure) yield failed('the prefix __Secure- without Secure: browsers refuse it');
+  else if (isHttps && !PREFIX.test(name))
+    yield warning('no prefix, so that other hosts of the site can set one of their own: cookie.secure: true brings __Host-');
+  if (!httpOnly) yield failed('no HttpOnly: every script of a page reads the key');
+  if (sameSite === undefined || sameSite === true || sameSite === false) yield warning('no SameSite: it is left to each browser');
+  else if (sameSite === 'none' && options?.sameSite !== 'none') yield warning('SameSite=None: other sites can send requests with it');
+  if (domain !== undefined) {
+    const host = domain.replace(/^\./, '').toLowerCase();
+    yield url.hostname === host || url.hostname.endsWith(`.${host}`)
+      ? warning(`Domain=${plain(domain)}: all hosts below it get the key`)
+      : failed(`Domain=${plain(domain)} is not that of ${url.hostname}: browsers refuse it`);
+  }
+  if (path !== '' && !covers(path, url.pathname))
+    yield failed(`Path=${plain(path)}: browsers do not send it back to ${plain(url.pathname)}`);
+  if (!/\bno-store\b/i.test(headers.get('cache-control') ?? ''))
+    yield failed('no Cache-Control: no-store beside it: a proxy has taken it away, and caches may keep the key');
+  if (Number(headers.get('age') ?? 0) > 0 || /\bhit\b/i.test(headers.get('x-cache') ?? ''))
+    yield failed('the answer comes from a cache, with the key of somebody else');
+  if (options) yield* differences(cookie, options);
+}
+
+type Shown = string | boolean | undefined;
+
+/** Between what the file says and what the running application does. */
+function* differences(cookie: SetCookie, options: CookieOptions): Iterable<Finding> {
+  const pairs: [string, Shown, Shown][] = [
+    ['name', cookie.name, options.name],
+    ['Path', cookie.path, options.path],
+    ['Domain', cookie.domain?.replace(/^\./, '').toLowerCase(), options.domain?.replace(/^\./, '').toLowerCase()],
+    ['SameSite', cookie.sameSite, options.sameSite],
+    ['HttpOnly', cookie.httpOnly ?? false, options.httpOnly],
+  ];
+  for (const [attribute, sent, meant] of pairs) {
+    if (sent === meant) continue;
+    const [is, shouldBe] = [sent, meant].map((one) => (one === undefined ? 'none' : plain(String(one))));
+    yield warning(`${attribute} is ${is}, and by the options ${shouldBe}: is NODE_ENV another one there, or does a proxy change it?`);
+  }
+}
+
+/** RFC 6265bis 5.1.4. */
+function covers(path: string, requested: string): boolean {
+  return requested === path || requested.startsWith(path.endsWith('/') ? path : `${path}/`);
+}
+
+/** Without its value. */
+function described({ name, secure, httpOnly, sameSite, domain, path, partitioned, maxAge }: SetCookie): string {
+  const attributes = [
+    secure && 'Secure',
+    httpOnly && 'HttpOnly',
+    typeof sameSite === 'string' && `SameSite=${sameSite}`,
+    partitioned && 'Partitioned',
+    path !== undefined && `Path=${plain(path)}`,
+    domain !== undefined && `Domain=${plain(domain)}`,
+    maxAge !== undefined && `Max-Age=${maxAge}`,
+  ];
+  return `"${plain(name)}" with ${attributes.filter(Boolean).join(', ') || 'no attribute'}`;
+}
+
+/** Neither password nor parameters. */
+function shown({ origin, pathname }: URL): string {
+  return plain(`${origin}${pathname}`);
+}
+
+function unescaped(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}

@@ -1,0 +1,67 @@
+import { execFile, fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll } from 'vitest';
+import { PATIENCE } from './patience.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** What the built command is started by. */
+export const main = join(root, 'dist/esm/cli/main.js');
+
+export interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs the built command in a process of its own. */
+export function program(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [main, ...args], { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
+    });
+  });
+}
+
+/** For the tests of one file: one process that runs all their commands, because to start one takes longer than most of them do. */
+export function useCommands() {
+  let host: ChildProcess;
+  let last: Promise<unknown> = Promise.resolve();
+  let folder: string;
+  let files = 0;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nest-visit-cli-'));
+    host = fork(fileURLToPath(new URL('fixtures/command-host.mjs', import.meta.url)), { cwd: root, execArgv: [] });
+  });
+  afterAll(async () => {
+    host?.disconnect();
+    await rm(folder, { recursive: true, force: true });
+  });
+  return {
+    /** Where the files of these tests are. */
+    get folder(): string {
+      return folder;
+    },
+    /** Runs the built command. */
+    command: (...args: string[]): Promise<Outcome> => {
+      const outcome = last.then(async () => {
+        const [ended, answered] = [once(host, 'exit'), once(host, 'message')];
+        host.send(args);
+        const [answer] = (await Promise.race([answered, ended])) as [Outcome];
+        return answer;
+      });
+      last = outcome.catch(() => {});
+      return outcome;
+    },
+    /** The path of a new file with this text. */
+    file: async (text: string, extension = 'mjs'): Promise<string> => {
+      const path = join(folder, `data-source-${++files}.${extension}`);
+      await writeFile(path, text);
+      return path;
+    },
+  };
+}
