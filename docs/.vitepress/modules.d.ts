@@ -4,7 +4,16 @@ declare module '@prisma/adapter-pg' {
 }
 
 declare module 'pg' {
-  export const Pool: any;
+  interface Queries {
+    query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
+  }
+  export interface PoolClient extends Queries {
+    release(): void;
+  }
+  export interface Pool extends Queries {
+    connect(): Promise<PoolClient>;
+  }
+  export const Pool: new (options?: object) => any;
 }
 
 declare module '@simplewebauthn/server' {
