@@ -44,8 +44,8 @@ declare module 'fastify' {
     readonly visit: CurrentVisit;
   }
 
-  /** Where the plugin `visits` is registered. */
   interface FastifyInstance {
+    /** Where the plugin `visits` is registered, as are the next two. */
     readonly visits: VisitService;
     readonly identity: IdentityService;
     readonly formTokens: FormTokenService;

@@ -8,6 +8,7 @@ export interface OpenDataSource {
   readonly options: { readonly type: string };
   readonly isInitialized: boolean;
   readonly entityMetadatas: readonly object[];
+  /** Told apart from options by this. */
   createQueryRunner(mode?: 'master' | 'slave'): object;
 }
 

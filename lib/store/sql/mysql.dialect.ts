@@ -30,8 +30,9 @@ export class MysqlDialect extends SqlDialect {
   #safeUpdates = false;
   #longest = Infinity;
 
-  /** @param how.prepares whether the connection prepares statements that have a name. @default false */
-  constructor({ prepares = false }: { readonly prepares?: boolean } = {}) {
+  /** @param how `prepares`: whether the connection prepares statements that have a name, which it does not by default */
+  constructor(how: { readonly prepares?: boolean } = {}) {
+    const { prepares = false } = how;
     super();
     this.#prepares = prepares;
   }

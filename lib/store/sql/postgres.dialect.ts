@@ -15,8 +15,9 @@ export class PostgresDialect extends SqlDialect {
   override readonly bytes = 'CAST(? AS bytea)';
   override readonly arrays: boolean;
 
-  /** @param how.arrays whether the driver takes arrays as parameters. @default true */
-  constructor({ arrays = true }: { readonly arrays?: boolean } = {}) {
+  /** @param how `arrays`: whether the driver takes arrays as parameters, which it does by default */
+  constructor(how: { readonly arrays?: boolean } = {}) {
+    const { arrays = true } = how;
     super();
     this.arrays = arrays;
   }

@@ -5,11 +5,16 @@ import { isShort, statementOf, type Result, type Statement, type Step } from './
 
 /** What better-sqlite3 and the drivers that follow it offer; all of it is synchronous. */
 export interface SqliteDatabase {
+  /** A statement that can be run with values. */
   prepare(sql: string): {
+    /** Whether it gives rows. */
     readonly reader: boolean;
+    /** Its rows. */
     all(...params: unknown[]): Result['rows'];
+    /** How many rows it has changed. */
     run(...params: unknown[]): { readonly changes: number };
   };
+  /** Runs statements without values. */
   exec(sql: string): unknown;
   readonly inTransaction: boolean;
 }

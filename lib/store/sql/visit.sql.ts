@@ -164,6 +164,7 @@ export class VisitSql {
     return { sql: `UPDATE ${this.#visit} SET ${sessionVersion} = ${sessionVersion} WHERE ${id} = ?`, params: [NO_ID] };
   }
 
+  /** The whole rows of these visits, with their identities. */
   find(ids: readonly string[]): Statement {
     // PostgreSQL plans a prepared `= ANY` anew each time, and `=` once. That is felt where requests come one at a time.
     if (ids.length === 1) return { sql: `${this.#select} WHERE v.${this.#v.id} = ?`, params: ids, name: `${this.#findName}-one` };
@@ -174,6 +175,7 @@ export class VisitSql {
     return { sql: `${this.#select} WHERE ${sql}`, params, name: this.#findName };
   }
 
+  /** New visits, all or none. */
   insertVisits(visits: readonly VisitRecord[]): Statement {
     return insert(
       this.#visit,
@@ -182,6 +184,7 @@ export class VisitSql {
     );
   }
 
+  /** The identities of new visits that have one. */
   insertIdentities(visits: readonly VisitRecord[]): Statement {
     const rows = visits.flatMap(({ id, identity }) => (identity ? [[id, ...this.#identityValues(identity)]] : []));
     return insert(this.#identity, Object.values(this.#i), rows);
@@ -236,6 +239,7 @@ export class VisitSql {
     };
   }
 
+  /** When the visits were used and when they expire: neither ever goes back, and a visit that has ended stays as it is. */
   touch(touches: readonly Required<Touch>[]): Statement {
     const { id, accessed, expiry, keyChanged } = this.#v;
     const given = `CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
@@ -285,6 +289,7 @@ export class VisitSql {
     return change.identity === undefined ? [key] : [key, this.#link(change)];
   }
 
+  /** Takes the lock of a live visit with a valid key, where it is free, has run out or is the owner's. */
   lock(lock: Lock): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const isFree = lock.renews
@@ -296,6 +301,7 @@ export class VisitSql {
     };
   }
 
+  /** Gives the lock back, if this owner still has it. */
   unlock(visitId: string, owner: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const sql = `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
@@ -346,6 +352,7 @@ export class VisitSql {
     };
   }
 
+  /** When all visits of the user were ended for the last time. */
   revokedAt(userId: string): Statement {
     const { userHash, endedAt } = this.#r;
     return {
@@ -354,6 +361,7 @@ export class VisitSql {
     };
   }
 
+  /** Deletes what is remembered of such ends from before this instant. */
   expungeRevocations(before: number): Statement {
     const sql = `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?${this.#dialect.unbounded}`;
     return { sql, params: [before], isSlow: true };
@@ -377,6 +385,7 @@ export class VisitSql {
     };
   }
 
+  /** The live visits of a user, without session data: a page of them, the one that was used last first. */
   listForUser({ userId, now, limit, after }: UserList): Statement {
     const v = this.#v;
     const isBehind = after ? ` AND (v.${v.accessed} < ? OR (v.${v.accessed} = ? AND v.${v.id} > ?))` : '';
@@ -388,6 +397,7 @@ export class VisitSql {
     };
   }
 
+  /** The live visits after this id, without session data, in the order of ids. */
   liveVisits(after: string, limit: number, now: number): Statement {
     const { id, endedAt, expiry } = this.#v;
     return {
@@ -396,6 +406,7 @@ export class VisitSql {
     };
   }
 
+  /** With which programs the user had signed in before this instant, whether those visits have ended or not. */
   userAgentsOf(userId: string, before: number): Statement {
     const [v, i] = [this.#v, this.#i];
     return {
@@ -441,6 +452,7 @@ export class VisitSql {
     ];
   }
 
+  /** How many visits, and how many identities, a clean-up would delete. */
   countStale(before: number): { visits: Statement; identities: Statement } {
     const { id, expiry, endedAt } = this.#v;
     const where = `WHERE v.${expiry} < ? OR v.${endedAt} < ?`;
@@ -464,6 +476,7 @@ export class VisitSql {
     };
   }
 
+  /** Deletes the session data of these visits, where they expired before this instant. */
   wipe(ids: readonly string[], before: number): Statement {
     const { expiry, sessionData, sessionVersion } = this.#v;
     const { sql: isAmong, params } = this.#isAmong(ids);
@@ -476,6 +489,7 @@ export class VisitSql {
     };
   }
 
+  /** How many visits that expired before this instant hold session data. */
   countUnwiped(before: number): Statement {
     const { expiry, sessionData } = this.#v;
     const sql = `SELECT COUNT(*) AS "count" FROM ${this.#visit} WHERE ${expiry} < ? AND ${sessionData} IS NOT NULL`;

@@ -51,6 +51,7 @@ export class TypeOrmVisitStore extends SqlVisitStore {
     return extra?.connectionLimit ?? extra?.max ?? poolSize ?? 10;
   }
 
+  /** See `VisitServer.setDeadline`. */
   setDeadline(milliseconds: number): void {
     this.#deadline = milliseconds;
     this.#prepared?.connection.limit(milliseconds);
@@ -60,10 +61,12 @@ export class TypeOrmVisitStore extends SqlVisitStore {
     warnOfType(this.dataSource, await this.checkDatabase());
   }
 
+  /** See `VisitServer.missingIndexes`. */
   missingIndexes(): Promise<string[]> {
     return missingIndexesOf(this.dataSource);
   }
 
+  /** See `VisitServer.requireConnection`. @throws VisitOpenTransactionError */
   requireConnection(): void {
     this.#prepared?.ownTransactions?.refuse();
   }
