@@ -1,5 +1,6 @@
-// `npm run release -- <version> [--dry-run]`: checks, tests, writes version and changelog, tags, publishes. The workflow "Release" calls it,
-// because npm attests where a package was built (provenance) only for what continuous integration publishes.
+// `npm run release -- <version> [--dry-run]`: checks, tests, writes version and changelog, tags, publishes. The
+// workflow "Release" calls it, because npm attests where a package was built (provenance) only for what continuous
+// integration publishes.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +18,8 @@ const VERSION = /^(\d+)\.(\d+)\.(\d+)(?:-([a-z]+)\.(\d+))?$/;
 
 function numbersOf(version) {
   const match = VERSION.exec(version);
-  if (!match) throw new ReleaseError(`"${version}" is no version such as 1.2.3 or 1.2.3-beta.1, and none of patch, minor, major`);
+  if (!match)
+    throw new ReleaseError(`"${version}" is no version such as 1.2.3 or 1.2.3-beta.1, and none of patch, minor, major`);
   const [, major, minor, patch, stage, count] = match;
   // What comes before a version is smaller than it.
   return { order: [+major, +minor, +patch, stage ? stage.charCodeAt(0) : Infinity, +(count ?? 0)], stage };
@@ -40,7 +42,8 @@ export function nextVersion(current, wanted) {
 export function releaseNotes(changelog, version, date) {
   const match = /^## Unreleased\n([\s\S]*?)(?=^## |$(?![\s\S]))/m.exec(changelog);
   const notes = match?.[1].trim();
-  if (!notes || !/^- /m.test(notes)) throw new ReleaseError('CHANGELOG.md has nothing under "Unreleased": what would users read?');
+  if (!notes || !/^- /m.test(notes))
+    throw new ReleaseError('CHANGELOG.md has nothing under "Unreleased": what would users read?');
   const entry = `## Unreleased\n\n## ${version} - ${date}\n\n${notes}\n\n`;
   const rest = changelog.slice(match.index + match[0].length);
   return { notes, changelog: `${changelog.slice(0, match.index)}${entry}${rest}`.trimEnd() + '\n' };
@@ -71,14 +74,19 @@ function main(args) {
   const manifest = JSON.parse(readFileSync('package.json', 'utf8'));
   const version = nextVersion(manifest.version, positionals[0]);
   const tag = `v${version}`;
-  const { notes, changelog } = releaseNotes(readFileSync('CHANGELOG.md', 'utf8'), version, new Date().toISOString().slice(0, 10));
+  const { notes, changelog } = releaseNotes(
+    readFileSync('CHANGELOG.md', 'utf8'),
+    version,
+    new Date().toISOString().slice(0, 10),
+  );
   if (git('status', '--porcelain') !== '') throw new ReleaseError('the checkout has changes that are not committed');
   if (git('branch', '--show-current') !== 'main') throw new ReleaseError('releases are made from main');
   if (git('ls-remote', 'origin', 'refs/heads/main').split('\t')[0] !== git('rev-parse', 'HEAD')) {
     throw new ReleaseError('main is not what the remote "origin" has: pull or push first');
   }
   if (git('ls-remote', 'origin', `refs/tags/${tag}`) !== '') throw new ReleaseError(`there is a tag ${tag} already`);
-  if (!values['dry-run'] && !process.env.CI) throw new ReleaseError('only continuous integration publishes: start the workflow "Release"');
+  if (!values['dry-run'] && !process.env.CI)
+    throw new ReleaseError('only continuous integration publishes: start the workflow "Release"');
 
   console.log(`${manifest.name} ${manifest.version} -> ${version}\n\n${notes}\n`);
   run('npm', 'test');

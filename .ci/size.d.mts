@@ -3,4 +3,7 @@ interface Budget {
   readonly files: number;
 }
 export const BUDGET: Budget;
-export function verdict(packed: { size: number; entryCount: number }, budget?: Budget): { isWithin: boolean; message: string };
+export function verdict(
+  packed: { size: number; entryCount: number },
+  budget?: Budget,
+): { isWithin: boolean; message: string };

@@ -1,6 +1,6 @@
-// Builds lib/: ES modules into dist/esm by tsc, and from these CommonJS into dist/cjs, with the same types. The condition "module-sync" in
-// package.json gives `import` and `require` the same (ES module) instance on Node 20.19 and later; dist/cjs serves
-// tools that resolve "require" only, such as Jest.
+// Builds lib/: ES modules into dist/esm by tsc, and from these CommonJS into dist/cjs, with the same types. The
+// condition "module-sync" in package.json gives `import` and `require` the same (ES module) instance on Node 20.19 and
+// later; dist/cjs serves tools that resolve "require" only, such as Jest.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -21,11 +21,13 @@ for (const path of readdirSync(esm, { recursive: true })) {
   const [from, to] = [join(esm, path), join(cjs, path)];
   mkdirSync(dirname(to), { recursive: true });
   if (path.endsWith('.d.ts')) copyFileSync(from, to);
-  else if (path.endsWith('.js')) writeFileSync(to, ts.transpileModule(readFileSync(from, 'utf8'), { compilerOptions }).outputText);
+  else if (path.endsWith('.js'))
+    writeFileSync(to, ts.transpileModule(readFileSync(from, 'utf8'), { compilerOptions }).outputText);
 }
 
 // The schematic for `nest add`: its runtime wants CommonJS, and reads what it offers from JSON.
-for (const file of ['collection.json', 'schema.json']) copyFileSync(join(root, 'lib/nest-add', file), join(cjs, 'nest-add', file));
+for (const file of ['collection.json', 'schema.json'])
+  copyFileSync(join(root, 'lib/nest-add', file), join(cjs, 'nest-add', file));
 rmSync(join(esm, 'nest-add'), { recursive: true });
 
 for (const [folder, type] of [

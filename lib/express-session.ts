@@ -13,7 +13,12 @@ import type { VisitRecord, VisitStore } from './store/visit.store.js';
 export interface VisitSessionStoreOptions {
   /** Where the sessions are kept: any store of nest-visit but sealed cookies. Who has made it closes it. */
   store: VisitStore;
-  /** How long a session lives after its last request whose cookie says nothing of it (`cookie.maxAge`, `cookie.expires`). @default '1d' */
+  /**
+   * How long a session lives after its last request whose cookie says nothing of it (`cookie.maxAge`,
+   * `cookie.expires`).
+   *
+   * @default '1d'
+   */
   timeout?: Duration;
   /** A call waits this long for the store, then it fails. @default '10s' */
   storeTimeout?: Duration;
@@ -32,7 +37,10 @@ export interface StoredSession {
 export interface VisitSessionStore {
   /** The session, or null if there is none, or it has expired or been destroyed. */
   get(sessionId: string, callback: (error: unknown, session?: any) => void): void;
-  /** Stores all of the session, as the last of several calls has it. One that has expired or been destroyed is not stored: it never comes back. */
+  /**
+   * Stores all of the session, as the last of several calls has it. One that has expired or been destroyed is not
+   * stored: it never comes back.
+   */
   set(sessionId: string, session: any, callback?: (error?: any) => void): void;
   /** Ends a session for good: no later save brings it back. One that is not there is no error. */
   destroy(sessionId: string, callback?: (error?: any) => void): void;
@@ -47,8 +55,8 @@ export interface VisitSessionStore {
 }
 
 /**
- * A store for express-session or @fastify/session that keeps sessions as visits: of the ids only hashes are stored, and a session that has
- * been destroyed or has expired does not come back by a request that saves it late.
+ * A store for express-session or @fastify/session that keeps sessions as visits: of the ids only hashes are stored, and
+ * a session that has been destroyed or has expired does not come back by a request that saves it late.
  *
  * @param Store the class of stores that the library brings: `session.Store`, `fastifySession.Store`
  * @throws VisitOptionError for an option that cannot be
@@ -217,7 +225,10 @@ class Sessions {
       if (result.outcome === 'saved') return this.move(stored, session.cookie);
       version = result.version;
     }
-    throw new SessionDataError('SESSION_VALUE', `the session was stored by others ${MOST_TRIES} times while it was to be stored`);
+    throw new SessionDataError(
+      'SESSION_VALUE',
+      `the session was stored by others ${MOST_TRIES} times while it was to be stored`,
+    );
   }
 
   /** A touch moves an expiry forward only; an earlier one is set like that of a change of rights, by the same key. */

@@ -6,7 +6,8 @@ declare global {
       /**
        * The session of the visit, see `SessionData` for its shape.
        *
-       * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could not be asked
+       * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError
+       *   (503) when the store could not be asked
        */
       session: RequestSession;
       /** The same as `session.id`. */

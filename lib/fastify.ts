@@ -1,4 +1,12 @@
-import { ForbiddenException, Inject, Module, type CanActivate, type LoggerService, type LogLevel, type Type } from '@nestjs/common';
+import {
+  ForbiddenException,
+  Inject,
+  Module,
+  type CanActivate,
+  type LoggerService,
+  type LogLevel,
+  type Type,
+} from '@nestjs/common';
 import { GUARDS_METADATA } from '@nestjs/common/constants.js';
 import { ModuleRef, NestFactory } from '@nestjs/core';
 import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
@@ -32,7 +40,8 @@ declare module 'fastify' {
     /**
      * The session of the visit, see `SessionData` for its shape.
      *
-     * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could not be asked
+     * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503)
+     *   when the store could not be asked
      */
     session: RequestSession & {
       /** All data, as a plain object. */
@@ -52,7 +61,10 @@ declare module 'fastify' {
   }
 
   interface FastifyContextConfig {
-    /** What a handler of Nest says by decorators, where the plugin `visits` is registered: `[PassiveVisit()]`, `[RequireIdentity()]`. */
+    /**
+     * What a handler of Nest says by decorators, where the plugin `visits` is registered: `[PassiveVisit()]`,
+     * `[RequireIdentity()]`.
+     */
     visit?: readonly ClassDecorator[];
   }
 }
@@ -90,7 +102,8 @@ class PlainFastify {
 }
 
 /**
- * Visits for an application of Fastify 5 without Nest. To be registered before routes, and before plugins that use `request.session`.
+ * Visits for an application of Fastify 5 without Nest. To be registered before routes, and before plugins that use
+ * `request.session`.
  *
  * Inside is the same `VisitModule`, in a container of Nest that serves nothing: all that differs is who calls it.
  *
@@ -108,7 +121,12 @@ export async function visits(
     { abortOnError: false, ...(logger !== undefined && { logger }) },
   );
   app.addHook('onClose', () => nest.close());
-  const [story, requests, saver, first] = [nest.get(RequestStory), nest.get(CurrentRequest), nest.get(SessionSaver), nest.get(VisitGuard)];
+  const [story, requests, saver, first] = [
+    nest.get(RequestStory),
+    nest.get(CurrentRequest),
+    nest.get(SessionSaver),
+    nest.get(VisitGuard),
+  ];
   const serving = {
     options: nest.get<ResolvedVisitOptions>(VISIT_OPTIONS),
     store: nest.get(VisitStore),
@@ -140,7 +158,8 @@ export async function visits(
     routes.set(config, route);
     return route;
   };
-  const routeFor = ({ routeOptions, method, url }: FastifyRequest): Route => routeOf(routeOptions.config, () => `${method} ${url}`);
+  const routeFor = ({ routeOptions, method, url }: FastifyRequest): Route =>
+    routeOf(routeOptions.config, () => `${method} ${url}`);
   const contextOf = (request: FastifyRequest): RequestContext | undefined => {
     const context = findContext(request);
     return context && story.owns(context) ? context : undefined;
@@ -233,7 +252,8 @@ function statusOf(error: unknown): number {
 const isForClient = (status: number): boolean => status < 500;
 
 Object.assign(visits, {
-  // For the application around it, and not for itself alone (https://fastify.dev/docs/latest/Reference/Plugins/#handle-the-scope).
+  // For the application around it, and not for itself alone
+  // (https://fastify.dev/docs/latest/Reference/Plugins/#handle-the-scope).
   [Symbol.for('skip-override')]: true,
   [Symbol.for('fastify.display-name')]: 'nest-visit',
   [Symbol.for('plugin-meta')]: { name: 'nest-visit', fastify: '>=5' },

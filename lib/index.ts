@@ -129,7 +129,12 @@ export {
   type WriteGuard,
 } from './store/visit.store.js';
 export { MemoryVisitStore, type MemoryVisitStoreOptions } from './store/memory/memory-visit.store.js';
-export { MovingVisitStore, type MovedPage, type MovingVisitStoreOptions, type RefusedVisit } from './store/moving/moving-visit.store.js';
+export {
+  MovingVisitStore,
+  type MovedPage,
+  type MovingVisitStoreOptions,
+  type RefusedVisit,
+} from './store/moving/moving-visit.store.js';
 
 // Errors
 export {

@@ -81,12 +81,16 @@ import { Gateways } from './websockets/gateways.js';
 
 /** How long the end of the application waits for the store to close, in milliseconds. */
 const LONGEST_CLOSE = 2000;
-/** A store asks its server more than one thing before it is used. Together they may take so many times as long as one answer. */
+/**
+ * A store asks its server more than one thing before it is used. Together they may take so many times as long as one
+ * answer.
+ */
 const ANSWERS_AT_START = 5;
 
 /**
  * Gives every request its visit. Imported once, in the root module: by `VisitModule.forRoot(options)`, or by
- * `VisitModule.forRootAsync({ inject, useFactory })` where the options come from other providers; see `VisitModuleOptions`. It is global.
+ * `VisitModule.forRootAsync({ inject, useFactory })` where the options come from other providers; see
+ * `VisitModuleOptions`. It is global.
  *
  * @throws VisitOptionError, VisitSchemaError or VisitServerSettingError while the application starts
  */
@@ -121,7 +125,8 @@ const ANSWERS_AT_START = 5;
     {
       provide: TouchQueue,
       inject: [VisitStore, VISIT_OPTIONS],
-      useFactory: (store: VisitStore, options: ResolvedVisitOptions) => new TouchQueue(store, options.touch.interval, options.storeTimeout),
+      useFactory: (store: VisitStore, options: ResolvedVisitOptions) =>
+        new TouchQueue(store, options.touch.interval, options.storeTimeout),
     },
     {
       provide: VisitResolver,
@@ -140,7 +145,11 @@ const ANSWERS_AT_START = 5;
         streams: OpenStreams,
       ) => new Connections({ clock, requests, story, verifier, streams }),
     },
-    { provide: Session, inject: [CurrentRequest], useFactory: (requests: CurrentRequest) => createInjectableSession(requests) },
+    {
+      provide: Session,
+      inject: [CurrentRequest],
+      useFactory: (requests: CurrentRequest) => createInjectableSession(requests),
+    },
     { provide: SessionLife, useClass: FollowedSession },
     { provide: SocketOperations, useClass: GraphqlOperations },
     { provide: APP_GUARD, useExisting: VisitGuard },
@@ -252,17 +261,25 @@ export class VisitModule
     if (this.entryFailure) throw this.entryFailure;
     const { httpAdapter } = this.host;
     const { readsBodies } = this.finder;
-    platformOf(httpAdapter).bindAfterBody(httpAdapter.getInstance(), readsBodies, (request, next) => this.story.reenter(request, next));
+    platformOf(httpAdapter).bindAfterBody(httpAdapter.getInstance(), readsBodies, (request, next) =>
+      this.story.reenter(request, next),
+    );
     this.orderGuards();
   }
 
   private get configuration(): ApplicationConfig {
-    return (this.moduleRef as unknown as { container: { applicationConfig: ApplicationConfig } }).container.applicationConfig;
+    return (this.moduleRef as unknown as { container: { applicationConfig: ApplicationConfig } }).container
+      .applicationConfig;
   }
 
-  /** Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before ours, too. */
+  /**
+   * Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before
+   * ours, too.
+   */
   private orderGuards(): void {
-    this.configuration.getGlobalGuards().sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
+    this.configuration
+      .getGlobalGuards()
+      .sort((one, other) => Number(other === this.guard) - Number(one === this.guard));
   }
 
   /** Called by Nest while the application starts. */
@@ -280,17 +297,21 @@ export class VisitModule
     }
     if (process.env['NODE_ENV'] === 'production' && !supports(this.store, 'shared')) {
       new Logger('Visit').warn(
-        `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than one process, visitors lose their visits from request to request`,
+        `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than ` +
+          'one process, visitors lose their visits from request to request',
       );
     }
     await this.compareClocks();
     // ASVS 14.2.1.
     const inAddresses = this.options.source.includes('query')
       ? ['option "source"']
-      : handlers.filter(({ policy }) => !policy.skip && policy.source?.includes('query')).map(({ name }) => `@UseVisit() of ${name}`);
+      : handlers
+          .filter(({ policy }) => !policy.skip && policy.source?.includes('query'))
+          .map(({ name }) => `@UseVisit() of ${name}`);
     if (inAddresses.length > 0) {
       new Logger('Visit').warn(
-        `Keys are accepted in addresses (${inAddresses.join(', ')}), which histories, logs and other sites get to see: use links with a key for as little as you can`,
+        `Keys are accepted in addresses (${inAddresses.join(', ')}), which histories, logs and other sites get to ` +
+          'see: use links with a key for as little as you can',
       );
     }
   }
@@ -307,7 +328,9 @@ export class VisitModule
     }
   }
 
-  /** Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us. */
+  /**
+   * Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us.
+   */
   async beforeApplicationShutdown(): Promise<void> {
     await this.touches.close();
   }
@@ -335,17 +358,23 @@ async function check(store: VisitStore, storeTimeout: number): Promise<void> {
   } catch (error) {
     if (error instanceof VisitError) throw error;
     const reason = withoutSecrets(error instanceof Error ? error.message : String(error));
-    throw new VisitError('VISIT_STORE_UNAVAILABLE', `${store.constructor.name} cannot be used: ${reason}`, { cause: error });
+    throw new VisitError('VISIT_STORE_UNAVAILABLE', `${store.constructor.name} cannot be used: ${reason}`, {
+      cause: error,
+    });
   }
 }
 
-/** Before anything is opened. Nest would say that it cannot resolve a dependency; two of these would open two stores and save twice. */
+/**
+ * Before anything is opened. Nest would say that it cannot resolve a dependency; two of these would open two stores and
+ * save twice.
+ */
 function requireOnce(options: VisitModuleOptions | undefined, modules: ModulesContainer): void {
   const times = [...modules.values()].filter(({ metatype }) => metatype === VisitModule).length;
   if (options !== undefined && times === 1) return;
   const what = options === undefined ? 'without options' : `${times} times`;
   throw new VisitOptionError(
-    `VisitModule is imported ${what}: import VisitModule.forRoot({ … }) or forRootAsync({ … }) once, in the root module; ` +
+    `VisitModule is imported ${what}: import VisitModule.forRoot({ … }) or forRootAsync({ … }) once, in the root ` +
+      'module; ' +
       'it is global, so other modules inject its services without an import',
   );
 }

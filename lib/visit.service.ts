@@ -61,7 +61,8 @@ export interface CreateVisitOptions {
   /** @default `cookie.permanent` */
   permanent?: boolean;
   /**
-   * When the user proved who they are: what `@RequireFresh()` and `absoluteTimeout` go by. One that lies ahead counts as now.
+   * When the user proved who they are: what `@RequireFresh()` and `absoluteTimeout` go by. One that lies ahead counts
+   * as now.
    *
    * @default in a request of this user, when they did so there; elsewhere now
    */
@@ -84,13 +85,21 @@ const USUAL_LIMIT = 1000;
 export interface ListVisitsOptions {
   /** How many at most: a whole number, 1 or more. @default 1000 */
   limit?: number;
-  /** The last visit of the page before, or what there is of it. @default the list begins with the visit that was used most recently */
+  /**
+   * The last visit of the page before, or what there is of it.
+   *
+   * @default the list begins with the visit that was used most recently
+   */
   after?: Pick<VisitSummary, 'id' | 'accessed'>;
 }
 
 /** Whose visit `VisitService.end()` may end. */
 export interface EndVisitOptions {
-  /** End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this. @default false */
+  /**
+   * End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this.
+   *
+   * @default false
+   */
   anyUser?: boolean;
   /** End the visit only if it belongs to this user. @default the user of the request */
   userId?: string | number;
@@ -119,16 +128,17 @@ export class VisitService {
   /**
    * The visit of the request that is being served.
    *
-   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError (503)
+   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
+   *   (503)
    */
   current(): CurrentVisit {
     return this.requests.require().current;
   }
 
   /**
-   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it. In a callback of others
-   * (a connection pool, an event emitter), call it first with the request that is at hand: what follows runs for that one, whatever the
-   * asynchronous context was.
+   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it. In
+   * a callback of others (a connection pool, an event emitter), call it first with the request that is at hand: what
+   * follows runs for that one, whatever the asynchronous context was.
    *
    * @throws VisitNotResolvedError, VisitStoreUnavailableError (503) when the store could not be asked
    */
@@ -147,16 +157,20 @@ export class VisitService {
   }
 
   /**
-   * Who is this? For what is no request of this application: the handshake of a socket, a job, another server. Reads only: no row, touch,
-   * event or cookie comes of it, and the visit lives no longer by it.
+   * Who is this? For what is no request of this application: the handshake of a socket, a job, another server. Reads
+   * only: no row, touch, event or cookie comes of it, and the visit lives no longer by it.
    *
-   * @param credential a key; a `Cookie` header; or a handshake: the request that opened a socket, or a socket that a gateway was given.
-   * A handshake is looked through for keys as the option `source` says. One that a page of another site has opened with the cookie of its
-   * visitor is nobody's, unless `csrf.trustedOrigins` has that site (RFC 6455, 10.2)
+   * @param credential a key; a `Cookie` header; or a handshake: the request that opened a socket, or a socket that a
+   * gateway was given. A handshake is looked through for keys as the option `source` says. One that a page of another
+   * site has opened with the cookie of its visitor is nobody's, unless `csrf.trustedOrigins` has that site (RFC 6455,
+   * 10.2)
    * @returns null for nobody: no key, an expired, ended or replaced one, or cookies of different users
-   * @throws VisitStoreUnavailableError (503): a failed look-up is never "nobody"; SessionDataError with `session.onUnreadable: 'throw'`
+   * @throws VisitStoreUnavailableError (503): a failed look-up is never "nobody"; SessionDataError with
+   *   `session.onUnreadable: 'throw'`
    */
-  async verify<T extends object = DefaultData>(credential: string | Handshake | null | undefined): Promise<VerifiedVisit<T> | null> {
+  async verify<T extends object = DefaultData>(
+    credential: string | Handshake | null | undefined,
+  ): Promise<VerifiedVisit<T> | null> {
     const verified = await this.verifier.verify(credential);
     if (!verified) return null;
     const visit = this.summary(verified.record);
@@ -171,20 +185,26 @@ export class VisitService {
   }
 
   /**
-   * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and nobody else.
+   * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and
+   * nobody else.
    *
-   * It is a sign-in like another one: plugins hear of it, and it does not survive the end of all visits of its user that comes while it is
-   * made. In a request of that user it is as old as their sign-in there.
+   * It is a sign-in like another one: plugins hear of it, and it does not survive the end of all visits of its user
+   * that comes while it is made. In a request of that user it is as old as their sign-in there.
    *
-   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitEndedError (409) when all visits
-   * of the user have been ended meanwhile; FreshIdentityRequiredError (401) when `authenticatedAt` is longer ago than `absoluteTimeout`; what
-   * a plugin with `onError: 'throw'` throws. Nothing is left of the visit then
+   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitEndedError
+   * (409) when all visits of the user have been ended meanwhile; FreshIdentityRequiredError (401) when
+   * `authenticatedAt` is longer ago than `absoluteTimeout`; what a plugin with `onError: 'throw'` throws. Nothing is
+   * left of the visit then
    */
   create(options: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
     return this.requests.watch(this.make(options));
   }
 
-  private async make({ userId, permanent, authenticatedAt }: CreateVisitOptions): Promise<{ visit: VisitSummary; key: string }> {
+  private async make({
+    userId,
+    permanent,
+    authenticatedAt,
+  }: CreateVisitOptions): Promise<{ visit: VisitSummary; key: string }> {
     const user = userId === undefined ? undefined : checkedUserId(userId);
     const state = this.writer.prepare(null, permanent);
     if (user === undefined) {
@@ -196,14 +216,18 @@ export class VisitService {
     const own = context?.resolvedVisit?.record.identity;
     const origin = own?.userId === user ? { context: context!, identity: own } : undefined;
     const now = state.record.created;
-    const proved = authenticatedAt === undefined ? (origin?.identity.authenticatedAt ?? now) : signInInstant(authenticatedAt, this.options);
+    const proved =
+      authenticatedAt === undefined
+        ? (origin?.identity.authenticatedAt ?? now)
+        : signInInstant(authenticatedAt, this.options);
     await this.limit.admit(user, state.record.id);
     const endedBefore = await this.revokedAt(user);
     const requireNotRevoked = async (): Promise<void> => {
       const endedAll = await this.revokedAt(user);
       // Compared with what was known before, and not with a clock: in a job this may come right after such an end.
       const isNew = endedAll !== null && endedAll !== endedBefore;
-      if (isNew || (origin && isRevokedSince(endedAll, origin.context.began, this.options))) throw new VisitEndedError();
+      if (isNew || (origin && isRevokedSince(endedAll, origin.context.began, this.options)))
+        throw new VisitEndedError();
     };
     const made = await this.writer.insert(state, { identity: { userId: user, created: now, authenticatedAt: proved } });
     try {
@@ -219,8 +243,9 @@ export class VisitService {
   }
 
   /**
-   * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are served
-   * as ever until half a minute after the client was first seen with the new one. When rights change, `IdentityService` renews the key by itself, and without such a grace.
+   * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are
+   * served as ever until half a minute after the client was first seen with the new one. When rights change,
+   * `IdentityService` renews the key by itself, and without such a grace.
    *
    * If the key has been changed a moment ago, nothing is left to do.
    *
@@ -231,18 +256,24 @@ export class VisitService {
   }
 
   /**
-   * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works again.
+   * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works
+   * again.
    *
-   * Only visits of the user who is signed in can be ended. A job, and work that goes on after the response have no request, and so
-   * no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
+   * Only visits of the user who is signed in can be ended. A job, and work that goes on after the response have no
+   * request, and so no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
    *
-   * @throws VisitStoreUnsupportedError when the store is not `revocable` and it is not the current visit; VisitNotResolvedError where there is no
-   * user, outside of a request and under `@SkipVisit()`, unless `anyUser` or `userId` is given; VisitKeyRetiredError (409) when the current
-   * visit is to end, and another request has replaced its key: it has not ended; VisitError `VISIT_END_REASON`
+   * @throws VisitStoreUnsupportedError when the store is not `revocable` and it is not the current visit;
+   * VisitNotResolvedError where there is no user, outside of a request and under `@SkipVisit()`, unless `anyUser` or
+   * `userId` is given; VisitKeyRetiredError (409) when the current visit is to end, and another request has replaced
+   * its key: it has not ended; VisitError `VISIT_END_REASON`
    * @param reason a short word for the record, at most 32 characters
    * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
    */
-  end(id?: string, reason = id === undefined ? 'ended' : 'revoked', { anyUser = false, userId }: EndVisitOptions = {}): Promise<boolean> {
+  end(
+    id?: string,
+    reason = id === undefined ? 'ended' : 'revoked',
+    { anyUser = false, userId }: EndVisitOptions = {},
+  ): Promise<boolean> {
     try {
       checkedReason(reason);
     } catch (error) {
@@ -250,10 +281,12 @@ export class VisitService {
     }
     if (id === undefined) return this.requests.take('visits.end()', (turn) => this.endOwn(turn, reason));
     if (anyUser) return this.write('visits.end()', (turn) => this.endAny(turn, id, reason));
-    if (userId !== undefined) return this.write('visits.end()', async (turn) => this.endOf(checkedUserId(userId), turn, id, reason));
+    if (userId !== undefined)
+      return this.write('visits.end()', async (turn) => this.endOf(checkedUserId(userId), turn, id, reason));
     if (!this.requests.context) {
       const refused = new VisitNotResolvedError(
-        'visits.end(id) outside of a request does not know whose visit may end: pass { userId }, or { anyUser: true } where any may',
+        'visits.end(id) outside of a request does not know whose visit may end: pass { userId }, or { anyUser: ' +
+          'true } where any may',
       );
       return this.requests.refuse(refused);
     }
@@ -270,9 +303,10 @@ export class VisitService {
    * const page = await visits.listForUser(userId, { limit: 50 });
    * const next = await visits.listForUser(userId, { limit: 50, after: page.at(-1) });
    *
-   * @param options which of them, where there may be many. A visit that is used between two pages moves to the front, and so may be missing or
-   * come twice
-   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`; VisitError `VISIT_OPTION`
+   * @param options which of them, where there may be many. A visit that is used between two pages moves to the front,
+   * and so may be missing or come twice
+   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`; VisitError
+   *   `VISIT_OPTION`
    */
   async listForUser(userId: string | number, options: ListVisitsOptions = {}): Promise<VisitSummary[]> {
     const users = this.store.facet('users', 'listForUser');
@@ -359,7 +393,10 @@ export class VisitService {
     });
   }
 
-  /** What holds for all visits here: time limits, renewal, the limit per user, the cookie, and what handlers ask for (ASVS 7.1.1). */
+  /**
+   * What holds for all visits here: time limits, renewal, the limit per user, the cookie, and what handlers ask for
+   * (ASVS 7.1.1).
+   */
   describePolicy(): DescribedPolicy {
     return describePolicy(this.options, describedHandlers(handlersOf(this.discovery)));
   }
@@ -370,7 +407,8 @@ export class VisitService {
   }
 
   /** In a request it is one of its turns; elsewhere, in a job for example, there is none to take. */
-  // No `async` around it, nor in the methods that return it: that would hear of a failure in the place of a caller who does not wait.
+  // No `async` around it, nor in the methods that return it: that would hear of a failure in the place of a caller who
+  // does not wait.
   private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
     const { context } = this.requests;
     return context ? Turn.take(context, act, work) : work(undefined);
@@ -380,7 +418,12 @@ export class VisitService {
     return this.store.revokedAt(userId);
   }
 
-  private async endOf(userId: string | undefined, turn: Turn | undefined, id: string, reason: string): Promise<boolean> {
+  private async endOf(
+    userId: string | undefined,
+    turn: Turn | undefined,
+    id: string,
+    reason: string,
+  ): Promise<boolean> {
     const owner = VisitKey.isId(id) ? (await this.store.find(id))?.identity?.userId : undefined;
     return owner !== undefined && owner === userId ? this.endAny(turn, id, reason) : false;
   }
@@ -442,7 +485,10 @@ export class VisitService {
 }
 
 /** @throws VisitError `VISIT_OPTION` */
-function checkedList({ limit = USUAL_LIMIT, after }: ListVisitsOptions): { limit: number; after: ListPosition | undefined } {
+function checkedList({ limit = USUAL_LIMIT, after }: ListVisitsOptions): {
+  limit: number;
+  after: ListPosition | undefined;
+} {
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new VisitError('VISIT_OPTION', `"limit" of a list must be a whole number, 1 or more, got ${String(limit)}`);
   if (after === undefined) return { limit, after };

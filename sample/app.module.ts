@@ -21,7 +21,12 @@ import { ProblemFilter } from './web/problem.filter.js';
   imports: [
     VisitModule.forRoot({
       // The tables come from the library's migrations. An application runs its own beside them, each in a transaction.
-      dataSource: { ...environment.database.options, migrations: visitMigrations, migrationsRun: true, migrationsTransactionMode: 'each' },
+      dataSource: {
+        ...environment.database.options,
+        migrations: visitMigrations,
+        migrationsRun: true,
+        migrationsTransactionMode: 'each',
+      },
       // Visits end after 20 minutes without a request; those of "remember me" are kept for a month.
       permanentTimeout: '30d',
       // Only the page "Without cookies" needs more than 'cookie', the default.

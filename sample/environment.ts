@@ -10,7 +10,8 @@ interface Environment {
 
 function readEnvironment({ PLATFORM, PORT, DATABASE_URL }: NodeJS.ProcessEnv): Environment {
   const platform = PLATFORM || 'express';
-  if (platform !== 'express' && platform !== 'fastify') throw new Error(`PLATFORM must be express or fastify, got "${platform}"`);
+  if (platform !== 'express' && platform !== 'fastify')
+    throw new Error(`PLATFORM must be express or fastify, got "${platform}"`);
 
   const port = Number(PORT || 3000);
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
@@ -39,14 +40,17 @@ function readDatabase(address: string): Environment['database'] {
   }
 }
 
-/** TypeORM's type for an embedded SQLite file takes any driver that is made like better-sqlite3; libsql comes prebuilt. */
+/**
+ * TypeORM's type for an embedded SQLite file takes any driver that is made like better-sqlite3; libsql comes prebuilt.
+ */
 function sqlite(database: string): Environment['database'] {
   const driver: unknown = createRequire(import.meta.url)('libsql');
   return { options: { type: 'better-sqlite3', driver, database, enableWAL: true }, name: `SQLite file ${database}` };
 }
 
 function withoutPassword(address: string): string {
-  if (!URL.canParse(address)) throw new Error('DATABASE_URL is not a valid address such as mysql://user:password@127.0.0.1:3306/visit');
+  if (!URL.canParse(address))
+    throw new Error('DATABASE_URL is not a valid address such as mysql://user:password@127.0.0.1:3306/visit');
   const { protocol, username, host, pathname } = new URL(address);
   return `${protocol}//${username && `${username}@`}${host}${pathname}`;
 }

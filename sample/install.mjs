@@ -16,7 +16,8 @@ export function requireNode() {
 /** How to start npm: `{ command, args, shell }`. The npm that started us, else the one on the PATH. */
 export function npm(...args) {
   const running = process.env.npm_execpath;
-  if (running && basename(running).startsWith('npm-cli')) return { command: process.execPath, args: [running, ...args], shell: false };
+  if (running && basename(running).startsWith('npm-cli'))
+    return { command: process.execPath, args: [running, ...args], shell: false };
   // On Windows npm is a script, which only a shell can start.
   return { command: 'npm', args, shell: process.platform === 'win32' };
 }
@@ -28,9 +29,15 @@ export function installDependencies(root) {
   const locked = existsSync(lock);
   if (existsSync(installed) && (!locked || statSync(installed).mtimeMs >= statSync(lock).mtimeMs)) return true;
 
-  // The tools that build and test are development dependencies, which NODE_ENV=production would leave out.
-  // Warnings are not for whoever starts it: some tools want a newer Node than the library does, and run without their scripts.
-  const { command, args, shell } = npm(locked ? 'ci' : 'install', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error');
+  // The tools that build and test are development dependencies, which NODE_ENV=production would leave out. Warnings are
+  // not for whoever starts it: some tools want a newer Node than the library does, and run without their scripts.
+  const { command, args, shell } = npm(
+    locked ? 'ci' : 'install',
+    '--include=dev',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  );
   console.log('Installing the dependencies, which takes about half a minute …');
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', shell });
   if (error) console.error(`npm could not be started: ${error.message}`);

@@ -6,8 +6,9 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { AppModule } from './app.module.js';
 import { environment } from './environment.js';
 
-// Behind a reverse proxy, tell the framework how many proxies to believe, else every visit seems to come from the proxy:
-// `app.getHttpAdapter().getInstance().set('trust proxy', 1)` on Express, `new FastifyAdapter({ trustProxy: 1 })` on Fastify.
+// Behind a reverse proxy, tell the framework how many proxies to believe, else every visit seems to come from the
+// proxy: `app.getHttpAdapter().getInstance().set('trust proxy', 1)` on Express, `new FastifyAdapter({ trustProxy: 1 })`
+// on Fastify.
 const adapters = { express: () => new ExpressAdapter(), fastify: () => new FastifyAdapter() };
 
 async function start(): Promise<INestApplication> {
@@ -28,7 +29,8 @@ async function start(): Promise<INestApplication> {
 try {
   const app = await start();
   console.log(
-    `nest-visit sample: ${await app.getUrl()}/ (on ${environment.platform}; visits in ${environment.database.name}; Ctrl-C ends it)`,
+    `nest-visit sample: ${await app.getUrl()}/ (on ${environment.platform}; visits in ` +
+      `${environment.database.name}; Ctrl-C ends it)`,
   );
 } catch (error) {
   console.error(`The sample cannot start: ${(error as Error).message}`);

@@ -20,7 +20,10 @@ Stop it with Ctrl-C.`;
 const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 
-/** The newest change in files and folders; a folder counts because deleting a file changes nothing else. Missing ones do not count. */
+/**
+ * The newest change in files and folders; a folder counts because deleting a file changes nothing else. Missing ones do
+ * not count.
+ */
 function newest(paths) {
   let time = 0;
   for (const path of paths) {
@@ -69,7 +72,11 @@ if (args.includes('--help') || args.includes('-h')) {
 } else {
   if (!installDependencies(root)) process.exit(1);
   const shared = ['lib', 'package.json', 'tsconfig.json', 'node_modules/.package-lock.json'];
-  build('the library', { inputs: shared, outputs: ['dist/esm/index.js', 'dist/cjs/index.js'], command: [at('lib/build.mjs')] });
+  build('the library', {
+    inputs: shared,
+    outputs: ['dist/esm/index.js', 'dist/cjs/index.js'],
+    command: [at('lib/build.mjs')],
+  });
   build('the sample', {
     inputs: [...shared, 'sample', 'nest-cli.json'],
     outputs: ['dist/sample/main.js'],

@@ -14,8 +14,18 @@ interface StoredUser extends User {
 
 // An application has these in its database, and does not print the passwords on its sign-in page.
 const users: readonly StoredUser[] = [
-  { id: 'ada', name: 'Ada Lovelace', salt: 'ZzNoWcUyUK5mRHSwcbTfww==', passwordHash: '5K7/KTmROvKC9YBuW5qloTGkUwDHDKatpNsg0I9Qu4c=' },
-  { id: 'grace', name: 'Grace Hopper', salt: 'WfJ87J9a+k5M00cd9y3KfA==', passwordHash: 's5pXCoV5oooG6GLEiq1qfyLi8XmvVlVAGZNMeiCoA/A=' },
+  {
+    id: 'ada',
+    name: 'Ada Lovelace',
+    salt: 'ZzNoWcUyUK5mRHSwcbTfww==',
+    passwordHash: '5K7/KTmROvKC9YBuW5qloTGkUwDHDKatpNsg0I9Qu4c=',
+  },
+  {
+    id: 'grace',
+    name: 'Grace Hopper',
+    salt: 'WfJ87J9a+k5M00cd9y3KfA==',
+    passwordHash: 's5pXCoV5oooG6GLEiq1qfyLi8XmvVlVAGZNMeiCoA/A=',
+  },
 ];
 
 const hash = promisify<string, Buffer, number, Buffer>(scrypt);

@@ -42,7 +42,15 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 const isCi = ['true', '1'].includes(process.env.CI ?? '');
 
-const SOAKED = ['test/interleaving', 'test/model', 'test/chaos', 'test/fuzz', 'test/e2e/turns', 'contract/moving', 'contract/prisma'];
+const SOAKED = [
+  'test/interleaving',
+  'test/model',
+  'test/chaos',
+  'test/fuzz',
+  'test/e2e/turns',
+  'contract/moving',
+  'contract/prisma',
+];
 /** What shows most of what can be seen without a server, in a minute. */
 const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];
 
@@ -73,8 +81,8 @@ process.stdout.on('error', () => {});
 class Interrupted extends Error {}
 
 /**
- * Runs a program to its end and gives its exit code. Ctrl-C ends it, with all processes it started; one that must not be
- * left half-way (`patient`) is waited for instead.
+ * Runs a program to its end and gives its exit code. Ctrl-C ends it, with all processes it started; one that must not
+ * be left half-way (`patient`) is waited for instead.
  */
 async function run({ command, args, shell = false, env, patient = false }) {
   if (interruptedBy) throw new Interrupted();
@@ -150,7 +158,9 @@ function aptPackages({ packages }) {
 /** On a terminal, whoever sits there is asked; elsewhere it is said, and done. */
 async function agrees(what) {
   if (!process.stdin.isTTY || !process.stdout.isTTY || isCi) {
-    console.log(`\nInstalls ${what} by apt-get, for the suites that need them; VISIT_TEST_NO_INSTALL=1 keeps it from that`);
+    console.log(
+      `\nInstalls ${what} by apt-get, for the suites that need them; VISIT_TEST_NO_INSTALL=1 keeps it from that`,
+    );
     return true;
   }
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
@@ -168,7 +178,8 @@ async function agrees(what) {
 
 async function installMissing() {
   const missing = parts.filter((part) => !process.env[part.variable] && !part.find() && aptPackages(part).length > 0);
-  const may = process.getuid?.() === 0 && !process.env.VISIT_TEST_NO_INSTALL && process.env.VISIT_TEST_PATH === undefined;
+  const may =
+    process.getuid?.() === 0 && !process.env.VISIT_TEST_NO_INSTALL && process.env.VISIT_TEST_PATH === undefined;
   if (missing.length === 0 || !may || !(await agrees(missing.map(({ name }) => name).join(', ')))) return;
   const apt = async (...args) => {
     const all = ['-q', '-o', 'DPkg::Lock::Timeout=120', ...args];
@@ -189,7 +200,10 @@ async function provide(started) {
     const { name, variable } = part;
     const found = process.env[variable] || part.find();
     if (!found) {
-      const how = aptPackages(part).length > 0 ? `apt-get install --no-install-recommends ${part.packages.join(' ')}` : 'install it';
+      const how =
+        aptPackages(part).length > 0
+          ? `apt-get install --no-install-recommends ${part.packages.join(' ')}`
+          : 'install it';
       remarks.push(`missing: ${name}; to run the suites that need it: ${how}, or set ${variable}`);
     } else if (process.env[variable] || !part.start) {
       env[variable] = found;
@@ -222,7 +236,14 @@ const nothing = {
 async function runTests(args, env, folder) {
   const report = join(folder, 'report.json');
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
-  const vitest = [at('node_modules/vitest/vitest.mjs'), 'run', '--config', at('test/vitest.config.ts'), ...reporters, ...args];
+  const vitest = [
+    at('node_modules/vitest/vitest.mjs'),
+    'run',
+    '--config',
+    at('test/vitest.config.ts'),
+    ...reporters,
+    ...args,
+  ];
   console.log('\n> vitest');
   const failedBefore = tally.failed;
   const code = await run({ ...node(...vitest), env });
@@ -246,7 +267,8 @@ function count({ testResults }) {
       // See test/support/needs.ts.
       if (title.startsWith('could not run: ')) remarks.push([...ancestorTitles.filter(Boolean), title].join(' › '));
     }
-    if (file.status === 'failed' && tally.failed === failedBefore) fail(`${relative(root, file.name)}, outside its tests`);
+    if (file.status === 'failed' && tally.failed === failedBefore)
+      fail(`${relative(root, file.name)}, outside its tests`);
   }
   return executed;
 }
@@ -288,7 +310,10 @@ async function main(given) {
   }
 }
 
-/** Waits for what killed test processes had started: their watchdogs end it, and remove a server's folder after the server. */
+/**
+ * Waits for what killed test processes had started: their watchdogs end it, and remove a server's folder after the
+ * server.
+ */
 async function othersGone(folder) {
   const deadline = Date.now() + 15_000;
   while (Date.now() < deadline && readdirSync(folder).some((name) => name.startsWith('nest-visit-'))) await pause(50);
@@ -306,7 +331,8 @@ if (args.includes('--help') || args.includes('-h')) {
     fail(error instanceof Interrupted ? `interrupted by ${interruptedBy}` : undefined);
   }
   const { passed, failed, skipped } = tally;
-  if (remarks.some((remark) => remark.includes('could not run: ')) && !isCi) remarks.push('With CI=true, what could not run is a failure.');
+  if (remarks.some((remark) => remark.includes('could not run: ')) && !isCi)
+    remarks.push('With CI=true, what could not run is a failure.');
   console.log(['', ...remarks, ...(remarks.length > 0 ? [''] : [])].join('\n'));
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
   process.exitCode = interruptedBy ? 128 + constants.signals[interruptedBy] : failed > 0 || passed === 0 ? 1 : 0;

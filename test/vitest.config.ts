@@ -11,10 +11,19 @@ const path = (relative: string): string => fileURLToPath(new URL(relative, impor
 const timeout = (isSoak ? 60 : 5) * PATIENCE;
 
 /**
- * Files that take longest, so that none of them is still running when all else has ended. Those that have a process each come before all
- * others: whoever follows one of them needs a fresh process.
+ * Files that take longest, so that none of them is still running when all else has ended. Those that have a process
+ * each come before all others: whoever follows one of them needs a fresh process.
  */
-const LONG = ['consumer/', 'interleaving/sqlite', 'interleaving/', 'browser/', 'fuzz/', 'contract/prisma', 'contract/', 'model/'];
+const LONG = [
+  'consumer/',
+  'interleaving/sqlite',
+  'interleaving/',
+  'browser/',
+  'fuzz/',
+  'contract/prisma',
+  'contract/',
+  'model/',
+];
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -26,10 +35,20 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Files of a kind run side by side, as many as there are processors; one group after the other. They share no database. */
-function kind(name: string, groupOrder: number, folders: readonly string[], more: { isolate?: boolean; maxWorkers?: number } = {}) {
+/**
+ * Files of a kind run side by side, as many as there are processors; one group after the other. They share no database.
+ */
+function kind(
+  name: string,
+  groupOrder: number,
+  folders: readonly string[],
+  more: { isolate?: boolean; maxWorkers?: number } = {},
+) {
   const include = folders.map((folder) => `test/${folder}/**/*.test.ts`);
-  return { extends: true as const, test: { name, include, sequence: { groupOrder, sequencer: LongestFirst }, ...more } };
+  return {
+    extends: true as const,
+    test: { name, include, sequence: { groupOrder, sequencer: LongestFirst }, ...more },
+  };
 }
 
 export default defineConfig({
@@ -53,7 +72,8 @@ export default defineConfig({
   test: {
     projects: [
       kind('long', 0, ['interleaving', 'consumer', 'fuzz', 'browser']),
-      // Files share processes: to load Nest and the databases' drivers again for each of them takes longer than most of them do.
+      // Files share processes: to load Nest and the databases' drivers again for each of them takes longer than most of
+      // them do.
       kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
       // Servers and several processes, for each test file. Most of the time they wait for what those do.
       kind('chaos', 1, ['chaos'], { maxWorkers: 2 * availableParallelism() }),

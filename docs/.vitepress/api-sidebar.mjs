@@ -7,7 +7,9 @@ const api = join(docs, 'api');
 
 export function apiSidebar() {
   if (!existsSync(api)) return [];
-  const pages = readdirSync(api, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.md') && file !== 'index.md');
+  const pages = readdirSync(api, { recursive: true, encoding: 'utf8' }).filter(
+    (file) => file.endsWith('.md') && file !== 'index.md',
+  );
   const modules = pages.filter((page) => page.endsWith('/index.md')).map((page) => dirname(page));
   return modules.toSorted().map((module) => ({
     text: module,

@@ -1,11 +1,14 @@
-// Compiles the code of the pages: each block of TypeScript that begins with an import is a whole module. A line such as `app.module.ts` in
-// front of a block names its file, so that others of the same page can import it.
+// Compiles the code of the pages: each block of TypeScript that begins with an import is a whole module. A line such as
+// `app.module.ts` in front of a block names its file, so that others of the same page can import it.
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import ts from 'typescript';
 import { docs, root } from './repository.mjs';
 
-const pages = [join(root, 'README.md'), ...readdirSync(docs).flatMap((name) => (name.endsWith('.md') ? join(docs, name) : []))];
+const pages = [
+  join(root, 'README.md'),
+  ...readdirSync(docs).flatMap((name) => (name.endsWith('.md') ? join(docs, name) : [])),
+];
 /** The generated client of Prisma is not there; the tests run what is said of it. */
 const isWhole = (code) =>
   /^(\/\/.*\n)*import /.test(code) && !code.replaceAll(/\/\/.*$/gm, '').includes('…') && !code.includes('/generated/');
@@ -18,7 +21,11 @@ for (const page of pages) {
     // Jest's own resolution knows files without their ending; that of Node does not.
     if (!isWhole(code) || name?.endsWith('.spec.ts')) continue;
     const line = text.slice(0, block.index + block[0].indexOf('```ts')).split('\n').length;
-    files.set(join(docs, '.code', basename(page, '.md'), name ? basename(name) : `line-${line}.ts`), { page: basename(page), line, code });
+    files.set(join(docs, '.code', basename(page, '.md'), name ? basename(name) : `line-${line}.ts`), {
+      page: basename(page),
+      line,
+      code,
+    });
   }
 }
 
@@ -39,7 +46,8 @@ const found = [...files.keys()].flatMap((path) => {
 for (const { file, start, messageText } of found) {
   const { page, line } = files.get(file.fileName);
   console.error(
-    `${page}:${line + 1 + file.getLineAndCharacterOfPosition(start).line}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`,
+    `${page}:${line + 1 + file.getLineAndCharacterOfPosition(start).line}: ` +
+      ts.flattenDiagnosticMessageText(messageText, '\n'),
   );
 }
 console.log(`${files.size} blocks of code compiled, ${found.length} mistakes`);

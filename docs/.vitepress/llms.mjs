@@ -1,11 +1,14 @@
-// What programs read in place of the site: each page as Markdown, beside its HTML, and llms.txt, the list of them (https://llmstxt.org).
+// What programs read in place of the site: each page as Markdown, beside its HTML, and llms.txt, the list of them
+// (https://llmstxt.org).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { docs, REPOSITORY, siteLink } from './repository.mjs';
 import { sidebar } from './sidebar.mjs';
 
 const read = (page) => readFileSync(join(docs, page), 'utf8');
-/** As the site writes links, but to the Markdown of a page. Those within a folder, as the API reference has them, stay. */
+/**
+ * As the site writes links, but to the Markdown of a page. Those within a folder, as the API reference has them, stay.
+ */
 const withLinks = (text, page) =>
   text.replaceAll(/\]\(([^)\s]+)\)/g, (_, href) => `](${page.startsWith('api/') ? href : siteLink(href, page)})`);
 /** The first paragraph of a page, in one line. */

@@ -21,7 +21,11 @@ declare module '@simplewebauthn/server' {
     rpID: string;
     userVerification?: 'required' | 'preferred' | 'discouraged';
   }): Promise<{ challenge: string }>;
-  export function generateRegistrationOptions(options: { rpName: string; rpID: string; userName: string }): Promise<{ challenge: string }>;
+  export function generateRegistrationOptions(options: {
+    rpName: string;
+    rpID: string;
+    userName: string;
+  }): Promise<{ challenge: string }>;
   export function verifyRegistrationResponse(options: {
     response: object;
     expectedChallenge: string;

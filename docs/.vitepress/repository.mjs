@@ -16,8 +16,8 @@ export const slugify = (heading) =>
     .replaceAll(' ', '-');
 
 /**
- * The address for a link in a page. What leads out of `docs/` becomes a link to the repository. In a part of the README that a page includes,
- * links begin at the root.
+ * The address for a link in a page. What leads out of `docs/` becomes a link to the repository. In a part of the README
+ * that a page includes, links begin at the root.
  */
 export function siteLink(href, page) {
   if (/^([a-z]+:|#|\/)/i.test(href)) return href;

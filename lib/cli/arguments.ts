@@ -90,7 +90,13 @@ export type Wish =
 /** @throws UsageError */
 export function readArguments(args: readonly string[]): Wish {
   // Not strict: what is wrong is said in our own words.
-  const { tokens } = parseArgs({ args: [...args], options: OPTIONS, strict: false, allowPositionals: true, tokens: true });
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: OPTIONS,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
   const words: string[] = [];
   const values = new Map<OptionName, string>();
   for (const token of tokens) {
@@ -100,7 +106,8 @@ export function readArguments(args: readonly string[]): Wish {
 
   if (values.has('version')) return { is: 'version' };
   const [command, ...operands] = words;
-  if (command !== undefined && !isCommand(command)) throw new UsageError(`there is no command "${command}", only ${list(NAMES)}`);
+  if (command !== undefined && !isCommand(command))
+    throw new UsageError(`there is no command "${command}", only ${list(NAMES)}`);
   if (operands.length > 0 && command !== 'end') throw new UsageError(`one command at a time, got ${words.join(' ')}`);
   if (values.has('help')) return { is: 'help', command };
   if (command === undefined) throw new UsageError(`say what to do: ${list(NAMES, 'or')}`);
@@ -120,7 +127,8 @@ class Reading {
 
   wish(): Wish {
     const { command: is } = this;
-    if (is === 'move') return { is, from: this.needed('from'), to: this.needed('to'), ...this.batches(), ...this.manner() };
+    if (is === 'move')
+      return { is, from: this.needed('from'), to: this.needed('to'), ...this.batches(), ...this.manner() };
     if (is === 'doctor') return { is, ...this.examined(), ...this.manner() };
     const onStore = { source: this.source(), ...this.manner() };
     if (is === 'expunge') return { is, ...onStore, ...this.batches(), keepDays: this.keepDays() };
@@ -149,11 +157,17 @@ class Reading {
   }
 
   private limit(): number {
-    return this.number('limit', LIST_LIMIT, 'a whole number of visits, 1 or more', (value) => Number.isSafeInteger(value) && value >= 1);
+    return this.number(
+      'limit',
+      LIST_LIMIT,
+      'a whole number of visits, 1 or more',
+      (value) => Number.isSafeInteger(value) && value >= 1,
+    );
   }
 
   private source(): string {
-    if (this.has('data-source') && this.has('store')) this.refuse('--data-source and --store are two names of one option: say one of them');
+    if (this.has('data-source') && this.has('store'))
+      this.refuse('--data-source and --store are two names of one option: say one of them');
     return this.values.get('store') ?? this.needed('data-source');
   }
 
@@ -172,7 +186,8 @@ class Reading {
     if (this.has('user')) return { are: 'user', userId: this.user() };
     const wrong = this.operands.findIndex((id) => !VisitKey.isId(id));
     // Not what it is instead: whoever pastes a cookie here has pasted a key.
-    if (wrong >= 0) this.refuse(`number ${wrong + 1} of the ids is none: an id of a visit has 32 hexadecimal digits, in lower case`);
+    if (wrong >= 0)
+      this.refuse(`number ${wrong + 1} of the ids is none: an id of a visit has 32 hexadecimal digits, in lower case`);
     return { are: 'ids', ids: [...new Set(this.operands)] };
   }
 
@@ -198,7 +213,12 @@ class Reading {
   private needed(name: 'data-source' | 'from' | 'to' | 'user'): string {
     const value = this.values.get(name);
     if (value !== undefined) return value;
-    const examples = { 'data-source': './dist/data-source.js', from: './dist/from-store.js', to: './dist/to-store.js', user: '42' };
+    const examples = {
+      'data-source': './dist/data-source.js',
+      from: './dist/from-store.js',
+      to: './dist/to-store.js',
+      user: '42',
+    };
     return this.refuse(`--${name} is needed, such as --${name} ${examples[name]}`);
   }
 
@@ -236,7 +256,8 @@ function checkedOption({ name, rawName, value, inlineValue = false }: OptionToke
   if (isFlag && value !== undefined) throw new UsageError(`${rawName} takes no value, got "${value}"`);
   if (isFlag) return [name, ''];
   // Of `--from --to x` the second one is no file.
-  if (value === undefined || value === '' || (!inlineValue && value.startsWith('-'))) throw new UsageError(`${rawName} needs a value`);
+  if (value === undefined || value === '' || (!inlineValue && value.startsWith('-')))
+    throw new UsageError(`${rawName} needs a value`);
   return [name, value];
 }
 

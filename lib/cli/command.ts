@@ -23,7 +23,10 @@ export interface Surroundings {
  * @returns whether all is as it should be: false where a command has found that it is not, and said so
  * @throws UsageError for wrong arguments, Interrupted, and what the database throws
  */
-export async function runCommand(args: readonly string[], { terminal, version, isInterrupted }: Surroundings): Promise<boolean> {
+export async function runCommand(
+  args: readonly string[],
+  { terminal, version, isInterrupted }: Surroundings,
+): Promise<boolean> {
   const wish = readArguments(args);
   if (wish.is === 'version' || wish.is === 'help') {
     terminal.out(wish.is === 'version' ? version() : wish.command ? HELP_OF[wish.command] : GENERAL_HELP);

@@ -6,7 +6,10 @@ const { expunge, touch } = optionTable;
 
 export const KEEP_DAYS = expunge.keepDays.default() as number;
 export const BATCH_SIZE = expunge.batchSize.default() as number;
-export const TOUCH = { interval: parseDuration(touch.interval.default())!, resolution: parseDuration(touch.resolution.default())! };
+export const TOUCH = {
+  interval: parseDuration(touch.interval.default())!,
+  resolution: parseDuration(touch.resolution.default())!,
+};
 export const MAX_CLOCK_SKEW = parseDuration(optionTable.maxClockSkew.default())!;
 /** So many visits of a user are listed. */
 export const LIST_LIMIT = 100;

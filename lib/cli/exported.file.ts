@@ -12,8 +12,8 @@ import { UsageError } from './usage.error.js';
 export type Source = DataSource | DataSourceOptions | VisitStore;
 
 /**
- * The data source that a file exports by default: a DataSource, its options, a store of visits, a promise of one of them, or a function that
- * gives one. What else it exports is left alone.
+ * The data source that a file exports by default: a DataSource, its options, a store of visits, a promise of one of
+ * them, or a function that gives one. What else it exports is left alone.
  *
  * @throws UsageError when there is no such file, or nothing of that kind is its default export
  */
@@ -39,7 +39,8 @@ async function readExport<T>(file: string, isWanted: (value: unknown) => value i
   const value = await given(byDefault);
   if (isWanted(value)) return value;
   const name = others.find(([, other]) => isSource(other))?.[0];
-  const remedy = name === undefined ? '' : `: export the one that is meant by default, as in \`export default ${name};\``;
+  const remedy =
+    name === undefined ? '' : `: export the one that is meant by default, as in \`export default ${name};\``;
   throw new UsageError(`${file} exports no ${kind} by default${remedy}`);
 }
 
@@ -55,10 +56,15 @@ async function load(file: string, path: string): Promise<Record<string, unknown>
 /** Why this Node does not load a file in TypeScript, where it is that. */
 function reasonOfTypeScript(error: unknown): string | undefined {
   const { code, name } = error as NodeJS.ErrnoException;
-  const remedy = 'name the file that it is compiled to, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
+  const remedy =
+    'name the file that it is compiled to, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
   if (code === 'ERR_UNKNOWN_FILE_EXTENSION') return `this Node loads no TypeScript: ${remedy}`;
   // Entities have decorators, which are more than types that can be left out.
-  if (code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' || code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' || name === 'SyntaxError')
+  if (
+    code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ||
+    code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' ||
+    name === 'SyntaxError'
+  )
     return `it has more of TypeScript than types, such as decorators, which Node does not load by itself: ${remedy}`;
   // What it imports without an extension, as compiled modules of CommonJS may.
   return code === 'ERR_MODULE_NOT_FOUND' ? `${(error as Error).message.split('\n')[0]}: ${remedy}` : undefined;
@@ -74,7 +80,8 @@ function exportsOf(module: Record<string, unknown>): { byDefault: unknown; other
 
 /** What a promise resolves to, or a function returns. Only one that needs no arguments; a class is none. */
 async function given(value: unknown): Promise<unknown> {
-  const isFactory = typeof value === 'function' && value.length === 0 && !/^class\b/.test(Function.prototype.toString.call(value));
+  const isFactory =
+    typeof value === 'function' && value.length === 0 && !/^class\b/.test(Function.prototype.toString.call(value));
   return isFactory ? (value as () => unknown)() : value;
 }
 

@@ -90,7 +90,8 @@ ${QUIET}`,
 
   stats: page(
     'stats --data-source <file> [options]',
-    'Counts visits: live ones page by page, which takes a while where there are many, and those that wait for clean-up.',
+    'Counts visits: live ones page by page, which takes a while where there are many, and those that wait for ' +
+      'clean-up.',
     `${STORE}\n${KEEP}\n${JSON_OPTION}`,
     `  npx nest-visit stats --data-source ./dist/data-source.js
   npx nest-visit stats --json --store ./dist/redis-store.js`,

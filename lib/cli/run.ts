@@ -44,7 +44,9 @@ class Screen implements Terminal {
 
 /** Seen from dist/<format>/cli, wherever the link lies by which the program was called. */
 function version(): string {
-  const { version: own } = createRequire(realpathSync(process.argv[1]!))('../../../package.json') as { version: string };
+  const { version: own } = createRequire(realpathSync(process.argv[1]!))('../../../package.json') as {
+    version: string;
+  };
   return own;
 }
 

@@ -16,9 +16,9 @@ export interface Scope {
 /**
  * The request that code runs for, where it has no request at hand: in services and the injected session.
  *
- * The asynchronous context alone does not say that. It follows from whoever registered a callback, and a pool of connections or an event
- * emitter may call back in that of another request. So it is entered anew wherever the request itself is known, and it ends with the
- * response (law 8).
+ * The asynchronous context alone does not say that. It follows from whoever registered a callback, and a pool of
+ * connections or an event emitter may call back in that of another request. So it is entered anew wherever the request
+ * itself is known, and it ends with the response (law 8).
  */
 @Injectable()
 export class CurrentRequest {
@@ -32,12 +32,18 @@ export class CurrentRequest {
     return this.running.run(scope, work);
   }
 
-  /** From here on, for the rest of what runs now and whatever awaits it. For guards, which cannot call what comes after them. */
+  /**
+   * From here on, for the rest of what runs now and whatever awaits it. For guards, which cannot call what comes after
+   * them.
+   */
   enter(scope: Scope): void {
     if (this.running.getStore() !== scope) this.running.enterWith(scope);
   }
 
-  /** No request runs any more. Node carries each storage that is in use along with every promise, also after the end of its application. */
+  /**
+   * No request runs any more. Node carries each storage that is in use along with every promise, also after the end of
+   * its application.
+   */
   close(): void {
     this.running.disable();
   }
@@ -51,12 +57,13 @@ export class CurrentRequest {
   /**
    * The request, which must have a visit.
    *
-   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError when the store could
-   * not be asked
+   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
+   * when the store could not be asked
    */
   require(): RequestContext {
     const scope = this.running.getStore();
-    if (!scope) throw new VisitNotResolvedError('there is no request here, so there is neither visit, session nor user');
+    if (!scope)
+      throw new VisitNotResolvedError('there is no request here, so there is neither visit, session nor user');
     return this.requireIn(scope.context);
   }
 
@@ -74,7 +81,11 @@ export class CurrentRequest {
     return this.write((context) => Turn.take(context, act, work));
   }
 
-  /** A call that may write. What it cannot do ends no process either, if nobody awaits it. @throws like `require`; what the work throws */
+  /**
+   * A call that may write. What it cannot do ends no process either, if nobody awaits it.
+   *
+   * @throws like `require`; what the work throws
+   */
   write<T>(work: (context: RequestContext) => Promise<T>): Promise<T> {
     try {
       return work(this.require());

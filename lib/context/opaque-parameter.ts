@@ -1,6 +1,7 @@
 /**
- * The parameter decorator, whose parameter no pipe takes for something to be made anew: `ValidationPipe` with `validateCustomDecorators` would make
- * an instance of the parameter's type of it, which is what TypeScript has emitted. It emits the types of a method before it decorates its parameters.
+ * The parameter decorator, whose parameter no pipe takes for something to be made anew: `ValidationPipe` with
+ * `validateCustomDecorators` would make an instance of the parameter's type of it, which is what TypeScript has
+ * emitted. It emits the types of a method before it decorates its parameters.
  *
  * @param type what is emitted where the parameter is declared with it
  */

@@ -1,6 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 import type { ExecutionContext } from '@nestjs/common';
-import { VisitHeadersSentError, VisitHttpError, VisitNoResponseError, VisitNotResolvedError } from '../errors/visit.error.js';
+import {
+  VisitHeadersSentError,
+  VisitHttpError,
+  VisitNoResponseError,
+  VisitNotResolvedError,
+} from '../errors/visit.error.js';
 import type { VisitKey } from '../key/visit-key.js';
 import type { Resolution } from '../key/visit.resolver.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -16,8 +21,9 @@ import { VisitView } from './visit-view.js';
 /** Whose visit this is, as far as the request knows. A value: it is replaced, never changed. */
 export interface VisitState {
   /**
-   * `stored`: there is a row. `unsaved`: a new visit with nothing to keep yet. `late`: the request came with a key that another request
-   * has just replaced, or with cookies of different users; it is served as anonymous, and neither writes nor touches the client's cookie (law 4).
+   * `stored`: there is a row. `unsaved`: a new visit with nothing to keep yet. `late`: the request came with a key that
+   * another request has just replaced, or with cookies of different users; it is served as anonymous, and neither
+   * writes nor touches the client's cookie (law 4).
    */
   readonly is: 'stored' | 'unsaved' | 'late';
   /** What the store has; for an unsaved visit, what it would get. */
@@ -51,11 +57,16 @@ export interface PresentedKeys {
 export interface Outgoing {
   /** `clear`: the client's cookie leads nowhere any more. */
   cookie: 'leave' | 'send' | 'clear';
-  /** How long the cookie lasts, in milliseconds, where the application says so; null: as long as the browser's session. */
+  /**
+   * How long the cookie lasts, in milliseconds, where the application says so; null: as long as the browser's session.
+   */
   lifetime: number | null | undefined;
   /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
   clearSiteData: boolean;
-  /** The key is in the page or in its address: a link or field with it has been made, or the request came with one in its query. */
+  /**
+   * The key is in the page or in its address: a link or field with it has been made, or the request came with one in
+   * its query.
+   */
   keyInPage: boolean;
   /** Something failed that may work in a moment. */
   retryAfter: boolean;
@@ -152,7 +163,13 @@ export class RequestContext {
   ) {}
 
   get outgoing(): Outgoing {
-    return (this.saying ??= { cookie: 'leave', lifetime: undefined, clearSiteData: false, keyInPage: false, retryAfter: false });
+    return (this.saying ??= {
+      cookie: 'leave',
+      lifetime: undefined,
+      clearSiteData: false,
+      keyInPage: false,
+      retryAfter: false,
+    });
   }
 
   get turns(): TurnQueue {
@@ -183,7 +200,8 @@ export class RequestContext {
     if (this.state) return this.state;
     if (this.lookup.is === 'failed') throw this.lookup.error;
     throw new VisitNotResolvedError(
-      'the visit is not known yet: its key may be in the body, and that has not been parsed; use it in a guard or handler, or after the body parser',
+      'the visit is not known yet: its key may be in the body, and that has not been parsed; use it in a guard or ' +
+        'handler, or after the body parser',
     );
   }
 
@@ -220,7 +238,8 @@ export class RequestContext {
   requireOpen(): void {
     if (!this.isOver) return;
     throw new VisitNotResolvedError(
-      'the request that this belongs to is over, and nothing acts for its user any more; work that goes on after a response takes what it needs with it (an id, or visits.create())',
+      'the request that this belongs to is over, and nothing acts for its user any more; work that goes on after a ' +
+        'response takes what it needs with it (an id, or visits.create())',
     );
   }
 
@@ -269,14 +288,23 @@ export class RequestContext {
     throw this.exchange.isMessage ? new VisitNoResponseError(act) : new VisitHeadersSentError(act);
   }
 
-  /** For a change that is saved later. After the handler of a message, as in the events of a subscription, no save comes. @throws like `requireHeaders` */
+  /**
+   * For a change that is saved later. After the handler of a message, as in the events of a subscription, no save
+   * comes.
+   *
+   * @throws like `requireHeaders`
+   */
   requireSaveToCome(): void {
     this.requireChangeable();
     if (!this.exchange.isMessage || this.handlers > 0 || this.recording === 'due') return;
     throw new VisitHeadersSentError('The session cannot be changed');
   }
 
-  /** For a change of the session. What a message changes of a stored visit is stored with no word to its client. @throws like `requireHeaders` */
+  /**
+   * For a change of the session. What a message changes of a stored visit is stored with no word to its client.
+   *
+   * @throws like `requireHeaders`
+   */
   requireChangeable(): void {
     if (this.exchange.isMessage && this.state?.is === 'stored' && !this.environment.clientsKeepVisits) return;
     this.requireHeaders('The session cannot be changed');
@@ -308,7 +336,9 @@ export class RequestContext {
 
 /** @internal */
 export function skipped(): VisitNotResolvedError {
-  return new VisitNotResolvedError('this handler is marked with @SkipVisit(), so it has neither visit nor session, and nor do its guards');
+  return new VisitNotResolvedError(
+    'this handler is marked with @SkipVisit(), so it has neither visit nor session, and nor do its guards',
+  );
 }
 
 type Carrier = IncomingMessage & { [CONTEXT]?: RequestContext };
@@ -342,17 +372,22 @@ export function bindMessage(execution: ExecutionContext, context: RequestContext
 /**
  * The context for which a handler is called, if it has one.
  *
- * @throws VisitNotResolvedError for a message that can be known only by its being served, when it is another client's that is (law 8)
+ * @throws VisitNotResolvedError for a message that can be known only by its being served, when it is another client's
+ *   that is (law 8)
  */
 export function findContextIn(execution: ExecutionContext): RequestContext | undefined {
-  if (execution.getType() === 'ws') return messages.get(execution.getArgs()) ?? servedFor(execution.getArgByIndex<object>(0));
+  if (execution.getType() === 'ws')
+    return messages.get(execution.getArgs()) ?? servedFor(execution.getArgByIndex<object>(0));
   const operation = execution.getType<string>() === 'graphql' ? findOperation(execution.getArgByIndex(2)) : undefined;
   if (operation) return operation;
   const request = findRequest(execution);
   return request && findContext(request);
 }
 
-/** The message that is being served, which must have come from this client. Undefined: no message of it is served with visits. */
+/**
+ * The message that is being served, which must have come from this client. Undefined: no message of it is served with
+ * visits.
+ */
 function servedFor(client: object): RequestContext | undefined {
   const requests = clients.get(client);
   if (!requests) return undefined;
@@ -393,15 +428,25 @@ export function requestOf(source: FrameworkRequest | ExecutionContext): Framewor
   return request;
 }
 
-/** The context of the request, or of the handler that is called. @throws VisitNotResolvedError if it never came by the entry of the module */
+/**
+ * The context of the request, or of the handler that is called.
+ *
+ * @throws VisitNotResolvedError if it never came by the entry of the module
+ */
 export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
   const context = 'getArgByIndex' in source ? findContextIn(source) : findContext(source);
   if (context) return context;
   if (!('getArgByIndex' in source) || source.getType() !== 'ws') requestOf(source);
-  throw new VisitNotResolvedError('this request has no visit: is VisitModule imported by the application that serves it?');
+  throw new VisitNotResolvedError(
+    'this request has no visit: is VisitModule imported by the application that serves it?',
+  );
 }
 
-/** The context of the handler that is called, which must have a visit. @throws VisitNotResolvedError, VisitStoreUnavailableError */
+/**
+ * The context of the handler that is called, which must have a visit.
+ *
+ * @throws VisitNotResolvedError, VisitStoreUnavailableError
+ */
 export function requireContext(source: FrameworkRequest | ExecutionContext): RequestContext {
   const context = contextOf(source);
   return context.environment.requests.requireIn(context);

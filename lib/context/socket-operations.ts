@@ -6,7 +6,10 @@ export interface SocketOperation {
   readonly context: RequestContext;
   /** When this has resolved, its visit is known. Rejects with `VisitEndedError`: it has ended. */
   readonly ready: Promise<void>;
-  /** The result of a resolver. Of a stream, each event is given when the visit has been looked up again, and none after its end. */
+  /**
+   * The result of a resolver. Of a stream, each event is given when the visit has been looked up again, and none after
+   * its end.
+   */
   watch(result: unknown): unknown;
 }
 

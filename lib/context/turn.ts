@@ -4,8 +4,9 @@ import type { RequestContext } from './request.context.js';
 import { reasonOf } from '../errors/failure.js';
 
 /**
- * The right to write for a request, as long as its work runs. The writes of one request take turns, in the order in which they were
- * called (law 6); what writes takes a turn as its argument, so that a write without one does not compile.
+ * The right to write for a request, as long as its work runs. The writes of one request take turns, in the order in
+ * which they were called (law 6); what writes takes a turn as its argument, so that a write without one does not
+ * compile.
  */
 export class Turn {
   private isOver = false;
@@ -17,7 +18,8 @@ export class Turn {
   ) {}
 
   /**
-   * Does the work when all turns before it are over. Its callbacks run within it: what they call of the same request would wait for itself.
+   * Does the work when all turns before it are over. Its callbacks run within it: what they call of the same request
+   * would wait for itself.
    *
    * @returns a promise that does not end the process if nobody awaits it: its failure fails the request
    * @throws VisitNestedCallError from within a turn of the same request; VisitNotResolvedError when the request is over

@@ -85,18 +85,21 @@ export class VisitView {
    * like every attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
    *
    * @param url a path of this site, such as `/cart?page=2#top`
-   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `query` is on, or for an address of another site: the key would leak there
+   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `query` is on, or for an address of another site: the key
+   *   would leak there
    */
   link(url: string): string {
     this.requireSource('query');
     const base = 'http://visit.invalid';
     const target = URL.canParse(url, base) ? new URL(url, base) : null;
     // "/.//other.example" is a path of this site whose short form is not.
-    const isOurs = target?.origin === base && target.username === '' && target.password === '' && !target.pathname.startsWith('//');
+    const isOurs =
+      target?.origin === base && target.username === '' && target.password === '' && !target.pathname.startsWith('//');
     if (!isOurs) {
       throw new VisitError(
         'VISIT_SOURCE_OFF',
-        `link() takes a path of this site, such as "/cart": the key would leak to another one, got ${JSON.stringify(url)}`,
+        'link() takes a path of this site, such as "/cart": the key would leak to another one, got ' +
+          JSON.stringify(url),
       );
     }
     target.searchParams.set(this.#viewed.environment.options.paramName[0], this.key);
@@ -112,7 +115,10 @@ export class VisitView {
   hiddenField(): string {
     this.requireSource('body');
     this.#viewed.noteKeyInPage();
-    return `<input type="hidden" name="${escapeHtml(this.#viewed.environment.options.paramName[0])}" value="${escapeHtml(this.key)}">`;
+    return (
+      `<input type="hidden" name="${escapeHtml(this.#viewed.environment.options.paramName[0])}" ` +
+      `value="${escapeHtml(this.key)}">`
+    );
   }
 
   /** What may be shown; without the key. */
@@ -127,6 +133,9 @@ export class VisitView {
 
   private requireSource(source: 'query' | 'body'): void {
     if (this.#viewed.environment.options.source.includes(source)) return;
-    throw new VisitError('VISIT_SOURCE_OFF', `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`);
+    throw new VisitError(
+      'VISIT_SOURCE_OFF',
+      `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`,
+    );
   }
 }

@@ -37,8 +37,8 @@ export type VisitErrorCode =
 const BRAND = Symbol.for('nest-visit.error');
 
 /**
- * The base of all errors of this library: `error instanceof VisitError` holds for every one of them, also for those that
- * are HTTP exceptions of Nest, and whichever copy of the package made them.
+ * The base of all errors of this library: `error instanceof VisitError` holds for every one of them, also for those
+ * that are HTTP exceptions of Nest, and whichever copy of the package made them.
  */
 export class VisitError extends Error {
   constructor(
@@ -57,7 +57,10 @@ export class VisitError extends Error {
     return { code: this.code };
   }
 
-  /** True for all errors of this library, whichever copy of the package made them; of subclasses, for their own instances. */
+  /**
+   * True for all errors of this library, whichever copy of the package made them; of subclasses, for their own
+   * instances.
+   */
   static override [Symbol.hasInstance](this: unknown, value: unknown): boolean {
     if (typeof value !== 'object' || value === null) return false;
     if (this === VisitError) return BRAND in value;
@@ -93,12 +96,17 @@ export interface RefusedSetting {
   readonly remedy: string;
 }
 
-/** The database server, or the connections to it, have settings that visits cannot work with. Thrown while the application starts. */
+/**
+ * The database server, or the connections to it, have settings that visits cannot work with. Thrown while the
+ * application starts.
+ */
 export class VisitServerSettingError extends VisitError {
   declare readonly code: 'VISIT_SERVER_SETTING';
 
   constructor(readonly settings: readonly RefusedSetting[]) {
-    const lines = settings.map(({ name, value, why, remedy }) => `${name} = ${value} of the database: ${why}; ${remedy}`);
+    const lines = settings.map(
+      ({ name, value, why, remedy }) => `${name} = ${value} of the database: ${why}; ${remedy}`,
+    );
     super('VISIT_SERVER_SETTING', lines.join('\n[visit] '));
   }
 }
@@ -109,7 +117,10 @@ export class VisitStoreUnsupportedError extends VisitError {
 
   constructor(
     call: string,
-    /** What the store does not have: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or capabilities. */
+    /**
+     * What the store does not have: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or
+     * capabilities.
+     */
     readonly feature: string,
     message = `${call}() needs a store with "${feature}", which this one does not have`,
   ) {
@@ -117,7 +128,10 @@ export class VisitStoreUnsupportedError extends VisitError {
   }
 }
 
-/** The clock of this process and that of the database differ by more than the option `maxClockSkew`. Nothing was deleted or ended. */
+/**
+ * The clock of this process and that of the database differ by more than the option `maxClockSkew`. Nothing was deleted
+ * or ended.
+ */
 export class VisitClockError extends VisitError {
   declare readonly code: 'VISIT_CLOCK';
 
@@ -129,13 +143,18 @@ export class VisitClockError extends VisitError {
     const direction = skew > 0 ? 'ahead of' : 'behind';
     super(
       'VISIT_CLOCK',
-      `${act} is refused: the clock of this process is ${Math.round(Math.abs(skew) / 1000)} s ${direction} that of the database; ` +
-        'set both by NTP, or allow it by the option "maxClockSkew" (false where a "clock" of the application is meant to differ)',
+      `${act} is refused: the clock of this process is ${Math.round(Math.abs(skew) / 1000)} s ${direction} that of ` +
+        'the database; ' +
+        'set both by NTP, or allow it by the option "maxClockSkew" (false where a "clock" of the application is ' +
+        'meant to differ)',
     );
   }
 }
 
-/** The session or visit was asked for where there is none: outside of a request, after its response, or under `@SkipVisit()`. */
+/**
+ * The session or visit was asked for where there is none: outside of a request, after its response, or under
+ * `@SkipVisit()`.
+ */
 export class VisitNotResolvedError extends VisitError {
   declare readonly code: 'VISIT_NOT_RESOLVED';
 
@@ -151,14 +170,15 @@ export class VisitHeadersSentError extends VisitError {
   constructor(act: string) {
     super(
       'VISIT_HEADERS_SENT',
-      `${act} after the headers of the response have left; do it before, or use session.update() and session.take(), which save at once`,
+      `${act} after the headers of the response have left; do it before, or use session.update() and ` +
+        'session.take(), which save at once',
     );
   }
 }
 
 /**
- * A message of a socket has no response that could bring a key to its client: nobody can sign in there, no key can be renewed, and no visit
- * can begin. Nothing was done.
+ * A message of a socket has no response that could bring a key to its client: nobody can sign in there, no key can be
+ * renewed, and no visit can begin. Nothing was done.
  */
 export class VisitNoResponseError extends VisitError {
   declare readonly code: 'VISIT_NO_RESPONSE';
@@ -166,26 +186,30 @@ export class VisitNoResponseError extends VisitError {
   constructor(act: string) {
     super(
       'VISIT_NO_RESPONSE',
-      `${act} in a message of a socket: it has no response, so that no key can reach its client; do it in a request, after which the client connects again`,
+      `${act} in a message of a socket: it has no response, so that no key can reach its client; do it in a ` +
+        'request, after which the client connects again',
     );
   }
 }
 
-/** A write was called from a callback of another write of the same request, and would wait for itself. Nothing was done. */
+/**
+ * A write was called from a callback of another write of the same request, and would wait for itself. Nothing was done.
+ */
 export class VisitNestedCallError extends VisitError {
   declare readonly code: 'VISIT_NESTED_CALL';
 
   constructor(act: string, outer: string) {
     super(
       'VISIT_NESTED_CALL',
-      `${act} was called from within a callback of ${outer}, which it would wait for; call it after ${outer}, or return what is to be kept from the callback`,
+      `${act} was called from within a callback of ${outer}, which it would wait for; call it after ${outer}, or ` +
+        'return what is to be kept from the callback',
     );
   }
 }
 
 /**
- * Visits were asked for within a transaction of the application that holds the only connection of the pool, for which they would wait until
- * the transaction ends, and it for them. Nothing was done.
+ * Visits were asked for within a transaction of the application that holds the only connection of the pool, for which
+ * they would wait until the transaction ends, and it for them. Nothing was done.
  */
 export class VisitOpenTransactionError extends VisitError {
   declare readonly code: 'VISIT_OPEN_TRANSACTION';
@@ -193,7 +217,8 @@ export class VisitOpenTransactionError extends VisitError {
   constructor() {
     super(
       'VISIT_OPEN_TRANSACTION',
-      'a transaction of the application holds the only connection of the pool, which this call would wait for: end the transaction first ' +
+      'a transaction of the application holds the only connection of the pool, which this call would wait for: end ' +
+        'the transaction first ' +
         '(sign in after the commit), or give the pool two connections or more',
     );
   }
@@ -260,7 +285,9 @@ export class VisitKeyRetiredError extends VisitHttpError {
   }
 }
 
-/** 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`. */
+/**
+ * 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`.
+ */
 export class VisitLockedError extends VisitHttpError {
   declare readonly code: 'VISIT_LOCKED';
 
@@ -269,7 +296,10 @@ export class VisitLockedError extends VisitHttpError {
   }
 }
 
-/** 409: this request's exclusive access ended before it did, because its process stood still for too long. Nothing was saved. */
+/**
+ * 409: this request's exclusive access ended before it did, because its process stood still for too long. Nothing was
+ * saved.
+ */
 export class VisitLockLostError extends VisitHttpError {
   declare readonly code: 'VISIT_LOCK_LOST';
 
@@ -283,11 +313,17 @@ export class VisitWriteConflictError extends VisitHttpError {
   declare readonly code: 'VISIT_WRITE_CONFLICT';
 
   constructor(tries: number) {
-    super('VISIT_WRITE_CONFLICT', `The session was changed by others ${tries} times in a row`, HttpStatus.SERVICE_UNAVAILABLE);
+    super(
+      'VISIT_WRITE_CONFLICT',
+      `The session was changed by others ${tries} times in a row`,
+      HttpStatus.SERVICE_UNAVAILABLE,
+    );
   }
 }
 
-/** 409: the user has as many visits as they may have (`identity.maxVisitsPerUser`). Nobody is signed in by this request. */
+/**
+ * 409: the user has as many visits as they may have (`identity.maxVisitsPerUser`). Nobody is signed in by this request.
+ */
 export class VisitLimitError extends VisitHttpError {
   declare readonly code: 'VISIT_LIMIT';
 
@@ -306,8 +342,9 @@ export class CrossSiteRequestError extends VisitHttpError {
 }
 
 /**
- * What is wrong with a form token. `unknown`: it is too old, from before a sign-in or sign-out, or of another visit. `used`: this form has been sent.
- * `missing`: none came. `no-origin`: none came, and the request does not say where it is from either, as browsers do.
+ * What is wrong with a form token. `unknown`: it is too old, from before a sign-in or sign-out, or of another visit.
+ * `used`: this form has been sent. `missing`: none came. `no-origin`: none came, and the request does not say where it
+ * is from either, as browsers do.
  */
 export type FormTokenFault = 'unknown' | 'used' | 'missing' | 'no-origin';
 
@@ -316,17 +353,23 @@ const FORM_TOKEN_FAULTS = {
   used: ['VISIT_FORM_TOKEN_USED', 'This form has been sent already'],
   missing: [
     'VISIT_FORM_TOKEN_MISSING',
-    'This request needs a form token, in the form or in the header x-form-token; of uploads (multipart) only the header is read',
+    'This request needs a form token, in the form or in the header x-form-token; of uploads (multipart) only the ' +
+      'header is read',
   ],
   'no-origin': [
     'VISIT_ORIGIN_UNKNOWN',
-    'This request does not say where it comes from, as browsers do: tests and API clients send "Sec-Fetch-Site: same-origin", or a form token in x-form-token',
+    'This request does not say where it comes from, as browsers do: tests and API clients send "Sec-Fetch-Site: ' +
+      'same-origin", or a form token in x-form-token',
   ],
 } as const;
 
 /** 403: the form token is missing, has been used, or is not valid any more. */
 export class FormTokenError extends VisitHttpError {
-  declare readonly code: 'VISIT_FORM_TOKEN' | 'VISIT_FORM_TOKEN_USED' | 'VISIT_FORM_TOKEN_MISSING' | 'VISIT_ORIGIN_UNKNOWN';
+  declare readonly code:
+    | 'VISIT_FORM_TOKEN'
+    | 'VISIT_FORM_TOKEN_USED'
+    | 'VISIT_FORM_TOKEN_MISSING'
+    | 'VISIT_ORIGIN_UNKNOWN';
 
   constructor(fault: FormTokenFault = 'unknown') {
     const [code, message] = FORM_TOKEN_FAULTS[fault];

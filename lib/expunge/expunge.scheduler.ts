@@ -73,13 +73,23 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
   private schedule(name: string, expression: string | false, work: () => Promise<void>): void {
     if (expression === false) return;
     const onTick = async (): Promise<void> => {
-      const run = work().catch((error: unknown) => this.logger.error(`${name} failed and will be tried again: ${reasonOf(error)}`));
+      const run = work().catch((error: unknown) =>
+        this.logger.error(`${name} failed and will be tried again: ${reasonOf(error)}`),
+      );
       this.running.add(run);
       await run;
       this.running.delete(run);
     };
-    // unrefTimeout: a schedule does not keep the process alive. waitForCompletion: a long run is not overtaken by the next.
-    const job = CronJob.from({ name, cronTime: expression, onTick, unrefTimeout: true, waitForCompletion: true, start: true });
+    // unrefTimeout: a schedule does not keep the process alive. waitForCompletion: a long run is not overtaken by the
+    // next.
+    const job = CronJob.from({
+      name,
+      cronTime: expression,
+      onTick,
+      unrefTimeout: true,
+      waitForCompletion: true,
+      start: true,
+    });
     this.jobs.set(name, job);
     this.registry?.addCronJob(name, job);
   }

@@ -9,7 +9,10 @@ import { VisitStore } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
-/** After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for a share of them. */
+/**
+ * After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for
+ * a share of them.
+ */
 const LEAST_REST = 25;
 
 /** Options of `ExpungeService.expunge()`. */
@@ -38,7 +41,9 @@ export interface WipeOptions {
   onProgress?: (soFar: number) => void;
 }
 
-/** Removes what has outlived its use. In small batches, safe on several machines at once. Throws what the store throws. */
+/**
+ * Removes what has outlived its use. In small batches, safe on several machines at once. Throws what the store throws.
+ */
 @Injectable()
 export class ExpungeService {
   /** A property, for tests that are held up by it. */
@@ -47,7 +52,10 @@ export class ExpungeService {
   private readonly ending = new AbortController();
 
   constructor(
-    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'expunge' | 'touch' | 'clock' | 'maxClockSkew'>,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<
+      ResolvedVisitOptions,
+      'expunge' | 'touch' | 'clock' | 'maxClockSkew'
+    >,
     @Inject(VisitStore) private readonly store: VisitStore,
     @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'emit'>,
   ) {}
@@ -58,8 +66,9 @@ export class ExpungeService {
   }
 
   /**
-   * Deletes visits that expired or ended more than `keepDays` ago, with their identities. How many of each; when the application ends
-   * meanwhile, those that were done by then. Visits that rows of other tables refer to by a foreign key that restricts stay (`onKept`).
+   * Deletes visits that expired or ended more than `keepDays` ago, with their identities. How many of each; when the
+   * application ends meanwhile, those that were done by then. Visits that rows of other tables refer to by a foreign
+   * key that restricts stay (`onKept`).
    *
    * @throws VisitClockError when the clock of the database says otherwise
    */
@@ -123,7 +132,10 @@ export class ExpungeService {
     }
   }
 
-  /** Works, then rests for as long; at least until requests have had their turn, where the database works within the process (SQLite). */
+  /**
+   * Works, then rests for as long; at least until requests have had their turn, where the database works within the
+   * process (SQLite).
+   */
   private async thenRest<T>(work: () => Promise<T>, shareDone: (result: T) => number): Promise<T> {
     const began = performance.now();
     const result = await work();
@@ -138,7 +150,8 @@ export function describeKept({ visits, constraints }: KeptVisits): string {
   const [stay, them] = visits === 1 ? ['visit stays', 'it'] : ['visits stay', 'them'];
   const names = constraints.length > 0 ? ` (${constraints.join(', ')})` : '';
   return (
-    `${visits} expired or ended ${stay}, because rows of other tables refer to ${them} by a foreign key that restricts${names}: ` +
+    `${visits} expired or ended ${stay}, because rows of other tables refer to ${them} by a foreign key that ` +
+    `restricts${names}: ` +
     'let it say ON DELETE CASCADE or ON DELETE SET NULL'
   );
 }

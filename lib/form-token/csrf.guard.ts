@@ -16,17 +16,19 @@ const SAFE = ['GET', 'HEAD', 'OPTIONS'];
 const SKIP = 'nest-visit:skip-csrf';
 
 /**
- * `CsrfGuard` lets requests to this controller or handler through, whoever sends them, with their visit: for a webhook or a callback that proves by
- * other means where it comes from. `@SkipCsrf(false)` takes it back.
+ * `CsrfGuard` lets requests to this controller or handler through, whoever sends them, with their visit: for a webhook
+ * or a callback that proves by other means where it comes from. `@SkipCsrf(false)` takes it back.
  */
 export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
 /**
  * Refuses requests that another site made its visitor's browser send, on a controller or for the whole application:
  * `{ provide: APP_GUARD, useExisting: CsrfGuard }`. Safe methods pass, and handlers with `@SkipVisit()`, which have no
- * visit to abuse; so do requests whose key comes in the header `Authorization`, where none comes in a cookie. Of others, a browser says where they come from; who does not say needs a form token.
+ * visit to abuse; so do requests whose key comes in the header `Authorization`, where none comes in a cookie. Of
+ * others, a browser says where they come from; who does not say needs a form token.
  *
- * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly`; VisitStoreUnavailableError (503) for a token
+ * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly`; VisitStoreUnavailableError (503) for a
+ *   token
  */
 @Injectable()
 export class CsrfGuard implements CanActivate {
@@ -49,9 +51,11 @@ export class CsrfGuard implements CanActivate {
     if (context?.exchange.isMessage) return true;
     if (context) this.tokens.strip(context);
     const sources = readHandlerPolicy(execution).source ?? this.options.source;
-    // Browsers do not send this header by themselves, and no page of another site can without being allowed to (CORS; Fetch, 4.8).
+    // Browsers do not send this header by themselves, and no page of another site can without being allowed to (CORS;
+    // Fetch, 4.8).
     if (context && this.resolver.isByHeaderAlone(context.exchange, sources)) return true;
-    const bringsNothing = context !== undefined && isForHeadersOnly(sources) && !this.resolver.hasCookie(context.exchange);
+    const bringsNothing =
+      context !== undefined && isForHeadersOnly(sources) && !this.resolver.hasCookie(context.exchange);
     const refusal = await this.refusalOf(request, execution, bringsNothing);
     if (!refusal) return true;
     if (!this.options.csrf.reportOnly) throw refusal;
@@ -59,7 +63,9 @@ export class CsrfGuard implements CanActivate {
     return true;
   }
 
-  /** @param bringsNothing the request has no visit, and its response sets no cookie: an app signs in that is no browser */
+  /**
+   * @param bringsNothing the request has no visit, and its response sets no cookie: an app signs in that is no browser
+   */
   private async refusalOf(
     request: FrameworkRequest,
     execution: ExecutionContext,

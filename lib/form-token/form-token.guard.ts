@@ -6,7 +6,8 @@ import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 
 /**
- * What `@RequireFormToken()` puts before a handler. Named only to be replaced in tests, by `overrideGuard(FormTokenGuard)`.
+ * What `@RequireFormToken()` puts before a handler. Named only to be replaced in tests, by
+ * `overrideGuard(FormTokenGuard)`.
  *
  * @throws FormTokenError (403); VisitStoreUnavailableError (503)
  */

@@ -17,8 +17,8 @@ export class FormTokenService {
   ) {}
 
   /**
-   * A new token of the visit, stored when this resolves; a visit begins with it if there is none. A visit keeps the last
-   * `formTokens.max` of them.
+   * A new token of the visit, stored when this resolves; a visit begins with it if there is none. A visit keeps the
+   * last `formTokens.max` of them.
    *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
@@ -27,14 +27,16 @@ export class FormTokenService {
   }
 
   /**
-   * A hidden field with a new token, to be put into a form as it is: `<input type="hidden" name="form_token" value="…">`.
+   * A hidden field with a new token, to be put into a form as it is:
+   * `<input type="hidden" name="form_token" value="…">`.
    *
    * @throws like `create`
    */
   hiddenField(): Promise<string> {
     return this.requests.take(
       'the making of a form token',
-      async (turn) => `<input type="hidden" name="${this.options.formTokens.field}" value="${await this.tokens.create(turn)}">`,
+      async (turn) =>
+        `<input type="hidden" name="${this.options.formTokens.field}" value="${await this.tokens.create(turn)}">`,
     );
   }
 
@@ -42,14 +44,16 @@ export class FormTokenService {
    * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true. A token from
    * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it.
    *
-   * Given a token, whatever the client has sent, it uses that. Without an argument it uses the one that the request has in the field
-   * `formTokens.field` or in the header `x-form-token`.
+   * Given a token, whatever the client has sent, it uses that. Without an argument it uses the one that the request has
+   * in the field `formTokens.field` or in the header `x-form-token`.
    *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
   consume(...arguments_: [token?: unknown]): Promise<boolean> {
     return this.requests.write(async (context) => {
-      const outcome = await (arguments_.length === 0 ? this.tokens.accept(context) : this.tokens.consume(context, arguments_[0]));
+      const outcome = await (arguments_.length === 0
+        ? this.tokens.accept(context)
+        : this.tokens.consume(context, arguments_[0]));
       return outcome === 'accepted';
     });
   }

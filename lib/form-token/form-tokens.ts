@@ -14,8 +14,9 @@ const TOKEN = /^[A-Za-z0-9_-]{22}$/;
 const HEADER = 'x-form-token';
 
 /**
- * The SHA-256 of a token, whom it was made for, and what is otherwise about it. `loose`: the page that it was made for may have been asked for by
- * somebody else, such as another site, or as an image. `used`: kept for a while, so that a second click is told so.
+ * The SHA-256 of a token, whom it was made for, and what is otherwise about it. `loose`: the page that it was made for
+ * may have been asked for by somebody else, such as another site, or as an image. `used`: kept for a while, so that a
+ * second click is told so.
  */
 type Issued = readonly [hash: string, holder: string, kind?: 'loose' | 'used'];
 
@@ -34,7 +35,9 @@ export class FormTokens {
     const token = randomBytes(16).toString('base64url');
     const [hash, holder] = [hashOf(token), holderOf(turn.context)];
     const issued: Issued = isLoose(turn.context) ? [hash, holder, 'loose'] : [hash, holder];
-    await this.saver.update(turn, FORM_TOKENS, (before) => this.bounded([...((before as Issued[] | undefined) ?? []), issued]));
+    await this.saver.update(turn, FORM_TOKENS, (before) =>
+      this.bounded([...((before as Issued[] | undefined) ?? []), issued]),
+    );
     return token;
   }
 
@@ -63,8 +66,8 @@ export class FormTokens {
   }
 
   /**
-   * Uses up the token that the request brought, once for all guards that ask for it, and takes it out of the body. Never one from the query: addresses
-   * are written down everywhere.
+   * Uses up the token that the request brought, once for all guards that ask for it, and takes it out of the body.
+   * Never one from the query: addresses are written down everywhere.
    */
   accept(context: RequestContext): Promise<FormTokenOutcome> {
     this.strip(context);
@@ -96,7 +99,10 @@ function holderOf(context: RequestContext): string {
   return identity ? `${identity.userId} ${identity.authenticatedAt}` : '';
 }
 
-/** Whether somebody else may have had this page asked for, often enough to push out the tokens of open forms (W3C Fetch Metadata). */
+/**
+ * Whether somebody else may have had this page asked for, often enough to push out the tokens of open forms (W3C Fetch
+ * Metadata).
+ */
 function isLoose({ exchange }: RequestContext): boolean {
   const { 'sec-fetch-site': site, 'sec-fetch-dest': dest, accept } = exchange.request.headers;
   if (site === 'cross-site' || site === 'same-site') return true;

@@ -9,8 +9,8 @@ import { Connections } from '../websockets/connections.js';
 import { socketOf } from './graphql-socket.js';
 
 /**
- * Operations of GraphQL that come on a socket: they have the visit of its handshake, and are served like messages of gateways. The socket is
- * one of the connections that end with their visit.
+ * Operations of GraphQL that come on a socket: they have the visit of its handshake, and are served like messages of
+ * gateways. The socket is one of the connections that end with their visit.
  */
 @Injectable()
 export class GraphqlOperations implements SocketOperations {
@@ -87,7 +87,11 @@ class Operation implements SocketOperation {
     };
   }
 
-  /** Whose is it by now? Nothing is delivered when nobody knows. @throws VisitHeadersSentError: a resolver of the event before has changed the session */
+  /**
+   * Whose is it by now? Nothing is delivered when nobody knows.
+   *
+   * @throws VisitHeadersSentError: a resolver of the event before has changed the session
+   */
   private async check(): Promise<void> {
     const { connection, context } = this;
     if (context.heldSession?.hasChanges()) {

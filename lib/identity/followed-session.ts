@@ -45,7 +45,8 @@ export class FollowedSession extends SessionLife {
     const { is, record, key } = context.visit;
     if (!key.matches(record.keyHash)) return;
     // To live longer changes no rights. What is to live less must not be kept alive by the key from before.
-    if (is === 'stored' && record.permanent !== permanence) await this.writer.rekey(turn, { permanent: permanence, isRenewal: permanence });
+    if (is === 'stored' && record.permanent !== permanence)
+      await this.writer.rekey(turn, { permanent: permanence, isRenewal: permanence });
   }
 
   /** Whom Passport has signed in with what is to be saved; null: it has signed the user out; undefined: neither. */
@@ -59,7 +60,12 @@ export class FollowedSession extends SessionLife {
     return user === before || (user === null && before !== now) ? undefined : user;
   }
 
-  private async signIn(turn: Turn, data: SessionDictionary, userId: string, permanence: boolean | undefined): Promise<void> {
+  private async signIn(
+    turn: Turn,
+    data: SessionDictionary,
+    userId: string,
+    permanence: boolean | undefined,
+  ): Promise<void> {
     const permanent = permanence ?? (turn.context.visit.record.permanent || this.options.cookie.permanent);
     const entry = data.contents().get(PASSPORT);
     const before = data.valueBefore(PASSPORT);

@@ -19,7 +19,8 @@ import { RequestStory } from '../request/request.story.js';
 const FRESH = 'nest-visit:fresh';
 
 /**
- * What `@RequireIdentity()` and `@RequireFresh()` put before a handler. Named only to be replaced in tests, by `overrideGuard(IdentityGuard)`.
+ * What `@RequireIdentity()` and `@RequireFresh()` put before a handler. Named only to be replaced in tests, by
+ * `overrideGuard(IdentityGuard)`.
  *
  * @throws IdentityRequiredError, FreshIdentityRequiredError (401); VisitStoreUnavailableError (503)
  */
@@ -43,10 +44,10 @@ export class IdentityGuard implements CanActivate {
   private isIdentified(execution: ExecutionContext): boolean {
     const { identity } = requireContext(execution).visit.record;
     if (!identity) throw new IdentityRequiredError();
-    const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ?? Reflect.getMetadata(FRESH, execution.getClass())) as
-      | number
-      | undefined;
-    if (maxAge !== undefined && this.options.clock.now() - identity.authenticatedAt > maxAge) throw new FreshIdentityRequiredError();
+    const maxAge = (Reflect.getMetadata(FRESH, execution.getHandler()) ??
+      Reflect.getMetadata(FRESH, execution.getClass())) as number | undefined;
+    if (maxAge !== undefined && this.options.clock.now() - identity.authenticatedAt > maxAge)
+      throw new FreshIdentityRequiredError();
     return true;
   }
 }
@@ -58,7 +59,9 @@ export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards
 export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(maxAge);
   if (parsed === null)
-    throw new VisitOptionError(`@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`);
+    throw new VisitOptionError(
+      `@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`,
+    );
   return applyDecorators(SetMetadata(FRESH, parsed), UseGuards(IdentityGuard));
 }
 

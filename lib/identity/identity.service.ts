@@ -13,27 +13,33 @@ import { SignIn } from './sign-in.js';
 /** Options of `IdentityService.login()`. */
 export interface LoginOptions {
   /**
-   * "Remember me": the visit outlives the browser's session, for `permanentTimeout`. False takes that back from a visit that had it.
+   * "Remember me": the visit outlives the browser's session, for `permanentTimeout`. False takes that back from a visit
+   * that had it.
    *
    * @default `cookie.permanent`
    */
   permanent?: boolean;
   /**
-   * When the user proved who they are, where that was earlier and elsewhere, such as `auth_time` of an identity provider (OpenID Connect
-   * Core, 2). `@RequireFresh()` and `absoluteTimeout` go by it. One that lies ahead counts as now. @default now
+   * When the user proved who they are, where that was earlier and elsewhere, such as `auth_time` of an identity
+   * provider (OpenID Connect Core, 2). `@RequireFresh()` and `absoluteTimeout` go by it. One that lies ahead counts as
+   * now. @default now
    */
   authenticatedAt?: Date;
 }
 
 /** Options of `IdentityService.logout()`. */
 export interface LogoutOptions {
-  /** Keep the visit and its session data, with a new key and without the user. @default false: the visit ends, its data is wiped */
+  /**
+   * Keep the visit and its session data, with a new key and without the user.
+   *
+   * @default false: the visit ends, its data is wiped
+   */
   keepVisit?: boolean;
 }
 
 /**
- * The user of the visit of the request that is being served. Each call that writes is one turn of the request: it begins when the writes
- * called before it are done, and those called after it wait for all of it.
+ * The user of the visit of the request that is being served. Each call that writes is one turn of the request: it
+ * begins when the writes called before it are done, and those called after it wait for all of it.
  */
 @Injectable()
 export class IdentityService {
@@ -60,7 +66,11 @@ export class IdentityService {
     return identity ? new Date(identity.authenticatedAt) : null;
   }
 
-  /** What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is. @throws like `userId` */
+  /**
+   * What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is.
+   *
+   * @throws like `userId`
+   */
   async user<User = unknown>(): Promise<User | null> {
     const context = this.requests.require();
     if (context.visit.record.identity && !this.options.identity.loadUser)
@@ -72,14 +82,18 @@ export class IdentityService {
    * Signs a user in. The key is renewed in the same step: the one from before is dead at once. The session data of an
    * anonymous visit stays; that of another user does not: their visit ends and a new one begins.
    *
-   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails, nobody is signed in,
-   * no key leaves, and the client keeps the visit that it came with.
+   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails,
+   * nobody is signed in, no key leaves, and the client keeps the visit that it came with.
    *
-   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in, VisitLimitError
-   * (409) when the user has too many visits and `identity.onLimit` is `refuse`, FreshIdentityRequiredError (401) when `authenticatedAt` is
-   * longer ago than `absoluteTimeout`, VisitStoreUnavailableError (503), what a plugin with `onError: 'throw'` throws
+   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in,
+   * VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`,
+   * FreshIdentityRequiredError (401) when `authenticatedAt` is longer ago than `absoluteTimeout`,
+   * VisitStoreUnavailableError (503), what a plugin with `onError: 'throw'` throws
    */
-  login(userId: string | number, { permanent = this.options.cookie.permanent, authenticatedAt }: LoginOptions = {}): Promise<void> {
+  login(
+    userId: string | number,
+    { permanent = this.options.cookie.permanent, authenticatedAt }: LoginOptions = {},
+  ): Promise<void> {
     return this.requests.take('identity.login()', async (turn) =>
       this.identities.signIn(turn, { userId: checkedUserId(userId), permanent, authenticatedAt }),
     );
@@ -88,8 +102,8 @@ export class IdentityService {
   /**
    * Signs out. By default the visit ends and the cookie is cleared.
    *
-   * @throws VisitKeyRetiredError (409) when another request has changed the key of the visit just now, by a sign-in for example, so that this
-   * one may not end it: whoever is signed in by then still is
+   * @throws VisitKeyRetiredError (409) when another request has changed the key of the visit just now, by a sign-in for
+   * example, so that this one may not end it: whoever is signed in by then still is
    */
   logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     return this.requests.take('identity.logout()', async (turn) => {

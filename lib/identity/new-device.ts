@@ -6,7 +6,10 @@ import { StoreAccess } from '../store/store-access.js';
 import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
 import { deviceOf } from '../visit/device.js';
 
-/** Tells when a user signs in with a device that their earlier visits did not have. A query per sign-in, if anybody listens. */
+/**
+ * Tells when a user signs in with a device that their earlier visits did not have. A query per sign-in, if anybody
+ * listens.
+ */
 @Injectable()
 export class NewDeviceNotice {
   constructor(
@@ -25,6 +28,13 @@ export class NewDeviceNotice {
     const device = deviceOf(userAgent);
     if (earlier.some((other) => deviceOf(other) === device)) return;
     const isFirst = earlier.length === 0;
-    await this.plugins.emit('onNewDevice', { visitId: id, userId, device, remoteAddress, isFirst, at: new Date(created) });
+    await this.plugins.emit('onNewDevice', {
+      visitId: id,
+      userId,
+      device,
+      remoteAddress,
+      isFirst,
+      at: new Date(created),
+    });
   }
 }

@@ -12,7 +12,10 @@ export const PASSPORT = 'passport';
  * @throws VisitError `VISIT_USER_ID` for a user who is kept neither as an id nor with one, without the option
  * `identity.passportUserId`
  */
-export function userOfEntry(entry: unknown, userIdOf: ResolvedVisitOptions['identity']['passportUserId']): string | null {
+export function userOfEntry(
+  entry: unknown,
+  userIdOf: ResolvedVisitOptions['identity']['passportUserId'],
+): string | null {
   if (userIdOf === false) return null;
   const user = isObject(entry) && ('user' in entry || Object.keys(entry).length === 0) ? entry['user'] : entry;
   if (user === undefined || user === null || user === false || user === '') return null;
@@ -21,8 +24,10 @@ export function userOfEntry(entry: unknown, userIdOf: ResolvedVisitOptions['iden
   if (typeof id === 'string' || typeof id === 'number') return checkedUserId(id);
   throw new VisitError(
     'VISIT_USER_ID',
-    'what Passport keeps of this user in the session (see serializeUser()) is no id and has none, so whose visit it is cannot be known: ' +
-      'option "identity.passportUserId" takes a function that gives the id, or false for users who are known to Passport alone',
+    'what Passport keeps of this user in the session (see serializeUser()) is no id and has none, so whose visit ' +
+      'it is cannot be known: ' +
+      'option "identity.passportUserId" takes a function that gives the id, or false for users who are known to ' +
+      'Passport alone',
   );
 }
 

@@ -79,7 +79,11 @@ export class SignIn {
    *
    * @param store stores what else comes with it: with the visit where one begins, or else when all checks have passed
    */
-  async signIn(turn: Turn, { userId, permanent, authenticatedAt }: NewIdentity, store?: StoredWithSignIn): Promise<void> {
+  async signIn(
+    turn: Turn,
+    { userId, permanent, authenticatedAt }: NewIdentity,
+    store?: StoredWithSignIn,
+  ): Promise<void> {
     const { context } = turn;
     context.requireHeaders('Nobody can sign in');
     const proved = signInInstant(authenticatedAt, this.options);
@@ -106,10 +110,12 @@ export class SignIn {
       if (!isSame) await this.newDevice.give(context.visit.record, identity);
       if (progress.is === 'linked') await store?.(turn);
       // Last: until here, all can be taken back.
-      if (isOthers) await this.endFormer(before.visit, context.outgoing, () => (progress = { is: 'begun', former: 'ended' }));
+      if (isOthers)
+        await this.endFormer(before.visit, context.outgoing, () => (progress = { is: 'begun', former: 'ended' }));
     } catch (error) {
       // What has failed to change the key has changed nothing.
-      if (progress.is === 'begun' || context.visit.key !== before.visit.key) await this.takeBack(turn, error, before, progress);
+      if (progress.is === 'begun' || context.visit.key !== before.visit.key)
+        await this.takeBack(turn, error, before, progress);
       throw error;
     }
     context.sendKey();

@@ -54,7 +54,10 @@ export class VisitCookie {
     return values;
   }
 
-  /** `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's session. */
+  /**
+   * `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's
+   * session.
+   */
   write(value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
     return this.setCookie(this.options.name, value, lifetime, now, place);
   }
@@ -99,8 +102,8 @@ export class VisitCookie {
 }
 
 /**
- * Without the blanks of RFC 6265bis. `trim()` takes more for blank, such as U+00A0: a cookie of another name, which browsers
- * let everybody set, would be taken for the `__Host-` one.
+ * Without the blanks of RFC 6265bis. `trim()` takes more for blank, such as U+00A0: a cookie of another name, which
+ * browsers let everybody set, would be taken for the `__Host-` one.
  */
 function withoutBlanks(text: string): string {
   let [start, end] = [0, text.length];

@@ -9,8 +9,8 @@ export const VISIT_KEY_LENGTH = 76;
 
 /**
  * `<id>.<secret>`: what the client holds. The id (128 random bits, hexadecimal) is public; the secret (256 random bits,
- * base64url) is only ever in the client's hands, the store keeps its SHA-256. Hexadecimal, because a database that takes
- * `a` for `A` cannot confuse it.
+ * base64url) is only ever in the client's hands, the store keeps its SHA-256. Hexadecimal, because a database that
+ * takes `a` for `A` cannot confuse it.
  */
 export class VisitKey {
   readonly id: string;

@@ -7,8 +7,8 @@ import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 
 /**
- * How long a request may take to arrive while its key is replaced, in milliseconds. Within this time it is taken for a late
- * one; a client that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
+ * How long a request may take to arrive while its key is replaced, in milliseconds. Within this time it is taken for a
+ * late one; a client that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
  */
 export const LATE_REQUEST_WINDOW = 10_000;
 
@@ -23,7 +23,11 @@ export type Resolution =
   /** Cookies of visits of different users: who this is cannot be told. */
   | { readonly outcome: 'conflicting'; readonly refused: readonly RefusedKey[] }
   /** What has become of the keys: see `Verdict`. One that has only expired says most of its client. */
-  | { readonly outcome: 'none'; readonly presented: 'expired' | 'retired' | 'forged'; readonly refused: readonly RefusedKey[] };
+  | {
+      readonly outcome: 'none';
+      readonly presented: 'expired' | 'retired' | 'forged';
+      readonly refused: readonly RefusedKey[];
+    };
 
 /** A key to be told of, whatever else came with it. */
 export interface RefusedKey {
@@ -32,8 +36,8 @@ export interface RefusedKey {
 }
 
 /**
- * `late`: just replaced or ended by its own client. `expired`: the visit was not used in time. `retired`: replaced, or its
- * visit ended, some time ago. `forged`: there never was such a key, as far as we know.
+ * `late`: just replaced or ended by its own client. `expired`: the visit was not used in time. `retired`: replaced, or
+ * its visit ended, some time ago. `forged`: there never was such a key, as far as we know.
  */
 type Verdict = 'live' | 'late' | 'expired' | 'retired' | 'forged';
 
@@ -56,18 +60,27 @@ export class VisitResolver {
    */
   resolve(exchange: Exchange, keys: readonly VisitKey[], storage?: ClientStorage): Promise<Resolution> {
     const [key] = keys;
-    if (key && keys.length === 1 && !storage) return this.store.find(key.id).then((record) => this.judgeAll(exchange, keys, [record]));
+    if (key && keys.length === 1 && !storage)
+      return this.store.find(key.id).then((record) => this.judgeAll(exchange, keys, [record]));
     return this.resolveAll(exchange, keys, storage);
   }
 
-  private async resolveAll(exchange: Exchange, keys: readonly VisitKey[], storage?: ClientStorage): Promise<Resolution> {
+  private async resolveAll(
+    exchange: Exchange,
+    keys: readonly VisitKey[],
+    storage?: ClientStorage,
+  ): Promise<Resolution> {
     const ids = keys.map(({ id }) => id);
     if (storage) await storage.load(ids, this.cookie.readCopies(exchange.cookieHeader));
     // Asked for in one turn of the event loop, they go out together.
     return this.judgeAll(exchange, keys, await Promise.all(ids.map((id) => this.store.find(id))));
   }
 
-  private judgeAll(exchange: Exchange, keys: readonly VisitKey[], records: readonly (VisitRecord | null)[]): Resolution {
+  private judgeAll(
+    exchange: Exchange,
+    keys: readonly VisitKey[],
+    records: readonly (VisitRecord | null)[],
+  ): Resolution {
     const now = this.options.clock.now();
     const verdicts = new Map<Verdict, { readonly key: VisitKey; readonly record: VisitRecord | null }>();
     const refused: RefusedKey[] = [];
@@ -94,17 +107,24 @@ export class VisitResolver {
     return { outcome: 'none', presented: COUNTING.find((verdict) => verdicts.has(verdict))!, refused };
   }
 
-  /** Takes the key's parameter out of query and body, wherever such a source is switched on. @returns whether the address had it */
+  /**
+   * Takes the key's parameter out of query and body, wherever such a source is switched on.
+   *
+   * @returns whether the address had it
+   */
   strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
     let isInAddress = false;
     for (const source of sources) {
       if (source === 'cookie' || source === 'header') continue;
-      for (const name of this.options.paramName) if (exchange.strip(source, name) && source === 'query') isInAddress = true;
+      for (const name of this.options.paramName)
+        if (exchange.strip(source, name) && source === 'query') isInAddress = true;
     }
     return isInAddress;
   }
 
-  /** The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know. */
+  /**
+   * The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know.
+   */
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
@@ -118,7 +138,8 @@ export class VisitResolver {
   }
 
   /**
-   * Whether the client keeps its key by itself, as one does that is no browser. It hears of a new key in a header, and its cookies are left alone.
+   * Whether the client keeps its key by itself, as one does that is no browser. It hears of a new key in a header, and
+   * its cookies are left alone.
    *
    * @param found the key by which its visit was found
    */

@@ -17,7 +17,12 @@ export interface DataSources {
  * Adds entities and migrations of visits to the options of data sources: in `TypeOrmModule.forRoot()`, in what the
  * factory of `forRootAsync()` returns, in `new DataSource()`. Named data sources are others, and stay as they are.
  */
-export function addToDataSources(tree: Tree, typescript: TypeScript, sourceRoot: string, read: (path: string) => Source): DataSources {
+export function addToDataSources(
+  tree: Tree,
+  typescript: TypeScript,
+  sourceRoot: string,
+  read: (path: string) => Source,
+): DataSources {
   const changed: Source[] = [];
   const byHand: string[] = [];
   let isInNest = false;
@@ -26,7 +31,9 @@ export function addToDataSources(tree: Tree, typescript: TypeScript, sourceRoot:
     if (!/TypeOrmModule\.forRoot|new DataSource\(/.test(tree.readText(path))) continue;
     const source = read(path);
     const calls = source.calls('TypeOrmModule', /^forRoot(Async)?$/);
-    const made = source.find(typescript.isNewExpression).filter(({ expression }) => expression.getText() === 'DataSource');
+    const made = source
+      .find(typescript.isNewExpression)
+      .filter(({ expression }) => expression.getText() === 'DataSource');
     isInNest ||= calls.length > 0;
     const options = [...calls, ...made].map((call) => optionsOf(source, typescript, call));
     const literals = options.filter((one) => one !== undefined).filter((one) => !source.property(one, 'name'));
@@ -64,7 +71,8 @@ function optionsOf(
   if (!first || !isObjectLiteralExpression(first)) return undefined;
   const factory = first.properties.find((property) => property.name?.getText() === 'useFactory');
   if (!factory) return source.property(first, 'type') ? first : undefined;
-  const inFactory = (node: ts.Node): boolean => node.getStart() >= factory.getStart() && node.getEnd() <= factory.getEnd();
+  const inFactory = (node: ts.Node): boolean =>
+    node.getStart() >= factory.getStart() && node.getEnd() <= factory.getEnd();
   const literal = (node: ts.Expression | undefined): ts.ObjectLiteralExpression | undefined => {
     const inner = node && isParenthesizedExpression(node) ? node.expression : node;
     return inner && isObjectLiteralExpression(inner) && source.property(inner, 'type') ? inner : undefined;

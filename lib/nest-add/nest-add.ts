@@ -66,7 +66,8 @@ class NestAdd {
       if (text !== source.text) this.tree.overwrite(source.path, text);
     }
     this.installMissing(plan.packages ?? []);
-    for (const remark of [`VisitModule is registered in ${root.source.path}.`, ...plan.remarks]) this.context.logger.info(remark);
+    for (const remark of [`VisitModule is registered in ${root.source.path}.`, ...plan.remarks])
+      this.context.logger.info(remark);
   }
 
   private read(path: string): Source {
@@ -81,7 +82,11 @@ class NestAdd {
   private registeredIn(): string | undefined {
     return sourcesBelow(this.tree, this.sourceRoot)
       .filter((path) => this.tree.readText(path).includes('VisitModule'))
-      .find((path) => new Source(this.typescript, path, this.tree.readText(path)).calls('VisitModule', /^forRoot(Async)?$/).length > 0);
+      .find(
+        (path) =>
+          new Source(this.typescript, path, this.tree.readText(path)).calls('VisitModule', /^forRoot(Async)?$/).length >
+          0,
+      );
   }
 
   private register({ source, name, metadata }: RootModule, { registration, imports }: Plan): void {
@@ -90,7 +95,9 @@ class NestAdd {
       const indented = registration.replaceAll('\n', '\n    ');
       source.edit(metadata.getEnd() - 1, metadata.getEnd() - 1, `{\n  imports: [\n    ${indented},\n  ],\n}`);
     } else if (!source.addToList(metadata, 'imports', registration))
-      throw new Error(`${source.path}: the imports of ${name} are not a list that can be added to. Add by hand:\n\n${registration}`);
+      throw new Error(
+        `${source.path}: the imports of ${name} are not a list that can be added to. Add by hand:\n\n${registration}`,
+      );
   }
 
   /** By what the application has installed. */
@@ -113,7 +120,8 @@ class NestAdd {
           registration: 'VisitModule.forRoot({ store: new MemoryVisitStore() })',
           imports: [{ names: ['MemoryVisitStore'], from: 'nest-visit' }],
           remarks: [
-            `Visits are kept in memory, and are gone when the process ends. Before production, choose another store: ${DOCS}/stores.md`,
+            'Visits are kept in memory, and are gone when the process ends. Before production, choose another ' +
+              `store: ${DOCS}/stores.md`,
           ],
         };
       case 'redis':
@@ -133,22 +141,33 @@ class NestAdd {
         return this.planForPrisma(root);
       default:
         throw new Error(
-          `The store for ${store} is given something of the application that cannot be guessed, so nothing has changed. Register it by hand, as ${DOCS}/store-${store}.md says, or begin with nest add nest-visit --store memory`,
+          `The store for ${store} is given something of the application that cannot be guessed, so nothing has ` +
+            `changed. Register it by hand, as ${DOCS}/store-${store}.md says, or begin with nest add nest-visit ` +
+            '--store memory',
         );
     }
   }
 
   private planForTypeOrm(): Plan {
-    const { isInNest, changed, createTables, byHand } = addToDataSources(this.tree, this.typescript, this.sourceRoot, (path) =>
-      this.read(path),
+    const { isInNest, changed, createTables, byHand } = addToDataSources(
+      this.tree,
+      this.typescript,
+      this.sourceRoot,
+      (path) => this.read(path),
     );
     if (!isInNest) return this.planForOwnDataSource();
-    const remarks = changed.map(({ path }) => `Entities and migrations of visits are added to the data source in ${path}.`);
+    const remarks = changed.map(
+      ({ path }) => `Entities and migrations of visits are added to the data source in ${path}.`,
+    );
     for (const path of byHand)
       remarks.push(
-        `To do in ${path}: add ...visitEntities to its entities and ...visitMigrations to its migrations. Both come from nest-visit/typeorm.`,
+        `To do in ${path}: add ...visitEntities to its entities and ...visitMigrations to its migrations. Both ` +
+          'come from nest-visit/typeorm.',
       );
-    if (!createTables) remarks.push('To do: run the migrations, as you run your own. The application does not start without the tables.');
+    if (!createTables)
+      remarks.push(
+        'To do: run the migrations, as you run your own. The application does not start without the tables.',
+      );
     return {
       registration: `VisitModule.forRootAsync({
   inject: [getDataSourceToken()],
@@ -162,9 +181,17 @@ class NestAdd {
     };
   }
 
-  /** Where nothing of TypeORM is in Nest, the module opens a data source of its own, and creates the tables at the start. */
+  /**
+   * Where nothing of TypeORM is in Nest, the module opens a data source of its own, and creates the tables at the
+   * start.
+   */
   private planForOwnDataSource(): Plan {
-    const drivers: Record<Database, string> = { postgres: 'pg@8', mysql: 'mysql2@3', mariadb: 'mysql2@3', sqlite: 'better-sqlite3@12' };
+    const drivers: Record<Database, string> = {
+      postgres: 'pg@8',
+      mysql: 'mysql2@3',
+      mariadb: 'mysql2@3',
+      sqlite: 'better-sqlite3@12',
+    };
     const isInstalled = (one: Database): boolean => nameOf(drivers[one]) in this.dependencies;
     const database = this.options.database ?? (Object.keys(drivers) as Database[]).find(isInstalled) ?? 'postgres';
     const place =
@@ -188,7 +215,13 @@ class NestAdd {
   }
 
   private planForPrisma(root: Source): Plan {
-    const { service, module, imports } = findPrismaParts(this.tree, this.typescript, this.sourceRoot, (path) => this.read(path), root);
+    const { service, module, imports } = findPrismaParts(
+      this.tree,
+      this.typescript,
+      this.sourceRoot,
+      (path) => this.read(path),
+      root,
+    );
     const schema = addPrismaModels(this.tree);
     return {
       registration: `VisitModule.forRootAsync({

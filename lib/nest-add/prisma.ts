@@ -26,13 +26,16 @@ export function findPrismaParts(
   const services = sources.flatMap((source) =>
     source
       .find(isClassDeclaration)
-      .filter(({ heritageClauses }) => heritageClauses?.some((clause) => /^extends\s+PrismaClient\b/.test(clause.getText())))
+      .filter(({ heritageClauses }) =>
+        heritageClauses?.some((clause) => /^extends\s+PrismaClient\b/.test(clause.getText())),
+      )
       .flatMap(({ name }) => (name ? [{ source, name: name.text }] : [])),
   );
   const [service] = services;
   if (!service || services.length > 1)
     throw new Error(
-      `The store for Prisma is given the application's client, by a service that extends PrismaClient, and ${sourceRoot}/ has ${services.length} such classes. ${BY_HAND}`,
+      `The store for Prisma is given the application's client, by a service that extends PrismaClient, and ` +
+        `${sourceRoot}/ has ${services.length} such classes. ${BY_HAND}`,
     );
   for (const source of sources) {
     for (const { owner, argument } of source.decorators('Module')) {
@@ -50,7 +53,8 @@ export function findPrismaParts(
     }
   }
   throw new Error(
-    `No module exports ${service.name}, so VisitModule cannot be given it. Export it from the module that provides it, and run it again. ${BY_HAND}`,
+    `No module exports ${service.name}, so VisitModule cannot be given it. Export it from the module that provides ` +
+      `it, and run it again. ${BY_HAND}`,
   );
 }
 
@@ -79,7 +83,8 @@ export function addPrismaModels(tree: Tree): string | undefined {
   const provider = /^\s*provider\s*=\s*"(sqlite|sqlserver|mongodb|cockroachdb)"/m.exec(text)?.[1];
   if (provider)
     throw new Error(
-      `The store for Prisma serves PostgreSQL, MySQL and MariaDB, and ${file} says ${provider}. Choose another one: nest add nest-visit --store memory`,
+      `The store for Prisma serves PostgreSQL, MySQL and MariaDB, and ${file} says ${provider}. Choose another ` +
+        'one: nest add nest-visit --store memory',
     );
   if (!/^model Visit \{/m.test(text)) tree.overwrite(file, `${text.trimEnd()}\n\n${PRISMA_MODELS}`);
   return file;

@@ -27,7 +27,8 @@ export function findRootModule(tree: Tree, typescript: TypeScript, sourceRoot: s
   const [entry] = entries;
   if (!entry)
     throw new Error(
-      `The root module was not found: no file in ${sourceRoot}/ calls NestFactory.create() with the name of a class. ${AGAIN}`,
+      `The root module was not found: no file in ${sourceRoot}/ calls NestFactory.create() with the name of a ` +
+        `class. ${AGAIN}`,
     );
   const names = [...new Set(entries.map(({ name }) => name))];
   if (names.length > 1) throw new Error(`There are several root modules: ${names.join(', ')}. ${AGAIN}`);
@@ -38,7 +39,8 @@ export function findRootModule(tree: Tree, typescript: TypeScript, sourceRoot: s
     if (found) return found;
   }
   return fail(
-    `The root module ${entry.name} was not found: ${entry.source.path} names it, and no class with @Module() has this name. ${AGAIN}`,
+    `The root module ${entry.name} was not found: ${entry.source.path} names it, and no class with @Module() has ` +
+      `this name. ${AGAIN}`,
   );
 }
 
@@ -72,14 +74,17 @@ function imported(tree: Tree, { source, name }: { source: Source; name: string }
 function moduleIn(source: Source, name?: string): RootModule | undefined {
   const found = source.decorators('Module').filter(({ owner }) => name === undefined || owner.name?.text === name);
   if (found.length > 1)
-    throw new Error(`${source.path} has several modules; VisitModule belongs into the one that NestFactory.create() is called with.`);
+    throw new Error(
+      `${source.path} has several modules; VisitModule belongs into the one that NestFactory.create() is called with.`,
+    );
   const [only] = found;
   if (!only) return undefined;
   const { owner, call, argument } = only;
   const nameHere = owner.name?.text ?? 'the root module';
   if (!argument && call.arguments.length > 0)
     throw new Error(
-      `${source.path}: @Module() of ${nameHere} is not called with an object, so nothing can be added to it. Add VisitModule.forRoot() to its imports by hand.`,
+      `${source.path}: @Module() of ${nameHere} is not called with an object, so nothing can be added to it. Add ` +
+        'VisitModule.forRoot() to its imports by hand.',
     );
   return { source, name: nameHere, metadata: argument ?? call };
 }

@@ -28,7 +28,9 @@ export function sourcesBelow(tree: Tree, path: string): string[] {
     ...folder.subfiles
       .filter((name) => name.endsWith('.ts') && !/\.d\.ts$|[.-](spec|test)\.ts$/.test(name))
       .map((name) => `${folder.path}/${name}`.replace(/^\/+/, '')),
-    ...folder.subdirs.filter((name) => !/^(node_modules|dist|\..*)$/.test(name)).flatMap((name) => search(folder.dir(name))),
+    ...folder.subdirs
+      .filter((name) => !/^(node_modules|dist|\..*)$/.test(name))
+      .flatMap((name) => search(folder.dir(name))),
   ];
   return search(tree.getDir(`/${path}`));
 }
@@ -43,6 +45,10 @@ export function install(tree: Tree, context: SchematicContext, packages: readonl
     'package-lock.json': 'npm',
   };
   const lock = Object.keys(managers).find((file) => tree.exists(file));
-  const options = { command: 'install', packageName: packages.join(' '), ...(lock && { packageManager: managers[lock] }) };
+  const options = {
+    command: 'install',
+    packageName: packages.join(' '),
+    ...(lock && { packageManager: managers[lock] }),
+  };
   context.addTask({ toConfiguration: () => ({ name: 'node-package', options }) });
 }

@@ -23,7 +23,9 @@ export function applicationTypeScript(folder = process.cwd()): TypeScript {
       // The next place may have it.
     }
   }
-  throw new Error('nest add needs TypeScript 5 or 6, to read the modules of the application: npm install --save-dev typescript@6');
+  throw new Error(
+    'nest add needs TypeScript 5 or 6, to read the modules of the application: npm install --save-dev typescript@6',
+  );
 }
 
 /** What a file imports: names of a package or of another file. */
@@ -63,7 +65,9 @@ export class Source {
     const { isCallExpression, isPropertyAccessExpression } = this.typescript;
     return this.find(isCallExpression).filter(
       ({ expression }) =>
-        isPropertyAccessExpression(expression) && expression.expression.getText() === object && method.test(expression.name.text),
+        isPropertyAccessExpression(expression) &&
+        expression.expression.getText() === object &&
+        method.test(expression.name.text),
     );
   }
 
@@ -85,8 +89,11 @@ export class Source {
   }
 
   /** The object that a decorator of a class is called with; null if it is called with nothing, or something else. */
-  decorators(name: string): { owner: ts.ClassDeclaration; call: ts.CallExpression; argument: ts.ObjectLiteralExpression | null }[] {
-    const { canHaveDecorators, getDecorators, isCallExpression, isClassDeclaration, isObjectLiteralExpression } = this.typescript;
+  decorators(
+    name: string,
+  ): { owner: ts.ClassDeclaration; call: ts.CallExpression; argument: ts.ObjectLiteralExpression | null }[] {
+    const { canHaveDecorators, getDecorators, isCallExpression, isClassDeclaration, isObjectLiteralExpression } =
+      this.typescript;
     return this.find(isClassDeclaration).flatMap((owner) =>
       (canHaveDecorators(owner) ? (getDecorators(owner) ?? []) : []).flatMap(({ expression: call }) => {
         if (!isCallExpression(call) || call.expression.getText() !== name) return [];
@@ -98,7 +105,9 @@ export class Source {
 
   property(object: ts.ObjectLiteralExpression, name: string): ts.PropertyAssignment | undefined {
     const { isPropertyAssignment } = this.typescript;
-    return object.properties.filter(isPropertyAssignment).find((property) => property.name.getText().replaceAll(/['"]/g, '') === name);
+    return object.properties
+      .filter(isPropertyAssignment)
+      .find((property) => property.name.getText().replaceAll(/['"]/g, '') === name);
   }
 
   addImport(added: NamedImport): void {
@@ -108,7 +117,10 @@ export class Source {
     else if (names.length > 0) this.added.push({ ...added, names });
   }
 
-  /** Adds an element to the list that a property of an object has. False if it has something that is no list, and cannot be added to. */
+  /**
+   * Adds an element to the list that a property of an object has. False if it has something that is no list, and cannot
+   * be added to.
+   */
   addToList(object: ts.ObjectLiteralExpression, name: string, element: string): boolean {
     if (object.properties.some((one) => one.name?.getText() === name && !this.property(object, name))) return false;
     const initializer = this.property(object, name)?.initializer;
@@ -124,8 +136,12 @@ export class Source {
     const column = this.columnOf(initializer);
     // What stands inside of the elements is left alone, since it may be added to, too.
     if (!last) this.edit(initializer.getStart(), end + 1, this.list([element], indent, column));
-    else if (initializer.getText().includes('\n')) this.edit(last.getEnd(), last.getEnd(), `,\n${indented(element, this.indentOf(last))}`);
-    else if (isShort(element) || (!element.includes('\n') && column + initializer.getText().length + element.length < 78))
+    else if (initializer.getText().includes('\n'))
+      this.edit(last.getEnd(), last.getEnd(), `,\n${indented(element, this.indentOf(last))}`);
+    else if (
+      isShort(element) ||
+      (!element.includes('\n') && column + initializer.getText().length + element.length < 78)
+    )
       this.edit(last.getEnd(), last.getEnd(), `, ${element}`);
     else {
       const line = `\n${' '.repeat(indent + 2)}`;
@@ -141,8 +157,14 @@ export class Source {
     const last = object.properties.at(-1);
     const isBroken = object.getText().includes('\n');
     const indent = this.indentOf(object);
-    if (!last) this.edit(object.getStart(), object.getEnd(), `{\n${indented(`${name}: ${value}`, indent + 2)},\n${' '.repeat(indent)}}`);
-    else if (isBroken) this.edit(last.getEnd(), last.getEnd(), `,\n${' '.repeat(this.indentOf(last))}${name}: ${value}`);
+    if (!last)
+      this.edit(
+        object.getStart(),
+        object.getEnd(),
+        `{\n${indented(`${name}: ${value}`, indent + 2)},\n${' '.repeat(indent)}}`,
+      );
+    else if (isBroken)
+      this.edit(last.getEnd(), last.getEnd(), `,\n${' '.repeat(this.indentOf(last))}${name}: ${value}`);
     else this.edit(last.getEnd(), last.getEnd(), `, ${name}: ${value}`);
   }
 
@@ -155,7 +177,9 @@ export class Source {
     const last = this.imports().at(-1);
     const end = last?.getEnd() ?? 0;
     const lines = this.added.map(({ names, from, isType }) =>
-      this.inItsQuotes(`import ${isType ? 'type ' : ''}{ ${names.join(', ')} } from '${from}'${this.hasSemicolons() ? ';' : ''}`),
+      this.inItsQuotes(
+        `import ${isType ? 'type ' : ''}{ ${names.join(', ')} } from '${from}'${this.hasSemicolons() ? ';' : ''}`,
+      ),
     );
     const text = last ? lines.map((line) => `\n${line}`).join('') : lines.map((line) => `${line}\n`).join('');
     // Of several insertions at one place, the first one stays the first.

@@ -15,7 +15,8 @@ export interface VisitHealthStatus {
 }
 
 /**
- * Whether visits can be served, in the shape that `@nestjs/terminus` 11 and 12 expect of a health indicator, and that can be read without it.
+ * Whether visits can be served, in the shape that `@nestjs/terminus` 11 and 12 expect of a health indicator, and that
+ * can be read without it.
  *
  * @example
  * ```ts
@@ -32,8 +33,9 @@ export class VisitHealth {
   constructor(@Inject(StoreAccess) private readonly store: StoreAccess) {}
 
   /**
-   * Asks the store for a visit that nobody has, which takes part in the look-ups of the moment, writes nothing, and waits as long as any
-   * request would: at most `storeTimeout`, and not at all while the store is known to be away. Never throws.
+   * Asks the store for a visit that nobody has, which takes part in the look-ups of the moment, writes nothing, and
+   * waits as long as any request would: at most `storeTimeout`, and not at all while the store is known to be away.
+   * Never throws.
    *
    * @param key the name of the entry in the answer
    */

@@ -16,7 +16,10 @@ export interface DescribedHandler {
   readonly cookiePath?: string;
 }
 
-/** What holds for the visits of this application, for an auditor or a page of documentation (ASVS 7.1.1, 7.1.2). Times in milliseconds. */
+/**
+ * What holds for the visits of this application, for an auditor or a page of documentation (ASVS 7.1.1, 7.1.2). Times
+ * in milliseconds.
+ */
 export interface DescribedPolicy {
   /** A visit ends after so long without a request. */
   readonly idleTimeout: number;
@@ -49,13 +52,18 @@ export function describePolicy(options: ResolvedVisitOptions, handlers: readonly
   const meets = (level: keyof typeof nistPolicies): boolean => {
     const limits = nistPolicies[level];
     const idle = level === 'aal1' ? Infinity : parseDuration(limits.timeout)!;
-    return absoluteTimeout !== false && absoluteTimeout <= parseDuration(limits.absoluteTimeout)! && longestIdle <= idle;
+    return (
+      absoluteTimeout !== false && absoluteTimeout <= parseDuration(limits.absoluteTimeout)! && longestIdle <= idle
+    );
   };
-  const nist = (['AAL1', 'AAL2', 'AAL3'] as const).filter((level) => meets(level.toLowerCase() as keyof typeof nistPolicies));
+  const nist = (['AAL1', 'AAL2', 'AAL3'] as const).filter((level) =>
+    meets(level.toLowerCase() as keyof typeof nistPolicies),
+  );
   const limit =
     maxVisitsPerUser === false
       ? 'A user may be signed in any number of times.'
-      : `A user may be signed in ${maxVisitsPerUser} times; beyond that ${onLimit === 'refuse' ? 'a sign-in is refused' : 'the oldest sign-in ends'}.`;
+      : `A user may be signed in ${maxVisitsPerUser} times; beyond that ` +
+        `${onLimit === 'refuse' ? 'a sign-in is refused' : 'the oldest sign-in ends'}.`;
   const isSecure = secure === 'auto' ? 'Secure over https' : secure && 'Secure';
   const attributes = [
     isSecure,

@@ -6,8 +6,8 @@ import { InvalidOption } from './invalid-option.js';
 export type EncryptionKey = Uint8Array | string;
 
 /**
- * What becomes of data that is not encrypted: it is refused; read, while all that is written is encrypted; or written, while encrypted data
- * is read, too.
+ * What becomes of data that is not encrypted: it is refused; read, while all that is written is encrypted; or written,
+ * while encrypted data is read, too.
  */
 export type PlainData = 'refuse' | 'read' | 'write';
 
@@ -51,18 +51,24 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
  * @throws InvalidOption
  */
 export function parseKeys(keys: unknown, name: string, owner: string): readonly KeyObject[] {
-  if (!Array.isArray(keys) || keys.length === 0) throw new InvalidOption(`${owner} with a list of ${name}`, `${kindOf(keys)} for ${name}`);
+  if (!Array.isArray(keys) || keys.length === 0)
+    throw new InvalidOption(`${owner} with a list of ${name}`, `${kindOf(keys)} for ${name}`);
   const parsed = keys.map((key: unknown, index) => {
     const bytes = bytesOf(key);
     if (bytes?.length === KEY_BYTES) return createSecretKey(bytes);
     throw new InvalidOption(
-      `${owner} whose ${name} are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 ${KEY_BYTES})`,
+      `${owner} whose ${name} are ${KEY_BYTES} bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl ` +
+        `rand -base64 ${KEY_BYTES})`,
       `${kindOf(key)} for ${name}[${index}]`,
     );
   });
   for (const [index, key] of parsed.entries()) {
     const first = parsed.findIndex((one) => one.equals(key));
-    if (first !== index) throw new InvalidOption(`${owner} with different ${name}`, `the same for ${name}[${first}] and ${name}[${index}]`);
+    if (first !== index)
+      throw new InvalidOption(
+        `${owner} with different ${name}`,
+        `the same for ${name}[${first}] and ${name}[${index}]`,
+      );
   }
   return parsed;
 }

@@ -3,9 +3,9 @@ import type { VisitSettings } from './visit-options.interface.js';
 type Limits = Pick<VisitSettings, 'timeout' | 'permanentTimeout' | 'absoluteTimeout' | 'renewAfter'>;
 
 /**
- * The time limits that NIST SP 800-63B-4 (2.1.3, 2.2.3, 2.3.3) sets for its authentication assurance levels, ready to be
- * spread into the options: `VisitModule.forRoot({ ...nistPolicies.aal2, dataSource })`. The levels ask for much else, above
- * all of how users prove who they are, that no session library can give.
+ * The time limits that NIST SP 800-63B-4 (2.1.3, 2.2.3, 2.3.3) sets for its authentication assurance levels, ready to
+ * be spread into the options: `VisitModule.forRoot({ ...nistPolicies.aal2, dataSource })`. The levels ask for much
+ * else, above all of how users prove who they are, that no session library can give.
  */
 export const nistPolicies = {
   /** At most 30 days. No limit of inactivity is asked for; here it is a day. */

@@ -28,7 +28,10 @@ const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = fa
     const parsed = parseDuration(value);
     if (parsed === null) return invalid(`a duration such as 30000 or "30s"${off ? ', or false' : ''}`);
     if (parsed < min) return invalid(`a duration of at least ${min} ms`);
-    if (parsed > max) return invalid(max === LONGEST_TIMER ? `at most ${max} ms (24 days), as long as timers run` : 'at most 36500 days');
+    if (parsed > max)
+      return invalid(
+        max === LONGEST_TIMER ? `at most ${max} ms (24 days), as long as timers run` : 'at most 36500 days',
+      );
     return parsed;
   });
 
@@ -36,14 +39,19 @@ const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = fa
 const timer = (fallback: unknown) => duration(fallback, { min: 1, max: LONGEST_TIMER });
 
 const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
-  option(fallback, (value) => (values.includes(value) ? value : invalid(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`)));
+  option(fallback, (value) =>
+    values.includes(value) ? value : invalid(`one of ${values.map((one) => JSON.stringify(one)).join(', ')}`),
+  );
 
-const bool = (fallback: unknown) => option(fallback, (value) => (typeof value === 'boolean' ? value : invalid('true or false')));
+const bool = (fallback: unknown) =>
+  option(fallback, (value) => (typeof value === 'boolean' ? value : invalid('true or false')));
 
 const count = (fallback: number, min: number, max = Infinity) =>
   option(fallback, (value) => {
     const isOne = Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max;
-    return isOne ? value : invalid(`a whole number ${max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`}`);
+    return isOne
+      ? value
+      : invalid(`a whole number ${max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`}`);
   });
 
 const cron = (fallback: string) =>
@@ -60,7 +68,9 @@ const cron = (fallback: string) =>
   });
 
 const has = (value: unknown, ...methods: string[]) =>
-  typeof value === 'object' && value !== null && methods.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
+  typeof value === 'object' &&
+  value !== null &&
+  methods.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
 
 /** RFC 6265bis 4.1.1: a cookie's name is a token. */
 const COOKIE_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/;
@@ -76,8 +86,11 @@ const SOURCES: Record<string, readonly string[]> = {
 
 function parseSource(value: unknown): readonly string[] {
   const expected = 'a list of "cookie", "header", "query", "body", "form", such as "cookie, form"';
-  const names = typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : invalid(expected);
-  const sources = names.flatMap((name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? invalid(expected));
+  const names =
+    typeof value === 'string' ? value.split(',') : Array.isArray(value) ? (value as unknown[]) : invalid(expected);
+  const sources = names.flatMap(
+    (name) => SOURCES[typeof name === 'string' ? name.trim().toLowerCase() : ''] ?? invalid(expected),
+  );
   return sources.length > 0 ? [...new Set(sources)] : invalid(expected);
 }
 
@@ -100,7 +113,15 @@ function parseOrigins(value: unknown): readonly string[] {
     : invalid('a list of origins such as "https://www.example.org"');
 }
 
-const SITE_DATA = ['cache', 'cookies', 'storage', 'executionContexts', 'clientHints', 'prefetchCache', 'prerenderCache'];
+const SITE_DATA = [
+  'cache',
+  'cookies',
+  'storage',
+  'executionContexts',
+  'clientHints',
+  'prefetchCache',
+  'prerenderCache',
+];
 
 function parseSiteData(value: unknown): readonly string[] {
   if (typeof value === 'boolean') return value ? ['cache', 'storage'] : [];
@@ -109,7 +130,10 @@ function parseSiteData(value: unknown): readonly string[] {
   return [...new Set(value as string[])];
 }
 
-/** Of the types that the library supports; what each takes for the others is a connection that fails, or one to another server. */
+/**
+ * Of the types that the library supports; what each takes for the others is a connection that fails, or one to another
+ * server.
+ */
 const SCHEMES: Readonly<Record<string, readonly string[]>> = {
   mysql: ['mysql:', 'mariadb:'],
   mariadb: ['mariadb:', 'mysql:'],
@@ -121,7 +145,11 @@ function parseDataSource(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || !('type' in value)) {
     return invalid('an open DataSource of typeorm, or the options of one, such as { type: "mysql", url: "mysql://…" }');
   }
-  const { type, url, replication } = value as { type: unknown; url?: unknown; replication?: { master?: { url?: unknown } } };
+  const { type, url, replication } = value as {
+    type: unknown;
+    url?: unknown;
+    replication?: { master?: { url?: unknown } };
+  };
   const schemes = SCHEMES[String(type)];
   for (const address of [url, replication?.master?.url]) {
     if (!schemes || typeof address !== 'string' || !URL.canParse(address)) continue;
@@ -165,7 +193,9 @@ export const optionTable = {
   paramName: option('visit_key', parseNames),
   cookie: {
     name: option('visit', (value) =>
-      typeof value === 'string' && COOKIE_NAME.test(value) ? value : invalid('a cookie name that browsers accept, such as "visit"'),
+      typeof value === 'string' && COOKIE_NAME.test(value)
+        ? value
+        : invalid('a cookie name that browsers accept, such as "visit"'),
     ),
     path: option('/', (value) =>
       typeof value === 'string' && /^\/[!-:<-~]*$/.test(value) ? value : invalid('a path that begins with "/"'),
@@ -197,7 +227,9 @@ export const optionTable = {
     maxBytes: count(1_048_576, 16),
     maxExclusive: timer('5m'),
     instances: oneOf('plain', 'plain', 'refuse'),
-    serializer: option(undefined, (value) => (has(value, 'encode', 'decode') ? value : invalid('an object with encode() and decode()'))),
+    serializer: option(undefined, (value) =>
+      has(value, 'encode', 'decode') ? value : invalid('an object with encode() and decode()'),
+    ),
     onUnreadable: oneOf('empty', 'empty', 'throw'),
     encryption: option(undefined, parseEncryption),
   },

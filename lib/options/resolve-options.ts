@@ -22,7 +22,11 @@ export function resolveOptions(given: VisitModuleOptions): ResolvedVisitOptions 
 }
 
 type Mutable<T> = {
-  -readonly [K in keyof T]: T[K] extends (...args: never[]) => unknown ? T[K] : T[K] extends object ? Mutable<T[K]> : T[K];
+  -readonly [K in keyof T]: T[K] extends (...args: never[]) => unknown
+    ? T[K]
+    : T[K] extends object
+      ? Mutable<T[K]>
+      : T[K];
 };
 
 const isOption = (entry: Option | OptionTable): entry is Option => typeof entry['parse'] === 'function';
@@ -30,7 +34,9 @@ const isOption = (entry: Option | OptionTable): entry is Option => typeof entry[
 function resolveTable(table: OptionTable, given: unknown, prefix: string, problems: string[]): Record<string, unknown> {
   if (given === undefined) given = {};
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
-    problems.push(`${prefix ? `option "${prefix.slice(0, -1)}"` : 'the options'} must be an object, got ${show(given)}`);
+    problems.push(
+      `${prefix ? `option "${prefix.slice(0, -1)}"` : 'the options'} must be an object, got ${show(given)}`,
+    );
     given = {};
   }
   const values = given as Record<string, unknown>;
@@ -63,11 +69,16 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
 function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOptions>, problems: string[]): void {
   if (given.dataSource && given.store) problems.push('options "dataSource" and "store" exclude each other, got both');
   if (!given.dataSource && !given.store) {
-    problems.push('option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } (or "store")');
+    problems.push(
+      'option "dataSource" is needed: an open DataSource, or options such as { type: "mysql", url: "mysql://…" } ' +
+        '(or "store")',
+    );
   }
   options.session.serializer ??= new DefaultSessionSerializer({ instances: options.session.instances });
   if (given.session?.serializer && given.session.instances) {
-    problems.push('option "session.instances" is for the default serializer: with "session.serializer" that one decides, got both');
+    problems.push(
+      'option "session.instances" is for the default serializer: with "session.serializer" that one decides, got both',
+    );
   }
   // It is on without being asked for, so a store that cannot count does without it.
   if (given.store && given.identity?.maxVisitsPerUser === undefined && !supports(given.store, 'users')) {
@@ -75,7 +86,10 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   }
   if (given.store) problems.push(...unsupportedByStore(options, given.store));
   // A coarser step than this would let visits expire that were used all the time.
-  options.touch.resolution = Math.min(options.touch.resolution, Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10));
+  options.touch.resolution = Math.min(
+    options.touch.resolution,
+    Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10),
+  );
 
   const cookie = options.cookie;
   const isSecure = cookie.secure === true;
@@ -83,7 +97,8 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   const prefix = /^__(host|secure)-/i.exec(cookie.name)?.[0];
   if (prefix?.toLowerCase() === '__host-' && !host) {
     problems.push(
-      'option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: browsers refuse it otherwise',
+      'option "cookie.name" with "__Host-" needs cookie.secure true, cookie.path "/" and no cookie.domain: ' +
+        'browsers refuse it otherwise',
     );
   } else if (prefix?.toLowerCase() === '__secure-' && !isSecure) {
     problems.push('option "cookie.name" with "__Secure-" needs cookie.secure true: browsers refuse it otherwise');
@@ -95,26 +110,37 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   }
   if (cookie.sameSite === 'none' && !isSecure) {
     problems.push(
-      'option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse SameSite=None without Secure, got "none"',
+      'option "cookie.sameSite" must be "strict" or "lax" unless cookie.secure is true: browsers refuse ' +
+        'SameSite=None without Secure, got "none"',
     );
   }
   if (process.env['NODE_ENV'] === 'production' && !cookie.allowInsecure) {
-    const dangers = { secure: 'everybody on the way reads the key', httpOnly: 'every script of a page reads the key' } as const;
+    const dangers = {
+      secure: 'everybody on the way reads the key',
+      httpOnly: 'every script of a page reads the key',
+    } as const;
     for (const name of ['secure', 'httpOnly'] as const) {
       if (cookie[name] === true) continue;
       problems.push(
-        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that you want that, got ${JSON.stringify(cookie[name])}`,
+        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that ` +
+          `you want that, got ${JSON.stringify(cookie[name])}`,
       );
     }
   }
-  if (cookie.name.length + VISIT_KEY_LENGTH > 4096) problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
+  if (cookie.name.length + VISIT_KEY_LENGTH > 4096)
+    problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
 }
 
-/** What was given instead. Options hold passwords, so an object is told by the names in it, and text without what comes before an `@`. */
+/**
+ * What was given instead. Options hold passwords, so an object is told by the names in it, and text without what comes
+ * before an `@`.
+ */
 function show(value: unknown): string {
   const kind = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
   const text =
-    kind === 'object' ? namesIn(value as object) : withoutSecrets(kind === 'string' ? shownText(value as string) : inspect(value));
+    kind === 'object'
+      ? namesIn(value as object)
+      : withoutSecrets(kind === 'string' ? shownText(value as string) : inspect(value));
   return `${text.length > 80 ? `${text.slice(0, 79)}…` : text} (${kind})`;
 }
 

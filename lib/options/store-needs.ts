@@ -6,9 +6,17 @@ export type Facet = 'users' | 'pages' | 'locks' | 'cleanup' | 'clients';
 /** What a store may be without. */
 export type Feature = Facet | keyof VisitStoreCapabilities;
 
-const CAPABILITIES: ReadonlySet<string> = new Set<keyof VisitStoreCapabilities>(['atomic', 'revocable', 'shared', 'durable']);
+const CAPABILITIES: ReadonlySet<string> = new Set<keyof VisitStoreCapabilities>([
+  'atomic',
+  'revocable',
+  'shared',
+  'durable',
+]);
 
-/** Whether the store has this. What it does not say of `capabilities` holds: it may be made for tests, with nothing but methods. */
+/**
+ * Whether the store has this. What it does not say of `capabilities` holds: it may be made for tests, with nothing but
+ * methods.
+ */
 export function supports(store: Partial<Pick<VisitStore, 'capabilities' | Facet>>, feature: Feature): boolean {
   return CAPABILITIES.has(feature)
     ? store.capabilities?.[feature as keyof VisitStoreCapabilities] !== false
@@ -24,7 +32,8 @@ export function lackOf(store: VisitStore, feature: Feature): string {
 }
 
 /** Whether a store that keeps visits in cookies can serve clients with keys from these sources. */
-export const suitsClients = (sources: readonly KeySource[]): boolean => sources.includes('cookie') && !sources.includes('header');
+export const suitsClients = (sources: readonly KeySource[]): boolean =>
+  sources.includes('cookie') && !sources.includes('header');
 
 /** What the options ask of the store that it cannot give, one line each. */
 export function unsupportedByStore(
@@ -52,6 +61,9 @@ export function unsupportedByStore(
   const cookieNeeded = `option "source" must have "cookie" and no "header" with a store that keeps visits in cookies, got ${options.source.join(', ')}`;
   const lacking = needs
     .filter(({ isOn, feature }) => isOn && !supports(store, feature))
-    .map(({ option, got, feature, why }) => `option "${option}" needs ${lackOf(store, feature)} (${why}), got ${String(got)}`);
+    .map(
+      ({ option, got, feature, why }) =>
+        `option "${option}" needs ${lackOf(store, feature)} (${why}), got ${String(got)}`,
+    );
   return isWrong ? [...lacking, cookieNeeded] : lacking;
 }

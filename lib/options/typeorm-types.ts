@@ -1,5 +1,5 @@
-// The next line is an error where TypeORM is not installed, which is nobody's concern who keeps visits elsewhere. The comment stays in
-// front of it in what is published, where a comment of another kind would not.
+// The next line is an error where TypeORM is not installed, which is nobody's concern who keeps visits elsewhere. The
+// comment stays in front of it in what is published, where a comment of another kind would not.
 /** @ts-ignore: no TypeORM, no type */
 type TypeOrmOptions = import('typeorm').DataSourceOptions;
 
@@ -12,5 +12,8 @@ export interface OpenDataSource {
   createQueryRunner(mode?: 'master' | 'slave'): object;
 }
 
-/** The options of a data source, as the installed TypeORM declares them. Without it, what they are is `any`, which has every key. */
+/**
+ * The options of a data source, as the installed TypeORM declares them. Without it, what they are is `any`, which has
+ * every key.
+ */
 export type NewDataSource = string extends keyof TypeOrmOptions ? { readonly type: string } : TypeOrmOptions;

@@ -11,8 +11,8 @@ export interface Clock {
 }
 
 /**
- * Where a visit key may come from. `header` is `Authorization: Bearer <key>` (RFC 6750, 2.1), for clients that are no browsers; `form` is
- * short for `query` and `body`.
+ * Where a visit key may come from. `header` is `Authorization: Bearer <key>` (RFC 6750, 2.1), for clients that are no
+ * browsers; `form` is short for `query` and `body`.
  */
 export type VisitSource = 'cookie' | 'header' | 'query' | 'body' | 'form';
 
@@ -20,12 +20,20 @@ export type VisitSource = 'cookie' | 'header' | 'query' | 'body' | 'form';
 export type KeySource = Exclude<VisitSource, 'form'>;
 
 /** What a browser keeps of a site, as `Clear-Site-Data` names it. */
-export type SiteData = 'cache' | 'cookies' | 'storage' | 'executionContexts' | 'clientHints' | 'prefetchCache' | 'prerenderCache';
+export type SiteData =
+  | 'cache'
+  | 'cookies'
+  | 'storage'
+  | 'executionContexts'
+  | 'clientHints'
+  | 'prefetchCache'
+  | 'prerenderCache';
 
 /** The cookie that carries the key: its name and attributes (RFC 6265bis). */
 export interface VisitCookieOptions {
   /**
-   * With `secure: true` the browser sees `__Host-` before it, or `__Secure-` where `path` or `domain` is set (RFC 6265bis, 4.1.3).
+   * With `secure: true` the browser sees `__Host-` before it, or `__Secure-` where `path` or `domain` is set (RFC
+   * 6265bis, 4.1.3).
    *
    * @default 'visit'
    */
@@ -35,8 +43,8 @@ export interface VisitCookieOptions {
   /** Left out, the cookie goes to this host only. @default undefined */
   domain?: string;
   /**
-   * Whether browsers send it over https only. `'auto'`: where the request came by https, as the framework sees it by its trust-proxy
-   * setting; for applications that serve both, without a prefix of the name.
+   * Whether browsers send it over https only. `'auto'`: where the request came by https, as the framework sees it by
+   * its trust-proxy setting; for applications that serve both, without a prefix of the name.
    *
    * @default true if `NODE_ENV` is `production`, else 'auto'
    */
@@ -45,21 +53,33 @@ export interface VisitCookieOptions {
   sameSite?: 'strict' | 'lax' | 'none';
   /** @default true */
   httpOnly?: boolean;
-  /** A cookie of its own under each site that shows this one in a frame (CHIPS). Needs `secure: true`. @default false */
+  /**
+   * A cookie of its own under each site that shows this one in a frame (CHIPS). Needs `secure: true`.
+   *
+   * @default false
+   */
   partitioned?: boolean;
   /** Every visit outlives the browser's session, not only those made so. @default false */
   permanent?: boolean;
-  /** What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`. @default false */
+  /**
+   * What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`.
+   *
+   * @default false
+   */
   clearSiteData?: boolean | readonly SiteData[];
-  /** Without it, `secure: false` and `httpOnly: false` are refused at start where `NODE_ENV` is `production`. @default false */
+  /**
+   * Without it, `secure: false` and `httpOnly: false` are refused at start where `NODE_ENV` is `production`.
+   *
+   * @default false
+   */
   allowInsecure?: boolean;
 }
 
 /** What caches are told of responses that depend on a visit (RFC 9111). */
 export interface VisitCacheOptions {
   /**
-   * What caches are told of responses for a user who is signed in. `no-cache`: a browser may keep them, and asks before it shows one again.
-   * `no-store`: nothing keeps them, unless the handler says `private` itself (ASVS 14.3.2).
+   * What caches are told of responses for a user who is signed in. `no-cache`: a browser may keep them, and asks before
+   * it shows one again. `no-store`: nothing keeps them, unless the handler says `private` itself (ASVS 14.3.2).
    *
    * @default 'no-cache'
    */
@@ -77,13 +97,19 @@ export interface VisitTouchOptions {
 /** What becomes of server-sent events when their visit ends. */
 export interface VisitStreamsOptions {
   /**
-   * Server-sent events (`@Sse()`), sockets of gateways and subscriptions end when their visit ends, expires, or belongs to somebody else:
-   * at once where this process did it, otherwise within `interval`. A stream keeps no visit alive; messages of a socket do.
+   * Server-sent events (`@Sse()`), sockets of gateways and subscriptions end when their visit ends, expires, or belongs
+   * to somebody else: at once where this process did it, otherwise within `interval`. A stream keeps no visit alive;
+   * messages of a socket do.
    *
    * @default true
    */
   endWithVisit?: boolean;
-  /** How often the visits of all that is open are looked up, with one query: as long something may go on after its visit. @default '5s' */
+  /**
+   * How often the visits of all that is open are looked up, with one query: as long something may go on after its
+   * visit.
+   *
+   * @default '5s'
+   */
   interval?: Duration;
 }
 
@@ -105,11 +131,15 @@ export interface VisitWipeOptions {
 
 /** The keys that session data is encrypted with, by AES-256-GCM. */
 export interface VisitEncryptionOptions {
-  /** The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes one. */
+  /**
+   * The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes
+   * one.
+   */
   keys: readonly EncryptionKey[];
   /**
-   * What becomes of data that is not encrypted: it is refused as unreadable; `read`, while all that is written is encrypted; or `write`: all
-   * that is written is plain, and both are read. By these steps encryption is switched on and off while several processes run.
+   * What becomes of data that is not encrypted: it is refused as unreadable; `read`, while all that is written is
+   * encrypted; or `write`: all that is written is plain, and both are read. By these steps encryption is switched on
+   * and off while several processes run.
    *
    * @default 'refuse'
    */
@@ -121,20 +151,25 @@ export interface VisitSessionOptions {
   /** The most bytes one encoded session may have. @default 1048576 */
   maxBytes?: number;
   /**
-   * The longest that one request keeps its session to itself (`@ExclusiveSession()`), however long its handler runs. After that, and within
-   * half a minute, others have their turn, and what the handler writes is refused. @default '5m'
+   * The longest that one request keeps its session to itself (`@ExclusiveSession()`), however long its handler runs.
+   * After that, and within half a minute, others have their turn, and what the handler writes is refused. @default '5m'
    */
   maxExclusive?: Duration;
   /**
-   * What happens to instances of classes of the application, such as entities and validated bodies: their own enumerable properties are kept as
-   * a plain object, or the save fails with `SESSION_VALUE`. For the default serializer.
+   * What happens to instances of classes of the application, such as entities and validated bodies: their own
+   * enumerable properties are kept as a plain object, or the save fails with `SESSION_VALUE`. For the default
+   * serializer.
    *
    * @default 'plain'
    */
   instances?: 'plain' | 'refuse';
   /** Turns session data into bytes and back. @default the format described in docs/session.md */
   serializer?: SessionSerializer;
-  /** What happens to data that cannot be read: the session starts empty with a warning, or the request fails. @default 'empty' */
+  /**
+   * What happens to data that cannot be read: the session starts empty with a warning, or the request fails.
+   *
+   * @default 'empty'
+   */
   onUnreadable?: 'empty' | 'throw';
   /** Session data is stored encrypted, by AES-256-GCM. @default undefined */
   encryption?: VisitEncryptionOptions;
@@ -161,15 +196,16 @@ export interface VisitCsrfOptions {
 /** Users: how many visits each may have, and how they are loaded. */
 export interface VisitIdentityOptions {
   /**
-   * How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. False: any number, which saves a sign-in
-   * one question to the store. A store that cannot list the visits of a user (`users`) has no bound. @default 1000
+   * How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. False: any number,
+   * which saves a sign-in one question to the store. A store that cannot list the visits of a user (`users`) has no
+   * bound. @default 1000
    */
   maxVisitsPerUser?: number | false;
   /** The visits that were signed in first end, or the new sign-in is refused with 409. @default 'end-oldest' */
   onLimit?: 'end-oldest' | 'refuse';
   /**
-   * Whether handlers find the user at `request.user`, too: what `loadUser` gives (a load for each request), or else `{ id }`. Set before the
-   * handler runs, and so not for guards; what somebody else has put there stays.
+   * Whether handlers find the user at `request.user`, too: what `loadUser` gives (a load for each request), or else
+   * `{ id }`. Set before the handler runs, and so not for guards; what somebody else has put there stays.
    *
    * @default false
    */
@@ -177,9 +213,9 @@ export interface VisitIdentityOptions {
   /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
   /**
-   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given; such a user is signed in as
-   * by `IdentityService.login()`. Undefined: the text or number itself, or the `id` of an object. False: Passport's users
-   * are no business of visits.
+   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given; such a user is signed in
+   * as by `IdentityService.login()`. Undefined: the text or number itself, or the `id` of an object. False: Passport's
+   * users are no business of visits.
    *
    * @default undefined
    */
@@ -208,14 +244,17 @@ export interface VisitsInStore {
   dataSource?: undefined;
 }
 
-/** What `VisitModule.forRoot()` takes: where visits are kept, by exactly one of `dataSource` and `store`, and all the rest. */
+/**
+ * What `VisitModule.forRoot()` takes: where visits are kept, by exactly one of `dataSource` and `store`, and all the
+ * rest.
+ */
 export type VisitModuleOptions = VisitSettings & (VisitsInDataSource | VisitsInStore);
 
 /** All options but where visits are kept. */
 export interface VisitSettings {
   /**
-   * How long a request waits for the store, before whoever needs the visit gets 503. After three calls in a row that took as long, requests
-   * are refused at once, and one at a time tries until the store answers again.
+   * How long a request waits for the store, before whoever needs the visit gets 503. After three calls in a row that
+   * took as long, requests are refused at once, and one at a time tries until the store answers again.
    *
    * @default '10s'
    */
@@ -224,38 +263,55 @@ export interface VisitSettings {
   timeout?: Duration;
   /** The same for permanent visits ("remember me"); their cookie lasts as long. @default '30d' */
   permanentTimeout?: Duration;
-  /** The longest a visit may live, whatever happens in it; counted anew when its user proves who they are. @default false */
+  /**
+   * The longest a visit may live, whatever happens in it; counted anew when its user proves who they are.
+   *
+   * @default false
+   */
   absoluteTimeout?: Duration | false;
   /**
-   * Whether limits that are new or stricter hold at once for visits that exist: those that have been idle, or signed in, for longer are over.
-   * A handler's own `timeout` counts where it is longer. Otherwise limits reach a visit at its next change of rights.
+   * Whether limits that are new or stricter hold at once for visits that exist: those that have been idle, or signed
+   * in, for longer are over. A handler's own `timeout` counts where it is longer. Otherwise limits reach a visit at its
+   * next change of rights.
    *
    * @default false
    */
   shortenExisting?: boolean;
   /**
-   * A key of this age is replaced in the next request to a handler. The old one works until half a minute after the new one was first used.
+   * A key of this age is replaced in the next request to a handler. The old one works until half a minute after the new
+   * one was first used.
    *
    * @default false
    */
   renewAfter?: Duration | false;
-  /** A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends, too. @default 'refuse' */
+  /**
+   * A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends,
+   * too.
+   *
+   * @default 'refuse'
+   */
   onRetiredKey?: 'refuse' | 'end';
   /**
-   * Where the key is looked for, in this order: `'cookie, form'` or a list. One in the body is known from guards on, and in middleware after
-   * the body parser. A client whose key comes in the header gets new ones in the header `Visit-Key` of responses, and no cookie.
+   * Where the key is looked for, in this order: `'cookie, form'` or a list. One in the body is known from guards on,
+   * and in middleware after the body parser. A client whose key comes in the header gets new ones in the header
+   * `Visit-Key` of responses, and no cookie.
    *
    * @default 'cookie'
    */
   source?: string | readonly VisitSource[];
   /**
-   * The parameter's name in query and body. Of several, the first is that of new links and fields; keys are found under each, so that links
-   * with a former name go on working: `['visit_key', 'tg_visit']`. @default 'visit_key'
+   * The parameter's name in query and body. Of several, the first is that of new links and fields; keys are found under
+   * each, so that links with a former name go on working: `['visit_key', 'tg_visit']`. @default 'visit_key'
    */
   paramName?: string | readonly string[];
   cookie?: VisitCookieOptions;
   cache?: VisitCacheOptions;
-  /** `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler on. @default 'lazy' */
+  /**
+   * `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler
+   * on.
+   *
+   * @default 'lazy'
+   */
   creation?: 'immediate' | 'lazy';
   touch?: VisitTouchOptions;
   streams?: VisitStreamsOptions;
@@ -267,9 +323,9 @@ export interface VisitSettings {
   identity?: VisitIdentityOptions;
   record?: VisitRecordOptions;
   /**
-   * How far the clock of this process may differ from the database's, where that has one. Beyond it, clean-up and the end of all visits are
-   * refused with `VisitClockError`: a clock that is an hour ahead would empty the sessions of live visits. False: any, for an application
-   * with a `clock` of its own that goes otherwise. @default '1m'
+   * How far the clock of this process may differ from the database's, where that has one. Beyond it, clean-up and the
+   * end of all visits are refused with `VisitClockError`: a clock that is an hour ahead would empty the sessions of
+   * live visits. False: any, for an application with a `clock` of its own that goes otherwise. @default '1m'
    */
   maxClockSkew?: Duration | false;
   /** @default Date */
@@ -316,7 +372,11 @@ export interface ResolvedVisitOptions {
     readonly encryption: ResolvedEncryption | undefined;
   };
   readonly formTokens: { readonly max: number; readonly field: string };
-  readonly csrf: { readonly trustedOrigins: readonly string[]; readonly requireToken: boolean; readonly reportOnly: boolean };
+  readonly csrf: {
+    readonly trustedOrigins: readonly string[];
+    readonly requireToken: boolean;
+    readonly reportOnly: boolean;
+  };
   readonly identity: {
     readonly maxVisitsPerUser: number | false;
     readonly onLimit: 'end-oldest' | 'refuse';

@@ -1,8 +1,8 @@
 import type { HttpAdapterHost } from '@nestjs/core';
 
 /**
- * Calls back when the application has its HTTP adapter: at once under `NestFactory.create()`, and in a testing module when its application
- * is made, before anything can be added to it.
+ * Calls back when the application has its HTTP adapter: at once under `NestFactory.create()`, and in a testing module
+ * when its application is made, before anything can be added to it.
  */
 export function whenAdapterIsSet(host: HttpAdapterHost, use: () => void): void {
   const { init$ } = host as Partial<HttpAdapterHost>;

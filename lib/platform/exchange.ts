@@ -7,7 +7,10 @@ export interface FrameworkRequest {
   readonly ip?: string;
   readonly method: string;
   readonly protocol?: string;
-  /** The name that was asked for, without its port but under Fastify 4; of a proxy that the framework trusts, what it says. */
+  /**
+   * The name that was asked for, without its port but under Fastify 4; of a proxy that the framework trusts, what it
+   * says.
+   */
   readonly hostname?: string;
   /** Express: the route that is served. */
   readonly route?: { readonly path?: unknown };
@@ -21,7 +24,10 @@ export type FrameworkResponse = ServerResponse | { readonly raw: ServerResponse 
 
 export type ParameterSource = 'query' | 'body';
 
-/** Whether nothing can reach the client by this response any more: it is finished, or the client has gone. HTTP/2 says so by its stream. */
+/**
+ * Whether nothing can reach the client by this response any more: it is finished, or the client has gone. HTTP/2 says
+ * so by its stream.
+ */
 export function hasClosed(response: ServerResponse): boolean {
   const { closed, stream } = response as ServerResponse & { readonly stream?: { readonly destroyed: boolean } };
   return closed || stream?.destroyed === true;
@@ -67,9 +73,15 @@ export class Exchange {
     return this.request.protocol === 'https';
   }
 
-  /** Whether a page of another site sent it in a way that browsers leave cookies with SameSite out of (Fetch Metadata; RFC 6265bis, 5.6.7.1). */
+  /**
+   * Whether a page of another site sent it in a way that browsers leave cookies with SameSite out of (Fetch Metadata;
+   * RFC 6265bis, 5.6.7.1).
+   */
   get isCrossSitePost(): boolean {
-    return this.request.headers['sec-fetch-site'] === 'cross-site' && !['GET', 'HEAD', 'OPTIONS', 'TRACE'].includes(this.request.method);
+    return (
+      this.request.headers['sec-fetch-site'] === 'cross-site' &&
+      !['GET', 'HEAD', 'OPTIONS', 'TRACE'].includes(this.request.method)
+    );
   }
 
   get cookieHeader(): string | undefined {
@@ -114,7 +126,11 @@ export class Exchange {
     return typeof value === 'string' ? value : undefined;
   }
 
-  /** Takes the parameter away, so that nobody after us sees it. `parameter` still gives it. @returns whether it was there */
+  /**
+   * Takes the parameter away, so that nobody after us sees it. `parameter` still gives it.
+   *
+   * @returns whether it was there
+   */
   strip(source: ParameterSource, name: string): boolean {
     const values = this.request[source];
     if (typeof values !== 'object' || values === null || !Object.hasOwn(values, name)) return false;

@@ -9,10 +9,14 @@ export interface RequestWithHeaders {
 }
 
 /**
- * What opened a connection, or what holds it: the request itself; a socket of socket.io; a socket that a gateway was given; the context of
- * an operation of graphql-ws.
+ * What opened a connection, or what holds it: the request itself; a socket of socket.io; a socket that a gateway was
+ * given; the context of an operation of graphql-ws.
  */
-export type Handshake = RequestWithHeaders | { readonly request: RequestWithHeaders } | { readonly extra: object } | object;
+export type Handshake =
+  | RequestWithHeaders
+  | { readonly request: RequestWithHeaders }
+  | { readonly extra: object }
+  | object;
 
 /** Sockets whose handshake cannot be found in them. */
 const known = new WeakMap<object, FrameworkRequest>();
@@ -53,7 +57,10 @@ export interface MessageConnection {
   errorFor(error: unknown): unknown;
 }
 
-/** A handshake, or a message of the connection that it opened: it is read like a request, and nothing can be said in headers. */
+/**
+ * A handshake, or a message of the connection that it opened: it is read like a request, and nothing can be said in
+ * headers.
+ */
 export class MessageExchange extends Exchange {
   readonly #response: NoResponse;
 
@@ -84,12 +91,16 @@ export class MessageExchange extends Exchange {
   }
 }
 
-/** A request of its own for each message, so that what is set at it stays with that. A bare handshake has no parsed query yet. */
+/**
+ * A request of its own for each message, so that what is set at it stays with that. A bare handshake has no parsed
+ * query yet.
+ */
 function requestFrom(handshake: FrameworkRequest): FrameworkRequest {
   const { url, query, method, headers } = handshake as FrameworkRequest & { readonly url?: string };
   const own: Record<string, unknown> = query === undefined ? { query: queryIn(url) } : {};
   // Getters of the Fetch API work on its own objects only.
-  if (typeof headers.get === 'function') Object.assign(own, { url, method, headers: Object.fromEntries(headers as unknown as Headers) });
+  if (typeof headers.get === 'function')
+    Object.assign(own, { url, method, headers: Object.fromEntries(headers as unknown as Headers) });
   const descriptors = Object.entries(own).map(([name, value]) => [
     name,
     { value, writable: true, enumerable: true, configurable: true },

@@ -22,24 +22,32 @@ export interface Platform {
   /** At the entry of the server, before everything else. */
   bind(instance: never, entry: RequestEntry, adapter: never): void;
   /**
-   * After the body parser and what `main.ts` has added, where the platform has such a place; else only if bodies are read.
+   * After the body parser and what `main.ts` has added, where the platform has such a place; else only if bodies are
+   * read.
    *
    * @param goOn goes on with `next` inside the request's context
    */
-  bindAfterBody(instance: never, readsBodies: boolean, goOn: (request: FrameworkRequest, next: () => void) => void): void;
+  bindAfterBody(
+    instance: never,
+    readsBodies: boolean,
+    goOn: (request: FrameworkRequest, next: () => void) => void,
+  ): void;
 }
 
 const PLATFORMS: Record<string, Platform> = { express: bindExpress, fastify: bindFastify };
 
 /**
- * The platform of this adapter. Nothing is bound by path: a path can be spelled in many ways (CVE-2025-69211), and prefixes must not
- * matter.
+ * The platform of this adapter. Nothing is bound by path: a path can be spelled in many ways (CVE-2025-69211), and
+ * prefixes must not matter.
  *
  * @throws VisitOptionError for one that is not supported
  */
 export function platformOf(adapter: HttpServer): Platform {
   const type = adapter.getType();
   const platform = PLATFORMS[type];
-  if (!platform) throw new VisitOptionError(`the HTTP platform "${type}" is not supported; ${Object.keys(PLATFORMS).join(' and ')} are`);
+  if (!platform)
+    throw new VisitOptionError(
+      `the HTTP platform "${type}" is not supported; ${Object.keys(PLATFORMS).join(' and ')} are`,
+    );
   return platform;
 }

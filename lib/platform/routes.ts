@@ -11,8 +11,9 @@ type Handler = (request: FrameworkRequest, ...rest: unknown[]) => unknown;
 type Register = (...args: unknown[]) => unknown;
 
 /**
- * Routes that are registered at the adapter from here on are called by way of `enter`. So the request's context is entered for all of a
- * route, and left again when it returns to whoever called it, which may be the code of another request.
+ * Routes that are registered at the adapter from here on are called by way of `enter`. So the request's context is
+ * entered for all of a route, and left again when it returns to whoever called it, which may be the code of another
+ * request.
  */
 export function wrapRoutes(adapter: object, enter: (request: FrameworkRequest, route: () => unknown) => unknown): void {
   const methods = adapter as Partial<Record<(typeof METHODS)[number], Register>>;

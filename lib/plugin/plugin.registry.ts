@@ -19,7 +19,10 @@ interface Emitter {
   emit(event: string, payload: unknown): unknown;
 }
 
-/** Finds the plugins when the application starts, and calls them in order; passes it to the application's event emitter, too. */
+/**
+ * Finds the plugins when the application starts, and calls them in order; passes it to the application's event emitter,
+ * too.
+ */
 @Injectable()
 export class PluginRegistry {
   private readonly logger = new Logger('Visit');
@@ -28,7 +31,11 @@ export class PluginRegistry {
 
   constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
 
-  /** Called once, when all providers exist. @throws VisitOptionError for a hook whose name is misspelt: nobody would ever call it */
+  /**
+   * Called once, when all providers exist.
+   *
+   * @throws VisitOptionError for a hook whose name is misspelt: nobody would ever call it
+   */
   discover(): void {
     const found: Plugin[] = [];
     for (const { metatype, instance, host } of this.discovery.getProviders()) {
@@ -43,7 +50,8 @@ export class PluginRegistry {
     found.sort((one, other) => one.options.order - other.options.order);
     for (const plugin of found) {
       for (const hook of HOOKS) {
-        if (typeof plugin.instance[hook] === 'function') this.plugins.set(hook, [...(this.plugins.get(hook) ?? []), plugin]);
+        if (typeof plugin.instance[hook] === 'function')
+          this.plugins.set(hook, [...(this.plugins.get(hook) ?? []), plugin]);
       }
     }
   }
@@ -53,7 +61,10 @@ export class PluginRegistry {
     for (const { name: plugin, instance } of plugins) {
       for (const { name, meant } of unknownHooks(instance, HOOKS)) {
         if (meant) problems.push(`${plugin}.${name}() is no hook of a plugin: did you mean ${meant}()?`);
-        else this.logger.warn(`${plugin}.${name}() is no hook of a plugin, and is never called; there are ${HOOKS.join(', ')}`);
+        else
+          this.logger.warn(
+            `${plugin}.${name}() is no hook of a plugin, and is never called; there are ${HOOKS.join(', ')}`,
+          );
       }
     }
     if (problems.length > 0) throw new VisitOptionError(problems.join('\n[visit] '));
@@ -84,7 +95,8 @@ export class PluginRegistry {
         else this.logFailure(`${name}.${hook}()`, error);
       }
     }
-    if (this.emitter && hook in VISIT_EVENTS) this.pass(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], payload[0]);
+    if (this.emitter && hook in VISIT_EVENTS)
+      this.pass(this.emitter, VISIT_EVENTS[hook as keyof typeof VISIT_EVENTS], payload[0]);
     if (failure) throw failure.error;
   }
 

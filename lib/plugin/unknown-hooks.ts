@@ -7,10 +7,17 @@ export interface UnknownHook {
   readonly meant: string | undefined;
 }
 
-/** The methods of a plugin that nobody would call. One with metadata, such as that of `@OnEvent()`, is called by somebody else. */
+/**
+ * The methods of a plugin that nobody would call. One with metadata, such as that of `@OnEvent()`, is called by
+ * somebody else.
+ */
 export function unknownHooks(plugin: object, hooks: readonly string[]): UnknownHook[] {
   const found = new Map<string, UnknownHook>();
-  for (let one: object | null = plugin; one && one !== Object.prototype; one = Object.getPrototypeOf(one) as object | null) {
+  for (
+    let one: object | null = plugin;
+    one && one !== Object.prototype;
+    one = Object.getPrototypeOf(one) as object | null
+  ) {
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(one))) {
       if (!/^on[A-Z]/.test(name) || hooks.includes(name) || LIFECYCLE.includes(name)) continue;
       if (typeof value !== 'function' || Reflect.getMetadataKeys(value as object).length > 0) continue;

@@ -43,8 +43,8 @@ export interface IdentityChange {
 /** A request came with a key that does not open a visit. */
 export interface RefusedKey {
   /**
-   * `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended. `conflicting`: it opens a visit, and
-   * another key of the same request that of another user.
+   * `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended.
+   * `conflicting`: it opens a visit, and another key of the same request that of another user.
    */
   readonly reason: 'forged' | 'retired' | 'conflicting';
   /** The public id that the key names, whether there is such a visit or not. */
@@ -75,16 +75,20 @@ export interface ReachedLimit {
 
 /** What a class marked with `@VisitPlugin()` may implement. Each hook is awaited, plugin by plugin. */
 export interface VisitPluginHooks {
-  /** A visit has been stored for the first time. `request` is the framework's; undefined for a visit made by `visits.create()`. */
+  /**
+   * A visit has been stored for the first time. `request` is the framework's; undefined for a visit made by
+   * `visits.create()`.
+   */
   onNewVisit?(visit: VisitView, request: unknown): unknown;
   /**
-   * A handler is about to run for this visit. Called once per request: not for handlers with `@SkipVisit()`, nor for requests that reach no
-   * handler, because a guard has denied them, middleware has answered, or the path leads nowhere.
+   * A handler is about to run for this visit. Called once per request: not for handlers with `@SkipVisit()`, nor for
+   * requests that reach no handler, because a guard has denied them, middleware has answered, or the path leads
+   * nowhere.
    */
   onRecordRequest?(visit: VisitView, request: unknown): unknown;
   /**
-   * A visit has ended; called once, in the process that ended it. Not called for the visits that `visits.endAll()` ends,
-   * which may be millions, but for the caller's own.
+   * A visit has ended; called once, in the process that ended it. Not called for the visits that `visits.endAll()`
+   * ends, which may be millions, but for the caller's own.
    */
   onVisitEnded?(visit: EndedVisit): unknown;
   /** `visits.endAll()` was called. */
@@ -94,12 +98,15 @@ export interface VisitPluginHooks {
   /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
   onIdentityUnlinked?(change: IdentityChange): unknown;
   /**
-   * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can be seen. Not
-   * for one whose visit was just not used in time: each browser that was left open has such a key. Called when the handler is known, before
-   * its guards; not for one with `@SkipVisit()`, nor for a path that leads nowhere.
+   * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can
+   * be seen. Not for one whose visit was just not used in time: each browser that was left open has such a key. Called
+   * when the handler is known, before its guards; not for one with `@SkipVisit()`, nor for a path that leads nowhere.
    */
   onKeyRefused?(refused: RefusedKey): unknown;
-  /** Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for `expunge.keepDays`. */
+  /**
+   * Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for
+   * `expunge.keepDays`.
+   */
   onNewDevice?(device: NewDevice): unknown;
   /** A user has signed in more often than `identity.maxVisitsPerUser` allows; called at that sign-in. */
   onLimitReached?(reached: ReachedLimit): unknown;
@@ -107,7 +114,10 @@ export interface VisitPluginHooks {
   onExpunge?(expunged: ExpungedVisits): unknown;
 }
 
-/** What is emitted to `@nestjs/event-emitter`, if the application has it. Each with the payload of the hook of the plugins, but for `visit.created`. */
+/**
+ * What is emitted to `@nestjs/event-emitter`, if the application has it. Each with the payload of the hook of the
+ * plugins, but for `visit.created`.
+ */
 export const VISIT_EVENTS = {
   /** With `{ id }`. */
   onNewVisit: 'visit.created',

@@ -27,7 +27,10 @@ export class CacheHeaders {
     this.writeTargeted(response);
     // Most responses say nothing of caches, and need not be taken apart.
     if (said === '') {
-      response.setHeader('Cache-Control', isKept ? (response.hasHeader('Expires') ? 'private' : 'private, no-cache') : 'no-store');
+      response.setHeader(
+        'Cache-Control',
+        isKept ? (response.hasHeader('Expires') ? 'private' : 'private, no-cache') : 'no-store',
+      );
     } else {
       const own = privateOf(said);
       if (own === undefined) return;
@@ -35,7 +38,8 @@ export class CacheHeaders {
       response.setHeader('Cache-Control', isKept ? own : 'no-store');
     }
     const { policy } = context;
-    for (const field of policy?.source ? fieldsOf([...this.options.source, ...policy.source]) : this.fields) addVary(response, field);
+    for (const field of policy?.source ? fieldsOf([...this.options.source, ...policy.source]) : this.fields)
+      addVary(response, field);
   }
 
   /** Fields for caches of one kind count there in place of `Cache-Control` (RFC 9213). */
@@ -51,25 +55,29 @@ export class CacheHeaders {
     if (this.warned.has(route) || this.warned.size === MOST_ROUTES) return;
     this.warned.add(route);
     this.logger.warn(
-      `${route} lets shared caches keep a response for which somebody has looked at the visit: it leaves as "private". ` +
+      `${route} lets shared caches keep a response for which somebody has looked at the visit: it leaves as ` +
+        '"private". ' +
         'Do not read session, visit or user there, or leave "public" and "s-maxage" out',
     );
   }
 }
 
-const textOf = (value: number | string | readonly string[] | undefined): string => (value === undefined ? '' : String(value).trim());
+const textOf = (value: number | string | readonly string[] | undefined): string =>
+  value === undefined ? '' : String(value).trim();
 
 /** The directives of a `Cache-Control` field (RFC 9111, 5.2), in lower case; a value in quotes may have commas. */
 const directivesOf = (field: string): string[] =>
-  (field.match(/(?:[^,"]|"(?:\\.|[^"\\])*"?)+/g) ?? []).map((one) => one.trim().toLowerCase()).filter((one) => one !== '');
+  (field.match(/(?:[^,"]|"(?:\\.|[^"\\])*"?)+/g) ?? [])
+    .map((one) => one.trim().toLowerCase())
+    .filter((one) => one !== '');
 
 const SHARED = /^(public|s-maxage)\b/;
 
 const isShared = (field: string): boolean => directivesOf(field).some((one) => SHARED.test(one));
 
 /**
- * The same field for a response that shared caches must not keep; undefined if it says so. `private="set-cookie"` is about that field only, and
- * a lifetime alone lets every cache keep it.
+ * The same field for a response that shared caches must not keep; undefined if it says so. `private="set-cookie"` is
+ * about that field only, and a lifetime alone lets every cache keep it.
  */
 function privateOf(field: string): string | undefined {
   const directives = directivesOf(field);

@@ -23,9 +23,9 @@ export interface VisitOverrides {
 }
 
 /**
- * No visit, session and user for this controller or handler: whoever reads them there gets a `VisitNotResolvedError`, guards before the
- * handler too. Nothing is recorded, and a store that is away does not matter. A key that came with the request has been looked up when it
- * arrived, before the handler was known. `@SkipVisit(false)` takes it back.
+ * No visit, session and user for this controller or handler: whoever reads them there gets a `VisitNotResolvedError`,
+ * guards before the handler too. Nothing is recorded, and a store that is away does not matter. A key that came with
+ * the request has been looked up when it arrived, before the handler was known. `@SkipVisit(false)` takes it back.
  */
 export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
@@ -33,10 +33,10 @@ export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetM
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
 
 /**
- * Requests of one visit to handlers marked so run one after the other, on whatever machine. Access ends when the handler is done,
- * also where a time limit has answered for it before. It ends earlier, within 40 seconds, when the process has died, when the client has
- * gone, or after the option `session.maxExclusive`; what the handler writes then is refused with `VisitLockLostError` (409).
- * Who waits longer than `timeout` gets 423.
+ * Requests of one visit to handlers marked so run one after the other, on whatever machine. Access ends when the
+ * handler is done, also where a time limit has answered for it before. It ends earlier, within 40 seconds, when the
+ * process has died, when the client has gone, or after the option `session.maxExclusive`; what the handler writes then
+ * is refused with `VisitLockLostError` (409). Who waits longer than `timeout` gets 423.
  *
  * @param options `timeout`: how long to wait, `'10s'` by default
  */
@@ -44,15 +44,16 @@ export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {
   const parsed = parseDuration(timeout);
   if (parsed === null || parsed > LONGEST_TIMER) {
     throw new VisitOptionError(
-      `@ExclusiveSession() "timeout" must be a duration such as "10s", at most ${LONGEST_TIMER} ms, got ${JSON.stringify(timeout)}`,
+      `@ExclusiveSession() "timeout" must be a duration such as "10s", at most ${LONGEST_TIMER} ms, got ` +
+        JSON.stringify(timeout),
     );
   }
   return SetMetadata(EXCLUSIVE, parsed);
 }
 
 /**
- * Other settings for this controller or handler. Fields of GraphQL may have another `timeout` only: their request has one visit, from one
- * source, with one cookie.
+ * Other settings for this controller or handler. Fields of GraphQL may have another `timeout` only: their request has
+ * one visit, from one source, with one cookie.
  *
  * @throws VisitOptionError at once for a value that cannot be
  */
@@ -66,7 +67,8 @@ export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDeco
     }
   };
   const unknown = Object.keys(overrides).filter((name) => !['timeout', 'source', 'path'].includes(name));
-  if (unknown.length > 0) throw new VisitOptionError(`@UseVisit() takes timeout, source and path, got ${unknown.join(', ')}`);
+  if (unknown.length > 0)
+    throw new VisitOptionError(`@UseVisit() takes timeout, source and path, got ${unknown.join(', ')}`);
   return SetMetadata(USE, {
     timeout: parse('timeout', optionTable.timeout, overrides.timeout),
     source: parse('source', optionTable.source, overrides.source),
@@ -101,7 +103,10 @@ export function readHandlerPolicy(execution: ExecutionContext): HandlerPolicy {
 export function policyOf(controller: object, handler: object & { readonly name?: string }): HandlerPolicy {
   const read = <T>(key: string): T | undefined =>
     (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
-  const overrides = { ...(Reflect.getMetadata(USE, controller) as object), ...definedOf(Reflect.getMetadata(USE, handler) as object) };
+  const overrides = {
+    ...(Reflect.getMetadata(USE, controller) as object),
+    ...definedOf(Reflect.getMetadata(USE, handler) as object),
+  };
   return {
     ...NO_POLICY,
     ...overrides,

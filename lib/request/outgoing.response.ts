@@ -22,8 +22,8 @@ const KEY_HEADER = 'Visit-Key';
 export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | undefined;
 
 /**
- * The response on its way out, whoever sends it: it waits for what is unsaved (law 7), and gets the headers of the visit at the last
- * moment. Nothing is done to a response that has nothing to wait for and nothing to say.
+ * The response on its way out, whoever sends it: it waits for what is unsaved (law 7), and gets the headers of the
+ * visit at the last moment. Nothing is done to a response that has nothing to wait for and nothing to say.
  */
 @Injectable()
 export class OutgoingResponse {
@@ -56,7 +56,10 @@ export class OutgoingResponse {
     });
   }
 
-  /** For a store that keeps visits with their clients: it knows those of this request until the response has left, or its client. */
+  /**
+   * For a store that keeps visits with their clients: it knows those of this request until the response has left, or
+   * its client.
+   */
   openStorage(context: RequestContext): void {
     const response = context.exchange.rawResponse;
     const storage = this.newStorage();
@@ -85,7 +88,8 @@ export class OutgoingResponse {
     context.noteHeadersLeft();
     const { outgoing, resolvedVisit: state } = context;
     const response = context.exchange.rawResponse;
-    if (outgoing.retryAfter && [423, 503].includes(response.statusCode)) response.setHeader('Retry-After', String(RETRY_AFTER));
+    if (outgoing.retryAfter && [423, 503].includes(response.statusCode))
+      response.setHeader('Retry-After', String(RETRY_AFTER));
     if (context.isRead) this.caches.write(context, response);
     if (outgoing.keyInPage) {
       response.setHeader('Referrer-Policy', 'no-referrer');
@@ -93,17 +97,23 @@ export class OutgoingResponse {
     }
     if (!state) return;
     const now = this.options.clock.now();
-    const lifetime = outgoing.lifetime === undefined ? (state.record.permanent ? state.record.expiry - now : null) : outgoing.lifetime;
+    const lifetime =
+      outgoing.lifetime === undefined ? (state.record.permanent ? state.record.expiry - now : null) : outgoing.lifetime;
     const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
     const isKeptByClient = this.isKeptByClient(context);
-    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes its place.
+    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes
+    // its place.
     const mayHaveAnother =
-      !isKeptByClient && context.exchange.isCrossSitePost && context.presented.keys.length === 0 && this.options.cookie.sameSite !== 'none';
+      !isKeptByClient &&
+      context.exchange.isCrossSitePost &&
+      context.presented.keys.length === 0 &&
+      this.options.cookie.sameSite !== 'none';
     if (mayHaveAnother && !state.record.identity) return;
-    const copy = state.is === 'stored' ? context.clientStorage?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
-    // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit.
-    // One that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
+    const copy =
+      state.is === 'stored' ? context.clientStorage?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
+    // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit. One
+    // that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
     const isTooLate = state.record.previousKeyUntil === UNSEEN && now - state.record.keyChanged >= RENEWAL_GRACE;
     const isKnown = (): boolean => context.presented.keys.some((key) => key.equals(state.key));
     if (isTooLate && !isKnown()) return;
@@ -129,7 +139,8 @@ export class OutgoingResponse {
     if (this.hasWarnedOfHttp) return;
     this.hasWarnedOfHttp = true;
     this.logger.warn(
-      'A cookie with Secure has left over plain http, where browsers do not keep it: behind a proxy that ends https, set the trust-proxy ' +
+      'A cookie with Secure has left over plain http, where browsers do not keep it: behind a proxy that ends ' +
+        'https, set the trust-proxy ' +
         'setting of the framework; for applications that serve both there is cookie.secure: "auto"',
     );
   }
@@ -149,6 +160,9 @@ function sendInHeader(response: ServerResponse, key: string): void {
 
 function setCookie(response: ServerResponse, header: string): void {
   const others = response.getHeader('Set-Cookie');
-  response.setHeader('Set-Cookie', [...(others === undefined ? [] : Array.isArray(others) ? others : [String(others)]), header]);
+  response.setHeader('Set-Cookie', [
+    ...(others === undefined ? [] : Array.isArray(others) ? others : [String(others)]),
+    header,
+  ]);
   response.setHeader('Cache-Control', 'no-store');
 }

@@ -1,6 +1,9 @@
 import type { FrameworkRequest } from '../platform/exchange.js';
 
-/** Where a request comes from, as far as its headers tell: this application, or an origin it trusts; elsewhere; or nothing is said. */
+/**
+ * Where a request comes from, as far as its headers tell: this application, or an origin it trusts; elsewhere; or
+ * nothing is said.
+ */
 export type RequestOrigin = 'own' | 'foreign' | 'unknown';
 
 /** What decides which origins are trusted. */
@@ -12,9 +15,9 @@ export interface OriginRules {
 }
 
 /**
- * Judges by `Sec-Fetch-Site` (W3C Fetch Metadata), which no page can set, and where a browser sends none (an old one, or to a
- * site without https) by `Origin` (RFC 6454, 7). Both are sent with every unsafe request of a browser of the last years;
- * who sends neither is most likely no browser.
+ * Judges by `Sec-Fetch-Site` (W3C Fetch Metadata), which no page can set, and where a browser sends none (an old one,
+ * or to a site without https) by `Origin` (RFC 6454, 7). Both are sent with every unsafe request of a browser of the
+ * last years; who sends neither is most likely no browser.
  */
 export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: OriginRules): RequestOrigin {
   const { origin, 'sec-fetch-site': site } = request.headers;
@@ -30,13 +33,16 @@ export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: 
 }
 
 /**
- * Under which names, with ports, the application is reached: what was asked for, and what a proxy says that the framework trusts. Platforms and
- * their versions agree about the name alone (`hostname`), and disagree about where the port is.
+ * Under which names, with ports, the application is reached: what was asked for, and what a proxy says that the
+ * framework trusts. Platforms and their versions agree about the name alone (`hostname`), and disagree about where the
+ * port is.
  */
 function hostsOf({ headers, hostname }: FrameworkRequest): string[] {
   const asked = headers.host ?? (headers as { ':authority'?: string })[':authority'];
   const forwarded = String(headers['x-forwarded-host'] ?? '').split(',');
-  const trusted = forwarded.map((host) => host.trim()).filter((host) => hostname !== undefined && nameIn(host) === nameIn(hostname));
+  const trusted = forwarded
+    .map((host) => host.trim())
+    .filter((host) => hostname !== undefined && nameIn(host) === nameIn(hostname));
   return asked === undefined ? trusted : [asked, ...trusted];
 }
 

@@ -8,7 +8,10 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 export class RequestUser {
   constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'identity'>) {}
 
-  /** What `identity.loadUser` gives, or null for nobody; without `loadUser`, the id in an object. Rejected as `loadUser` is. */
+  /**
+   * What `identity.loadUser` gives, or null for nobody; without `loadUser`, the id in an object. Rejected as `loadUser`
+   * is.
+   */
   load(context: RequestContext): Promise<unknown> {
     const userId = context.visit.record.identity?.userId;
     if (userId === undefined) return Promise.resolve(null);
@@ -17,8 +20,8 @@ export class RequestUser {
   }
 
   /**
-   * Sets `request.user`, as the option `identity.requestUser` wants it. What somebody else has put there stays: their guard knows of a user
-   * that we do not. Undefined: there is nothing to wait for.
+   * Sets `request.user`, as the option `identity.requestUser` wants it. What somebody else has put there stays: their
+   * guard knows of a user that we do not. Undefined: there is nothing to wait for.
    */
   show(context: RequestContext): Promise<void> | undefined {
     if (!this.options.identity.requestUser) return undefined;
@@ -37,8 +40,8 @@ export class RequestUser {
   }
 
   /**
-   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out. Whoever looks at
-   * `request.user` then gets what `loadUser` threw.
+   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out.
+   * Whoever looks at `request.user` then gets what `loadUser` threw.
    */
   showBefore(context: RequestContext): Promise<void> | undefined {
     return this.show(context)?.catch((error: unknown) => refuse(context.exchange.request, error));

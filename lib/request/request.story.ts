@@ -2,7 +2,13 @@ import { HttpException, Inject, Injectable } from '@nestjs/common';
 import { CurrentRequest } from '../context/current-request.js';
 import type { HandlerPolicy } from '../context/handler-policy.js';
 import { SessionLife } from '../context/session-life.js';
-import { attachContext, findContext, RequestContext, type HeldLock, type RequestEnvironment } from '../context/request.context.js';
+import {
+  attachContext,
+  findContext,
+  RequestContext,
+  type HeldLock,
+  type RequestEnvironment,
+} from '../context/request.context.js';
 import { VisitHeadersSentError } from '../errors/visit.error.js';
 import type { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
@@ -23,7 +29,8 @@ import { VisitRecorder } from './visit.recorder.js';
  *
  * 1. `open`: it arrives, and gets its context.
  * 2. `find`: whose visit is it? Reads only. A failure is kept for whoever needs the visit.
- * 3. `applyPolicy`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found anew.
+ * 3. `applyPolicy`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found
+ *   anew.
  * 4. `begin`: the handler is about to run. The visit is recorded as used; exclusive access is waited for.
  * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
  * 6. `save` or `fail`: what the handler has changed is stored, or forgotten.
@@ -57,7 +64,9 @@ export class RequestStory {
     };
   }
 
-  /** Opens the context of a request and looks for its visit; `proceed` is called when that is done, within the context. */
+  /**
+   * Opens the context of a request and looks for its visit; `proceed` is called when that is done, within the context.
+   */
   enter(request: FrameworkRequest, response: FrameworkResponse, proceed: () => void): void {
     const context = new RequestContext(this.environment, new Exchange(request, response), this.options.clock.now());
     attachContext(request, context);
@@ -74,8 +83,8 @@ export class RequestStory {
   }
 
   /**
-   * The body has been parsed: a key may be in it. Proceeds in the context of this request, whatever the one is in which this is called:
-   * middleware may have been called back in that of another request.
+   * The body has been parsed: a key may be in it. Proceeds in the context of this request, whatever the one is in which
+   * this is called: middleware may have been called back in that of another request.
    */
   reenter(request: FrameworkRequest, proceed: () => void): void {
     const context = findContext(request);
@@ -88,7 +97,10 @@ export class RequestStory {
     });
   }
 
-  /** Does the work in the context of this request, and in whatever it was called when it is done: another request may have called it back. */
+  /**
+   * Does the work in the context of this request, and in whatever it was called when it is done: another request may
+   * have called it back.
+   */
   within<T>(request: FrameworkRequest, work: () => T): T {
     const context = findContext(request);
     if (!context || !this.owns(context) || this.requests.scope?.context === context) return work();
@@ -126,7 +138,12 @@ export class RequestStory {
     ]);
   }
 
-  /** The handler answers with a stream: it ends with the visit. @param end called once then @returns what ends that, when the stream is over */
+  /**
+   * The handler answers with a stream: it ends with the visit.
+   *
+   * @param end called once then
+   * @returns what ends that, when the stream is over
+   */
   follow(context: RequestContext, end: () => void): () => void {
     const userOf = ({ identity }: VisitRecord): string | undefined => identity?.userId;
     const { resolvedVisit } = context;
@@ -144,7 +161,10 @@ export class RequestStory {
     });
   }
 
-  /** A message has come that has no response of its own, on a connection: it is served like a request from here on. `find` comes next. */
+  /**
+   * A message has come that has no response of its own, on a connection: it is served like a request from here on.
+   * `find` comes next.
+   */
   open(exchange: MessageExchange): RequestContext {
     return new RequestContext(this.environment, exchange, this.options.clock.now());
   }
@@ -183,8 +203,8 @@ export class RequestStory {
   }
 
   /**
-   * The handler has failed. An answer meant for the client (4xx) is an end like another one; after anything else nothing that the handler
-   * has changed is saved, whoever saves later.
+   * The handler has failed. An answer meant for the client (4xx) is an end like another one; after anything else
+   * nothing that the handler has changed is saved, whoever saves later.
    *
    * @param mark what had been changed before the handler ran
    */

@@ -27,13 +27,14 @@ export interface Gatekeeper {
 }
 
 /**
- * Makes whatever leaves through a response ask the keeper first. Does nothing to a response whose headers have left. One
- * that has a gate already, because one application is mounted in another, asks both keepers.
+ * Makes whatever leaves through a response ask the keeper first. Does nothing to a response whose headers have left.
+ * One that has a gate already, because one application is mounted in another, asks both keepers.
  *
  * While calls wait, the response behaves as if they had gone through: `headersSent`, `writableEnded`, `writableLength`
  * and `writableNeedDrain` say so, headers can no longer be changed, `write()` asks for a pause at the high-water mark.
  * One exception: under HTTP/1 the deprecated `finished` stays false, as `server.close()` takes the connection of a
- * finished response for idle and destroys it. `writeContinue()`, `writeProcessing()` and `writeEarlyHints()` do not wait.
+ * finished response for idle and destroys it. `writeContinue()`, `writeProcessing()` and `writeEarlyHints()` do not
+ * wait.
  *
  * After a replacement, whatever the application goes on sending is dropped and its callbacks are called. If it had not
  * ended its answer, the response emits `error` with the reason right before `finish`, so that a `pipeline()` into it
@@ -79,14 +80,20 @@ const STAYS = new RegExp(
 
 const GATE = Symbol('response gate');
 
-/** The property of Node's HTTP/1 responses that holds status line and headers once they are fixed: `headersSent` reads it. */
+/**
+ * The property of Node's HTTP/1 responses that holds status line and headers once they are fixed: `headersSent` reads
+ * it.
+ */
 const HEADER = '_header';
 
 type Method = (this: Gated, ...args: any[]) => unknown;
 type Callback = (error?: Error | null) => void;
 
 /** A response with its gate, and with what Node and compression() have on it, too. */
-interface Gated extends Omit<ServerResponse, 'writeHead' | 'write' | 'end' | 'flushHeaders' | 'destroy' | 'statusMessage' | 'req'> {
+interface Gated extends Omit<
+  ServerResponse,
+  'writeHead' | 'write' | 'end' | 'flushHeaders' | 'destroy' | 'statusMessage' | 'req'
+> {
   [GATE]: Gate;
   writeHead: Method;
   write: Method;
@@ -141,7 +148,10 @@ class Gate {
     this.flushHeaders = response.flushHeaders;
   }
 
-  /** Another application has something to save or to say, too. One that comes when the first has been asked is not heard any more. */
+  /**
+   * Another application has something to save or to say, too. One that comes when the first has been asked is not heard
+   * any more.
+   */
   add(keeper: Gatekeeper): void {
     if (this.phase === 'shut') this.keeper = bothOf(this.keeper, keeper);
   }
@@ -188,7 +198,11 @@ class Gate {
   queue(method: HeldCall['method'], args: readonly unknown[]): boolean {
     const callback = args.find((arg) => typeof arg === 'function') as Callback | undefined;
     const bound = callback && AsyncResource.bind(callback);
-    this.calls.push({ method, args: bound ? args.map((arg) => (arg === callback ? bound : arg)) : args, callback: bound });
+    this.calls.push({
+      method,
+      args: bound ? args.map((arg) => (arg === callback ? bound : arg)) : args,
+      callback: bound,
+    });
     const [chunk] = args;
     if (typeof chunk === 'string' || chunk instanceof Uint8Array) this.heldLength += chunk.length;
     if (method === 'end') this.ended = true;
@@ -201,7 +215,8 @@ class Gate {
   applyHead(status: number, reason: unknown, headers: unknown): void {
     const { response } = this;
     const code = status | 0;
-    if (code < 100 || code > 999) throw nodeError(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${status}`);
+    if (code < 100 || code > 999)
+      throw nodeError(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${status}`);
     if (typeof reason !== 'string') headers ??= reason;
     if (Array.isArray(headers)) applyHeaderList(response, headers);
     else if (headers) {
@@ -423,7 +438,10 @@ function flush(this: Gated, ...args: unknown[]): void {
   else gate.flush!.apply(this, args);
 }
 
-/** Takes what belongs to an answer that was replaced. It asks for a pause each time, so that no writer runs endlessly at one go. */
+/**
+ * Takes what belongs to an answer that was replaced. It asks for a pause each time, so that no writer runs endlessly at
+ * one go.
+ */
 function drop(response: Gated, args: readonly unknown[]): false {
   const gate = response[GATE];
   const callback = args.find((arg) => typeof arg === 'function') as Callback | undefined;
@@ -457,7 +475,9 @@ function applyHeaderList(response: Gated, headers: readonly unknown[]): void {
 
 type Shadow = readonly [name: string, descriptor: PropertyDescriptor];
 
-/** Lies over a property of the class while calls wait. It stays: deleting it afterwards costs more than all the rest. */
+/**
+ * Lies over a property of the class while calls wait. It stays: deleting it afterwards costs more than all the rest.
+ */
 function property(name: string, read: (gate: Gate) => unknown): Shadow {
   const get = function (this: Gated): unknown {
     const gate = this[GATE];
@@ -493,7 +513,11 @@ const SHADOWS_HTTP2: readonly Shadow[] = [
 function checkChunk(chunk: unknown): void {
   if (typeof chunk === 'string' || chunk instanceof Uint8Array) return;
   if (chunk === null) throw nodeError(TypeError, 'ERR_STREAM_NULL_VALUES', 'May not write null values to stream');
-  throw nodeError(TypeError, 'ERR_INVALID_ARG_TYPE', `A chunk must be a string, Buffer or Uint8Array, got ${typeof chunk}`);
+  throw nodeError(
+    TypeError,
+    'ERR_INVALID_ARG_TYPE',
+    `A chunk must be a string, Buffer or Uint8Array, got ${typeof chunk}`,
+  );
 }
 
 function headersSent(response: Gated, action: string): Error {

@@ -22,7 +22,8 @@ export class UnsavedWork {
   /**
    * Stores it, with what is changed meanwhile. Undefined: there is nothing.
    *
-   * @throws what the save throws, and the failure of a write that nobody awaited; nothing of what was refused is saved later
+   * @throws what the save throws, and the failure of a write that nobody awaited; nothing of what was refused is saved
+   *   later
    */
   save(context: RequestContext): Promise<void> | undefined {
     // One at a time: of the handler and the response, either may be first, and both hear of a failure.

@@ -93,12 +93,14 @@ function unsupportedHandlers(
     }
     if (source && store.clients && !suitsClients(source)) {
       problems.push(
-        `@UseVisit() "source" of ${name} must have "cookie" and no "header" with a store that keeps visits in cookies, got ${source.join(', ')}`,
+        `@UseVisit() "source" of ${name} must have "cookie" and no "header" with a store that keeps visits in ` +
+          `cookies, got ${source.join(', ')}`,
       );
     }
     if (path !== undefined && path !== '/' && /^__host-/i.test(cookie.name)) {
       problems.push(
-        `@UseVisit() "path" of ${name} needs another option "cookie.name" than "${cookie.name}", such as "__Secure-visit": ` +
+        `@UseVisit() "path" of ${name} needs another option "cookie.name" than "${cookie.name}", such as ` +
+          '"__Secure-visit": ' +
           `browsers refuse "__Host-" unless the path is "/", got ${JSON.stringify(path)}`,
       );
     }

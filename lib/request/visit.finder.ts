@@ -9,8 +9,8 @@ import { VisitWriter } from '../visit/visit.writer.js';
 import { OutgoingResponse } from './outgoing.response.js';
 
 /**
- * Finds the visit that a request belongs to. Reads only: no row, no touch, no event and no cookie comes of it. What fails is kept in the
- * context, for whoever then needs the visit.
+ * Finds the visit that a request belongs to. Reads only: no row, no touch, no event and no cookie comes of it. What
+ * fails is kept in the context, for whoever then needs the visit.
  */
 @Injectable()
 export class VisitFinder {
@@ -45,7 +45,10 @@ export class VisitFinder {
     return this.lookUp(context, keys, isFinal);
   }
 
-  /** Of a message, whose keys are those that its connection was opened with. Undefined: it is done; the promise never rejects. */
+  /**
+   * Of a message, whose keys are those that its connection was opened with. Undefined: it is done; the promise never
+   * rejects.
+   */
   findBy(context: RequestContext, keys: readonly VisitKey[]): Promise<void> | undefined {
     if (keys.length === 0) {
       this.accept(context, keys, NO_KEY);
@@ -75,11 +78,16 @@ export class VisitFinder {
   }
 
   /**
-   * When the handler is known, which may want the key from elsewhere than the module's options say. Undefined: that changes nothing.
+   * When the handler is known, which may want the key from elsewhere than the module's options say. Undefined: that
+   * changes nothing.
    *
    * @param leave what the request has written to the visit of before is saved there first
    */
-  findFor(context: RequestContext, { source }: HandlerPolicy, leave: () => Promise<void> | undefined): Promise<void> | undefined {
+  findFor(
+    context: RequestContext,
+    { source }: HandlerPolicy,
+    leave: () => Promise<void> | undefined,
+  ): Promise<void> | undefined {
     if (!source || context.lookup.is !== 'done' || context.presented.sources === source) return undefined;
     const keys = this.resolver.keysIn(context.exchange, source);
     this.strip(context, source);
@@ -101,17 +109,28 @@ export class VisitFinder {
     context.watchResponse();
   }
 
-  private lookUp(context: RequestContext, keys: readonly VisitKey[], isFinal: boolean, source = this.options.source): Promise<void> {
+  private lookUp(
+    context: RequestContext,
+    keys: readonly VisitKey[],
+    isFinal: boolean,
+    source = this.options.source,
+  ): Promise<void> {
     return this.resolver.resolve(context.exchange, keys, context.clientStorage).then(
       (resolution) => {
         // A key that may still come in the body counts for more than one that leads nowhere.
-        if (isFinal || (resolution.outcome === 'found' && source[0] !== 'body')) this.accept(context, keys, resolution, source);
+        if (isFinal || (resolution.outcome === 'found' && source[0] !== 'body'))
+          this.accept(context, keys, resolution, source);
       },
       (error: unknown) => context.failLookup(error),
     );
   }
 
-  private accept(context: RequestContext, keys: readonly VisitKey[], resolution: Resolution, sources = this.options.source): void {
+  private accept(
+    context: RequestContext,
+    keys: readonly VisitKey[],
+    resolution: Resolution,
+    sources = this.options.source,
+  ): void {
     context.lookup = { is: 'done', resolution };
     context.presented = { sources, keys };
     // Loaded for the visit of before, by middleware for example.

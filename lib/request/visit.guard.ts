@@ -5,7 +5,8 @@ import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
 /**
- * Before all other guards: here the handler is known for the first time, and so is what it asks for. Lets everything through.
+ * Before all other guards: here the handler is known for the first time, and so is what it asks for. Lets everything
+ * through.
  *
  * A resolver of GraphQL is not called as a route is: there it also enters the request's context anew (law 8).
  */
@@ -34,7 +35,8 @@ export class VisitGuard implements CanActivate {
     const policy = readHandlerPolicy(execution);
     const scope = policy.skip ? context.skippedScope : context.scope;
     const { requests } = context.environment;
-    // At once, so that it holds for whoever has called the resolver, too: that goes on to resolve the fields of its result, and of each event.
+    // At once, so that it holds for whoever has called the resolver, too: that goes on to resolve the fields of its
+    // result, and of each event.
     requests.enter(scope);
     return ready.then(async () => {
       requests.enter(scope);

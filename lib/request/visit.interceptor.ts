@@ -28,7 +28,12 @@ export class VisitInterceptor implements NestInterceptor {
     );
   }
 
-  private run(context: RequestContext, policy: HandlerPolicy, next: CallHandler, subscriber: Subscriber<unknown>): () => void {
+  private run(
+    context: RequestContext,
+    policy: HandlerPolicy,
+    next: CallHandler,
+    subscriber: Subscriber<unknown>,
+  ): () => void {
     const { story } = this;
     let handler: Subscription | undefined;
     let mark: unknown;
@@ -87,7 +92,10 @@ export class VisitInterceptor implements NestInterceptor {
   }
 }
 
-/** Passes on what comes until it is given up, and then waits for the first sign that the handler is done: it has nobody to answer to. */
+/**
+ * Passes on what comes until it is given up, and then waits for the first sign that the handler is done: it has nobody
+ * to answer to.
+ */
 function untilGivenUp(observer: Observer<unknown>, isGivenUp: () => boolean, leave: () => void): Observer<unknown> {
   return {
     next: (value) => (isGivenUp() ? leave() : observer.next(value)),

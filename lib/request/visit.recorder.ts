@@ -14,7 +14,10 @@ import { reasonOf } from '../errors/failure.js';
 /** The share of its timeout that a visit may lose when its process is killed or frozen. */
 const MOST_LOST = 0.25;
 
-/** Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait for. */
+/**
+ * Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait
+ * for.
+ */
 @Injectable()
 export class VisitRecorder {
   private readonly logger = new Logger('Visit');
@@ -27,7 +30,10 @@ export class VisitRecorder {
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
-  /** Reports keys that open nothing, and ends their visits where the options say so. Also for a request that a guard then denies. */
+  /**
+   * Reports keys that open nothing, and ends their visits where the options say so. Also for a request that a guard
+   * then denies.
+   */
   reportRefusals(context: RequestContext): Promise<void> | undefined {
     if (context.refusalsReported || context.lookup.is !== 'done') return undefined;
     context.refusalsReported = true;
@@ -35,7 +41,11 @@ export class VisitRecorder {
     if (!('refused' in resolution) || resolution.refused.length === 0) return undefined;
     return (async () => {
       for (const { reason, key } of resolution.refused) {
-        await this.plugins.emit('onKeyRefused', { reason, visitId: key.id, remoteAddress: context.exchange.remoteAddress });
+        await this.plugins.emit('onKeyRefused', {
+          reason,
+          visitId: key.id,
+          remoteAddress: context.exchange.remoteAddress,
+        });
         if (reason === 'retired' && this.options.onRetiredKey === 'end') await this.writer.end([key.id], 'retired-key');
       }
     })();
@@ -70,12 +80,14 @@ export class VisitRecorder {
       });
     }
     await this.users.showBefore(context);
-    if (this.plugins.has('onRecordRequest')) await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
+    if (this.plugins.has('onRecordRequest'))
+      await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
   }
 
   /** A forged key makes no row, whatever the options, and where the headers have left no visit can begin. */
   private isCreationDue({ lookup, visit, haveHeadersLeft, exchange }: RequestContext): boolean {
-    if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft || exchange.isCrossSitePost) return false;
+    if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft || exchange.isCrossSitePost)
+      return false;
     return lookup.is === 'done' && lookup.resolution.outcome === 'none' && lookup.resolution.presented !== 'forged';
   }
 
@@ -83,7 +95,10 @@ export class VisitRecorder {
     return policy.passive || context.visit.is !== 'stored' ? undefined : this.use(context, policy);
   }
 
-  /** The client has not been seen with the current key yet; perhaps it has come with it now. The request goes on, whatever comes of it. */
+  /**
+   * The client has not been seen with the current key yet; perhaps it has come with it now. The request goes on,
+   * whatever comes of it.
+   */
   private async useFirst(context: RequestContext, policy: HandlerPolicy): Promise<void> {
     const { key, record } = context.visit;
     if (key.matches(record.keyHash) && context.presented.keys.some((one) => one.equals(key))) {
@@ -127,7 +142,8 @@ export class VisitRecorder {
     const now = this.options.clock.now();
     const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
     const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
-    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life: one that is lost costs a tenth.
+    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life: one that is
+    // lost costs a tenth.
     const part = this.options.permanentTimeout / 10;
     const isInNewPart = permanent && Math.floor((now - created) / part) !== Math.floor((accessed - created) / part);
     // A key in its grace is not sent again: the browser has the new one, or will have it in a moment.
@@ -135,8 +151,8 @@ export class VisitRecorder {
     if (gain < this.options.touch.resolution && !(isInNewPart && gain > 0)) return undefined;
     const touch = { id, accessed: now, expiry, keyChanged };
     context.amend({ expiry: Math.max(written, expiry) });
-    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once, and what
-    // would be lost of a life if this process stood still or ended as soon as it has answered.
+    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once,
+    // and what would be lost of a life if this process stood still or ended as soon as it has answered.
     const isUrgent = written - now <= 2 * this.options.touch.interval || expiry - written > MOST_LOST * (expiry - now);
     if (isUrgent && !context.clientStorage) return this.touches.addNow(touch);
     this.touches.add(touch);

@@ -16,7 +16,10 @@ export interface Verified {
   readonly session: Record<string, unknown>;
 }
 
-/** Says who somebody is, where there is no request of ours. Reads only: no row, no touch, no event and no cookie comes of it. */
+/**
+ * Says who somebody is, where there is no request of ours. Reads only: no row, no touch, no event and no cookie comes
+ * of it.
+ */
 @Injectable()
 export class VisitVerifier {
   /** A handshake has no body. */
@@ -50,8 +53,9 @@ export class VisitVerifier {
   }
 
   /**
-   * Whether a page of another site has opened this with the cookie of its visitor, who knows nothing of it (cross-site WebSocket hijacking).
-   * Browsers ask nobody before they open a socket to another site, and always say from where they do (RFC 6455, 10.2).
+   * Whether a page of another site has opened this with the cookie of its visitor, who knows nothing of it (cross-site
+   * WebSocket hijacking). Browsers ask nobody before they open a socket to another site, and always say from where they
+   * do (RFC 6455, 10.2).
    */
   isForeign(exchange: Exchange): boolean {
     return this.resolver.hasCookie(exchange) && this.isFromElsewhere(exchange.request);
@@ -64,7 +68,8 @@ export class VisitVerifier {
 
   private async find(exchange: Exchange, keys: readonly VisitKey[]): Promise<Verified | null> {
     if (keys.length === 0) return null;
-    // A store that keeps visits with their clients knows this one by what has come with it, for as long as it is looked at.
+    // A store that keeps visits with their clients knows this one by what has come with it, for as long as it is looked
+    // at.
     const storage = this.responses.clientsKeepVisits ? this.responses.newStorage() : undefined;
     try {
       const resolution = await this.resolver.resolve(exchange, keys, storage);

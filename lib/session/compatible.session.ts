@@ -101,7 +101,8 @@ class CompatibleFastifySession extends CompatibleSession {
   get encryptedSessionId(): never {
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
-      'there is no request.session.encryptedSessionId: what the cookie has is the key of the visit, which CurrentVisit.key gives',
+      'there is no request.session.encryptedSessionId: what the cookie has is the key of the visit, which ' +
+        'CurrentVisit.key gives',
     );
   }
 
@@ -197,7 +198,10 @@ export function showSession(actions: CompatibleActions, style: keyof typeof STYL
     object: new Proxy<CompatibleSession>(target, handler),
     freeze: (id) => {
       const { maxAge } = actions.cookie;
-      const value = new DetachedSession(actions.dictionary.contents(), id, actions.request, { maxAge, originalMaxAge: maxAge });
+      const value = new DetachedSession(actions.dictionary.contents(), id, actions.request, {
+        maxAge,
+        originalMaxAge: maxAge,
+      });
       return () => void Object.defineProperty(target, ACTIONS, { value });
     },
   };

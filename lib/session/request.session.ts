@@ -3,7 +3,12 @@ import { Logger } from '@nestjs/common';
 import type { HeldSession, RequestContext, VisitState } from '../context/request.context.js';
 import { SessionDataError } from '../errors/visit.error.js';
 import { Turn } from '../context/turn.js';
-import { showSession, type CompatibleActions, type CompatibleSession, type ShownSession } from './compatible.session.js';
+import {
+  showSession,
+  type CompatibleActions,
+  type CompatibleSession,
+  type ShownSession,
+} from './compatible.session.js';
 import { SessionCookie, type PermanentVisit } from './session.cookie.js';
 import { SessionDictionary, type Mark } from './session.dictionary.js';
 import { createSessionObject, requireShown, type SessionActions, type SessionObject } from './session.object.js';
@@ -17,7 +22,10 @@ interface SessionMark {
   readonly permanence: boolean | undefined;
 }
 
-/** The session of one request: what it has seen and changed of it, and the writes that it may call, each of which takes its turn. */
+/**
+ * The session of one request: what it has seen and changed of it, and the writes that it may call, each of which takes
+ * its turn.
+ */
 export class RequestSession implements HeldSession, SessionActions, CompatibleActions, PermanentVisit {
   /** Without the rules of the library's users: for what is read and written while their code is not involved. */
   readonly data: SessionDictionary;
@@ -58,7 +66,8 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
   change<T>(make: (dictionary: SessionDictionary) => T): T | undefined {
     if (!this.context.isOver) return make(this.dictionary);
     logger.error(
-      'A session was changed after its request was over, and nothing of that is kept; await session.update() before the response is sent',
+      'A session was changed after its request was over, and nothing of that is kept; await session.update() ' +
+        'before the response is sent',
       new Error().stack,
     );
     return undefined;
@@ -174,7 +183,10 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
   }
 }
 
-/** Another one after each change of rights: what others tie to it, such as the token of a form, must not outlive one (CWE-384). */
+/**
+ * Another one after each change of rights: what others tie to it, such as the token of a form, must not outlive one
+ * (CWE-384).
+ */
 function idOf({ record: { id, identity } }: VisitState): string {
   if (!identity) return id;
   return createHash('sha256').update(`${id} ${identity.userId} ${identity.authenticatedAt}`).digest('hex').slice(0, 32);

@@ -1,6 +1,6 @@
 /**
- * The shape of the session data of an application, for every `Session` without a type argument and for `request.session`. Empty by
- * itself, and then a session holds anything; an application declares its own:
+ * The shape of the session data of an application, for every `Session` without a type argument and for
+ * `request.session`. Empty by itself, and then a session holds anything; an application declares its own:
  *
  * ```ts
  * declare module 'nest-visit' {

@@ -4,7 +4,10 @@ import { SessionDataError } from '../errors/visit.error.js';
 import { flatten, isRecord, unflatten, unreadable, type Instances } from './session.graph.js';
 import { reasonOf } from '../errors/failure.js';
 
-/** Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are found by comparing them. */
+/**
+ * Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are
+ * found by comparing them.
+ */
 export interface SessionSerializer {
   /** Throws SessionDataError (code SESSION_VALUE) with the path of a value it cannot keep. */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array;
@@ -18,24 +21,28 @@ const FORMAT = 1;
 const PLAIN_DEPTH = 200;
 
 /**
- * Keeps plain data, and besides: Date, Map, Set, BigInt, Buffer, ArrayBuffer, DataView and typed arrays, undefined, NaN,
- * infinities and -0, cycles, and one object in several places of the same entry. Any depth.
+ * Keeps plain data, and besides: Date, Map, Set, BigInt, Buffer, ArrayBuffer, DataView and typed arrays, undefined,
+ * NaN, infinities and -0, cycles, and one object in several places of the same entry. Any depth.
  *
  * What comes back a little different: a hole of an array as undefined, an object without a prototype as a plain one, a
- * getter as the value it had, a view with a buffer of its own. Two entries that share an object come back with one each.
- * Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not kept.
+ * getter as the value it had, a view with a buffer of its own. Two entries that share an object come back with one
+ * each. Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not kept.
  *
- * Of an instance of a class of the application its own enumerable properties are kept, and it comes back as a plain object. Functions, symbols,
- * what has a `toJSON` method (which is never called), and instances of what the language and the platform bring besides (Error, RegExp and URL among
- * them) are refused with the path of the value.
+ * Of an instance of a class of the application its own enumerable properties are kept, and it comes back as a plain
+ * object. Functions, symbols, what has a `toJSON` method (which is never called), and instances of what the language
+ * and the platform bring besides (Error, RegExp and URL among them) are refused with the path of the value.
  *
- * Format 1 is the byte 1 and then JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if an entry is more
- * than JSON can say, and `[…, …, [keys]]` if the keys have another order than these objects give.
+ * Format 1 is the byte 1 and then JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if an entry is
+ * more than JSON can say, and `[…, …, [keys]]` if the keys have another order than these objects give.
  */
 export class DefaultSessionSerializer implements SessionSerializer {
   private readonly instances: Instances;
 
-  /** @param options `instances: 'refuse'`: instances of classes of the application are refused, too. @default 'plain' */
+  /**
+   * @param options `instances: 'refuse'`: instances of classes of the application are refused, too.
+   *
+   * @default 'plain'
+   */
   constructor({ instances = 'plain' }: { readonly instances?: Instances } = {}) {
     this.instances = instances;
   }
@@ -47,7 +54,10 @@ export class DefaultSessionSerializer implements SessionSerializer {
     let ordered = true;
     for (const [key, value] of data) {
       if (typeof key !== 'string')
-        throw new SessionDataError('SESSION_VALUE', `a key of the session must be a string, got ${String(key)} (${typeof key})`);
+        throw new SessionDataError(
+          'SESSION_VALUE',
+          `a key of the session must be a string, got ${String(key)} (${typeof key})`,
+        );
       if (startsWithDigit(key)) ordered = false;
       if (isPlainEntry(value, this.instances)) {
         plain.push([key, value]);
@@ -107,8 +117,10 @@ function isPlain(value: unknown, seen: Set<unknown> | undefined, depth: number, 
     return prototype === Array.prototype;
   }
   // Written as the plain object that it comes back as: what has not changed gives the same bytes.
-  if (prototype !== Object.prototype && prototype !== null && (instances === 'refuse' || !isRecord(value))) return false;
-  for (const key of Object.keys(value)) if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1, instances)) return false;
+  if (prototype !== Object.prototype && prototype !== null && (instances === 'refuse' || !isRecord(value)))
+    return false;
+  for (const key of Object.keys(value))
+    if (!isPlain((value as Record<string, unknown>)[key], seen, depth + 1, instances)) return false;
   return true;
 }
 
@@ -132,7 +144,8 @@ function read(bytes: Uint8Array): Map<string, unknown> {
   if (bytes[0] !== FORMAT) {
     const format = bytes[0]!.toString(16).padStart(2, '0');
     throw unreadable(
-      `its format 0x${format} is unknown here, where 0x01 is read; another serializer, a newer version or option "session.encryption" may have written it`,
+      `its format 0x${format} is unknown here, where 0x01 is read; another serializer, a newer version or option ` +
+        '"session.encryption" may have written it',
     );
   }
   if (!isUtf8(bytes)) throw unreadable('it is not UTF-8 text');

@@ -42,7 +42,10 @@ export class SessionCookie implements CookieLife {
     const { timeout, permanentTimeout } = this.#options;
     const life = value instanceof Date ? value.getTime() - this.#now : (value ?? null);
     if (life !== null && (typeof life !== 'number' || Number.isNaN(life))) {
-      throw new SessionDataError('SESSION_VALUE', `session.cookie.maxAge takes milliseconds, a Date or null, got ${typeof value}`);
+      throw new SessionDataError(
+        'SESSION_VALUE',
+        `session.cookie.maxAge takes milliseconds, a Date or null, got ${typeof value}`,
+      );
     }
     this.#context.requireHeaders('The cookie cannot be changed');
     // One that lasts no longer than the visit does anyway needs no longer visit.
@@ -134,7 +137,11 @@ export class SessionCookie implements CookieLife {
     return this.#options.clock.now();
   }
 
-  #requireSame(name: Exclude<keyof SessionCookie & keyof ResolvedVisitOptions['cookie'], 'name'>, value: unknown, other?: unknown): void {
+  #requireSame(
+    name: Exclude<keyof SessionCookie & keyof ResolvedVisitOptions['cookie'], 'name'>,
+    value: unknown,
+    other?: unknown,
+  ): void {
     if (value === this[name] || value === other) return;
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',

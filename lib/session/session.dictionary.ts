@@ -21,7 +21,8 @@ export class SessionDictionary {
 
   /**
    * @param load the stored data, decoded; called once, and again after `revert()`
-   * @param notice called before each change (which it may refuse by an error), and when an object is handed out that may be changed from within
+   * @param notice called before each change (which it may refuse by an error), and when an object is handed out that
+   *   may be changed from within
    */
   constructor(
     private readonly serializer: SessionSerializer,
@@ -88,7 +89,11 @@ export class SessionDictionary {
     this.cleared = false;
   }
 
-  /** What has changed by now, kept so that it can be made again. @throws SessionDataError for a value that cannot be kept */
+  /**
+   * What has changed by now, kept so that it can be made again.
+   *
+   * @throws SessionDataError for a value that cannot be kept
+   */
   mark(): Mark | null {
     const changes = this.changes();
     if (!changes) return null;

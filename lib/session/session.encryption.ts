@@ -24,7 +24,8 @@ interface NamedKey {
  *   n bytes   ciphertext, as many as of plain data
  *   16 bytes  tag
  *
- * The associated data is the first five bytes and the visit's id: what is copied to another visit does not decrypt there.
+ * The associated data is the first five bytes and the visit's id: what is copied to another visit does not decrypt
+ * there.
  *
  * With random nonces a key is good for 2^32 writes (NIST SP 800-38D, 8.3); a new key in front begins anew.
  */
@@ -54,7 +55,8 @@ export class SessionEncryption {
     }
     if (bytes.length < HEADER + NONCE + TAG) throw unreadable('it is shorter than encrypted data can be');
     const named = this.keys.filter(({ header }) => header.equals(bytes.subarray(0, HEADER)));
-    if (named.length === 0) throw unreadable('the key it was encrypted with is not among those of option "session.encryption"');
+    if (named.length === 0)
+      throw unreadable('the key it was encrypted with is not among those of option "session.encryption"');
     // Two keys may have one id, once in four billion pairs.
     for (const one of named) {
       const plain = decryptWith(one, bytes, visitId);

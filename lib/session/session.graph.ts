@@ -47,7 +47,10 @@ const REMEDIES = new Map([
   ['URL', 'keep it as a string instead (its href)'],
 ]);
 
-/** What becomes of instances of classes: their own enumerable properties are kept as a plain object, or they are refused. */
+/**
+ * What becomes of instances of classes: their own enumerable properties are kept as a plain object, or they are
+ * refused.
+ */
 export type Instances = 'plain' | 'refuse';
 
 /** A hole is written as undefined, so a few numbers such as `list[4e9] = 1` could make billions of values. */
@@ -122,15 +125,19 @@ class GraphWriter {
       if (name === 'Object' && isDictionary(value)) return this.dictionary(value as Record<string, unknown>, index);
       if (types.isMap(value) && name === 'Map') return this.map(value, index);
       if (types.isSet(value) && name === 'Set') return this.set(value, index);
-      if (types.isDate(value) && name === 'Date') return ['Date', Number.isNaN(value.getTime()) ? null : value.getTime()];
+      if (types.isDate(value) && name === 'Date')
+        return ['Date', Number.isNaN(value.getTime()) ? null : value.getTime()];
       if (BINARY.has(name)) {
-        if (ArrayBuffer.isView(value)) return [name, Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64')];
+        if (ArrayBuffer.isView(value))
+          return [name, Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64')];
         if (types.isArrayBuffer(value)) return [name, Buffer.from(value).toString('base64')];
       }
-      if (this.instances === 'plain' && isRecord(value)) return this.dictionary(value as Record<string, unknown>, index);
+      if (this.instances === 'plain' && isRecord(value))
+        return this.dictionary(value as Record<string, unknown>, index);
       const { parent, step } = this.origins[index]!;
       const remedy =
-        REMEDIES.get(types.isNativeError(value) ? 'Error' : name) ?? (hasToJson(value) ? 'keep what its toJSON() gives' : undefined);
+        REMEDIES.get(types.isNativeError(value) ? 'Error' : name) ??
+        (hasToJson(value) ? 'keep what its toJSON() gives' : undefined);
       return this.refuse(
         parent,
         step,
@@ -150,7 +157,12 @@ class GraphWriter {
     for (let position = 0; position < values.length; position++) {
       if (!(position in values) && ++holes > MOST_HOLES) {
         const { parent, step } = this.origins[index]!;
-        this.refuse(parent, step, `an array of length ${values.length} that is mostly holes`, 'use a Map or an object instead');
+        this.refuse(
+          parent,
+          step,
+          `an array of length ${values.length} that is mostly holes`,
+          'use a Map or an object instead',
+        );
       }
       node.push(this.value(values[position], index, position));
     }
@@ -159,7 +171,9 @@ class GraphWriter {
 
   private dictionary(values: Record<string, unknown>, index: number): object {
     // fromEntries defines properties and never assigns them: "__proto__" becomes a key like any other.
-    return Object.fromEntries(Object.keys(values).map((key) => [key, this.value(this.read(values, key, index), index, key)]));
+    return Object.fromEntries(
+      Object.keys(values).map((key) => [key, this.value(this.read(values, key, index), index, key)]),
+    );
   }
 
   private read(values: Record<string, unknown>, key: string, index: number): unknown {
@@ -174,7 +188,8 @@ class GraphWriter {
     const node: unknown[] = ['Map'];
     let position = 0;
     for (const [key, value] of values) {
-      const call = typeof key === 'string' || typeof key === 'number' ? `.get(${JSON.stringify(key)})` : `.values()[${position}]`;
+      const call =
+        typeof key === 'string' || typeof key === 'number' ? `.get(${JSON.stringify(key)})` : `.values()[${position}]`;
       node.push(this.value(key, index, { call: `.keys()[${position}]` }), this.value(value, index, { call }));
       position++;
     }
@@ -195,7 +210,12 @@ class GraphWriter {
 
   private unread(parent: number, step: Step, cause: unknown): never {
     const path = this.path(parent, step);
-    throw new SessionDataError('SESSION_VALUE', `the session cannot keep ${path}, reading it failed: ${reasonOf(cause)}`, path, { cause });
+    throw new SessionDataError(
+      'SESSION_VALUE',
+      `the session cannot keep ${path}, reading it failed: ${reasonOf(cause)}`,
+      path,
+      { cause },
+    );
   }
 
   private path(parent: number, step: Step): string {
@@ -222,8 +242,9 @@ function constructorName(value: object): string {
 const hasToJson = (value: object): boolean => typeof (value as { toJSON?: unknown }).toJSON === 'function';
 
 /**
- * Whether the own enumerable properties of an instance are its data. So it is with entities and validated bodies; not with what the language and
- * the platform bring, or what extends that (an error, a list, a promise, a URL), nor with what says by `toJSON` that its data is something else.
+ * Whether the own enumerable properties of an instance are its data. So it is with entities and validated bodies; not
+ * with what the language and the platform bring, or what extends that (an error, a list, a promise, a URL), nor with
+ * what says by `toJSON` that its data is something else.
  */
 export function isRecord(value: object): boolean {
   return !hasToJson(value) && Object.prototype.toString.call(value) === '[object Object]';
@@ -257,7 +278,8 @@ export function unflatten(nodes: unknown, key: string): unknown {
 
   const resolve = (value: unknown): unknown => {
     if (!Array.isArray(value)) {
-      if (value === undefined || (typeof value === 'object' && value !== null)) throw unreadable('a value has no known form', key);
+      if (value === undefined || (typeof value === 'object' && value !== null))
+        throw unreadable('a value has no known form', key);
       return value;
     }
     const [tag, content] = value as unknown[];
@@ -275,10 +297,13 @@ export function unflatten(nodes: unknown, key: string): unknown {
       continue;
     }
     const content = node as unknown[];
-    if (content[0] === 'Array') for (let at = 1; at < content.length; at++) (value as unknown[]).push(resolve(content[at]));
+    if (content[0] === 'Array')
+      for (let at = 1; at < content.length; at++) (value as unknown[]).push(resolve(content[at]));
     if (content[0] === 'Map')
-      for (let at = 1; at < content.length; at += 2) (value as Map<unknown, unknown>).set(resolve(content[at]), resolve(content[at + 1]));
-    if (content[0] === 'Set') for (let at = 1; at < content.length; at++) (value as Set<unknown>).add(resolve(content[at]));
+      for (let at = 1; at < content.length; at += 2)
+        (value as Map<unknown, unknown>).set(resolve(content[at]), resolve(content[at + 1]));
+    if (content[0] === 'Set')
+      for (let at = 1; at < content.length; at++) (value as Set<unknown>).add(resolve(content[at]));
   }
   return values[0];
 }

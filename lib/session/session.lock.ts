@@ -17,11 +17,13 @@ const RENEW_EVERY = LEASE / 3;
 const LONGEST_PAUSE = 100;
 
 /**
- * Exclusive access to a session: a lease in the row of the visit, renewed while the handler runs. No connection is
- * held meanwhile, so waiting requests cannot use up the pool that the one in front needs. A save says who holds the lock,
- * and a lease that has run out is never renewed, so that a process that stood still for longer cannot write over its successor.
+ * Exclusive access to a session: a lease in the row of the visit, renewed while the handler runs. No connection is held
+ * meanwhile, so waiting requests cannot use up the pool that the one in front needs. A save says who holds the lock,
+ * and a lease that has run out is never renewed, so that a process that stood still for longer cannot write over its
+ * successor.
  *
- * A handler that hangs, or whose client has gone, is not waited for without an end: its lease runs out, and what it still writes is refused.
+ * A handler that hangs, or whose client has gone, is not waited for without an end: its lease runs out, and what it
+ * still writes is refused.
  */
 @Injectable()
 export class SessionLock {
@@ -62,7 +64,10 @@ export class SessionLock {
     }
   }
 
-  /** A handler is done with its exclusive access; the last one gives it back. Later saves, such as those of a filter, go without. */
+  /**
+   * A handler is done with its exclusive access; the last one gives it back. Later saves, such as those of a filter, go
+   * without.
+   */
   leave(context: RequestContext, lock: HeldLock): Promise<void> | undefined {
     if (--lock.holders > 0) return undefined;
     if (context.lock === lock) context.lock = undefined;
@@ -79,7 +84,11 @@ export class SessionLock {
     void last.then(() => this.queues.get(id) === last && this.queues.delete(id));
     const abort = new AbortController();
     const late =
-      before && (await Promise.race([before.then(() => false), sleep(timeout, true, { signal: abort.signal }).catch(() => false)]));
+      before &&
+      (await Promise.race([
+        before.then(() => false),
+        sleep(timeout, true, { signal: abort.signal }).catch(() => false),
+      ]));
     abort.abort();
     if (!late) return leave;
     leave();
@@ -111,7 +120,11 @@ export class SessionLock {
     }
   }
 
-  /** The lock has been taken: renews its lease until it is released, lost or given up. @param leave lets the next request of this process ask */
+  /**
+   * The lock has been taken: renews its lease until it is released, lost or given up.
+   *
+   * @param leave lets the next request of this process ask
+   */
   private hold(context: RequestContext, owner: string, leave: () => void): HeldLock {
     const { id } = context.visit.record;
     const { clock, session } = this.options;
@@ -126,11 +139,13 @@ export class SessionLock {
     };
     const timer = setInterval(() => {
       if (context.visit.record.id !== id) return; // The request has ended its visit and goes on with another one.
-      if (clock.now() >= latest) return giveUp(`it takes longer than ${session.maxExclusive} ms (option "session.maxExclusive")`);
+      if (clock.now() >= latest)
+        return giveUp(`it takes longer than ${session.maxExclusive} ms (option "session.maxExclusive")`);
       if (context.exchange.hasClientGone) return giveUp('its client has gone');
       this.take(context, owner, true).then(
         ({ outcome }) => outcome !== 'locked' && giveUp('its lease was lost'),
-        (error: unknown) => this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${reasonOf(error)}`),
+        (error: unknown) =>
+          this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${reasonOf(error)}`),
       );
     }, RENEW_EVERY).unref();
     const locks = this.store.facet('locks', 'unlock');
@@ -152,6 +167,8 @@ export class SessionLock {
     const now = this.options.clock.now();
     const { record, key } = context.visit;
     const locks = this.store.facet('locks', 'lock');
-    return this.store.call(() => locks.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE, renews }));
+    return this.store.call(() =>
+      locks.lock({ id: record.id, keyHash: key.hash, now, owner, until: now + LEASE, renews }),
+    );
   }
 }

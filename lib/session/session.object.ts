@@ -6,7 +6,10 @@ import type { SessionDictionary } from './session.dictionary.js';
 /** The data of a session, and the writes that any kind of session has. */
 export interface SessionContent {
   readonly dictionary: SessionDictionary;
-  /** Makes a change. When the request is over it is refused and logged instead: an error in a timer would end the process. */
+  /**
+   * Makes a change. When the request is over it is refused and logged instead: an error in a timer would end the
+   * process.
+   */
   change<T>(make: (dictionary: SessionDictionary) => T): T | undefined;
   /** Saves what has changed. */
   save(): Promise<void>;
@@ -26,7 +29,12 @@ export const ACTIONS = Symbol('actions');
 
 /** Names may come from visitors, and must not lead to what the library itself keeps. */
 export function requireShown(key: string): void {
-  if (isHidden(key)) throw new SessionDataError('SESSION_RESERVED_NAME', 'a name in the session cannot begin with the character NUL', key);
+  if (isHidden(key))
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      'a name in the session cannot begin with the character NUL',
+      key,
+    );
 }
 
 // By functions, and not by the methods of the session: a session may have data under the name of one.
@@ -46,7 +54,8 @@ export function deleteEntry(actions: SessionContent, key: string): boolean {
   return actions.change((dictionary) => dictionary.delete(key)) ?? false;
 }
 
-const entriesOf = (actions: SessionContent): [string, unknown][] => actions.dictionary.keys().map((key) => [key, getEntry(actions, key)]);
+const entriesOf = (actions: SessionContent): [string, unknown][] =>
+  actions.dictionary.keys().map((key) => [key, getEntry(actions, key)]);
 
 /** The methods of a session. They live on the prototype: `Object.keys`, `for…in` and `JSON.stringify` see data only. */
 export class SessionObject {
@@ -161,7 +170,8 @@ interface Target {
 /** How a session is a plain object: its data as properties, beside its methods. One for all sessions of a kind. */
 export function asPlainObject<T extends Target>(names: SessionNames<T>): ProxyHandler<T> {
   const { reserved, yielding, listed } = names;
-  const isMethod = (target: T, name: string): boolean => reserved.has(name) || (yielding.has(name) && !has(target[ACTIONS], name));
+  const isMethod = (target: T, name: string): boolean =>
+    reserved.has(name) || (yielding.has(name) && !has(target[ACTIONS], name));
   const put = (target: T, name: string, value: unknown): true => {
     if (reserved.has(name)) names.assign(target, name, value);
     else setEntry(target[ACTIONS], name, value);
@@ -186,20 +196,31 @@ export function asPlainObject<T extends Target>(names: SessionNames<T>): ProxyHa
       if (listed.includes(name)) return describe(Reflect.get(target, name, target));
       return !reserved.has(name) && has(target[ACTIONS], name) ? describe(getEntry(target[ACTIONS], name)) : undefined;
     },
-    defineProperty: (target, name, descriptor) => typeof name === 'string' && 'value' in descriptor && put(target, name, descriptor.value),
+    defineProperty: (target, name, descriptor) =>
+      typeof name === 'string' && 'value' in descriptor && put(target, name, descriptor.value),
   };
 }
 
-const describe = (value: unknown): PropertyDescriptor => ({ value, writable: true, enumerable: true, configurable: true });
+const describe = (value: unknown): PropertyDescriptor => ({
+  value,
+  writable: true,
+  enumerable: true,
+  configurable: true,
+});
 
 const OWN = asPlainObject<SessionObject>({
   reserved: SESSION_METHODS,
   yielding: new Set(),
   listed: [],
   assign: (_, name) => {
-    throw new SessionDataError('SESSION_RESERVED_NAME', `session.${name} is a method; keep the value with session.set("${name}", …)`, name);
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      `session.${name} is a method; keep the value with session.set("${name}", …)`,
+      name,
+    );
   },
 });
 
 /** The session as the application has it: by `@Session()`, and injected. */
-export const createSessionObject = (actions: SessionActions): SessionObject => new Proxy(new SessionObject(actions), OWN);
+export const createSessionObject = (actions: SessionActions): SessionObject =>
+  new Proxy(new SessionObject(actions), OWN);

@@ -26,11 +26,17 @@ type Plan = (stored: Data) => Data | null | Promise<Data>;
 /** What is stored of a session, and which key had the right to read it. */
 type Stored = Pick<VisitRecord, 'sessionData' | 'sessionVersion'> & { readonly keyHash: string };
 
-/** Loads session data, and writes it by compare-and-set: on a conflict the changes are made again on the newer data (law 3). */
+/**
+ * Loads session data, and writes it by compare-and-set: on a conflict the changes are made again on the newer data (law
+ * 3).
+ */
 @Injectable()
 export class SessionSaver {
   private readonly logger = new Logger('Visit');
-  /** The last save of each visit that is being saved in this process: it gives what is stored then, as far as it knows. Never rejected. */
+  /**
+   * The last save of each visit that is being saved in this process: it gives what is stored then, as far as it knows.
+   * Never rejected.
+   */
   private readonly queues = new Map<string, Promise<Stored | undefined>>();
   private readonly encryption: SessionEncryption | undefined;
   private hasWarnedOfLife = false;
@@ -54,7 +60,8 @@ export class SessionSaver {
     if (this.hasWarnedOfLife) return;
     this.hasWarnedOfLife = true;
     this.logger.warn(
-      'session.cookie.maxAge was set to another time than the option "permanentTimeout": the visit lives for permanentTimeout on the server, and ' +
+      'session.cookie.maxAge was set to another time than the option "permanentTimeout": the visit lives for ' +
+        'permanentTimeout on the server, and ' +
         'cookies that are sent later last as long; set that option to how long the application remembers its users',
     );
   }
@@ -68,7 +75,8 @@ export class SessionSaver {
    * Saves what the request has changed.
    *
    * @param first what a visit that is not stored yet begins with, wanted or not; its key is withheld then
-   * @throws VisitEndedError, VisitKeyRetiredError, VisitWriteConflictError, VisitStoreUnavailableError, SessionDataError; nothing is saved then
+   * @throws VisitEndedError, VisitKeyRetiredError, VisitWriteConflictError, VisitStoreUnavailableError,
+   *   SessionDataError; nothing is saved then
    */
   async save(turn: Turn, first?: FirstContent): Promise<void> {
     const { context } = turn;
@@ -82,7 +90,11 @@ export class SessionSaver {
     }
   }
 
-  /** What a visit holds, by itself: changes to it lead nowhere. @throws SessionDataError with `session.onUnreadable: 'throw'` */
+  /**
+   * What a visit holds, by itself: changes to it lead nowhere.
+   *
+   * @throws SessionDataError with `session.onUnreadable: 'throw'`
+   */
   snapshot(record: VisitRecord): Record<string, unknown> {
     const entries = [...this.decode(record)].filter(([key]) => !isHidden(key));
     return Object.fromEntries(entries);
@@ -111,7 +123,10 @@ export class SessionSaver {
     return value;
   }
 
-  /** Takes away what the library itself keeps under this key, if there is anything. Data that cannot be read has nothing. */
+  /**
+   * Takes away what the library itself keeps under this key, if there is anything. Data that cannot be read has
+   * nothing.
+   */
   async drop(turn: Turn, key: string): Promise<void> {
     const { visit } = turn.context;
     if (visit.is !== 'stored') return;
@@ -154,7 +169,10 @@ export class SessionSaver {
     context.heldSession?.revert();
   }
 
-  /** Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the plan had nothing to do. */
+  /**
+   * Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the
+   * plan had nothing to do.
+   */
   private async write(turn: Turn, plan: Plan, first?: FirstContent): Promise<Data | null> {
     const { context } = turn;
     if (context.exchange.isMessage) context.requireChangeable();
@@ -190,9 +208,13 @@ export class SessionSaver {
     const { id, sessionVersion: version } = visit.record;
     const sessionData = this.encode(data, id);
     const lockOwner = lock?.visitId === id ? lock.owner : undefined;
-    // A request that takes longer than the grace of a renewal keeps what it wrote: its key was good when it came. A change of rights
-    // has no grace, so it is refused whenever it came. A lease is judged by the time that it is.
-    const guard = { id, keyHash: visit.key.hash, now: lockOwner === undefined ? context.began : this.options.clock.now() };
+    // A request that takes longer than the grace of a renewal keeps what it wrote: its key was good when it came. A
+    // change of rights has no grace, so it is refused whenever it came. A lease is judged by the time that it is.
+    const guard = {
+      id,
+      keyHash: visit.key.hash,
+      now: lockOwner === undefined ? context.began : this.options.clock.now(),
+    };
     const result = await this.store.save({ ...guard, version, data: sessionData, lockOwner });
     if (result.outcome === 'refused') throw refusalError(result.reason);
     const isSaved = result.outcome === 'saved';
@@ -201,8 +223,9 @@ export class SessionSaver {
   }
 
   /**
-   * Within a process, saves of the same visit are queued; each starts from the version the previous one stored, if it came with the same
-   * key: another key may have lost its rights meanwhile, and only the store knows. Other processes are met by compare-and-set alone.
+   * Within a process, saves of the same visit are queued; each starts from the version the previous one stored, if it
+   * came with the same key: another key may have lost its rights meanwhile, and only the store knows. Other processes
+   * are met by compare-and-set alone.
    */
   private enqueue(
     context: RequestContext,
@@ -211,7 +234,9 @@ export class SessionSaver {
     const { id } = context.visit.record;
     const keyHash = context.visit.key.hash;
     const before = this.queues.get(id);
-    const result = before ? before.then((latest) => work(latest?.keyHash === keyHash ? latest : undefined)) : work(undefined);
+    const result = before
+      ? before.then((latest) => work(latest?.keyHash === keyHash ? latest : undefined))
+      : work(undefined);
     const known = (): Stored => {
       const { sessionData, sessionVersion } = context.visit.record;
       return { sessionData, sessionVersion, keyHash };
@@ -225,12 +250,19 @@ export class SessionSaver {
   private decode({ id, sessionData }: VisitRecord): Map<string, unknown> {
     if (sessionData === null) return new Map();
     try {
-      return this.options.session.serializer.decode(this.encryption ? this.encryption.decrypt(sessionData, id) : sessionData);
+      return this.options.session.serializer.decode(
+        this.encryption ? this.encryption.decrypt(sessionData, id) : sessionData,
+      );
     } catch (error) {
       const text = `session data of visit ${id} cannot be read: ${reasonOf(error)}`;
       if (this.options.session.onUnreadable === 'throw')
         // The text of a serializer's own error may quote the data.
-        throw new SessionDataError('SESSION_UNREADABLE', text, undefined, error instanceof VisitError ? { cause: error } : undefined);
+        throw new SessionDataError(
+          'SESSION_UNREADABLE',
+          text,
+          undefined,
+          error instanceof VisitError ? { cause: error } : undefined,
+        );
       this.logger.warn(`The ${text}; the session starts empty`);
       return new Map();
     }
@@ -244,7 +276,8 @@ export class SessionSaver {
     if (bytes.length > maxBytes) {
       throw new SessionDataError(
         'SESSION_TOO_LARGE',
-        `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in it, or an id that leads to the rest`,
+        `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in ` +
+          'it, or an id that leads to the rest',
       );
     }
     return this.encryption ? this.encryption.encrypt(bytes, id) : bytes;

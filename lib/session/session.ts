@@ -9,18 +9,23 @@ type Key<T> = Extract<keyof T, string>;
 export type DefaultData = keyof SessionData extends never ? Record<string, any> : SessionData;
 
 /**
- * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all other writes of the
- * request, in the order of the calls.
+ * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all
+ * other writes of the request, in the order of the calls.
  *
- * @throws VisitNotResolvedError when the request is over; a plain change is logged and ignored then. VisitHeadersSentError for a plain change
- * after the headers of the response have left. VisitNestedCallError for a write within a callback of another one
+ * @throws VisitNotResolvedError when the request is over; a plain change is logged and ignored then.
+ * VisitHeadersSentError for a plain change after the headers of the response have left. VisitNestedCallError for a
+ * write within a callback of another one
  */
 export interface SessionMethods<T extends object> {
   /** The value, or `fallback` (undefined if left out) if the key is not there. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
   /** The value, or `fallback` if the key is not there. */
   get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
-  /** Sets a value, which is saved before the response leaves. @throws SessionDataError (`SESSION_VALUE`) for one that cannot be kept */
+  /**
+   * Sets a value, which is saved before the response leaves.
+   *
+   * @throws SessionDataError (`SESSION_VALUE`) for one that cannot be kept
+   */
   set<K extends Key<T>>(key: K, value: T[K]): this;
   /** Whether the key is there. */
   has(key: Key<T>): boolean;
@@ -50,7 +55,9 @@ export interface SessionMethods<T extends object> {
     key: K,
     change: (value: T[K] | undefined) => T[K] | undefined | Promise<T[K] | undefined>,
   ): Promise<T[K] | undefined>;
-  /** Takes one key out atomically, at once: of all requests that try, exactly one gets the value, the others undefined. */
+  /**
+   * Takes one key out atomically, at once: of all requests that try, exactly one gets the value, the others undefined.
+   */
   take<K extends Key<T>>(key: K): Promise<T[K] | undefined>;
   /** Keeps a value that is to be read once, with `take`. */
   flash<K extends Key<T>>(key: K, value: T[K]): this;
@@ -63,13 +70,18 @@ export interface SessionMethods<T extends object> {
 }
 
 /** The session of the request: its methods, and its data as properties. */
-export type Session<T extends object = DefaultData> = SessionMethods<T> & Partial<Omit<T, keyof SessionMethods<object>>>;
+export type Session<T extends object = DefaultData> = SessionMethods<T> &
+  Partial<Omit<T, keyof SessionMethods<object>>>;
 
-/** `request.session.cookie`. Only how long it lasts can be set, for this response; everything else is said by the options of the module. */
+/**
+ * `request.session.cookie`. Only how long it lasts can be set, for this response; everything else is said by the
+ * options of the module.
+ */
 export interface RequestSessionCookie {
   /**
-   * Milliseconds until the browser forgets it; null: when the browser is closed. More than the option `timeout` makes the visit a permanent one,
-   * whose life on the server is `permanentTimeout`; less shortens the life of this cookie only.
+   * Milliseconds until the browser forgets it; null: when the browser is closed. More than the option `timeout` makes
+   * the visit a permanent one, whose life on the server is `permanentTimeout`; less shortens the life of this cookie
+   * only.
    */
   maxAge: number | null;
   expires: Date | null;
@@ -85,13 +97,16 @@ export interface RequestSessionCookie {
 type Done = (error?: unknown) => void;
 
 /**
- * What `request.session` has besides the data, for code that was written for another library. Whatever takes a callback gives a promise without
- * one. Every other name is free for data.
+ * What `request.session` has besides the data, for code that was written for another library. Whatever takes a callback
+ * gives a promise without one. Every other name is free for data.
  *
  * @throws SessionDataError `SESSION_RESERVED_NAME` when one of these names is assigned
  */
 export interface RequestSessionMethods<T extends object = DefaultData> {
-  /** 32 hexadecimal digits, the same until rights change; asking for it begins a visit. No secret, and not the id of the visit. */
+  /**
+   * 32 hexadecimal digits, the same until rights change; asking for it begins a visit. No secret, and not the id of the
+   * visit.
+   */
   readonly id: string;
   cookie: RequestSessionCookie;
   /** The value, or undefined if the key is not there. */
@@ -108,7 +123,11 @@ export interface RequestSessionMethods<T extends object = DefaultData> {
   reload(): Promise<void>;
   /** Loads again what is stored, and calls back. */
   reload(callback: Done): this;
-  /** Ends the visit; the request goes on with a new one, and a new object at `request.session`. @param keep keys whose values it gets, too */
+  /**
+   * Ends the visit; the request goes on with a new one, and a new object at `request.session`.
+   *
+   * @param keep keys whose values it gets, too
+   */
   regenerate(keep?: readonly string[]): Promise<void>;
   /** Ends the visit, goes on with a new one, and calls back when the new object is at `request.session`. */
   regenerate(callback: Done): this;
@@ -125,18 +144,19 @@ export interface RequestSessionMethods<T extends object = DefaultData> {
 }
 
 /** What is at `request.session`. */
-export type RequestSession<T extends object = DefaultData> = RequestSessionMethods<T> & Partial<Omit<T, keyof RequestSessionMethods>>;
+export type RequestSession<T extends object = DefaultData> = RequestSessionMethods<T> &
+  Partial<Omit<T, keyof RequestSessionMethods>>;
 
 // Typed as a class too, so that TypeScript emits it as metadata and Nest can inject by it.
 type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => Session);
 
 /**
  * Three things under one name: the parameter decorator `@Session()`, the injection token of the session of the request
- * that is being served (also in singletons), and the type. It is there from the arrival of a request on, in middleware, guards and filters
- * as in handlers.
+ * that is being served (also in singletons), and the type. It is there from the arrival of a request on, in middleware,
+ * guards and filters as in handlers.
  *
- * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError (503) when the store could
- * not be asked
+ * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
+ * (503) when the store could not be asked
  */
 export const Session = opaque(
   createParamDecorator((_: unknown, execution: ExecutionContext) => requireContext(execution).session),

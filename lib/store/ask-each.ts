@@ -13,10 +13,13 @@ export interface Asking<Question, Answer> {
   /** Rejects when the store answers nobody at the moment. */
   readonly probe: () => Promise<unknown>;
   /**
-   * What is known of questions by now that were asked in vain; undefined: they may be asked again. By default all may, but for one that was
-   * asked by itself: the store has asked that as often as it helps.
+   * What is known of questions by now that were asked in vain; undefined: they may be asked again. By default all may,
+   * but for one that was asked by itself: the store has asked that as often as it helps.
    */
-  readonly inspect?: (questions: readonly Question[], error: unknown) => Promise<readonly (Outcome<Answer> | undefined)[]>;
+  readonly inspect?: (
+    questions: readonly Question[],
+    error: unknown,
+  ) => Promise<readonly (Outcome<Answer> | undefined)[]>;
   /** Whether anybody waits for answers still. By default somebody does. */
   readonly isWanted?: () => boolean;
 }
@@ -44,9 +47,9 @@ export function allFailed(questions: readonly unknown[], error: unknown): Failed
 }
 
 /**
- * Some have failed, perhaps all. What failed by the same error failed together: the store may be away, or one question is to blame that it
- * cannot answer. A probe tells: if that fails, too, nothing more is asked. Else halves are, until only those have failed whose own question
- * does.
+ * Some have failed, perhaps all. What failed by the same error failed together: the store may be away, or one question
+ * is to blame that it cannot answer. A probe tells: if that fails, too, nothing more is asked. Else halves are, until
+ * only those have failed whose own question does.
  */
 export async function askAgain<Question, Answer>(
   questions: readonly Question[],

@@ -4,11 +4,17 @@ import { Timeouts } from './timeouts.js';
 /** So many calls in a row, without an answer between them, that took too long: then the store is taken for away. */
 const MOST_TIMEOUTS = 3;
 
-/** What fails sooner than this share of the timeout is an answer; what fails later is a driver that has waited in vain, too. */
+/**
+ * What fails sooner than this share of the timeout is an answer; what fails later is a driver that has waited in vain,
+ * too.
+ */
 const AT_ONCE = 0.5;
 
 /** `probing`: one call has been let through, and tells whether the store is back. */
-type State = { readonly is: 'closed'; readonly timeouts: number } | { readonly is: 'open' } | { readonly is: 'probing' };
+type State =
+  | { readonly is: 'closed'; readonly timeouts: number }
+  | { readonly is: 'open' }
+  | { readonly is: 'probing' };
 
 const CLOSED: State = { is: 'closed', timeouts: 0 };
 const OPEN: State = { is: 'open' };
@@ -31,10 +37,11 @@ export interface CircuitBreakerOptions {
 }
 
 /**
- * Keeps requests from waiting for a store that does not answer. After `MOST_TIMEOUTS` it opens: all are refused at once but one at a time,
- * which tries. Any answer closes it, also a late one of a call that nobody waits for any more.
+ * Keeps requests from waiting for a store that does not answer. After `MOST_TIMEOUTS` it opens: all are refused at once
+ * but one at a time, which tries. Any answer closes it, also a late one of a call that nobody waits for any more.
  *
- * Who asks passes by `enter`, once, and each call to the store that comes of it is watched; questions may be gathered in between.
+ * Who asks passes by `enter`, once, and each call to the store that comes of it is watched; questions may be gathered
+ * in between.
  */
 export class CircuitBreaker {
   private state: State = CLOSED;
@@ -62,7 +69,11 @@ export class CircuitBreaker {
     }
   }
 
-  /** Makes a call to the store, whose result comes however late it is. @param isAnswer whether the store has answered by that */
+  /**
+   * Makes a call to the store, whose result comes however late it is.
+   *
+   * @param isAnswer whether the store has answered by that
+   */
   watch<T>(makeCall: () => Promise<T>, isAnswer?: (result: T) => boolean): Promise<T> {
     const call: Call = { began: performance.now() };
     this.calls.add(call);

@@ -6,10 +6,13 @@ import type { VisitStore } from './visit.store.js';
 const PRECISION = 1000;
 
 /**
- * How far this process's clock is ahead of the store's, in milliseconds, less what asking took; negative: it is behind. 0 where the store has
- * no clock of its own.
+ * How far this process's clock is ahead of the store's, in milliseconds, less what asking took; negative: it is behind.
+ * 0 where the store has no clock of its own.
  */
-export async function clockSkew(store: Pick<VisitStore, 'server'>, { clock }: Pick<ResolvedVisitOptions, 'clock'>): Promise<number> {
+export async function clockSkew(
+  store: Pick<VisitStore, 'server'>,
+  { clock }: Pick<ResolvedVisitOptions, 'clock'>,
+): Promise<number> {
   const before = clock.now();
   const there = await store.server?.serverTime?.();
   if (there === undefined) return 0;

@@ -4,8 +4,9 @@ import { reasonOf } from '../errors/failure.js';
 const EVERY = 5000;
 
 /**
- * Tells that a store fails: the first failure at once, then at most one line in five seconds, with how many there were. When none has come
- * for as long, and the store has answered, it tells that, too. Otherwise an outage would write a line for each batch of each request.
+ * Tells that a store fails: the first failure at once, then at most one line in five seconds, with how many there were.
+ * When none has come for as long, and the store has answered, it tells that, too. Otherwise an outage would write a
+ * line for each batch of each request.
  */
 export class FailureLog {
   private failures = 0;
@@ -57,7 +58,9 @@ export class FailureLog {
     this.timer = setTimeout(() => this.tell(), EVERY).unref();
   }
   private tellHowMany(): void {
-    this.logger.error(`The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`);
+    this.logger.error(
+      `The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`,
+    );
     this.failures = 0;
     this.latest = undefined;
   }

@@ -14,7 +14,9 @@ const LONGEST_WAIT = 5000;
 /** A write whose answer may get lost, though it was done. */
 export interface Uncertain<Result> {
   readonly write: () => Promise<Result>;
-  /** What it has come to, as what is stored tells; undefined: it has not been done. Rejects when that cannot be known. */
+  /**
+   * What it has come to, as what is stored tells; undefined: it has not been done. Rejects when that cannot be known.
+   */
   readonly look: () => Promise<Result | undefined>;
   /** Whether a result says that nothing was done, as it also would if the write stood in its own way. */
   readonly isVain: (result: Result) => boolean;
@@ -25,11 +27,18 @@ export interface Uncertain<Result> {
 }
 
 /**
- * Writes, and looks what has become of it before it is given up: a connection may end after the database has done what it was asked, and
- * before it can say so. A server that restarts, or whose place another one takes, is waited for. What was not done is tried once more,
- * and oftener where connections end. An earlier try may still come late, and be what a later one runs into: then, too, what is stored decides.
+ * Writes, and looks what has become of it before it is given up: a connection may end after the database has done what
+ * it was asked, and before it can say so. A server that restarts, or whose place another one takes, is waited for. What
+ * was not done is tried once more, and oftener where connections end. An earlier try may still come late, and be what a
+ * later one runs into: then, too, what is stored decides.
  */
-export async function settle<Result>({ write, look, isVain, isAgain = false, patience }: Uncertain<Result>): Promise<Result> {
+export async function settle<Result>({
+  write,
+  look,
+  isVain,
+  isAgain = false,
+  patience,
+}: Uncertain<Result>): Promise<Result> {
   const began = performance.now();
   const known = async (lost?: VisitStoreUnavailableError): Promise<Result | undefined> => {
     for (let pause = FIRST_PAUSE; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {

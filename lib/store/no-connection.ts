@@ -1,4 +1,6 @@
-/** Of Node's sockets, and of the drivers of MySQL and PostgreSQL: a server that is not there, that ends, or that begins. */
+/**
+ * Of Node's sockets, and of the drivers of MySQL and PostgreSQL: a server that is not there, that ends, or that begins.
+ */
 const CODES = /^(E[A-Z]+|PROTOCOL_CONNECTION_LOST|08...|57P0.)$/;
 /** Some drivers say it in words only. */
 const WORDS = /\b(connect(ion)?|socket|client is (closed|offline)|disconnects client)\b/i;

@@ -9,7 +9,8 @@ interface Opening {
 }
 
 /**
- * A store on a data source, or on one made of options. TypeORM is loaded here, and not before: whoever keeps visits elsewhere needs none.
+ * A store on a data source, or on one made of options. TypeORM is loaded here, and not before: whoever keeps visits
+ * elsewhere needs none.
  *
  * @throws VisitOptionError where it is not installed
  */

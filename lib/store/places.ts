@@ -10,8 +10,8 @@ interface Waiting {
 }
 
 /**
- * Lets so many calls be under way at once; the others wait their turn, and are not made at all when they have waited too long. A call that
- * takes longer than anybody waits for it keeps no place.
+ * Lets so many calls be under way at once; the others wait their turn, and are not made at all when they have waited
+ * too long. A call that takes longer than anybody waits for it keeps no place.
  */
 export class Places {
   private free: number;
@@ -35,7 +35,11 @@ export class Places {
       return this.make(call);
     }
     return new Promise((resolve, reject) => {
-      const one: Waiting = { began: performance.now(), go: () => void this.make(call).then(resolve, reject), refuse: reject };
+      const one: Waiting = {
+        began: performance.now(),
+        go: () => void this.make(call).then(resolve, reject),
+        refuse: reject,
+      };
       this.waiting.add(one);
       this.timeouts.add(one);
     });

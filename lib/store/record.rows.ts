@@ -9,7 +9,10 @@ import {
 } from './visit.columns.js';
 import type { ListedVisit, VisitRecord } from './visit.store.js';
 
-/** What makes of a stored value, which is never null, what a record has. `undefined`, or a number that is not whole: it was spoiled. */
+/**
+ * What makes of a stored value, which is never null, what a record has. `undefined`, or a number that is not whole: it
+ * was spoiled.
+ */
 export type Readers = { readonly [K in keyof ColumnKinds]: (value: never) => ColumnKinds[K] | undefined };
 
 /** What makes of a value of a record, which is never null, what is stored. */
@@ -38,8 +41,8 @@ interface Field {
 }
 
 /**
- * Made once, then called for every row. It gives the visit that a row holds, or null for a row that was spoiled: an instant or a version that
- * is no whole number compares with nothing, and so would never expire, nor ever be saved.
+ * Made once, then called for every row. It gives the visit that a row holds, or null for a row that was spoiled: an
+ * instant or a version that is no whole number compares with nothing, and so would never expire, nor ever be saved.
  */
 export function recordReader<R extends object>(layout: RowLayout): (row: R) => VisitRecord | null {
   return readerOf(VISIT_COLUMNS, layout) as (row: R) => VisitRecord | null;
@@ -76,7 +79,9 @@ function readerOf(columns: Readonly<Record<string, Column>>, layout: RowLayout):
   };
 }
 
-/** An object with all of the fields, so that what is made of it has one shape from the start: that is half of the time. */
+/**
+ * An object with all of the fields, so that what is made of it has one shape from the start: that is half of the time.
+ */
 function emptyOf(fields: readonly Field[]): Record<string, unknown> {
   return Object.fromEntries(fields.map(({ name }) => [name, null]));
 }
@@ -97,9 +102,18 @@ function filled(fields: readonly Field[], row: Row, made: Record<string, unknown
   return made;
 }
 
-/** Made once, then called for every row. It gives what is to be stored in these columns, in their order; what is null stays so. */
-export function rowWriter<R extends object>(columns: Readonly<Record<string, Column>>, writers: Writers): (row: R) => unknown[] {
-  const fields = listed(columns).map(({ name, kind }) => ({ name, write: writers[kind] as (value: unknown) => unknown }));
+/**
+ * Made once, then called for every row. It gives what is to be stored in these columns, in their order; what is null
+ * stays so.
+ */
+export function rowWriter<R extends object>(
+  columns: Readonly<Record<string, Column>>,
+  writers: Writers,
+): (row: R) => unknown[] {
+  const fields = listed(columns).map(({ name, kind }) => ({
+    name,
+    write: writers[kind] as (value: unknown) => unknown,
+  }));
   return (row) =>
     fields.map(({ name, write }) => {
       const value = (row as Row)[name] ?? null;

@@ -10,7 +10,11 @@ const LONGEST_PAUSE = 500;
  *
  * @param atLeast so many milliseconds, and not only so many tries
  */
-export async function retryOnConflict<T>(work: () => T | Promise<T>, isRetryable: (error: unknown) => boolean, atLeast = 0): Promise<T> {
+export async function retryOnConflict<T>(
+  work: () => T | Promise<T>,
+  isRetryable: (error: unknown) => boolean,
+  atLeast = 0,
+): Promise<T> {
   const began = performance.now();
   for (let tries = 1; ; tries++) {
     try {

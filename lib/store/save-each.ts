@@ -12,8 +12,8 @@ export interface StoredVisit {
 /** What saves are made of, in a store that writes each by a statement of its own. */
 export interface SavingEach {
   /**
-   * Writes one save by a statement that says all that must hold: the id, that the visit has not ended, the guard, the version, and the lock
-   * where the save relies on one. Whether it has written.
+   * Writes one save by a statement that says all that must hold: the id, that the visit has not ended, the guard, the
+   * version, and the lock where the save relies on one. Whether it has written.
    */
   readonly saveOne: (save: SessionSave) => Promise<boolean>;
   /** What is stored of these visits now, in their order. */
@@ -22,8 +22,14 @@ export interface SavingEach {
   readonly atOnce: number;
 }
 
-/** `save`, one statement a visit: it writes, and looks why those that have hit nothing did. A save that fails fails by itself. */
-export async function saveEach(saves: readonly SessionSave[], { saveOne, look, atOnce }: SavingEach): Promise<SaveResult[]> {
+/**
+ * `save`, one statement a visit: it writes, and looks why those that have hit nothing did. A save that fails fails by
+ * itself.
+ */
+export async function saveEach(
+  saves: readonly SessionSave[],
+  { saveOne, look, atOnce }: SavingEach,
+): Promise<SaveResult[]> {
   const results: SaveResult[] = [];
   let waiting = saves.map((save, index) => ({ save, index }));
   for (let unexplained = 0; waiting.length > 0;) {
@@ -52,7 +58,11 @@ export async function saveEach(saves: readonly SessionSave[], { saveOne, look, a
 }
 
 /** Works at several items at a time, at most `most`. */
-export async function inParallel<T>(items: readonly T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
+export async function inParallel<T>(
+  items: readonly T[],
+  most: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   const rest = items.values();
   const takeOver = async (): Promise<void> => {
     for (const item of rest) await work(item);

@@ -15,7 +15,8 @@ export interface Rule {
 const LEAST_PACKET = 524_288;
 
 const OFF = ['OFF', '0'];
-const WHERE_SET = 'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
+const WHERE_SET =
+  'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
 
 export const MYSQL_RULES: readonly Rule[] = [
   {
@@ -27,7 +28,9 @@ export const MYSQL_RULES: readonly Rule[] = [
   {
     names: ['completion_type'],
     isRefused: (value) => !['NO_CHAIN', '0'].includes(value),
-    why: 'after each commit, the next statement would be in a transaction that nobody commits, or on a closed connection',
+    why:
+      'after each commit, the next statement would be in a transaction that nobody commits, or on a closed ' +
+      'connection',
     remedy: `set it to NO_CHAIN; ${WHERE_SET}`,
   },
   {
@@ -70,11 +73,18 @@ export function refusedSettings(rules: readonly Rule[], settings: Settings): Ref
   return rules.flatMap(({ names, isRefused, why, remedy }): RefusedSetting[] => {
     const name = names.find((one) => settings.has(one));
     const value = settings.get(name ?? '');
-    return name !== undefined && value !== undefined && isRefused(value, settings) ? [{ name, value, why, remedy }] : [];
+    return name !== undefined && value !== undefined && isRefused(value, settings)
+      ? [{ name, value, why, remedy }]
+      : [];
   });
 }
 
 /** Name and value; SHOW has names of its own for the columns. */
-export function settingIn({ name, value, Variable_name = name, Value = value }: Readonly<Record<string, unknown>>): [string, string] {
+export function settingIn({
+  name,
+  value,
+  Variable_name = name,
+  Value = value,
+}: Readonly<Record<string, unknown>>): [string, string] {
   return [String(Variable_name), String(Value)];
 }

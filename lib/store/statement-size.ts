@@ -5,7 +5,10 @@ const ROW_BYTES = 2000;
 /** Well below the 16 MB that MariaDB takes. */
 const MAX_STATEMENT = 8_000_000;
 
-/** What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits, or with a backslash before each byte. */
+/**
+ * What a visit takes of a statement, in bytes: its data may be sent in hexadecimal digits, or with a backslash before
+ * each byte.
+ */
 export function bytesFor(data: Uint8Array | null): number {
   return ROW_BYTES + 2 * (data?.length ?? 0);
 }
@@ -20,7 +23,8 @@ export function tooLong(data: Uint8Array | null, longest: number): SessionDataEr
   if (bytesFor(data) <= longest) return undefined;
   return new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the session has ${data?.length} bytes, and the database takes statements of ${longest} (max_allowed_packet), in which each ` +
+    `the session has ${data?.length} bytes, and the database takes statements of ${longest} (max_allowed_packet), ` +
+      'in which each ' +
       'byte may take two; raise that, or lower the option "session.maxBytes"',
   );
 }

@@ -9,19 +9,30 @@ import { away, CircuitBreaker } from './circuit-breaker.js';
 import { withDeadline } from './deadline.js';
 import { settle } from './lost-answers.js';
 import { Places } from './places.js';
-import { VisitStore, type Ending, type Rekey, type RekeyResult, type SessionSave, type VisitRecord } from './visit.store.js';
+import {
+  VisitStore,
+  type Ending,
+  type Rekey,
+  type RekeyResult,
+  type SessionSave,
+  type VisitRecord,
+} from './visit.store.js';
 import { FailureLog } from './failure-log.js';
 import { Unfinished } from './unfinished.js';
 
-/** Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or clean-up. */
+/**
+ * Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or
+ * clean-up.
+ */
 const NOT_FOR_WRITES = 3;
 
 /**
- * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and while the store does
- * not answer at all, nobody waits for it.
+ * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and
+ * while the store does not answer at all, nobody waits for it.
  *
- * The store works in the asynchronous context in which this was made, and in that of no request: a connection that it opens lives on, and
- * whatever its driver calls back later, for others, would find itself in the request that came first. Who waits goes on in their own.
+ * The store works in the asynchronous context in which this was made, and in that of no request: a connection that it
+ * opens lives on, and whatever its driver calls back later, for others, would find itself in the request that came
+ * first. Who waits goes on in their own.
  */
 @Injectable()
 export class StoreAccess {
@@ -29,7 +40,10 @@ export class StoreAccess {
   private readonly scope = new AsyncResource('VisitStoreAccess');
   private readonly failures = new FailureLog(this.logger);
   private readonly breaker: CircuitBreaker;
-  /** Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a standby. */
+  /**
+   * Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a
+   * standby.
+   */
   private readonly writeBreaker: CircuitBreaker;
   private readonly writes: Places;
   private readonly unfinished = new Unfinished();
@@ -45,7 +59,9 @@ export class StoreAccess {
       timeout: storeTimeout,
       opened: () => {
         this.failures.stop();
-        this.logger.error('The store does not answer: requests are refused at once, but for one at a time that tries again');
+        this.logger.error(
+          'The store does not answer: requests are refused at once, but for one at a time that tries again',
+        );
         this.grouped.refuse(away());
       },
       succeeded: () => this.failures.answered(),
@@ -58,7 +74,9 @@ export class StoreAccess {
       timeout: storeTimeout,
       opened: () => {
         if (!this.breaker.isClosed) return;
-        this.logger.error('Writes to the store do not end: they are refused at once, but for one at a time that tries again');
+        this.logger.error(
+          'Writes to the store do not end: they are refused at once, but for one at a time that tries again',
+        );
         this.grouped.refuseWrites(away());
       },
       closed: () => this.logger.log('Writes to the store end again'),
@@ -133,7 +151,8 @@ export class StoreAccess {
   }
 
   /**
-   * Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other knows what was done.
+   * Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other
+   * knows what was done.
    *
    * @param isAgain it may have been done by a call before, whose answer was lost
    */
@@ -162,7 +181,9 @@ export class StoreAccess {
       look: async () => {
         const found = await Promise.all(ids.map((id) => this.look(id)));
         const isEnded = found.every((visit) => !visit || visit.endedAt !== null);
-        return isEnded ? found.filter((visit) => visit && isEndedBy(visit, ending)).map((visit) => visit!.id) : undefined;
+        return isEnded
+          ? found.filter((visit) => visit && isEndedBy(visit, ending)).map((visit) => visit!.id)
+          : undefined;
       },
       // Those that the first try has ended are not among those of the second.
       isVain: (ended) => ended.length < ids.length,
@@ -171,8 +192,8 @@ export class StoreAccess {
   }
 
   /**
-   * Changes a key, or ends a visit, as soon as the store answers again: because a request could not, and what it has left must not stay.
-   * Until then, nobody finds this visit in this process.
+   * Changes a key, or ends a visit, as soon as the store answers again: because a request could not, and what it has
+   * left must not stay. Until then, nobody finds this visit in this process.
    */
   finishLater(id: string, finish: () => Promise<unknown>): void {
     this.scope.runInAsyncScope(() => this.unfinished.add(id, finish));
@@ -229,8 +250,8 @@ export class StoreAccess {
   }
 
   /**
-   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once in a while, and not while
-   * nothing is new about it.
+   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once in a while,
+   * and not while nothing is new about it.
    */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;

@@ -25,17 +25,21 @@ import { refusalOf } from './visit.record.js';
 
 export { MAX_ROWS };
 
-/** Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits. */
+/**
+ * Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits.
+ */
 export const MAX_BYTES = 4_000_000;
-/** A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong. */
+/**
+ * A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong.
+ */
 export const MAX_UNEXPLAINED = 10;
 /** What is remembered under this user id is of everybody. */
 export const EVERYBODY = '';
 /** The last instant that JavaScript knows. */
 const LATEST = 8_640_000_000_000_000;
 /**
- * Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and different from
- * nothing.
+ * Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and
+ * different from nothing.
  */
 export const NO_ID = '-';
 
@@ -45,7 +49,10 @@ const MOST_OF_USER = 20_000;
 /** A visit that was looked up to be ended. */
 export interface VisitToEnd {
   readonly id: string;
-  /** Its key must be this one still: then it belongs to whom it belonged when it was looked up, since whoever links a user changes the key. */
+  /**
+   * Its key must be this one still: then it belongs to whom it belonged when it was looked up, since whoever links a
+   * user changes the key.
+   */
   readonly keyHash?: string;
 }
 
@@ -63,7 +70,10 @@ const [FIRST_EXPIRED, FIRST_ENDED] = (['expiry', 'endedAt'] as const).map((colum
   id: NO_ID,
 }));
 
-/** Stale visits that were looked up, how many of them are done, and where the next look-up begins; undefined: there is none. */
+/**
+ * Stale visits that were looked up, how many of them are done, and where the next look-up begins; undefined: there is
+ * none.
+ */
 interface Looked {
   readonly ids: readonly string[];
   readonly done: number;
@@ -80,61 +90,93 @@ export interface Reference {
 interface LookedToEnd {
   readonly visits: readonly VisitToEnd[];
   readonly done: number;
-  /** Whether there may be more when these are done: there were too many for one look, or a key has changed meanwhile. */
+  /**
+   * Whether there may be more when these are done: there were too many for one look, or a key has changed meanwhile.
+   */
   readonly isPartial: boolean;
 }
 
 const LOOK_AGAIN = Symbol('look again');
 
 /**
- * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how clean-up goes through the
- * table, how many visits are ended without one being missed. What is left to each is one statement, or one transaction, at a time.
+ * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how
+ * clean-up goes through the table, how many visits are ended without one being missed. What is left to each is one
+ * statement, or one transaction, at a time.
  */
 export abstract class TableVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
   override readonly users = this;
   override readonly pages = this;
   override readonly locks = this;
   override readonly cleanup = this;
-  /** So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on one page of the table. */
+  /**
+   * So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on
+   * one page of the table.
+   */
   protected abstract readonly staleIdsAtOnce: number;
 
   abstract unlock(id: string, owner: string): Promise<void>;
   abstract listForUser(list: UserList): Promise<VisitPage<ListPosition>>;
   abstract userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
   abstract revokedAt(userId: string): Promise<number | null>;
-  abstract liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
+  abstract liveVisits(page: {
+    readonly after: string;
+    readonly limit: number;
+    readonly now: number;
+  }): Promise<VisitPage>;
 
-  /** Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits differ, and are ordered by id. */
+  /**
+   * Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits
+   * differ, and are ordered by id.
+   */
   protected abstract touchEach(touches: readonly Required<Touch>[]): Promise<void>;
   protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
   /** Whether the lock was taken, or its lease renewed. */
   protected abstract takeLock(lock: Lock): Promise<boolean>;
   /**
-   * Ends those of these visits that have not ended and have the key that they are given with, all in one step. They differ, are ordered by id,
-   * and are at most `MAX_ROWS`. `mark` becomes the owner of the lock of each, which an ended visit does not need: so it can be told
-   * afterwards which of them this call has ended, also where its answer was lost. The ids of those; undefined where only the mark tells.
+   * Ends those of these visits that have not ended and have the key that they are given with, all in one step. They
+   * differ, are ordered by id, and are at most `MAX_ROWS`. `mark` becomes the owner of the lock of each, which an ended
+   * visit does not need: so it can be told afterwards which of them this call has ended, also where its answer was
+   * lost. The ids of those; undefined where only the mark tells.
    */
-  protected abstract endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined>;
+  protected abstract endThese(
+    visits: readonly VisitToEnd[],
+    ending: Ending,
+    mark: string,
+  ): Promise<readonly string[] | undefined>;
   /** Those of these visits that carry the mark of an end. */
   protected abstract markedIds(ids: readonly string[], mark: string): Promise<string[]>;
   /** Remembers that all visits of the user end now; a later instant that is remembered already stays. */
   protected abstract remember(userId: string, at: number): Promise<void>;
-  /** At most so many of the visits of the user that have not ended, whether expired or not, in the order of their ids: all but `except`. */
+  /**
+   * At most so many of the visits of the user that have not ended, whether expired or not, in the order of their ids:
+   * all but `except`.
+   */
   protected abstract keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]>;
   /** At most so many of those that have not ended, behind `after`, in the order of their ids. */
   protected abstract liveIds(after: string, most: number): Promise<string[]>;
   /**
-   * Those whose `place.column` is before this instant, behind the place, in the order of that column and then of their ids. By `endedAt`
-   * only those whose `expiry` is not before it: the others are found by that.
+   * Those whose `place.column` is before this instant, behind the place, in the order of that column and then of their
+   * ids. By `endedAt` only those whose `expiry` is not before it: the others are found by that.
    */
-  protected abstract staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]>;
+  protected abstract staleBehind(
+    place: StalePlace,
+    before: number,
+    most: number,
+  ): Promise<{ id: string; instant: number }[]>;
   /** Deletes those of these visits that are stale still: all, or by an error none. */
   protected abstract expungeThese(ids: readonly string[], before: number): Promise<StaleCounts>;
-  /** What an error of `expungeThese` says of rows of other tables that refer to the visits; undefined for any other error. */
+  /**
+   * What an error of `expungeThese` says of rows of other tables that refer to the visits; undefined for any other
+   * error.
+   */
   protected abstract referenceIn(error: unknown): Reference | undefined;
   protected abstract expungeRevocations(before: number): Promise<void>;
   /** Visits with data that expire from `from` on and before `before`, in this order. */
-  protected abstract unwiped(where: { from: number; before: number; most: number }): Promise<{ id: string; expiry: number }[]>;
+  protected abstract unwiped(where: {
+    from: number;
+    before: number;
+    most: number;
+  }): Promise<{ id: string; expiry: number }[]>;
   /** Empties those of these visits that have expired still, and have data. How many they were. */
   protected abstract wipeThese(ids: readonly string[], before: number): Promise<number>;
   /** How many visits and identities `expunge` would delete. */
@@ -154,7 +196,10 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
       // Of two that know different keys, only the later one can count.
       if (other && other.keyChanged > keyChanged) continue;
       const same = other?.keyChanged === keyChanged ? other : undefined;
-      const instants = { accessed: Math.max(accessed, same?.accessed ?? 0), expiry: Math.max(expiry, same?.expiry ?? 0) };
+      const instants = {
+        accessed: Math.max(accessed, same?.accessed ?? 0),
+        expiry: Math.max(expiry, same?.expiry ?? 0),
+      };
       latest.set(id, { id, keyChanged, ...instants });
     }
     await this.touchEach([...latest.values()].sort(byId));
@@ -207,7 +252,10 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     return { visits, done: 0, isPartial: visits.length >= MOST_OF_USER };
   }
 
-  /** The ids that this call ended. A lost answer is looked up: who asks again could not tell any more which of them it has ended. */
+  /**
+   * The ids that this call ended. A lost answer is looked up: who asks again could not tell any more which of them it
+   * has ended.
+   */
   async #endGroup(visits: readonly VisitToEnd[], ending: Ending): Promise<string[]> {
     if (visits.length === 0) return [];
     const mark = randomBytes(16).toString('hex');
@@ -236,8 +284,8 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   /**
-   * Passes over visits that rows of other tables refer to, by foreign keys that restrict. Which those are is found by trying halves: the
-   * database names one at most.
+   * Passes over visits that rows of other tables refer to, by foreign keys that restrict. Which those are is found by
+   * trying halves: the database names one at most.
    */
   async #expungeAllBut(ids: readonly string[], before: number): Promise<Omit<ExpungedBatch, 'next'>> {
     try {
@@ -248,7 +296,10 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
       const constraints = reference.constraint === undefined ? [] : [reference.constraint];
       if (ids.length === 1) return { visits: 0, identities: 0, kept: { visits: 1, constraints } };
       const middle = ids.length >> 1;
-      const [one, other] = [await this.#expungeAllBut(ids.slice(0, middle), before), await this.#expungeAllBut(ids.slice(middle), before)];
+      const [one, other] = [
+        await this.#expungeAllBut(ids.slice(0, middle), before),
+        await this.#expungeAllBut(ids.slice(middle), before),
+      ];
       return {
         visits: one.visits + other.visits,
         identities: one.identities + other.identities,
@@ -259,7 +310,8 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
 
   async wipe({ before, limit, after, dryRun = false }: CleanUpBatch): Promise<WipedBatch> {
     if (dryRun) return { visits: await this.countUnwiped(before), next: null };
-    // Not past those again that are wiped already, and at the end once more from the beginning: some may have come behind.
+    // Not past those again that are wiped already, and at the end once more from the beginning: some may have come
+    // behind.
     const from = (after as number | undefined) ?? 0;
     const visits = await this.unwiped({ from, before, most: Math.min(limit, MAX_ROWS) });
     const last = visits.at(-1);
@@ -268,8 +320,9 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   /**
-   * Stale visits, in the order of their keys, because several lie on one page of the table. Machines that do this at the same time go the
-   * same way, and so past each other: in different orders, neighboring rows make them wait in a circle. What is passed over is left behind.
+   * Stale visits, in the order of their keys, because several lie on one page of the table. Machines that do this at
+   * the same time go the same way, and so past each other: in different orders, neighboring rows make them wait in a
+   * circle. What is passed over is left behind.
    */
   async #lookUpStale(from: StalePlace | undefined, before: number): Promise<Looked> {
     const ids = new Set<string>();
@@ -296,7 +349,11 @@ function keptIn(batches: readonly Pick<ExpungedBatch, 'kept'>[]): KeptVisits {
 }
 
 /** Lists that fit into one statement each. */
-export function chunks<T>(items: readonly T[], bytesOf: (item: T) => number | undefined = () => 0, most = MAX_BYTES): T[][] {
+export function chunks<T>(
+  items: readonly T[],
+  bytesOf: (item: T) => number | undefined = () => 0,
+  most = MAX_BYTES,
+): T[][] {
   const all: T[][] = [];
   let bytes = 0;
   for (const item of items) {

@@ -11,15 +11,17 @@ interface Work {
 }
 
 /**
- * What has to be done to visits, and could not be while the store was away: a sign-in that failed is to be undone, for example. It is tried
- * until the store has answered, and before anybody in this process looks one of these visits up.
+ * What has to be done to visits, and could not be while the store was away: a sign-in that failed is to be undone, for
+ * example. It is tried until the store has answered, and before anybody in this process looks one of these visits up.
  */
 export class Unfinished {
   private readonly works = new Map<string, Work>();
   private timer: NodeJS.Timeout | undefined;
   private isClosed = false;
 
-  /** @param finish may be done more than once, and late; rejects with VisitStoreUnavailableError while the store is away */
+  /**
+   * @param finish may be done more than once, and late; rejects with VisitStoreUnavailableError while the store is away
+   */
   add(id: string, finish: () => Promise<unknown>): void {
     if (this.isClosed || this.works.size >= MOST) return;
     this.works.set(id, { finish });

@@ -29,8 +29,8 @@ export interface Column {
   /** Whether rows are looked for by it. @default false */
   readonly indexed?: boolean;
   /**
-   * The version of the schema that has it first. One that came later is nullable: what was stored before is without it. It stands behind
-   * the others, for formats that go by position.
+   * The version of the schema that has it first. One that came later is nullable: what was stored before is without it.
+   * It stands behind the others, for formats that go by position.
    */
   readonly since: number;
 }
@@ -38,14 +38,19 @@ export interface Column {
 /** The column of a property of this type. */
 type ColumnOf<T> = {
   [K in ColumnKind]: NonNullable<T> extends ColumnKinds[K]
-    ? Column & { readonly kind: K } & (null extends T ? { readonly nullable: true } : { readonly nullable?: false; readonly since: 1 })
+    ? Column & { readonly kind: K } & (null extends T
+          ? { readonly nullable: true }
+          : { readonly nullable?: false; readonly since: 1 })
     : never;
 }[ColumnKind];
 
 /** The columns of a row, no more and no less than it has properties. */
 type ColumnsOf<Row> = { readonly [Name in keyof Row]-?: ColumnOf<Row[Name]> };
 
-/** All of a visit but whose it is. A new column is named here, in `VisitRecord`, and in a migration; stores take it from here. */
+/**
+ * All of a visit but whose it is. A new column is named here, in `VisitRecord`, and in a migration; stores take it from
+ * here.
+ */
 export const VISIT_COLUMNS = {
   id: { kind: 'hex', length: 32, since: 1 },
   keyHash: { kind: 'hex', length: 64, since: 1 },
@@ -70,7 +75,10 @@ const { sessionData: _data, ...listedColumns } = VISIT_COLUMNS;
 /** The columns that lists load: all but the session data. */
 export const LISTED_COLUMNS = listedColumns satisfies ColumnsOf<Omit<ListedVisit, 'identity'>>;
 
-/** Who has exclusive access to a session, and until when at the latest. Not part of a record: whoever needs a lock asks for it. */
+/**
+ * Who has exclusive access to a session, and until when at the latest. Not part of a record: whoever needs a lock asks
+ * for it.
+ */
 export const LOCK_COLUMNS = {
   lockOwner: { kind: 'hex', length: 32, nullable: true, since: 1 },
   lockedUntil: { kind: 'instant', nullable: true, since: 1 },
@@ -107,18 +115,26 @@ export type IdentityColumn = keyof typeof IDENTITY_COLUMNS;
 export type RevocationColumn = keyof typeof REVOCATION_COLUMNS;
 
 /** A row, where the values of each kind are what `Values` says. */
-export type RowOf<Columns extends Readonly<Record<string, Column>>, Values extends Readonly<Record<ColumnKind, unknown>>> = {
-  readonly [Name in keyof Columns]: Values[Columns[Name]['kind']] | (Columns[Name] extends { readonly nullable: true } ? null : never);
+export type RowOf<
+  Columns extends Readonly<Record<string, Column>>,
+  Values extends Readonly<Record<ColumnKind, unknown>>,
+> = {
+  readonly [Name in keyof Columns]:
+    | Values[Columns[Name]['kind']]
+    | (Columns[Name] extends { readonly nullable: true } ? null : never);
 };
 
 /** As what the columns of an identity stand beside those of its visit, where one row has both. */
-export const IDENTITY_FIELDS = { userId: 'userId', created: 'linked', authenticatedAt: 'authenticatedAt' } as const satisfies Record<
-  IdentityColumn,
-  string
->;
+export const IDENTITY_FIELDS = {
+  userId: 'userId',
+  created: 'linked',
+  authenticatedAt: 'authenticatedAt',
+} as const satisfies Record<IdentityColumn, string>;
 
 /** The columns in their order, each with its name. */
-export function listed<Name extends string>(columns: Readonly<Record<Name, Column>>): readonly (Column & { readonly name: Name })[] {
+export function listed<Name extends string>(
+  columns: Readonly<Record<Name, Column>>,
+): readonly (Column & { readonly name: Name })[] {
   return Object.entries<Column>(columns).map(([name, column]) => ({ ...column, name: name as Name }));
 }
 

@@ -5,36 +5,37 @@ import type { Ending, ListedVisit, Refusal, WriteGuard } from './visit.store.js'
 /** Visits by user, in a store that is `revocable`. */
 export interface UserVisits {
   /**
-   * At most `limit` of the visits of a user that are neither ended nor expired at `now`: the most recently used first, and of those that were
-   * used at the same instant the one with the lowest id. `after` is the `next` of the page before. One that is used between two pages
-   * moves to the front, and so may be missing, or come twice.
+   * At most `limit` of the visits of a user that are neither ended nor expired at `now`: the most recently used first,
+   * and of those that were used at the same instant the one with the lowest id. `after` is the `next` of the page
+   * before. One that is used between two pages moves to the front, and so may be missing, or come twice.
    */
   listForUser(list: UserList): Promise<VisitPage<ListPosition>>;
 
   /**
-   * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of those as are
-   * still there, ended and expired ones too.
+   * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of
+   * those as are still there, ended and expired ones too.
    */
   userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
 
   /**
-   * Ends visits of a user, expired ones too: all but `except`, one batch a call, until `next` is null. The first batch remembers when.
+   * Ends visits of a user, expired ones too: all but `except`, one batch a call, until `next` is null. The first batch
+   * remembers when.
    *
-   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by `revokedAt` that it
-   * began too early. What is linked to somebody else when its turn comes stays; what was linked before the first batch is not missed, though
-   * its key may be renewed meanwhile.
+   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
+   * `revokedAt` that it began too early. What is linked to somebody else when its turn comes stays; what was linked
+   * before the first batch is not missed, though its key may be renewed meanwhile.
    */
   endAllForUser(batch: UserEndingBatch): Promise<EndedBatch>;
 
   /**
-   * Ends every visit that has not ended, one batch a call, until `next` is null. The first batch remembers when, as that of `endAllForUser`
-   * does. What begins meanwhile may stay.
+   * Ends every visit that has not ended, one batch a call, until `next` is null. The first batch remembers when, as
+   * that of `endAllForUser` does. What begins meanwhile may stay.
    */
   endAll(batch: EndingBatch): Promise<EndedBatch>;
 
   /**
-   * When `endAllForUser` or `endAll` last ended all visits of the user, whichever is later, or null if never, or so long ago that it
-   * has been expunged. The latest instant counts, in whatever order they came.
+   * When `endAllForUser` or `endAll` last ended all visits of the user, whichever is later, or null if never, or so
+   * long ago that it has been expunged. The latest instant counts, in whatever order they came.
    */
   revokedAt(userId: string): Promise<number | null>;
 }
@@ -89,8 +90,8 @@ export interface VisitPage<Position = string> {
 /** All visits, page by page: to move them to another store. */
 export interface VisitPages {
   /**
-   * Some `limit` of the visits that are neither ended nor expired at `now`. `after` is '' at first, and then the `next` of the page before;
-   * null: there are no more. What is live all the while comes at least once.
+   * Some `limit` of the visits that are neither ended nor expired at `now`. `after` is '' at first, and then the `next`
+   * of the page before; null: there are no more. What is live all the while comes at least once.
    */
   liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
 }
@@ -101,20 +102,22 @@ export interface Lock extends WriteGuard {
   /** The lock is free again at this instant, whatever became of its owner. */
   readonly until: number;
   /**
-   * Only lengthens the lease that this owner holds at `now`. One that has run out is lost, also when nobody else has had it since: an owner
-   * that stood still cannot tell. Then it is refused as `unlocked`. @default false
+   * Only lengthens the lease that this owner holds at `now`. One that has run out is lost, also when nobody else has
+   * had it since: an owner that stood still cannot tell. Then it is refused as `unlocked`. @default false
    */
   readonly renews?: boolean;
 }
 
 /** `held`: somebody else has it. */
-export type LockResult = { readonly outcome: 'locked' | 'held' } | { readonly outcome: 'refused'; readonly reason: Refusal };
+export type LockResult =
+  | { readonly outcome: 'locked' | 'held' }
+  | { readonly outcome: 'refused'; readonly reason: Refusal };
 
 /** Exclusive access to visits, in a store that is `atomic`. */
 export interface VisitLocks {
   /**
-   * Takes the exclusive lock of a visit, again where this owner holds it already, or renews its lease. Only while the visit is not ended
-   * and the guard holds. A lock is free from `until` on.
+   * Takes the exclusive lock of a visit, again where this owner holds it already, or renews its lease. Only while the
+   * visit is not ended and the guard holds. A lock is free from `until` on.
    */
   lock(lock: Lock): Promise<LockResult>;
 
@@ -164,8 +167,8 @@ export interface WipedBatch {
 /** Removes what has outlived its use. A store without this lets go of it by itself. */
 export interface VisitCleanup {
   /**
-   * Deletes at most `limit` visits that expired or ended before `before`, with their identities; at the end, what is remembered of ends
-   * before then. A visit that has been touched meanwhile stays.
+   * Deletes at most `limit` visits that expired or ended before `before`, with their identities; at the end, what is
+   * remembered of ends before then. A visit that has been touched meanwhile stays.
    */
   expunge(batch: CleanUpBatch): Promise<ExpungedBatch>;
 
@@ -176,20 +179,27 @@ export interface VisitCleanup {
 /** What a client is to keep of its visit. */
 export interface ClientCopy {
   readonly text: string;
-  /** The hash of the key that it was made with: whoever gets this copy must hold that key, or still have it in its grace. */
+  /**
+   * The hash of the key that it was made with: whoever gets this copy must hold that key, or still have it in its
+   * grace.
+   */
   readonly keyHash: string;
 }
 
 /** One request and its response, as a store sees them that keeps visits with their clients. */
 export interface ClientStorage {
   /**
-   * These visits are in use by the request: what is found of them in the texts that its client brought is known to the store until
-   * `close`, and so is what is created of them. Texts that are damaged, foreign or of other visits are passed over; that is no error.
+   * These visits are in use by the request: what is found of them in the texts that its client brought is known to the
+   * store until `close`, and so is what is created of them. Texts that are damaged, foreign or of other visits are
+   * passed over; that is no error.
    *
    * @throws VisitEndedError when it has been closed already
    */
   load(ids: readonly string[], texts: readonly string[]): Promise<void>;
-  /** The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does not hold. */
+  /**
+   * The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does
+   * not hold.
+   */
   copyFor(guard: WriteGuard): ClientCopy | undefined;
   /** The response is finished, or the client went away. */
   close(): void;
@@ -198,8 +208,8 @@ export interface ClientStorage {
 /** Visits that their clients keep, in a second cookie beside that of the key. */
 export interface VisitClients {
   /**
-   * Called when a request comes in that may have a visit. A write of such a store resolves when the copy for the client is made, since
-   * headers cannot wait for it.
+   * Called when a request comes in that may have a visit. A write of such a store resolves when the copy for the client
+   * is made, since headers cannot wait for it.
    *
    * @param maxLength how many characters the copy may have
    */
@@ -208,37 +218,41 @@ export interface VisitClients {
 
 /** The server behind a store. */
 export interface VisitServer {
-  /** How many calls it can have under way at once: writes leave some of them to reads, and wait their turn. Left out: any number. */
+  /**
+   * How many calls it can have under way at once: writes leave some of them to reads, and wait their turn. Left out:
+   * any number.
+   */
   readonly connections?: number | undefined;
 
   /**
-   * Whether visits lie on several servers, of which one may be away. Then each call is about one visit, as a group would fail as a whole.
+   * Whether visits lie on several servers, of which one may be away. Then each call is about one visit, as a group
+   * would fail as a whole.
    * @default false
    */
   readonly isDivided?: boolean | undefined;
 
   /**
-   * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the second at least. Only
-   * compared with the application's clock, before much is deleted or ended by it. Left out, or undefined: there is no such clock, or it
-   * cannot be asked.
+   * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the
+   * second at least. Only compared with the application's clock, before much is deleted or ended by it. Left out, or
+   * undefined: there is no such clock, or it cannot be asked.
    */
   serverTime?(): Promise<number | undefined>;
 
   /**
-   * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that holds connections closes
-   * one that has not answered by then, instead of using it again: it may lead nowhere.
+   * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that
+   * holds connections closes one that has not answered by then, instead of using it again: it may lead nowhere.
    */
   setDeadline?(milliseconds: number): void;
 
   /**
-   * The columns that rows are looked for by, and that no index begins with, such as `visit.expiry`. Asked by the command `doctor` alone. Left
-   * out: it cannot be told.
+   * The columns that rows are looked for by, and that no index begins with, such as `visit.expiry`. Asked by the
+   * command `doctor` alone. Left out: it cannot be told.
    */
   missingIndexes?(): Promise<string[]>;
 
   /**
-   * Called before each call, in the asynchronous context of whoever waits for it. Throws where that holds the only connection there is, so
-   * that the call would wait for itself.
+   * Called before each call, in the asynchronous context of whoever waits for it. Throws where that holds the only
+   * connection there is, so that the call would wait for itself.
    *
    * @throws VisitOpenTransactionError
    */

@@ -13,9 +13,10 @@ import type {
   WriteGuard,
 } from './visit.store.js';
 
-// What the writes of the contract make of a visit, and when they are refused: pure functions, and the one home of both. A store that can
-// read a visit and keep the next one in one step needs no more than these; one that writes by conditions of its own asks them afterwards why
-// a write has hit nothing. No record is ever changed itself, and none shares bytes with what it was made of.
+// What the writes of the contract make of a visit, and when they are refused: pure functions, and the one home of both.
+// A store that can read a visit and keep the next one in one step needs no more than these; one that writes by
+// conditions of its own asks them afterwards why a write has hit nothing. No record is ever changed itself, and none
+// shares bytes with what it was made of.
 
 /** What became of a write, and what is stored from now on; null: what was stored before. */
 export interface Transition<Result, Next = VisitRecord> {
@@ -37,7 +38,9 @@ export type NewVisit = Pick<VisitRecord, 'id' | 'keyHash' | 'created' | 'expiry'
 /** What a visit begins with, unless something else is said. */
 const FRESH = {
   ...Object.fromEntries(
-    listed(VISIT_COLUMNS).flatMap(({ name, nullable }: Column & { readonly name: string }) => (nullable ? [[name, null]] : [])),
+    listed(VISIT_COLUMNS).flatMap(({ name, nullable }: Column & { readonly name: string }) =>
+      nullable ? [[name, null]] : [],
+    ),
   ),
   permanent: false,
   sessionVersion: 0,
@@ -45,21 +48,28 @@ const FRESH = {
 };
 
 /**
- * A visit that begins. Its key is as old as itself and has replaced none, it was used last when it was created, its session is empty and
- * has version 0, it is nobody's, and it has not ended; unless something else is said.
+ * A visit that begins. Its key is as old as itself and has replaced none, it was used last when it was created, its
+ * session is empty and has version 0, it is nobody's, and it has not ended; unless something else is said.
  */
 export function created(visit: NewVisit): VisitRecord {
   const { created: now } = visit;
   return copyOf({ ...FRESH, keyChanged: now, accessed: now, ...visit } as VisitRecord);
 }
 
-/** A save: compare-and-set on the version. `next` is null where it was refused, or met a conflict. @param lease who has the lock by now */
+/**
+ * A save: compare-and-set on the version. `next` is null where it was refused, or met a conflict.
+ *
+ * @param lease who has the lock by now
+ */
 export function saved(visit: VisitRecord | null, save: SessionSave, lease = NO_LEASE): Transition<SaveResult> {
   const verdict = verdictOn(save, visit, lease);
   if (verdict?.outcome === 'conflict') return { result: { ...verdict, data: bytesOf(verdict.data) }, next: null };
   if (verdict || !visit) return { result: verdict ?? refused('unknown'), next: null };
   const version = visit.sessionVersion + 1;
-  return { result: { outcome: 'saved', version }, next: { ...visit, sessionData: bytesOf(save.data), sessionVersion: version } };
+  return {
+    result: { outcome: 'saved', version },
+    next: { ...visit, sessionData: bytesOf(save.data), sessionVersion: version },
+  };
 }
 
 /** Null: the visit is left alone. */
@@ -95,7 +105,11 @@ export function ended(visit: VisitRecord | null, { at, reason, retiresKey = fals
 }
 
 /** Of who wants the lock, and what is known of who has it. */
-export function locked(visit: VisitRecord | null, lock: Lock, lease = NO_LEASE): Transition<LockResult, Required<Lease>> {
+export function locked(
+  visit: VisitRecord | null,
+  lock: Lock,
+  lease = NO_LEASE,
+): Transition<LockResult, Required<Lease>> {
   const { owner, until, now, renews = false } = lock;
   const reason = refusalOf(visit, lock) ?? (renews && !isHeldBy(owner, lease, now) ? 'unlocked' : null);
   if (reason) return { result: refused(reason), next: null };

@@ -28,13 +28,15 @@ export class TestClock implements Clock {
    */
   advance(duration: Duration): void {
     const milliseconds = parseDuration(duration);
-    if (milliseconds === null) throw new TypeError(`[visit] a duration such as "21m" was expected, got ${JSON.stringify(duration)}`);
+    if (milliseconds === null)
+      throw new TypeError(`[visit] a duration such as "21m" was expected, got ${JSON.stringify(duration)}`);
     this.time += milliseconds;
   }
 }
 
 /**
- * `VisitModule` for tests of a part of an application: visits in memory, no schedules. It takes the module's options; what they say counts.
+ * `VisitModule` for tests of a part of an application: visits in memory, no schedules. It takes the module's options;
+ * what they say counts.
  *
  * ```ts
  * Test.createTestingModule({ imports: [VisitTestingModule.forRoot()], controllers: [OrdersController] })
@@ -42,7 +44,12 @@ export class TestClock implements Clock {
  */
 export class VisitTestingModule {
   static forRoot(options: VisitSettings = {}): DynamicModule {
-    const visits = { store: new MemoryVisitStore(), expunge: { schedule: false }, wipe: { schedule: false }, ...options } as const;
+    const visits = {
+      store: new MemoryVisitStore(),
+      expunge: { schedule: false },
+      wipe: { schedule: false },
+      ...options,
+    } as const;
     return { module: VisitTestingModule, imports: [VisitModule.forRoot(visits)] };
   }
 }
@@ -61,8 +68,9 @@ export interface SignedInBrowser {
   /** The visit key. */
   readonly key: string;
   /**
-   * What such a browser sends with a request of the application's own pages: for `request(server).get('/').set(ada.headers)` of supertest
-   * and `app.inject({ url: '/', headers: ada.headers })` of light-my-request. `CsrfGuard` lets it through.
+   * What such a browser sends with a request of the application's own pages: for
+   * `request(server).get('/').set(ada.headers)` of supertest and `app.inject({ url: '/', headers: ada.headers })` of
+   * light-my-request. `CsrfGuard` lets it through.
    */
   readonly headers: { readonly cookie: string; readonly 'sec-fetch-site': 'same-origin' };
   /**

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 
-/** Deeply equal; whatever class a store makes its answers and its bytes of, and whether it leaves out what is undefined. */
+/**
+ * Deeply equal; whatever class a store makes its answers and its bytes of, and whether it leaves out what is undefined.
+ */
 export function same(actual: unknown, expected: unknown, message?: string): void {
   assert.deepEqual(plain(actual), plain(expected), message);
 }

@@ -22,7 +22,10 @@ export function describeCapabilities({ check, needing }: Suite): void {
 
   needing('atomic')('keeps its word whoever writes', async ({ capabilities, second, fixture }) => {
     // Otherwise the races of this suite would be those of one object.
-    assert.ok(second === (capabilities.shared ? fixture.second : fixture.store), 'give "second" for a store that is shared');
+    assert.ok(
+      second === (capabilities.shared ? fixture.second : fixture.store),
+      'give "second" for a store that is shared',
+    );
   });
 
   needing('revocable')('refuses an ended visit everywhere', async ({ store, second, made }) => {
@@ -31,15 +34,21 @@ export function describeCapabilities({ check, needing }: Suite): void {
     same(await second.save([saveOf(visit)]), [{ outcome: 'refused', reason: 'ended' }]);
   });
 
-  needing('shared')('shows a second object at once what the first has written', async ({ store, made, fixture: { second } }) => {
-    assert.ok(second && second !== store, 'give "second", another object on the same visits, or say that the store is not shared');
-    const visit = await made({ identity: identityOf('7') });
-    same(await second.find([visit.id]), await store.find([visit.id]));
-    same(await second.save([saveOf(visit, { data: bytes('theirs') })]), [{ outcome: 'saved', version: 1 }]);
-    const found = await store.find([visit.id]);
-    same(found[0]?.sessionData, bytes('theirs'));
-    same(await second.find([visit.id]), found);
-  });
+  needing('shared')(
+    'shows a second object at once what the first has written',
+    async ({ store, made, fixture: { second } }) => {
+      assert.ok(
+        second && second !== store,
+        'give "second", another object on the same visits, or say that the store is not shared',
+      );
+      const visit = await made({ identity: identityOf('7') });
+      same(await second.find([visit.id]), await store.find([visit.id]));
+      same(await second.save([saveOf(visit, { data: bytes('theirs') })]), [{ outcome: 'saved', version: 1 }]);
+      const found = await store.find([visit.id]);
+      same(found[0]?.sessionData, bytes('theirs'));
+      same(await second.find([visit.id]), found);
+    },
+  );
 
   needing('durable')('keeps visits over a restart', async ({ store, made, fixture: { reopen } }) => {
     assert.ok(reopen, 'give "reopen", a store as after a restart, or say that the store is not durable');

@@ -27,7 +27,10 @@ export async function countUnwiped({ store }: Cleaned, before: number): Promise<
 }
 
 /** Deletes all that is stale. What the batches were that deleted something. */
-export async function expungeAll({ store }: Cleaned, { before, limit }: { before: number; limit: number }): Promise<StaleCounts[]> {
+export async function expungeAll(
+  { store }: Cleaned,
+  { before, limit }: { before: number; limit: number },
+): Promise<StaleCounts[]> {
   const batches: StaleCounts[] = [];
   for (let after: unknown; after !== null;) {
     const { next, ...counts } = await store.cleanup!.expunge({ before, limit, after });

@@ -6,7 +6,13 @@ import { describeFindAndCreate } from './find-and-create.suite.js';
 import { describeKeys } from './keys.suite.js';
 import { describeLock } from './lock.suite.js';
 import { describeSave } from './save.suite.js';
-import { createSuite, type Suite, type TestRunner, type VisitStoreFactory, type VisitStoreSuiteOptions } from './suite.js';
+import {
+  createSuite,
+  type Suite,
+  type TestRunner,
+  type VisitStoreFactory,
+  type VisitStoreSuiteOptions,
+} from './suite.js';
 import { describeTouch } from './touch.suite.js';
 import { describeUsers } from './users.suite.js';
 
@@ -23,23 +29,31 @@ const SECTIONS: Record<string, (suite: Suite) => void> = {
 };
 
 /**
- * Holds a store to the contract of `VisitStore`. Each test gets its own fixture; none sleeps, and every instant is given.
+ * Holds a store to the contract of `VisitStore`. Each test gets its own fixture; none sleeps, and every instant is
+ * given.
  *
  * What a store says that it cannot give is not skipped: those tests check that it refuses.
  *
  * @example
  * describeVisitStore('MapVisitStore', () => ({ store: new MapVisitStore() }));
  */
-export function describeVisitStore(name: string, factory: VisitStoreFactory, options: VisitStoreSuiteOptions = {}): void {
+export function describeVisitStore(
+  name: string,
+  factory: VisitStoreFactory,
+  options: VisitStoreSuiteOptions = {},
+): void {
   const runner = options.runner ?? globalRunner();
   const suite = createSuite(runner, factory, options);
   runner.describe(`Contract of VisitStore: ${name}`, () => {
-    for (const [title, describeSection] of Object.entries(SECTIONS)) runner.describe(title, () => describeSection(suite));
+    for (const [title, describeSection] of Object.entries(SECTIONS))
+      runner.describe(title, () => describeSection(suite));
   });
 }
 
 function globalRunner(): TestRunner {
   const { describe, test } = globalThis as unknown as Partial<TestRunner>;
   if (describe && test) return { describe, test };
-  throw new VisitOptionError('option "runner" must be { describe, test } where these are no globals, such as the module "node:test"');
+  throw new VisitOptionError(
+    'option "runner" must be { describe, test } where these are no globals, such as the module "node:test"',
+  );
 }

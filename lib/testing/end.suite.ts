@@ -10,16 +10,25 @@ export function describeEnd({ needing }: Suite): void {
   const checkListedEnds = needing('users');
   const checkEnded = needing('revocable');
 
-  checkEnded('says which it ended, wipes the data, raises the version, and still tells whose it was', async ({ store, read, made }) => {
-    const visit = await made({ sessionData: bytes('data'), identity: identityOf('7') });
-    const other = await made();
-    const before = await read(visit.id);
-    same(await store.end([newId(), visit.id], { reason: 'logout', at: NOW }), [visit.id]);
-    same(await read(visit.id), { ...before, endedAt: NOW, endReason: 'logout', sessionData: null, sessionVersion: 1 });
-    same(await store.end([visit.id, other.id], { reason: 'again', at: NOW + 1 }), [other.id]);
-    fits(await read(visit.id), { endedAt: NOW, endReason: 'logout', sessionVersion: 1 });
-    same(await store.end([], { reason: 'none', at: NOW }), []);
-  });
+  checkEnded(
+    'says which it ended, wipes the data, raises the version, and still tells whose it was',
+    async ({ store, read, made }) => {
+      const visit = await made({ sessionData: bytes('data'), identity: identityOf('7') });
+      const other = await made();
+      const before = await read(visit.id);
+      same(await store.end([newId(), visit.id], { reason: 'logout', at: NOW }), [visit.id]);
+      same(await read(visit.id), {
+        ...before,
+        endedAt: NOW,
+        endReason: 'logout',
+        sessionData: null,
+        sessionVersion: 1,
+      });
+      same(await store.end([visit.id, other.id], { reason: 'again', at: NOW + 1 }), [other.id]);
+      fits(await read(visit.id), { endedAt: NOW, endReason: 'logout', sessionVersion: 1 });
+      same(await store.end([], { reason: 'none', at: NOW }), []);
+    },
+  );
 
   checkEnded('by its own client: the key is retired at that instant', async ({ store, read, madeMany }) => {
     const [byClient, fromElsewhere] = (await madeMany(2)) as [VisitRecord, VisitRecord];
@@ -38,7 +47,10 @@ export function describeEnd({ needing }: Suite): void {
   checkEnded('B6: asks for no expiry: ends what never expires and what has expired', async ({ store, read, made }) => {
     const eternal = await made({ expiry: NEVER, permanent: true });
     const expired = await made({ expiry: NOW - DAY });
-    same((await store.end([eternal.id, expired.id], { reason: 'admin', at: NOW })).sort(), [eternal.id, expired.id].sort());
+    same(
+      (await store.end([eternal.id, expired.id], { reason: 'admin', at: NOW })).sort(),
+      [eternal.id, expired.id].sort(),
+    );
     same((await read(eternal.id)).endedAt, NOW);
     same((await read(expired.id)).endedAt, NOW);
   });
@@ -55,52 +67,68 @@ export function describeEnd({ needing }: Suite): void {
     for (const id of two) same((await read(id)).endReason, 'two');
   });
 
-  checkEnded('B4: no touch, save or rekey of that moment revives the visit', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made({ sessionData: bytes('data') });
-      const [{ ended, seen }, [saved], [linked]] = await race(
-        round,
-        async () => ({ ended: await store.end([visit.id], { reason: 'logout', at: NOW }), seen: await read(visit.id) }),
-        () => second.save([saveOf(visit, { data: bytes('late') })]),
-        () => second.rekey([rekeyOf(visit, { identity: identityOf('late'), previousKeyUntil: NOW + MINUTE })]),
-        () => second.touch([{ id: visit.id, accessed: NOW + 1, expiry: visit.expiry + 1 }]),
-      );
-      same(ended, [visit.id]);
-      const after = await read(visit.id);
-      same(after, seen, 'once the end is answered, nothing more may be written');
-      fits(after, { endedAt: NOW, endReason: 'logout', sessionData: null });
-      same(after.sessionVersion, saved!.outcome === 'saved' ? 2 : 1);
-      same(after.identity?.userId, linked!.outcome === 'done' ? 'late' : undefined);
-      for (const result of [saved, linked]) if (result!.outcome === 'refused') fits(result, { reason: 'ended' });
-      same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [{ outcome: 'refused', reason: 'ended' }]);
-      same(await second.rekey([rekeyOf(visit)]), [{ outcome: 'refused', reason: 'ended' }]);
-    }
-  });
+  checkEnded(
+    'B4: no touch, save or rekey of that moment revives the visit',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made({ sessionData: bytes('data') });
+        const [{ ended, seen }, [saved], [linked]] = await race(
+          round,
+          async () => ({
+            ended: await store.end([visit.id], { reason: 'logout', at: NOW }),
+            seen: await read(visit.id),
+          }),
+          () => second.save([saveOf(visit, { data: bytes('late') })]),
+          () => second.rekey([rekeyOf(visit, { identity: identityOf('late'), previousKeyUntil: NOW + MINUTE })]),
+          () => second.touch([{ id: visit.id, accessed: NOW + 1, expiry: visit.expiry + 1 }]),
+        );
+        same(ended, [visit.id]);
+        const after = await read(visit.id);
+        same(after, seen, 'once the end is answered, nothing more may be written');
+        fits(after, { endedAt: NOW, endReason: 'logout', sessionData: null });
+        same(after.sessionVersion, saved!.outcome === 'saved' ? 2 : 1);
+        same(after.identity?.userId, linked!.outcome === 'done' ? 'late' : undefined);
+        for (const result of [saved, linked]) if (result!.outcome === 'refused') fits(result, { reason: 'ended' });
+        same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [
+          { outcome: 'refused', reason: 'ended' },
+        ]);
+        same(await second.rekey([rekeyOf(visit)]), [{ outcome: 'refused', reason: 'ended' }]);
+      }
+    },
+  );
 
-  checkEnded('B4: a sign-in of that moment leaves the visit ended, whoever was first', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made({ sessionData: bytes('data') });
-      const login = rekeyOf(visit, { identity: identityOf('alice'), permanent: true, expiry: visit.expiry + DAY });
-      const [[linked], { ended, seen }] = await race(
-        round,
-        () => second.rekey([login]),
-        async () => ({ ended: await store.end([visit.id], { reason: 'logout', at: NOW, retiresKey: true }), seen: await read(visit.id) }),
-      );
-      same(ended, [visit.id]);
-      const isFirst = linked!.outcome === 'done';
-      if (!isFirst) same(linked, { outcome: 'refused', reason: 'ended' });
-      const after = await read(visit.id);
-      same(after, seen, 'once the end is answered, nothing more may be written');
-      fits(after, {
-        endedAt: NOW,
-        endReason: 'logout',
-        sessionData: null,
-        keyHash: isFirst ? login.newKeyHash : visit.keyHash,
-      });
-      same(after.identity?.userId, isFirst ? 'alice' : undefined);
-      same(await second.save([saveOf({ ...visit, keyHash: login.newKeyHash })]), [{ outcome: 'refused', reason: 'ended' }]);
-    }
-  });
+  checkEnded(
+    'B4: a sign-in of that moment leaves the visit ended, whoever was first',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made({ sessionData: bytes('data') });
+        const login = rekeyOf(visit, { identity: identityOf('alice'), permanent: true, expiry: visit.expiry + DAY });
+        const [[linked], { ended, seen }] = await race(
+          round,
+          () => second.rekey([login]),
+          async () => ({
+            ended: await store.end([visit.id], { reason: 'logout', at: NOW, retiresKey: true }),
+            seen: await read(visit.id),
+          }),
+        );
+        same(ended, [visit.id]);
+        const isFirst = linked!.outcome === 'done';
+        if (!isFirst) same(linked, { outcome: 'refused', reason: 'ended' });
+        const after = await read(visit.id);
+        same(after, seen, 'once the end is answered, nothing more may be written');
+        fits(after, {
+          endedAt: NOW,
+          endReason: 'logout',
+          sessionData: null,
+          keyHash: isFirst ? login.newKeyHash : visit.keyHash,
+        });
+        same(after.identity?.userId, isFirst ? 'alice' : undefined);
+        same(await second.save([saveOf({ ...visit, keyHash: login.newKeyHash })]), [
+          { outcome: 'refused', reason: 'ended' },
+        ]);
+      }
+    },
+  );
 
   checkListedEnds('endAll ends all and counts them once', async ({ store, second, read, made, madeMany }) => {
     await madeMany(1_100);

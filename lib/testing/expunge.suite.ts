@@ -9,52 +9,61 @@ export function describeExpunge({ needing }: Suite): void {
   const checkListed = needing('cleanup');
   const checkListedEnds = needing('cleanup', 'revocable');
 
-  checkListedEnds('B37: expunge takes what expired or ended before, in batches, and keeps the living', async (bench) => {
-    const { store, read, made, madeMany } = bench;
-    const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, identity: index < 3 ? identityOf('x') : null }));
-    const ended = await madeMany(4, () => ({ identity: identityOf('y') }));
-    await store.end(
-      ended.map(({ id }) => id),
-      { reason: 'logout', at: NOW - 1 },
-    );
-    const justEnded = await made({ identity: identityOf('y') });
-    await store.end([justEnded.id], { reason: 'logout', at: NOW });
-    const living = [
-      await made({ expiry: NOW, identity: identityOf('x') }),
-      await made({ expiry: NEVER, identity: identityOf('x') }),
-      await made({ created: NOW - 400 * DAY, accessed: NOW - 300 * DAY, identity: identityOf('x') }),
-    ];
-    const touched = await made({ expiry: NOW - DAY, identity: identityOf('x') });
-    await store.touch([{ id: touched.id, accessed: NOW, expiry: NOW + DAY }]);
+  checkListedEnds(
+    'B37: expunge takes what expired or ended before, in batches, and keeps the living',
+    async (bench) => {
+      const { store, read, made, madeMany } = bench;
+      const expired = await madeMany(7, (index) => ({
+        expiry: NOW - index - 1,
+        identity: index < 3 ? identityOf('x') : null,
+      }));
+      const ended = await madeMany(4, () => ({ identity: identityOf('y') }));
+      await store.end(
+        ended.map(({ id }) => id),
+        { reason: 'logout', at: NOW - 1 },
+      );
+      const justEnded = await made({ identity: identityOf('y') });
+      await store.end([justEnded.id], { reason: 'logout', at: NOW });
+      const living = [
+        await made({ expiry: NOW, identity: identityOf('x') }),
+        await made({ expiry: NEVER, identity: identityOf('x') }),
+        await made({ created: NOW - 400 * DAY, accessed: NOW - 300 * DAY, identity: identityOf('x') }),
+      ];
+      const touched = await made({ expiry: NOW - DAY, identity: identityOf('x') });
+      await store.touch([{ id: touched.id, accessed: NOW, expiry: NOW + DAY }]);
 
-    same(await countStale(bench, NOW), { visits: 11, identities: 7 });
-    const batches = await expungeAll(bench, { before: NOW, limit: 5 });
-    same(
-      batches.map(({ visits }) => visits),
-      [5, 5, 1],
-    );
-    same(
-      batches.reduce((sum, { identities }) => sum + identities, 0),
-      7,
-    );
-    same(await countStale(bench, NOW), { visits: 0, identities: 0 });
-    same(
-      await store.find([...expired, ...ended].map(({ id }) => id)),
-      [...expired, ...ended].map(() => null),
-    );
-    for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
-    // Nobody is left behind without a visit: a new one under the same id is nobody's.
-    await store.create(expired.map((visit) => ({ ...visit, identity: null })));
-    same(
-      (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
-      expired.map(() => null),
-    );
-  });
+      same(await countStale(bench, NOW), { visits: 11, identities: 7 });
+      const batches = await expungeAll(bench, { before: NOW, limit: 5 });
+      same(
+        batches.map(({ visits }) => visits),
+        [5, 5, 1],
+      );
+      same(
+        batches.reduce((sum, { identities }) => sum + identities, 0),
+        7,
+      );
+      same(await countStale(bench, NOW), { visits: 0, identities: 0 });
+      same(
+        await store.find([...expired, ...ended].map(({ id }) => id)),
+        [...expired, ...ended].map(() => null),
+      );
+      for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
+      // Nobody is left behind without a visit: a new one under the same id is nobody's.
+      await store.create(expired.map((visit) => ({ ...visit, identity: null })));
+      same(
+        (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
+        expired.map(() => null),
+      );
+    },
+  );
 
   checkListed(
     'B36: on two machines beside traffic, expunge fails nowhere and counts each visit once',
     async ({ store, second, madeMany }) => {
-      const stale = await madeMany(900, (index) => ({ expiry: NOW - 1 - index, identity: index % 3 ? null : identityOf(`u${index}`) }));
+      const stale = await madeMany(900, (index) => ({
+        expiry: NOW - 1 - index,
+        identity: index % 3 ? null : identityOf(`u${index}`),
+      }));
       const living = await madeMany(40, (index) => ({ identity: index % 2 ? identityOf('live') : null }));
       const traffickers = { areWanted: true };
       const traffic = async (one: VisitStore): Promise<void> => {
@@ -105,7 +114,11 @@ export function describeExpunge({ needing }: Suite): void {
 
   checkListed('wipe empties what has expired, in batches, and keeps the rows', async (bench) => {
     const { store, second, read, made, madeMany } = bench;
-    const expired = await madeMany(7, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x'), identity: identityOf('x') }));
+    const expired = await madeMany(7, (index) => ({
+      expiry: NOW - index - 1,
+      sessionData: bytes('x'),
+      identity: identityOf('x'),
+    }));
     await madeMany(3, () => ({ expiry: NOW - DAY, sessionData: null }));
     const living = await made({ expiry: NOW, sessionData: bytes('mine') });
     same(await countUnwiped(bench, NOW), 7);
@@ -165,16 +178,19 @@ export function describeExpunge({ needing }: Suite): void {
     same(await countUnwiped(bench, NOW), 0);
   });
 
-  checkListed('a save of the moment in which a visit is wiped conflicts or is wiped', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
-      const [{ visits: wiped }, [saved]] = await race(
-        round,
-        () => store.cleanup!.wipe({ before: NOW, limit: 10 }),
-        () => second.save([saveOf(visit, { data: bytes('new') })]),
-      );
-      same(wiped, 1);
-      fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
-    }
-  });
+  checkListed(
+    'a save of the moment in which a visit is wiped conflicts or is wiped',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
+        const [{ visits: wiped }, [saved]] = await race(
+          round,
+          () => store.cleanup!.wipe({ before: NOW, limit: 10 }),
+          () => second.save([saveOf(visit, { data: bytes('new') })]),
+        );
+        same(wiped, 1);
+        fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
+      }
+    },
+  );
 }

@@ -34,7 +34,13 @@ export function describeFindAndCreate({ check }: Suite): void {
   });
 
   check('keep null as null and false as false', async ({ read, made }) => {
-    const { id } = await made({ permanent: false, remoteAddress: null, userAgent: null, sessionData: null, identity: null });
+    const { id } = await made({
+      permanent: false,
+      remoteAddress: null,
+      userAgent: null,
+      sessionData: null,
+      identity: null,
+    });
     const { permanent, remoteAddress, userAgent, sessionData, identity } = await read(id);
     same(
       { permanent, remoteAddress, userAgent, sessionData, identity },

@@ -37,8 +37,12 @@ export function describeKeys({ check, needing }: Suite): void {
       const visit = await made();
       same(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })]), [{ outcome: 'done' }]);
       const before = NOW - 60_000;
-      same(await store.rekey([rekeyOf(visit, { now: before, identity: identityOf('8') })]), [{ outcome: 'refused', reason: 'retired' }]);
-      same(await store.save([saveOf(visit, { now: before, data: bytes('x') })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same(await store.rekey([rekeyOf(visit, { now: before, identity: identityOf('8') })]), [
+        { outcome: 'refused', reason: 'retired' },
+      ]);
+      same(await store.save([saveOf(visit, { now: before, data: bytes('x') })]), [
+        { outcome: 'refused', reason: 'retired' },
+      ]);
       fits(await read(visit.id), {
         previousKeyUntil: null,
         keyChanged: NOW,
@@ -52,7 +56,9 @@ export function describeKeys({ check, needing }: Suite): void {
     const visit = await made();
     const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 30_000 });
     await store.rekey([renewal]);
-    same(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]), [{ outcome: 'refused', reason: 'retired' }]);
+    same(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]), [
+      { outcome: 'refused', reason: 'retired' },
+    ]);
     fits(await read(visit.id), { keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
   });
 
@@ -60,14 +66,26 @@ export function describeKeys({ check, needing }: Suite): void {
     const visit = await made();
     const lost = rekeyOf(visit, { previousKeyUntil: DAY + NOW });
     await store.rekey([lost]);
-    const again = rekeyOf({ ...visit, keyHash: lost.newKeyHash }, { previousKeyUntil: DAY + NOW, previousKeyHash: visit.keyHash });
+    const again = rekeyOf(
+      { ...visit, keyHash: lost.newKeyHash },
+      { previousKeyUntil: DAY + NOW, previousKeyHash: visit.keyHash },
+    );
     same(await store.rekey([again]), [{ outcome: 'done' }]);
-    fits(await read(visit.id), { keyHash: again.newKeyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + DAY });
-    same(await store.save([saveOf({ ...visit, keyHash: lost.newKeyHash })]), [{ outcome: 'refused', reason: 'retired' }]);
+    fits(await read(visit.id), {
+      keyHash: again.newKeyHash,
+      previousKeyHash: visit.keyHash,
+      previousKeyUntil: NOW + DAY,
+    });
+    same(await store.save([saveOf({ ...visit, keyHash: lost.newKeyHash })]), [
+      { outcome: 'refused', reason: 'retired' },
+    ]);
     same(await store.save([saveOf(visit)]), [{ outcome: 'saved', version: 1 }]);
     // The client was seen with it: the key stays, and the previous one gets an end.
     const { newKeyHash: keyHash } = again;
-    const seen = rekeyOf({ ...visit, keyHash }, { newKeyHash: keyHash, previousKeyUntil: NOW + 5, previousKeyHash: visit.keyHash });
+    const seen = rekeyOf(
+      { ...visit, keyHash },
+      { newKeyHash: keyHash, previousKeyUntil: NOW + 5, previousKeyHash: visit.keyHash },
+    );
     same(await store.rekey([seen]), [{ outcome: 'done' }]);
     fits(await read(visit.id), { keyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + 5 });
     same(await store.rekey([again]), [{ outcome: 'refused', reason: 'retired' }]);
@@ -111,43 +129,70 @@ export function describeKeys({ check, needing }: Suite): void {
         keyHash = rekey.newKeyHash;
         return read(visit.id);
       };
-      fits(await step({ permanent: false, expiry: visit.expiry - 1_000 }), { permanent: false, expiry: visit.expiry - 1_000 });
-      fits(await step({ permanent: true, expiry: visit.expiry + DAY }), { permanent: true, expiry: visit.expiry + DAY });
+      fits(await step({ permanent: false, expiry: visit.expiry - 1_000 }), {
+        permanent: false,
+        expiry: visit.expiry - 1_000,
+      });
+      fits(await step({ permanent: true, expiry: visit.expiry + DAY }), {
+        permanent: true,
+        expiry: visit.expiry + DAY,
+      });
       fits(await step({}), { permanent: true, expiry: visit.expiry + DAY });
       const renewal = { previousKeyUntil: NOW + 30_000 };
       fits(await step({ ...renewal, expiry: visit.expiry }), { expiry: visit.expiry + DAY });
-      fits(await step({ ...renewal, expiry: visit.expiry + 2 * DAY }), { permanent: true, expiry: visit.expiry + 2 * DAY });
+      fits(await step({ ...renewal, expiry: visit.expiry + 2 * DAY }), {
+        permanent: true,
+        expiry: visit.expiry + 2 * DAY,
+      });
     },
   );
 
-  check('a change of rights sets the absolute expiry: later, sooner, for the first time, to none', async ({ store, read, made }) => {
-    const visit = await made();
-    let { keyHash } = visit;
-    const step = async (change: Partial<Rekey>): Promise<number | null> => {
-      const rekey = rekeyOf({ ...visit, keyHash }, change);
-      same(await store.rekey([rekey]), [{ outcome: 'done' }]);
-      keyHash = rekey.newKeyHash;
-      return (await read(visit.id)).absoluteExpiry;
-    };
-    same(await step({ absoluteExpiry: NOW + DAY }), NOW + DAY);
-    same(await step({ absoluteExpiry: NOW + 2 * DAY }), NOW + 2 * DAY);
-    same(await step({ absoluteExpiry: NOW + 1_000 }), NOW + 1_000);
-    same(await step({ identity: identityOf('1') }), NOW + 1_000);
-    same(await step({ previousKeyUntil: NOW + 30_000 }), NOW + 1_000);
-    same(await step({ absoluteExpiry: null }), null);
-  });
+  check(
+    'a change of rights sets the absolute expiry: later, sooner, for the first time, to none',
+    async ({ store, read, made }) => {
+      const visit = await made();
+      let { keyHash } = visit;
+      const step = async (change: Partial<Rekey>): Promise<number | null> => {
+        const rekey = rekeyOf({ ...visit, keyHash }, change);
+        same(await store.rekey([rekey]), [{ outcome: 'done' }]);
+        keyHash = rekey.newKeyHash;
+        return (await read(visit.id)).absoluteExpiry;
+      };
+      same(await step({ absoluteExpiry: NOW + DAY }), NOW + DAY);
+      same(await step({ absoluteExpiry: NOW + 2 * DAY }), NOW + 2 * DAY);
+      same(await step({ absoluteExpiry: NOW + 1_000 }), NOW + 1_000);
+      same(await step({ identity: identityOf('1') }), NOW + 1_000);
+      same(await step({ previousKeyUntil: NOW + 30_000 }), NOW + 1_000);
+      same(await step({ absoluteExpiry: null }), null);
+    },
+  );
 
   check('rekey writes its own columns and no others', async ({ store, read, made }) => {
-    const visit = await made({ created: NOW - DAY, accessed: NOW - MINUTE, sessionData: bytes('mine'), permanent: true });
+    const visit = await made({
+      created: NOW - DAY,
+      accessed: NOW - MINUTE,
+      sessionData: bytes('mine'),
+      permanent: true,
+    });
     await store.save([saveOf(visit, { data: bytes('mine') })]);
     const before = await read(visit.id);
     const renewal = rekeyOf(visit, { previousKeyUntil: NOW + MINUTE });
     await store.rekey([renewal]);
-    const keys = { keyHash: renewal.newKeyHash, previousKeyHash: visit.keyHash, previousKeyUntil: NOW + MINUTE, keyChanged: NOW };
+    const keys = {
+      keyHash: renewal.newKeyHash,
+      previousKeyHash: visit.keyHash,
+      previousKeyUntil: NOW + MINUTE,
+      keyChanged: NOW,
+    };
     same(await read(visit.id), { ...before, ...keys });
     const login = rekeyOf({ ...visit, keyHash: renewal.newKeyHash }, { now: NOW + 1, identity: identityOf('7') });
     await store.rekey([login]);
-    const newKeys = { keyHash: login.newKeyHash, previousKeyHash: renewal.newKeyHash, previousKeyUntil: null, keyChanged: NOW + 1 };
+    const newKeys = {
+      keyHash: login.newKeyHash,
+      previousKeyHash: renewal.newKeyHash,
+      previousKeyUntil: null,
+      keyChanged: NOW + 1,
+    };
     same(await read(visit.id), { ...before, ...newKeys, identity: identityOf('7') });
   });
 
@@ -157,32 +202,42 @@ export function describeKeys({ check, needing }: Suite): void {
     same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
   });
 
-  checkEnded('a refused rekey changes no identity, and each is answered by itself', async ({ store, read, madeMany }) => {
-    const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [VisitRecord, VisitRecord, VisitRecord];
-    await store.end([b.id], { reason: 'logout', at: NOW });
-    const stranger = newVisit();
-    const results = await store.rekey([
-      rekeyOf(a, { keyHash: newHash(), identity: identityOf('thief') }),
-      rekeyOf(b, { identity: identityOf('thief') }),
-      rekeyOf(stranger, { identity: identityOf('thief') }),
-      rekeyOf(c, { identity: null }),
-    ]);
-    same(results, [
-      { outcome: 'refused', reason: 'retired' },
-      { outcome: 'refused', reason: 'ended' },
-      { outcome: 'refused', reason: 'unknown' },
-      { outcome: 'done' },
-    ]);
-    same((await read(a.id)).identity?.userId, 'owner');
-    same((await read(b.id)).identity?.userId, 'owner');
-    same((await read(c.id)).identity, null);
-    same(await store.find([stranger.id]), [null]);
-  });
+  checkEnded(
+    'a refused rekey changes no identity, and each is answered by itself',
+    async ({ store, read, madeMany }) => {
+      const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [
+        VisitRecord,
+        VisitRecord,
+        VisitRecord,
+      ];
+      await store.end([b.id], { reason: 'logout', at: NOW });
+      const stranger = newVisit();
+      const results = await store.rekey([
+        rekeyOf(a, { keyHash: newHash(), identity: identityOf('thief') }),
+        rekeyOf(b, { identity: identityOf('thief') }),
+        rekeyOf(stranger, { identity: identityOf('thief') }),
+        rekeyOf(c, { identity: null }),
+      ]);
+      same(results, [
+        { outcome: 'refused', reason: 'retired' },
+        { outcome: 'refused', reason: 'ended' },
+        { outcome: 'refused', reason: 'unknown' },
+        { outcome: 'done' },
+      ]);
+      same((await read(a.id)).identity?.userId, 'owner');
+      same((await read(b.id)).identity?.userId, 'owner');
+      same((await read(c.id)).identity, null);
+      same(await store.find([stranger.id]), [null]);
+    },
+  );
 
   check('of two that replace the same key, one wins', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made();
-      const changes = [rekeyOf(visit, { identity: identityOf('one') }), rekeyOf(visit, { identity: identityOf('two') })] as const;
+      const changes = [
+        rekeyOf(visit, { identity: identityOf('one') }),
+        rekeyOf(visit, { identity: identityOf('two') }),
+      ] as const;
       const [[one], [two]] = await race(
         round,
         () => store.rekey([changes[0]]),
@@ -194,23 +249,28 @@ export function describeKeys({ check, needing }: Suite): void {
     }
   });
 
-  check('B3: a slow write with the key from before a login changes nothing', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made({ sessionData: bytes('anonymous') });
-      const login = rekeyOf(visit, { identity: identityOf('alice') });
-      const [{ linked, seen }, [saved]] = await race(
-        round,
-        async () => ({ linked: (await store.rekey([login]))[0], seen: await read(visit.id) }),
-        () => second.save([saveOf(visit, { data: bytes('late') })]),
-      );
-      same(linked, { outcome: 'done' });
-      const after = await read(visit.id);
-      same(after, seen, 'once the sign-in is answered, nothing more may be written with the key from before');
-      fits(after, { keyHash: login.newKeyHash, previousKeyHash: visit.keyHash, identity: login.identity });
-      same(textOf(after), saved!.outcome === 'saved' ? 'late' : 'anonymous');
-      same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [{ outcome: 'refused', reason: 'retired' }]);
-      same(await second.rekey([rekeyOf(visit, { identity: null })]), [{ outcome: 'refused', reason: 'retired' }]);
-      same((await read(visit.id)).identity, login.identity);
-    }
-  });
+  check(
+    'B3: a slow write with the key from before a login changes nothing',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made({ sessionData: bytes('anonymous') });
+        const login = rekeyOf(visit, { identity: identityOf('alice') });
+        const [{ linked, seen }, [saved]] = await race(
+          round,
+          async () => ({ linked: (await store.rekey([login]))[0], seen: await read(visit.id) }),
+          () => second.save([saveOf(visit, { data: bytes('late') })]),
+        );
+        same(linked, { outcome: 'done' });
+        const after = await read(visit.id);
+        same(after, seen, 'once the sign-in is answered, nothing more may be written with the key from before');
+        fits(after, { keyHash: login.newKeyHash, previousKeyHash: visit.keyHash, identity: login.identity });
+        same(textOf(after), saved!.outcome === 'saved' ? 'late' : 'anonymous');
+        same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [
+          { outcome: 'refused', reason: 'retired' },
+        ]);
+        same(await second.rekey([rekeyOf(visit, { identity: null })]), [{ outcome: 'refused', reason: 'retired' }]);
+        same((await read(visit.id)).identity, login.identity);
+      }
+    },
+  );
 }

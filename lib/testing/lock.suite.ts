@@ -34,68 +34,86 @@ export function describeLock({ needing }: Suite): void {
     same(await read(visit.id), before);
   });
 
-  checkLock('R52: its owner renews the lease while it runs, and takes a lock again that it has', async ({ store, second, made }) => {
-    const visit = await made();
-    const renewal = { until: NOW + 2 * MINUTE, renews: true };
-    await store.locks!.lock(lockOf(visit, mine));
-    same(await store.locks!.lock(lockOf(visit, mine)), { outcome: 'locked' });
-    same(await store.locks!.lock(lockOf(visit, mine, { ...renewal, now: NOW + MINUTE - 1 })), { outcome: 'locked' });
-    same(await second.locks!.lock(lockOf(visit, theirs, { now: NOW + 2 * MINUTE - 1 })), { outcome: 'held' });
-    same(await second.locks!.lock(lockOf(visit, theirs, { ...renewal, now: NOW })), { outcome: 'refused', reason: 'unlocked' });
-    same(await store.save([saveOf(visit, { lockOwner: mine, now: NOW + 2 * MINUTE - 1 })]), [{ outcome: 'saved', version: 1 }]);
-  });
+  checkLock(
+    'R52: its owner renews the lease while it runs, and takes a lock again that it has',
+    async ({ store, second, made }) => {
+      const visit = await made();
+      const renewal = { until: NOW + 2 * MINUTE, renews: true };
+      await store.locks!.lock(lockOf(visit, mine));
+      same(await store.locks!.lock(lockOf(visit, mine)), { outcome: 'locked' });
+      same(await store.locks!.lock(lockOf(visit, mine, { ...renewal, now: NOW + MINUTE - 1 })), { outcome: 'locked' });
+      same(await second.locks!.lock(lockOf(visit, theirs, { now: NOW + 2 * MINUTE - 1 })), { outcome: 'held' });
+      same(await second.locks!.lock(lockOf(visit, theirs, { ...renewal, now: NOW })), {
+        outcome: 'refused',
+        reason: 'unlocked',
+      });
+      same(await store.save([saveOf(visit, { lockOwner: mine, now: NOW + 2 * MINUTE - 1 })]), [
+        { outcome: 'saved', version: 1 },
+      ]);
+    },
+  );
 
-  checkLock('R52, B78: a lease that its owner slept through is lost, whoever has had it since', async ({ store, second, madeMany }) => {
-    const visits = (await madeMany(4)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord];
-    const [alone, held, given, untouched] = visits;
-    const unlocked = { outcome: 'refused', reason: 'unlocked' };
-    const late = NOW + MINUTE;
-    for (const visit of [alone, held, given]) await store.locks!.lock(lockOf(visit, mine));
-    for (const visit of [held, given]) await second.locks!.lock(lockOf(visit, theirs, { now: late, until: late + MINUTE }));
-    await second.locks!.unlock(given.id, theirs);
-    for (const visit of visits) {
-      same(await store.locks!.lock(lockOf(visit, mine, { now: late, until: late + MINUTE, renews: true })), unlocked);
-      same(await store.save([saveOf(visit, { lockOwner: mine, now: late })]), [unlocked]);
-    }
-    const saves = visits.map((visit) => saveOf(visit, { lockOwner: mine, now: late }));
-    same(
-      await store.save(saves),
-      saves.map(() => unlocked),
-    );
-    // Nothing of that has taken the lock away from who has it, nor from who comes next.
-    same(await second.save([saveOf(held, { lockOwner: theirs, now: late })]), [{ outcome: 'saved', version: 1 }]);
-    for (const visit of [alone, given, untouched])
-      same(await second.locks!.lock(lockOf(visit, theirs, { now: late })), { outcome: 'locked' });
-  });
+  checkLock(
+    'R52, B78: a lease that its owner slept through is lost, whoever has had it since',
+    async ({ store, second, madeMany }) => {
+      const visits = (await madeMany(4)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord];
+      const [alone, held, given, untouched] = visits;
+      const unlocked = { outcome: 'refused', reason: 'unlocked' };
+      const late = NOW + MINUTE;
+      for (const visit of [alone, held, given]) await store.locks!.lock(lockOf(visit, mine));
+      for (const visit of [held, given])
+        await second.locks!.lock(lockOf(visit, theirs, { now: late, until: late + MINUTE }));
+      await second.locks!.unlock(given.id, theirs);
+      for (const visit of visits) {
+        same(await store.locks!.lock(lockOf(visit, mine, { now: late, until: late + MINUTE, renews: true })), unlocked);
+        same(await store.save([saveOf(visit, { lockOwner: mine, now: late })]), [unlocked]);
+      }
+      const saves = visits.map((visit) => saveOf(visit, { lockOwner: mine, now: late }));
+      same(
+        await store.save(saves),
+        saves.map(() => unlocked),
+      );
+      // Nothing of that has taken the lock away from who has it, nor from who comes next.
+      same(await second.save([saveOf(held, { lockOwner: theirs, now: late })]), [{ outcome: 'saved', version: 1 }]);
+      for (const visit of [alone, given, untouched])
+        same(await second.locks!.lock(lockOf(visit, theirs, { now: late })), { outcome: 'locked' });
+    },
+  );
 
   checkLockOfEnded('R52: only of a visit that may be written', async ({ store, madeMany }) => {
     const [visit, ended] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.end([ended.id], { reason: 'logout', at: NOW });
     same(await store.locks!.lock(lockOf(newVisit(), mine)), { outcome: 'refused', reason: 'unknown' });
     same(await store.locks!.lock(lockOf(ended, mine)), { outcome: 'refused', reason: 'ended' });
-    same(await store.locks!.lock(lockOf({ ...visit, keyHash: newHash() }, mine)), { outcome: 'refused', reason: 'retired' });
+    same(await store.locks!.lock(lockOf({ ...visit, keyHash: newHash() }, mine)), {
+      outcome: 'refused',
+      reason: 'retired',
+    });
     same(await store.locks!.lock(lockOf(ended, mine, { renews: true })), { outcome: 'refused', reason: 'ended' });
     same(await store.locks!.lock(lockOf(visit, theirs)), { outcome: 'locked' });
   });
 
-  checkLock('R52: a save that relies on it is refused without it, in a group too', async ({ store, second, read, madeMany }) => {
-    const [locked, lost, free] = (await madeMany(3)) as [VisitRecord, VisitRecord, VisitRecord];
-    await store.locks!.lock(lockOf(locked, mine));
-    await second.locks!.lock(lockOf(lost, theirs));
-    const results = await store.save([
-      saveOf(locked, { lockOwner: mine, data: bytes('mine') }),
-      saveOf(lost, { lockOwner: mine, data: bytes('mine') }),
-      saveOf(free, { lockOwner: mine, data: bytes('mine') }),
-    ]);
-    same(results, [
-      { outcome: 'saved', version: 1 },
-      { outcome: 'refused', reason: 'unlocked' },
-      { outcome: 'refused', reason: 'unlocked' },
-    ]);
-    same([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf), ['mine', null, null]);
-    // Who asks for no lock is not held up by one.
-    same(await store.save([saveOf(lost, { data: bytes('any') })]), [{ outcome: 'saved', version: 1 }]);
-  });
+  checkLock(
+    'R52: a save that relies on it is refused without it, in a group too',
+    async ({ store, second, read, madeMany }) => {
+      const [locked, lost, free] = (await madeMany(3)) as [VisitRecord, VisitRecord, VisitRecord];
+      await store.locks!.lock(lockOf(locked, mine));
+      await second.locks!.lock(lockOf(lost, theirs));
+      const results = await store.save([
+        saveOf(locked, { lockOwner: mine, data: bytes('mine') }),
+        saveOf(lost, { lockOwner: mine, data: bytes('mine') }),
+        saveOf(free, { lockOwner: mine, data: bytes('mine') }),
+      ]);
+      same(results, [
+        { outcome: 'saved', version: 1 },
+        { outcome: 'refused', reason: 'unlocked' },
+        { outcome: 'refused', reason: 'unlocked' },
+      ]);
+      same([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf), ['mine', null, null]);
+      // Who asks for no lock is not held up by one.
+      same(await store.save([saveOf(lost, { data: bytes('any') })]), [{ outcome: 'saved', version: 1 }]);
+    },
+  );
 
   checkLock('R52: neither save, nor touch, nor rekey gives it away', async ({ store, second, made }) => {
     const visit = await made();
@@ -103,7 +121,9 @@ export function describeLock({ needing }: Suite): void {
     const expectHeld = async (keyHash: string, version: number): Promise<void> => {
       const owned = { ...visit, keyHash };
       same(await second.locks!.lock(lockOf(owned, theirs)), { outcome: 'held' });
-      same(await store.save([saveOf(owned, { lockOwner: mine, version })]), [{ outcome: 'saved', version: version + 1 }]);
+      same(await store.save([saveOf(owned, { lockOwner: mine, version })]), [
+        { outcome: 'saved', version: version + 1 },
+      ]);
       same(await second.locks!.lock(lockOf(owned, theirs)), { outcome: 'held' });
     };
     await expectHeld(visit.keyHash, 0);
@@ -121,10 +141,19 @@ export function describeLock({ needing }: Suite): void {
 
   checkLock('R52: a key in its grace takes it, and one that is retired does not', async ({ store, madeMany }) => {
     const [renewed, elevated] = (await madeMany(2)) as [VisitRecord, VisitRecord];
-    await store.rekey([rekeyOf(renewed, { previousKeyUntil: NOW + 1_000 }), rekeyOf(elevated, { identity: identityOf('7') })]);
-    same(await store.locks!.lock(lockOf(renewed, mine, { now: NOW + 1_000 })), { outcome: 'refused', reason: 'retired' });
+    await store.rekey([
+      rekeyOf(renewed, { previousKeyUntil: NOW + 1_000 }),
+      rekeyOf(elevated, { identity: identityOf('7') }),
+    ]);
+    same(await store.locks!.lock(lockOf(renewed, mine, { now: NOW + 1_000 })), {
+      outcome: 'refused',
+      reason: 'retired',
+    });
     same(await store.locks!.lock(lockOf(elevated, mine)), { outcome: 'refused', reason: 'retired' });
-    same(await store.locks!.lock(lockOf(elevated, mine, { now: NOW - DAY })), { outcome: 'refused', reason: 'retired' });
+    same(await store.locks!.lock(lockOf(elevated, mine, { now: NOW - DAY })), {
+      outcome: 'refused',
+      reason: 'retired',
+    });
     same(await store.locks!.lock(lockOf(renewed, mine, { now: NOW + 999 })), { outcome: 'locked' });
     same(await store.locks!.lock(lockOf(renewed, mine, { now: NOW + 999, renews: true })), { outcome: 'locked' });
     same(await store.locks!.lock(lockOf(renewed, theirs, { now: NOW + 999 })), { outcome: 'held' });
@@ -134,7 +163,9 @@ export function describeLock({ needing }: Suite): void {
     for (let round = 0; round < rounds; round++) {
       const visit = await made();
       const owners = Array.from({ length: 6 }, newId);
-      const results = await Promise.all(owners.map((owner, index) => (index % 2 ? store : second).locks!.lock(lockOf(visit, owner))));
+      const results = await Promise.all(
+        owners.map((owner, index) => (index % 2 ? store : second).locks!.lock(lockOf(visit, owner))),
+      );
       same(results.filter(({ outcome }) => outcome === 'locked').length, 1);
       const winner = owners[results.findIndex(({ outcome }) => outcome === 'locked')]!;
       same(await store.save([saveOf(visit, { lockOwner: winner })]), [{ outcome: 'saved', version: 1 }]);

@@ -23,12 +23,17 @@ export async function eachStep<Step extends { readonly next: unknown }>(
 
 /** All that is listed for a user, in pages of `limit`. */
 export async function listAll({ users }: WithUsers, userId: string, now: number, limit = 100): Promise<ListedVisit[]> {
-  const page = (after: ListPosition | null = null) => users!.listForUser({ userId, now, limit, after: after ?? undefined });
+  const page = (after: ListPosition | null = null) =>
+    users!.listForUser({ userId, now, limit, after: after ?? undefined });
   return (await eachStep<VisitPage<ListPosition>>(page)).flatMap(({ visits }) => visits);
 }
 
 /** All live visits, in pages of `limit`. */
-export async function listLive({ pages }: { readonly pages?: VisitPages | undefined }, now: number, limit = 100): Promise<ListedVisit[]> {
+export async function listLive(
+  { pages }: { readonly pages?: VisitPages | undefined },
+  now: number,
+  limit = 100,
+): Promise<ListedVisit[]> {
   const page = (after: string | null = null) => pages!.liveVisits({ after: after ?? '', limit, now });
   return (await eachStep<VisitPage>(page)).flatMap(({ visits }) => visits);
 }

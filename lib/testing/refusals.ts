@@ -17,7 +17,10 @@ export const refusals: Partial<Record<Feature, (bench: Bench) => Promise<void>>>
     await refuses(() => store.end([id], ending), 'end of a visit from elsewhere');
     same(store.users, undefined, 'the end of all visits of a user needs a store that is "revocable"');
     same((await read(id)).endedAt, null, 'what is refused must not be done');
-    await assert.doesNotReject(async () => store.end([id], { ...ending, retiresKey: true }), 'a client may always end its own visit');
+    await assert.doesNotReject(
+      async () => store.end([id], { ...ending, retiresKey: true }),
+      'a client may always end its own visit',
+    );
   },
 
   async shared({ store, fixture }) {

@@ -53,7 +53,12 @@ export function describeSave({ check, needing }: Suite): void {
       results.map((result) => (result.outcome === 'refused' ? result.reason : result.outcome)),
       ['saved', 'conflict', 'ended', 'unknown', 'retired', 'saved', 'conflict'],
     );
-    same([await read(a.id), await read(b.id), await read(d.id), await read(e.id)].map(textOf), ['a', 'newer', null, 'e']);
+    same([await read(a.id), await read(b.id), await read(d.id), await read(e.id)].map(textOf), [
+      'a',
+      'newer',
+      null,
+      'e',
+    ]);
     same(await store.save([]), []);
   });
 
@@ -74,18 +79,21 @@ export function describeSave({ check, needing }: Suite): void {
     );
   });
 
-  check('of two that start from the same version, one is saved and one conflicts', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made();
-      const [[one], [two]] = await race(
-        round,
-        () => store.save([saveOf(visit, { data: bytes('one') })]),
-        () => second.save([saveOf(visit, { data: bytes('two') })]),
-      );
-      same([one!.outcome, two!.outcome].sort(), ['conflict', 'saved']);
-      same(textOf(await read(visit.id)), one!.outcome === 'saved' ? 'one' : 'two');
-    }
-  });
+  check(
+    'of two that start from the same version, one is saved and one conflicts',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made();
+        const [[one], [two]] = await race(
+          round,
+          () => store.save([saveOf(visit, { data: bytes('one') })]),
+          () => second.save([saveOf(visit, { data: bytes('two') })]),
+        );
+        same([one!.outcome, two!.outcome].sort(), ['conflict', 'saved']);
+        same(textOf(await read(visit.id)), one!.outcome === 'saved' ? 'one' : 'two');
+      }
+    },
+  );
 
   check('overlapping groups of two processes lose nothing', async ({ store, second, read, madeMany }) => {
     const visits = await madeMany(12);
@@ -108,7 +116,9 @@ export function describeSave({ check, needing }: Suite): void {
       }
     };
     await Promise.all(
-      Array.from({ length: 6 }, (_, index) => addToAll(index % 2 ? store : second, index % 3 ? visits : visits.toReversed())),
+      Array.from({ length: 6 }, (_, index) =>
+        addToAll(index % 2 ? store : second, index % 3 ? visits : visits.toReversed()),
+      ),
     );
     for (const { id } of visits) same(Number(textOf(await read(id))), 6);
     same(

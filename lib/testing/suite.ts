@@ -76,7 +76,9 @@ export function createSuite(
         const fixture = await factory();
         try {
           const bench = { ...benchOf(fixture, { ...fixture.store.capabilities, ...capabilities }, rounds), facets };
-          const missing = needs.filter((need) => !supports({ ...facetsOf(fixture.store), capabilities: bench.capabilities }, need));
+          const missing = needs.filter(
+            (need) => !supports({ ...facetsOf(fixture.store), capabilities: bench.capabilities }, need),
+          );
           for (const one of missing) await refusals[one]?.(bench);
           if (missing.length === 0) await body(bench);
         } finally {
@@ -91,7 +93,11 @@ function facetsOf({ users, pages, locks, cleanup, clients }: VisitStore): Pick<V
   return { users, pages, locks, cleanup, clients };
 }
 
-function benchOf(fixture: VisitStoreFixture, capabilities: VisitStoreCapabilities, rounds: number): Omit<Bench, 'facets'> {
+function benchOf(
+  fixture: VisitStoreFixture,
+  capabilities: VisitStoreCapabilities,
+  rounds: number,
+): Omit<Bench, 'facets'> {
   const { store } = fixture;
   const madeMany: Bench['madeMany'] = async (count, given = () => ({})) => {
     const visits = Array.from({ length: count }, (_, index) => newVisit(given(index)));

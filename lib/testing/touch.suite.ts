@@ -28,18 +28,21 @@ export function describeTouch({ check, needing }: Suite): void {
     fits(await read(id), { accessed: NOW + 2, expiry: expiry + 2 });
   });
 
-  check('from before a change of key, it gives no visit the life back that the change took away', async ({ store, read, made }) => {
-    const visit = await made({ permanent: true });
-    const known = { id: visit.id, keyChanged: visit.created };
-    await store.touch([{ ...known, accessed: NOW + 1, expiry: NOW + DAY }]);
-    same((await read(visit.id)).expiry, NOW + DAY);
-    await store.rekey([rekeyOf(visit, { now: NOW + 2, permanent: false, expiry: NOW + MINUTE })]);
-    const before = await read(visit.id);
-    await store.touch([{ ...known, accessed: NOW + 3, expiry: NOW + DAY }]);
-    same(await read(visit.id), before);
-    await store.touch([{ ...known, keyChanged: NOW + 2, accessed: NOW + 4, expiry: NOW + 2 * MINUTE }]);
-    fits(await read(visit.id), { accessed: NOW + 4, expiry: NOW + 2 * MINUTE });
-  });
+  check(
+    'from before a change of key, it gives no visit the life back that the change took away',
+    async ({ store, read, made }) => {
+      const visit = await made({ permanent: true });
+      const known = { id: visit.id, keyChanged: visit.created };
+      await store.touch([{ ...known, accessed: NOW + 1, expiry: NOW + DAY }]);
+      same((await read(visit.id)).expiry, NOW + DAY);
+      await store.rekey([rekeyOf(visit, { now: NOW + 2, permanent: false, expiry: NOW + MINUTE })]);
+      const before = await read(visit.id);
+      await store.touch([{ ...known, accessed: NOW + 3, expiry: NOW + DAY }]);
+      same(await read(visit.id), before);
+      await store.touch([{ ...known, keyChanged: NOW + 2, accessed: NOW + 4, expiry: NOW + 2 * MINUTE }]);
+      fits(await read(visit.id), { accessed: NOW + 4, expiry: NOW + 2 * MINUTE });
+    },
+  );
 
   check('of two at once, the later instant of each stays', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
@@ -86,7 +89,9 @@ export function describeTouch({ check, needing }: Suite): void {
     same(await expungeAll(bench, { before: NOW, limit: 10 }), [{ visits: 1, identities: 1 }]);
     await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
     same(await store.save([saveOf(visit, { data: bytes('late') })]), [{ outcome: 'refused', reason: 'unknown' }]);
-    same(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })]), [{ outcome: 'refused', reason: 'unknown' }]);
+    same(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })]), [
+      { outcome: 'refused', reason: 'unknown' },
+    ]);
     same(await store.end([visit.id], { reason: 'logout', at: NOW }), []);
     same(await store.find([visit.id]), [null]);
     same(await countStale(bench, NEVER), { visits: 0, identities: 0 });
@@ -99,7 +104,9 @@ export function describeTouch({ check, needing }: Suite): void {
     const visit = newVisit({ identity: identityOf('7') });
     await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
     same(await store.save([saveOf(visit, { data: bytes('new') })]), [{ outcome: 'refused', reason: 'unknown' }]);
-    same(await store.rekey([rekeyOf(visit, { identity: visit.identity })]), [{ outcome: 'refused', reason: 'unknown' }]);
+    same(await store.rekey([rekeyOf(visit, { identity: visit.identity })]), [
+      { outcome: 'refused', reason: 'unknown' },
+    ]);
     same(await store.end([visit.id], { reason: 'logout', at: NOW, retiresKey: true }), []);
     await store.locks?.unlock(visit.id, newId());
     same(await store.find([visit.id]), [null]);

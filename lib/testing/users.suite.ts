@@ -12,17 +12,25 @@ import { eachStep, endAll, endAllOf, listAll, listLive } from './many.js';
 export function describeUsers({ needing }: Suite): void {
   const checkUsers = needing('users');
 
-  needing('pages', 'revocable')('liveVisits goes through all that are neither ended nor expired', async ({ store, read, madeMany }) => {
-    const live = await madeMany(125, (index) => ({ expiry: NOW + 1, identity: index % 2 ? identityOf('alice') : null }));
-    await madeMany(2, () => ({ expiry: NOW }));
-    const [ended] = await madeMany(1);
-    await store.end([ended!.id], { reason: 'gone', at: NOW });
-    const pages = await eachStep<VisitPage>((after) => store.pages!.liveVisits({ after: after ?? '', limit: 10, now: NOW }));
-    for (const { visits } of pages) assert.ok(visits.length < 100, 'a page is about as large as it was asked for');
-    const seen = pages.flatMap(({ visits }) => visits);
-    same([...new Set(seen.map(({ id }) => id))].sort(), live.map(({ id }) => id).sort());
-    same(seen[0], listedCopyOf(await read(seen[0]!.id)));
-  });
+  needing('pages', 'revocable')(
+    'liveVisits goes through all that are neither ended nor expired',
+    async ({ store, read, madeMany }) => {
+      const live = await madeMany(125, (index) => ({
+        expiry: NOW + 1,
+        identity: index % 2 ? identityOf('alice') : null,
+      }));
+      await madeMany(2, () => ({ expiry: NOW }));
+      const [ended] = await madeMany(1);
+      await store.end([ended!.id], { reason: 'gone', at: NOW });
+      const pages = await eachStep<VisitPage>((after) =>
+        store.pages!.liveVisits({ after: after ?? '', limit: 10, now: NOW }),
+      );
+      for (const { visits } of pages) assert.ok(visits.length < 100, 'a page is about as large as it was asked for');
+      const seen = pages.flatMap(({ visits }) => visits);
+      same([...new Set(seen.map(({ id }) => id))].sort(), live.map(({ id }) => id).sort());
+      same(seen[0], listedCopyOf(await read(seen[0]!.id)));
+    },
+  );
 
   checkUsers('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
     const [old, recent, expired, ended] = (await madeMany(5, (index) => ({
@@ -66,11 +74,9 @@ export function describeUsers({ needing }: Suite): void {
   });
 
   checkUsers('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
-    const [left, came, gone] = (await madeMany(3, (index) => ({ identity: identityOf(index === 1 ? 'bob' : 'alice') }))) as [
-      VisitRecord,
-      VisitRecord,
-      VisitRecord,
-    ];
+    const [left, came, gone] = (await madeMany(3, (index) => ({
+      identity: identityOf(index === 1 ? 'bob' : 'alice'),
+    }))) as [VisitRecord, VisitRecord, VisitRecord];
     await second.rekey([
       rekeyOf(left, { identity: identityOf('bob') }),
       rekeyOf(came, { identity: identityOf('alice') }),
@@ -81,11 +87,9 @@ export function describeUsers({ needing }: Suite): void {
   });
 
   checkUsers('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
-    const [client, elsewhere, later] = (await madeMany(3, (index) => ({ identity: identityOf(['alice', 'bob', 'carol'][index]!) }))) as [
-      VisitRecord,
-      VisitRecord,
-      VisitRecord,
-    ];
+    const [client, elsewhere, later] = (await madeMany(3, (index) => ({
+      identity: identityOf(['alice', 'bob', 'carol'][index]!),
+    }))) as [VisitRecord, VisitRecord, VisitRecord];
     await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW + 1, retiresKey: true });
     await endAllOf(store, 'bob', { reason: 'everywhere', at: NOW + 1 });
     await endAll(store, { reason: 'incident', at: NOW + 2, retiresKey: true });
@@ -103,7 +107,8 @@ export function describeUsers({ needing }: Suite): void {
       const pages = await eachStep<VisitPage<ListPosition>>((after) =>
         store.users!.listForUser({ userId: 'alice', now: NOW, limit, after: after ?? undefined }),
       );
-      for (const { visits: page } of pages) assert.ok(page.length <= limit, 'a page is at most as long as it was asked for');
+      for (const { visits: page } of pages)
+        assert.ok(page.length <= limit, 'a page is at most as long as it was asked for');
       same(
         pages.flatMap(({ visits: page }) => page.map(({ id }) => id)),
         expected,
@@ -117,7 +122,8 @@ export function describeUsers({ needing }: Suite): void {
     await made({ identity: identityOf('alice') });
     const listed = [...(await listAll(store, 'alice', NOW)), ...(await listLive(store, NOW))];
     assert.ok(listed.length >= 4);
-    for (const visit of listed) assert.ok(!('sessionData' in visit), 'a list of visits has no session data, not even null');
+    for (const visit of listed)
+      assert.ok(!('sessionData' in visit), 'a list of visits has no session data, not even null');
   });
 
   checkUsers('what a caller changes in a list is not stored', async ({ store, read, made }) => {
@@ -131,7 +137,27 @@ export function describeUsers({ needing }: Suite): void {
   });
 
   checkUsers('user ids are compared byte by byte', async ({ store, madeMany }) => {
-    const userIds = ['a', 'A', 'a ', ' a', 'á', 'a\u0301', 'ß', 'ss', '👩', '👩‍🚀', "'; --", '%', '_', '\\', '?', '$1', '1', '01', '1e0'];
+    const userIds = [
+      'a',
+      'A',
+      'a ',
+      ' a',
+      'á',
+      'a\u0301',
+      'ß',
+      'ss',
+      '👩',
+      '👩‍🚀',
+      "'; --",
+      '%',
+      '_',
+      '\\',
+      '?',
+      '$1',
+      '1',
+      '01',
+      '1e0',
+    ];
     const visits = await madeMany(userIds.length, (index) => ({ identity: identityOf(userIds[index]!) }));
     for (const [index, userId] of userIds.entries()) {
       same(
@@ -153,23 +179,27 @@ export function describeUsers({ needing }: Suite): void {
     );
   });
 
-  checkUsers('endAllForUser ends all but one, of this user only, expired ones too', async ({ store, read, made, madeMany }) => {
-    const mine = await madeMany(4, (index) => ({
-      identity: identityOf('alice'),
-      expiry: index === 0 ? NOW - DAY : NOW + DAY,
-      sessionData: bytes('x'),
-    }));
-    const [, here] = mine as [VisitRecord, VisitRecord];
-    const theirs = await made({ identity: identityOf('bob') });
-    const anonymous = await made();
-    const ended = await endAllOf(store, 'alice', { reason: 'password', at: NOW, except: here.id });
-    const expected = mine.map(({ id }) => id).filter((id) => id !== here.id);
-    same(ended.toSorted(), expected.toSorted());
-    for (const id of expected) fits(await read(id), { endedAt: NOW, endReason: 'password', sessionData: null, sessionVersion: 1 });
-    for (const { id } of [here, theirs, anonymous]) same((await read(id)).endedAt, null);
-    same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), [here.id]);
-    same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), []);
-  });
+  checkUsers(
+    'endAllForUser ends all but one, of this user only, expired ones too',
+    async ({ store, read, made, madeMany }) => {
+      const mine = await madeMany(4, (index) => ({
+        identity: identityOf('alice'),
+        expiry: index === 0 ? NOW - DAY : NOW + DAY,
+        sessionData: bytes('x'),
+      }));
+      const [, here] = mine as [VisitRecord, VisitRecord];
+      const theirs = await made({ identity: identityOf('bob') });
+      const anonymous = await made();
+      const ended = await endAllOf(store, 'alice', { reason: 'password', at: NOW, except: here.id });
+      const expected = mine.map(({ id }) => id).filter((id) => id !== here.id);
+      same(ended.toSorted(), expected.toSorted());
+      for (const id of expected)
+        fits(await read(id), { endedAt: NOW, endReason: 'password', sessionData: null, sessionVersion: 1 });
+      for (const { id } of [here, theirs, anonymous]) same((await read(id)).endedAt, null);
+      same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), [here.id]);
+      same(await endAllOf(store, 'alice', { reason: 'password', at: NOW }), []);
+    },
+  );
 
   checkUsers('endAllForUser ends in batches, and remembers with the first', async ({ store, second, madeMany }) => {
     const visits = await madeMany(25, () => ({ identity: identityOf('alice') }));
@@ -190,7 +220,10 @@ export function describeUsers({ needing }: Suite): void {
       const ending = { reason: 'everywhere', at: NOW };
       const first = await store.users!.endAllForUser({ userId: 'alice', ending, limit: 3 });
       const [renewed, moved, gone, ...rest] = visits.filter(({ id }) => !first.ended.includes(id));
-      await second.rekey([rekeyOf(renewed!, { previousKeyUntil: NOW + MINUTE }), rekeyOf(moved!, { identity: identityOf('bob') })]);
+      await second.rekey([
+        rekeyOf(renewed!, { previousKeyUntil: NOW + MINUTE }),
+        rekeyOf(moved!, { identity: identityOf('bob') }),
+      ]);
       await second.end([gone!.id], { reason: 'logout', at: NOW });
       const others = await eachStep<EndedBatch>((after = first.next) =>
         store.users!.endAllForUser({ userId: 'alice', ending, limit: 3, after }),
@@ -202,99 +235,120 @@ export function describeUsers({ needing }: Suite): void {
     },
   );
 
-  needing('users', 'cleanup')('B7: it is remembered when all visits of a user were ended, until that is expunged', async (bench) => {
-    const { store, second } = bench;
-    same(await store.users!.revokedAt('carol'), null);
-    await endAllOf(store, 'carol', { reason: 'everywhere', at: NOW + 2 });
-    await endAllOf(second, 'carol', { reason: 'everywhere', at: NOW + 1 });
-    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.revokedAt(other), null);
-    await endAllOf(store, 'carol ', { reason: 'everywhere', at: NOW + 5 });
-    same(await second.users!.revokedAt('carol'), NOW + 2);
-    same(await second.users!.revokedAt('carol '), NOW + 5);
-    await endAll(store, { reason: 'incident', at: NOW + 3 });
-    same(await second.users!.revokedAt('carol'), NOW + 3);
-    same(await second.users!.revokedAt('anybody'), NOW + 3);
-    same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
-    same(await second.users!.revokedAt('carol'), NOW + 3);
-    same(await second.users!.revokedAt('carol '), NOW + 5);
-    await expungeAll(bench, { before: NOW + 6, limit: 10 });
-    same(await second.users!.revokedAt('carol '), null);
-  });
+  needing('users', 'cleanup')(
+    'B7: it is remembered when all visits of a user were ended, until that is expunged',
+    async (bench) => {
+      const { store, second } = bench;
+      same(await store.users!.revokedAt('carol'), null);
+      await endAllOf(store, 'carol', { reason: 'everywhere', at: NOW + 2 });
+      await endAllOf(second, 'carol', { reason: 'everywhere', at: NOW + 1 });
+      for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.revokedAt(other), null);
+      await endAllOf(store, 'carol ', { reason: 'everywhere', at: NOW + 5 });
+      same(await second.users!.revokedAt('carol'), NOW + 2);
+      same(await second.users!.revokedAt('carol '), NOW + 5);
+      await endAll(store, { reason: 'incident', at: NOW + 3 });
+      same(await second.users!.revokedAt('carol'), NOW + 3);
+      same(await second.users!.revokedAt('anybody'), NOW + 3);
+      same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
+      same(await second.users!.revokedAt('carol'), NOW + 3);
+      same(await second.users!.revokedAt('carol '), NOW + 5);
+      await expungeAll(bench, { before: NOW + 6, limit: 10 });
+      same(await second.users!.revokedAt('carol '), null);
+    },
+  );
 
-  checkUsers('B7: ends what was linked before it began, also while others are being linked', async ({ store, second, madeMany }) => {
-    const visits = await madeMany(24);
-    const linkedBefore: string[] = [];
-    let hasBegun = false;
-    const links = visits.map(async (visit) => {
-      await second.rekey([rekeyOf(visit, { identity: identityOf('alice') })]);
-      if (!hasBegun) linkedBefore.push(visit.id);
-    });
-    await Promise.any(links);
-    hasBegun = true;
-    const ended = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
-    await Promise.all(links);
-    assert.ok(linkedBefore.length > 0);
-    same(
-      linkedBefore.filter((id) => !ended.includes(id)),
-      [],
-    );
-    const rest = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
-    same([...ended, ...rest].toSorted(), visits.map(({ id }) => id).toSorted());
-  });
-
-  checkUsers('B7: endAllForUser does not miss a visit whose key is renewed at that moment', async ({ store, second, madeMany, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
-      const [ended] = await race(
-        round,
-        () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
-        () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
+  checkUsers(
+    'B7: ends what was linked before it began, also while others are being linked',
+    async ({ store, second, madeMany }) => {
+      const visits = await madeMany(24);
+      const linkedBefore: string[] = [];
+      let hasBegun = false;
+      const links = visits.map(async (visit) => {
+        await second.rekey([rekeyOf(visit, { identity: identityOf('alice') })]);
+        if (!hasBegun) linkedBefore.push(visit.id);
+      });
+      await Promise.any(links);
+      hasBegun = true;
+      const ended = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
+      await Promise.all(links);
+      assert.ok(linkedBefore.length > 0);
+      same(
+        linkedBefore.filter((id) => !ended.includes(id)),
+        [],
       );
-      same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
-    }
-  });
+      const rest = await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW });
+      same([...ended, ...rest].toSorted(), visits.map(({ id }) => id).toSorted());
+    },
+  );
 
-  checkUsers('endAllForUser spares a visit that another user has just taken over', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made({ identity: identityOf('alice') });
-      const [ended, [taken]] = await race(
-        round,
-        () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
-        () => second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
-      );
-      same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
-      same((await read(visit.id)).endedAt, taken!.outcome === 'done' ? null : NOW);
-    }
-  });
+  checkUsers(
+    'B7: endAllForUser does not miss a visit whose key is renewed at that moment',
+    async ({ store, second, madeMany, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
+        const [ended] = await race(
+          round,
+          () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
+          () => second.rekey(visits.slice(1).map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE }))),
+        );
+        same(ended.toSorted(), visits.map(({ id }) => id).toSorted());
+      }
+    },
+  );
 
-  checkUsers('B7: a sign-in and the end of all visits at the same moment: one sees the other', async ({ store, second, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const userId = `user ${round}`;
-      const visit = await made();
-      const late = newVisit({ identity: identityOf(userId) });
-      const [seen, seenByNew, ended] = await race(
-        round,
-        () => second.rekey([rekeyOf(visit, { identity: identityOf(userId) })]).then(() => second.users!.revokedAt(userId)),
-        () => second.create([late]).then(() => second.users!.revokedAt(userId)),
-        () => endAllOf(store, userId, { reason: 'everywhere', at: NOW }),
-      );
-      assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
-      assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
-    }
-  });
+  checkUsers(
+    'endAllForUser spares a visit that another user has just taken over',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made({ identity: identityOf('alice') });
+        const [ended, [taken]] = await race(
+          round,
+          () => endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }),
+          () => second.rekey([rekeyOf(visit, { identity: identityOf('bob') })]),
+        );
+        same(ended, taken!.outcome === 'done' ? [] : [visit.id]);
+        same((await read(visit.id)).endedAt, taken!.outcome === 'done' ? null : NOW);
+      }
+    },
+  );
 
-  checkUsers('userAgentsOf gives each once, of the visits that were linked to the user before', async ({ store, madeMany }) => {
-    const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
-    await madeMany(agents.length, (index) => ({
-      userAgent: agents[index]!,
-      expiry: index === 6 ? NOW - DAY : NOW + DAY,
-      identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
-    }));
-    const found = await store.users!.userAgentsOf('alice', NOW);
-    same(found.length, 4);
-    same(new Set(found), new Set(['old', 'older', null, 'expired']));
-    same(await store.users!.userAgentsOf('nobody', NOW), []);
-  });
+  checkUsers(
+    'B7: a sign-in and the end of all visits at the same moment: one sees the other',
+    async ({ store, second, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const userId = `user ${round}`;
+        const visit = await made();
+        const late = newVisit({ identity: identityOf(userId) });
+        const [seen, seenByNew, ended] = await race(
+          round,
+          () =>
+            second
+              .rekey([rekeyOf(visit, { identity: identityOf(userId) })])
+              .then(() => second.users!.revokedAt(userId)),
+          () => second.create([late]).then(() => second.users!.revokedAt(userId)),
+          () => endAllOf(store, userId, { reason: 'everywhere', at: NOW }),
+        );
+        assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
+        assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
+      }
+    },
+  );
+
+  checkUsers(
+    'userAgentsOf gives each once, of the visits that were linked to the user before',
+    async ({ store, madeMany }) => {
+      const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
+      await madeMany(agents.length, (index) => ({
+        userAgent: agents[index]!,
+        expiry: index === 6 ? NOW - DAY : NOW + DAY,
+        identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
+      }));
+      const found = await store.users!.userAgentsOf('alice', NOW);
+      same(found.length, 4);
+      same(new Set(found), new Set(['old', 'older', null, 'expired']));
+      same(await store.users!.userAgentsOf('nobody', NOW), []);
+    },
+  );
 
   checkUsers('userAgentsOf knows visits that have ended', async ({ store, made }) => {
     const { id } = await made({ userAgent: 'browser', identity: identityOf('alice', NOW - 1) });

@@ -9,7 +9,11 @@ export type CurrentVisit = VisitView;
 // Typed as a class too, so that TypeScript emits it as metadata.
 type CurrentVisitToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => CurrentVisit);
 
-/** The parameter decorator, and the type of what it gives. @throws VisitNotResolvedError under `@SkipVisit()`; VisitStoreUnavailableError (503) */
+/**
+ * The parameter decorator, and the type of what it gives.
+ *
+ * @throws VisitNotResolvedError under `@SkipVisit()`; VisitStoreUnavailableError (503)
+ */
 export const CurrentVisit = opaque(
   createParamDecorator((_: unknown, execution: ExecutionContext) => requireContext(execution).current),
   () => CurrentVisit,

@@ -30,9 +30,9 @@ interface Progress {
 }
 
 /**
- * Ends many visits, batch by batch, each within `storeTimeout`, so that how many there are does not matter. Once the first batch has reached
- * the store the rest follows, also when whoever asked for it has been refused meanwhile: a change of password must not leave half of the
- * visits alive, nor a plugin hear of half of them.
+ * Ends many visits, batch by batch, each within `storeTimeout`, so that how many there are does not matter. Once the
+ * first batch has reached the store the rest follows, also when whoever asked for it has been refused meanwhile: a
+ * change of password must not leave half of the visits alive, nor a plugin hear of half of them.
  */
 @Injectable()
 export class EndInBatches {
@@ -45,7 +45,8 @@ export class EndInBatches {
   /**
    * How many visits this call ended.
    *
-   * @throws VisitStoreUnavailableError when a batch fails or takes too long; what `announce` has thrown, when all have ended
+   * @throws VisitStoreUnavailableError when a batch fails or takes too long; what `announce` has thrown, when all have
+   *   ended
    */
   async run(many: EndOfMany): Promise<number> {
     const progress: Progress = { after: undefined, count: 0, failure: undefined };
@@ -73,7 +74,9 @@ export class EndInBatches {
         // Whoever asked has been told that nothing may have happened: so it has.
         if (progress.after === undefined) return;
         if (++tries > MOST_TRIES) {
-          this.logger.error(`Visits that are to end for the reason "${many.ending.reason}" may still be alive: ${reasonOf(error)}`);
+          this.logger.error(
+            `Visits that are to end for the reason "${many.ending.reason}" may still be alive: ${reasonOf(error)}`,
+          );
           return;
         }
         await sleep(FIRST_PAUSE * 2 ** (tries - 1), undefined, { ref: false });

@@ -24,8 +24,8 @@ export interface OpenStream {
 }
 
 /**
- * Streams and sockets end with the visit that they were let in for. What this process does to a visit is known at once; what others do,
- * and that a visit has expired, is looked up each `streams.interval`, all visits together.
+ * Streams and sockets end with the visit that they were let in for. What this process does to a visit is known at once;
+ * what others do, and that a visit has expired, is looked up each `streams.interval`, all visits together.
  */
 @Injectable()
 export class OpenStreams {
@@ -48,7 +48,9 @@ export class OpenStreams {
     const { visitId } = stream;
     const ofVisit = this.streams.get(visitId) ?? new Map<OpenStream, number>();
     this.streams.set(visitId, ofVisit.set(stream, 0));
-    this.timer ??= this.scope.runInAsyncScope(() => setInterval(() => void this.check(), this.options.streams.interval).unref());
+    this.timer ??= this.scope.runInAsyncScope(() =>
+      setInterval(() => void this.check(), this.options.streams.interval).unref(),
+    );
     return () => this.remove(visitId, stream);
   }
 

@@ -2,9 +2,11 @@ import { FreshIdentityRequiredError, VisitError } from '../errors/visit.error.js
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
 /**
- * When the user proved who they are, as the application says it; at most now, whatever the clock of whoever asked them says.
+ * When the user proved who they are, as the application says it; at most now, whatever the clock of whoever asked them
+ * says.
  *
- * @throws VisitError `VISIT_OPTION` for no instant; FreshIdentityRequiredError when it is so long ago that the visit would have ended
+ * @throws VisitError `VISIT_OPTION` for no instant; FreshIdentityRequiredError when it is so long ago that the visit
+ *   would have ended
  */
 export function signInInstant(
   authenticatedAt: Date | undefined,

@@ -6,7 +6,10 @@ import { TouchQueue } from './touch.queue.js';
 
 type Lifetime = Pick<VisitRecord, 'id' | 'expiry' | 'absoluteExpiry'>;
 
-/** When visits end: by what is stored of them, and with the option `shortenExisting` by the limits of now, whatever they were before. */
+/**
+ * When visits end: by what is stored of them, and with the option `shortenExisting` by the limits of now, whatever they
+ * were before.
+ */
 @Injectable()
 export class TimeLimits {
   /** The longest idle timeout that a handler asks for, in milliseconds. */
@@ -14,7 +17,10 @@ export class TimeLimits {
 
   constructor(
     @Inject(VISIT_OPTIONS)
-    private readonly options: Pick<ResolvedVisitOptions, 'shortenExisting' | 'timeout' | 'permanentTimeout' | 'absoluteTimeout'>,
+    private readonly options: Pick<
+      ResolvedVisitOptions,
+      'shortenExisting' | 'timeout' | 'permanentTimeout' | 'absoluteTimeout'
+    >,
     @Inject(TouchQueue) private readonly touches: Pick<TouchQueue, 'waiting'>,
   ) {}
 
@@ -24,8 +30,8 @@ export class TimeLimits {
   }
 
   /**
-   * The visit as the limits of now have it, which are never longer than those that are stored. The store keeps its own; but it keeps
-   * up with each use of the visit, and that is what the limits of now are counted from.
+   * The visit as the limits of now have it, which are never longer than those that are stored. The store keeps its own;
+   * but it keeps up with each use of the visit, and that is what the limits of now are counted from.
    */
   applyTo<V extends ListedVisit>(record: V): V {
     if (!this.options.shortenExisting) return record;

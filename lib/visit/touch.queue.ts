@@ -19,7 +19,8 @@ const NOTHING: Batch = new Map();
  * Gathers "this visit is still in use" for an interval and writes it batch by batch. What waits counts as if it
  * were written. A failed write goes back into the queue without overwriting anything newer.
  *
- * What is written is many requests', so it is written in the asynchronous context of none of them, but in that in which the queue was made.
+ * What is written is many requests', so it is written in the asynchronous context of none of them, but in that in which
+ * the queue was made.
  */
 export class TouchQueue {
   private readonly logger = new Logger('Visit');
@@ -56,8 +57,8 @@ export class TouchQueue {
   }
 
   /**
-   * A touch without which a visit could be taken for expired, should this process stand still or end. Resolves when it is written, or has
-   * failed and waits. Undefined: writes have just failed, and nobody waits for another one.
+   * A touch without which a visit could be taken for expired, should this process stand still or end. Resolves when it
+   * is written, or has failed and waits. Undefined: writes have just failed, and nobody waits for another one.
    */
   addNow(touch: Touch): Promise<void> | undefined {
     if (this.failing || this.closed) {
@@ -95,7 +96,8 @@ export class TouchQueue {
     if (isAgain && this.queued.size + this.urgent.size === 0) return;
     await withDeadline(this.flush(), Math.min(this.storeTimeout, LONGEST_CLOSE)).catch(() => {});
     const lost = this.queued.size + this.urgent.size + this.inFlight.size;
-    if (lost > 0) this.logger.warn(`${lost} expiry updates could not be written before the end: these visits may expire earlier`);
+    if (lost > 0)
+      this.logger.warn(`${lost} expiry updates could not be written before the end: these visits may expire earlier`);
     this.queued.clear();
     this.urgent.clear();
   }
@@ -163,7 +165,9 @@ export class TouchQueue {
 
   /** Where visits lie on several servers: one that is away keeps back what it is to get, and nothing else. */
   private async writeEach(touches: readonly Touch[]): Promise<number> {
-    const results = await Promise.allSettled(touches.map((touch) => withDeadline(this.store.touch([touch]), this.storeTimeout)));
+    const results = await Promise.allSettled(
+      touches.map((touch) => withDeadline(this.store.touch([touch]), this.storeTimeout)),
+    );
     const failed = touches.filter((_, index) => results[index]!.status === 'rejected');
     const failure = results.find((result) => result.status === 'rejected');
     if (failure) this.noteFailure(failure.reason);

@@ -33,17 +33,21 @@ export class VisitLimit {
     throw new VisitLimitError(most);
   }
 
-  /** After it, and when the user has proved again who they are: ends what is too many. Whether that includes this visit, which is left to the caller to end. */
+  /**
+   * After it, and when the user has proved again who they are: ends what is too many. Whether that includes this visit,
+   * which is left to the caller to end.
+   */
   async isSurplus(userId: string, visitId: string): Promise<boolean> {
     const { maxVisitsPerUser: most, onLimit } = this.options.identity;
     if (most === false) return false;
     const visits = await this.visitsOf(userId);
-    const surplus = (onLimit === 'refuse' ? visits.toSorted(bySignIn).slice(most) : visits.toSorted(byLatestProof).slice(0, -most)).map(
-      ({ id }) => id,
-    );
+    const surplus = (
+      onLimit === 'refuse' ? visits.toSorted(bySignIn).slice(most) : visits.toSorted(byLatestProof).slice(0, -most)
+    ).map(({ id }) => id);
     const others = surplus.filter((id) => id !== visitId);
     // Many at once only where the limit is newer than they are.
-    for (let first = 0; first < others.length; first += MAX_ROWS) await this.writer.end(others.slice(first, first + MAX_ROWS), 'limit');
+    for (let first = 0; first < others.length; first += MAX_ROWS)
+      await this.writer.end(others.slice(first, first + MAX_ROWS), 'limit');
     if (surplus.length > 0) await this.emit(userId);
     return surplus.length > others.length;
   }
@@ -82,5 +86,8 @@ const inOrderOf =
 /** Who has been signed in for longest comes first, and stays where others are refused. */
 const bySignIn = inOrderOf(({ created }) => created);
 
-/** Whose user proved longest ago who they are comes first, and ends: never the visit that has just signed in, again or for the first time. */
+/**
+ * Whose user proved longest ago who they are comes first, and ends: never the visit that has just signed in, again or
+ * for the first time.
+ */
 const byLatestProof = inOrderOf(({ created, authenticatedAt }) => Math.max(created, authenticatedAt));

@@ -13,7 +13,14 @@ import { PluginRegistry } from '../plugin/plugin.registry.js';
 import type { Exchange } from '../platform/exchange.js';
 import { StoreAccess } from '../store/store-access.js';
 import { created as createdVisit } from '../store/visit.record.js';
-import { UNSEEN, type IdentityRecord, type Refusal, type Rekey, type RekeyResult, type VisitRecord } from '../store/visit.store.js';
+import {
+  UNSEEN,
+  type IdentityRecord,
+  type Refusal,
+  type Rekey,
+  type RekeyResult,
+  type VisitRecord,
+} from '../store/visit.store.js';
 import type { RequestContext, VisitState } from '../context/request.context.js';
 import { VisitView } from '../context/visit-view.js';
 import type { Turn } from '../context/turn.js';
@@ -23,8 +30,9 @@ import { TouchQueue } from './touch.queue.js';
 import { undoing, undone } from './undoing.js';
 
 /**
- * How long the old key works after the client was first seen with a new one, in milliseconds: longer than a request takes, shorter than a
- * thief likes. As long a renewal is given time to arrive before it is taken for lost, and given again.
+ * How long the old key works after the client was first seen with a new one, in milliseconds: longer than a request
+ * takes, shorter than a thief likes. As long a renewal is given time to arrive before it is taken for lost, and given
+ * again.
  */
 export const RENEWAL_GRACE = 30_000;
 
@@ -39,15 +47,22 @@ export function failedSignIn(error: unknown): string {
   return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
 }
 
-/** That the visit of a late request has ended, so that nothing is left to do. @throws VisitKeyRetiredError: it goes on with another key */
+/**
+ * That the visit of a late request has ended, so that nothing is left to do.
+ *
+ * @throws VisitKeyRetiredError: it goes on with another key
+ */
 export function requireEnded({ lookup }: RequestContext): void {
-  if (lookup.is !== 'done' || lookup.resolution.outcome !== 'late' || !lookup.resolution.hasEnded) throw new VisitKeyRetiredError();
+  if (lookup.is !== 'done' || lookup.resolution.outcome !== 'late' || !lookup.resolution.hasEnded)
+    throw new VisitKeyRetiredError();
 }
 
 /** What a visit may have from its first moment. */
 export type FirstContent = Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>>;
 
-/** Brings visits into being, changes their keys and ends them: all that is written about a visit but its session data. */
+/**
+ * Brings visits into being, changes their keys and ends them: all that is written about a visit but its session data.
+ */
 @Injectable()
 export class VisitWriter {
   constructor(
@@ -97,8 +112,8 @@ export class VisitWriter {
   }
 
   /**
-   * The limit after a change of rights, by the options of now, so that one that is new or stricter holds from here on. Who signs out proves
-   * nothing, and gains no time by it.
+   * The limit after a change of rights, by the options of now, so that one that is new or stricter holds from here on.
+   * Who signs out proves nothing, and gains no time by it.
    */
   private absoluteExpiryAfter(
     identity: IdentityRecord | null | undefined,
@@ -114,7 +129,12 @@ export class VisitWriter {
   async insert(state: VisitState, content: FirstContent = {}): Promise<VisitState> {
     const { created: now, permanent, identity } = { ...state.record, ...content };
     const absoluteExpiry = identity ? this.absoluteExpiry(identity.authenticatedAt) : state.record.absoluteExpiry;
-    const record: VisitRecord = { ...state.record, ...content, absoluteExpiry, expiry: this.expiry(now, permanent, absoluteExpiry) };
+    const record: VisitRecord = {
+      ...state.record,
+      ...content,
+      absoluteExpiry,
+      expiry: this.expiry(now, permanent, absoluteExpiry),
+    };
     await this.store.create(record);
     return { ...state, is: 'stored', record };
   }
@@ -137,19 +157,26 @@ export class VisitWriter {
   /** A visit has been inserted: one of a request, or one that belongs to none. */
   async announceBeginning(
     state: VisitState,
-    view = new VisitView({ environment: { options: this.options }, requireVisit: () => state, noteKeyInPage: () => {} }),
+    view = new VisitView({
+      environment: { options: this.options },
+      requireVisit: () => state,
+      noteKeyInPage: () => {},
+    }),
     request?: unknown,
   ): Promise<void> {
     const { id, created, identity } = state.record;
     await runAll([
       () => this.plugins.emit('onNewVisit', view, request),
-      () => identity && this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) }),
+      () =>
+        identity &&
+        this.plugins.emit('onIdentityLinked', { visitId: id, userId: identity.userId, at: new Date(created) }),
     ]);
   }
 
   /**
-   * Gives the visit of a request a new key. In a renewal, which changes no rights, the old one works until a while after the client was
-   * first seen with the new one. Otherwise it has no rights from then on, and the time limits are set anew, also to less (law 4).
+   * Gives the visit of a request a new key. In a renewal, which changes no rights, the old one works until a while
+   * after the client was first seen with the new one. Otherwise it has no rights from then on, and the time limits are
+   * set anew, also to less (law 4).
    *
    * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
    * @throws VisitEndedError, VisitKeyRetiredError when another request was faster; VisitHeadersSentError
@@ -164,10 +191,13 @@ export class VisitWriter {
     const now = this.options.clock.now();
     const newKey = VisitKey.create(state.record.id);
     const permanent = change.permanent ?? state.record.permanent;
-    const absoluteExpiry = isRenewal ? state.record.absoluteExpiry : this.absoluteExpiryAfter(change.identity, state.record, now);
+    const absoluteExpiry = isRenewal
+      ? state.record.absoluteExpiry
+      : this.absoluteExpiryAfter(change.identity, state.record, now);
     const used = this.expiry(now, permanent, absoluteExpiry, context.policy?.timeout);
     const expiry = isRenewal ? Math.max(state.record.expiry, used) : used;
-    // A renewal that was lost is given again to whoever has the key from before; only if the lost one is still the current one.
+    // A renewal that was lost is given again to whoever has the key from before; only if the lost one is still the
+    // current one.
     const isAgain = isRenewal && !state.key.matches(state.record.keyHash);
     const guard = { id: state.record.id, keyHash: isAgain ? state.record.keyHash : state.key.hash, now };
     const previousKeyUntil = isRenewal ? UNSEEN : null;
@@ -188,7 +218,8 @@ export class VisitWriter {
       if (!isRenewal && error instanceof VisitStoreUnavailableError) {
         const isQuick = performance.now() - began < this.options.storeTimeout / 2;
         // A sign-out stays done: whatever has become of it, nobody gains rights by what is done later.
-        const left = change.identity === null ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
+        const left =
+          change.identity === null ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
         await this.giveBack(context, left, newKey.hash, isQuick ? 'now' : 'later');
       }
       throw error;
@@ -216,8 +247,9 @@ export class VisitWriter {
   }
 
   /**
-   * Undoes a sign-in by `rekey` whose key has left nobody: the visit is again what it was before, with the key that its client has; or will
-   * be, as soon as the store answers. Whether it is; another request may have ended it, or changed its key.
+   * Undoes a sign-in by `rekey` whose key has left nobody: the visit is again what it was before, with the key that its
+   * client has; or will be, as soon as the store answers. Whether it is; another request may have ended it, or changed
+   * its key.
    *
    * @throws what a plugin throws that hears of it, when it is done
    */
@@ -235,8 +267,16 @@ export class VisitWriter {
     return true;
   }
 
-  /** A change of key whose outcome nobody knows: where it was done, the client gets its key back, now or when the store answers. */
-  private async giveBack(context: RequestContext, left: VisitRecord, newKeyHash: string, when: 'now' | 'later'): Promise<void> {
+  /**
+   * A change of key whose outcome nobody knows: where it was done, the client gets its key back, now or when the store
+   * answers.
+   */
+  private async giveBack(
+    context: RequestContext,
+    left: VisitRecord,
+    newKeyHash: string,
+    when: 'now' | 'later',
+  ): Promise<void> {
     const { record } = context.visit;
     const change = undoing(left, newKeyHash, this.options.clock.now());
     const noteDone = async (): Promise<void> => {
@@ -268,7 +308,11 @@ export class VisitWriter {
   }
 
   /** A visit belongs to another user than before, or to nobody. */
-  private async announceIdentity({ record: { id, identity } }: VisitState, before: string | undefined, now: number): Promise<void> {
+  private async announceIdentity(
+    { record: { id, identity } }: VisitState,
+    before: string | undefined,
+    now: number,
+  ): Promise<void> {
     const after = identity?.userId;
     if (before === after) return;
     const payload = { visitId: id, at: new Date(now) };
@@ -307,7 +351,8 @@ export class VisitWriter {
   }
 
   /**
-   * Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is cleared.
+   * Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is
+   * cleared.
    *
    * @param noteEnded called if it was this call that ended it, and before plugins hear of it, whatever they throw
    */

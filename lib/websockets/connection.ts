@@ -21,7 +21,10 @@ export interface ConnectionTools {
   readonly streams: OpenStreams;
 }
 
-/** Why a connection is closed, as its client is told (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's "try again later"). */
+/**
+ * Why a connection is closed, as its client is told (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's
+ * "try again later").
+ */
 export const CLOSE_CODES = {
   ended: { code: 4401, reason: 'The visit of this connection has ended' },
   foreign: { code: 4403, reason: 'This connection was opened from another site' },
@@ -39,8 +42,9 @@ type Owner =
   | { readonly is: 'visit'; readonly key: VisitKey; readonly unfollow: () => void };
 
 /**
- * One connection of a client: whose it is follows from its handshake, and every message is served as that visit is by then. It lives no
- * longer than the key that it was opened with: neither than the visit nor than a change of its rights.
+ * One connection of a client: whose it is follows from its handshake, and every message is served as that visit is by
+ * then. It lives no longer than the key that it was opened with: neither than the visit nor than a change of its
+ * rights.
  */
 export class Connection implements MessageConnection {
   private static readonly logger = new Logger('Visit');
@@ -97,7 +101,10 @@ export class Connection implements MessageConnection {
     return { exchange, context, ready: this.find(context) };
   }
 
-  /** Looks up the visit as it is now; what the context has seen of its session before is forgotten. Closes the connection if the visit has ended. */
+  /**
+   * Looks up the visit as it is now; what the context has seen of its session before is forgotten. Closes the
+   * connection if the visit has ended.
+   */
   async find(context: RequestContext): Promise<void> {
     if (this.owner.is === 'unknown') await this.owner.known;
     const key = this.owner.is === 'visit' ? this.owner.key : undefined;

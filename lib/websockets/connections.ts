@@ -30,7 +30,11 @@ export class Connections {
     return this.known.get(client);
   }
 
-  /** The connection of this socket, which is opened if it is new. @param errorFor an error as its messages are answered with it */
+  /**
+   * The connection of this socket, which is opened if it is new.
+   *
+   * @param errorFor an error as its messages are answered with it
+   */
   open(client: Client, handshake: FrameworkRequest, errorFor = (error: unknown): unknown => error): Connection {
     const known = this.known.get(client);
     if (known) return known;

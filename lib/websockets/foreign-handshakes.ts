@@ -7,19 +7,25 @@ export type IsForeign = (handshake: IncomingMessage) => boolean;
 interface OfWs {
   verifyClient?: VerifyClient | ((info: { req: IncomingMessage }) => boolean);
 }
-type VerifyClient = (info: { req: IncomingMessage }, done: (isLetIn: boolean, code?: number, ...rest: unknown[]) => void) => void;
+type VerifyClient = (
+  info: { req: IncomingMessage },
+  done: (isLetIn: boolean, code?: number, ...rest: unknown[]) => void,
+) => void;
 
 /** As socket.io has it. */
 interface OfSocketIo {
   allowRequest?: AllowRequest;
 }
-type AllowRequest = (request: IncomingMessage, done: (message: string | null | undefined, isLetIn: boolean) => void) => void;
+type AllowRequest = (
+  request: IncomingMessage,
+  done: (message: string | null | undefined, isLetIn: boolean) => void,
+) => void;
 
 const REFUSAL = 'Forbidden';
 
 /**
- * Options of a server of sockets by which it refuses handshakes of other sites with 403, before there is a socket. What the application itself
- * says there is asked after that.
+ * Options of a server of sockets by which it refuses handshakes of other sites with 403, before there is a socket. What
+ * the application itself says there is asked after that.
  */
 export function refusingForeign<Options extends object>(options: Options, isForeign: IsForeign): Options {
   const { verifyClient, allowRequest } = options as OfWs & OfSocketIo;

@@ -1,4 +1,11 @@
-import { Inject, Injectable, type CanActivate, type ExecutionContext, type NestInterceptor, type Type } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  type CanActivate,
+  type ExecutionContext,
+  type NestInterceptor,
+  type Type,
+} from '@nestjs/common';
 import { GUARDS_METADATA, INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
 import { ModulesContainer } from '@nestjs/core';
 import { VisitError, VisitHttpError } from '../errors/visit.error.js';
@@ -33,8 +40,8 @@ interface Configuration {
 }
 
 /**
- * Gateways: connections get their visit by the handshake, and each message is served like a request. All of it is bound to the adapter that
- * the application has chosen, when Nest asks for it, and to each application alone.
+ * Gateways: connections get their visit by the handshake, and each message is served like a request. All of it is bound
+ * to the adapter that the application has chosen, when Nest asks for it, and to each application alone.
  */
 @Injectable()
 export class Gateways {
@@ -70,11 +77,15 @@ export class Gateways {
   /** Before the first message: what is thrown has to be of the class that Nest looks for. */
   async load(): Promise<void> {
     if (this.classes().length === 0) return;
-    ({ WsException: this.WsException } = (await import('@nestjs/websockets')) as unknown as { WsException: new (told: object) => Error });
+    ({ WsException: this.WsException } = (await import('@nestjs/websockets')) as unknown as {
+      WsException: new (told: object) => Error;
+    });
   }
 
   private classes(): Type[] {
-    const types = [...this.modules.values()].flatMap(({ providers }) => [...providers.values()].map(({ metatype }) => metatype));
+    const types = [...this.modules.values()].flatMap(({ providers }) =>
+      [...providers.values()].map(({ metatype }) => metatype),
+    );
     const isGateway = (type: unknown): type is Type => typeof type === 'function' && Reflect.hasMetadata(GATEWAY, type);
     return [...new Set(types.filter(isGateway))];
   }
@@ -106,7 +117,11 @@ export class Gateways {
     };
   }
 
-  /** Several gateways hear of the same connection. @param args what the server's event brings: a socket, and with `ws` its request */
+  /**
+   * Several gateways hear of the same connection.
+   *
+   * @param args what the server's event brings: a socket, and with `ws` its request
+   */
   private connect([client, request]: unknown[]): Connection {
     const socket = client as Client;
     const handshake = handshakeIn(request) ?? handshakeIn(socket) ?? { headers: {}, method: 'GET' };
@@ -128,10 +143,16 @@ export class Gateways {
 /** What an application has around its handlers, by the sockets that have come to it. */
 const enhancing = new WeakMap<object, Enhancers>();
 
-const enhancersFor = (execution: ExecutionContext): Enhancers | undefined => enhancing.get(execution.getArgByIndex<object>(0));
+const enhancersFor = (execution: ExecutionContext): Enhancers | undefined =>
+  enhancing.get(execution.getArgByIndex<object>(0));
 
-/** Before NestJS 12 global guards and interceptors are not for gateways: so these, which know the application by the socket, stand in for ours. */
-const guard: CanActivate = { canActivate: (execution) => enhancersFor(execution)?.guard.canActivate(execution) ?? true };
+/**
+ * Before NestJS 12 global guards and interceptors are not for gateways: so these, which know the application by the
+ * socket, stand in for ours.
+ */
+const guard: CanActivate = {
+  canActivate: (execution) => enhancersFor(execution)?.guard.canActivate(execution) ?? true,
+};
 const interceptor: NestInterceptor = {
   intercept: (execution, next) => enhancersFor(execution)?.interceptor.intercept(execution, next) ?? next.handle(),
 };

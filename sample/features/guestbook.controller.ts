@@ -58,7 +58,9 @@ export class GuestbookController {
         <form method="post" action="/guestbook" class="card">
           ${token}
           <label>${texts.name} <input name="name" value="${name}" maxlength="40" autocomplete="name" required /></label>
-          <label>${texts.message} <textarea name="message" maxlength="500" rows="3" required>${message}</textarea></label>
+          <label
+            >${texts.message} <textarea name="message" maxlength="500" rows="3" required>${message}</textarea>
+          </label>
           <button>${texts.send}</button>
         </form>
         ${this.entries.length === 0 && html`<p class="hint">${texts.empty}</p>`}

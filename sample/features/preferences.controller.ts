@@ -48,5 +48,7 @@ export class PreferencesController {
 }
 
 function radio(name: string, value: string, label: Html | string, checked: boolean): Html {
-  return html`<label class="choice"><input type="radio" name="${name}" value="${value}" ${checked && html`checked`} /> ${label}</label>`;
+  return html`<label class="choice"
+    ><input type="radio" name="${name}" value="${value}" ${checked && html`checked`} /> ${label}</label
+  >`;
 }

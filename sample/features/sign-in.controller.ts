@@ -20,7 +20,11 @@ export class SignInController {
     const user = await this.identity.user<User>();
     const texts = this.pages.texts.signIn;
     if (user)
-      return this.pages.render({ place: 'signIn', title: texts.title, body: html`<p class="intro">${texts.already(user.name)}</p>` });
+      return this.pages.render({
+        place: 'signIn',
+        title: texts.title,
+        body: html`<p class="intro">${texts.already(user.name)}</p>`,
+      });
     return this.pages.render(this.formPage());
   }
 
@@ -60,9 +64,13 @@ export class SignInController {
         <div class="columns">
           <form method="post" action="/sign-in" class="card">
             <label
-              >${texts.name} <input name="name" value="${refused}" autocomplete="username" autocapitalize="none" required ${state}
+              >${texts.name}
+              <input name="name" value="${refused}" autocomplete="username" autocapitalize="none" required ${state}
             /></label>
-            <label>${texts.password} <input name="password" type="password" autocomplete="current-password" required ${state} /></label>
+            <label
+              >${texts.password}
+              <input name="password" type="password" autocomplete="current-password" required ${state}
+            /></label>
             <label class="choice"><input type="checkbox" name="remember" value="yes" /> ${texts.remember}</label>
             <button>${texts.title}</button>
           </form>

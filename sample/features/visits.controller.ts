@@ -31,7 +31,9 @@ export class VisitsController {
         ${
           visits.length === 1
             ? html`<p class="hint">${texts.none}</p>`
-            : html`<form method="post" action="/visits/end-others"><button class="danger">${texts.endOthers}</button></form>`
+            : html`<form method="post" action="/visits/end-others">
+                <button class="danger">${texts.endOthers}</button>
+              </form>`
         }`,
     });
   }

@@ -9,8 +9,8 @@ import { CounterService } from './counter.service.js';
 const PATH = '/without-cookies';
 
 /**
- * The link mode: the key travels in the links and forms of the page. Needs `source: 'cookie, form'`. With its key in them,
- * answers get `Referrer-Policy: no-referrer` and `Cache-Control: no-store` by themselves.
+ * The link mode: the key travels in the links and forms of the page. Needs `source: 'cookie, form'`. With its key in
+ * them, answers get `Referrer-Policy: no-referrer` and `Cache-Control: no-store` by themselves.
  */
 @Controller(PATH)
 export class WithoutCookiesController {

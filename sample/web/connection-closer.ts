@@ -6,8 +6,8 @@ import { HttpAdapterHost } from '@nestjs/core';
 const PATIENCE = 500;
 
 /**
- * Ends the connections that browsers keep open. Node closes idle ones by itself, but waits minutes for those that have not
- * been used yet, and browsers open such ones in advance.
+ * Ends the connections that browsers keep open. Node closes idle ones by itself, but waits minutes for those that have
+ * not been used yet, and browsers open such ones in advance.
  */
 @Injectable()
 export class ConnectionCloser implements BeforeApplicationShutdown {

@@ -15,8 +15,8 @@ function textOf(value: Value): string {
 }
 
 /**
- * HTML from a template: html`<p>${anything}</p>`. What is put in is escaped, unless it was made by `html` itself. Lists are
- * joined; null, undefined and false leave nothing, so that parts can be left out with `condition && html…`.
+ * HTML from a template: html`<p>${anything}</p>`. What is put in is escaped, unless it was made by `html` itself. Lists
+ * are joined; null, undefined and false leave nothing, so that parts can be left out with `condition && html…`.
  */
 export function html(template: TemplateStringsArray, ...values: Value[]): Html {
   return new Html(template.reduce((text, part, index) => text + textOf(values[index - 1]) + part));

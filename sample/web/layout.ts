@@ -10,7 +10,13 @@ export interface Preferences {
   readonly theme: (typeof themes)[number];
 }
 
-const menu = { home: '/', preferences: '/preferences', visits: '/visits', guestbook: '/guestbook', withoutCookies: '/without-cookies' };
+const menu = {
+  home: '/',
+  preferences: '/preferences',
+  visits: '/visits',
+  guestbook: '/guestbook',
+  withoutCookies: '/without-cookies',
+};
 
 export interface Page {
   /** Where in the menu it is, if anywhere. */

@@ -17,7 +17,10 @@ export class PageException extends HttpException {
   }
 }
 
-/** Makes whole pages, in the language and colours of the visitor. One object for all requests; `session` is always that of the one that is served. */
+/**
+ * Makes whole pages, in the language and colours of the visitor. One object for all requests; `session` is always that
+ * of the one that is served.
+ */
 @Injectable()
 export class Pages {
   constructor(
@@ -49,8 +52,8 @@ export class Pages {
   }
 
   /**
-   * A page about a problem, also for an address that leads nowhere. Where there is no visit to know, as when the database is away, it is
-   * in the default language.
+   * A page about a problem, also for an address that leads nowhere. Where there is no visit to know, as when the
+   * database is away, it is in the default language.
    */
   async renderProblem(makePage: (texts: Texts) => Page): Promise<string> {
     try {
@@ -63,7 +66,10 @@ export class Pages {
 
   /** A moment as text and for machines. */
   time(date: Date): Html {
-    const text = new Intl.DateTimeFormat(this.preferences.language, { dateStyle: 'medium', timeStyle: 'medium' }).format(date);
+    const text = new Intl.DateTimeFormat(this.preferences.language, {
+      dateStyle: 'medium',
+      timeStyle: 'medium',
+    }).format(date);
     return html`<time datetime="${date.toISOString()}">${text}</time>`;
   }
 }

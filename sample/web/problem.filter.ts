@@ -20,7 +20,9 @@ export class ProblemFilter implements ExceptionFilter {
     const status = statusOf(error);
     if (status === 500) this.logger.error(error instanceof Error ? error.stack : error);
 
-    const body = await this.pages.renderProblem((texts) => (error instanceof PageException ? error.page : problemPage(status, texts)));
+    const body = await this.pages.renderProblem((texts) =>
+      error instanceof PageException ? error.page : problemPage(status, texts),
+    );
 
     const { httpAdapter } = this.host;
     const response: unknown = host.switchToHttp().getResponse();

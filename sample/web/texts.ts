@@ -60,7 +60,8 @@ const en = {
     remember: 'Remember me for 30 days',
     wrong: 'Name and password do not belong together. Nothing else has changed: your session is as it was.',
     tryWith: 'Two people to try it with',
-    newKey: 'Signing in gives your visit a new key: whoever knew the old one gets nowhere with it. The public id stays.',
+    newKey:
+      'Signing in gives your visit a new key: whoever knew the old one gets nowhere with it. The public id stays.',
     already: (name: string) => `You are signed in as ${name}. To be somebody else, sign out first.`,
     signedIn: (name: string) => `Hello, ${name}. Your visit has a new key now.`,
     signedOut: 'You are signed out. That visit has ended, and a new one has begun.',
@@ -92,10 +93,13 @@ const en = {
   },
   withoutCookies: {
     title: 'Without cookies',
-    intro: 'For browsers that refuse cookies, a page can put the key of the visit into its links and forms. This one does.',
+    intro:
+      'For browsers that refuse cookies, a page can put the key of the visit into its links and forms. This one does.',
     warning: 'The address of this page holds the key to your visit.',
     warningText:
-      'Whoever gets it is you, as far as this server knows: do not share or bookmark it. It stays in the history of this browser. So keys in addresses are off unless an application asks for them, and this page does not offer them to people who are signed in.',
+      'Whoever gets it is you, as far as this server knows: do not share or bookmark it. It stays in the history ' +
+      'of this browser. So keys in addresses are off unless an application asks for them, and this page does not ' +
+      'offer them to people who are signed in.',
     visit: 'Public id of the visit',
     count: 'Counted in its session',
     addOne: 'Add one',
@@ -113,7 +117,9 @@ const en = {
     404: { title: 'There is no such page', text: 'The address may be mistyped, or what was here is gone.' },
     409: {
       title: 'Your visit has changed meanwhile',
-      text: 'In another window you have signed in or out, or the visit has ended. Nothing was saved here. Please try it again.',
+      text:
+        'In another window you have signed in or out, or the visit has ended. Nothing was saved here. Please try ' +
+        'it again.',
     },
     413: { title: 'That is too much', text: 'What you sent is larger than this site takes.' },
     500: { title: 'Something went wrong', text: 'It is our fault, not yours, and has been written down.' },
@@ -141,7 +147,8 @@ const de: Texts = {
     },
     skipToContent: 'Zum Inhalt springen',
     signOut: 'Abmelden',
-    footer: 'All das geht ohne JavaScript. Was diese Website über Ihren Besuch weiß, ist eine Zeile in ihrer Datenbank.',
+    footer:
+      'All das geht ohne JavaScript. Was diese Website über Ihren Besuch weiß, ist eine Zeile in ihrer Datenbank.',
   },
   home: {
     title: 'Wer bin ich für diesen Server?',
@@ -189,7 +196,8 @@ const de: Texts = {
     wrong: 'Name und Passwort gehören nicht zusammen. Sonst hat sich nichts geändert: Ihre Sitzung ist, wie sie war.',
     tryWith: 'Zwei Menschen zum Ausprobieren',
     newKey:
-      'Mit der Anmeldung bekommt Ihr Besuch einen neuen Schlüssel: Wer den alten kannte, kommt damit nicht weiter. Die öffentliche Kennung bleibt.',
+      'Mit der Anmeldung bekommt Ihr Besuch einen neuen Schlüssel: Wer den alten kannte, kommt damit nicht weiter. ' +
+      'Die öffentliche Kennung bleibt.',
     already: (name) => `Sie sind als ${name} angemeldet. Um jemand anders zu sein, melden Sie sich erst ab.`,
     signedIn: (name) => `Guten Tag, ${name}. Ihr Besuch hat jetzt einen neuen Schlüssel.`,
     signedOut: 'Sie sind abgemeldet. Jener Besuch ist zu Ende, und ein neuer hat begonnen.',
@@ -205,7 +213,9 @@ const de: Texts = {
     permanent: 'Bleibt angemeldet',
     end: 'Diesen Besuch beenden',
     endOthers: 'Alle anderen beenden',
-    none: 'Sie sind sonst nirgends angemeldet. Probieren Sie es: mit einem zweiten Browser oder in einem privaten Fenster.',
+    none:
+      'Sie sind sonst nirgends angemeldet. Probieren Sie es: mit einem zweiten Browser oder in einem privaten ' +
+      'Fenster.',
     ended: 'Der Besuch ist beendet.',
     othersEnded: (count) => (count === 1 ? 'Ein anderer Besuch ist beendet.' : `${count} andere Besuche sind beendet.`),
   },
@@ -222,34 +232,48 @@ const de: Texts = {
   withoutCookies: {
     title: 'Ohne Cookies',
     intro:
-      'Für Browser, die Cookies ablehnen, kann eine Seite den Schlüssel des Besuchs in ihre Links und Formulare schreiben. Diese tut es.',
+      'Für Browser, die Cookies ablehnen, kann eine Seite den Schlüssel des Besuchs in ihre Links und Formulare ' +
+      'schreiben. Diese tut es.',
     warning: 'In der Adresse dieser Seite steht der Schlüssel zu Ihrem Besuch.',
     warningText:
-      'Wer ihn bekommt, ist für diesen Server Sie: Geben Sie die Adresse nicht weiter, und setzen Sie kein Lesezeichen. Sie bleibt im Verlauf dieses Browsers. Darum sind Schlüssel in Adressen aus, solange eine Anwendung sie nicht verlangt, und diese Seite gibt Angemeldeten keinen.',
+      'Wer ihn bekommt, ist für diesen Server Sie: Geben Sie die Adresse nicht weiter, und setzen Sie kein ' +
+      'Lesezeichen. Sie bleibt im Verlauf dieses Browsers. Darum sind Schlüssel in Adressen aus, solange eine ' +
+      'Anwendung sie nicht verlangt, und diese Seite gibt Angemeldeten keinen.',
     visit: 'Öffentliche Kennung des Besuchs',
     count: 'In seiner Sitzung gezählt',
     addOne: 'Eins mehr',
     follow: 'Diese Seite noch einmal öffnen',
     hint: 'Das Menü oben trägt keinen Schlüssel. Ohne Cookies führt es jedes Mal zu einem neuen Besuch.',
-    signedIn: 'Sie sind angemeldet, darum gibt diese Seite keinen Schlüssel heraus. Melden Sie sich ab, um zu sehen, wie sie arbeitet.',
+    signedIn:
+      'Sie sind angemeldet, darum gibt diese Seite keinen Schlüssel heraus. Melden Sie sich ab, um zu sehen, wie ' +
+      'sie arbeitet.',
   },
   problems: {
     400: { title: 'Diese Anfrage ist nicht lesbar', text: 'Etwas darin ist nicht, wie es sein soll.' },
     401: { title: 'Bitte anmelden', text: 'Diese Seite ist für Angemeldete.' },
     403: {
       title: 'Dieses Formular gilt nicht',
-      text: 'Es wurde schon abgeschickt, war zu lange offen oder kommt von einer anderen Website. Bitte öffnen Sie es noch einmal.',
+      text:
+        'Es wurde schon abgeschickt, war zu lange offen oder kommt von einer anderen Website. Bitte öffnen Sie es ' +
+        'noch einmal.',
     },
-    404: { title: 'Diese Seite gibt es nicht', text: 'Vielleicht ist die Adresse vertippt, oder was hier war, ist weg.' },
+    404: {
+      title: 'Diese Seite gibt es nicht',
+      text: 'Vielleicht ist die Adresse vertippt, oder was hier war, ist weg.',
+    },
     409: {
       title: 'Ihr Besuch hat sich inzwischen geändert',
-      text: 'In einem anderen Fenster haben Sie sich an- oder abgemeldet, oder der Besuch ist zu Ende. Hier wurde nichts gespeichert. Bitte versuchen Sie es noch einmal.',
+      text:
+        'In einem anderen Fenster haben Sie sich an- oder abgemeldet, oder der Besuch ist zu Ende. Hier wurde ' +
+        'nichts gespeichert. Bitte versuchen Sie es noch einmal.',
     },
     413: { title: 'Das ist zu viel', text: 'Was Sie geschickt haben, ist größer, als diese Website annimmt.' },
     500: { title: 'Etwas ist schiefgegangen', text: 'Es liegt an uns, nicht an Ihnen, und ist notiert.' },
     503: {
       title: 'Die Datenbank antwortet nicht',
-      text: 'Waren Sie angemeldet, sind Sie es noch, und nichts ist verloren. Bitte versuchen Sie es in ein paar Sekunden noch einmal.',
+      text:
+        'Waren Sie angemeldet, sind Sie es noch, und nichts ist verloren. Bitte versuchen Sie es in ein paar ' +
+        'Sekunden noch einmal.',
     },
   },
   goHome: 'Zur Startseite',

@@ -6,17 +6,27 @@ import { send } from '../fuzz/wire.js';
 import { invented, keyOf, nobody, seenAs, someone, target, victimOf, type Me } from './target.js';
 
 /** Byte by byte, as no HTTP client would send it. */
-async function sendCookie(app: RunningApp, header: string, path = '/me'): Promise<{ status: number; me: Me | undefined }> {
+async function sendCookie(
+  app: RunningApp,
+  header: string,
+  path = '/me',
+): Promise<{ status: number; me: Me | undefined }> {
   const { status, body } = await send(
     Number(new URL(app.address).port),
     Buffer.from(`GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nCookie: ${header}\r\n\r\n`, 'latin1'),
   );
-  return { status, me: status === 200 ? (JSON.parse(body.slice(body.indexOf('{'), body.lastIndexOf('}') + 1)) as Me) : undefined };
+  return {
+    status,
+    me: status === 200 ? (JSON.parse(body.slice(body.indexOf('{'), body.lastIndexOf('}') + 1)) as Me) : undefined,
+  };
 }
 
 const HOST = '__Host-visit';
 
-/** What another host of the site, or a page without https, can put into a browser, since it is not the name with the prefix. */
+/**
+ * What another host of the site, or a page without https, can put into a browser, since it is not the name with the
+ * prefix.
+ */
 const LOOK_ALIKES = [
   'visit',
   '__host-visit',
@@ -84,7 +94,15 @@ describeStacks(
       const app = await start();
       const { browser, user } = await victimOf(app);
       const key = keyOf(browser);
-      const junk = [invented(1), 'x', '', `${key}x`, `"${key.toUpperCase()}"`, invented(2), encodeURIComponent(`"${key}"`)];
+      const junk = [
+        invented(1),
+        'x',
+        '',
+        `${key}x`,
+        `"${key.toUpperCase()}"`,
+        invented(2),
+        encodeURIComponent(`"${key}"`),
+      ];
       for (let at = 0; at <= junk.length; at++) {
         const values = junk.toSpliced(at, 0, key);
         const answer = await app.browser().get('/me', { cookie: values.map((value) => `visit=${value}`).join('; ') });
@@ -126,7 +144,9 @@ describeStacks(
         const browser = app.browser();
         const paths = ['/set', '/login', '/renew', '/reauthenticate', '/logout'];
         for (const path of paths) {
-          const { cookies, headers } = await browser.post(path, { json: path === '/login' ? { user: someone() } : { a: 1 } });
+          const { cookies, headers } = await browser.post(path, {
+            json: path === '/login' ? { user: someone() } : { a: 1 },
+          });
           expect(cookies, path).toHaveLength(1);
           expect(cookies[0], path).toMatch(new RegExp(`; SameSite=${sameSite}(;|$)`));
           expect(cookies[0], path).toMatch(/; HttpOnly(;|$)/);

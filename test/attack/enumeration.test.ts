@@ -10,7 +10,14 @@ describeStacks(
       const app = await stack.start(target, { source: 'cookie, form' });
       const { browser, user } = await victimOf(app);
       const id = idOf(browser);
-      for (const value of [id, `${id}.`, `${id}.${id}`, `${id}.${id}${id.slice(0, 11)}`, `${id}.${'A'.repeat(43)}`, `VisitKey(${id})`]) {
+      for (const value of [
+        id,
+        `${id}.`,
+        `${id}.${id}`,
+        `${id}.${id}${id.slice(0, 11)}`,
+        `${id}.${'A'.repeat(43)}`,
+        `VisitKey(${id})`,
+      ]) {
         expect(await seenAs(app, `visit=${value}`), value).toEqual(nobody);
         expect((await app.browser().get(`/secret?visit_key=${encodeURIComponent(value)}`)).status, value).toBe(401);
       }
@@ -39,7 +46,12 @@ describeStacks(
         for (const id of ids.filter((one) => !by.jar.has('visit') || one !== idOf(by))) {
           const answer = await by.get(`/visits/${id}`, { method: 'DELETE' });
           answers.push(
-            JSON.stringify([answer.status, answer.text, answer.cookies, [...answer.headers].filter(([name]) => name !== 'date')]),
+            JSON.stringify([
+              answer.status,
+              answer.text,
+              answer.cookies,
+              [...answer.headers].filter(([name]) => name !== 'date'),
+            ]),
           );
         }
         expect(answers[0]).toContain('"false"');
@@ -78,7 +90,8 @@ describeStacks(
           (secret) => secret.length === 43,
         );
         expect(forged.length).toBeGreaterThan(3);
-        for (const secret of forged) expect(await seenAs(app, `visit=${idOf(browser)}.${encodeURIComponent(secret)}`)).toEqual(nobody);
+        for (const secret of forged)
+          expect(await seenAs(app, `visit=${idOf(browser)}.${encodeURIComponent(secret)}`)).toEqual(nobody);
       }
     });
 
@@ -95,6 +108,7 @@ describeStacks(
 );
 
 function textOf(value: unknown): string {
-  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) return Buffer.from(value as ArrayBuffer).toString('latin1');
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value))
+    return Buffer.from(value as ArrayBuffer).toString('latin1');
   return String(value);
 }

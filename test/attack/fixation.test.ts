@@ -40,26 +40,29 @@ describeStacks(
       app = await stack.start(target, { source: 'cookie, form' });
     });
 
-    test.each(Object.keys(ways))('ASVS 7.2.4, B23, B25: a key planted by %s is never the key after a sign-in', async (way) => {
-      for (const [whose, plant] of Object.entries(plants)) {
-        const planted = await plant(app);
-        const [browser, user] = [app.browser(), someone()];
-        const { path, more } = ways[way]!(browser, planted);
-        const answer = await browser.post(path, { json: { user, ...more } });
-        expect([answer.status, answer.cookies.length], whose).toEqual([201, 1]);
-        expect(keyOf(browser), whose).not.toBe(planted);
-        await browser.post('/set', { json: { private: user } });
-        expect((await browser.get('/secret')).text, whose).toBe(`the secret of ${user}`);
-        await app.browser().post('/set', { cookie: `visit=${planted}`, json: { private: 'overwritten' } });
-        for (const wait of [0, LATE]) {
-          stack.clock.advance(wait);
-          expect((await app.browser().get('/secret', { cookie: `visit=${planted}` })).status, whose).toBe(401);
-          expect((await seenAs(app, `visit=${planted}`)).data, whose).not.toHaveProperty('private');
+    test.each(Object.keys(ways))(
+      'ASVS 7.2.4, B23, B25: a key planted by %s is never the key after a sign-in',
+      async (way) => {
+        for (const [whose, plant] of Object.entries(plants)) {
+          const planted = await plant(app);
+          const [browser, user] = [app.browser(), someone()];
+          const { path, more } = ways[way]!(browser, planted);
+          const answer = await browser.post(path, { json: { user, ...more } });
+          expect([answer.status, answer.cookies.length], whose).toEqual([201, 1]);
+          expect(keyOf(browser), whose).not.toBe(planted);
+          await browser.post('/set', { json: { private: user } });
+          expect((await browser.get('/secret')).text, whose).toBe(`the secret of ${user}`);
+          await app.browser().post('/set', { cookie: `visit=${planted}`, json: { private: 'overwritten' } });
+          for (const wait of [0, LATE]) {
+            stack.clock.advance(wait);
+            expect((await app.browser().get('/secret', { cookie: `visit=${planted}` })).status, whose).toBe(401);
+            expect((await seenAs(app, `visit=${planted}`)).data, whose).not.toHaveProperty('private');
+          }
+          expect((await app.browser().get(`/secret?visit_key=${planted}`)).status, whose).toBe(401);
+          expect((await seenAs(app, `visit=${keyOf(browser)}`)).data, whose).toMatchObject({ private: user });
         }
-        expect((await app.browser().get(`/secret?visit_key=${planted}`)).status, whose).toBe(401);
-        expect((await seenAs(app, `visit=${keyOf(browser)}`)).data, whose).toMatchObject({ private: user });
-      }
-    });
+      },
+    );
 
     test('ASVS 7.2.4: an id that a client has invented is taken for no visit, neither at a sign-in', async () => {
       const browser = app.browser();
@@ -92,7 +95,8 @@ describeStacks(
         const key = /visit=([^;]*)/.exec(header!)![1]!;
         expect([planted, own]).not.toContain(key);
         expect(await seenAs(app, `visit=${key}`)).toMatchObject({ userId: user });
-        for (const before of [planted, own]) expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
+        for (const before of [planted, own])
+          expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
       }
     });
   },

@@ -11,7 +11,11 @@ export interface FloodReport {
 }
 
 /** Sends so many requests to an application on this machine, as fast as it answers. */
-export async function flood(address: string, count: number, requestOf: (index: number) => string): Promise<FloodReport> {
+export async function flood(
+  address: string,
+  count: number,
+  requestOf: (index: number) => string,
+): Promise<FloodReport> {
   const port = Number(new URL(address).port);
   const statuses = new Map<number, number>();
   let hasCookie = false;
@@ -67,7 +71,8 @@ export function entriesHeldBy(roots: readonly object[]): number {
   let entries = 0;
   while (next.length > 0) {
     const value = next.pop();
-    if (typeof value !== 'object' || value === null || seen.has(value) || FOREIGN.has(value.constructor?.name)) continue;
+    if (typeof value !== 'object' || value === null || seen.has(value) || FOREIGN.has(value.constructor?.name))
+      continue;
     seen.add(value);
     if (value instanceof Map || value instanceof Set) {
       entries += value.size;

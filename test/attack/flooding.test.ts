@@ -10,11 +10,20 @@ const MANY = 10_000;
 const request = (method: string, path: string, headers = ''): string =>
   `${method} ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n${headers}\r\n`;
 
-const MALFORMED = ['x', '', '0'.repeat(76), `${'0'.repeat(32)}.${'A'.repeat(42)}`, `${'0'.repeat(32)}.${'+'.repeat(43)}`, "' OR 1=1 --"];
+const MALFORMED = [
+  'x',
+  '',
+  '0'.repeat(76),
+  `${'0'.repeat(32)}.${'A'.repeat(42)}`,
+  `${'0'.repeat(32)}.${'+'.repeat(43)}`,
+  "' OR 1=1 --",
+];
 
 /** What an application keeps in its memory: each part of the library is held by one of these. */
 const partsOf = ({ app }: RunningApp): object[] =>
-  [RequestStory, VisitService, IdentityService, FormTokenService, CsrfGuard, ExpungeService].map((part) => app.get<object>(part));
+  [RequestStory, VisitService, IdentityService, FormTokenService, CsrfGuard, ExpungeService].map((part) =>
+    app.get<object>(part),
+  );
 
 describeStacks(
   'Floods',
@@ -22,7 +31,11 @@ describeStacks(
     /** What these requests leave behind. */
     async function outcomeOf(app: RunningApp, requestOf: (index: number) => string, count = MANY) {
       const { refused } = app.app.get(Alarm);
-      const before = { rows: (await stack.rows()).length, entries: entriesHeldBy(partsOf(app)), refused: refused.length };
+      const before = {
+        rows: (await stack.rows()).length,
+        entries: entriesHeldBy(partsOf(app)),
+        refused: refused.length,
+      };
       let report: Awaited<ReturnType<typeof flood>> | undefined;
       const sql = await stack.statements(async () => {
         report = await flood(app.address, count, requestOf);
@@ -40,7 +53,8 @@ describeStacks(
 
     test('S3, B35, R9: malformed keys by the thousand make no query, no row and no entry in memory', async () => {
       const app = await stack.start(target);
-      const ask = (index: number): string => request('GET', '/me', `Cookie: visit=${MALFORMED[index % MALFORMED.length]}\r\n`);
+      const ask = (index: number): string =>
+        request('GET', '/me', `Cookie: visit=${MALFORMED[index % MALFORMED.length]}\r\n`);
       expect(await outcomeOf(app, ask, 2000)).toEqual({ ...nothing, statuses: [[200, 2000]] });
     });
 
@@ -51,14 +65,20 @@ describeStacks(
       await browser.get('/me');
       const id = browser.jar.get('visit')!.slice(0, 32);
       const ask = (index: number): string =>
-        request('GET', '/me', `Cookie: visit=${index % 2 ? invented(index) : `${id}.${String(index).padStart(43, 'A')}`}\r\n`);
+        request(
+          'GET',
+          '/me',
+          `Cookie: visit=${index % 2 ? invented(index) : `${id}.${String(index).padStart(43, 'A')}`}\r\n`,
+        );
       const { queries, ...rest } = await outcomeOf(app, ask);
       expect(rest).toEqual({ hasCookie: false, rows: 0, entries: 0, told: MANY, statuses: [[200, MANY]] });
       expect(queries).toBeGreaterThan(0);
       expect(queries).toBeLessThan(MANY / 4);
-      expect(app.app.get(Alarm).refused.every(({ reason, remoteAddress }) => reason === 'forged' && remoteAddress === '127.0.0.1')).toBe(
-        true,
-      );
+      expect(
+        app.app
+          .get(Alarm)
+          .refused.every(({ reason, remoteAddress }) => reason === 'forged' && remoteAddress === '127.0.0.1'),
+      ).toBe(true);
       expect((await browser.get('/secret')).status).toBe(200);
     });
 
@@ -69,7 +89,12 @@ describeStacks(
 
     test('B35: nor do sign-outs of nobody, or doors that stay shut', async () => {
       const app = await stack.start(target);
-      const asks = [request('POST', '/logout'), request('GET', '/secret'), request('GET', '/nowhere'), request('DELETE', '/visits/0')];
+      const asks = [
+        request('POST', '/logout'),
+        request('GET', '/secret'),
+        request('GET', '/nowhere'),
+        request('DELETE', '/visits/0'),
+      ];
       const { statuses, hasCookie: _, ...rest } = await outcomeOf(app, (index) => asks[index % asks.length]!, 1200);
       expect(new Map(statuses)).toEqual(new Map([201, 401, 404, 200].map((status) => [status, 300])));
       // Whoever signs out without a visit may have an old cookie, which goes.

@@ -34,18 +34,27 @@ describeStacks(
   (stack) => {
     test('B31, ASVS 3.5.2: a POST passes for no type of its body, with or without headers that tell where it is from', async () => {
       const parts = { ...target, controllers: [...target.controllers, TransferController] };
-      const app = await stack.start({ ...parts, providers: [...target.providers, { provide: APP_GUARD, useExisting: CsrfGuard }] });
+      const app = await stack.start({
+        ...parts,
+        providers: [...target.providers, { provide: APP_GUARD, useExisting: CsrfGuard }],
+      });
       const browser = app.browser();
       const own = { 'sec-fetch-site': 'same-origin' };
       await browser.post('/set', { json: { transfers: 0 }, headers: own });
       const port = Number(new URL(app.address).port);
       const body = '{"form_token":"xxxxxxxxxxxxxxxxxxxxxx"}';
       for (const type of TYPES) {
-        for (const origin of ['', 'Origin: null\r\n', 'Origin: https://evil.example\r\n', 'Sec-Fetch-Site: cross-site\r\n']) {
+        for (const origin of [
+          '',
+          'Origin: null\r\n',
+          'Origin: https://evil.example\r\n',
+          'Sec-Fetch-Site: cross-site\r\n',
+        ]) {
           const { status } = await send(
             port,
             Buffer.from(
-              `POST /transfer HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: close\r\nCookie: visit=${keyOf(browser)}\r\n${origin}` +
+              `POST /transfer HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: close\r\nCookie: ` +
+                `visit=${keyOf(browser)}\r\n${origin}` +
                 `${type && `Content-Type: ${type}\r\n`}Content-Length: ${body.length}\r\n\r\n${body}`,
             ),
           );

@@ -55,7 +55,8 @@ describe('Injection through options', () => {
   test('R90: neither can a handler bring one in by its own path', () => {
     expect(() => UseVisit({ path: '/app' })).not.toThrow();
     for (const text of ['\r\n', '\n', ';', '\0', ' ', '\u00a0', '\u010a']) {
-      for (const path of [`/a${text}Domain=evil.example`, `/${text}`, `${text}/`]) expect(() => UseVisit({ path })).toThrow(/UseVisit/);
+      for (const path of [`/a${text}Domain=evil.example`, `/${text}`, `${text}/`])
+        expect(() => UseVisit({ path })).toThrow(/UseVisit/);
     }
   });
 });
@@ -114,7 +115,14 @@ describeStacks(
       const app = await start();
       const lines: string[] = [];
       const write = (...parts: unknown[]): void => void lines.push(parts.map(String).join(' '));
-      const logger: LoggerService = { log: write, error: write, warn: write, debug: write, verbose: write, fatal: write };
+      const logger: LoggerService = {
+        log: write,
+        error: write,
+        warn: write,
+        debug: write,
+        verbose: write,
+        fatal: write,
+      };
       app.app.useLogger(logger);
       const port = Number(new URL(app.address).port);
       const encoded = '%0d%0aSet-Cookie:%20evil=1%0d%0a';

@@ -134,7 +134,13 @@ describe.each(platforms)('Paths under %s', (platform) => {
 
       async function open() {
         const module = await Test.createTestingModule({
-          imports: [VisitModule.forRoot({ store: new MemoryVisitStore(), expunge: { schedule: false }, wipe: { schedule: false } })],
+          imports: [
+            VisitModule.forRoot({
+              store: new MemoryVisitStore(),
+              expunge: { schedule: false },
+              wipe: { schedule: false },
+            }),
+          ],
           controllers: [...target.controllers, AdminController, OwnController, PathController],
           providers: target.providers,
         })
@@ -192,7 +198,11 @@ describe.each(platforms)('Paths under %s', (platform) => {
         const cookies = [];
         for (const one of paths) {
           const { head } = await ask('GET', one, 'X-Forwarded-Prefix: /evil\r\nX-Forwarded-Host: evil.example\r\n');
-          cookies.push(...[...head.matchAll(/^set-cookie: (.*)$/gim)].map(([, cookie]) => cookie!.trim().replace(/=[^;]*/, '=key')));
+          cookies.push(
+            ...[...head.matchAll(/^set-cookie: (.*)$/gim)].map(([, cookie]) =>
+              cookie!.trim().replace(/=[^;]*/, '=key'),
+            ),
+          );
         }
         expect(cookies.length).toBeGreaterThanOrEqual(4);
         expect([...new Set(cookies)]).toEqual(['visit=key; Path=/app; HttpOnly; SameSite=Lax']);

@@ -32,7 +32,8 @@ describeStacks(
       send(
         Number(new URL(app.address).port),
         Buffer.from(
-          `POST ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: ${type}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+          `POST ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: ` +
+            `${type}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
         ),
       );
 
@@ -59,7 +60,8 @@ describeStacks(
       ];
       for (const path of ['/echo', '/set', '/login', '/logout', '/token']) {
         for (const body of bodies) expect((await post(app, path, body)).status, `${path} ${body}`).toBeLessThan(500);
-        for (const query of queries) expect((await post(app, `${path}?${query}`, '{}')).status, `${path} ${query}`).toBeLessThan(500);
+        for (const query of queries)
+          expect((await post(app, `${path}?${query}`, '{}')).status, `${path} ${query}`).toBeLessThan(500);
       }
       for (const query of queries) {
         const { body } = await send(
@@ -85,14 +87,19 @@ describeStacks(
       });
       // Fastify refuses names that would be dangerous to who copies them without care.
       if (stack.platform === 'fastify') expect(answer.status).toBe(400);
-      const taken = stack.platform === 'fastify' ? names.filter((name) => !['__proto__', 'constructor'].includes(name)) : names;
+      const taken =
+        stack.platform === 'fastify' ? names.filter((name) => !['__proto__', 'constructor'].includes(name)) : names;
       if (stack.platform === 'fastify') {
         await browser.post('/set', { json: Object.fromEntries(taken.map((name) => [name, { polluted: name }])) });
       }
-      const { userId, data } = JSON.parse((await browser.get('/me')).text) as { userId: string; data: Record<string, unknown> };
+      const { userId, data } = JSON.parse((await browser.get('/me')).text) as {
+        userId: string;
+        data: Record<string, unknown>;
+      };
       expect(userId).toBe(user);
       expect(Object.keys(data).sort()).toEqual([...taken, 'private'].sort());
-      for (const name of taken) expect(Object.getOwnPropertyDescriptor(data, name)?.value, name).toEqual({ polluted: name });
+      for (const name of taken)
+        expect(Object.getOwnPropertyDescriptor(data, name)?.value, name).toEqual({ polluted: name });
       expect(({} as { polluted?: unknown }).polluted).toBeUndefined();
       expectUntouched('after hostile names');
     });
@@ -114,14 +121,32 @@ describeStacks(
     test('R6: a body that is no object is no reason to fail, and holds no key', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
-      for (const body of ['[]', '[1]', '"text"', `"${key}"`, `["visit_key","${key}"]`, '1', 'null', 'true', '', '{', '{"a":']) {
+      for (const body of [
+        '[]',
+        '[1]',
+        '"text"',
+        `"${key}"`,
+        `["visit_key","${key}"]`,
+        '1',
+        'null',
+        'true',
+        '',
+        '{',
+        '{"a":',
+      ]) {
         for (const path of ['/echo', '/logout', '/echo?visit_key=x']) {
           const { status, head } = await post(app, path, body);
           expect([200, 201, 400], `${path} ${body}`).toContain(status);
           expect(head).not.toContain(key.slice(33));
         }
       }
-      for (const type of ['text/plain', 'application/octet-stream', 'multipart/form-data', 'application/json; charset=utf-7', '']) {
+      for (const type of [
+        'text/plain',
+        'application/octet-stream',
+        'multipart/form-data',
+        'application/json; charset=utf-7',
+        '',
+      ]) {
         const { status, body } = await post(app, '/echo', `{"visit_key":"${key}"}`, type);
         expect([200, 201, 400, 415], type).toContain(status);
         expect(body, type).not.toContain('private');
@@ -151,7 +176,10 @@ describeStacks(
     test('R34: what a client says of itself is cut to what the table holds', async () => {
       const app = await start();
       const browser = app.browser();
-      await browser.post('/set', { json: { a: 1 }, headers: { 'user-agent': 'x'.repeat(9000), 'x-forwarded-for': '9'.repeat(3000) } });
+      await browser.post('/set', {
+        json: { a: 1 },
+        headers: { 'user-agent': 'x'.repeat(9000), 'x-forwarded-for': '9'.repeat(3000) },
+      });
       const row = (await stack.rows()).find(({ id }) => id === idOf(browser))!;
       expect([row.userAgent?.length, row.remoteAddress]).toEqual([255, '127.0.0.1']);
     });

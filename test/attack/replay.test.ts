@@ -2,7 +2,19 @@ import { VisitService } from 'nest-visit';
 import { beforeAll, expect, test } from 'vitest';
 import { describeStacks, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
-import { Alarm, idOf, invented, keyOf, LATE, nobody, seenAs, someone, target, TWENTY_MINUTES, victimOf } from './target.js';
+import {
+  Alarm,
+  idOf,
+  invented,
+  keyOf,
+  LATE,
+  nobody,
+  seenAs,
+  someone,
+  target,
+  TWENTY_MINUTES,
+  victimOf,
+} from './target.js';
 
 interface Scene {
   readonly app: RunningApp;
@@ -24,7 +36,8 @@ const ends: Record<string, (scene: Scene) => Promise<unknown>> = {
     await browser.get('/me');
     wait(30_000);
   },
-  'its end from elsewhere': ({ app, browser }) => app.app.get(VisitService).end(idOf(browser), 'revoked', { anyUser: true }),
+  'its end from elsewhere': ({ app, browser }) =>
+    app.app.get(VisitService).end(idOf(browser), 'revoked', { anyUser: true }),
   'the end of all visits of its user': ({ app, user }) => app.app.get(VisitService).endAllForUser(user),
   'the end of everything': ({ app }) => app.app.get(VisitService).endAll(),
 };
@@ -60,7 +73,11 @@ describeStacks('Replay', (stack) => {
       expect(await seenAs(app, `visit=${stolen}`)).toEqual(nobody);
       // The thief has changed nothing for who has the visit now.
       if (end.startsWith('another') || end.includes('proof') || end.includes('renewal')) {
-        expect(await seenAs(app, `visit=${keyOf(browser)}`)).toEqual({ userId: user, isNew: false, data: { private: user } });
+        expect(await seenAs(app, `visit=${keyOf(browser)}`)).toEqual({
+          userId: user,
+          isNew: false,
+          data: { private: user },
+        });
       }
     },
   );
@@ -68,19 +85,22 @@ describeStacks('Replay', (stack) => {
   test.each([
     ['idle for too long', {}, 1],
     ['older than it may be', { absoluteTimeout: '30m' }, 3],
-  ] as const)('ASVS 7.3.1, 7.3.2: a key of a visit that was %s gives no user and no data', async (_, options, steps) => {
-    const limited = await stack.start(target, options);
-    const { browser } = await victimOf(limited);
-    const stolen = keyOf(browser);
-    for (let step = 1; step < steps; step++) {
-      wait(14 * 60_000);
-      expect((await browser.get('/secret')).status).toBe(200);
-    }
-    wait(steps === 1 ? TWENTY_MINUTES : 2 * 60_000);
-    await expectDead(limited, stolen);
-    // Each browser that was left open comes with such a key: it is no sign of a thief.
-    expect(limited.app.get(Alarm).refused).toEqual([]);
-  });
+  ] as const)(
+    'ASVS 7.3.1, 7.3.2: a key of a visit that was %s gives no user and no data',
+    async (_, options, steps) => {
+      const limited = await stack.start(target, options);
+      const { browser } = await victimOf(limited);
+      const stolen = keyOf(browser);
+      for (let step = 1; step < steps; step++) {
+        wait(14 * 60_000);
+        expect((await browser.get('/secret')).status).toBe(200);
+      }
+      wait(steps === 1 ? TWENTY_MINUTES : 2 * 60_000);
+      await expectDead(limited, stolen);
+      // Each browser that was left open comes with such a key: it is no sign of a thief.
+      expect(limited.app.get(Alarm).refused).toEqual([]);
+    },
+  );
 
   test('S2: a key older than the one before is not known any more, so it counts as forged', async () => {
     const { browser } = await victimOf(app);

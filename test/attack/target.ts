@@ -1,5 +1,13 @@
 import { Body, Controller, Delete, Get, Param, Post, Req } from '@nestjs/common';
-import { FormTokenService, IdentityService, RequireIdentity, Session, VisitPlugin, VisitService, type RefusedKey } from 'nest-visit';
+import {
+  FormTokenService,
+  IdentityService,
+  RequireIdentity,
+  Session,
+  VisitPlugin,
+  VisitService,
+  type RefusedKey,
+} from 'nest-visit';
 import type { RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 
@@ -51,7 +59,11 @@ class TargetController {
 
   @Get('me')
   me() {
-    return { userId: this.identity.userId, isNew: this.visits.current().isNew, data: Object.fromEntries(this.session.entries()) };
+    return {
+      userId: this.identity.userId,
+      isNew: this.visits.current().isNew,
+      data: Object.fromEntries(this.session.entries()),
+    };
   }
 
   @Get('secret')

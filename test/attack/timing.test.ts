@@ -7,9 +7,13 @@ import { idOf, nobody, target, victimOf } from './target.js';
 
 const SAMPLES = isSoak ? 150 : 30;
 
-const median = (values: readonly number[]): number => values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)]!;
+const median = (values: readonly number[]): number =>
+  values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)]!;
 
-/** How likely one of the first takes longer than one of the others: 0.5 if it tells nothing (the U of Mann and Whitney, as a share). */
+/**
+ * How likely one of the first takes longer than one of the others: 0.5 if it tells nothing (the U of Mann and Whitney,
+ * as a share).
+ */
 function advantage(first: readonly number[], others: readonly number[]): number {
   let wins = 0;
   for (const one of first) for (const other of others) wins += one > other ? 1 : one === other ? 0.5 : 0;
@@ -46,7 +50,9 @@ describeStacks('Timing', (stack) => {
       expect(seen[1]).toEqual(seen[0]);
       expect(seen[2]).toEqual(seen[0]);
     }
-    const texts = await Promise.all([unknown, ...wrong].map(async (cookie) => (await app.browser().get('/me', { cookie })).text));
+    const texts = await Promise.all(
+      [unknown, ...wrong].map(async (cookie) => (await app.browser().get('/me', { cookie })).text),
+    );
     expect(texts.map((text) => JSON.parse(text) as unknown)).toEqual([nobody, nobody, nobody]);
 
     // A report for who reads the run. Nothing is expected of it: times are the machine's.
@@ -60,7 +66,8 @@ describeStacks('Timing', (stack) => {
     }
     const [ofUnknown, ofWrong] = times;
     console.info(
-      `timing on ${stack.database} under ${stack.platform}, ${SAMPLES} requests each: unknown id ${median(ofUnknown).toFixed(3)} ms, ` +
+      `timing on ${stack.database} under ${stack.platform}, ${SAMPLES} requests each: unknown id ` +
+        `${median(ofUnknown).toFixed(3)} ms, ` +
         `wrong secret ${median(ofWrong).toFixed(3)} ms; who guesses by time is right in ` +
         `${(100 * advantage(ofWrong, ofUnknown)).toFixed(1)} % of pairs, 50 % is chance`,
     );

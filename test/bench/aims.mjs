@@ -69,14 +69,19 @@ function atLeast(figure, platform, other, limits, connections) {
 function ratios({ figure, platform, other, limits, connections, bound }) {
   const isTheirsOverOurs = figure === 'cpu' && bound === '≥';
   return Object.entries(limits).map(([route, limit]) => ({
-    title: isTheirsOverOurs ? `${FIGURES[figure](route)}: ${NAMES[other]} ÷ ours` : `${FIGURES[figure](route)} ÷ ${NAMES[other]}`,
+    title: isTheirsOverOurs
+      ? `${FIGURES[figure](route)}: ${NAMES[other]} ÷ ours`
+      : `${FIGURES[figure](route)} ÷ ${NAMES[other]}`,
     figure,
     platforms: [platform],
     from: NODE_24,
     bound,
     limit,
     measure(results, subject) {
-      const its = results.sibling(subject, ['one', 'least'].includes(other) ? `${other}-${subject.variant.database}` : other);
+      const its = results.sibling(
+        subject,
+        ['one', 'least'].includes(other) ? `${other}-${subject.variant.database}` : other,
+      );
       const pair = isTheirsOverOurs ? [its, subject] : [subject, its];
       return results.ratio(...pair, route, connections, (sample) => sample[figure]);
     },
@@ -86,8 +91,8 @@ function ratios({ figure, platform, other, limits, connections, bound }) {
 /**
  * @param {{ results: Results, cpu: Results }} measured `cpu` are those of slices
  * @param {{ mode: string }} options
- * @returns {{ aim: Aim, subject: object, measured: Spread, met: boolean, gap: number }[]} `gap` is how far the median is on the wrong
- *   side, as a share of the limit
+ * @returns {{ aim: Aim, subject: object, measured: Spread, met: boolean, gap: number }[]} `gap` is how far the median
+ *   is on the wrong side, as a share of the limit
  */
 export function judge({ results, cpu }, { mode }) {
   const meant = aims.filter(({ figure }) => mode !== 'cpu' || ['cpu', 'latency'].includes(figure));

@@ -43,14 +43,19 @@ export function barChart(panels) {
     parts.push(`<line x1="${one}" x2="${one}" y1="${top - 4}" y2="${y - GAP + 4}"/>`);
     y += 26;
   }
-  const routes = Object.entries(COLOURS).filter(([route]) => panels.some(({ bars }) => bars.some(({ shares }) => route in shares)));
+  const routes = Object.entries(COLOURS).filter(([route]) =>
+    panels.some(({ bars }) => bars.some(({ shares }) => route in shares)),
+  );
   routes.forEach(([route, colour], index) => {
     const x = LABELS + index * 90;
     parts.push(`<rect x="${x}" y="${y - 10}" width="11" height="11" fill="${colour}"/>`, text(x + 17, y, route));
   });
   const height = Math.ceil(y + 14);
   const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img">`;
-  return `${head}\n<title>Requests per second as a share of the bare application</title>\n<style>${STYLE}\n</style>\n${parts.join('\n')}\n</svg>\n`;
+  return (
+    `${head}\n<title>Requests per second as a share of the bare ` +
+    `application</title>\n<style>${STYLE}\n</style>\n${parts.join('\n')}\n</svg>\n`
+  );
 }
 
 function text(x, y, content, name = '', anchor = 'start') {

@@ -8,7 +8,10 @@ import { DefaultSessionSerializer } from '../../dist/esm/index.js';
 const ROUNDS = 9;
 const MILLISECONDS = 60;
 
-const text = (encode, decode) => ({ encode: (data) => Buffer.from(encode(data)), decode: (bytes) => decode(bytes.toString()) });
+const text = (encode, decode) => ({
+  encode: (data) => Buffer.from(encode(data)),
+  decode: (bytes) => decode(bytes.toString()),
+});
 
 /** `keeps`: whether a Date comes back as one. */
 function codecs() {
@@ -28,7 +31,11 @@ function codecs() {
     devalue: { keeps: true, ...text(devalue.stringify, devalue.parse) },
     superjson: { keeps: true, ...text(superjson.stringify, superjson.parse) },
     // It knows no Map.
-    '@msgpack/msgpack': { keeps: true, encode: (data) => msgpack.encode(object(data)), decode: (bytes) => map(msgpack.decode(bytes)) },
+    '@msgpack/msgpack': {
+      keeps: true,
+      encode: (data) => msgpack.encode(object(data)),
+      decode: (bytes) => map(msgpack.decode(bytes)),
+    },
   };
 }
 
@@ -60,7 +67,8 @@ const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 /**
  * All codecs in turn, in each of several rounds.
  *
- * @returns {{ shape: string, codec: string, bytes: number, keeps: boolean, encode: number, decode: number }[]} times in nanoseconds
+ * @returns {{ shape: string, codec: string, bytes: number, keeps: boolean, encode: number, decode: number }[]} times in
+ *   nanoseconds
  */
 export function measureCodecs() {
   const all = Object.entries(codecs());

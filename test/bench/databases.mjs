@@ -1,4 +1,5 @@
-// The database servers, private to one run and as durable as they are by default; each variant gets a database of its own.
+// The database servers, private to one run and as durable as they are by default; each variant gets a database of its
+// own.
 import { join } from 'node:path';
 import { startMariaDb, startMemcached, startPostgres, startRedis } from '../support/servers.mjs';
 
@@ -18,7 +19,8 @@ const CONNECTIONS = 1000;
 export const COUNTED_BY = {
   mariadb: "MariaDB: `SHOW GLOBAL STATUS LIKE 'Questions'`",
   postgres:
-    'PostgreSQL: the calls that `pg_stat_statements` has counted, or `xact_commit` of `pg_stat_database` where that is not installed',
+    'PostgreSQL: the calls that `pg_stat_statements` has counted, or `xact_commit` of `pg_stat_database` where ' +
+    'that is not installed',
 };
 
 const openers = {
@@ -77,11 +79,13 @@ async function openMariaDb() {
 async function openPostgres() {
   let counts = true;
   const args = ['-c', `max_connections=${CONNECTIONS}`];
-  const server = await startPostgres({ args: [...args, '-c', 'shared_preload_libraries=pg_stat_statements'] }).catch(() => {
-    // That module is a package of its own on some systems.
-    counts = false;
-    return startPostgres({ args });
-  });
+  const server = await startPostgres({ args: [...args, '-c', 'shared_preload_libraries=pg_stat_statements'] }).catch(
+    () => {
+      // That module is a package of its own on some systems.
+      counts = false;
+      return startPostgres({ args });
+    },
+  );
   try {
     const { default: pg } = await import('pg');
     const client = new pg.Client({ connectionString: server.url });

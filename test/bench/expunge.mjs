@@ -1,4 +1,5 @@
-// Whether clearing away old visits disturbs those that are in use: three processes expunge at once while requests read and write.
+// Whether clearing away old visits disturbs those that are in use: three processes expunge at once while requests read
+// and write.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
@@ -21,7 +22,10 @@ const entities = new URL('../../dist/esm/store/typeorm/index.js', import.meta.ur
 /** Rows like the first one, which expired a hundred days ago; half of them have a user. */
 const fillers = {
   mariadb: (first, last) => ({ id: `MD5(CONCAT('stale', seq))`, numbers: `seq_${first}_to_${last}` }),
-  postgres: (first, last) => ({ id: `md5('stale' || seq)`, numbers: `generate_series(${first}, ${last}) AS numbers(seq)` }),
+  postgres: (first, last) => ({
+    id: `md5('stale' || seq)`,
+    numbers: `generate_series(${first}, ${last}) AS numbers(seq)`,
+  }),
 };
 const LONG_AGO = 100 * 86_400_000;
 
@@ -47,14 +51,18 @@ async function fill(database, kind, url, rows, signal) {
 }
 
 const deadlocks = {
-  mariadb: async ({ run }, url) => Number((await run("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'", url))[0]?.Value ?? 0),
+  mariadb: async ({ run }, url) =>
+    Number((await run("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'", url))[0]?.Value ?? 0),
   postgres: async ({ run }, url) =>
     Number((await run('SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()', url))[0].deadlocks),
 };
 
 /** What an administrator would start, and what it prints last. */
 function expunge(file, signal) {
-  const child = spawn(process.execPath, [cli, 'expunge', '--data-source', file, '--json'], { signal, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [cli, 'expunge', '--data-source', file, '--json'], {
+    signal,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let out = '';
   let err = '';
   child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
@@ -80,8 +88,8 @@ const failures = ({ refused, failed }) => refused + failed;
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /**
- * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, seconds: number, rows: number,
- *   folder: string, signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
+ * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, seconds: number,
+ *   rows: number, folder: string, signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
  */
 export async function measureExpunge({ databases, load, node, seconds, rows, folder, signal, toStop }) {
   const results = [];

@@ -1,4 +1,5 @@
-// Runs autocannon in a process of its own, one load after another: its work must not wait for ours, nor be started anew each time.
+// Runs autocannon in a process of its own, one load after another: its work must not wait for ours, nor be started anew
+// each time.
 import autocannon from 'autocannon';
 
 async function load({ cookies, timeout, ...options }) {

@@ -1,5 +1,5 @@
-// Two ways to load an application: wrk where it is installed, as it leaves more of a small machine to what is measured, or else
-// autocannon. A fixed number of requests is always sent by autocannon, because wrk only knows durations.
+// Two ways to load an application: wrk where it is installed, as it leaves more of a small machine to what is measured,
+// or else autocannon. A fixed number of requests is always sent by autocannon, because wrk only knows durations.
 import { fork, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
@@ -17,9 +17,9 @@ const LONGEST = 1800;
 
 /**
  * @typedef {{ url: string, path: string, method: string, cookies: string[], connections: number }} Target
- * @typedef {{ seconds: number, ok: number, refused: number, failed: number, latency: number, p99: number }} Result
- *   `ok` are answers with 2xx, `refused` all others, `failed` are requests without an answer. `p99` is in microseconds, as is
- *   `latency`: by wrk the median, by autocannon, which counts whole milliseconds, the mean.
+ * @typedef {{ seconds: number, ok: number, refused: number, failed: number, latency: number, p99: number }} Result `ok`
+ *   are answers with 2xx, `refused` all others, `failed` are requests without an answer. `p99` is in microseconds, as
+ *   is `latency`: by wrk the median, by autocannon, which counts whole milliseconds, the mean.
  */
 
 /** @param {{ folder: string, signal: AbortSignal, wanted?: string }} options `wanted`: "wrk" or "autocannon" */
@@ -31,7 +31,9 @@ export function openLoad({ folder, signal, wanted }) {
 
   /** @returns {Promise<Result>} */
   async function byAutocannon({ url, path, ...target }, limits, timeout) {
-    worker ??= fork(fileURLToPath(new URL('load-worker.mjs', import.meta.url)), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    worker ??= fork(fileURLToPath(new URL('load-worker.mjs', import.meta.url)), {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
     worker.send({ ...target, ...limits, url: url + path, timeout: REQUEST_TIMEOUT });
     try {
@@ -122,7 +124,8 @@ export function openLoad({ folder, signal, wanted }) {
     /**
      * A load that pauses but for its slices. Autocannon opens its connections anew for each.
      * @param {Target} target
-     * @returns {{ slice: (seconds: number) => Promise<void>, end: () => Promise<{ ok: number, refused: number, failed: number }> }}
+     * @returns {{ slice: (seconds: number) => Promise<void>, end: () => Promise<{ ok: number, refused: number, failed:
+     *   number }> }}
      */
     inSlices: (target) => (wrk ? wrkInSlices(target) : autocannonInSlices(target)),
     /** @param {Target} target */

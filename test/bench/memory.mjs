@@ -8,10 +8,11 @@ const AIM = 1.1;
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /**
- * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, rows: number, minutes?: number,
- *   signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
- * @returns {Promise<{ name: string, rows: number, requests: number, troubles: number, resident: number[], growth: number, aim: number }[]>}
- *   `resident` is the resident set in bytes after each minute, `growth` the last three of them as a share of the second to the fourth
+ * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, rows: number,
+ *   minutes?: number, signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
+ * @returns {Promise<{ name: string, rows: number, requests: number, troubles: number, resident: number[], growth:
+ *   number, aim: number }[]>} `resident` is the resident set in bytes after each minute, `growth` the last three of
+ *   them as a share of the second to the fourth
  */
 export async function measureMemory({ databases, load, rows: wished, minutes = MINUTES, ...rest }) {
   const database = databases.mariadb;
@@ -26,7 +27,9 @@ export async function measureMemory({ databases, load, rows: wished, minutes = M
     requests += ok;
     troubles += refused + failed;
     resident.push(await memory());
-    console.log(`minute ${minute + 1}: ${ok.toLocaleString('en')} requests, ${(resident.at(-1) / 2 ** 20).toFixed(0)} MB`);
+    console.log(
+      `minute ${minute + 1}: ${ok.toLocaleString('en')} requests, ${(resident.at(-1) / 2 ** 20).toFixed(0)} MB`,
+    );
   }
   const growth = median(resident.slice(-3)) / median(resident.slice(1, 4));
   return [{ name: database.title, rows, requests, troubles, resident, growth, aim: AIM }];

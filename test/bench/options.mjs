@@ -60,7 +60,8 @@ export function readOptions(args) {
       },
     });
     if (values.quick && values.cpu) throw new Error('--quick and --cpu exclude each other');
-    if (values.write && values.cpu) throw new Error('--cpu measures too little for a report, so --write makes no sense');
+    if (values.write && values.cpu)
+      throw new Error('--cpu measures too little for a report, so --write makes no sense');
     const mode = values.quick ? 'quick' : values.cpu ? 'cpu' : 'full';
     const rounds = Math.max(1, Math.trunc(number('rounds', values.rounds, DEFAULT_ROUNDS[mode])));
     const seconds = number('seconds', values.seconds, DEFAULT_SECONDS[mode]);
@@ -81,7 +82,10 @@ export function readOptions(args) {
       rows: number('rows', values.rows),
       load: oneOf('load', values.load, ['wrk', 'autocannon']),
       write:
-        values.write ?? (mode === 'full' && [values.only, values.route].every((value) => value === undefined) && !values['only-extras']),
+        values.write ??
+        (mode === 'full' &&
+          [values.only, values.route].every((value) => value === undefined) &&
+          !values['only-extras']),
     };
   } catch (error) {
     console.error(`${error.message}\n\n${HELP}`);
@@ -97,11 +101,13 @@ function number(name, text, fallback) {
 
 function majors(text) {
   const list = text?.split(',') ?? [];
-  if (!list.every((major) => /^\d+$/.test(major))) throw new Error(`--node must be major versions such as 20,24, got "${text}"`);
+  if (!list.every((major) => /^\d+$/.test(major)))
+    throw new Error(`--node must be major versions such as 20,24, got "${text}"`);
   return list;
 }
 
 function oneOf(name, text, allowed) {
-  if (text !== undefined && !allowed.includes(text)) throw new Error(`--${name} must be one of ${allowed.join(', ')}, got "${text}"`);
+  if (text !== undefined && !allowed.includes(text))
+    throw new Error(`--${name} must be one of ${allowed.join(', ')}, got "${text}"`);
   return text;
 }

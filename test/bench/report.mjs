@@ -8,7 +8,8 @@ import { COUNTED_BY } from './databases.mjs';
 import { spreadOf } from './results.mjs';
 
 /**
- * @typedef {{ title: string, text?: string[], head?: string[], rows?: string[][] }} Section a table, and what is to be said about it
+ * @typedef {{ title: string, text?: string[], head?: string[], rows?: string[][] }} Section a table, and what is to be
+ *   said about it
  * @typedef {import('./results.mjs').Results} Results
  */
 
@@ -32,7 +33,9 @@ function ratio(spread) {
 /** "55.2 (54.8–56.1)" microseconds. */
 function micros(spread) {
   if (!spread) return NONE;
-  const [median, min, max] = [spread.median, spread.min, spread.max].map((value) => value.toFixed(value < 99.95 ? 1 : 0));
+  const [median, min, max] = [spread.median, spread.min, spread.max].map((value) =>
+    value.toFixed(value < 99.95 ? 1 : 0),
+  );
   return min === max ? median : `${median} (${min}–${max})`;
 }
 
@@ -74,7 +77,10 @@ function cpuSection(results, { name, apps, subjects }) {
   const cpu = (sample) => sample.cpu;
   return {
     title: `${name}: CPU time of a request, in µs`,
-    text: ['Of all threads of the application under 64 connections; in the right half as a multiple of the bare application.'],
+    text: [
+      'Of all threads of the application under 64 connections; in the right half as a multiple of the bare ' +
+        'application.',
+    ],
     head: ['', ...routes, ...routes.map((route) => `${route} ÷ bare`), 'errors'],
     rows: apps
       .filter(({ subject }) => !subject.variant.otherStore && measured(results, [subject], 64).length > 0)
@@ -197,14 +203,24 @@ function scaleSection(scale) {
   return {
     title: 'A large table',
     text: [
-      '`read` with 64 connections under Fastify. Active are the visits that are read, in turn; they are spread over the whole table, and with many of them the pages of a large one do not fit into the cache that MariaDB has by default.',
+      '`read` with 64 connections under Fastify. Active are the visits that are read, in turn; they are spread ' +
+        'over the whole table, and with many of them the pages of a large one do not fit into the cache that MariaDB ' +
+        'has by default.',
     ],
     head: ['', 'rows', 'active', '÷ with 10,000 rows', 'aim', ''],
     rows: scale.map(({ name, rows, active, ratios, troubles: count, aim }) => {
       const spread = spreadOf(ratios);
-      const judged = rows < aim.rows ? 'too few rows to tell' : verdict(spread.median >= aim.share, 1 - spread.median / aim.share);
+      const judged =
+        rows < aim.rows ? 'too few rows to tell' : verdict(spread.median >= aim.share, 1 - spread.median / aim.share);
       const trouble = count > 0 ? `, **${count} not answered with 2xx**` : '';
-      return [name, rows.toLocaleString('en'), active.toLocaleString('en'), ratio(spread), `≥ ${aim.share}`, judged + trouble];
+      return [
+        name,
+        rows.toLocaleString('en'),
+        active.toLocaleString('en'),
+        ratio(spread),
+        `≥ ${aim.share}`,
+        judged + trouble,
+      ];
     }),
   };
 }
@@ -234,7 +250,10 @@ function codecSection(codecs) {
 function memorySection(memory) {
   return {
     title: 'Memory, with ever other visits',
-    text: ['`read` with 64 connections under Fastify, each minute of other visits. The resident set of the process after each minute.'],
+    text: [
+      '`read` with 64 connections under Fastify, each minute of other visits. The resident set of the process ' +
+        'after each minute.',
+    ],
     head: ['', 'visits', 'requests', 'MB after each minute', 'last three ÷ second to fourth', 'aim', 'errors'],
     rows: memory.map(({ name, rows, requests, troubles: count, resident, growth, aim }) => [
       name,
@@ -253,7 +272,8 @@ function expungeSection(expunge) {
   return {
     title: 'Expunging while others read and write',
     text: [
-      'Three processes run `nest-visit expunge` at once, while 48 connections read and 16 write under Fastify, as fast as they are answered. The p99 is that of requests, the median of several loads.',
+      'Three processes run `nest-visit expunge` at once, while 48 connections read and 16 write under Fastify, as ' +
+        'fast as they are answered. The p99 is that of requests, the median of several loads.',
     ],
     head: [
       '',
@@ -339,7 +359,9 @@ export function printReport(results, facts) {
   for (const { title, text = [], head, rows } of sectionsFor(results, facts)) {
     console.log(`\n${title}\n`);
     for (const line of text) console.log(`${line}\n`);
-    const widths = head.map((name, column) => Math.max(...[name, ...rows.map((row) => row[column])].map((cell) => cell.length)));
+    const widths = head.map((name, column) =>
+      Math.max(...[name, ...rows.map((row) => row[column])].map((cell) => cell.length)),
+    );
     for (const row of [head, ...rows])
       console.log(
         row
@@ -379,9 +401,10 @@ function panelsFor(results) {
           label: subject.variant.title,
           own: subject.variant.app === 'nest-visit',
           shares: Object.fromEntries(
-            ROUTES.map((route) => [route, results.ratio(subject, results.sibling(subject, 'bare'), route)?.median]).filter(
-              ([, share]) => share,
-            ),
+            ROUTES.map((route) => [
+              route,
+              results.ratio(subject, results.sibling(subject, 'bare'), route)?.median,
+            ]).filter(([, share]) => share),
           ),
         })),
     }));
@@ -389,26 +412,48 @@ function panelsFor(results) {
 
 function introduction({ nodes, seconds, load, databases, minutes, options: { rounds, mode } }) {
   const above = ['@nestjs/core', 'typeorm', 'mysql2', 'pg'];
-  const peers = ['express-session', 'connect-typeorm', 'express-mysql-session', 'connect-pg-simple', '@fastify/session'];
+  const peers = [
+    'express-session',
+    'connect-typeorm',
+    'express-mysql-session',
+    'connect-pg-simple',
+    '@fastify/session',
+  ];
   const servers = Object.values(databases).map(({ title }) => title);
   const counting = Object.keys(databases).flatMap((kind) => COUNTED_BY[kind] ?? []);
   const machine = `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB of memory, ${process.platform} (${process.arch})`;
-  const order = rounds === 1 ? 'One round through all variants' : `${rounds} rounds through all variants, every other one backwards`;
+  const order =
+    rounds === 1
+      ? 'One round through all variants'
+      : `${rounds} rounds through all variants, every other one backwards`;
   const lines = [
-    'The same Nest application with three routes, as a process of its own for each variant: `static` does not touch the session, `read` returns a counter of it, `write` adds one. Every request carries the cookie of one of 200 sessions, in turn.',
-    `${order}, ${seconds} s for each load after one that is not counted, ${Math.ceil(minutes)} minutes from start to end.`,
+    'The same Nest application with three routes, as a process of its own for each variant: `static` does not ' +
+      'touch the session, `read` returns a counter of it, `write` adds one. Every request carries the cookie of one ' +
+      'of 200 sessions, in turn.',
+    `${order}, ${seconds} s for each load after one that is not counted, ${Math.ceil(minutes)} minutes from start ` +
+      'to end.',
     'Only ratios within one round count: medians of the rounds, with the least and the greatest in parentheses.',
-    'The servers run with their defaults, but for the number of connections (PostgreSQL also loads `pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Redis writes its log to disk every second. Each variant may open ten connections to its database.',
-    `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}. Others are not counted.`,
-    '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by then.',
-    'After each `write`, the counters of all sessions are added up: none of the additions that were answered with 2xx may be missing.',
-    '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each write, by the driver alone, without grouping.',
-    '"The least" is a prototype as well: what a hook that finds the visit, AsyncLocalStorage, an interceptor that does nothing, and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It reads only.',
-    'The others run with their defaults, and with what their documentation recommends: `resave` and `saveUninitialized` are off.',
+    'The servers run with their defaults, but for the number of connections (PostgreSQL also loads ' +
+      '`pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Redis writes ' +
+      'its log to disk every second. Each variant may open ten connections to its database.',
+    `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}. ` +
+      'Others are not counted.',
+    '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by ' +
+      'then.',
+    'After each `write`, the counters of all sessions are added up: none of the additions that were answered with ' +
+      '2xx may be missing.',
+    '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each ' +
+      'write, by the driver alone, without grouping.',
+    '"The least" is a prototype as well: what a hook that finds the visit, AsyncLocalStorage, an interceptor that ' +
+      'does nothing, and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It ' +
+      'reads only.',
+    'The others run with their defaults, and with what their documentation recommends: `resave` and ' +
+      '`saveUninitialized` are off.',
   ];
   if (load.startsWith('autocannon')) {
     lines.push(
-      'Autocannon is slower than the bare application under Fastify, so shares of that look better than they are; wrk shows more.',
+      'Autocannon is slower than the bare application under Fastify, so shares of that look better than they are; ' +
+        'wrk shows more.',
     );
   }
   return `# Benchmarks

@@ -1,4 +1,5 @@
-// Everything that was measured. Ratios are made within a round, so that what slows the machine down for a while hits both sides.
+// Everything that was measured. Ratios are made within a round, so that what slows the machine down for a while hits
+// both sides.
 
 /** @typedef {{ median: number, min: number, max: number }} Spread */
 
@@ -38,7 +39,9 @@ export class Results {
 
   /** The subject that differs only in its variant, if it was measured. */
   sibling({ platform, node }, id) {
-    return this.subjects().find((other) => other.platform === platform && other.node === node && other.variant.id === id);
+    return this.subjects().find(
+      (other) => other.platform === platform && other.node === node && other.variant.id === id,
+    );
   }
 
   subjects() {
@@ -54,7 +57,9 @@ export class Results {
   ratio(subject, other, route, connections = 64, value = ({ rate }) => rate) {
     if (!subject || !other) return undefined;
     const base = this.samples(other, route, connections);
-    return spreadOf(this.samples(subject, route, connections).map((sample, round) => value(sample) / value(base[round] ?? {})));
+    return spreadOf(
+      this.samples(subject, route, connections).map((sample, round) => value(sample) / value(base[round] ?? {})),
+    );
   }
 }
 

@@ -128,10 +128,17 @@ async function measureCpu(apps, subjects, options) {
   const results = new Results();
   for (const { name, measurings } of slicesFor(subjects, options)) {
     console.log(`CPU time of a request in µs, ${name}`);
-    await measureInSlices(measurings, { appOf: ({ subject }) => apps.get(subject), ...options.slices, results, signal });
+    await measureInSlices(measurings, {
+      appOf: ({ subject }) => apps.get(subject),
+      ...options.slices,
+      results,
+      signal,
+    });
     for (const { subject, route, connections } of measurings) {
       const samples = results.samples(subject, route, connections);
-      console.log(`  ${subject.variant.id}: ${samples.map(({ cpu, error }) => error ?? cpu?.toFixed(1)).join(' ')}`.trimEnd());
+      console.log(
+        `  ${subject.variant.id}: ${samples.map(({ cpu, error }) => error ?? cpu?.toFixed(1)).join(' ')}`.trimEnd(),
+      );
     }
   }
   return results;

@@ -8,17 +8,23 @@ const BATCH = 250_000;
 /** Filling one table must end in this time; it is measured with as many rows as there are then. */
 const FILL_MINUTES = 15;
 /**
- * How many visits the load takes in turn. The pages of the first fit into the caches that the servers have by default; those of
- * the second do not, with one visit on each page of a large table, so that MariaDB reads them anew.
+ * How many visits the load takes in turn. The pages of the first fit into the caches that the servers have by default;
+ * those of the second do not, with one visit on each page of a large table, so that MariaDB reads them anew.
  */
 const ACTIVE = [2000, 10_000];
 const CONNECTIONS = 64;
-/** PostgreSQL has the cache of the system besides its own; MariaDB reads past it, so a table of this size is also measured with such a cache. */
+/**
+ * PostgreSQL has the cache of the system besides its own; MariaDB reads past it, so a table of this size is also
+ * measured with such a cache.
+ */
 const CACHE_GB = 2;
 /** The share that is aimed at, and for how many rows. */
 const AIM = { share: 0.9, rows: 10_000_000 };
 
-/** Far enough apart to look random, while the rows still come in the order of the primary key: anything else takes hours. */
+/**
+ * Far enough apart to look random, while the rows still come in the order of the primary key: anything else takes
+ * hours.
+ */
 const STEP = 11_400_714;
 
 const md5 = (content) => createHash('md5').update(content).digest('hex');
@@ -84,7 +90,8 @@ export async function openTable(database, kind, wished, { node, signal, toStop }
   await signIn(app, 1);
   const rows = await fill(database, kind, url, wished, signal);
   // A key that leads to no visit is answered, too, and would be quicker.
-  if ((await sumOf(app, spread(rows, 10))) !== 0) throw new Error('The rows that were filled in are not found by their keys');
+  if ((await sumOf(app, spread(rows, 10))) !== 0)
+    throw new Error('The rows that were filled in are not found by their keys');
   const targetOf = (cookies) => ({ url: app.url, path: '/read', method: 'GET', connections: CONNECTIONS, cookies });
   return {
     url,
@@ -97,9 +104,10 @@ export async function openTable(database, kind, wished, { node, signal, toStop }
 }
 
 /**
- * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, rounds: number, seconds: number,
- *   rows: number, signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
- * @returns {Promise<{ name: string, rows: number, active: number, ratios: number[], troubles: number, aim: { share: number, rows: number } }[]>}
+ * @param {{ databases: Record<string, import('./databases.mjs').Database>, load: object, node: object, rounds: number,
+ *   seconds: number, rows: number, signal: AbortSignal, toStop: (() => Promise<void>)[] }} options
+ * @returns {Promise<{ name: string, rows: number, active: number, ratios: number[], troubles: number, aim: { share:
+ *   number, rows: number } }[]>}
  */
 export async function measureScale({ databases, load, rounds, seconds, rows: wished, ...rest }) {
   const results = [];
@@ -111,7 +119,10 @@ export async function measureScale({ databases, load, rounds, seconds, rows: wis
       const targets = [small, large].map(({ targetFor }) => targetFor(active));
       const outcome = await compare(targets, { load, rounds, seconds });
       const result = { name, rows: large.rows, active, aim: AIM, ...outcome };
-      console.log(`${result.name}, ${result.rows} rows, ${active} active: ${result.ratios.map((ratio) => ratio.toFixed(2)).join(' ')}`);
+      console.log(
+        `${result.name}, ${result.rows} rows, ${active} active: ` +
+          result.ratios.map((ratio) => ratio.toFixed(2)).join(' '),
+      );
       results.push(result);
     };
     for (const active of ACTIVE) await measure(databases[kind].title, active);

@@ -1,14 +1,16 @@
-// CPU time of a request. The applications that are compared take turns of a fraction of a second, each many times, so that whatever else
-// runs on the machine meets them alike; and none of them is idle for long, because the system may take its memory then.
+// CPU time of a request. The applications that are compared take turns of a fraction of a second, each many times, so
+// that whatever else runs on the machine meets them alike; and none of them is idle for long, because the system may
+// take its memory then.
 import { setTimeout as pause } from 'node:timers/promises';
 
 const SLICE = 0.2;
 
 /**
  * @param {object[]} measurings of one route on one platform
- * @param {{ appOf: (measuring: object) => object, rounds: number, seconds: number, warmUp: { requests: number, seconds: number },
- *   results: import('./results.mjs').Results, signal: AbortSignal }} options `seconds` of load that each application gets in a round.
- *   What comes before is not counted: for the compiler of V8, and for memory that is to be had again. It ends with either.
+ * @param {{ appOf: (measuring: object) => object, rounds: number, seconds: number, warmUp: { requests: number, seconds:
+ *   number }, results: import('./results.mjs').Results, signal: AbortSignal }} options `seconds` of load that each
+ *   application gets in a round. What comes before is not counted: for the compiler of V8, and for memory that is to be
+ *   had again. It ends with either.
  */
 export async function measureInSlices(measurings, { appOf, rounds, seconds, warmUp, results, signal }) {
   const loads = [];

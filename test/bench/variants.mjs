@@ -6,7 +6,8 @@
  * @property {string} title
  * @property {string} app the file in apps/
  * @property {string} [store] which of its stores, where that does not follow from the database
- * @property {'mariadb' | 'postgres' | 'sqlite' | 'redis' | 'memcached' | 'memory' | 'file'} [database] where its sessions are
+ * @property {'mariadb' | 'postgres' | 'sqlite' | 'redis' | 'memcached' | 'memory' | 'file'} [database] where its
+ *   sessions are
  * @property {readonly ('express' | 'fastify')[]} platforms
  * @property {readonly string[]} [routes] what it can do, if not all
  * @property {boolean} [counts] whether its sum of counters must be right; false: it is not even looked at
@@ -19,8 +20,20 @@ const both = ['express', 'fastify'];
 /** @type {Variant[]} */
 export const variants = [
   { id: 'bare', title: 'bare Nest, no sessions', app: 'bare', platforms: both },
-  { id: 'interceptor', title: 'bare Nest, an interceptor that does nothing', app: 'bare', store: 'interceptor', platforms: both },
-  { id: 'express-memory', title: 'express-session, in memory', app: 'express-session', store: 'memory', platforms: ['express'] },
+  {
+    id: 'interceptor',
+    title: 'bare Nest, an interceptor that does nothing',
+    app: 'bare',
+    store: 'interceptor',
+    platforms: both,
+  },
+  {
+    id: 'express-memory',
+    title: 'express-session, in memory',
+    app: 'express-session',
+    store: 'memory',
+    platforms: ['express'],
+  },
   {
     id: 'connect-typeorm',
     title: 'express-session + connect-typeorm (MariaDB)',
@@ -45,7 +58,13 @@ export const variants = [
     database: 'postgres',
     platforms: ['express'],
   },
-  { id: 'fastify-memory', title: '@fastify/session, in memory', app: 'fastify-session', store: 'memory', platforms: ['fastify'] },
+  {
+    id: 'fastify-memory',
+    title: '@fastify/session, in memory',
+    app: 'fastify-session',
+    store: 'memory',
+    platforms: ['fastify'],
+  },
   {
     id: 'fastify-mysql',
     title: '@fastify/session + express-mysql-session',
@@ -74,7 +93,14 @@ export const variants = [
     { id: 'least-mariadb', title: 'the least, found in a hook by hand (MariaDB)', database: 'mariadb' },
     { id: 'least-postgres', title: 'the least, found in a hook by hand (PostgreSQL)', database: 'postgres' },
   ].map((variant) => ({ ...variant, app: 'least', platforms: both, routes: ['static', 'read'] })),
-  { id: 'visit-mariadb', title: 'nest-visit (MariaDB)', app: 'nest-visit', database: 'mariadb', platforms: both, counts: true },
+  {
+    id: 'visit-mariadb',
+    title: 'nest-visit (MariaDB)',
+    app: 'nest-visit',
+    database: 'mariadb',
+    platforms: both,
+    counts: true,
+  },
   {
     id: 'visit-defaults',
     title: 'nest-visit (MariaDB), with the defaults of V8',
@@ -84,7 +110,14 @@ export const variants = [
     counts: true,
     isForCpu: true,
   },
-  { id: 'visit-postgres', title: 'nest-visit (PostgreSQL)', app: 'nest-visit', database: 'postgres', platforms: both, counts: true },
+  {
+    id: 'visit-postgres',
+    title: 'nest-visit (PostgreSQL)',
+    app: 'nest-visit',
+    database: 'postgres',
+    platforms: both,
+    counts: true,
+  },
   ...[
     { id: 'visit-sqlite', title: 'nest-visit (SQLite)', database: 'sqlite' },
     { id: 'visit-prisma-mariadb', title: 'nest-visit (MariaDB, by Prisma)', store: 'prisma', database: 'mariadb' },
@@ -99,8 +132,9 @@ export const variants = [
 ];
 
 /**
- * While an application starts under load, V8 may conclude that what requests allocate lives long, and doubles what they cost from then on.
- * Whether it does is chance; with room for young objects it does not (docs/performance.md), and CPU times can be compared.
+ * While an application starts under load, V8 may conclude that what requests allocate lives long, and doubles what they
+ * cost from then on. Whether it does is chance; with room for young objects it does not (docs/performance.md), and CPU
+ * times can be compared.
  */
 const CPU_FLAGS = ['--min-semi-space-size=16'];
 
@@ -113,7 +147,11 @@ const crowd = ['bare', 'visit-mariadb', 'visit-postgres'];
 /** Which variants meet which load; what quick runs leave out makes no difference to whether the benchmark works. */
 const loadsOf = {
   full: [
-    { connections: 64, routes: ['read', 'write'], only: variants.filter(({ isForCpu }) => !isForCpu).map(({ id }) => id) },
+    {
+      connections: 64,
+      routes: ['read', 'write'],
+      only: variants.filter(({ isForCpu }) => !isForCpu).map(({ id }) => id),
+    },
     {
       connections: 64,
       routes: ['static'],
@@ -146,7 +184,16 @@ const slicesOf = {
     {
       connections: 64,
       routes: ['static', 'read', 'write'],
-      only: ['bare', 'interceptor', 'least-mariadb', 'visit-mariadb', 'visit-defaults', 'one-mariadb', 'connect-typeorm', 'fastify-mysql'],
+      only: [
+        'bare',
+        'interceptor',
+        'least-mariadb',
+        'visit-mariadb',
+        'visit-defaults',
+        'one-mariadb',
+        'connect-typeorm',
+        'fastify-mysql',
+      ],
     },
   ],
 };

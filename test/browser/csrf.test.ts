@@ -22,8 +22,12 @@ class ShopController {
   @Header('Content-Type', 'text/html')
   async page() {
     const bought = (this.session['bought'] as number | undefined) ?? 0;
-    const form = (action: string, more = '') => `<form method="post" action="${action}">${more}<button>${action}</button></form>`;
-    return `<!doctype html><output>${bought}</output>${form('/buy')}${form('/once', await this.formTokens.hiddenField())}`;
+    const form = (action: string, more = '') =>
+      `<form method="post" action="${action}">${more}<button>${action}</button></form>`;
+    return (
+      '<!doctype ' +
+      `html><output>${bought}</output>${form('/buy')}${form('/once', await this.formTokens.hiddenField())}`
+    );
   }
 
   @Post('buy')
@@ -52,7 +56,8 @@ async function startAttacker(): Promise<{ server: Server; port: number }> {
     const [target, enctype] = [searchParams.get('target') ?? '', searchParams.get('enctype') ?? ''];
     response.setHeader('Content-Type', 'text/html');
     response.end(
-      `<!doctype html><form method="post" action="${target}" enctype="${enctype}"><input name="x" value="1"><button>Win a prize</button></form>`,
+      `<!doctype html><form method="post" action="${target}" enctype="${enctype}"><input name="x" ` +
+        'value="1"><button>Win a prize</button></form>',
     );
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -127,7 +132,9 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         expect(await fallFor(page, 'localhost', `${app.address}/buy`)).toBe(403);
         const answer = page.waitForResponse(`${app.address}/buy`);
         await page.goto(`http://localhost:${attacker.port}/`);
-        await page.evaluate(`void fetch('${app.address}/buy', { method: 'POST', mode: 'no-cors', credentials: 'include', body: 'x' })`);
+        await page.evaluate(
+          `void fetch('${app.address}/buy', { method: 'POST', mode: 'no-cors', credentials: 'include', body: 'x' })`,
+        );
         expect((await answer).status()).toBe(403);
         expect(await bought(app, page)).toBe('0');
       });

@@ -51,7 +51,8 @@ export class SampleProcess {
   static async fail(env: Record<string, string>): Promise<{ code: number | null; output: string }> {
     const child = SampleProcess.spawn(env);
     let output = '';
-    for (const stream of [child.stdout!, child.stderr!]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    for (const stream of [child.stdout!, child.stderr!])
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
     const [code] = (await once(child, 'close')) as [number | null];
     return { code, output };
   }

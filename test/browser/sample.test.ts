@@ -172,7 +172,9 @@ describeWith('chromium', 'the sample in a browser', () => {
       });
 
       test('R14 R2 R5: without cookies the key travels in links and forms, with a warning', async () => {
-        const visitor = keep(await Visitor.arriveWithoutCookies(sample.address, join(folder.path, `${platform}-profile`)));
+        const visitor = keep(
+          await Visitor.arriveWithoutCookies(sample.address, join(folder.path, `${platform}-profile`)),
+        );
         const { page } = visitor;
         const responses: Promise<Record<string, string>>[] = [];
         page.on('response', (response) => {
@@ -254,7 +256,9 @@ describeWith('chromium', 'the sample in a browser', () => {
             for (let click = 0; click <= index; click++) await person.press('Add one');
           }),
         );
-        const seen = await Promise.all(people.map(async (person) => [await person.text('#clicks'), await person.text('#visit-id')]));
+        const seen = await Promise.all(
+          people.map(async (person) => [await person.text('#clicks'), await person.text('#visit-id')]),
+        );
         expect(seen.map(([clicks]) => clicks)).toEqual(['1', '2', '3']);
         expect(new Set(seen.map(([, id]) => id)).size).toBe(3);
       });
@@ -262,7 +266,8 @@ describeWith('chromium', 'the sample in a browser', () => {
       test('R45: preferences change language and colours of every page', async () => {
         const visitor = await arrive({ colorScheme: 'light' });
         const { page } = visitor;
-        const ground = (): Promise<string> => page.evaluate('getComputedStyle(document.body).backgroundColor') as Promise<string>;
+        const ground = (): Promise<string> =>
+          page.evaluate('getComputedStyle(document.body).backgroundColor') as Promise<string>;
         await visitor.open('/preferences');
         const light = await ground();
         await page.getByLabel('Deutsch').check();
@@ -393,10 +398,13 @@ describeWith('chromium', 'the sample in a browser', () => {
         const send = async (site: string): Promise<number> => {
           const headers = { cookie: `visit=${cookie}`, 'sec-fetch-site': site };
           const body = new URLSearchParams({ name: 'Tab', message: 'two at once', form_token });
-          return (await fetch(`${sample.address}/guestbook`, { method: 'POST', headers, body, redirect: 'manual' })).status;
+          return (await fetch(`${sample.address}/guestbook`, { method: 'POST', headers, body, redirect: 'manual' }))
+            .status;
         };
         // The other site has not used the token up; the second click has.
-        expect([await send('cross-site'), await send('same-origin'), await send('same-origin')]).toEqual([403, 303, 403]);
+        expect([await send('cross-site'), await send('same-origin'), await send('same-origin')]).toEqual([
+          403, 303, 403,
+        ]);
         const pages = await Promise.all([1, 2, 3, 4].map(async () => (await ask('/guestbook', cookie)).text()));
         expect(pages.filter((page) => page.includes('Thank you, Tab.'))).toHaveLength(1);
       });
@@ -521,9 +529,13 @@ describeWith('chromium', 'the sample in a browser', () => {
     ],
     [
       { DATABASE_URL: 'mysql://me:secret@127.0.0.1:1/visit' },
-      'The sample cannot start: [visit] cannot open the data source of type "mysql" at 127.0.0.1:1/visit: connect ECONNREFUSED 127.0.0.1:1',
+      'The sample cannot start: [visit] cannot open the data source of type "mysql" at 127.0.0.1:1/visit: connect ' +
+        'ECONNREFUSED 127.0.0.1:1',
     ],
   ])('R74: %o ends the start with exit code 1 and one line', async (env, line) => {
-    expect(await SampleProcess.fail(env as unknown as Record<string, string>)).toEqual({ code: 1, output: `${line}\n` });
+    expect(await SampleProcess.fail(env as unknown as Record<string, string>)).toEqual({
+      code: 1,
+      output: `${line}\n`,
+    });
   });
 });

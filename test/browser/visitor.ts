@@ -1,6 +1,12 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { chromium as playwright, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from 'playwright-core';
+import {
+  chromium as playwright,
+  type Browser,
+  type BrowserContext,
+  type BrowserContextOptions,
+  type Page,
+} from 'playwright-core';
 import { chromium } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 
@@ -53,7 +59,10 @@ export class Visitor {
   /** A browser whose user has switched cookies off, in its settings. `profile` is an empty folder. */
   static async arriveWithoutCookies(address: string, profile: string): Promise<Visitor> {
     mkdirSync(join(profile, 'Default'), { recursive: true });
-    writeFileSync(join(profile, 'Default', 'Preferences'), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));
+    writeFileSync(
+      join(profile, 'Default', 'Preferences'),
+      JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }),
+    );
     const context = await playwright.launchPersistentContext(profile, launchOptions);
     return new Visitor(context, context.pages()[0] ?? (await context.newPage()), address);
   }

@@ -18,8 +18,8 @@ export interface AppSetting {
   /** Options of the library that JSON can say. */
   readonly visits?: VisitSettings;
   /**
-   * A clock that goes ten times slower, the same in all processes: how long a request counts as late, or an old key works, is not what is
-   * tested, and on a busy machine requests take seconds.
+   * A clock that goes ten times slower, the same in all processes: how long a request counts as late, or an old key
+   * works, is not what is tested, and on a busy machine requests take seconds.
    */
   readonly hasSlowClock?: boolean;
   /** Or one that is so many milliseconds ahead as this file says, which must be there. */
@@ -60,7 +60,9 @@ export class AppProcess {
           if (line.startsWith('listening: ')) resolve(line.slice('listening: '.length));
         });
       }
-      child.once('close', (code, signal) => reject(new Error(`The application ended with ${signal ?? code}:\n${lines.join('\n')}`)));
+      child.once('close', (code, signal) =>
+        reject(new Error(`The application ended with ${signal ?? code}:\n${lines.join('\n')}`)),
+      );
     });
     return new AppProcess(child, lines, platform, address);
   }

@@ -122,8 +122,10 @@ export class Books {
 
     // Every visit is known to a client, and every end was told once.
     for (const row of rows) {
-      if (row.endedAt === null && !this.accounts.has(row.id)) this.complaints.push(`visit ${row.id} lives and nobody knows it`);
-      if (row.endedAt !== null && row.sessionData !== null) this.complaints.push(`visit ${row.id} has ended and keeps its data`);
+      if (row.endedAt === null && !this.accounts.has(row.id))
+        this.complaints.push(`visit ${row.id} lives and nobody knows it`);
+      if (row.endedAt !== null && row.sessionData !== null)
+        this.complaints.push(`visit ${row.id} has ended and keeps its data`);
     }
     const ended = rows.filter(({ endedAt }) => endedAt !== null).map(({ id }) => id);
     if (
@@ -147,7 +149,8 @@ export class Books {
     for (const [token, id] of this.leftTokens) {
       const times = this.taken.get(token) ?? 0;
       const mayBeLost = isEnded(id) || this.accounts.get(id)!.data.has(token);
-      if (times > 1 || (times === 0 && !mayBeLost)) this.complaints.push(`${token} of visit ${id} was taken ${times} times`);
+      if (times > 1 || (times === 0 && !mayBeLost))
+        this.complaints.push(`${token} of visit ${id} was taken ${times} times`);
     }
 
     const live = [...this.accounts].filter(([id]) => !isEnded(id));
@@ -163,7 +166,8 @@ export class Books {
   private async compare(id: string, { key, user, sums, data }: Account, address: string): Promise<void> {
     const { status, text, cookies } = await new Browser(address).get('/data', { cookie: `visit=${key}` });
     const expected = { ...Object.fromEntries(data), ...(sums.length > 0 ? { n: sums.length } : {}) };
-    const found = status === 200 ? (JSON.parse(text) as { id: string; user: string | null; data: Record<string, unknown> }) : null;
+    const found =
+      status === 200 ? (JSON.parse(text) as { id: string; user: string | null; data: Record<string, unknown> }) : null;
     const isSame =
       found?.id === id &&
       found.user === user &&
@@ -171,7 +175,9 @@ export class Books {
       JSON.stringify(sorted(found.data)) === JSON.stringify(sorted(expected));
     if (isSame) return;
     const should = `visit ${id} of ${user} with ${JSON.stringify(sorted(expected))} and key ${key}`;
-    this.complaints.push(`${should} is ${status} ${text} ${cookies.join()}; before: ${this.history.get(id)?.join(' | ')}`);
+    this.complaints.push(
+      `${should} is ${status} ${text} ${cookies.join()}; before: ${this.history.get(id)?.join(' | ')}`,
+    );
   }
 
   /** Whether the request was done; complains about an answer that can never be right. */
@@ -195,7 +201,8 @@ export class Books {
       const lines = this.history.get(id) ?? [];
       this.history.set(id, [
         ...lines.slice(-SHOWN),
-        `${path} with …${sent?.slice(-5)}: ${status} ${String(body?.['code'] ?? body?.['user'])}, cookie …${given?.slice(-5)}`,
+        `${path} with …${sent?.slice(-5)}: ${status} ${String(body?.['code'] ?? body?.['user'])}, cookie ` +
+          `…${given?.slice(-5)}`,
       ]);
     }
   }

@@ -14,7 +14,10 @@ const SECONDS = isSoak ? Number(process.env['VISIT_TEST_CHURN_SECONDS'] ?? 600) 
 /** How often the heap is looked at. The first look is at a process that is warm. */
 const LOOKS = 5;
 const VISITORS = 20;
-/** What a look may find more than the first one, in bytes. In ten minutes, half a kilobyte for each visit would be more. A short run sees the compiler, too. */
+/**
+ * What a look may find more than the first one, in bytes. In ten minutes, half a kilobyte for each visit would be more.
+ * A short run sees the compiler, too.
+ */
 const MOST_MORE = (isSoak ? 4 : 16) * 2 ** 20;
 
 describeServers('Visits that come and go', (db) => {
@@ -24,7 +27,11 @@ describeServers('Visits that come and go', (db) => {
     const { options } = await db.open();
     dataSource = await openMigrated(options);
     apps = await startApps(
-      platforms.map((platform) => ({ platform, dataSource: options, visits: { touch: { interval: 100, resolution: 1 }, renewAfter: 50 } })),
+      platforms.map((platform) => ({
+        platform,
+        dataSource: options,
+        visits: { touch: { interval: 100, resolution: 1 }, renewAfter: 50 },
+      })),
     );
   });
   afterAll(async () => {
@@ -65,7 +72,8 @@ describeServers('Visits that come and go', (db) => {
       more.push((await heaps()).map((heap, index) => heap - before[index]!));
     }
     console.log(
-      `${db.name}: ${lives} visits; the heaps in MiB: ${JSON.stringify(more.map((all) => all.map((bytes) => (bytes / 2 ** 20).toFixed(1))))} more`,
+      `${db.name}: ${lives} visits; the heaps in MiB: ` +
+        `${JSON.stringify(more.map((all) => all.map((bytes) => (bytes / 2 ** 20).toFixed(1))))} more`,
     );
     expect(Math.max(...more.flat())).toBeLessThan(MOST_MORE);
     expect(await dataSource.getRepository(Visit).count()).toBe(lives);

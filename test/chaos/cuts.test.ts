@@ -84,7 +84,8 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
     const users = new Map(known.filter(({ user }) => user !== null).map(({ id, user }) => [id!, user!]));
     const linked = await place.linked?.();
     if (linked) expect([...linked].filter(([id, user]) => users.get(id) !== user)).toEqual([]);
-    const sum = (of: (shopper: Shopper) => number): number => shoppers.reduce((total, shopper) => total + of(shopper), 0);
+    const sum = (of: (shopper: Shopper) => number): number =>
+      shoppers.reduce((total, shopper) => total + of(shopper), 0);
     console.log(`${cuts} cuts, ${sum((one) => one.requests)} requests, ${sum((one) => one.failures)} of them failed`);
     // Most have not noticed.
     expect(sum((one) => one.failures)).toBeLessThan(sum((one) => one.requests) / 4);
@@ -105,7 +106,9 @@ describeServers('A network that cuts connections', (db) => {
         const live = await dataSource.getRepository(Visit).find();
         const ids = new Set(live.filter(({ endedAt }) => endedAt === null).map(({ id }) => id));
         const identities = await dataSource.getRepository(VisitIdentity).find();
-        return new Map(identities.filter(({ visitId }) => ids.has(visitId)).map(({ visitId, userId }) => [visitId, userId]));
+        return new Map(
+          identities.filter(({ visitId }) => ids.has(visitId)).map(({ visitId, userId }) => [visitId, userId]),
+        );
       },
     };
   });

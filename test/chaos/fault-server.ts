@@ -41,10 +41,15 @@ export interface FaultServer {
   stop(): Promise<void>;
 }
 
-/** Stops processes where they are. The shell goes on with them when its stdin ends, so also when this process is killed. */
+/**
+ * Stops processes where they are. The shell goes on with them when its stdin ends, so also when this process is killed.
+ */
 async function standStill(pids: readonly number[]): Promise<() => Promise<void>> {
   const script = 'kill -STOP "$@"; echo stopped; read line; kill -CONT "$@"';
-  const shell = spawn('/bin/sh', ['-c', script, 'sh', ...pids.map(String)], { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
+  const shell = spawn('/bin/sh', ['-c', script, 'sh', ...pids.map(String)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    detached: true,
+  });
   await once(shell.stdout, 'data');
   return async () => {
     const ended = once(shell, 'exit');
@@ -112,7 +117,9 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
           places.push((await hog.query('SELECT CONNECTION_ID() AS id'))[0]!['id']);
         } catch {
           // Full: those go that are not ours.
-          const rows = await operator.query(`SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`);
+          const rows = await operator.query(
+            `SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`,
+          );
           for (const { id } of rows.filter((row) => !places.includes(row['id'])))
             await operator.query(`KILL ${Number(id)}`).catch(() => {});
         }
@@ -129,7 +136,9 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
       const refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table visit is full'";
       const grows = 'LENGTH(NEW.session_data) > COALESCE(LENGTH(OLD.session_data), 0)';
       await ask(`CREATE TRIGGER full_for_insert BEFORE INSERT ON visit FOR EACH ROW ${refuse}`);
-      await ask(`CREATE TRIGGER full_for_update BEFORE UPDATE ON visit FOR EACH ROW IF ${grows} THEN ${refuse}; END IF`);
+      await ask(
+        `CREATE TRIGGER full_for_update BEFORE UPDATE ON visit FOR EACH ROW IF ${grows} THEN ${refuse}; END IF`,
+      );
       return async () => {
         await ask('DROP TRIGGER full_for_insert');
         await ask('DROP TRIGGER full_for_update');
@@ -186,7 +195,8 @@ async function startFaultyPostgres(): Promise<FaultServer> {
       const sql = `SELECT COUNT(*) AS n FROM pg_stat_activity WHERE ${Number(own!['pid'])} = ANY (pg_blocking_pids(pid))`;
       await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE });
     },
-    deadlocks: async () => Number((await ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'visit'"))[0]!['deadlocks']),
+    deadlocks: async () =>
+      Number((await ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'visit'"))[0]!['deadlocks']),
     async fill() {
       const others = "'-', 0, 0, 0, 0, FALSE, 0 FROM generate_series(1, 1000)";
       const columns = 'id, user_agent, key_hash, key_changed, created, accessed, expiry, permanent, session_version';
@@ -241,7 +251,11 @@ const KINDS = {
  * Runs a suite for a kind of server. It needs one of its own, even where the tests were given one of somebody else's,
  * which must not be broken.
  */
-export function describeFaultServer(title: string, name: FaultServer['name'], suite: (start: () => Promise<FaultServer>) => void): void {
+export function describeFaultServer(
+  title: string,
+  name: FaultServer['name'],
+  suite: (start: () => Promise<FaultServer>) => void,
+): void {
   const { missing, start } = KINDS[name];
   describeUnlessMissing(missing, `${title} on ${name}`, () => suite(start));
 }

@@ -20,7 +20,10 @@ export function describeFaults(name: FaultServer['name']): void {
   describeFaultServer('Faults', name, (startServer) => {
     let db: FaultServer;
     let apps: AppProcess[] = [];
-    /** With which options they were started: those that a test has left in order serve the next one, as they would go on after a fault. */
+    /**
+     * With which options they were started: those that a test has left in order serve the next one, as they would go on
+     * after a fault.
+     */
     let started = '';
     const endApps = async (): Promise<void> => {
       await Promise.all(apps.splice(0).map((app) => app.end('SIGKILL')));
@@ -122,7 +125,8 @@ export function describeFaults(name: FaultServer['name']): void {
       test('B18: it is full: what does not fit is refused, and fits when there is room again', async () => {
         await expectNothingLost(async (load) => {
           const long = 'x'.repeat(40_000);
-          const writeToNew = (app: AppProcess): Promise<Reply> => new Visitor(() => app.address).post('/set', { key: 'long', value: long });
+          const writeToNew = (app: AppProcess): Promise<Reply> =>
+            new Visitor(() => app.address).post('/set', { key: 'long', value: long });
           const makeRoom = await db.fill();
           try {
             for (const app of apps) {
@@ -140,7 +144,8 @@ export function describeFaults(name: FaultServer['name']): void {
             await makeRoom();
           }
           // Servers do not give room back at once.
-          for (const app of apps) await load.until(async () => (await writeToNew(app)).status === 201, 'there is room again');
+          for (const app of apps)
+            await load.until(async () => (await writeToNew(app)).status === 201, 'there is room again');
           await load.thrives();
           await touchesArrive(load);
         });
@@ -180,7 +185,8 @@ export function describeFaults(name: FaultServer['name']): void {
             const ids = load.clients.map(({ key }) => idOf(key));
             const session = await db.connect();
             // PostgreSQL undoes the one who notices, InnoDB the one who has written less: not this one. A waiter looks
-            // once, after a second: a circle that closes later is noticed by this session only, long before storeTimeout.
+            // once, after a second: a circle that closes later is noticed by this session only, long before
+            // storeTimeout.
             if (name === 'postgres') await session.query("SET deadlock_timeout = '3s'");
             const before = await db.deadlocks();
             let own = 0;
@@ -216,7 +222,8 @@ export function describeFaults(name: FaultServer['name']): void {
           const session = await db.connect();
           await session.query('BEGIN');
           const held = load.clients.slice(0, 3);
-          for (const { key } of held) await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${idOf(key)}'`);
+          for (const { key } of held)
+            await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${idOf(key)}'`);
           try {
             await load.suffers(3);
           } finally {
@@ -234,7 +241,9 @@ export function describeFaults(name: FaultServer['name']): void {
         await db.ask("ALTER ROLE app SET default_transaction_isolation = 'serializable'");
         try {
           const failed = async (): Promise<number> =>
-            Number((await db.ask("SELECT xact_rollback FROM pg_stat_database WHERE datname = 'visit'"))[0]!['xact_rollback']);
+            Number(
+              (await db.ask("SELECT xact_rollback FROM pg_stat_database WHERE datname = 'visit'"))[0]!['xact_rollback'],
+            );
           const before = await failed();
           await expectNothingLost(
             async (load) => {
@@ -262,36 +271,39 @@ export function describeFaults(name: FaultServer['name']): void {
         );
       });
 
-      test.each(platforms)('R29, B39: %s ends in order under load: requests are finished, what waits is written', async (platform) => {
-        const isEnding = (app: AppProcess): boolean => app.platform === platform;
-        await expectNothingLost(
-          async (load) => {
-            const ending = apps.find(isEnding)!;
-            const visitor = new Visitor(() => ending.address);
-            await visitor.post('/add');
-            const held = visitor.post('/hold');
-            await ending.printed('a request is held');
-            const since = Date.now();
-            const touched = new Visitor(() => ending.address);
-            touched.key = load.clients[0]!.key;
-            expect((await touched.get('/who')).status).toBe(200);
+      test.each(platforms)(
+        'R29, B39: %s ends in order under load: requests are finished, what waits is written',
+        async (platform) => {
+          const isEnding = (app: AppProcess): boolean => app.platform === platform;
+          await expectNothingLost(
+            async (load) => {
+              const ending = apps.find(isEnding)!;
+              const visitor = new Visitor(() => ending.address);
+              await visitor.post('/add');
+              const held = visitor.post('/hold');
+              await ending.printed('a request is held');
+              const since = Date.now();
+              const touched = new Visitor(() => ending.address);
+              touched.key = load.clients[0]!.key;
+              expect((await touched.get('/who')).status).toBe(200);
 
-            const { code } = await ending.end('SIGTERM');
+              const { code } = await ending.end('SIGTERM');
 
-            expect(code, ending.log).toBe(0);
-            expect(await held).toMatchObject({ status: 201, body: { value: 2 } });
-            const rest = apps.find((app) => !isEnding(app))!;
-            const later = new Visitor(() => rest.address);
-            later.key = visitor.key;
-            expect((await later.get('/data')).body).toMatchObject({ data: { n: 2 } });
-            // The other one writes its own in an hour, and knows of no more than its own.
-            const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(touched.key)}'`);
-            expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
-            await load.thrives();
-          },
-          { mayBreak: true, visits: { touch: { interval: HOUR, resolution: 1 }, timeout: 24 * HOUR } },
-        );
-      });
+              expect(code, ending.log).toBe(0);
+              expect(await held).toMatchObject({ status: 201, body: { value: 2 } });
+              const rest = apps.find((app) => !isEnding(app))!;
+              const later = new Visitor(() => rest.address);
+              later.key = visitor.key;
+              expect((await later.get('/data')).body).toMatchObject({ data: { n: 2 } });
+              // The other one writes its own in an hour, and knows of no more than its own.
+              const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(touched.key)}'`);
+              expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
+              await load.thrives();
+            },
+            { mayBreak: true, visits: { touch: { interval: HOUR, resolution: 1 }, timeout: 24 * HOUR } },
+          );
+        },
+      );
 
       test.each(['with the database', 'alone'])('B51: it ends while clean-up stands still %s', async (how) => {
         const [app] = (apps = await startApps([

@@ -21,9 +21,9 @@ export function missingForGalera(): string[] {
 }
 
 /**
- * How a node gets its data when it joins: all nodes are on one machine, so the donor copies its files. The programs that
- * MariaDB brings for this need its whole package, with a service, and others such as rsync. The words that are printed are
- * MariaDB's protocol; "flush tables" lets nothing write to the donor's files until "continue".
+ * How a node gets its data when it joins: all nodes are on one machine, so the donor copies its files. The programs
+ * that MariaDB brings for this need its whole package, with a service, and others such as rsync. The words that are
+ * printed are MariaDB's protocol; "flush tables" lets nothing write to the donor's files until "continue".
  */
 const STATE_TRANSFER = `#!/bin/sh
 bypass=
@@ -118,7 +118,9 @@ export class GaleraNode {
       await vi.waitUntil(
         async () => {
           const names = Object.keys(expected);
-          const values = await Promise.all(names.map((name) => this.status(name))).catch((error: Error) => [error.message]);
+          const values = await Promise.all(names.map((name) => this.status(name))).catch((error: Error) => [
+            error.message,
+          ]);
           found = Object.fromEntries(names.map((name, index) => [name, values[index]]));
           return JSON.stringify(found) === JSON.stringify(expected);
         },
@@ -129,7 +131,10 @@ export class GaleraNode {
     }
   }
 
-  /** From now on it stores nothing of what other nodes have stored, until `catchUp`. `ask` tells what it knows, without waiting. */
+  /**
+   * From now on it stores nothing of what other nodes have stored, until `catchUp`. `ask` tells what it knows, without
+   * waiting.
+   */
   async fallBehind(): Promise<{ ask(sql: string): Promise<Row[]>; catchUp(): Promise<void> }> {
     const connection = await createConnection(this.server.url);
     await connection.query('SET SESSION wsrep_sync_wait = 0');
@@ -235,7 +240,10 @@ export async function startGalera({ args = [] }: { args?: readonly string[] } = 
   };
 }
 
-/** Ports that nothing listens on, below the range that systems take the ports of outgoing connections from: they stay free for a restart. */
+/**
+ * Ports that nothing listens on, below the range that systems take the ports of outgoing connections from: they stay
+ * free for a restart.
+ */
 async function freePorts(count: number): Promise<number[]> {
   const probes = new Map<number, Server>();
   while (probes.size < count) {

@@ -49,7 +49,10 @@ const habits: readonly { often: number; act: (visitor: Visitor, others: Others) 
       return [() => books.add(visitor), () => books.logout(visitor, keepVisit), () => books.add(visitor)];
     },
   },
-  { often: 5, act: (visitor, { books }) => [() => books.add(visitor), () => books.renew(visitor), () => books.set(visitor, 'b')] },
+  {
+    often: 5,
+    act: (visitor, { books }) => [() => books.add(visitor), () => books.renew(visitor), () => books.set(visitor, 'b')],
+  },
   { often: 4, act: (visitor, others) => [() => others.books.endOther(visitor, others.someone())] },
   { often: 1, act: (visitor, { books, dice }) => [() => books.endAll(visitor, dice.pick(USERS))] },
 ];
@@ -151,12 +154,10 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
 
   test('B1, B3, R31: what one node has acknowledged the next one knows, however far it is behind', async () => {
     let turn = 0;
-    const [newcomer, writer, user, leaver] = Array.from({ length: 4 }, () => new Visitor(() => apps[turn]!.address)) as [
-      Visitor,
-      Visitor,
-      Visitor,
-      Visitor,
-    ];
+    const [newcomer, writer, user, leaver] = Array.from(
+      { length: 4 },
+      () => new Visitor(() => apps[turn]!.address),
+    ) as [Visitor, Visitor, Visitor, Visitor];
     for (const visitor of [writer, user, leaver]) await visitor.post('/login', { user: 'somebody' });
     const node = await cluster.nodes[1]!.fallBehind();
     let replies;
@@ -179,7 +180,11 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     expect(known).toMatchObject({ status: 200, given: undefined, body: { id: idOf(newcomer.key!), data: { x: 1 } } });
     expect(counted).toMatchObject({ status: 201, given: undefined, body: { value: 1 } });
     expect((await writer.get('/data')).body).toMatchObject({ user: 'somebody', data: { x: 1, n: 1 } });
-    expect(recognized).toMatchObject({ status: 200, given: undefined, body: { id: idOf(user.key!), user: 'somebody' } });
+    expect(recognized).toMatchObject({
+      status: 200,
+      given: undefined,
+      body: { id: idOf(user.key!), user: 'somebody' },
+    });
     expect(gone).toMatchObject({ status: 200, body: { user: null } });
     expect(gone.body!['id']).not.toBe(idOf(leaver.key!));
   });
@@ -247,7 +252,8 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
       await load.thrives(2);
       await third!.kill();
       await load.suffers(10);
-      // It takes the application out that cannot serve; the others wait until the rest of the cluster has agreed that it is one.
+      // It takes the application out that cannot serve; the others wait until the rest of the cluster has agreed that
+      // it is one.
       const [cutOff] = inUse.splice(2);
       await Promise.all([first!.isMemberOf(2), second!.isMemberOf(2)]);
       await load.thrives(2);

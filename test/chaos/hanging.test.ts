@@ -98,7 +98,8 @@ for (const name of ['mariadb', 'postgres'] as const) {
           access.revokedAt('x'),
           access.call((one) => one.end([visits[0]!.id], { reason: 'x', at: 0 })),
         ]);
-        for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });
+        for (const result of results)
+          expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });
       }
       // One at a time, and each waits for its timeout: whatever the machine's pace, there cannot be more.
       expect(store.calls - before).toBeLessThanOrEqual(1 + (performance.now() - began) / STORE_TIMEOUT);

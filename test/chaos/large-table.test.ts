@@ -11,8 +11,9 @@ import { buildNextVersion, NEXT_MIGRATION, type NextVersion } from '../support/n
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 
-// The migration of the next version, and the clean-up, on a table that is large and in use. How it is shown: by what the server was asked, by whether it has
-// made the table anew, and by writes that began and ended while an index was made. No time is asserted.
+// The migration of the next version, and the clean-up, on a table that is large and in use. How it is shown: by what
+// the server was asked, by whether it has made the table anew, and by writes that began and ended while an index was
+// made. No time is asserted.
 
 const ROWS = isSoak ? 1_000_000 : 2_000;
 
@@ -20,22 +21,27 @@ type Server = Exclude<DatabaseName, 'sqlite'>;
 
 /** Makes rows by itself. */
 const FILL: Readonly<Record<Server, string>> = {
-  mariadb: `SELECT MD5(seq), REPEAT(MD5(seq), 2), ${NOW}, ${NOW}, ${NOW}, ${NOW} + seq, 0, 0, REPEAT('x', 100) FROM seq_1_to_${ROWS}`,
+  mariadb:
+    `SELECT MD5(seq), REPEAT(MD5(seq), 2), ${NOW}, ${NOW}, ${NOW}, ${NOW} + seq, 0, 0, REPEAT('x', 100) FROM ` +
+    `seq_1_to_${ROWS}`,
   postgres:
-    `SELECT md5(i::text), repeat(md5(i::text), 2), ${NOW}, ${NOW}, ${NOW}, ${NOW} + i, false, 0, convert_to(repeat('x', 100), 'UTF8')` +
+    `SELECT md5(i::text), repeat(md5(i::text), 2), ${NOW}, ${NOW}, ${NOW}, ${NOW} + i, false, 0, ` +
+    `convert_to(repeat('x', 100), 'UTF8')` +
     ` FROM generate_series(1, ${ROWS}) i`,
 };
 const COLUMNS = 'id, key_hash, key_changed, created, accessed, expiry, permanent, session_version, session_data';
 
 /** The number of the table's file, which is another one after the table was made anew. */
 const FILE: Readonly<Record<Server, string>> = {
-  mariadb: "SELECT TABLE_ID AS file FROM information_schema.INNODB_SYS_TABLES WHERE NAME = CONCAT(DATABASE(), '/visit')",
+  mariadb:
+    "SELECT TABLE_ID AS file FROM information_schema.INNODB_SYS_TABLES WHERE NAME = CONCAT(DATABASE(), '/visit')",
   postgres: "SELECT pg_relation_filenode('visit') AS file",
 };
 
 /** Whether an index of this database is being made. */
 const BUILDING: Readonly<Record<Server, string>> = {
-  mariadb: "SELECT COUNT(*) AS many FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE 'ALTER TABLE % ADD INDEX %'",
+  mariadb:
+    "SELECT COUNT(*) AS many FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE 'ALTER TABLE % ADD INDEX %'",
   postgres: 'SELECT COUNT(*) AS many FROM pg_stat_progress_create_index WHERE datname = current_database()',
 };
 
@@ -106,7 +112,9 @@ describeDatabases(
         for (let version = 0; !state.isOver; version++) {
           const before = await numberOf(used, BUILDING[server]);
           const data = randomBytes(10);
-          expect(await store.save([saveOf(visit, { version, data })])).toEqual([{ outcome: 'saved', version: version + 1 }]);
+          expect(await store.save([saveOf(visit, { version, data })])).toEqual([
+            { outcome: 'saved', version: version + 1 },
+          ]);
           await store.create([newVisit()]);
           if (before > 0 && (await numberOf(used, BUILDING[server])) > 0) beside++;
         }
@@ -117,7 +125,8 @@ describeDatabases(
       state.isOver = true;
       await traffic;
 
-      for (const statement of STATEMENTS[server]) expect(watch.sent.filter((sql) => statement.test(sql))).toHaveLength(1);
+      for (const statement of STATEMENTS[server])
+        expect(watch.sent.filter((sql) => statement.test(sql))).toHaveLength(1);
       expect(await numberOf(used, FILE[server])).toBe(file);
       expect(await numberOf(used, 'SELECT COUNT(*) AS many FROM visit WHERE nickname IS NOT NULL')).toBe(0);
       if (isSoak) {
@@ -142,7 +151,9 @@ describeDatabases(
         const dataSource = await migrating(options, watch);
         const migration = dataSource.runMigrations();
         await expect.poll(() => watch.failed.filter((sql) => sql.includes('ADD COLUMN')).length).toBeGreaterThan(1);
-        expect(await store.save([saveOf(visit, { version: 0, data: randomBytes(10) })])).toMatchObject([{ outcome: 'saved' }]);
+        expect(await store.save([saveOf(visit, { version: 0, data: randomBytes(10) })])).toMatchObject([
+          { outcome: 'saved' },
+        ]);
         await long.commitTransaction();
         await long.release();
         expect(await migration).toMatchObject([{ name: NEXT_MIGRATION }]);

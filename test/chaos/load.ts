@@ -23,11 +23,17 @@ class Client {
     this.visitor = new Visitor(choose);
   }
 
-  /** Begins a visit, and signs in where it has a user. False where the database was too slow for the application: then it may begin again. */
+  /**
+   * Begins a visit, and signs in where it has a user. False where the database was too slow for the application: then
+   * it may begin again.
+   */
   async arrives(): Promise<boolean> {
     this.visitor.key = null;
     const { user } = this;
-    const replies = [await this.visitor.post('/add'), ...(user === null ? [] : [await this.visitor.post('/login', { user })])];
+    const replies = [
+      await this.visitor.post('/add'),
+      ...(user === null ? [] : [await this.visitor.post('/login', { user })]),
+    ];
     const failed = replies.find(({ status }) => status !== 201);
     if (failed) {
       expect(failed.status, failed.text).toBe(503);
@@ -144,13 +150,19 @@ export class Load {
   /** Resolves when so many more requests have succeeded that write, all visitors among them. */
   async thrives(rounds = 8): Promise<void> {
     for (const client of this.clients) client.successes = 0;
-    await this.until(() => this.clients.every(({ successes }) => successes >= rounds), `all visitors are served ${rounds} times again`);
+    await this.until(
+      () => this.clients.every(({ successes }) => successes >= rounds),
+      `all visitors are served ${rounds} times again`,
+    );
   }
 
   /** Resolves when the condition holds, or when there is something to complain about. */
   async until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
     try {
-      await vi.waitUntil(async () => this.complaints.length > 0 || (await condition()), { timeout: PATIENCE, interval: 20 });
+      await vi.waitUntil(async () => this.complaints.length > 0 || (await condition()), {
+        timeout: PATIENCE,
+        interval: 20,
+      });
     } catch (error) {
       throw new Error(`${PATIENCE} ms were not enough until ${what}${this.said()}`, { cause: error });
     }
@@ -159,7 +171,9 @@ export class Load {
 
   /** The last words of the applications. */
   private said(): string {
-    return this.apps.map(({ platform, running, log }) => `\n${platform} ${running ? 'runs' : 'has ended'}:\n${log.slice(-1500)}`).join('');
+    return this.apps
+      .map(({ platform, running, log }) => `\n${platform} ${running ? 'runs' : 'has ended'}:\n${log.slice(-1500)}`)
+      .join('');
   }
 
   async finish(): Promise<void> {
@@ -174,12 +188,21 @@ export class Load {
       let reply!: Reply;
       // What waits for the database may be refused for a while yet.
       await this.until(async () => (reply = await client.visitor.get('/data')).status !== 503, 'the session is read');
-      const { id, user, data } = (reply.body ?? {}) as { id?: string; user?: string; data?: { n?: number; last?: number } };
+      const { id, user, data } = (reply.body ?? {}) as {
+        id?: string;
+        user?: string;
+        data?: { n?: number; last?: number };
+      };
       const { n = 0, last = 0 } = data ?? {};
-      if (reply.given !== undefined || id !== idOf(client.key) || user !== client.user) this.complain(reply, `the visit was ${client.key}`);
+      if (reply.given !== undefined || id !== idOf(client.key) || user !== client.user)
+        this.complain(reply, `the visit was ${client.key}`);
       if (n < client.sums.length || n > client.sums.length + client.unknown)
-        this.complain(reply, `${client.sums.length} increments were acknowledged, ${client.unknown} may have been done`);
-      if (new Set(client.sums).size !== client.sums.length) this.complain(reply, `increments came to ${client.sums.join()}`);
+        this.complain(
+          reply,
+          `${client.sums.length} increments were acknowledged, ${client.unknown} may have been done`,
+        );
+      if (new Set(client.sums).size !== client.sums.length)
+        this.complain(reply, `increments came to ${client.sums.join()}`);
       if (last < client.stored || last > client.tried)
         this.complain(reply, `${client.stored} was acknowledged, ${client.tried} tried last`);
     }
@@ -203,9 +226,13 @@ export class Load {
 const isClosing = ({ status, body }: Reply): boolean => status === 503 && body?.['code'] !== 'VISIT_STORE_UNAVAILABLE';
 
 /** A failure is to be one that a client can act on, and that tells nothing of the inside. */
-export function complainAboutFailure({ status, body, retryAfter, text }: Reply, complain: (what: string) => void): void {
+export function complainAboutFailure(
+  { status, body, retryAfter, text }: Reply,
+  complain: (what: string) => void,
+): void {
   if (status !== 503) complain('not a 503');
   else if (retryAfter === null || !(Number(retryAfter) > 0)) complain(`Retry-After is ${retryAfter}`);
   else if (body?.['code'] !== 'VISIT_STORE_UNAVAILABLE') complain('not the code of this library');
-  if (/select |update |insert |econn|127\.0\.0\.1|sql|at .*\.js|node_modules|\bapp\b/i.test(text)) complain('it shows the inside');
+  if (/select |update |insert |econn|127\.0\.0\.1|sql|at .*\.js|node_modules|\bapp\b/i.test(text))
+    complain('it shows the inside');
 }

@@ -131,7 +131,9 @@ describeServers('Four processes', (db) => {
     );
 
     const rows = await dataSource.getRepository(Visit).find();
-    const announced = (await Promise.all(apps.map((app) => app.tell<{ id: string; reason: string }[]>('/ends')))).flat();
+    const announced = (
+      await Promise.all(apps.map((app) => app.tell<{ id: string; reason: string }[]>('/ends')))
+    ).flat();
     await books.close({ visitors, rows, announced, addressOf: () => dice.pick(apps).address });
     expect(books.complaints, `VISIT_TEST_SEED=${SEED}`).toEqual([]);
     console.log(`${db.name}: ${books.summary}`);

@@ -5,7 +5,14 @@ import { createConnection } from 'mysql2/promise';
 import { vi } from 'vitest';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
-import { findMariaDb, findPgBaseBackup, findPostgres, startMariaDb, startPostgres, type TestServer } from '../support/servers.mjs';
+import {
+  findMariaDb,
+  findPgBaseBackup,
+  findPostgres,
+  startMariaDb,
+  startPostgres,
+  type TestServer,
+} from '../support/servers.mjs';
 
 /** Two servers, of which one follows the other: what it acknowledges, the other one has, too. */
 export interface ServerPair {
@@ -27,7 +34,8 @@ function asApplication(url: string): string {
   return address.href;
 }
 
-const until = (condition: () => Promise<boolean>): Promise<boolean> => vi.waitUntil(condition, { timeout: PATIENCE, interval: 50 });
+const until = (condition: () => Promise<boolean>): Promise<boolean> =>
+  vi.waitUntil(condition, { timeout: PATIENCE, interval: 50 });
 
 async function askMariaDb(server: TestServer, ...statements: string[]): Promise<string> {
   const connection = await createConnection(server.url);
@@ -58,18 +66,21 @@ async function startMariaDbPair(): Promise<ServerPair> {
     });
   const servers = await Promise.all([start(1), start(2)]);
   let [first, second] = servers;
-  const clients = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'";
+  const clients =
+    "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'";
   const follow = async (follower: TestServer, leader: TestServer, position: string): Promise<void> => {
     await askMariaDb(leader, 'SET GLOBAL rpl_semi_sync_master_enabled = 1');
     await askMariaDb(
       follower,
       `SET GLOBAL gtid_slave_pos = '${position}'`,
-      `CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = ${leader.port}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos`,
+      `CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = ${leader.port}, MASTER_USER = 'root', ` +
+        'MASTER_USE_GTID = slave_pos',
       'START SLAVE',
     );
     await until(async () => (await askMariaDb(leader, clients)) === '1');
   };
-  const lead = (server: TestServer): Promise<string> => askMariaDb(server, 'STOP SLAVE', 'RESET SLAVE ALL', 'SET GLOBAL read_only = 0');
+  const lead = (server: TestServer): Promise<string> =>
+    askMariaDb(server, 'STOP SLAVE', 'RESET SLAVE ALL', 'SET GLOBAL read_only = 0');
   for (const server of servers) {
     await askMariaDb(
       server,

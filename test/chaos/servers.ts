@@ -8,7 +8,10 @@ const SERVERS: readonly { name: Exclude<DatabaseName, 'sqlite'>; need: Need }[] 
 ];
 
 /** Runs a suite on each database that several processes can share. Databases that it opens are dropped after it. */
-export function describeServers(title: string, suite: (db: { name: DatabaseName; open(): Promise<OpenDatabase> }) => void): void {
+export function describeServers(
+  title: string,
+  suite: (db: { name: DatabaseName; open(): Promise<OpenDatabase> }) => void,
+): void {
   for (const { name, need } of SERVERS) {
     describeWith(need, `${title} on ${name}`, () => {
       const opened: OpenDatabase[] = [];

@@ -2,8 +2,8 @@ import { complainAboutFailure } from './load.js';
 import { idOf, Visitor, type Dice, type Reply } from './visitor.js';
 
 /**
- * A browser that fills a cart, signs in and out, and whose key is renewed by the way, one request after the other. It remembers what it was
- * told, and complains when that is not so any more.
+ * A browser that fills a cart, signs in and out, and whose key is renewed by the way, one request after the other. It
+ * remembers what it was told, and complains when that is not so any more.
  */
 export class Shopper {
   readonly visitor: Visitor;
@@ -67,7 +67,8 @@ export class Shopper {
       if (isEnded) this.begin(undefined);
       return;
     }
-    // Signed out or not: what is looked up tells. A visit that has lost its user is nobody's where the new key did not arrive.
+    // Signed out or not: what is looked up tells. A visit that has lost its user is nobody's where the new key did not
+    // arrive.
     let seen: Reply;
     do seen = await this.send(() => this.visitor.get('/who'));
     while (!this.judge(seen));
@@ -84,7 +85,10 @@ export class Shopper {
   }
 
   /** The answer, if the request was done and is about the right visit. */
-  private async ask(send: () => Promise<Reply>, change?: { user: string; isAnothers: boolean }): Promise<Reply | undefined> {
+  private async ask(
+    send: () => Promise<Reply>,
+    change?: { user: string; isAnothers: boolean },
+  ): Promise<Reply | undefined> {
     const reply = await this.send(send);
     if (!this.judge(reply)) return undefined;
     const { id, user } = reply.body as { id: string; user: string | null };
@@ -93,7 +97,8 @@ export class Shopper {
     const expected = change ? change.user : this.user;
     if (id !== this.id || user !== expected)
       this.complain(
-        `${this.name}: ${reply.path} is about ${user} in ${id}, should be ${expected} in ${this.id}: ${this.history.join(' | ')}`,
+        `${this.name}: ${reply.path} is about ${user} in ${id}, should be ${expected} in ${this.id}: ` +
+          this.history.join(' | '),
       );
     return reply;
   }
@@ -105,7 +110,9 @@ export class Shopper {
     const reply = await send();
     this.requests++;
     const { path, status, body, sent, given } = reply;
-    this.history.push(`${path} …${sent?.slice(-4)}: ${status} ${String(body?.['code'] ?? body?.['user'])} …${given?.slice(-4)}`);
+    this.history.push(
+      `${path} …${sent?.slice(-4)}: ${status} ${String(body?.['code'] ?? body?.['user'])} …${given?.slice(-4)}`,
+    );
     if (this.history.length > 12) this.history.shift();
     return reply;
   }
@@ -124,14 +131,20 @@ export class Shopper {
   /** Compares what is stored with what was acknowledged. The id of the visit, and its user. */
   async close(): Promise<{ readonly id: string | undefined; readonly user: string | null }> {
     const reply = await this.visitor.get('/data');
-    const { id, user, data } = (reply.body ?? {}) as { id?: string; user?: string; data?: { n?: number; last?: number } };
+    const { id, user, data } = (reply.body ?? {}) as {
+      id?: string;
+      user?: string;
+      data?: { n?: number; last?: number };
+    };
     const { n = 0, last } = data ?? {};
     const [least, most] = [this.sums.length, this.sums.length + this.unknown];
     const isSame = this.id === undefined || (id === this.id && user === this.user && id === idOf(this.visitor.key!));
-    const isCounted = n >= least && n <= most && new Set(this.sums).size === least && this.sums.every((sum) => sum >= 1 && sum <= n);
+    const isCounted =
+      n >= least && n <= most && new Set(this.sums).size === least && this.sums.every((sum) => sum >= 1 && sum <= n);
     if (!isSame || !isCounted || (last !== this.stored && !this.tried.includes(last!)))
       this.complain(
-        `${this.name}: ${reply.text} of ${this.user} in ${this.id}, ${least} to ${most} increments, last ${this.stored} or ${this.tried.join()}: ${this.history.join(' | ')}`,
+        `${this.name}: ${reply.text} of ${this.user} in ${this.id}, ${least} to ${most} increments, last ` +
+          `${this.stored} or ${this.tried.join()}: ${this.history.join(' | ')}`,
       );
     return { id: this.id, user: this.user };
   }

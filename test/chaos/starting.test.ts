@@ -35,14 +35,21 @@ describeServers('Processes that start on an empty database', (db) => {
     const { options } = await db.open();
     const modes = ['all', 'each', 'none', 'all'];
     const migrating = { ...options, migrationsRun: true };
-    await start(PLATFORMS.map((platform, one) => ({ platform, dataSource: { ...migrating, migrationsTransactionMode: modes[one] } })));
+    await start(
+      PLATFORMS.map((platform, one) => ({
+        platform,
+        dataSource: { ...migrating, migrationsTransactionMode: modes[one] },
+      })),
+    );
     await expectAllToServe();
     expect(await rowsOfMigrations(options)).toHaveLength(1);
   });
 
   test('B79: at once all start, with a pool of one connection and with tables by `synchronize`', async () => {
     const { options } = await db.open();
-    await start(PLATFORMS.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })));
+    await start(
+      PLATFORMS.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })),
+    );
     await expectAllToServe();
   });
 
@@ -67,7 +74,11 @@ describeServers('Processes that start on an empty database', (db) => {
       if (line.includes('Another process changes the tables') && ++waiting === 2) kill!();
     };
     await start(
-      (['express', 'fastify'] as const).map((platform) => ({ platform, dataSource: { ...options, migrationsRun: true }, onLine })),
+      (['express', 'fastify'] as const).map((platform) => ({
+        platform,
+        dataSource: { ...options, migrationsRun: true },
+        onLine,
+      })),
     );
     expect(waiting).toBe(2);
     await expectAllToServe();
@@ -79,7 +90,8 @@ describeServers('Processes that start on an empty database', (db) => {
     const proxy = await startProxy(url);
     onTestFinished(() => proxy.close());
     const place = new RegExp(
-      `cannot open the data source of type "${options.type}" at ${new URL(proxy.url).host}/.* no answer within ${STORE_TIMEOUT} ms`,
+      `cannot open the data source of type "${options.type}" at ${new URL(proxy.url).host}/.* no answer within ` +
+        `${STORE_TIMEOUT} ms`,
     );
     return { proxy, place, dataSource: { ...options, url: proxy.url, migrationsRun: true } };
   };

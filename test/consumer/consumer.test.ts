@@ -27,7 +27,9 @@ beforeAll(async () => {
   // Other tests use the build at the same time, so it is made anew only where there is none.
   if (!existsSync(join(root, 'dist/esm/index.js'))) await run(process.execPath, ['lib/build.mjs'], { cwd: root });
   const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root });
-  const [packed] = JSON.parse(stdout) as [{ filename: string; size: number; entryCount: number; files: { path: string }[] }];
+  const [packed] = JSON.parse(stdout) as [
+    { filename: string; size: number; entryCount: number; files: { path: string }[] },
+  ];
   tarball = join(folder, packed.filename);
   files = packed.files.map(({ path }) => path);
   size = packed;
@@ -56,7 +58,10 @@ interface Application {
 
 const prepared = new Map<Application, Promise<string>>();
 
-/** A folder with the package and what it stands on, as `npm install` leaves it, and the application, compiled with the examples beside it. */
+/**
+ * A folder with the package and what it stands on, as `npm install` leaves it, and the application, compiled with the
+ * examples beside it.
+ */
 function prepare(application: Application): Promise<string> {
   const place = prepared.get(application) ?? prepareAnew(application, join(folder, `app-${prepared.size}`));
   prepared.set(application, place);
@@ -103,7 +108,10 @@ async function installAnew({ nest, typeorm, type, typescript, more = [] }: Appli
     '@types/node@20',
     ...more,
   ];
-  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], { cwd: place, timeout: 3 * PATIENCE });
+  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...packages], {
+    cwd: place,
+    timeout: 3 * PATIENCE,
+  });
 }
 
 async function compile(place: string, project = '.'): Promise<void> {
@@ -113,12 +121,17 @@ async function compile(place: string, project = '.'): Promise<void> {
     (error: { stdout: string }) => error.stdout,
   );
   // The types of other packages are not ours to check.
-  const isOurs = (line: string): boolean => !line.startsWith('node_modules/') || line.startsWith('node_modules/nest-visit/');
+  const isOurs = (line: string): boolean =>
+    !line.startsWith('node_modules/') || line.startsWith('node_modules/nest-visit/');
   expect(output.split('\n').filter((line) => /: error /.test(line) && isOurs(line))).toEqual([]);
 }
 
 /** Compiles files that are no part of the application, but lie in its folder. */
-async function compileApart(place: string, name: string, sources: readonly [name: string, text: string][]): Promise<void> {
+async function compileApart(
+  place: string,
+  name: string,
+  sources: readonly [name: string, text: string][],
+): Promise<void> {
   await mkdir(join(place, name));
   for (const [file, text] of sources) await writeFile(join(place, name, file), text);
   // The types of the packages were checked with the application.
@@ -285,7 +298,9 @@ const APPLICATIONS: Record<string, Application> = {
     type: 'module',
     typescript: '6.0.3',
     more: ['@types/express@5', 'fastify@5'],
-    main: `import { createRequire } from 'node:module';\nconst require_ = createRequire(import.meta.url);\n${MAIN('await main();')}`,
+    main:
+      `import { createRequire } from 'node:module';\nconst require_ = ` +
+      `createRequire(import.meta.url);\n${MAIN('await main();')}`,
   },
   'Nest 11, CommonJS, TypeORM 0.3': {
     nest: '11',
@@ -339,14 +354,21 @@ describe('The package', () => {
   });
 
   test('is as small as it may be', () => {
-    expect(verdict(size)).toEqual({ isWithin: true, message: expect.stringMatching(/^\d+ kB of \d+ kB, \d+ of \d+ files$/) });
+    expect(verdict(size)).toEqual({
+      isWithin: true,
+      message: expect.stringMatching(/^\d+ kB of \d+ kB, \d+ of \d+ files$/),
+    });
     expect(verdict({ size: 2001, entryCount: 4 }, { bytes: 2000, files: 3 }).message).toMatch(
       /has 3 kB, .* 2 kB .*, and it has 4 files, .* 3 /,
     );
   });
 
   test('publint finds nothing', async () => {
-    const { stdout } = await run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), tarball, '--strict'], { cwd: root });
+    const { stdout } = await run(
+      process.execPath,
+      [join(root, 'node_modules/publint/src/cli.js'), tarball, '--strict'],
+      { cwd: root },
+    );
     expect(stdout).toContain('All good');
   });
 
@@ -363,7 +385,9 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
     const browser = new Browser(await start(place));
     const first = await browser.get('/');
     expect(first.text).toBe('1 nobody 32 0');
-    expect(first.cookies).toEqual([expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/)]);
+    expect(first.cookies).toEqual([
+      expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/),
+    ]);
     const second = await browser.get('/');
     expect(second.text).toBe('2 nobody 32 1');
     expect(second.cookies).toEqual([]);
@@ -400,26 +424,31 @@ async function say(load, format) {
 }
 `;
 
-describe.each(['Nest 12, ES modules, TypeORM 1', 'Nest 11, CommonJS, TypeORM 0.3'])('Where an optional package is missing, %s', (name) => {
-  test('R74: the start says what to install, in both formats', async () => {
-    const place = await prepare(APPLICATIONS[name]!);
-    const built = JSON.stringify(join(place, 'node_modules/nest-visit/dist/cjs'));
-    const entries = `{ 'nest-visit': '/index.js', 'nest-visit/redis': '/store/redis/index.js', 'nest-visit/sealed-cookie': '/store/sealed-cookie/index.js' }`;
-    await writeFile(join(place, 'missing.mjs'), `${MISSING}await say((name) => import(name), 'import');\n`);
-    // What Jest and older tools get: Node itself gives the ES modules to `require`, too.
-    const required = `say((name) => require(name in entries ? ${built} + entries[name] : name), 'require');`;
-    await writeFile(join(place, 'missing.cjs'), `${MISSING}const entries = ${entries};\n${required}\n`);
-    const lines: string[] = [];
-    for (const file of ['missing.mjs', 'missing.cjs'])
-      lines.push(...(await run(process.execPath, [file], { cwd: place })).stdout.trim().split('\n'));
-    expect(lines).toEqual(
-      ['import', 'require'].flatMap((format) => [
-        `${format} VISIT_OPTION [visit] RedisVisitStore needs the package "redis", which is not installed: npm install redis`,
-        `${format} VISIT_OPTION [visit] SealedCookieVisitStore needs the package "jose", which is not installed: npm install jose`,
-      ]),
-    );
-  });
-});
+describe.each(['Nest 12, ES modules, TypeORM 1', 'Nest 11, CommonJS, TypeORM 0.3'])(
+  'Where an optional package is missing, %s',
+  (name) => {
+    test('R74: the start says what to install, in both formats', async () => {
+      const place = await prepare(APPLICATIONS[name]!);
+      const built = JSON.stringify(join(place, 'node_modules/nest-visit/dist/cjs'));
+      const entries = `{ 'nest-visit': '/index.js', 'nest-visit/redis': '/store/redis/index.js', 'nest-visit/sealed-cookie': '/store/sealed-cookie/index.js' }`;
+      await writeFile(join(place, 'missing.mjs'), `${MISSING}await say((name) => import(name), 'import');\n`);
+      // What Jest and older tools get: Node itself gives the ES modules to `require`, too.
+      const required = `say((name) => require(name in entries ? ${built} + entries[name] : name), 'require');`;
+      await writeFile(join(place, 'missing.cjs'), `${MISSING}const entries = ${entries};\n${required}\n`);
+      const lines: string[] = [];
+      for (const file of ['missing.mjs', 'missing.cjs'])
+        lines.push(...(await run(process.execPath, [file], { cwd: place })).stdout.trim().split('\n'));
+      expect(lines).toEqual(
+        ['import', 'require'].flatMap((format) => [
+          `${format} VISIT_OPTION [visit] RedisVisitStore needs the package "redis", which is not installed: npm ` +
+            'install redis',
+          `${format} VISIT_OPTION [visit] SealedCookieVisitStore needs the package "jose", which is not installed: ` +
+            'npm install jose',
+        ]),
+      );
+    });
+  },
+);
 
 describe.each(['Nest 11, CommonJS, TypeORM 0.3', 'Nest 10, CommonJS, TypeORM 0.3.20'])('Gateways with %s', (name) => {
   test('know the visit of the handshake, are closed to other sites, and close with it: by ws and by socket.io', async () => {
@@ -484,7 +513,9 @@ describe('nest-visit/testing under Jest', () => {
     const transform = { '^.+\\.(t|j)s$': ['ts-jest', { tsconfig }] };
     const config = { rootDir: 'test', testRegex: '.*\\.spec\\.ts$', transform, testEnvironment: 'node' };
     await writeFile(join(place, 'jest.json'), JSON.stringify(config));
-    const jest = run(process.execPath, [join(place, 'node_modules/jest/bin/jest.js'), '-c', 'jest.json', '--json'], { cwd: place });
+    const jest = run(process.execPath, [join(place, 'node_modules/jest/bin/jest.js'), '-c', 'jest.json', '--json'], {
+      cwd: place,
+    });
     const output = await jest.then(
       () => expect.fail('the mistake was not seen'),
       ({ stdout }: { stdout: string }) => stdout,
@@ -581,10 +612,16 @@ describeWith('mysql', "The README's first example", () => {
       const first = await browser.get('/');
       expect(first.text).toMatch(/^visit [0-9a-f]{32}, 1 times$/);
       expect(first.headers.get('cache-control')).toBe('no-store');
-      expect(first.cookies).toEqual([expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/)]);
+      expect(first.cookies).toEqual([
+        expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/),
+      ]);
       expect((await browser.get('/')).text).toMatch(/, 2 times$/);
     } finally {
-      await Promise.all(children.splice(0).map((child) => new Promise((resolve) => (child.once('exit', resolve), child.kill('SIGTERM')))));
+      await Promise.all(
+        children
+          .splice(0)
+          .map((child) => new Promise((resolve) => (child.once('exit', resolve), child.kill('SIGTERM')))),
+      );
       await drop();
     }
   });
@@ -594,7 +631,10 @@ describeWith('redis', 'The example with Redis', () => {
   test('R67: compiles and runs, copied as it stands; both formats give the same store', async () => {
     const place = await prepare(newest);
     // Last: what is said where it is missing was seen above.
-    await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', 'redis@6'], { cwd: place, timeout: 3 * PATIENCE });
+    await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', 'redis@6'], {
+      cwd: place,
+      timeout: 3 * PATIENCE,
+    });
     await compileApart(place, 'redis', await exampleWithRedis());
     const browser = new Browser(await startListening(place, 'redis', { REDIS_URL: redisUrl! }));
     expect((await browser.get('/')).status).toBe(404);
@@ -607,14 +647,18 @@ describeWith('redis', 'The example with Redis', () => {
 async function firstExample(): Promise<[name: string, text: string][]> {
   const readme = await readFile(join(root, 'README.md'), 'utf8');
   const section = readme.slice(readme.indexOf('## A first example'), readme.indexOf('## Beside'));
-  const blocks = [...section.matchAll(/`([\w.]+\.ts)`\n\n```ts\n([^]*?)```/g)].map(([, name, text]): [string, string] => [name!, text!]);
+  const blocks = [...section.matchAll(/`([\w.]+\.ts)`\n\n```ts\n([^]*?)```/g)].map(
+    ([, name, text]): [string, string] => [name!, text!],
+  );
   expect(blocks.map(([name]) => name)).toEqual(['app.module.ts', 'main.ts']);
   return blocks;
 }
 
 /** The module of docs/store-redis.md, in the first example. */
 async function exampleWithRedis(): Promise<[name: string, text: string][]> {
-  const [page, readme] = await Promise.all(['docs/store-redis.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')));
+  const [page, readme] = await Promise.all(
+    ['docs/store-redis.md', 'README.md'].map((file) => readFile(join(root, file), 'utf8')),
+  );
   const moduleOf = (text: string, file: string): string => text.split(`\`${file}\`\n\n\`\`\`ts\n`)[1]!.split('```')[0]!;
   return [
     ['app.module.ts', moduleOf(page!, 'app.module.ts')],

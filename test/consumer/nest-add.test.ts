@@ -41,15 +41,30 @@ async function stop(): Promise<void> {
 /** A fresh application, with the package installed: `nest add` would take it from the registry. */
 async function fresh(version: number): Promise<string> {
   const name = `nest${version}`;
-  const make = ['-y', `@nestjs/cli@${version}`, 'new', name, '--package-manager', 'npm', '--skip-git', '--skip-install'];
+  const make = [
+    '-y',
+    `@nestjs/cli@${version}`,
+    'new',
+    name,
+    '--package-manager',
+    'npm',
+    '--skip-git',
+    '--skip-install',
+  ];
   await run('npx', make, { cwd: folder.path, timeout: 3 * PATIENCE });
   const place = join(folder.path, name);
-  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball], { cwd: place, timeout: 3 * PATIENCE });
+  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball], {
+    cwd: place,
+    timeout: 3 * PATIENCE,
+  });
   return place;
 }
 
 async function add(place: string, ...options: string[]): Promise<string> {
-  const { stdout } = await run('npx', ['--no-install', 'nest', 'add', 'nest-visit', ...options], { cwd: place, timeout: 3 * PATIENCE });
+  const { stdout } = await run('npx', ['--no-install', 'nest', 'add', 'nest-visit', ...options], {
+    cwd: place,
+    timeout: 3 * PATIENCE,
+  });
   return stdout;
 }
 
@@ -60,7 +75,10 @@ async function count(place: string): Promise<void> {
   const counting =
     "getHello(@Session() session: Session<{ count: number }>) {\n    return (session.count = session.get('count', 0) + 1);\n  }";
   const text = await readFile(file, 'utf8');
-  await writeFile(file, text.replace(nest, `${nest}\nimport { Session } from 'nest-visit';`).replace(handler, counting));
+  await writeFile(
+    file,
+    text.replace(nest, `${nest}\nimport { Session } from 'nest-visit';`).replace(handler, counting),
+  );
 }
 
 /** What the built application answers to three requests of one browser. */
@@ -74,7 +92,10 @@ async function answersOf(place: string, env: Record<string, string> = {}): Promi
       server.close(() => resolve(free));
     });
   });
-  const child = spawn(process.execPath, [main], { cwd: place, env: { ...process.env, PORT: String(port), NODE_ENV: '', ...env } });
+  const child = spawn(process.execPath, [main], {
+    cwd: place,
+    env: { ...process.env, PORT: String(port), NODE_ENV: '', ...env },
+  });
   children.push(child);
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data: Buffer) => (output += data.toString()));
@@ -104,9 +125,18 @@ describeWith('mysql', 'nest add nest-visit', () => {
     const place = await fresh(11);
     const { options, drop } = await openDatabase('mariadb');
     // The package itself is there; what it needs is installed by the schematic.
-    const schematics = ['node_modules/@angular-devkit/schematics-cli/bin/schematics.js', 'nest-visit:nest-add', '--source-root=src'];
-    await run(process.execPath, [...schematics, '--store', 'typeorm', '--database', 'mariadb'], { cwd: place, timeout: 3 * PATIENCE });
-    const { dependencies } = JSON.parse(await readFile(join(place, 'package.json'), 'utf8')) as { dependencies: object };
+    const schematics = [
+      'node_modules/@angular-devkit/schematics-cli/bin/schematics.js',
+      'nest-visit:nest-add',
+      '--source-root=src',
+    ];
+    await run(process.execPath, [...schematics, '--store', 'typeorm', '--database', 'mariadb'], {
+      cwd: place,
+      timeout: 3 * PATIENCE,
+    });
+    const { dependencies } = JSON.parse(await readFile(join(place, 'package.json'), 'utf8')) as {
+      dependencies: object;
+    };
     expect(dependencies).toMatchObject({ typeorm: expect.any(String) as string, mysql2: expect.any(String) as string });
     expect(await add(place, '--skip-install')).toContain('nothing has changed');
     expect(await answersOf(place, { DATABASE_URL: (options as { url: string }).url })).toEqual([2, 3]);

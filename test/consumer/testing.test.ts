@@ -14,7 +14,8 @@ const folder = temporaryFolder('testing');
 
 beforeAll(async () => {
   // Other tests use the build at the same time, so it is made anew only where there is none.
-  if (!existsSync(join(root, 'dist/esm/testing/index.js'))) await promisify(execFile)(process.execPath, ['lib/build.mjs'], { cwd: root });
+  if (!existsSync(join(root, 'dist/esm/testing/index.js')))
+    await promisify(execFile)(process.execPath, ['lib/build.mjs'], { cwd: root });
 });
 afterAll(() => folder.remove());
 
@@ -27,13 +28,19 @@ const FORMATS = {
     place: (text: string) =>
       text
         .replace('require("nest-visit/testing")', `require(${JSON.stringify(join(root, 'dist/cjs/testing/index.js'))})`)
-        .replace('require("nest-visit/store-kit")', `require(${JSON.stringify(join(root, 'dist/cjs/store/kit/index.js'))})`)
+        .replace(
+          'require("nest-visit/store-kit")',
+          `require(${JSON.stringify(join(root, 'dist/cjs/store/kit/index.js'))})`,
+        )
         .replace('require("nest-visit")', `require(${JSON.stringify(join(root, 'dist/cjs/index.js'))})`),
   },
 };
 
 /** What `node --test` says of the files of docs/writing-a-store.md, with a mistake in them or without. */
-async function runUnderNode(format: keyof typeof FORMATS, mistake?: { readonly is: string; readonly shouldBe: string }) {
+async function runUnderNode(
+  format: keyof typeof FORMATS,
+  mistake?: { readonly is: string; readonly shouldBe: string },
+) {
   const { type, module, place } = FORMATS[format];
   const app = join(folder.path, `${type}-${mistake ? 'broken' : 'sound'}`);
   await mkdir(join(app, 'node_modules'), { recursive: true });
@@ -48,26 +55,34 @@ async function runUnderNode(format: keyof typeof FORMATS, mistake?: { readonly i
     const args = ['--test', '--test-reporter=tap', 'map-visit.store.test.js'];
     execFile(process.execPath, args, { cwd: app, env, maxBuffer: 10_000_000 }, (error, output, errors) => {
       const count = (name: string) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? Number.NaN);
-      resolve({ code: Number(error?.code ?? 0), passed: count('pass'), failed: count('fail'), output: output + errors });
+      resolve({
+        code: Number(error?.code ?? 0),
+        passed: count('pass'),
+        failed: count('fail'),
+        output: output + errors,
+      });
     });
   });
 }
 
-describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])('nest-visit/testing as %s under node:test', (format) => {
-  test('R66: the store of docs/writing-a-store.md passes', async () => {
-    const { code, passed, failed, output } = await runUnderNode(format);
-    expect({ code, failed }, output).toEqual({ code: 0, failed: 0 });
-    expect(passed).toBeGreaterThan(60);
-  });
-
-  test('R66: and fails with a mistake in it', async () => {
-    const { code, failed, output } = await runUnderNode(format, {
-      is: '{ ...kit.touched(this.stored(touch.id), touch)!, accessed: touch.accessed }',
-      shouldBe: 'kit.touched(this.stored(touch.id), touch)',
+describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])(
+  'nest-visit/testing as %s under node:test',
+  (format) => {
+    test('R66: the store of docs/writing-a-store.md passes', async () => {
+      const { code, passed, failed, output } = await runUnderNode(format);
+      expect({ code, failed }, output).toEqual({ code: 0, failed: 0 });
+      expect(passed).toBeGreaterThan(60);
     });
-    expect(code).toBe(1);
-    expect(failed).toBeGreaterThan(0);
-    expect(output).toContain('not ok');
-    expect(output).toContain('moves accessed and expiry forward, never back');
-  });
-});
+
+    test('R66: and fails with a mistake in it', async () => {
+      const { code, failed, output } = await runUnderNode(format, {
+        is: '{ ...kit.touched(this.stored(touch.id), touch)!, accessed: touch.accessed }',
+        shouldBe: 'kit.touched(this.stored(touch.id), touch)',
+      });
+      expect(code).toBe(1);
+      expect(failed).toBeGreaterThan(0);
+      expect(output).toContain('not ok');
+      expect(output).toContain('moves accessed and expiry forward, never back');
+    });
+  },
+);

@@ -62,12 +62,14 @@ const BODY = `
 const FORMATS = {
   'ES modules': [
     'app.mjs',
-    `import 'reflect-metadata';\nimport { NestFactory } from '@nestjs/core';\nimport * as library from 'nest-visit';\n${BODY}`,
+    `import 'reflect-metadata';\nimport { NestFactory } from '@nestjs/core';\nimport * as library from ` +
+      `'nest-visit';\n${BODY}`,
   ],
   // As tools have it that do not know the condition "module-sync".
   CommonJS: [
     'app.cjs',
-    `require('reflect-metadata');\n(async () => {\nconst { NestFactory } = await import('@nestjs/core');\nconst library = require('./node_modules/nest-visit/dist/cjs/index.js');\n${BODY}})();`,
+    `require('reflect-metadata');\n(async () => {\nconst { NestFactory } = await import('@nestjs/core');\nconst ` +
+      `library = require('./node_modules/nest-visit/dist/cjs/index.js');\n${BODY}})();`,
   ],
 } as const;
 
@@ -115,10 +117,13 @@ describe.each([
       (error: { stdout: string }) => error.stdout,
     );
     // The types of other packages are not ours to check.
-    const isOurs = (line: string): boolean => !line.includes('node_modules/') || line.includes('node_modules/nest-visit/');
+    const isOurs = (line: string): boolean =>
+      !line.includes('node_modules/') || line.includes('node_modules/nest-visit/');
     expect(output.split('\n').filter((line) => /error TS/.test(line) && isOurs(line))).toEqual([]);
     // What would be judged is there, and TypeORM is not.
-    expect(readFileSync(join(folder.path, 'node_modules/nest-visit/dist/esm/index.d.ts'), 'utf8')).toContain('VisitModule');
+    expect(readFileSync(join(folder.path, 'node_modules/nest-visit/dist/esm/index.d.ts'), 'utf8')).toContain(
+      'VisitModule',
+    );
     expect(readdirSync(join(folder.path, 'node_modules'))).not.toContain('typeorm');
   });
 });

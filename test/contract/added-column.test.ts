@@ -31,7 +31,13 @@ function complaints(...places: readonly Place[]): string[] {
     if (!unchanged.has(file)) unchanged.set(file, getSourceFile(file, target));
     return unchanged.get(file);
   };
-  const strict = { strict: true, noEmit: true, types: [], module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022 };
+  const strict = {
+    strict: true,
+    noEmit: true,
+    types: [],
+    module: ts.ModuleKind.NodeNext,
+    target: ts.ScriptTarget.ES2022,
+  };
   const program = ts.createProgram([storeFile('visit.columns.ts')], strict, host);
   const found = program.getSemanticDiagnostics(program.getSourceFile(storeFile('visit.columns.ts')));
   return found.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' '));
@@ -68,7 +74,9 @@ describe('Another column of a visit', () => {
     await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + 90_000 }]);
     const guard = { id: visit.id, keyHash: visit.keyHash, now: NOW };
     expect(await store.save([{ ...guard, version: 0, data: null }])).toMatchObject([{ outcome: 'saved' }]);
-    expect(await store.rekey([{ ...guard, newKeyHash: 'c'.repeat(64), previousKeyUntil: null }])).toMatchObject([{ outcome: 'done' }]);
+    expect(await store.rekey([{ ...guard, newKeyHash: 'c'.repeat(64), previousKeyUntil: null }])).toMatchObject([
+      { outcome: 'done' },
+    ]);
     expect(await store.find([visit.id])).toMatchObject([{ nickname: 'Zoë', keyHash: 'c'.repeat(64) }]);
     await store.close();
   }
@@ -82,7 +90,9 @@ describe('Another column of a visit', () => {
     const { MemoryVisitStore } = await next.load<typeof MemoryStore>('memory/memory-visit.store.js');
     await expectKept(new MemoryVisitStore());
     const { KeyvVisitStore } = await next.load<typeof KeyvStore>('keyv/keyv-visit.store.js');
-    await expectKept(new KeyvVisitStore({ keyv: new Keyv({ throwOnErrors: true }), shared: false, durable: false, evicts: false }));
+    await expectKept(
+      new KeyvVisitStore({ keyv: new Keyv({ throwOnErrors: true }), shared: false, durable: false, evicts: false }),
+    );
   });
 
   test('is kept by TypeORM, in a database that was migrated', async () => {
@@ -99,7 +109,9 @@ describe('Another column of a visit', () => {
   test('is in the hash of Redis, the rows of Prisma and the seal; what was stored before has none', async () => {
     const { FIELDS, fieldsOf, recordOf } = await next.load<typeof RedisHash>('redis/visit.hash.js');
     const flat = fieldsOf(visit);
-    const hash = new Map(flat.flatMap((field, index) => (index % 2 ? [] : [[String(field), Buffer.from(flat[index + 1]!)] as const])));
+    const hash = new Map(
+      flat.flatMap((field, index) => (index % 2 ? [] : [[String(field), Buffer.from(flat[index + 1]!)] as const])),
+    );
     const read = () =>
       recordOf(
         visit.id,
@@ -118,7 +130,8 @@ describe('Another column of a visit', () => {
     const { VisitSeal, encodeVisit } = await next.load<typeof Seal>('sealed-cookie/visit.seal.js');
     const { createSecretKey } = await import('node:crypto');
     const seal = new VisitSeal([createSecretKey(Buffer.alloc(32, 7))]);
-    const opened = async (record: object) => seal.open(await seal.seal(encodeVisit({ record: record as VisitRecord, revision: 3 })));
+    const opened = async (record: object) =>
+      seal.open(await seal.seal(encodeVisit({ record: record as VisitRecord, revision: 3 })));
     expect(await opened(visit)).toEqual({ record: visit, revision: 3 });
     const ours = await import('../../lib/store/sealed-cookie/visit.seal.js');
     const before = await seal.seal(ours.encodeVisit({ record: visit, revision: 3 }));

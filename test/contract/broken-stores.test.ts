@@ -95,13 +95,18 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     };
   },
   'find answers in an order of its own': ({ store }) => ({ find: (ids) => store.find([...ids].sort()) }),
-  'find leaves out what is not there': ({ store }) => ({ find: async (ids) => (await store.find(ids)).filter(Boolean) }),
+  'find leaves out what is not there': ({ store }) => ({
+    find: async (ids) => (await store.find(ids)).filter(Boolean),
+  }),
   'find leaves out what has expired': ({ store }) => ({
     find: async (ids) => (await store.find(ids)).map((visit) => (visit && visit.expiry < visit.created ? null : visit)),
   }),
-  'find takes ids in another case for the same': ({ store }) => ({ find: (ids) => store.find(ids.map((id) => id.toLowerCase())) }),
+  'find takes ids in another case for the same': ({ store }) => ({
+    find: (ids) => store.find(ids.map((id) => id.toLowerCase())),
+  }),
   'find gives instants in whole seconds': ({ store }) => ({
-    find: async (ids) => (await store.find(ids)).map((visit) => visit && { ...visit, accessed: visit.accessed - (visit.accessed % 1000) }),
+    find: async (ids) =>
+      (await store.find(ids)).map((visit) => visit && { ...visit, accessed: visit.accessed - (visit.accessed % 1000) }),
   }),
   'create keeps the bytes of its caller': ({ store, forge }) => ({
     create: async (visits) => {
@@ -130,7 +135,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       await turn();
       const now = await Promise.all(saves.map(({ id }) => find(id)));
       return store.save(
-        saves.map((save, i) => (first[i]?.sessionVersion === save.version ? { ...save, version: now[i]!.sessionVersion } : save)),
+        saves.map((save, i) =>
+          first[i]?.sessionVersion === save.version ? { ...save, version: now[i]!.sessionVersion } : save,
+        ),
       );
     },
   }),
@@ -144,7 +151,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       const first = await Promise.all(saves.map(({ id }) => find(id)));
       await turn();
       const now = await Promise.all(saves.map(({ id }) => find(id)));
-      return store.save(saves.map((save, i) => (first[i]?.keyHash === save.keyHash ? { ...save, keyHash: now[i]!.keyHash } : save)));
+      return store.save(
+        saves.map((save, i) => (first[i]?.keyHash === save.keyHash ? { ...save, keyHash: now[i]!.keyHash } : save)),
+      );
     },
   }),
   'save revives a visit that has ended': ({ store, find, forge }) => ({
@@ -166,13 +175,18 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     },
   }),
   'save forgets the lock that it relies on': savingEach((save) => ({ ...save, lockOwner: undefined })),
-  'save answers in an order of its own': ({ store }) => ({ save: async (saves) => (await store.save(saves)).toReversed() }),
+  'save answers in an order of its own': ({ store }) => ({
+    save: async (saves) => (await store.save(saves)).toReversed(),
+  }),
   'save tells the version from before': ({ store }) => ({
     save: async (saves) =>
-      (await store.save(saves)).map((result) => (result.outcome === 'saved' ? { ...result, version: result.version - 1 } : result)),
+      (await store.save(saves)).map((result) =>
+        result.outcome === 'saved' ? { ...result, version: result.version - 1 } : result,
+      ),
   }),
   'save tells a conflict without what is stored': ({ store }) => ({
-    save: async (saves) => (await store.save(saves)).map((result) => (result.outcome === 'conflict' ? { ...result, data: null } : result)),
+    save: async (saves) =>
+      (await store.save(saves)).map((result) => (result.outcome === 'conflict' ? { ...result, data: null } : result)),
   }),
   'save moves the expiry': ({ store }) => ({
     save: async (saves) => {
@@ -206,7 +220,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     },
   }),
   'rekey keeps the later absolute expiry': rekeyingEach((change, { absoluteExpiry }) =>
-    change.absoluteExpiry && absoluteExpiry ? { ...change, absoluteExpiry: Math.max(absoluteExpiry, change.absoluteExpiry) } : change,
+    change.absoluteExpiry && absoluteExpiry
+      ? { ...change, absoluteExpiry: Math.max(absoluteExpiry, change.absoluteExpiry) }
+      : change,
   ),
   'rekey gives no absolute expiry to a visit without': rekeyingEach((change, { absoluteExpiry }) =>
     change.absoluteExpiry && absoluteExpiry === null ? { ...change, absoluteExpiry } : change,
@@ -219,7 +235,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       const first = await Promise.all(changes.map(({ id }) => find(id)));
       await turn();
       const now = await Promise.all(changes.map(({ id }) => find(id)));
-      return store.rekey(changes.map((one, i) => (first[i]?.keyHash === one.keyHash ? { ...one, keyHash: now[i]!.keyHash } : one)));
+      return store.rekey(
+        changes.map((one, i) => (first[i]?.keyHash === one.keyHash ? { ...one, keyHash: now[i]!.keyHash } : one)),
+      );
     },
   }),
 
@@ -229,11 +247,18 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return result.outcome === 'held' ? { outcome: 'locked' } : result;
     },
   }),
-  'a lock is never free again by itself': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: Number.MAX_SAFE_INTEGER }) }),
+  'a lock is never free again by itself': ({ store }) => ({
+    lock: (lock) => store.lock({ ...lock, until: Number.MAX_SAFE_INTEGER }),
+  }),
   'a lock is free a moment early': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: lock.until - 1 }) }),
   'a lease that has run out is renewed': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, renews: false }) }),
-  'a lease is renewed by whoever had it last': ({ store }) => ({ lock: (lock) => store.lock(lock.renews ? { ...lock, now: 0 } : lock) }),
-  'a save relies on a lease that has run out': savingEach((save) => ({ ...save, now: save.lockOwner === undefined ? save.now : 0 })),
+  'a lease is renewed by whoever had it last': ({ store }) => ({
+    lock: (lock) => store.lock(lock.renews ? { ...lock, now: 0 } : lock),
+  }),
+  'a save relies on a lease that has run out': savingEach((save) => ({
+    ...save,
+    now: save.lockOwner === undefined ? save.now : 0,
+  })),
   'a lock is given back by anybody': ({ store }) => {
     const owners = new Map<string, string>();
     return {
@@ -253,11 +278,17 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return isCurrent || result.outcome === 'refused' ? result : { outcome: 'refused', reason: 'retired' };
     },
   }),
-  'lock takes a key after its grace': ({ store }) => ({ lock: (lock) => store.lock(lock.renews ? lock : { ...lock, now: NOW }) }),
+  'lock takes a key after its grace': ({ store }) => ({
+    lock: (lock) => store.lock(lock.renews ? lock : { ...lock, now: NOW }),
+  }),
   'lock takes the key from before a sign-in': ({ store, find }) => ({
     lock: async (lock) => {
       const visit = await find(lock.id);
-      return store.lock(visit?.previousKeyHash === lock.keyHash && visit.previousKeyUntil === null ? { ...lock, ...keyOf(visit) } : lock);
+      return store.lock(
+        visit?.previousKeyHash === lock.keyHash && visit.previousKeyUntil === null
+          ? { ...lock, ...keyOf(visit) }
+          : lock,
+      );
     },
   }),
   ...Object.fromEntries(
@@ -284,7 +315,8 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'save keeps the bytes of its caller': ({ store, forge }) => ({
     save: async (saves) => {
       const results = await store.save(saves);
-      for (const [index, { id, data }] of saves.entries()) if (results[index]!.outcome === 'saved') forge(id, { sessionData: data });
+      for (const [index, { id, data }] of saves.entries())
+        if (results[index]!.outcome === 'saved') forge(id, { sessionData: data });
       return results;
     },
   }),
@@ -292,7 +324,8 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     save: async (saves) => {
       const results = await store.save(saves);
       for (const [index, result] of results.entries())
-        if (result.outcome === 'conflict' && result.data?.length === 9) forge(saves[index]!.id, { sessionData: result.data });
+        if (result.outcome === 'conflict' && result.data?.length === 9)
+          forge(saves[index]!.id, { sessionData: result.data });
       return results;
     },
   }),
@@ -356,7 +389,8 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   }),
   'end keeps the data': ({ store, find, forge }) => ({
     end: async (ids, ending) => {
-      for (const visit of await Promise.all(ids.map(find))) if (visit) forge(visit.id, { sessionData: visit.sessionData });
+      for (const visit of await Promise.all(ids.map(find)))
+        if (visit) forge(visit.id, { sessionData: visit.sessionData });
       return store.end(ids, ending);
     },
   }),
@@ -375,7 +409,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       );
     },
   }),
-  'end does not retire the key': ({ store }) => ({ end: (ids, ending) => store.end(ids, { ...ending, retiresKey: false }) }),
+  'end does not retire the key': ({ store }) => ({
+    end: (ids, ending) => store.end(ids, { ...ending, retiresKey: false }),
+  }),
 
   'listForUser gives those of others': ({ store }) => ({
     listForUser: async (list) => {
@@ -388,7 +424,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'listForUser gives the least recently used first': ({ store }) => ({
     listForUser: async (list) => ({ visits: (await listAll(store, list.userId, list.now)).toReversed(), next: null }),
   }),
-  'listForUser keeps to no limit': ({ store }) => ({ listForUser: (list) => store.listForUser({ ...list, limit: 1000 }) }),
+  'listForUser keeps to no limit': ({ store }) => ({
+    listForUser: (list) => store.listForUser({ ...list, limit: 1000 }),
+  }),
   'listForUser goes on with the visit that it ended with': ({ store }) => ({
     listForUser: ({ after, ...list }) => store.listForUser({ ...list, after: after && { ...after, id: '' } }),
   }),
@@ -398,11 +436,15 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'listForUser says too early that there are no more': ({ store }) => ({
     listForUser: async (list) => ({ ...(await store.listForUser(list)), next: null }),
   }),
-  'listForUser loads session data': ({ store, find }) => ({ listForUser: async (list) => withData(await store.listForUser(list), find) }),
+  'listForUser loads session data': ({ store, find }) => ({
+    listForUser: async (list) => withData(await store.listForUser(list), find),
+  }),
   'listForUser loads session data of whoever has none': ({ store }) => ({
     listForUser: async (list) => withData(await store.listForUser(list), async () => ({ sessionData: null })),
   }),
-  'liveVisits loads session data': ({ store, find }) => ({ liveVisits: async (page) => withData(await store.liveVisits(page), find) }),
+  'liveVisits loads session data': ({ store, find }) => ({
+    liveVisits: async (page) => withData(await store.liveVisits(page), find),
+  }),
   'listForUser misses who was linked later': ({ store }) => {
     const ids = new Set<string>();
     return {
@@ -428,13 +470,16 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
           rekey: async (changes) => {
             for (const { id, identity } of changes) {
               const before = (await find(id))?.identity;
-              if (before && identity !== undefined && (identity === null) === (only === null)) lost.set(id, before.userId);
+              if (before && identity !== undefined && (identity === null) === (only === null))
+                lost.set(id, before.userId);
             }
             return store.rekey(changes);
           },
           listForUser: async (list) => {
             const { visits, next } = await store.listForUser(list);
-            const others = [...lost].filter(([id, whose]) => whose === list.userId && !visits.some((visit) => visit.id === id));
+            const others = [...lost].filter(
+              ([id, whose]) => whose === list.userId && !visits.some((visit) => visit.id === id),
+            );
             const more = (await Promise.all(others.map(([id]) => find(id)))).filter((visit) => visit !== null);
             return { visits: [...visits, ...more.map(listedCopyOf)], next };
           },
@@ -465,12 +510,16 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'endAll retires no key': ({ store }) => ({
     endAll: (batch) => store.endAll({ ...batch, ending: { ...batch.ending, retiresKey: false } }),
   }),
-  'endAllForUser knows no limit': ({ store }) => ({ endAllForUser: (batch) => store.endAllForUser({ ...batch, limit: Infinity }) }),
+  'endAllForUser knows no limit': ({ store }) => ({
+    endAllForUser: (batch) => store.endAllForUser({ ...batch, limit: Infinity }),
+  }),
   'endAll knows no limit': ({ store }) => ({ endAll: (batch) => store.endAll({ ...batch, limit: Infinity }) }),
   'endAllForUser says too early that it is done': ({ store }) => ({
     endAllForUser: async (batch) => ({ ...(await store.endAllForUser(batch)), next: null }),
   }),
-  'endAll says too early that it is done': ({ store }) => ({ endAll: async (batch) => ({ ...(await store.endAll(batch)), next: null }) }),
+  'endAll says too early that it is done': ({ store }) => ({
+    endAll: async (batch) => ({ ...(await store.endAll(batch)), next: null }),
+  }),
   'userAgentsOf knows only live visits': ({ store }) => ({
     userAgentsOf: async (userId, before) => {
       const earlier = (await listAll(store, userId, 0)).filter(({ identity }) => identity!.created < before);
@@ -493,7 +542,9 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   }),
   'userAgentsOf gives each as often as it is there': ({ store }) => ({
     userAgentsOf: async (userId, before) =>
-      (await listAll(store, userId, 0)).filter(({ identity }) => identity!.created < before).map(({ userAgent }) => userAgent),
+      (await listAll(store, userId, 0))
+        .filter(({ identity }) => identity!.created < before)
+        .map(({ userAgent }) => userAgent),
   }),
   'endAllForUser ends the one that is to stay': ({ store }) => ({
     endAllForUser: (batch) => store.endAllForUser({ ...batch, except: undefined }),
@@ -539,8 +590,12 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     };
   },
 
-  'expunge deletes the living': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, before: batch.before + DAY }) }),
-  'expunge deletes what has just ended': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, before: batch.before + 1 }) }),
+  'expunge deletes the living': ({ store }) => ({
+    expunge: (batch) => store.expunge({ ...batch, before: batch.before + DAY }),
+  }),
+  'expunge deletes what has just ended': ({ store }) => ({
+    expunge: (batch) => store.expunge({ ...batch, before: batch.before + 1 }),
+  }),
   'expunge knows no limit': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, limit: Infinity }) }),
   'expunge counts no identities': ({ store }) => ({
     expunge: async (batch) => ({ ...(await store.expunge(batch)), identities: 0 }),

@@ -38,7 +38,10 @@ describeDatabases(
     });
 
     /** A store of its own, whose connections go through the proxy. */
-    async function open({ poolSize = POOL, deadline = PATIENCE } = {}): Promise<{ store: TypeOrmVisitStore; dataSource: DataSource }> {
+    async function open({ poolSize = POOL, deadline = PATIENCE } = {}): Promise<{
+      store: TypeOrmVisitStore;
+      dataSource: DataSource;
+    }> {
       const dataSource = await openMigrated({ ...options, url: proxy.url, poolSize } as DataSourceOptions);
       // Connections that lead nowhere never end.
       onTestFinished(() => void dataSource.destroy().catch(() => {}));
@@ -48,7 +51,10 @@ describeDatabases(
     }
 
     /** All connections of the pool at once, as an application has them in use; each does the work. */
-    async function withAll(dataSource: DataSource, work: (queryRunner: QueryRunner) => Promise<unknown>): Promise<void> {
+    async function withAll(
+      dataSource: DataSource,
+      work: (queryRunner: QueryRunner) => Promise<unknown>,
+    ): Promise<void> {
       const queryRunners = Array.from({ length: POOL }, () => dataSource.createQueryRunner());
       await Promise.all(queryRunners.map((one) => one.connect()));
       await Promise.all(queryRunners.map(work));
@@ -89,10 +95,12 @@ describeDatabases(
         () => listAll(store, 'a', NOW),
       ];
       // Those that have a connection, those that wait for one, and attempts to open others.
-      for (const result of await Promise.allSettled(calls.map((call) => call()))) expect(result.status).toBe('rejected');
+      for (const result of await Promise.allSettled(calls.map((call) => call())))
+        expect(result.status).toBe('rejected');
 
       proxy.comeBack();
-      // Attempts to connect that began in the silence lead nowhere, either: they end with the deadline that they began with.
+      // Attempts to connect that began in the silence lead nowhere, either: they end with the deadline that they began
+      // with.
       const find = () => store.find(ids).then((found) => found.map((one) => one?.id), String);
       await expect.poll(find).toEqual(ids);
       store.setDeadline(PATIENCE);
@@ -121,7 +129,9 @@ describeDatabases(
       const own = dataSource.createQueryRunner();
       await own.connect();
       store.setDeadline(SHORT);
-      await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('no connection of the pool became free within');
+      await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow(
+        'no connection of the pool became free within',
+      );
       await own.release();
       store.setDeadline(PATIENCE);
       expect(await store.find([visit.id])).toMatchObject([{ endedAt: null }]);
@@ -148,13 +158,13 @@ describeDatabases(
         queryRunner.query(isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on'),
       );
       const rekey = rekeyOf(visit, { identity });
-      expect(await Promise.all([access.save(saveOf(other)), store.rekey([rekey]), store.create([newVisit()])])).toMatchObject([
-        { outcome: 'saved' },
-        [{ outcome: 'done' }],
-        undefined,
-      ]);
+      expect(
+        await Promise.all([access.save(saveOf(other)), store.rekey([rekey]), store.create([newVisit()])]),
+      ).toMatchObject([{ outcome: 'saved' }, [{ outcome: 'done' }], undefined]);
       // None is left of them.
-      await withAll(dataSource, (queryRunner) => queryRunner.query(`UPDATE visit SET accessed = accessed WHERE id = '${other.id}'`));
+      await withAll(dataSource, (queryRunner) =>
+        queryRunner.query(`UPDATE visit SET accessed = accessed WHERE id = '${other.id}'`),
+      );
       expect(await store.end([third.id], { reason: 'x', at: NOW })).toEqual([third.id]);
     });
 
@@ -165,12 +175,16 @@ describeDatabases(
       const opened: unknown[] = [];
       const { pool, master } = dataSource.driver as unknown as Record<'pool' | 'master', Proxy & NodeJS.EventEmitter>;
       const setReadOnly = isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on';
-      (pool ?? master).on(isMariaDb ? 'connection' : 'connect', (connection: { query(sql: string, done?: () => void): unknown }) => {
-        opened.push(connection);
-        connection.query(setReadOnly, () => {});
-      });
+      (pool ?? master).on(
+        isMariaDb ? 'connection' : 'connect',
+        (connection: { query(sql: string, done?: () => void): unknown }) => {
+          opened.push(connection);
+          connection.query(setReadOnly, () => {});
+        },
+      );
       await dataSource.query(setReadOnly);
-      for (let times = 0; times < 10; times++) await expect(store.rekey([rekeyOf(visit)])).rejects.toThrow(/read.?only/i);
+      for (let times = 0; times < 10; times++)
+        await expect(store.rekey([rekeyOf(visit)])).rejects.toThrow(/read.?only/i);
       expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
       // It takes a second or more until they are tried anew.
       expect(opened.length).toBeLessThan(10);
@@ -229,7 +243,9 @@ describeDatabases(
         access.create(newVisit()),
         access.create(newVisit({ identity })),
         access.save(saveOf(first, { data: bytes('x') })),
-        access.call((one) => one.locks!.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY })),
+        access.call((one) =>
+          one.locks!.lock({ id: first.id, keyHash: first.keyHash, now: NOW, owner: 'x', until: NOW + DAY }),
+        ),
       ];
       for (const { id } of visits) expect(await access.find(id)).toMatchObject({ id, keyHash: expect.any(String) });
       expect(await access.read((one) => listAll(one, 'b', NOW))).toHaveLength(visits.length);
@@ -263,21 +279,26 @@ describeDatabases(
       ['a sign-out that keeps the visit', isCommit, { identity: null }],
     ];
 
-    test.each(changes)('B81: %s is done once and known to be, whenever its connection ends', async (_, which, change) => {
-      const { store } = await open();
-      const access = openAccess(store, PATIENCE);
-      for (const moment of ['asked', 'answered'] as const) {
-        const visit = newVisit({ identity: { ...identity, userId: 'before' } });
-        await store.create([visit]);
-        const rekey = rekeyOf(visit, change);
-        const cut = proxy.cut(moment, which);
-        expect(await access.rekey(rekey)).toEqual({ outcome: 'done' });
-        await cut;
-        const [stored] = await store.find([visit.id]);
-        expect(stored).toMatchObject({ keyHash: rekey.newKeyHash, previousKeyHash: visit.keyHash });
-        expect(stored!.identity?.userId ?? null).toBe('identity' in change ? (change.identity?.userId ?? null) : 'before');
-      }
-    });
+    test.each(changes)(
+      'B81: %s is done once and known to be, whenever its connection ends',
+      async (_, which, change) => {
+        const { store } = await open();
+        const access = openAccess(store, PATIENCE);
+        for (const moment of ['asked', 'answered'] as const) {
+          const visit = newVisit({ identity: { ...identity, userId: 'before' } });
+          await store.create([visit]);
+          const rekey = rekeyOf(visit, change);
+          const cut = proxy.cut(moment, which);
+          expect(await access.rekey(rekey)).toEqual({ outcome: 'done' });
+          await cut;
+          const [stored] = await store.find([visit.id]);
+          expect(stored).toMatchObject({ keyHash: rekey.newKeyHash, previousKeyHash: visit.keyHash });
+          expect(stored!.identity?.userId ?? null).toBe(
+            'identity' in change ? (change.identity?.userId ?? null) : 'before',
+          );
+        }
+      },
+    );
 
     test('B81: an end is done once and told once, whenever its connection ends', async () => {
       const { store } = await open();
@@ -308,23 +329,28 @@ describeDatabases(
       expect(ended.toSorted()).toEqual(visits.map(({ id }) => id).toSorted());
     });
 
-    test.each(['asked', 'answered'] as const)('B81: one new visit is there, and one save was done or is refused (%s)', async (moment) => {
-      const { store } = await open();
-      const access = openAccess(store, PATIENCE);
-      const visit = newVisit();
-      const inserted = proxy.cut(moment, (text) => text.includes('INSERT'));
-      await access.create(visit);
-      await inserted;
-      // MySQL prepares it with the first one.
-      await access.save(saveOf(visit, { data: bytes('w') }));
-      const saved = proxy.cut(moment);
-      const outcome = await access.save(saveOf(visit, { version: 1, data: bytes('x') })).catch((error: unknown) => error);
-      await saved;
-      // Another process may have written the same bytes: what was done cannot be told from that.
-      if (moment === 'asked') expect(outcome).toEqual({ outcome: 'saved', version: 2 });
-      else expect(outcome).toBeInstanceOf(VisitStoreUnavailableError);
-      expect(await store.find([visit.id])).toMatchObject([{ sessionVersion: 2 }]);
-    });
+    test.each(['asked', 'answered'] as const)(
+      'B81: one new visit is there, and one save was done or is refused (%s)',
+      async (moment) => {
+        const { store } = await open();
+        const access = openAccess(store, PATIENCE);
+        const visit = newVisit();
+        const inserted = proxy.cut(moment, (text) => text.includes('INSERT'));
+        await access.create(visit);
+        await inserted;
+        // MySQL prepares it with the first one.
+        await access.save(saveOf(visit, { data: bytes('w') }));
+        const saved = proxy.cut(moment);
+        const outcome = await access
+          .save(saveOf(visit, { version: 1, data: bytes('x') }))
+          .catch((error: unknown) => error);
+        await saved;
+        // Another process may have written the same bytes: what was done cannot be told from that.
+        if (moment === 'asked') expect(outcome).toEqual({ outcome: 'saved', version: 2 });
+        else expect(outcome).toBeInstanceOf(VisitStoreUnavailableError);
+        expect(await store.find([visit.id])).toMatchObject([{ sessionVersion: 2 }]);
+      },
+    );
 
     test('B81: what cannot be known is not taken for done', async () => {
       const { store } = await open();
@@ -360,7 +386,10 @@ describeDatabases(
       : [
           ['DEALLOCATE ALL', (dataSource) => dataSource.query('DEALLOCATE ALL')],
           ['DISCARD ALL', (dataSource) => dataSource.query('DISCARD ALL')],
-          ['a column of another type', () => direct.query('ALTER TABLE visit ALTER COLUMN user_agent TYPE varchar(254)')],
+          [
+            'a column of another type',
+            () => direct.query('ALTER TABLE visit ALTER COLUMN user_agent TYPE varchar(254)'),
+          ],
         ];
 
     /** How many prepared statements the only connection has executed. */

@@ -17,7 +17,11 @@ function complaintsAbout(texts: ReadonlyMap<string, string>): string[] {
   const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root);
   const virtual = new Map([...texts].map(([name, text]) => [`${root}test/contract/${name}`, text]));
   const host = ts.createCompilerHost(options);
-  const [readFile, fileExists, getSourceFile] = [host.readFile.bind(host), host.fileExists.bind(host), host.getSourceFile.bind(host)];
+  const [readFile, fileExists, getSourceFile] = [
+    host.readFile.bind(host),
+    host.fileExists.bind(host),
+    host.getSourceFile.bind(host),
+  ];
   host.fileExists = (path) => virtual.has(path) || fileExists(path);
   host.readFile = (path) => virtual.get(path) ?? readFile(path);
   host.getSourceFile = (path, version, ...rest) => {
@@ -48,7 +52,9 @@ describe('docs/writing-a-store.md', () => {
 
   test('R66: its code compiles under strict rules', () => {
     // CommonJS, as Jest has it, may leave the end of a file's name out.
-    const named = [...files].map(([name, text]) => [name, text.replace(/'\.\/[\w.-]+\.store'/, "'./map-visit.store.js'")] as const);
+    const named = [...files].map(
+      ([name, text]) => [name, text.replace(/'\.\/[\w.-]+\.store'/, "'./map-visit.store.js'")] as const,
+    );
     const complaints = complaintsAbout(new Map([['wrong.ts', 'export const one: string = 1;'], ...named]));
     expect(complaints).toEqual(["wrong.ts: Type 'number' is not assignable to type 'string'."]);
   });

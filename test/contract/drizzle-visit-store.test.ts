@@ -57,14 +57,19 @@ async function singleConnection(
 }
 
 /** What is thrown there; at once, where a transaction takes no promise. */
-async function inTransaction(db: DrizzleVisitDatabase, work: (within: DrizzleVisitDatabase) => unknown): Promise<unknown> {
+async function inTransaction(
+  db: DrizzleVisitDatabase,
+  work: (within: DrizzleVisitDatabase) => unknown,
+): Promise<unknown> {
   const isSync = is(db, BaseSQLiteDatabase);
   const run = (within: DrizzleVisitDatabase): unknown => {
     work(within);
     return isSync ? undefined : Promise.resolve();
   };
   try {
-    await (db as unknown as { transaction(work: typeof run): unknown }).transaction(isSync ? run : async (within) => run(within));
+    await (db as unknown as { transaction(work: typeof run): unknown }).transaction(
+      isSync ? run : async (within) => run(within),
+    );
     return undefined;
   } catch (error) {
     return error;
@@ -115,13 +120,19 @@ describeDatabases('R65: Drizzle', (db) => {
       const [one, other] = [new DrizzleVisitStore(own.db), new TypeOrmVisitStore(dataSource)];
       await one.check();
       await other.check();
-      const visits = [newVisit({ identity: identityOf('Zoë'), userAgent: `it's \\ "quoted" 🦊`, permanent: true }), newVisit()];
+      const visits = [
+        newVisit({ identity: identityOf('Zoë'), userAgent: `it's \\ "quoted" 🦊`, permanent: true }),
+        newVisit(),
+      ];
       await one.create([visits[0]!]);
       await other.create([visits[1]!]);
       expect(await other.save([saveOf(visits[0]!, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
       const ids = visits.map(({ id }) => id);
       expect(await one.find(ids)).toEqual(await other.find(ids));
-      expect(await one.find(ids)).toMatchObject([{ ...visits[0], sessionData: Buffer.from('x'), sessionVersion: 1 }, visits[1]]);
+      expect(await one.find(ids)).toMatchObject([
+        { ...visits[0], sessionData: Buffer.from('x'), sessionVersion: 1 },
+        visits[1],
+      ]);
     }
   });
 
@@ -154,12 +165,16 @@ describeDatabases('R65: Drizzle', (db) => {
     const [single, end] = await singleConnection(name, database.options as { url?: string; database?: string });
     onTestFinished(end);
     expect(() => new DrizzleVisitStore(single)).toThrow(VisitOptionError);
-    expect(() => new DrizzleVisitStore(single)).toThrow(name === 'sqlite' ? 'a driver that answers at once' : 'Give `drizzle()` a pool');
+    expect(() => new DrizzleVisitStore(single)).toThrow(
+      name === 'sqlite' ? 'a driver that answers at once' : 'Give `drizzle()` a pool',
+    );
     const refusal = await inTransaction(connect(name, database).db, (within) => new DrizzleVisitStore(within));
     expect(refusal).toBeInstanceOf(VisitOptionError);
     expect(String(refusal)).toContain('no transaction');
     if (name === 'sqlite') {
-      const old = Object.assign(Object.create(connect(name, database).db as object) as DrizzleVisitDatabase, { $client: undefined });
+      const old = Object.assign(Object.create(connect(name, database).db as object) as DrizzleVisitDatabase, {
+        $client: undefined,
+      });
       expect(() => new DrizzleVisitStore(old)).toThrow('drizzle-orm is too old');
     }
     expect(() => new DrizzleVisitStore({} as never)).toThrow('what `drizzle()` returns');

@@ -11,13 +11,20 @@ import { created } from '../../lib/store/visit.record.js';
 const NOW = Date.now();
 
 const newVisit = (): VisitRecord =>
-  created({ id: randomBytes(16).toString('hex'), keyHash: randomBytes(32).toString('hex'), created: NOW, expiry: NOW + 1000 });
+  created({
+    id: randomBytes(16).toString('hex'),
+    keyHash: randomBytes(32).toString('hex'),
+    created: NOW,
+    expiry: NOW + 1000,
+  });
 
 /** What makes each database refuse data that begins with `!`. */
 const REFUSING = {
   mariadb: 'ALTER TABLE visit ADD CONSTRAINT calm CHECK (session_data NOT LIKE BINARY "!%")',
   postgres: `ALTER TABLE visit ADD CONSTRAINT calm CHECK (get_byte(session_data, 0) <> 33)`,
-  sqlite: `CREATE TRIGGER calm BEFORE UPDATE ON visit WHEN hex(substr(new.session_data, 1, 1)) = '21' BEGIN SELECT RAISE(ABORT, 'calm'); END`,
+  sqlite:
+    `CREATE TRIGGER calm BEFORE UPDATE ON visit WHEN hex(substr(new.session_data, 1, 1)) = '21' BEGIN SELECT ` +
+    `RAISE(ABORT, 'calm'); END`,
 };
 
 describeDatabases('A group of saves', (db) => {
@@ -45,13 +52,18 @@ describeDatabases('A group of saves', (db) => {
     }));
   };
 
-  test.each([[[0]], [[3]], [[0, 6]]])('B15: one that the database refuses does not fail its neighbours: %j', async (bad) => {
-    const saves = await group(7, bad);
-    const results = await store.save(saves);
-    expect(results.map(({ outcome }) => outcome)).toEqual(saves.map((_, i) => (bad.includes(i) ? 'failed' : 'saved')));
-    const stored = await store.find(saves.map(({ id }) => id));
-    expect(stored.map((visit) => visit?.sessionVersion)).toEqual(saves.map((_, i) => (bad.includes(i) ? 0 : 1)));
-  });
+  test.each([[[0]], [[3]], [[0, 6]]])(
+    'B15: one that the database refuses does not fail its neighbours: %j',
+    async (bad) => {
+      const saves = await group(7, bad);
+      const results = await store.save(saves);
+      expect(results.map(({ outcome }) => outcome)).toEqual(
+        saves.map((_, i) => (bad.includes(i) ? 'failed' : 'saved')),
+      );
+      const stored = await store.find(saves.map(({ id }) => id));
+      expect(stored.map((visit) => visit?.sessionVersion)).toEqual(saves.map((_, i) => (bad.includes(i) ? 0 : 1)));
+    },
+  );
 
   test('B1, R31, B8: what may not be written stays as it is, and its neighbours are written', async () => {
     const saves = await group(6, []);
@@ -70,7 +82,10 @@ describeDatabases('A group of saves', (db) => {
     ]);
     const stored = await store.find(ids);
     expect(stored.map((visit) => visit?.sessionVersion)).toEqual([1, 1, 1, 1, undefined, 0]);
-    expect((await store.save([{ ...saves[4]! }, { ...saves[5]! }])).map(({ outcome }) => outcome)).toEqual(['refused', 'saved']);
+    expect((await store.save([{ ...saves[4]! }, { ...saves[5]! }])).map(({ outcome }) => outcome)).toEqual([
+      'refused',
+      'saved',
+    ]);
   });
 
   // SQLite has no connection that goes away, and prepares everything.
@@ -99,7 +114,8 @@ describeDatabases('A group of saves', (db) => {
     await dataSource.query(`DELETE FROM visit WHERE id = '${saves[3]!.id}'`);
     let statements = 0;
     gate.pass = async (sql, execute) => {
-      if (sql.startsWith('SELECT')) throw Object.assign(new Error('unreadable'), { code: '22012', errno: 1690, sqlState: '22003' });
+      if (sql.startsWith('SELECT'))
+        throw Object.assign(new Error('unreadable'), { code: '22012', errno: 1690, sqlState: '22003' });
       if (sql.startsWith('UPDATE')) statements++;
       return execute(sql);
     };
@@ -109,7 +125,12 @@ describeDatabases('A group of saves', (db) => {
     const known = db.name === 'mariadb' ? 'failed' : 'saved';
     expect(results.map(({ outcome }) => outcome)).toEqual([known, known, known, 'failed']);
     expect(statements).toBe(1);
-    expect((await store.find(saves.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual([1, 1, 1, undefined]);
+    expect((await store.find(saves.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual([
+      1,
+      1,
+      1,
+      undefined,
+    ]);
   });
 
   test('goes on without prepared statements where there are none, as behind a pooler', async () => {
@@ -119,7 +140,10 @@ describeDatabases('A group of saves', (db) => {
     gate.pass = async (sql, execute) => {
       texts.push(sql);
       if (refused++ > 0) return execute(sql);
-      throw Object.assign(new Error('not here'), db.name === 'postgres' ? { code: '26000' } : { errno: 1295, sqlState: 'HY000' });
+      throw Object.assign(
+        new Error('not here'),
+        db.name === 'postgres' ? { code: '26000' } : { errno: 1295, sqlState: 'HY000' },
+      );
     };
     const fresh = new TypeOrmVisitStore(dataSource);
     expect((await fresh.save(saves)).map(({ outcome }) => outcome)).toEqual(['saved', 'saved', 'saved']);

@@ -37,7 +37,8 @@ const access = (store: VisitStore): StoreAccess => openAccess(store, 10_000);
 const outcomesOf = (results: readonly PromiseSettledResult<unknown>[]): string[] =>
   results.map((result) => (result.status === 'fulfilled' ? 'done' : (result.reason as Error).constructor.name));
 
-const expected = (bad: readonly number[]): string[] => ALL.map((place) => (bad.includes(place) ? VisitStoreUnavailableError.name : 'done'));
+const expected = (bad: readonly number[]): string[] =>
+  ALL.map((place) => (bad.includes(place) ? VisitStoreUnavailableError.name : 'done'));
 
 function describeGroups(open: () => Promise<Fussy> | Fussy, { reads = true, saves = true } = {}): void {
   let fussy: Fussy;
@@ -46,11 +47,15 @@ function describeGroups(open: () => Promise<Fussy> | Fussy, { reads = true, save
   });
 
   test.each(BAD)('B15: a new visit that is refused does not fail its neighbors: %j', async (bad) => {
-    const visits = await Promise.all(ALL.map((place) => (bad.includes(place) ? fussy.refused() : Promise.resolve(newVisit()))));
+    const visits = await Promise.all(
+      ALL.map((place) => (bad.includes(place) ? fussy.refused() : Promise.resolve(newVisit()))),
+    );
     const store = access(fussy.store);
     expect(outcomesOf(await Promise.allSettled(visits.map((visit) => store.create(visit))))).toEqual(expected(bad));
     const stored = await fussy.store.find(visits.map(({ id }) => id));
-    expect(stored.map((visit) => visit?.keyHash)).toEqual(visits.map(({ keyHash }, place) => (bad.includes(place) ? undefined : keyHash)));
+    expect(stored.map((visit) => visit?.keyHash)).toEqual(
+      visits.map(({ keyHash }, place) => (bad.includes(place) ? undefined : keyHash)),
+    );
   });
 
   if (!reads) return;
@@ -70,13 +75,16 @@ function describeGroups(open: () => Promise<Fussy> | Fussy, { reads = true, save
   test.each(BAD)('B15: saving a visit that cannot be read does not fail its neighbors: %j', async (bad) => {
     const visits = ALL.map((place) => newVisit({ userAgent: bad.includes(place) ? 'unreadable' : 'test' }));
     await fussy.store.create(visits);
-    // Every third has been written by others meanwhile; so has every one that cannot be read, or there would be nothing to read.
+    // Every third has been written by others meanwhile; so has every one that cannot be read, or there would be nothing
+    // to read.
     const isOld = (place: number): boolean => place % 3 === 0 || bad.includes(place);
     const others = visits.filter((_, place) => isOld(place)).map((visit) => saveOf(visit, { data: bytes('other') }));
     await fussy.store.save(others);
     await fussy.whileUnreadable!(async () => {
       const store = access(fussy.store);
-      const results = await Promise.allSettled(visits.map((visit) => store.save(saveOf(visit, { data: bytes('own') }))));
+      const results = await Promise.allSettled(
+        visits.map((visit) => store.save(saveOf(visit, { data: bytes('own') }))),
+      );
       expect(results.map((result) => (result.status === 'fulfilled' ? result.value.outcome : 'failed'))).toEqual(
         ALL.map((place) => (bad.includes(place) ? 'failed' : isOld(place) ? 'conflict' : 'saved')),
       );
@@ -141,7 +149,9 @@ describeRedis('Groups', (redis) => {
 const REFUSING: Record<DatabaseName, string> = {
   mariadb: `ALTER TABLE visit ADD CONSTRAINT calm CHECK (user_agent <> 'refused')`,
   postgres: `ALTER TABLE visit ADD CONSTRAINT calm CHECK (user_agent <> 'refused')`,
-  sqlite: `CREATE TRIGGER calm BEFORE INSERT ON visit WHEN new.user_agent = 'refused' BEGIN SELECT RAISE(ABORT, 'calm'); END`,
+  sqlite:
+    `CREATE TRIGGER calm BEFORE INSERT ON visit WHEN new.user_agent = 'refused' BEGIN SELECT RAISE(ABORT, 'calm'); ` +
+    'END',
 };
 
 /** What fails when it is worked out. */
@@ -152,7 +162,8 @@ const FAILING: Record<DatabaseName, string> = {
 };
 
 const COLUMNS =
-  'id, key_hash, previous_key_hash, previous_key_until, created, accessed, expiry, absolute_expiry, ended_at, end_reason, permanent, ' +
+  'id, key_hash, previous_key_hash, previous_key_until, created, accessed, expiry, absolute_expiry, ended_at, ' +
+  'end_reason, permanent, ' +
   'remote_address, user_agent, session_data, session_version, lock_owner, locked_until';
 
 /** A view stands in for the table. */
@@ -184,9 +195,16 @@ describeDatabases('Groups, by TypeORM,', (db) => {
   afterAll(() => dataSource?.destroy());
 
   // MySQL finds no index in a view, SQLite writes to none.
-  describeGroups(() => ({ store, refused: async () => newVisit({ userAgent: 'refused' }), whileUnreadable: unreadable(db.name, query) }), {
-    saves: db.name === 'postgres',
-  });
+  describeGroups(
+    () => ({
+      store,
+      refused: async () => newVisit({ userAgent: 'refused' }),
+      whileUnreadable: unreadable(db.name, query),
+    }),
+    {
+      saves: db.name === 'postgres',
+    },
+  );
 
   // SQLite has no connection that goes away.
   if (db.name === 'sqlite') return;
@@ -222,7 +240,9 @@ describeDatabases('Groups, by TypeORM,', (db) => {
     const results = await Promise.allSettled(visits.map((visit) => some.save(saveOf(visit, { data: bytes('x') }))));
     delete gate.pass;
     expect(outcomesOf(results)).toEqual(expected(ALL));
-    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit!.sessionVersion)).toEqual(ALL.map(() => 1));
+    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit!.sessionVersion)).toEqual(
+      ALL.map(() => 1),
+    );
   });
 
   test('what was not saved when the connection went away is saved', async () => {
@@ -249,7 +269,9 @@ describeDatabases('Groups, by TypeORM,', (db) => {
     const visits = ALL.map((place) => newVisit(place === 7 ? { sessionData: new Uint8Array(Number(most) + 1) } : {}));
     const some = access(store);
     expect(outcomesOf(await Promise.allSettled(visits.map((visit) => some.create(visit))))).toEqual(expected([7]));
-    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit !== null)).toEqual(ALL.map((place) => place !== 7));
+    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit !== null)).toEqual(
+      ALL.map((place) => place !== 7),
+    );
   });
 });
 
@@ -262,7 +284,11 @@ describePrisma('Groups, by Prisma,', (db) => {
     const query = (sql: string): Promise<unknown> => prisma.$executeRawUnsafe(sql);
     await query(REFUSING[db.name]);
     const whileUnreadable = unreadable(db.name, query);
-    return { store: new PrismaVisitStore(prisma), refused: async () => newVisit({ userAgent: 'refused' }), whileUnreadable };
+    return {
+      store: new PrismaVisitStore(prisma),
+      refused: async () => newVisit({ userAgent: 'refused' }),
+      whileUnreadable,
+    };
   });
 });
 

@@ -26,20 +26,26 @@ describeDatabases('B79: a migration whose process died in between', (db) => {
 describeDatabases(
   'B79: data sources of applications',
   (db) => {
-    test.each(['all', 'each'] as const)('that migrate at once, where TypeORM has migrated before, all do: %s', async (transaction) => {
-      const { options } = await db.open();
-      const sources = Array.from({ length: 4 }, () => new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations }));
-      await Promise.all(sources.map((one) => one.initialize()));
-      onTestFinished(async () => void (await Promise.all(sources.map((one) => one.destroy()))));
-      const [first] = sources;
-      await first!.runMigrations();
-      await first!.undoLastMigration();
-      await Promise.all(sources.map((one) => one.runMigrations({ transaction })));
-      await expect(new TypeOrmVisitStore(first!).check()).resolves.toBeUndefined();
-      // What each has noted is undone by one.
-      await first!.undoLastMigration();
-      expect(await first!.query('SELECT name FROM migrations')).toEqual([]);
-    });
+    test.each(['all', 'each'] as const)(
+      'that migrate at once, where TypeORM has migrated before, all do: %s',
+      async (transaction) => {
+        const { options } = await db.open();
+        const sources = Array.from(
+          { length: 4 },
+          () => new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations }),
+        );
+        await Promise.all(sources.map((one) => one.initialize()));
+        onTestFinished(async () => void (await Promise.all(sources.map((one) => one.destroy()))));
+        const [first] = sources;
+        await first!.runMigrations();
+        await first!.undoLastMigration();
+        await Promise.all(sources.map((one) => one.runMigrations({ transaction })));
+        await expect(new TypeOrmVisitStore(first!).check()).resolves.toBeUndefined();
+        // What each has noted is undone by one.
+        await first!.undoLastMigration();
+        expect(await first!.query('SELECT name FROM migrations')).toEqual([]);
+      },
+    );
   },
   ['mariadb', 'postgres'],
 );
@@ -55,7 +61,9 @@ describeDatabases(
     ])('are made by one, and the others wait: %o', async (how) => {
       const { options } = await db.open();
       // The union of all drivers' options is lost when an object of any of them is spread.
-      const opened = await Promise.allSettled(Array.from({ length: 5 }, () => openTypeOrmVisitStore({ ...options, ...how } as never)));
+      const opened = await Promise.allSettled(
+        Array.from({ length: 5 }, () => openTypeOrmVisitStore({ ...options, ...how } as never)),
+      );
       for (const one of opened) if (one.status === 'fulfilled') onTestFinished(() => one.value.close());
       expect(opened.flatMap((one) => (one.status === 'rejected' ? [String(one.reason)] : []))).toEqual([]);
       const [first] = opened as PromiseFulfilledResult<TypeOrmVisitStore>[];

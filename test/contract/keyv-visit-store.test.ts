@@ -32,7 +32,9 @@ function memcachedKeyv(space = namespace(), url = memcachedUrl!): Keyv {
   return new Keyv({ store, throwOnErrors: true, namespace: space });
 }
 
-describeVisitStore('Keyv in memory', () => ({ store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) }), { runner });
+describeVisitStore('Keyv in memory', () => ({ store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) }), {
+  runner,
+});
 
 describe('Keyv with a file', () => {
   const folder = temporaryFolder('keyv');
@@ -86,11 +88,14 @@ describeWith('memcached', 'Keyv with memcached', () => {
       if (key.startsWith('ended:')) await (ending ??= one.end([visit.id], { reason: 'logout', at: NOW }));
       return value;
     }) as typeof keyv.get;
-    expect(await other.save([saveOf(visit, { data: bytes('late') })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
+    expect(await other.save([saveOf(visit, { data: bytes('late') })])).toEqual([
+      { outcome: 'refused', reason: 'ended' },
+    ]);
     keyv.get = get;
     // Also where the end has been forgotten by then: what was written later would live longer.
     expect(JSON.parse((await get(`visit:${visit.id}`)) as string)).toMatchObject({ endReason: 'logout' });
-    for (const store of [one, other]) expect((await store.find([visit.id]))[0]).toMatchObject({ endReason: 'logout', sessionData: null });
+    for (const store of [one, other])
+      expect((await store.find([visit.id]))[0]).toMatchObject({ endReason: 'logout', sessionData: null });
     expect(await other.save([saveOf(visit, { version: 1 })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
   });
 
@@ -99,7 +104,9 @@ describeWith('memcached', 'Keyv with memcached', () => {
     const [one, other] = [open(space), open(space)];
     const visit = newVisit();
     await one.create([visit]);
-    const results = await Promise.all([one, other].map((store, index) => store.save([saveOf(visit, { data: bytes(String(index)) })])));
+    const results = await Promise.all(
+      [one, other].map((store, index) => store.save([saveOf(visit, { data: bytes(String(index)) })])),
+    );
     expect(results.flat().filter(({ outcome }) => outcome === 'saved').length).toBeGreaterThanOrEqual(1);
     expect(['0', '1']).toContain(textOf((await one.find([visit.id]))[0]!));
   });
@@ -165,7 +172,15 @@ test('values that are no visits are none', async () => {
     { identity: {} },
     { permanent: 1 },
   ];
-  for (const value of [7, 'text', '', 'null', '[]', '{}', ...spoiled.map((change) => JSON.stringify({ ...whole, ...change }))]) {
+  for (const value of [
+    7,
+    'text',
+    '',
+    'null',
+    '[]',
+    '{}',
+    ...spoiled.map((change) => JSON.stringify({ ...whole, ...change })),
+  ]) {
     await keyv.set(`visit:${visit.id}`, value);
     expect(await store.find([visit.id]), JSON.stringify(value)).toEqual([null]);
   }
@@ -224,21 +239,24 @@ class KeyvController {
   }
 }
 
-test.each(platforms)('R67: an application under %s: sign-in, session, sign-out, and the answer to what cannot be', async (platform) => {
-  const app = await startApp(
-    platform,
-    { store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) },
-    { controllers: [KeyvController] },
-  );
-  onTestFinished(() => app.close());
-  const browser = app.browser();
-  await browser.post('/add');
-  await browser.post('/login');
-  const stolen = browser.clone();
-  const answers = await Promise.all([1, 2, 3, 4].map(() => browser.clone().post('/add')));
-  expect(answers.map(({ status }) => status)).toEqual([201, 201, 201, 201]);
-  expect(JSON.parse((await browser.get('/see')).text)).toEqual({ count: 5, user: 'ann' });
-  expect(JSON.parse((await browser.get('/list')).text)).toEqual({ code: 'VISIT_STORE_UNSUPPORTED' });
-  await browser.post('/logout');
-  expect(JSON.parse((await stolen.get('/see')).text)).toEqual({ count: 0, user: null });
-});
+test.each(platforms)(
+  'R67: an application under %s: sign-in, session, sign-out, and the answer to what cannot be',
+  async (platform) => {
+    const app = await startApp(
+      platform,
+      { store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) },
+      { controllers: [KeyvController] },
+    );
+    onTestFinished(() => app.close());
+    const browser = app.browser();
+    await browser.post('/add');
+    await browser.post('/login');
+    const stolen = browser.clone();
+    const answers = await Promise.all([1, 2, 3, 4].map(() => browser.clone().post('/add')));
+    expect(answers.map(({ status }) => status)).toEqual([201, 201, 201, 201]);
+    expect(JSON.parse((await browser.get('/see')).text)).toEqual({ count: 5, user: 'ann' });
+    expect(JSON.parse((await browser.get('/list')).text)).toEqual({ code: 'VISIT_STORE_UNSUPPORTED' });
+    await browser.post('/logout');
+    expect(JSON.parse((await stolen.get('/see')).text)).toEqual({ count: 0, user: null });
+  },
+);

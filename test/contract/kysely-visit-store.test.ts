@@ -42,7 +42,11 @@ describeDatabases('R65: Kysely', (db) => {
       const kysely = open(db.name, database, {}, (text) => log.logQuery(text));
       await createVisitTables(kysely);
       // As another process would be that was configured otherwise.
-      const others = { mariadb: { timezone: '-09:30' }, postgres: { options: '-c timezone=Pacific/Marquesas' }, sqlite: {} };
+      const others = {
+        mariadb: { timezone: '-09:30' },
+        postgres: { options: '-c timezone=Pacific/Marquesas' },
+        sqlite: {},
+      };
       const second = open(db.name, database, others[db.name]);
       fixture = {
         store: new KyselyVisitStore({ db: kysely }),
@@ -57,7 +61,9 @@ describeDatabases('R65: Kysely', (db) => {
       test("whatever the store has sent is of MySQL's grammar, tables and the look at the server, too", async () => {
         await fixture.store.check();
         expect(log.statements.size).toBeGreaterThan(30);
-        expect([...log.statements].flatMap((text) => complaintsOf(text).map((complaint) => `${complaint}: ${text}`))).toEqual([]);
+        expect(
+          [...log.statements].flatMap((text) => complaintsOf(text).map((complaint) => `${complaint}: ${text}`)),
+        ).toEqual([]);
       });
     }
   });
@@ -73,7 +79,8 @@ describeDatabases('R65: Kysely', (db) => {
       );
       expect(String(error)).toMatch(said);
       const shown = inspect(error, { depth: 9, showHidden: true });
-      for (const value of [visit.keyHash, 'telling', Buffer.from('secret').toString('hex')]) expect(shown).not.toContain(value);
+      for (const value of [visit.keyHash, 'telling', Buffer.from('secret').toString('hex')])
+        expect(shown).not.toContain(value);
     };
     // A statement by itself, a transaction, and a row that a constraint refuses: PostgreSQL shows it.
     await expectSilent(store.create([{ ...visit, identity: null }]), /visit/);
@@ -94,19 +101,26 @@ describeDatabases('R65: Kysely', (db) => {
       const [one, other] = [new KyselyVisitStore({ db: kysely }), new TypeOrmVisitStore(dataSource)];
       await one.check();
       await other.check();
-      const visits = [newVisit({ identity: identityOf('Zoë'), userAgent: `it's \\ "quoted" 🦊`, permanent: true }), newVisit()];
+      const visits = [
+        newVisit({ identity: identityOf('Zoë'), userAgent: `it's \\ "quoted" 🦊`, permanent: true }),
+        newVisit(),
+      ];
       await one.create([visits[0]!]);
       await other.create([visits[1]!]);
       expect(await other.save([saveOf(visits[0]!, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
       const ids = visits.map(({ id }) => id);
       expect(await one.find(ids)).toEqual(await other.find(ids));
-      expect(await one.find(ids)).toMatchObject([{ ...visits[0], sessionData: Buffer.from('x'), sessionVersion: 1 }, visits[1]]);
+      expect(await one.find(ids)).toMatchObject([
+        { ...visits[0], sessionData: Buffer.from('x'), sessionVersion: 1 },
+        visits[1],
+      ]);
     }
   });
 
   test('says which table or column is missing; its migration runs twice, and back', async () => {
     const kysely = open(db.name, await db.open());
-    const checked = (): Promise<unknown> => new KyselyVisitStore({ db: kysely }).check().catch((error: unknown) => error);
+    const checked = (): Promise<unknown> =>
+      new KyselyVisitStore({ db: kysely }).check().catch((error: unknown) => error);
     expect(await checked()).toBeInstanceOf(VisitSchemaError);
     expect(String(await checked())).toMatch(/visit.*createVisitTables/);
     await createVisitTables(kysely);

@@ -1,5 +1,12 @@
 import { Controller, Get, Param, Post } from '@nestjs/common';
-import { IdentityService, MemoryVisitStore, MovingVisitStore, Session, type VisitRecord, type VisitStore } from 'nest-visit';
+import {
+  IdentityService,
+  MemoryVisitStore,
+  MovingVisitStore,
+  Session,
+  type VisitRecord,
+  type VisitStore,
+} from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { RedisVisitStore } from 'nest-visit/redis';
@@ -85,7 +92,9 @@ describe('A visit that moves', () => {
     expect(textOf((await find(from))!)).toBe('new');
     await find(moving);
     expect(textOf((await find(waiting))!)).toBe('new');
-    expect(await waiting.save([saveOf(visit, { data: bytes('newer'), version: 2 })])).toEqual([{ outcome: 'saved', version: 3 }]);
+    expect(await waiting.save([saveOf(visit, { data: bytes('newer'), version: 2 })])).toEqual([
+      { outcome: 'saved', version: 3 },
+    ]);
     expect(textOf((await find(to))!)).toBe('newer');
   });
 
@@ -123,7 +132,9 @@ describe('A visit that moves', () => {
   test('does not come back, whenever it ends', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       const { from, to, moving, waiting, visit, find } = await set();
-      after(method === 'create' ? to : from, method, () => waiting.end([visit.id], { reason: 'logout', at: NOW + 5, retiresKey: true }));
+      after(method === 'create' ? to : from, method, () =>
+        waiting.end([visit.id], { reason: 'logout', at: NOW + 5, retiresKey: true }),
+      );
       await find(moving);
       expect(await find(moving), method).toMatchObject({
         endedAt: NOW + 5,
@@ -137,7 +148,9 @@ describe('A visit that moves', () => {
   test('does not come back, whenever all visits of its user end', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       const { from, to, moving, waiting, find } = await set();
-      after(method === 'create' ? to : from, method, () => endAllOf(waiting, 'ann', { reason: 'revoked', at: NOW + 5 }));
+      after(method === 'create' ? to : from, method, () =>
+        endAllOf(waiting, 'ann', { reason: 'revoked', at: NOW + 5 }),
+      );
       await find(moving);
       expect(await find(moving), method).toMatchObject({ endedAt: NOW + 5, endReason: 'revoked' });
       expect(await moving.revokedAt('ann')).toBe(NOW + 5);
@@ -188,7 +201,8 @@ describe('A visit that moves', () => {
         const seen: unknown[] = [];
         const look = async () => seen.push([await stores[who].save([saveOf(visit)]), await find(stores[who])]);
         after(from, 'save', async () => {
-          if (event === 'end') await stores.waiting.end([visit.id], { reason: 'logout', at: NOW + 5, retiresKey: true });
+          if (event === 'end')
+            await stores.waiting.end([visit.id], { reason: 'logout', at: NOW + 5, retiresKey: true });
           else expect(await stores.waiting.rekey([change])).toEqual([{ outcome: 'done' }]);
         });
         after(to, 'create', look);
@@ -247,7 +261,11 @@ describe('A visit that moves', () => {
         message: expect.stringContaining('keep the same visits') as string,
       });
     }
-    expect((await from.find([visit.id]))[0]).toMatchObject({ endedAt: null, sessionData: Buffer.from('kept'), sessionVersion: 0 });
+    expect((await from.find([visit.id]))[0]).toMatchObject({
+      endedAt: null,
+      sessionData: Buffer.from('kept'),
+      sessionVersion: 0,
+    });
   });
 
   test('is told of at the end of the list, and counted, when nobody uses it', async () => {
@@ -294,7 +312,10 @@ class CounterController {
   }
 }
 
-/** A place for visits that begins empty and goes after the test. What it gives opens a store with connections of its own, as each process does. */
+/**
+ * A place for visits that begins empty and goes after the test. What it gives opens a store with connections of its
+ * own, as each process does.
+ */
 interface Place {
   readonly name: string;
   readonly need?: Need;
@@ -342,7 +363,8 @@ const redisCluster: Place = {
   need: 'redisCluster',
   make: async () => {
     const prefix = uniquePrefix();
-    return async () => new RedisVisitStore({ connection: { rootNodes: redisClusterUrls!.map((url) => ({ url })) }, prefix });
+    return async () =>
+      new RedisVisitStore({ connection: { rootNodes: redisClusterUrls!.map((url) => ({ url })) }, prefix });
   },
 };
 
@@ -357,7 +379,12 @@ const pairs: (readonly [Place, Place])[] = [
   [prismaOn('mariadb', 'mysql'), redis],
 ];
 if (isSoak) {
-  pairs.push([sqlite, mariadb], [postgres, sqlite], [mariadb, redisCluster], [mariadb, prismaOn('postgres', 'postgres')]);
+  pairs.push(
+    [sqlite, mariadb],
+    [postgres, sqlite],
+    [mariadb, redisCluster],
+    [mariadb, prismaOn('postgres', 'postgres')],
+  );
 }
 
 /** What happens to a visit while it moves. */
@@ -398,7 +425,8 @@ for (const places of pairs) {
       const mover = new MovingVisitStore({ from: await from(), to: slow });
       onTestFinished(() => mover.close());
       const move = async (): Promise<void> => {
-        for (let place: string | null = ''; place !== null;) place = (await mover.movePage({ after: place, limit: 3 })).next;
+        for (let place: string | null = ''; place !== null;)
+          place = (await mover.movePage({ after: place, limit: 3 })).next;
       };
 
       const stales: Browser[] = [];
@@ -414,7 +442,8 @@ for (const places of pairs) {
         let count = 0;
         const add = async (app: RunningApp, { isLate = false } = {}): Promise<void> => {
           const { status, text } = await browser.via(app).post('/add');
-          // 503: too many wrote at the same moment, and this one did not get through; 409: the key is not valid any more.
+          // 503: too many wrote at the same moment, and this one did not get through; 409: the key is not valid any
+          // more.
           expect(isLate ? [201, 409, 503] : [201, 503], text).toContain(status);
           if (status === 201) count++;
         };
@@ -440,7 +469,9 @@ for (const places of pairs) {
           if (event === 'logout') expect((await browser.via(old).post(`/login/${user}`)).status).toBe(201);
           else await add(old);
           // Every other time it is the mover alone that moves the visit.
-          const adding = [otherOld, index % 2 ? otherOld : news[round % 2]!].map((app) => add(app, { isLate: event !== 'none' }));
+          const adding = [otherOld, index % 2 ? otherOld : news[round % 2]!].map((app) =>
+            add(app, { isLate: event !== 'none' }),
+          );
           const happening = event === 'none' ? add(old) : change(event === 'login' ? `/login/${user}` : '/logout', old);
           await Promise.all([happening, ...adding, move()]);
           if (event === 'logout') continue;

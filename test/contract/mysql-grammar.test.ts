@@ -8,8 +8,8 @@ import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visi
 import { describeDatabases } from '../support/databases.js';
 import { complaintsOf, StatementLog } from '../support/mysql-grammar.js';
 
-// The tests run on MariaDB. What is sent to a server of type "mysql" is also held against the grammar of MySQL. The statements of the store
-// are looked at where the contract of stores is tested.
+// The tests run on MariaDB. What is sent to a server of type "mysql" is also held against the grammar of MySQL. The
+// statements of the store are looked at where the contract of stores is tested.
 
 describe("MySQL's grammar", () => {
   test('knows what MySQL has, and not what MariaDB alone has', () => {
@@ -42,7 +42,9 @@ describeDatabases(
           [...statements].some((sql) => one.test(sql)),
           String(one),
         ).toBe(true);
-      expect([...statements].flatMap((sql) => complaintsOf(sql).map((complaint) => `${complaint}: ${sql}`))).toEqual([]);
+      expect([...statements].flatMap((sql) => complaintsOf(sql).map((complaint) => `${complaint}: ${sql}`))).toEqual(
+        [],
+      );
     };
     const ofMysql = async (more: object = {}): Promise<DataSourceOptions> => {
       const { options } = await db.open();
@@ -55,18 +57,37 @@ describeDatabases(
       onTestFinished(() => store.close());
       await store.check();
       const runner = store.dataSource.createQueryRunner();
-      await addColumn(runner, 'visit', { name: 'nickname', type: 'varchar', length: '40', charset: 'utf8mb4', isNullable: true });
+      await addColumn(runner, 'visit', {
+        name: 'nickname',
+        type: 'varchar',
+        length: '40',
+        charset: 'utf8mb4',
+        isNullable: true,
+      });
       await addIndex(runner, 'visit', ['nickname']);
       await dropIndex(runner, 'visit', ['nickname']);
       await dropColumn(runner, 'visit', 'nickname');
       await runner.release();
       await store.dataSource.undoLastMigration();
-      expectGrammatical(log, /CREATE TABLE `visit`/, /GET_LOCK/, /SHOW VARIABLES/, /ALGORITHM=INSTANT/, /LOCK=NONE/, /DROP TABLE/);
+      expectGrammatical(
+        log,
+        /CREATE TABLE `visit`/,
+        /GET_LOCK/,
+        /SHOW VARIABLES/,
+        /ALGORITHM=INSTANT/,
+        /LOCK=NONE/,
+        /DROP TABLE/,
+      );
     });
 
     test('by synchronize', async () => {
       const log = new StatementLog();
-      const options = await ofMysql({ synchronize: true, logger: log, entities: visitEntities, migrations: visitMigrations });
+      const options = await ofMysql({
+        synchronize: true,
+        logger: log,
+        entities: visitEntities,
+        migrations: visitMigrations,
+      });
       const dataSource = await new DataSource(options).initialize();
       onTestFinished(() => dataSource.destroy());
       expectGrammatical(log, /CREATE TABLE `visit_identity`/, /ADD CONSTRAINT/);

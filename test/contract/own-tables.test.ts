@@ -76,7 +76,8 @@ class HastyStore extends TypeOrmVisitStore {
 }
 
 const table = (idType: string, how: string): string =>
-  `CREATE TABLE basket (visit_id ${idType} NOT NULL PRIMARY KEY, CONSTRAINT basket_visit FOREIGN KEY (visit_id) REFERENCES visit (id) ${how})`;
+  `CREATE TABLE basket (visit_id ${idType} NOT NULL PRIMARY KEY, CONSTRAINT basket_visit FOREIGN KEY (visit_id) ` +
+  `REFERENCES visit (id) ${how})`;
 
 interface Expunged {
   visits: number;
@@ -101,7 +102,9 @@ async function expunge(store: VisitStore, limit: number): Promise<Expunged> {
 
 /** Visits that have expired, some of them at one instant, and visits that have ended and not expired. */
 async function makeStale(store: VisitStore): Promise<VisitRecord[]> {
-  const expired = Array.from({ length: 14 }, (_, index) => newVisit({ expiry: NOW - 1 - (index % 3), identity: identityOf('ann') }));
+  const expired = Array.from({ length: 14 }, (_, index) =>
+    newVisit({ expiry: NOW - 1 - (index % 3), identity: identityOf('ann') }),
+  );
   const ended = Array.from({ length: 9 }, () => newVisit({ identity: identityOf('bob') }));
   const living = newVisit({ identity: identityOf('bob') });
   await store.create([...expired, ...ended, living]);
@@ -127,7 +130,10 @@ describeDatabases('A table of an application that refers to visits', (db) => {
   test('is made of entities, whatever the collation of the database, and TypeORM wants no change afterwards', async () => {
     const entities = [MyVisit, Visit, VisitIdentity, VisitRevocation, Draft, Receipt, Note];
     for (const more of [{ synchronize: true }, { migrationsRun: true }]) {
-      const dataSource = await open({ entities: entities.filter((one) => more.synchronize || (one !== MyVisit && one !== Note)), ...more });
+      const dataSource = await open({
+        entities: entities.filter((one) => more.synchronize || (one !== MyVisit && one !== Note)),
+        ...more,
+      });
       await dataSource.synchronize();
       const { upQueries } = await dataSource.driver.createSchemaBuilder().log();
       expect(upQueries).toEqual([]);
@@ -145,25 +151,35 @@ describeDatabases('A table of an application that refers to visits', (db) => {
     expect(await drafts.find({ relations: { visit: true } })).toMatchObject([{ visit: { id: living.id } }]);
   });
 
-  test.each(RESTRICTING[db.name])('and restricts (%s) keeps its visits, and clean-up goes on with the others', async (how) => {
-    const dataSource = await open({ entities: visitEntities, migrationsRun: true });
-    const store = new HastyStore(dataSource);
-    await dataSource.query(table(ID_TYPES[db.name], how));
-    const stale = await makeStale(store);
-    const kept = stale.filter(isEven);
-    for (const { id } of kept) await dataSource.query(`INSERT INTO basket (visit_id) VALUES ('${id}')`);
+  test.each(RESTRICTING[db.name])(
+    'and restricts (%s) keeps its visits, and clean-up goes on with the others',
+    async (how) => {
+      const dataSource = await open({ entities: visitEntities, migrationsRun: true });
+      const store = new HastyStore(dataSource);
+      await dataSource.query(table(ID_TYPES[db.name], how));
+      const stale = await makeStale(store);
+      const kept = stale.filter(isEven);
+      for (const { id } of kept) await dataSource.query(`INSERT INTO basket (visit_id) VALUES ('${id}')`);
 
-    const names = db.name === 'sqlite' ? [] : ['basket_visit'];
-    for (const limit of [5, 100]) {
-      const gone = limit === 5 ? stale.length - kept.length : 0;
-      expect(await expunge(store, limit)).toEqual({ visits: gone, identities: gone, kept: kept.length, constraints: new Set(names) });
-    }
-    const found = await store.find(stale.map(({ id }) => id));
-    expect(found.map((visit) => visit?.identity ?? null)).toEqual(stale.map(({ identity }, index) => (isEven(0, index) ? identity : null)));
+      const names = db.name === 'sqlite' ? [] : ['basket_visit'];
+      for (const limit of [5, 100]) {
+        const gone = limit === 5 ? stale.length - kept.length : 0;
+        expect(await expunge(store, limit)).toEqual({
+          visits: gone,
+          identities: gone,
+          kept: kept.length,
+          constraints: new Set(names),
+        });
+      }
+      const found = await store.find(stale.map(({ id }) => id));
+      expect(found.map((visit) => visit?.identity ?? null)).toEqual(
+        stale.map(({ identity }, index) => (isEven(0, index) ? identity : null)),
+      );
 
-    await dataSource.query('DELETE FROM basket');
-    expect(await expunge(store, 100)).toMatchObject({ visits: kept.length, identities: kept.length, kept: 0 });
-  });
+      await dataSource.query('DELETE FROM basket');
+      expect(await expunge(store, 100)).toMatchObject({ visits: kept.length, identities: kept.length, kept: 0 });
+    },
+  );
 
   test('and restricts does not keep visits from ending, nor their data from being wiped', async () => {
     const dataSource = await open({ entities: visitEntities, migrationsRun: true });
@@ -188,20 +204,37 @@ describe('Clean-up that has to keep visits', () => {
       const kept = batches[next - 1];
       return { visits: 0, identities: 0, ...(kept && { kept }), next: next === batches.length ? null : next };
     };
-    const options = { expunge: { schedule: false as const, keepDays: 7, batchSize: 2 }, touch: { interval: 1 }, clock: Date };
+    const options = {
+      expunge: { schedule: false as const, keepDays: 7, batchSize: 2 },
+      touch: { interval: 1 },
+      clock: Date,
+    };
     // Only what a clean-up asks for.
-    return new ExpungeService(options as never, { cleanup: { expunge: expungeBatch } } as never, { emit: async () => {} });
+    return new ExpungeService(options as never, { cleanup: { expunge: expungeBatch } } as never, {
+      emit: async () => {},
+    });
   };
 
   test('says so once, with the count and the names of the constraints', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     const constraints = ['basket_visit'];
-    await serviceOf([{ visits: 2, constraints }, undefined, { visits: 1, constraints }, { visits: 0, constraints: [] }]).run();
+    await serviceOf([
+      { visits: 2, constraints },
+      undefined,
+      { visits: 1, constraints },
+      { visits: 0, constraints: [] },
+    ]).run();
     expect(warn.mock.calls).toEqual([
-      [expect.stringMatching(/^3 expired or ended visits stay, because rows .* restricts \(basket_visit\): .*ON DELETE CASCADE/)],
+      [
+        expect.stringMatching(
+          /^3 expired or ended visits stay, because rows .* restricts \(basket_visit\): .*ON DELETE CASCADE/,
+        ),
+      ],
     ]);
     await serviceOf([{ visits: 1, constraints: [] }]).run();
-    expect(warn.mock.lastCall).toEqual([expect.stringMatching(/^1 expired or ended visit stays, because rows .* restricts: /)]);
+    expect(warn.mock.lastCall).toEqual([
+      expect.stringMatching(/^1 expired or ended visit stays, because rows .* restricts: /),
+    ]);
     expect(warn).toHaveBeenCalledTimes(2);
   });
 
@@ -221,7 +254,8 @@ describePrisma('A table that refers to visits of Prisma', (db) => {
     const prisma = await db.connect(await db.open());
     onTestFinished(() => prisma.$disconnect());
     await db.createTables(prisma);
-    const idType = db.name === 'mariadb' ? 'VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci' : 'VARCHAR(32)';
+    const idType =
+      db.name === 'mariadb' ? 'VARCHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci' : 'VARCHAR(32)';
     await prisma.$executeRawUnsafe(table(idType, 'ON DELETE RESTRICT'));
     // As HastyStore.
     const store = Object.assign(new PrismaVisitStore(prisma), { staleIdsAtOnce: 4 });

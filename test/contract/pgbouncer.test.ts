@@ -65,7 +65,9 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
       const { store, second } = fixture as { store: TypeOrmVisitStore; second: TypeOrmVisitStore };
       const visits = Array.from({ length: 30 }, () => newVisit());
       await store.create(visits);
-      const rounds = Array.from({ length: 10 }, () => visits.flatMap(({ id }) => [store, second].map((one) => one.find([id]))));
+      const rounds = Array.from({ length: 10 }, () =>
+        visits.flatMap(({ id }) => [store, second].map((one) => one.find([id]))),
+      );
       for (const round of rounds) for (const [found] of await Promise.all(round)) expect(found).not.toBeNull();
     });
   });

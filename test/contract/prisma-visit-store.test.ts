@@ -102,7 +102,12 @@ describePrisma('R65: Prisma', (db) => {
         first();
         return visit.updateMany(query);
       };
-      return { visit: { ...visit, updateMany }, visitIdentity, visitRevocation, $transaction: prisma.$transaction.bind(prisma) };
+      return {
+        visit: { ...visit, updateMany },
+        visitIdentity,
+        visitRevocation,
+        $transaction: prisma.$transaction.bind(prisma),
+      };
     };
 
     test('B3: a look-up in whose midst the user changes gives key and user of one moment', async () => {
@@ -110,10 +115,16 @@ describePrisma('R65: Prisma', (db) => {
         const visit = newVisit({ identity: identityOf('alice') });
         await store.create([visit]);
         const change = rekeyOf(visit, { identity: identityOf('bob') });
-        const [done, ...found] = await Promise.all([store.rekey([change]), ...Array.from({ length: 6 }, () => store.find([visit.id]))]);
+        const [done, ...found] = await Promise.all([
+          store.rekey([change]),
+          ...Array.from({ length: 6 }, () => store.find([visit.id])),
+        ]);
         expect(done).toEqual([{ outcome: 'done' }]);
         for (const [one] of found) expect(one!.identity!.userId).toBe(one!.keyHash === visit.keyHash ? 'alice' : 'bob');
-        expect((await store.find([visit.id]))[0]).toMatchObject({ keyHash: change.newKeyHash, identity: { userId: 'bob' } });
+        expect((await store.find([visit.id]))[0]).toMatchObject({
+          keyHash: change.newKeyHash,
+          identity: { userId: 'bob' },
+        });
       }
     });
 
@@ -122,10 +133,16 @@ describePrisma('R65: Prisma', (db) => {
       await store.create([visit]);
       const { id, keyHash, expiry } = visit;
       const seen: string[] = [];
-      prisma.$on('query', ({ query }) => void (query.includes('UPDATE') || query.includes('SELECT') ? seen.push(query) : undefined));
+      prisma.$on(
+        'query',
+        ({ query }) => void (query.includes('UPDATE') || query.includes('SELECT') ? seen.push(query) : undefined),
+      );
       const lock = { id, keyHash, owner: 'me', now: 1, until: 2 };
       const writes: [RegExp, () => Promise<unknown>][] = [
-        [/session_version.* = .*key_hash.* = .*previous_key_until.* > /, () => store.save([saveOf(visit, { data: bytes('x') })])],
+        [
+          /session_version.* = .*key_hash.* = .*previous_key_until.* > /,
+          () => store.save([saveOf(visit, { data: bytes('x') })]),
+        ],
         [/accessed.* <= .*expiry.* <= /, () => store.touch([{ id, accessed: expiry, expiry: expiry + 1 }])],
         [/key_hash.* = .*lock_owner.* IS NULL .*locked_until.* <= /, () => store.lock(lock)],
         [/key_hash.* = .*lock_owner.* IS NULL .*locked_until.* <= /, () => store.lock(lock)],
@@ -144,7 +161,10 @@ describePrisma('R65: Prisma', (db) => {
 
     test.each([
       ['a deadlock', { code: 'P2034' }],
-      ['a lock that took too long', { code: 'P2039', meta: { driverAdapterError: { cause: { kind: 'mysql', code: 1205 } } } }],
+      [
+        'a lock that took too long',
+        { code: 'P2039', meta: { driverAdapterError: { cause: { kind: 'mysql', code: 1205 } } } },
+      ],
       ['a conflict at the end of a transaction', { cause: { kind: 'TransactionWriteConflict' } }],
     ])('tries again after %s', async (_, given) => {
       const visit = newVisit();
@@ -153,7 +173,9 @@ describePrisma('R65: Prisma', (db) => {
       const disturbed = beforeUpdates(() => {
         if (++calls === 1) throw Object.assign(new Error('in the way'), given);
       });
-      expect(await new PrismaVisitStore(disturbed).save([saveOf(visit, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+      expect(await new PrismaVisitStore(disturbed).save([saveOf(visit, { data: bytes('x') })])).toEqual([
+        { outcome: 'saved', version: 1 },
+      ]);
       expect(calls).toBe(2);
     });
 
@@ -168,7 +190,12 @@ describePrisma('R65: Prisma', (db) => {
         throw lost;
       };
       const { visitIdentity, visitRevocation } = prisma;
-      const client = { visit: { updateMany, findMany: () => [] }, visitIdentity, visitRevocation, $transaction: async () => [] };
+      const client = {
+        visit: { updateMany, findMany: () => [] },
+        visitIdentity,
+        visitRevocation,
+        $transaction: async () => [],
+      };
       const results = await new PrismaVisitStore(client as never).save([saveOf(broken), saveOf(whole)]);
       expect(results).toEqual([
         { outcome: 'failed', error: lost },
@@ -179,7 +206,9 @@ describePrisma('R65: Prisma', (db) => {
 
     test('says which model the client lacks', () => {
       expect(() => new PrismaVisitStore({ visit: prisma.visit } as never)).toThrow(VisitOptionError);
-      expect(() => new PrismaVisitStore({ visit: prisma.visit } as never)).toThrow(/`visitIdentity`, `visitRevocation`.*prisma generate/);
+      expect(() => new PrismaVisitStore({ visit: prisma.visit } as never)).toThrow(
+        /`visitIdentity`, `visitRevocation`.*prisma generate/,
+      );
     });
 
     test('says which column or table is missing', async () => {
@@ -201,20 +230,23 @@ describe('PrismaVisitStore', () => {
     const folder = await mkdtemp(join(dirname(generated), 'module-'));
     try {
       const { module } = await documentedPrisma();
-      await writeFile(join(folder, 'app.module.ts'), module.replace('./generated/prisma/client', '../client/client.ts'));
+      await writeFile(
+        join(folder, 'app.module.ts'),
+        module.replace('./generated/prisma/client', '../client/client.ts'),
+      );
       await writeFile(
         join(folder, 'extended.ts'),
-        `import { PrismaVisitStore } from 'nest-visit/prisma';\nimport type { PrismaClient } from '../client/client.ts';\n` +
+        `import { PrismaVisitStore } from 'nest-visit/prisma';\nimport type { PrismaClient } from ` +
+          `'../client/client.ts';\n` +
           'export const storeOf = (prisma: PrismaClient) => new PrismaVisitStore(prisma.$extends({ name: "own" }));\n',
       );
       const compilerOptions = {
         noEmit: true,
         rewriteRelativeImportExtensions: true,
         paths: Object.fromEntries(
-          Object.entries({ 'nest-visit': 'index.ts', 'nest-visit/prisma': 'store/prisma/index.ts' }).map(([name, file]) => [
-            name,
-            [relative(folder, join(root, 'lib', file))],
-          ]),
+          Object.entries({ 'nest-visit': 'index.ts', 'nest-visit/prisma': 'store/prisma/index.ts' }).map(
+            ([name, file]) => [name, [relative(folder, join(root, 'lib', file))]],
+          ),
         ),
       };
       const config = { extends: relative(folder, join(root, 'tsconfig.json')), compilerOptions, include: ['.'] };

@@ -46,8 +46,10 @@ describeRedis('R67: RedisVisitStore', (redis) => {
     const keyOf = (id: string): string => `${prefix}visit:{${id}}`;
     const currentOf = (id: string): string => `${prefix}current:{${id[0]!}}`;
     const pastOf = (id: string): string => `${prefix}past:{${id[0]!}}`;
-    const userKeyOf = (userId: string): string => `${prefix}user:{${createHash('sha256').update(userId).digest('hex')}}`;
-    const send = async (key: string, command: string, ...args: string[]): Promise<unknown> => redis.send(key, command, key, ...args);
+    const userKeyOf = (userId: string): string =>
+      `${prefix}user:{${createHash('sha256').update(userId).digest('hex')}}`;
+    const send = async (key: string, command: string, ...args: string[]): Promise<unknown> =>
+      redis.send(key, command, key, ...args);
     const lifeOf = async (key: string): Promise<number> => Number(await send(key, 'PTTL'));
     const scoreOf = async (key: string, id: string): Promise<number | null> => {
       const score = await send(key, 'ZSCORE', id);
@@ -169,8 +171,11 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         const set = userKeyOf(userId);
         await send(set, 'ZADD', String(NOW), theirs.id, String(NOW - 1), gone, String(NOW + DAY), coming);
         expect((await listAll(store, userId, NOW)).map(({ id }) => id)).toEqual([mine.id]);
-        // The one of somebody else may be of this user again by now; the one that is not there may be about to be made; the one that ended tells of a device.
-        expect(((await send(set, 'ZRANGE', '0', '-1')) as string[]).toSorted()).toEqual([theirs.id, ended.id, mine.id, coming].toSorted());
+        // The one of somebody else may be of this user again by now; the one that is not there may be about to be made;
+        // the one that ended tells of a device.
+        expect(((await send(set, 'ZRANGE', '0', '-1')) as string[]).toSorted()).toEqual(
+          [theirs.id, ended.id, mine.id, coming].toSorted(),
+        );
         expect(await endAllOf(store, userId, { reason: 'admin', at: NOW })).toEqual([mine.id]);
         expect(await read(theirs.id)).toMatchObject({ endedAt: null });
       });
@@ -203,7 +208,11 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expungeAll({ store }, { before: NOW - 41 * DAY, limit: 100 });
         await send(keyOf(visit.id), 'DEL');
         expect(await countStale({ store }, NOW - 39 * DAY)).toEqual({ visits: 0, identities: 0 });
-        expect(await store.expunge({ before: NOW - 39 * DAY, limit: 100 })).toEqual({ visits: 0, identities: 0, next: null });
+        expect(await store.expunge({ before: NOW - 39 * DAY, limit: 100 })).toEqual({
+          visits: 0,
+          identities: 0,
+          next: null,
+        });
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
       });
 
@@ -212,7 +221,9 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         const before = NOW - 49 * DAY;
         expect(await store.wipe({ before, limit: 10 })).toEqual({ visits: 1, next: null });
         expect(await scoreOf(pastOf(visit.id), visit.id)).toBe(visit.expiry);
-        expect(await store.save([saveOf(visit, { version: 1, data: bytes('late') })])).toEqual([{ outcome: 'saved', version: 2 }]);
+        expect(await store.save([saveOf(visit, { version: 1, data: bytes('late') })])).toEqual([
+          { outcome: 'saved', version: 2 },
+        ]);
         expect(await countUnwiped({ store }, before)).toBe(1);
         expect(await second.wipe({ before, limit: 10 })).toEqual({ visits: 1, next: null });
         expect(await read(visit.id)).toMatchObject({ sessionData: null, sessionVersion: 3 });
@@ -266,7 +277,11 @@ describeRedis('R67: RedisVisitStore', (redis) => {
           case 2:
           case 3: {
             if (!id || !keyHash) break;
-            const change = rekeyOf(newVisit({ id, keyHash }), { identity: step % 4 ? identityOf(user) : null, now, expiry: now + 200 });
+            const change = rekeyOf(newVisit({ id, keyHash }), {
+              identity: step % 4 ? identityOf(user) : null,
+              now,
+              expiry: now + 200,
+            });
             const [result] = await one.rekey([change]);
             if (result!.outcome === 'done') own.set(id, change.newKeyHash);
             break;
@@ -297,7 +312,9 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       const live = left.filter(({ endedAt }) => endedAt === null);
       expect(live.length).toBeGreaterThan(20);
       for (const user of users) {
-        const expected = live.filter(({ identity, expiry }) => identity?.userId === user && expiry > clock).map(({ id }) => id);
+        const expected = live
+          .filter(({ identity, expiry }) => identity?.userId === user && expiry > clock)
+          .map(({ id }) => id);
         expect(expected.length).toBeGreaterThan(0);
         expect((await listAll(stores[1]!, user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
       }
@@ -327,7 +344,12 @@ describeRedis('R67: RedisVisitStore', (redis) => {
 
     test('of visits that move in, none stays when one is there already', async () => {
       const there = await made();
-      const moved = newVisit({ sessionVersion: 7, previousKeyHash: newHash(), previousKeyUntil: NOW + 1, keyChanged: NOW });
+      const moved = newVisit({
+        sessionVersion: 7,
+        previousKeyHash: newHash(),
+        previousKeyUntil: NOW + 1,
+        keyChanged: NOW,
+      });
       await expect(store.create([moved, there])).rejects.toThrow(/exists/);
       expect(await read(moved.id)).toBeNull();
       await store.create([moved]);
@@ -349,7 +371,9 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         for (let round = 0; round < 30; round++) {
           const visit = await made();
           const results = await Promise.all(
-            Array.from({ length: 8 }, (_, index) => (index % 2 ? store : second).save([saveOf(visit, { data: bytes(String(index)) })])),
+            Array.from({ length: 8 }, (_, index) =>
+              (index % 2 ? store : second).save([saveOf(visit, { data: bytes(String(index)) })]),
+            ),
           );
           const winners = results.flatMap(([result], index) => (result!.outcome === 'saved' ? [index] : []));
           expect(winners).toHaveLength(1);
@@ -380,7 +404,10 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(visit.id)).toBeNull();
         expect(await store.save([saveOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
         expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'refused', reason: 'unknown' }]);
-        expect(await store.lock({ ...guardOf(visit), owner: newId(), until: NOW + 1 })).toEqual({ outcome: 'refused', reason: 'unknown' });
+        expect(await store.lock({ ...guardOf(visit), owner: newId(), until: NOW + 1 })).toEqual({
+          outcome: 'refused',
+          reason: 'unknown',
+        });
         await store.unlock(visit.id, newId());
         await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 1 }]);
         expect(await store.end([visit.id], { reason: 'admin', at: NOW })).toEqual([]);
@@ -458,8 +485,14 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await store.create([visits[1]!]);
         await send(keyOf(visits[0]!.id), 'SET', 'text');
         await send(userKeyOf(userId), 'ZADD', String(NOW), visits[0]!.id);
-        expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.id)).toEqual([undefined, visits[1]!.id]);
-        expect((await store.save(visits.map((visit) => saveOf(visit)))).map(({ outcome }) => outcome)).toEqual(['refused', 'saved']);
+        expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.id)).toEqual([
+          undefined,
+          visits[1]!.id,
+        ]);
+        expect((await store.save(visits.map((visit) => saveOf(visit)))).map(({ outcome }) => outcome)).toEqual([
+          'refused',
+          'saved',
+        ]);
         expect((await listAll(store, userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
       });
 
@@ -475,11 +508,14 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expect(store.create([newVisit({ identity: identityOf(userId) })])).rejects.toThrow('WRONGTYPE');
       });
 
-      test.each(['{', '}', '{}', '}{', 'a\r\nDEL x', '\0', '*', ':', 'x'.repeat(255)])('user id %j is just a user id', async (userId) => {
-        const { id } = await made({ identity: identityOf(userId) });
-        expect((await listAll(store, userId, NOW)).map((visit) => visit.id)).toEqual([id]);
-        expect(await endAllOf(store, userId, { reason: 'admin', at: NOW })).toEqual([id]);
-      });
+      test.each(['{', '}', '{}', '}{', 'a\r\nDEL x', '\0', '*', ':', 'x'.repeat(255)])(
+        'user id %j is just a user id',
+        async (userId) => {
+          const { id } = await made({ identity: identityOf(userId) });
+          expect((await listAll(store, userId, NOW)).map((visit) => visit.id)).toEqual([id]);
+          expect(await endAllOf(store, userId, { reason: 'admin', at: NOW })).toEqual([id]);
+        },
+      );
 
       test('user id "*" is not everybody', async () => {
         const fresh = await redis.open();
@@ -502,7 +538,11 @@ describe('Options of RedisVisitStore', () => {
     ['neither', {}, 'needs either a "client" or a "connection"'],
     ['both', { client, connection: 'redis://127.0.0.1' }, 'needs either a "client" or a "connection"'],
     ['braces', { client, prefix: 'a{b}:' }, '"prefix" of RedisVisitStore must be without braces, got "a{b}:"'],
-    ['too short a time', { client, keepFor: '1h' }, '"keepFor" of RedisVisitStore must be a duration of at least "1d", got "1h"'],
+    [
+      'too short a time',
+      { client, keepFor: '1h' },
+      '"keepFor" of RedisVisitStore must be a duration of at least "1d", got "1h"',
+    ],
     ['no time', { client, keepFor: 'long' }, 'must be a duration of at least "1d", got "long"'],
   ])('R74: %s is refused', (_, options, text) => {
     expect(() => new RedisVisitStore(options as RedisVisitStoreOptions)).toThrow(text);
@@ -517,7 +557,9 @@ describe('Options of RedisVisitStore', () => {
       vi.resetModules();
     });
     const old = await import('nest-visit/redis');
-    await expect(new old.RedisVisitStore({ client }).check()).rejects.toThrow('needs the package redis in version 5.12 or later');
+    await expect(new old.RedisVisitStore({ client }).check()).rejects.toThrow(
+      'needs the package redis in version 5.12 or later',
+    );
   });
 
   test('R74: a client that is not connected is refused when the application starts, and never asked', async () => {
@@ -530,282 +572,297 @@ describe('Options of RedisVisitStore', () => {
   });
 });
 
-describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67: A Redis server that tests may stop', () => {
-  const servers: TestServer[] = [];
-  const stores: RedisVisitStore[] = [];
-  afterEach(async () => {
-    await Promise.all(stores.splice(0).map((store) => store.close()));
-  });
-  afterAll(() => Promise.all(servers.map((server) => server.stop())));
+describeUnlessMissing(
+  findRedis() ? [] : ['redis-server or valkey-server'],
+  'R67: A Redis server that tests may stop',
+  () => {
+    const servers: TestServer[] = [];
+    const stores: RedisVisitStore[] = [];
+    afterEach(async () => {
+      await Promise.all(stores.splice(0).map((store) => store.close()));
+    });
+    afterAll(() => Promise.all(servers.map((server) => server.stop())));
 
-  const started = async (...args: string[]): Promise<TestServer> => {
-    const server = await startRedis({ args });
-    servers.push(server);
-    return server;
-  };
-  const opened = (options: RedisVisitStoreOptions): RedisVisitStore => {
-    const store = new RedisVisitStore(options);
-    stores.push(store);
-    return store;
-  };
-
-  test('the store opens and closes a connection of its own', async () => {
-    const { url } = await started();
-    for (const connection of [url, { url }]) {
-      const store = opened({ connection });
-      const visit = newVisit();
-      await store.create([visit]);
-      expect((await store.find([visit.id]))[0]?.id).toBe(visit.id);
-      await store.check();
-      await store.close();
-      await expect(store.find([visit.id])).rejects.toThrow('the store is closed');
-    }
-  });
-
-  test('a client of the application stays open', async () => {
-    const { url } = await started();
-    const client = await createClient({ url }).connect();
-    const store = new RedisVisitStore({ client });
-    await store.check();
-    await store.close();
-    expect(await client.sendCommand(['PING'])).toBe('PONG');
-    client.destroy();
-  });
-
-  test.each([2, 3] as const)('a client that speaks version %i of the protocol, with types of its own, will do', async (RESP) => {
-    const { url } = await started();
-    const { RESP_TYPES } = await import('redis');
-    const typeMapping = { [RESP_TYPES.NUMBER]: String, [RESP_TYPES.DOUBLE]: String };
-    const client = await createClient({ url, RESP, commandOptions: { typeMapping } }).connect();
-    const store = new RedisVisitStore({ client });
-    await store.check();
-    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('\xff') });
-    await store.create([visit]);
-    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
-    expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
-    expect(await listAll(store, 'ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
-    expect(await endAll(store, { reason: 'x', at: NOW })).toHaveLength(1);
-    expect(await store.revokedAt('ada')).toBe(NOW);
-    expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
-    client.destroy();
-  });
-
-  test('while it is away every call fails at once; when it is back, with what it has kept, all goes on', async () => {
-    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
-    const store = opened({ connection: server.url });
-    const visit = newVisit({ sessionData: bytes('kept') });
-    await store.create([visit]);
-    await server.kill();
-    const away = /connection|closed|offline|ECONN|socket/i;
-    await expect(store.find([visit.id])).rejects.toThrow(away);
-    const [result] = await store.save([saveOf(visit, { data: bytes('lost') })]);
-    expect(result).toMatchObject({ outcome: 'failed' });
-    await expect(store.create([newVisit()])).rejects.toThrow(away);
-    await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
-    await expect(endAllOf(store, 'x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
-    await server.restart();
-    await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
-    // Nothing that failed was sent later; and the scripts are known again.
-    expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
-    expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
-  });
-
-  test('nor does a client of the application keep commands for when the server is back', async () => {
-    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
-    const client = createClient({ url: server.url });
-    client.on('error', () => {});
-    await client.connect();
-    const store = new RedisVisitStore({ client });
-    const visit = newVisit();
-    await store.create([visit]);
-    await server.kill();
-    await expect.poll(() => client.isReady).toBe(false);
-    await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
-    await server.restart();
-    await expect.poll(() => client.isReady).toBe(true);
-    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
-    client.destroy();
-  });
-
-  test('a server that is away at the start is an error, and the next try may succeed', async () => {
-    const server = await started();
-    await server.kill();
-    const store = opened({ connection: server.url });
-    await expect(store.check()).rejects.toThrow('ECONNREFUSED');
-    await server.restart();
-    await expect(store.check()).resolves.toBeUndefined();
-  });
-
-  test('closes without a server, too', async () => {
-    const server = await started();
-    const store = opened({ connection: server.url });
-    await store.check();
-    await server.kill();
-    await expect(store.close()).resolves.toBeUndefined();
-    await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
-  });
-
-  test('R29: closes although the server hangs', async () => {
-    const server = await started();
-    const store = opened({ connection: server.url });
-    await store.check();
-    process.kill(server.pid, 'SIGSTOP');
-    onTestFinished(() => void process.kill(server.pid, 'SIGCONT'));
-    const asked = store.find([newVisit().id]).catch(() => 'refused');
-    await expect(store.close()).resolves.toBeUndefined();
-    expect(await asked).toBe('refused');
-  });
-
-  describe('a connection of its own that leads nowhere is replaced', () => {
-    /** In milliseconds; what is waited for takes twice as long at most, on a machine that is quick. */
-    const DEADLINE = 300;
-    const within = (url: string): RedisVisitStore => {
-      const store = opened({ connection: { url, pingInterval: 50 } });
-      store.setDeadline(DEADLINE);
+    const started = async (...args: string[]): Promise<TestServer> => {
+      const server = await startRedis({ args });
+      servers.push(server);
+      return server;
+    };
+    const opened = (options: RedisVisitStoreOptions): RedisVisitStore => {
+      const store = new RedisVisitStore(options);
+      stores.push(store);
       return store;
     };
-    const proxied = async (url: string): Promise<Proxy> => {
-      const proxy = await startProxy(url);
-      onTestFinished(() => proxy.close());
-      return proxy;
-    };
-    const found = (store: RedisVisitStore, { id }: { id: string }): Promise<unknown> =>
-      store.find([id]).then(
-        ([visit]) => visit?.id,
-        () => 'nothing',
-      );
-    const standsStill = ({ pid }: TestServer): (() => void) => {
-      process.kill(pid, 'SIGSTOP');
-      onTestFinished(() => void process.kill(pid, 'SIGCONT'));
-      return () => process.kill(pid, 'SIGCONT');
-    };
 
-    test('when the network has lost it in silence', async () => {
-      const proxy = await proxied((await started()).url);
-      const store = within(proxy.url);
-      const visit = newVisit();
-      await store.create([visit]);
-      proxy.goSilent();
-      proxy.comeBack();
-      expect(await found(store, visit)).toBe('nothing');
-      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-    });
-
-    test('when the network has been away, whatever was tried meanwhile', async () => {
-      const proxy = await proxied((await started()).url);
-      const store = within(proxy.url);
-      const visit = newVisit();
-      await store.create([visit]);
-      proxy.goSilent();
-      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
-      proxy.comeBack();
-      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-    });
-
-    test('when it has ended, and the next one gets no greeting', async () => {
-      const proxy = await proxied((await started()).url);
-      const store = within(proxy.url);
-      const visit = newVisit();
-      await store.create([visit]);
-      const cut = proxy.cut('asked');
-      await found(store, visit);
-      await cut;
-      proxy.goSilent();
-      await expect.poll(() => proxy.open, { timeout: PATIENCE }).toBe(1);
-      proxy.comeBack();
-      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-    });
-
-    test('when the server has stood still, or is started while it does', async () => {
-      const server = await started();
-      const store = within(server.url);
-      const visit = newVisit();
-      await store.create([visit]);
-      const goOn = standsStill(server);
-      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
-      await expect(within(server.url).check()).rejects.toThrow(
-        new RegExp(`cannot connect to Redis at .*: there was no answer within ${DEADLINE} ms`),
-      );
-      goOn();
-      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-    });
-
-    test('when the server has become a replica: nothing was written there, so it is written at once where it belongs', async () => {
-      const atOnce = ['--repl-diskless-sync-delay', '0'];
-      const [old, next] = [await started(...atOnce), await started(...atOnce)];
-      const [oldServer, nextServer] = [createClient({ url: old.url }), createClient({ url: next.url })];
-      const { hostname, port } = new URL(old.url);
-      for (const client of [oldServer, nextServer]) {
-        await client.connect();
-        onTestFinished(() => client.destroy());
+    test('the store opens and closes a connection of its own', async () => {
+      const { url } = await started();
+      for (const connection of [url, { url }]) {
+        const store = opened({ connection });
+        const visit = newVisit();
+        await store.create([visit]);
+        expect((await store.find([visit.id]))[0]?.id).toBe(visit.id);
+        await store.check();
+        await store.close();
+        await expect(store.find([visit.id])).rejects.toThrow('the store is closed');
       }
-      await nextServer.replicaOf(hostname, Number(port));
-      const proxy = await proxied(old.url);
-      const store = within(proxy.url);
-      store.setDeadline(PATIENCE);
+    });
+
+    test('a client of the application stays open', async () => {
+      const { url } = await started();
+      const client = await createClient({ url }).connect();
+      const store = new RedisVisitStore({ client });
+      await store.check();
+      await store.close();
+      expect(await client.sendCommand(['PING'])).toBe('PONG');
+      client.destroy();
+    });
+
+    test.each([2, 3] as const)(
+      'a client that speaks version %i of the protocol, with types of its own, will do',
+      async (RESP) => {
+        const { url } = await started();
+        const { RESP_TYPES } = await import('redis');
+        const typeMapping = { [RESP_TYPES.NUMBER]: String, [RESP_TYPES.DOUBLE]: String };
+        const client = await createClient({ url, RESP, commandOptions: { typeMapping } }).connect();
+        const store = new RedisVisitStore({ client });
+        await store.check();
+        const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('\xff') });
+        await store.create([visit]);
+        await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+        expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
+        expect(await listAll(store, 'ada', NOW)).toMatchObject([
+          { id: visit.id, expiry: NOW + DAY, sessionVersion: 1 },
+        ]);
+        expect(await endAll(store, { reason: 'x', at: NOW })).toHaveLength(1);
+        expect(await store.revokedAt('ada')).toBe(NOW);
+        expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
+        client.destroy();
+      },
+    );
+
+    test('while it is away every call fails at once; when it is back, with what it has kept, all goes on', async () => {
+      const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+      const store = opened({ connection: server.url });
+      const visit = newVisit({ sessionData: bytes('kept') });
+      await store.create([visit]);
+      await server.kill();
+      const away = /connection|closed|offline|ECONN|socket/i;
+      await expect(store.find([visit.id])).rejects.toThrow(away);
+      const [result] = await store.save([saveOf(visit, { data: bytes('lost') })]);
+      expect(result).toMatchObject({ outcome: 'failed' });
+      await expect(store.create([newVisit()])).rejects.toThrow(away);
+      await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
+      await expect(endAllOf(store, 'x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
+      await server.restart();
+      await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
+      // Nothing that failed was sent later; and the scripts are known again.
+      expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
+      expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    });
+
+    test('nor does a client of the application keep commands for when the server is back', async () => {
+      const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+      const client = createClient({ url: server.url });
+      client.on('error', () => {});
+      await client.connect();
+      const store = new RedisVisitStore({ client });
       const visit = newVisit();
       await store.create([visit]);
-      await expect.poll(() => nextServer.dbSize(), { timeout: PATIENCE }).toBe(await oldServer.dbSize());
-      await nextServer.sendCommand(['REPLICAOF', 'NO', 'ONE']);
-      await oldServer.replicaOf(hostname, Number(new URL(next.url).port));
-      proxy.lead(next.url);
-      expect(await store.save([saveOf(visit, { data: bytes('kept') })])).toEqual([{ outcome: 'saved', version: 1 }]);
-      await nextServer.replicaOf(hostname, Number(port));
-      // There is nobody else to go to.
-      await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow('is a replica');
-      await expect(within(next.url).check()).rejects.toThrow('is a replica');
+      await server.kill();
+      await expect.poll(() => client.isReady).toBe(false);
+      await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
+      await server.restart();
+      await expect.poll(() => client.isReady).toBe(true);
+      expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
+      client.destroy();
     });
-  });
 
-  test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {
-    const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
-    await expect(opened({ connection: url }).check()).rejects.toMatchObject({
-      code: 'VISIT_OPTION',
-      message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
+    test('a server that is away at the start is an error, and the next try may succeed', async () => {
+      const server = await started();
+      await server.kill();
+      const store = opened({ connection: server.url });
+      await expect(store.check()).rejects.toThrow('ECONNREFUSED');
+      await server.restart();
+      await expect(store.check()).resolves.toBeUndefined();
     });
-    await opened({ connection: url, allowEviction: true }).check();
-  });
 
-  test('a cluster of which a node is away fails at once, and goes on when it is back', async () => {
-    const cluster = await startRedisCluster();
-    servers.push(...cluster.nodes);
-    const store = opened({ connection: { rootNodes: cluster.nodes.map(({ url }) => ({ url })) } });
-    await store.check();
-    const visits = Array.from({ length: 30 }, () => newVisit());
-    await store.create(visits);
-    await cluster.nodes[1]!.kill();
-    const results = await store.save(visits.map((visit) => saveOf(visit, { data: bytes('x') })));
-    expect(new Set(results.map(({ outcome }) => outcome))).toEqual(new Set(['saved', 'failed']));
-    await expect(store.find(visits.map(({ id }) => id))).rejects.toThrow(/connection|closed|offline|ECONN|socket/i);
-    await cluster.nodes[1]!.restart();
-    const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
-    // It keeps nothing in its memory: what it had is gone, the others are there.
-    await expect.poll(() => store.find(lost).catch(() => 'away')).toEqual(lost.map(() => null));
-    const kept = visits.filter(({ id }) => !lost.includes(id));
-    expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(kept.map(() => 1));
-    await store.close();
-    await Promise.all(cluster.nodes.map((node) => node.kill()));
-    await expect(opened({ connection: { rootNodes: [{ url: cluster.nodes[0]!.url }] } }).check()).rejects.toThrow(/ECONNREFUSED|root/);
-  });
+    test('closes without a server, too', async () => {
+      const server = await started();
+      const store = opened({ connection: server.url });
+      await store.check();
+      await server.kill();
+      await expect(store.close()).resolves.toBeUndefined();
+      await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
+    });
 
-  test('R31, B4: when its memory is full, nothing is lost, and visits can still be used and ended', async () => {
-    const { url } = await started('--maxmemory-policy', 'noeviction');
-    const store = opened({ connection: url });
-    await store.check();
-    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('data') });
-    await store.create([visit]);
-    const client = await createClient({ url }).connect();
-    await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
-    client.destroy();
-    await expect(store.create([newVisit()])).rejects.toThrow('OOM');
-    expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
-    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
-    expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
-    expect(await endAllOf(store, 'ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
-    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
-    expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
-  });
-});
+    test('R29: closes although the server hangs', async () => {
+      const server = await started();
+      const store = opened({ connection: server.url });
+      await store.check();
+      process.kill(server.pid, 'SIGSTOP');
+      onTestFinished(() => void process.kill(server.pid, 'SIGCONT'));
+      const asked = store.find([newVisit().id]).catch(() => 'refused');
+      await expect(store.close()).resolves.toBeUndefined();
+      expect(await asked).toBe('refused');
+    });
+
+    describe('a connection of its own that leads nowhere is replaced', () => {
+      /** In milliseconds; what is waited for takes twice as long at most, on a machine that is quick. */
+      const DEADLINE = 300;
+      const within = (url: string): RedisVisitStore => {
+        const store = opened({ connection: { url, pingInterval: 50 } });
+        store.setDeadline(DEADLINE);
+        return store;
+      };
+      const proxied = async (url: string): Promise<Proxy> => {
+        const proxy = await startProxy(url);
+        onTestFinished(() => proxy.close());
+        return proxy;
+      };
+      const found = (store: RedisVisitStore, { id }: { id: string }): Promise<unknown> =>
+        store.find([id]).then(
+          ([visit]) => visit?.id,
+          () => 'nothing',
+        );
+      const standsStill = ({ pid }: TestServer): (() => void) => {
+        process.kill(pid, 'SIGSTOP');
+        onTestFinished(() => void process.kill(pid, 'SIGCONT'));
+        return () => process.kill(pid, 'SIGCONT');
+      };
+
+      test('when the network has lost it in silence', async () => {
+        const proxy = await proxied((await started()).url);
+        const store = within(proxy.url);
+        const visit = newVisit();
+        await store.create([visit]);
+        proxy.goSilent();
+        proxy.comeBack();
+        expect(await found(store, visit)).toBe('nothing');
+        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+      });
+
+      test('when the network has been away, whatever was tried meanwhile', async () => {
+        const proxy = await proxied((await started()).url);
+        const store = within(proxy.url);
+        const visit = newVisit();
+        await store.create([visit]);
+        proxy.goSilent();
+        for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+        proxy.comeBack();
+        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+      });
+
+      test('when it has ended, and the next one gets no greeting', async () => {
+        const proxy = await proxied((await started()).url);
+        const store = within(proxy.url);
+        const visit = newVisit();
+        await store.create([visit]);
+        const cut = proxy.cut('asked');
+        await found(store, visit);
+        await cut;
+        proxy.goSilent();
+        await expect.poll(() => proxy.open, { timeout: PATIENCE }).toBe(1);
+        proxy.comeBack();
+        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+      });
+
+      test('when the server has stood still, or is started while it does', async () => {
+        const server = await started();
+        const store = within(server.url);
+        const visit = newVisit();
+        await store.create([visit]);
+        const goOn = standsStill(server);
+        for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+        await expect(within(server.url).check()).rejects.toThrow(
+          new RegExp(`cannot connect to Redis at .*: there was no answer within ${DEADLINE} ms`),
+        );
+        goOn();
+        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+      });
+
+      test('when the server has become a replica: nothing was written there, so it is written at once where it belongs', async () => {
+        const atOnce = ['--repl-diskless-sync-delay', '0'];
+        const [old, next] = [await started(...atOnce), await started(...atOnce)];
+        const [oldServer, nextServer] = [createClient({ url: old.url }), createClient({ url: next.url })];
+        const { hostname, port } = new URL(old.url);
+        for (const client of [oldServer, nextServer]) {
+          await client.connect();
+          onTestFinished(() => client.destroy());
+        }
+        await nextServer.replicaOf(hostname, Number(port));
+        const proxy = await proxied(old.url);
+        const store = within(proxy.url);
+        store.setDeadline(PATIENCE);
+        const visit = newVisit();
+        await store.create([visit]);
+        await expect.poll(() => nextServer.dbSize(), { timeout: PATIENCE }).toBe(await oldServer.dbSize());
+        await nextServer.sendCommand(['REPLICAOF', 'NO', 'ONE']);
+        await oldServer.replicaOf(hostname, Number(new URL(next.url).port));
+        proxy.lead(next.url);
+        expect(await store.save([saveOf(visit, { data: bytes('kept') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+        await nextServer.replicaOf(hostname, Number(port));
+        // There is nobody else to go to.
+        await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow(
+          'is a replica',
+        );
+        await expect(within(next.url).check()).rejects.toThrow('is a replica');
+      });
+    });
+
+    test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {
+      const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
+      await expect(opened({ connection: url }).check()).rejects.toMatchObject({
+        code: 'VISIT_OPTION',
+        message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
+      });
+      await opened({ connection: url, allowEviction: true }).check();
+    });
+
+    test('a cluster of which a node is away fails at once, and goes on when it is back', async () => {
+      const cluster = await startRedisCluster();
+      servers.push(...cluster.nodes);
+      const store = opened({ connection: { rootNodes: cluster.nodes.map(({ url }) => ({ url })) } });
+      await store.check();
+      const visits = Array.from({ length: 30 }, () => newVisit());
+      await store.create(visits);
+      await cluster.nodes[1]!.kill();
+      const results = await store.save(visits.map((visit) => saveOf(visit, { data: bytes('x') })));
+      expect(new Set(results.map(({ outcome }) => outcome))).toEqual(new Set(['saved', 'failed']));
+      await expect(store.find(visits.map(({ id }) => id))).rejects.toThrow(/connection|closed|offline|ECONN|socket/i);
+      await cluster.nodes[1]!.restart();
+      const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
+      // It keeps nothing in its memory: what it had is gone, the others are there.
+      await expect.poll(() => store.find(lost).catch(() => 'away')).toEqual(lost.map(() => null));
+      const kept = visits.filter(({ id }) => !lost.includes(id));
+      expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(
+        kept.map(() => 1),
+      );
+      await store.close();
+      await Promise.all(cluster.nodes.map((node) => node.kill()));
+      await expect(opened({ connection: { rootNodes: [{ url: cluster.nodes[0]!.url }] } }).check()).rejects.toThrow(
+        /ECONNREFUSED|root/,
+      );
+    });
+
+    test('R31, B4: when its memory is full, nothing is lost, and visits can still be used and ended', async () => {
+      const { url } = await started('--maxmemory-policy', 'noeviction');
+      const store = opened({ connection: url });
+      await store.check();
+      const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('data') });
+      await store.create([visit]);
+      const client = await createClient({ url }).connect();
+      await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+      client.destroy();
+      await expect(store.create([newVisit()])).rejects.toThrow('OOM');
+      expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
+      await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+      expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
+      expect(await endAllOf(store, 'ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
+      expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
+      expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
+    });
+  },
+);
 
 function newId(): string {
   return randomBytes(16).toString('hex');

@@ -17,7 +17,11 @@ describeDatabases(
       const { options: replica } = await db.open();
       const urlOf = (options: DataSourceOptions) => ({ url: (options as { url: string }).url });
       const replication = { master: urlOf(primary), slaves: [urlOf(replica)] };
-      dataSource = await new DataSource({ type: primary.type, replication, entities: visitEntities } as DataSourceOptions).initialize();
+      dataSource = await new DataSource({
+        type: primary.type,
+        replication,
+        entities: visitEntities,
+      } as DataSourceOptions).initialize();
     });
     afterAll(() => dataSource?.destroy());
 

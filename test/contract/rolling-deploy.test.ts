@@ -27,7 +27,8 @@ import { createPrismaTables } from '../support/prisma-client.mjs';
 import { describePrisma } from '../support/prisma.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 
-// Two versions at work on the same visits, as in a rolling deployment: that of today, and the next one, which has another column.
+// Two versions at work on the same visits, as in a rolling deployment: that of today, and the next one, which has
+// another column.
 
 let build: NextVersion;
 beforeAll(() => void (build = buildNextVersion()));
@@ -49,7 +50,10 @@ async function expectSideBySide({ old, next }: Versions, { keepsUnknown }: Kind)
   const plain = newVisit({ expiry: NOW + DAY, identity: identityOf('ann') });
   await next.create([nicknamed]);
   await old.create([plain]);
-  expect(await next.find([plain.id, nicknamed.id])).toMatchObject([{ id: plain.id, nickname: null }, { nickname: 'Zoë' }]);
+  expect(await next.find([plain.id, nicknamed.id])).toMatchObject([
+    { id: plain.id, nickname: null },
+    { nickname: 'Zoë' },
+  ]);
   const [read] = await old.find([nicknamed.id]);
   expect(read).toMatchObject({ keyHash: nicknamed.keyHash, identity: { userId: 'ann' } });
   expect(read).not.toHaveProperty('nickname');
@@ -63,13 +67,20 @@ async function expectSideBySide({ old, next }: Versions, { keepsUnknown }: Kind)
       const current = { ...visit, keyHash: before!.keyHash };
       const data = new TextEncoder().encode(`by ${writer === old ? 'old' : 'next'}`);
       const version = before!.sessionVersion;
-      expect(await writer.save([saveOf(current, { version, data })])).toEqual([{ outcome: 'saved', version: version + 1 }]);
+      expect(await writer.save([saveOf(current, { version, data })])).toEqual([
+        { outcome: 'saved', version: version + 1 },
+      ]);
       const expiry = before!.expiry + DAY;
       await writer.touch([{ id: visit.id, accessed: NOW + 1, expiry }]);
       const change = rekeyOf(current, { identity: identityOf('bob'), previousKeyUntil: null });
       expect(await writer.rekey([change])).toEqual([{ outcome: 'done' }]);
       const [after] = await reader.find([visit.id]);
-      expect(after).toMatchObject({ keyHash: change.newKeyHash, expiry, sessionVersion: version + 1, identity: { userId: 'bob' } });
+      expect(after).toMatchObject({
+        keyHash: change.newKeyHash,
+        expiry,
+        sessionVersion: version + 1,
+        identity: { userId: 'bob' },
+      });
       expect(Buffer.from(after!.sessionData!)).toEqual(Buffer.from(data));
     }
   }
@@ -103,7 +114,9 @@ describeDatabases('A rolling deployment', (db) => {
     // It does not start on the tables of today, and says which migration it waits for.
     const refused = await next.check().catch((error: unknown) => error as Error);
     expect(refused).toMatchObject({ code: 'VISIT_SCHEMA' });
-    expect(String(refused)).toMatch(new RegExp(`lacks a column .*run the migration ${NEXT_MIGRATION}: .*npx typeorm migration:run -d`));
+    expect(String(refused)).toMatch(
+      new RegExp(`lacks a column .*run the migration ${NEXT_MIGRATION}: .*npx typeorm migration:run -d`),
+    );
     expect(String(refused)).not.toContain('CreateVisit');
 
     expect(await tomorrow.runMigrations()).toMatchObject([{ name: NEXT_MIGRATION }]);
@@ -142,7 +155,11 @@ describeDatabases('A rolling deployment', (db) => {
 
   test('says so where a migration was run, and the tables were changed since', async () => {
     const { options } = await db.open();
-    const dataSource = await new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations }).initialize();
+    const dataSource = await new DataSource({
+      ...options,
+      entities: visitEntities,
+      migrations: visitMigrations,
+    }).initialize();
     onTestFinished(() => dataSource.destroy());
     await dataSource.runMigrations();
     await dataSource.query('ALTER TABLE visit DROP COLUMN session_version');
@@ -186,12 +203,15 @@ describeDatabases(
         // As a process leaves it that ends meanwhile: two rows of one name, which no unique index takes.
         await new TypeOrmVisitStore(today).create([newVisit(), newVisit()]);
         await today.query("UPDATE visit SET nickname = 'twin'");
-        await expect(today.query(`CREATE UNIQUE INDEX CONCURRENTLY "${name}" ON visit (nickname)`)).rejects.toThrow(/unique/);
+        await expect(today.query(`CREATE UNIQUE INDEX CONCURRENTLY "${name}" ON visit (nickname)`)).rejects.toThrow(
+          /unique/,
+        );
         await tomorrow.runMigrations();
         expect(
-          await today.query('SELECT indisvalid AS valid, indisunique AS "unique" FROM pg_index WHERE indexrelid = to_regclass($1)', [
-            `"${name}"`,
-          ]),
+          await today.query(
+            'SELECT indisvalid AS valid, indisunique AS "unique" FROM pg_index WHERE indexrelid = to_regclass($1)',
+            [`"${name}"`],
+          ),
         ).toEqual([{ valid: true, unique: false }]);
       });
   },
@@ -254,7 +274,9 @@ describe('A rolling deployment of stores that keep a visit as a whole', () => {
       endReason: null,
       sessionVersion: 0,
     };
-    const ofNext = await nextSeal.seal(next.encodeVisit({ record: { ...record, nickname: 'Zoë' } as typeof record, revision: 3 }));
+    const ofNext = await nextSeal.seal(
+      next.encodeVisit({ record: { ...record, nickname: 'Zoë' } as typeof record, revision: 3 }),
+    );
     const opened = await oldSeal.open(ofNext);
     expect(opened).toMatchObject({ record: { id: record.id, sessionVersion: 0 }, revision: 3 });
     expect(Buffer.from(opened!.record.sessionData!).toString()).toBe('data');

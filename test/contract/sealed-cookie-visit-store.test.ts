@@ -17,7 +17,12 @@ describeVisitStore(
     const jar = new Map<string, string>();
     const browser = (): PretendedBrowser => new PretendedBrowser(open(), jar);
     const store = browser();
-    return { store, second: browser(), reopen: browser, close: () => assert.equal((store.store as SealedCookieVisitStore).size, 0) };
+    return {
+      store,
+      second: browser(),
+      reopen: browser,
+      close: () => assert.equal((store.store as SealedCookieVisitStore).size, 0),
+    };
   },
   { runner: { describe, test }, capabilities: { atomic: false, revocable: false, shared: true, durable: true } },
 );
@@ -79,9 +84,22 @@ describe('Sealed visits', () => {
       expect(await found(store, visit.id, text.slice(0, at))).toBeNull();
       // The highest bit: the lowest ones of a last character may stand for nothing.
       const changed = text[at] === '.' ? 'A' : BASE64URL[BASE64URL.indexOf(text[at]!) ^ 32]!;
-      expect(await found(store, visit.id, text.slice(0, at) + changed + text.slice(at + 1)), `character ${at}`).toBeNull();
+      expect(
+        await found(store, visit.id, text.slice(0, at) + changed + text.slice(at + 1)),
+        `character ${at}`,
+      ).toBeNull();
     }
-    for (const bad of ['', '.', '....', `${text}${text}`, `${text}.`, 'x'.repeat(ROOM), 'x'.repeat(ROOM + 1), '\0', '{}']) {
+    for (const bad of [
+      '',
+      '.',
+      '....',
+      `${text}${text}`,
+      `${text}.`,
+      'x'.repeat(ROOM),
+      'x'.repeat(ROOM + 1),
+      '\0',
+      '{}',
+    ]) {
       expect(await found(store, visit.id, bad)).toBeNull();
     }
     expect(await found(store, visit.id, 'bad', text)).toMatchObject(visit);
@@ -112,11 +130,14 @@ describe('Sealed visits', () => {
 
     const attacker = store.openStorage(ROOM);
     await attacker.load([visit.id], [before]);
-    for (let version = 0; version < 5; version++) await store.save([{ ...visit, now: 2_000, version, data: Uint8Array.of(version) }]);
+    for (let version = 0; version < 5; version++)
+      await store.save([{ ...visit, now: 2_000, version, data: Uint8Array.of(version) }]);
     // While that request goes on, the one with the new key comes in.
     expect(await found(store, visit.id, after)).toMatchObject({ keyHash: newKeyHash, sessionVersion: 0 });
     expect(attacker.copyFor({ ...visit, now: 2_000 })).toBeUndefined();
-    expect(await store.save([{ ...visit, now: 2_000, version: 0, data: null }])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
+    expect(await store.save([{ ...visit, now: 2_000, version: 0, data: null }])).toEqual([
+      { outcome: 'refused', reason: 'retired' },
+    ]);
     attacker.close();
     expect(await found(store, visit.id, before, after, before)).toMatchObject({ keyHash: newKeyHash });
     expect(store.size).toBe(0);
@@ -144,7 +165,8 @@ describe('Sealed visits', () => {
     const storage = store.openStorage(ROOM);
     await storage.load([visit.id], []);
     await store.create([visit]);
-    const save = (size: number, version: number) => store.save([{ ...visit, now: 1_000, version, data: randomBytes(size) }]);
+    const save = (size: number, version: number) =>
+      store.save([{ ...visit, now: 1_000, version, data: randomBytes(size) }]);
     let [fits, tooMuch] = [0, ROOM];
     let version = 0;
     while (tooMuch - fits > 1) {
@@ -165,7 +187,9 @@ describe('Sealed visits', () => {
     expect(fits).toBeGreaterThan(2_000);
     await save(fits, version);
     expect(storage.copyFor({ ...visit, now: 1_000 })!.text.length).toBeGreaterThan(ROOM - 3);
-    await expect(store.rekey([{ ...keyOf(visit), now: 1_000, newKeyHash: visit.keyHash, previousKeyUntil: null }])).rejects.toMatchObject({
+    await expect(
+      store.rekey([{ ...keyOf(visit), now: 1_000, newKeyHash: visit.keyHash, previousKeyUntil: null }]),
+    ).rejects.toMatchObject({
       code: 'SESSION_TOO_LARGE',
     });
     expect((await store.find([visit.id]))[0]).toMatchObject({ previousKeyHash: null });
@@ -185,7 +209,11 @@ describe('The secrets', () => {
   test.each<[unknown, string]>([
     [undefined, 'must be an object with a list of secrets, got undefined for secrets'],
     [[], 'got an empty list for secrets'],
-    [['short'], 'whose secrets are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 32), got a string of 5'],
+    [
+      ['short'],
+      'whose secrets are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64 (openssl rand -base64 32), got ' +
+        'a string of 5',
+    ],
     [[secret, secret.toString('hex')], 'with different secrets, got the same for secrets[0] and secrets[1]'],
   ])('%j are refused, and not shown', (secrets, message) => {
     const make = () => new SealedCookieVisitStore({ secrets: secrets as string[] });

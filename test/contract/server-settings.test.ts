@@ -26,7 +26,8 @@ const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
 const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
 
 /** What somebody would send who knows how the statement goes on. */
-const HOSTILE = "x', NULL, 7), (0x6161, 0x62, NULL, NULL, 1, 1, 1, 1, NULL, NULL, NULL, 0, NULL, (SELECT CURRENT_USER()), NULL, 0) #";
+const HOSTILE =
+  "x', NULL, 7), (0x6161, 0x62, NULL, NULL, 1, 1, 1, 1, NULL, NULL, NULL, 0, NULL, (SELECT CURRENT_USER()), NULL, 0) #";
 
 function newVisit(userId: string): VisitRecord {
   const identity = { userId, created: NOW, authenticatedAt: NOW };
@@ -44,14 +45,20 @@ function newVisit(userId: string): VisitRecord {
 
 type TableStore = TypeOrmVisitStore | PrismaVisitStore | KyselyVisitStore | DrizzleVisitStore;
 
-/** All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working. */
+/**
+ * All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working.
+ */
 async function useAll(store: TableStore, elsewhere: TableStore): Promise<void> {
   const user = `o'brien \\ "é" 😀 \n ${randomUUID()}`;
   const [one, two] = [newVisit(user), newVisit(user)];
   const nobody = { ...newVisit(''), identity: null };
   await store.create([one, two, nobody]);
   // Somebody else sees it: it is committed.
-  expect((await elsewhere.find([one.id]))[0]).toMatchObject({ sessionData: BYTES, userAgent: HOSTILE, identity: one.identity });
+  expect((await elsewhere.find([one.id]))[0]).toMatchObject({
+    sessionData: BYTES,
+    userAgent: HOSTILE,
+    identity: one.identity,
+  });
   const stored = async (id: string) => {
     const { sessionData, ...rest } = (await store.find([id]))[0]!;
     return { ...rest, sessionData: sessionData && Buffer.from(sessionData) };
@@ -66,30 +73,48 @@ async function useAll(store: TableStore, elsewhere: TableStore): Promise<void> {
   ];
   expect((await store.save(saves)).map(({ outcome }) => outcome)).toEqual(['saved', 'saved']);
   expect([(await stored(one.id)).sessionData, (await stored(two.id)).sessionData]).toEqual([Buffer.from(other), null]);
-  expect(await store.save([{ ...guard(one), version: 0, data: null }])).toMatchObject([{ outcome: 'conflict', version: 1 }]);
+  expect(await store.save([{ ...guard(one), version: 0, data: null }])).toMatchObject([
+    { outcome: 'conflict', version: 1 },
+  ]);
   await store.touch([one, two].map(({ id }) => ({ id, accessed: NOW + 1, expiry: NOW + 70_000 })));
   expect((await elsewhere.find([two.id]))[0]).toMatchObject({ accessed: NOW + 1, expiry: NOW + 70_000 });
 
   const newKeyHash = hex(32);
   const identity = { userId: user, created: NOW, authenticatedAt: NOW };
-  expect(await store.rekey([{ ...guard(nobody), newKeyHash, previousKeyUntil: null, identity }])).toEqual([{ outcome: 'done' }]);
-  expect(await store.rekey([{ ...guard(nobody), newKeyHash: hex(32), previousKeyUntil: null }])).toMatchObject([{ outcome: 'refused' }]);
-  expect((await elsewhere.find([nobody.id]))[0]).toMatchObject({ keyHash: newKeyHash, previousKeyHash: nobody.keyHash, identity });
+  expect(await store.rekey([{ ...guard(nobody), newKeyHash, previousKeyUntil: null, identity }])).toEqual([
+    { outcome: 'done' },
+  ]);
+  expect(await store.rekey([{ ...guard(nobody), newKeyHash: hex(32), previousKeyUntil: null }])).toMatchObject([
+    { outcome: 'refused' },
+  ]);
+  expect((await elsewhere.find([nobody.id]))[0]).toMatchObject({
+    keyHash: newKeyHash,
+    previousKeyHash: nobody.keyHash,
+    identity,
+  });
   const lock = { ...guard(one), owner: hex(16), until: NOW + 1000 };
   expect(await store.lock(lock)).toEqual({ outcome: 'locked' });
   expect(await store.lock({ ...lock, owner: hex(16) })).toEqual({ outcome: 'held' });
-  expect(await store.save([{ ...guard(one), version: 1, data: other, lockOwner: lock.owner }])).toMatchObject([{ outcome: 'saved' }]);
+  expect(await store.save([{ ...guard(one), version: 1, data: other, lockOwner: lock.owner }])).toMatchObject([
+    { outcome: 'saved' },
+  ]);
   await store.unlock(one.id, lock.owner);
 
   const sorted = (ids: readonly string[]): string[] => ids.toSorted();
   const all = sorted([one.id, two.id, nobody.id]);
   expect(sorted((await listAll(store, user, NOW)).map(({ id }) => id))).toEqual(all);
   expect(await listAll(store, user.toUpperCase(), NOW)).toEqual([]);
-  expect((await store.liveVisits({ after: '', limit: 500, now: NOW })).visits.map(({ id }) => id)).toEqual(expect.arrayContaining(all));
+  expect((await store.liveVisits({ after: '', limit: 500, now: NOW })).visits.map(({ id }) => id)).toEqual(
+    expect.arrayContaining(all),
+  );
   expect(await store.userAgentsOf(user, NOW + 1)).toEqual([HOSTILE]);
   expect(await endAllOf(store, user, { reason: "it's \\ over 😀", at: NOW, except: two.id })).toHaveLength(2);
   expect(await store.end([two.id], { reason: 'gone', at: NOW })).toEqual([two.id]);
-  expect((await elsewhere.find([one.id]))[0]).toMatchObject({ endedAt: NOW, endReason: "it's \\ over 😀", sessionData: null });
+  expect((await elsewhere.find([one.id]))[0]).toMatchObject({
+    endedAt: NOW,
+    endReason: "it's \\ over 😀",
+    sessionData: null,
+  });
   expect(await store.revokedAt(user)).toBe(NOW);
 
   const late = { ...newVisit(user), expiry: NOW };
@@ -130,10 +155,14 @@ async function addReader(dataSource: DataSource): Promise<void> {
 
 /** Every SQL mode that MariaDB has. */
 const SQL_MODES = (
-  'ALLOW_INVALID_DATES ANSI ANSI_QUOTES DB2 EMPTY_STRING_IS_NULL ERROR_FOR_DIVISION_BY_ZERO HIGH_NOT_PRECEDENCE IGNORE_BAD_TABLE_OPTIONS ' +
-  'IGNORE_SPACE MAXDB MSSQL MYSQL323 MYSQL40 NO_AUTO_CREATE_USER NO_AUTO_VALUE_ON_ZERO NO_BACKSLASH_ESCAPES NO_DIR_IN_CREATE ' +
-  'NO_ENGINE_SUBSTITUTION NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS NO_UNSIGNED_SUBTRACTION NO_ZERO_DATE NO_ZERO_IN_DATE ' +
-  'ONLY_FULL_GROUP_BY ORACLE PAD_CHAR_TO_FULL_LENGTH PIPES_AS_CONCAT POSTGRESQL REAL_AS_FLOAT SIMULTANEOUS_ASSIGNMENT STRICT_ALL_TABLES ' +
+  'ALLOW_INVALID_DATES ANSI ANSI_QUOTES DB2 EMPTY_STRING_IS_NULL ERROR_FOR_DIVISION_BY_ZERO HIGH_NOT_PRECEDENCE ' +
+  'IGNORE_BAD_TABLE_OPTIONS ' +
+  'IGNORE_SPACE MAXDB MSSQL MYSQL323 MYSQL40 NO_AUTO_CREATE_USER NO_AUTO_VALUE_ON_ZERO NO_BACKSLASH_ESCAPES ' +
+  'NO_DIR_IN_CREATE ' +
+  'NO_ENGINE_SUBSTITUTION NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS NO_UNSIGNED_SUBTRACTION NO_ZERO_DATE ' +
+  'NO_ZERO_IN_DATE ' +
+  'ONLY_FULL_GROUP_BY ORACLE PAD_CHAR_TO_FULL_LENGTH PIPES_AS_CONCAT POSTGRESQL REAL_AS_FLOAT ' +
+  'SIMULTANEOUS_ASSIGNMENT STRICT_ALL_TABLES ' +
   'STRICT_TRANS_TABLES TIME_ROUND_FRACTIONAL TRADITIONAL'
 ).split(' ');
 
@@ -176,7 +205,10 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
   postgres: {
     'the settings as they are': {},
     ...Object.fromEntries(
-      [...isolations, 'READ UNCOMMITTED'].map((level) => [level, { set: [`default_transaction_isolation = '${level}'`] }]),
+      [...isolations, 'READ UNCOMMITTED'].map((level) => [
+        level,
+        { set: [`default_transaction_isolation = '${level}'`] },
+      ]),
     ),
     'a read-only session': { set: ['default_transaction_read_only = on'], refused: 'transaction_read_only' },
     'a role that may only read': { set: ['ROLE reader'], refused: 'the rights of the database user' },
@@ -184,8 +216,12 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
     array_nulls: { set: ['array_nulls = off'], refused: 'array_nulls' },
     transform_null_equals: { set: ['transform_null_equals = on'] },
     bytea_output: { set: ["bytea_output = 'escape'"] },
-    'dates and intervals': { set: ["DateStyle = 'German'", "IntervalStyle = 'sql_standard'", "TimeZone = 'Asia/Kathmandu'"] },
-    'plans for everybody': { set: ["plan_cache_mode = 'force_generic_plan'", 'enable_indexscan = off', 'enable_seqscan = off'] },
+    'dates and intervals': {
+      set: ["DateStyle = 'German'", "IntervalStyle = 'sql_standard'", "TimeZone = 'Asia/Kathmandu'"],
+    },
+    'plans for everybody': {
+      set: ["plan_cache_mode = 'force_generic_plan'", 'enable_indexscan = off', 'enable_seqscan = off'],
+    },
     'text in LATIN1': { set: ["client_encoding = 'LATIN1'"], refused: 'client_encoding' },
     'text in WIN1251': { set: ["client_encoding = 'WIN1251'"], refused: 'client_encoding' },
     'text in SQL_ASCII': { set: ["client_encoding = 'SQL_ASCII'"] },
@@ -204,30 +240,33 @@ describeDatabases(
     });
     afterAll(() => usual?.destroy());
 
-    test.each(Object.entries(CASES[db.name as keyof typeof CASES]))('%s', async (_, { set = [], options: more = {}, refused }) => {
-      // One connection, so that what is set holds for all.
-      const one = { connectionLimit: 1, max: 1 };
-      const dataSource = new DataSource({ ...options, ...more, extra: one, entities: visitEntities });
-      await dataSource.initialize();
-      try {
-        const statements = set.map(inSession);
-        for (const statement of statements) await dataSource.query(statement);
-        // One that takes no writes is given up for another one.
-        const { pool, master } = dataSource.driver as unknown as { pool?: EventEmitter; master?: EventEmitter };
-        (pool ?? master)!.on(pool ? 'connection' : 'connect', (connection: { query(sql: string): void }) => {
-          for (const statement of statements) connection.query(statement);
-        });
-        const store = new TypeOrmVisitStore(dataSource);
-        if (refused === undefined) {
-          await store.check();
-          await useAll(store, new TypeOrmVisitStore(usual));
-        } else {
-          await expectRefused(store, refused);
+    test.each(Object.entries(CASES[db.name as keyof typeof CASES]))(
+      '%s',
+      async (_, { set = [], options: more = {}, refused }) => {
+        // One connection, so that what is set holds for all.
+        const one = { connectionLimit: 1, max: 1 };
+        const dataSource = new DataSource({ ...options, ...more, extra: one, entities: visitEntities });
+        await dataSource.initialize();
+        try {
+          const statements = set.map(inSession);
+          for (const statement of statements) await dataSource.query(statement);
+          // One that takes no writes is given up for another one.
+          const { pool, master } = dataSource.driver as unknown as { pool?: EventEmitter; master?: EventEmitter };
+          (pool ?? master)!.on(pool ? 'connection' : 'connect', (connection: { query(sql: string): void }) => {
+            for (const statement of statements) connection.query(statement);
+          });
+          const store = new TypeOrmVisitStore(dataSource);
+          if (refused === undefined) {
+            await store.check();
+            await useAll(store, new TypeOrmVisitStore(usual));
+          } else {
+            await expectRefused(store, refused);
+          }
+        } finally {
+          await dataSource.destroy();
         }
-      } finally {
-        await dataSource.destroy();
-      }
-    });
+      },
+    );
 
     test('tables are made for transactions, whatever the usual engine of the server', async () => {
       if (db.name !== 'mariadb') return;
@@ -238,7 +277,9 @@ describeDatabases(
         await dataSource.query("SET SESSION default_storage_engine = 'MyISAM'");
         await dataSource.runMigrations();
         const tables = "TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'visit%'";
-        const rows = (await dataSource.query(`SELECT ENGINE AS engine FROM information_schema.TABLES WHERE ${tables}`)) as {
+        const rows = (await dataSource.query(
+          `SELECT ENGINE AS engine FROM information_schema.TABLES WHERE ${tables}`,
+        )) as {
           engine: string;
         }[];
         expect(rows.map(({ engine }) => engine)).toEqual(['InnoDB', 'InnoDB', 'InnoDB']);
@@ -254,7 +295,11 @@ describeDatabases(
       const warn = vi.spyOn(Logger.prototype, 'warn').mockReturnValue();
       try {
         for (const type of ['mysql', 'mariadb'] as const) {
-          const dataSource = await new DataSource({ ...options, type, entities: visitEntities } as DataSourceOptions).initialize();
+          const dataSource = await new DataSource({
+            ...options,
+            type,
+            entities: visitEntities,
+          } as DataSourceOptions).initialize();
           warn.mockClear();
           try {
             const store = new TypeOrmVisitStore(dataSource);
@@ -278,7 +323,9 @@ describeDatabases(
       await dataSource.initialize();
       try {
         await dataSource.query("SET SESSION autocommit = 0, completion_type = 'CHAIN'");
-        const error = (await new TypeOrmVisitStore(dataSource).check().catch((reason: unknown) => reason)) as VisitServerSettingError;
+        const error = (await new TypeOrmVisitStore(dataSource)
+          .check()
+          .catch((reason: unknown) => reason)) as VisitServerSettingError;
         expect(error.settings.map(({ name }) => name)).toEqual(['autocommit', 'completion_type']);
       } finally {
         await dataSource.destroy();
@@ -292,7 +339,9 @@ describeDatabases(
 const BY_OTHERS = {
   mariadb: {
     ORACLE: { set: ["sql_mode = 'ORACLE'"], refused: 'sql_mode' },
-    'much that hinders at once': { set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'] },
+    'much that hinders at once': {
+      set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'],
+    },
     ...chosen(CASES.mariadb, [
       'the settings as they are',
       'ANSI_QUOTES',
@@ -333,7 +382,8 @@ describeDatabases(
       usual = await openMigrated(options);
       if (name === 'postgres') {
         await usual.query(
-          `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END IF; END $$`,
+          `DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'reader') THEN CREATE ROLE reader; END ` +
+            'IF; END $$',
         );
         await usual.query('GRANT SELECT ON visit, visit_identity, visit_revocation TO reader');
       }
@@ -385,22 +435,32 @@ describeDatabases(
 );
 
 /** Those that have hindered somebody; others are tried when there is time. */
-const MODES_OF_PRISMA = isSoak ? SQL_MODES : ['ANSI', 'EMPTY_STRING_IS_NULL', 'NO_BACKSLASH_ESCAPES', 'ORACLE', 'PAD_CHAR_TO_FULL_LENGTH'];
+const MODES_OF_PRISMA = isSoak
+  ? SQL_MODES
+  : ['ANSI', 'EMPTY_STRING_IS_NULL', 'NO_BACKSLASH_ESCAPES', 'ORACLE', 'PAD_CHAR_TO_FULL_LENGTH'];
 
 /** Prisma's statements are its own, and its connections those that its adapter opens. */
 const OF_PRISMA: typeof CASES = {
   mariadb: {
     'no SQL mode': CASES.mariadb['no SQL mode']!,
     ...Object.fromEntries(
-      MODES_OF_PRISMA.map((mode) => [mode, { set: [`sql_mode = '${mode}'`], ...(mode === 'ORACLE' && { refused: 'sql_mode' }) }]),
+      MODES_OF_PRISMA.map((mode) => [
+        mode,
+        { set: [`sql_mode = '${mode}'`], ...(mode === 'ORACLE' && { refused: 'sql_mode' }) },
+      ]),
     ),
-    'much that hinders at once': { set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'] },
+    'much that hinders at once': {
+      set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'],
+    },
     'completion_type CHAIN': CASES.mariadb['completion_type CHAIN']!,
     sql_select_limit: CASES.mariadb['sql_select_limit']!,
     'a read-only session': CASES.mariadb['a read-only session']!,
     'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
     'results in latin1': CASES.mariadb['results in latin1']!,
-    'usual transactions that see what is not committed': { set: ["tx_isolation = 'READ-UNCOMMITTED'"], refused: '_isolation' },
+    'usual transactions that see what is not committed': {
+      set: ["tx_isolation = 'READ-UNCOMMITTED'"],
+      refused: '_isolation',
+    },
   },
   postgres: {
     standard_conforming_strings: CASES.postgres['standard_conforming_strings']!,
@@ -427,7 +487,11 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
     const adapter =
       db.name === 'mariadb'
         ? { initSql: set.map(inSession) }
-        : { options: set.map((setting) => `-c ${setting.replace(' = ', '=').replaceAll("'", '').replaceAll(' ', '\\\\ ')}`).join(' ') };
+        : {
+            options: set
+              .map((setting) => `-c ${setting.replace(' = ', '=').replaceAll("'", '').replaceAll(' ', '\\\\ ')}`)
+              .join(' '),
+          };
     const prisma = await db.connect(database, adapter);
     try {
       const store = new PrismaVisitStore(prisma);
@@ -445,7 +509,11 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
   test('a database that has not all characters', async () => {
     const name = `latin1_${hex(4)}`;
     const isPostgres = db.name === 'postgres';
-    await usual.query(`CREATE DATABASE ${name} ${isPostgres ? "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0" : 'CHARACTER SET latin1'}`);
+    await usual.query(
+      `CREATE DATABASE ${name} ` + isPostgres
+        ? "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        : 'CHARACTER SET latin1',
+    );
     const url = new URL((database.options as { url: string }).url);
     url.pathname = `/${name}`;
     const options = { ...database.options, url: url.href } as DataSourceOptions;

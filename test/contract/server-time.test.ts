@@ -16,11 +16,16 @@ import { uniquePrefix } from '../support/redis.js';
 const AHEAD = 3600;
 const PRECISION = 60_000;
 
-/** Stamps of now in seconds become those of a server whose clock is ahead, as digits and as whole numbers of eight bytes. */
+/**
+ * Stamps of now in seconds become those of a server whose clock is ahead, as digits and as whole numbers of eight
+ * bytes.
+ */
 const toTheFuture = (answer: Buffer): Buffer => {
   const now = Math.floor(Date.now() / 1000);
   const isNow = (value: number): boolean => Math.abs(value - now) < 600;
-  const text = answer.toString('latin1').replace(/\d{10}/g, (digits) => String(Number(digits) + (isNow(Number(digits)) ? AHEAD : 0)));
+  const text = answer
+    .toString('latin1')
+    .replace(/\d{10}/g, (digits) => String(Number(digits) + (isNow(Number(digits)) ? AHEAD : 0)));
   const changed = Buffer.from(text, 'latin1');
   for (let place = 0; place + 8 <= changed.length; place++) {
     const value = changed.readUInt32LE(place);
@@ -29,7 +34,10 @@ const toTheFuture = (answer: Buffer): Buffer => {
   return changed;
 };
 
-/** Asks the server, and neither this process nor anything in between: a process with the clock of the server is right, another one is not. */
+/**
+ * Asks the server, and neither this process nor anything in between: a process with the clock of the server is right,
+ * another one is not.
+ */
 async function expectToAsk(store: VisitStore): Promise<void> {
   const ahead = { now: () => Date.now() + AHEAD * 1000 };
   expect(Math.abs((await store.server!.serverTime!())! - ahead.now())).toBeLessThan(PRECISION);

@@ -133,30 +133,33 @@ describeDatabases(
       ['a look-up', (store) => store.find(newVisit().id)],
       ['a new visit', (store) => store.create(newVisit())],
       ['another call', (store) => store.call((one) => listAll(one, 'x', 0))],
-    ])('that %s opens belong to no request: what the application asks of the pool by callback goes on in no other one', async (_, open) => {
-      const { options } = await db.open();
-      await (await openMigrated(options)).destroy();
-      const extra = db.name === 'mariadb' ? { connectionLimit: 2 } : { max: 2 };
-      const dataSource = await new DataSource({ ...options, entities: visitEntities, extra }).initialize();
-      onTestFinished(() => dataSource.destroy());
-      // One connection is open since the start; it is kept busy.
-      const runner = dataSource.createQueryRunner();
-      await runner.connect();
-      onTestFinished(() => runner.release());
+    ])(
+      'that %s opens belong to no request: what the application asks of the pool by callback goes on in no other one',
+      async (_, open) => {
+        const { options } = await db.open();
+        await (await openMigrated(options)).destroy();
+        const extra = db.name === 'mariadb' ? { connectionLimit: 2 } : { max: 2 };
+        const dataSource = await new DataSource({ ...options, entities: visitEntities, extra }).initialize();
+        onTestFinished(() => dataSource.destroy());
+        // One connection is open since the start; it is kept busy.
+        const runner = dataSource.createQueryRunner();
+        await runner.connect();
+        onTestFinished(() => runner.release());
 
-      const store = openAccess(new TypeOrmVisitStore(dataSource), 10_000);
-      await request.run('the first', () => open(store));
+        const store = openAccess(new TypeOrmVisitStore(dataSource), 10_000);
+        await request.run('the first', () => open(store));
 
-      const { pool, master } = dataSource.driver as unknown as { pool?: Pool; master?: Pool };
-      const seen = await request.run(
-        'the second',
-        () =>
-          new Promise((resolve, reject) => {
-            (pool ?? master)!.query('SELECT 1', (error) => (error ? reject(error) : resolve(request.getStore())));
-          }),
-      );
-      expect(seen).not.toBe('the first');
-    });
+        const { pool, master } = dataSource.driver as unknown as { pool?: Pool; master?: Pool };
+        const seen = await request.run(
+          'the second',
+          () =>
+            new Promise((resolve, reject) => {
+              (pool ?? master)!.query('SELECT 1', (error) => (error ? reject(error) : resolve(request.getStore())));
+            }),
+        );
+        expect(seen).not.toBe('the first');
+      },
+    );
   },
   ['mariadb', 'postgres'],
 );

@@ -1,5 +1,14 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { Column, DataSource, DefaultNamingStrategy, Entity, LessThan, MoreThan, type DataSourceOptions, type Logger } from 'typeorm';
+import {
+  Column,
+  DataSource,
+  DefaultNamingStrategy,
+  Entity,
+  LessThan,
+  MoreThan,
+  type DataSourceOptions,
+  type Logger,
+} from 'typeorm';
 import { afterEach, describe, expect, test } from 'vitest';
 import { VisitOptionError, VisitSchemaError } from '../../lib/errors/visit.error.js';
 import { visitEntities } from '../../lib/store/typeorm/entities.js';
@@ -50,7 +59,12 @@ afterEach(async () => {
 });
 
 async function connect(options: DataSourceOptions, more: Partial<DataSourceOptions> = {}): Promise<DataSource> {
-  const dataSource = new DataSource({ entities: visitEntities, migrations: visitMigrations, ...options, ...more } as DataSourceOptions);
+  const dataSource = new DataSource({
+    entities: visitEntities,
+    migrations: visitMigrations,
+    ...options,
+    ...more,
+  } as DataSourceOptions);
   opened.push(dataSource);
   return dataSource.initialize();
 }
@@ -68,7 +82,14 @@ function collectFailures(): { failures: string[]; logger: Logger } {
   const logQueryError = (error: string | Error): void => void failures.push(String(error));
   return {
     failures,
-    logger: { log: ignore, logMigration: ignore, logQuery: ignore, logQuerySlow: ignore, logSchemaBuild: ignore, logQueryError },
+    logger: {
+      log: ignore,
+      logMigration: ignore,
+      logQuery: ignore,
+      logQuerySlow: ignore,
+      logSchemaBuild: ignore,
+      logQueryError,
+    },
   };
 }
 
@@ -76,9 +97,11 @@ function collectFailures(): { failures: string[]; logger: Logger } {
 async function untilOneWaits(dataSource: DataSource): Promise<void> {
   const sql = {
     mariadb:
-      'SELECT COUNT(*) AS waiting FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id' +
+      'SELECT COUNT(*) AS waiting FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON ' +
+      'p.id = t.trx_mysql_thread_id' +
       " WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
-    postgres: "SELECT COUNT(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    postgres:
+      "SELECT COUNT(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
     // It does not show; the one that waits does so in this process, by timer.
     'better-sqlite3': 'SELECT 1 AS waiting',
   }[dataSource.options.type as 'mariadb'];
@@ -93,7 +116,8 @@ async function untilOneWaits(dataSource: DataSource): Promise<void> {
 async function tablesOf(dataSource: DataSource): Promise<string[]> {
   const sql = {
     mariadb: 'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()',
-    postgres: "SELECT table_name AS name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')",
+    postgres:
+      "SELECT table_name AS name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')",
     'better-sqlite3': "SELECT name FROM sqlite_master WHERE type = 'table'",
   }[dataSource.options.type as 'mariadb'];
   const rows: { name: string }[] = await dataSource.query(sql);
@@ -107,7 +131,9 @@ async function walkThrough(store: TypeOrmVisitStore): Promise<void> {
   const other = newVisit({ expiry: NOW - 1, sessionData: Buffer.from('x') });
   await store.create([visit, other]);
   const { id, keyHash } = visit;
-  expect(await store.save([{ id, keyHash, now: NOW, version: 0, data: Buffer.from('data') }])).toEqual([{ outcome: 'saved', version: 1 }]);
+  expect(await store.save([{ id, keyHash, now: NOW, version: 0, data: Buffer.from('data') }])).toEqual([
+    { outcome: 'saved', version: 1 },
+  ]);
   await store.touch([{ id, accessed: NOW + 1, expiry: NOW + 2 * DAY }]);
   const login: Rekey = {
     id,
@@ -120,7 +146,9 @@ async function walkThrough(store: TypeOrmVisitStore): Promise<void> {
     identity: { userId: 'b', created: NOW, authenticatedAt: NOW },
   };
   expect(await store.rekey([login])).toEqual([{ outcome: 'done' }]);
-  expect(await store.find([id])).toMatchObject([{ keyHash: login.newKeyHash, expiry: NOW + 3 * DAY, identity: { userId: 'b' } }]);
+  expect(await store.find([id])).toMatchObject([
+    { keyHash: login.newKeyHash, expiry: NOW + 3 * DAY, identity: { userId: 'b' } },
+  ]);
   expect(await listAll(store, 'b', NOW)).toHaveLength(1);
   expect(await countUnwiped({ store }, NOW)).toBe(1);
   expect(await store.wipe({ before: NOW, limit: 10 })).toMatchObject({ visits: 1 });
@@ -169,21 +197,33 @@ describeDatabases('Entities and migrations', (db) => {
     const store = new TypeOrmVisitStore(dataSource);
     await walkThrough(store);
 
-    const visit = newVisit({ sessionData: Buffer.from('data'), identity: { userId: 'a', created: NOW, authenticatedAt: NOW } });
+    const visit = newVisit({
+      sessionData: Buffer.from('data'),
+      identity: { userId: 'a', created: NOW, authenticatedAt: NOW },
+    });
     await store.create([visit]);
     const visits = dataSource.getRepository(GuestVisit);
     await visits.update(visit.id, { tenant: 'acme' });
     await dataSource.getRepository(GuestIdentity).update(visit.id, { device: 'phone' });
     await store.rekey([{ ...rekeyOf(visit), identity: { userId: 'b', created: NOW, authenticatedAt: NOW } }]);
-    expect(await visits.findOneByOrFail({ tenant: 'acme' })).toMatchObject({ id: visit.id, luck: 7, sessionData: Buffer.from('data') });
-    expect(await dataSource.getRepository(GuestIdentity).findOneByOrFail({ userId: 'b' })).toMatchObject({ device: 'phone' });
+    expect(await visits.findOneByOrFail({ tenant: 'acme' })).toMatchObject({
+      id: visit.id,
+      luck: 7,
+      sessionData: Buffer.from('data'),
+    });
+    expect(await dataSource.getRepository(GuestIdentity).findOneByOrFail({ userId: 'b' })).toMatchObject({
+      device: 'phone',
+    });
     await visits.delete(visit.id);
     expect(await dataSource.getRepository(GuestIdentity).count()).toBe(0);
   });
 
   test('R71: one entity may be extended alone; of an entity and its subclass the subclass is used', async () => {
     const { options } = await db.open();
-    const dataSource = await connect(options, { entities: [Visit, GuestVisit, VisitIdentity, VisitRevocation], synchronize: true });
+    const dataSource = await connect(options, {
+      entities: [Visit, GuestVisit, VisitIdentity, VisitRevocation],
+      synchronize: true,
+    });
     expect(await differences(dataSource)).toEqual([]);
     const store = new TypeOrmVisitStore(dataSource);
     await walkThrough(store);
@@ -256,19 +296,25 @@ describeDatabases('Entities and migrations', (db) => {
     const dataSource = await connect(options, { migrationsRun: true });
     if (db.name === 'mariadb') {
       await dataSource.query(
-        'ALTER TABLE visit_identity MODIFY user_id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL',
+        'ALTER TABLE visit_identity MODIFY user_id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci ' +
+          'NOT NULL',
       );
     } else if (db.name === 'postgres') {
-      await dataSource.query("CREATE COLLATION lax (provider = icu, locale = 'und-u-ks-level1', deterministic = false)");
+      await dataSource.query(
+        "CREATE COLLATION lax (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+      );
       await dataSource.query('ALTER TABLE visit_identity ALTER user_id TYPE varchar(255) COLLATE lax');
     } else {
       await dataSource.query('DROP TABLE visit_identity');
       await dataSource.query(
-        'CREATE TABLE visit_identity (visit_id TEXT PRIMARY KEY, user_id TEXT COLLATE NOCASE, created BIGINT, authenticated_at BIGINT)',
+        'CREATE TABLE visit_identity (visit_id TEXT PRIMARY KEY, user_id TEXT COLLATE NOCASE, created BIGINT, ' +
+          'authenticated_at BIGINT)',
       );
     }
     const store = new TypeOrmVisitStore(dataSource);
-    const visits = ['a', 'A', 'á'].map((userId) => newVisit({ identity: { userId, created: NOW, authenticatedAt: NOW } }));
+    const visits = ['a', 'A', 'á'].map((userId) =>
+      newVisit({ identity: { userId, created: NOW, authenticatedAt: NOW } }),
+    );
     await store.create(visits);
     for (const { id, identity } of visits) {
       expect((await listAll(store, identity!.userId, NOW)).map((visit) => visit.id)).toEqual([id]);
@@ -284,10 +330,14 @@ describeDatabases('Entities and migrations', (db) => {
     const visit = newVisit({ keyHash: sha256(secret), identity: { userId: 'a', created: NOW, authenticatedAt: NOW } });
     await store.create([visit]);
     await store.rekey([{ ...rekeyOf(visit), newKeyHash: sha256(renewed) }]);
-    const rows = JSON.stringify([await dataSource.query('SELECT * FROM visit'), await dataSource.query('SELECT * FROM visit_identity')]);
+    const rows = JSON.stringify([
+      await dataSource.query('SELECT * FROM visit'),
+      await dataSource.query('SELECT * FROM visit_identity'),
+    ]);
     for (const key of [secret, renewed]) {
       expect(rows).toContain(sha256(key));
-      for (const encoding of ['hex', 'base64', 'base64url'] as const) expect(rows).not.toContain(key.toString(encoding));
+      for (const encoding of ['hex', 'base64', 'base64url'] as const)
+        expect(rows).not.toContain(key.toString(encoding));
     }
   });
 
@@ -298,7 +348,9 @@ describeDatabases('Entities and migrations', (db) => {
       opened.push(store.dataSource);
       const error = await store.check().catch((reason: unknown) => reason);
       expect(error).toBeInstanceOf(VisitSchemaError);
-      expect((error as Error).message).toMatch(/"visit" is missing.*visitMigrations.*runMigrations\(\).*migrationsRun: true/);
+      expect((error as Error).message).toMatch(
+        /"visit" is missing.*visitMigrations.*runMigrations\(\).*migrationsRun: true/,
+      );
       // No DDL by surprise.
       expect(await tablesOf(store.dataSource)).toEqual([]);
     });
@@ -351,7 +403,12 @@ describeDatabases('Entities and migrations', (db) => {
     test('adds entities and migrations to those of the options, but not beside a subclass', async () => {
       const { options } = await db.open();
       const entities = { GuestVisit };
-      const store = await openTypeOrmVisitStore({ ...options, entities, migrations: visitMigrations, migrationsRun: true });
+      const store = await openTypeOrmVisitStore({
+        ...options,
+        entities,
+        migrations: visitMigrations,
+        migrationsRun: true,
+      });
       opened.push(store.dataSource);
       expect(new Set(store.dataSource.entityMetadatas.map(({ target }) => target))).toEqual(
         new Set([GuestVisit, VisitIdentity, VisitRevocation]),
@@ -364,7 +421,11 @@ describeDatabases('Entities and migrations', (db) => {
   test('B67: waits for others who are in the way, and tries again; SQLite does not stand still meanwhile', async () => {
     const { options } = await db.open();
     const { failures, logger } = collectFailures();
-    const dataSource = await connect(options, { migrationsRun: true, logger, ...(db.name === 'sqlite' ? { timeout: HOUR } : {}) });
+    const dataSource = await connect(options, {
+      migrationsRun: true,
+      logger,
+      ...(db.name === 'sqlite' ? { timeout: HOUR } : {}),
+    });
     const store = new TypeOrmVisitStore(dataSource);
     const visits = Array.from({ length: 40 }, () => newVisit()).sort((a, b) => (a.id < b.id ? -1 : 1));
     await store.create(visits);
@@ -403,7 +464,9 @@ describeDatabases('SQL of the store', (db) => {
         await queryRunner!.query("INSERT INTO note VALUES ('kept')");
         const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
         expect(await store.rekey([{ ...rekeyOf(visit), identity }])).toEqual([{ outcome: 'done' }]);
-        expect(await store.rekey([{ ...rekeyOf(visit), identity: null }])).toEqual([{ outcome: 'refused', reason: 'retired' }]);
+        expect(await store.rekey([{ ...rekeyOf(visit), identity: null }])).toEqual([
+          { outcome: 'refused', reason: 'retired' },
+        ]);
         await expect(store.create([visit, { ...visit, identity }])).rejects.toThrow('UNIQUE');
         expect(queryRunner!.isTransactionActive).toBe(true);
       });
@@ -477,9 +540,12 @@ describeDatabases('SQL of the store', (db) => {
         machines.atWork--;
       };
       await Promise.all([...stores, ...stores].flatMap((store) => [clean(store), traffic(store)]));
-      // Statements that find their rows by another index than the primary one, or by none, or lock gaps, meet again and again.
+      // Statements that find their rows by another index than the primary one, or by none, or lock gaps, meet again and
+      // again.
       expect(failures).toEqual([]);
-      expect((await maker.find(living.map(({ id }) => id))).map((visit) => visit?.identity)).toEqual(living.map(() => identity));
+      expect((await maker.find(living.map(({ id }) => id))).map((visit) => visit?.identity)).toEqual(
+        living.map(() => identity),
+      );
     });
   }
 
@@ -490,12 +556,11 @@ describeDatabases('SQL of the store', (db) => {
       await plain.query('CREATE SCHEMA app');
       const dataSource = await connect(options, { schema: 'app', migrationsRun: true });
       expect(await differences(dataSource)).toEqual([]);
-      expect(await plain.query("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'app' ORDER BY 1")).toEqual([
-        { name: 'migrations' },
-        { name: 'visit' },
-        { name: 'visit_identity' },
-        { name: 'visit_revocation' },
-      ]);
+      expect(
+        await plain.query(
+          "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'app' ORDER BY 1",
+        ),
+      ).toEqual([{ name: 'migrations' }, { name: 'visit' }, { name: 'visit_identity' }, { name: 'visit_revocation' }]);
       await walkThrough(new TypeOrmVisitStore(dataSource));
       await dataSource.undoLastMigration();
       await expect(new TypeOrmVisitStore(dataSource).check()).rejects.toThrow(/"app.visit" is missing/);
@@ -515,7 +580,9 @@ describeDatabases('SQL of the store', (db) => {
             Type: string;
             Collation: string;
           }[];
-          return Object.fromEntries(columns.filter(({ Collation }) => Collation).map(({ Field, Collation }) => [Field, Collation]));
+          return Object.fromEntries(
+            columns.filter(({ Collation }) => Collation).map(({ Field, Collation }) => [Field, Collation]),
+          );
         };
         expect(await collations('visit')).toEqual({
           id: 'ascii_bin',
@@ -536,7 +603,8 @@ describeDatabases('SQL of the store', (db) => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     const runner = dataSource.createQueryRunner();
-    const indexed = async (name: string) => (await runner.getTable(name))!.indices.map(({ columnNames }) => columnNames.join()).toSorted();
+    const indexed = async (name: string) =>
+      (await runner.getTable(name))!.indices.map(({ columnNames }) => columnNames.join()).toSorted();
     expect(await indexed('visit')).toEqual(['ended_at', 'expiry']);
     expect(await indexed('visit_identity')).toEqual(['user_id']);
     await runner.release();

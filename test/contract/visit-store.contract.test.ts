@@ -15,7 +15,10 @@ import { created } from '../../lib/store/visit.record.js';
 const NEVER = 8_640_000_000_000_000;
 const runner = { describe, test };
 
-describeVisitStore('memory', () => ({ store: new MemoryVisitStore() }), { runner, capabilities: { shared: false, durable: false } });
+describeVisitStore('memory', () => ({ store: new MemoryVisitStore() }), {
+  runner,
+  capabilities: { shared: false, durable: false },
+});
 describeOwnPromises('memory', async () => ({ store: new MemoryVisitStore() }));
 
 describeDatabases('R65: TypeORM', (db) => {
@@ -23,9 +26,16 @@ describeDatabases('R65: TypeORM', (db) => {
   let fixture: VisitStoreFixture;
   beforeAll(async () => {
     const { options } = await db.open();
-    const store = await openTypeOrmVisitStore({ ...options, migrationsRun: true, ...(db.name === 'mariadb' && { logger: log }) });
+    const store = await openTypeOrmVisitStore({
+      ...options,
+      migrationsRun: true,
+      ...(db.name === 'mariadb' && { logger: log }),
+    });
     // As another process would be that was configured otherwise.
-    const second = await openTypeOrmVisitStore({ ...options, ...(db.name === 'mariadb' ? { timezone: '-09:30' } : {}) });
+    const second = await openTypeOrmVisitStore({
+      ...options,
+      ...(db.name === 'mariadb' ? { timezone: '-09:30' } : {}),
+    });
     if (db.name === 'postgres')
       await second.dataSource.query(
         `ALTER ROLE CURRENT_USER IN DATABASE "${nameOf(second.dataSource)}" SET timezone = 'Pacific/Marquesas'`,
@@ -50,7 +60,9 @@ describeDatabases('R65: TypeORM', (db) => {
   // The last test: MySQL itself is not there.
   if (db.name === 'mariadb') {
     test("whatever the store has sent is of MySQL's grammar", () => {
-      expect([...log.statements].flatMap((sql) => complaintsOf(sql).map((complaint) => `${complaint}: ${sql}`))).toEqual([]);
+      expect(
+        [...log.statements].flatMap((sql) => complaintsOf(sql).map((complaint) => `${complaint}: ${sql}`)),
+      ).toEqual([]);
     });
   }
 });
@@ -66,7 +78,9 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
     test('the error for an id that exists says so', async () => {
       const visit = visitOf({});
       await store.create([visit]);
-      await expect(store.create([visitOf({}), { ...visitOf({}), id: visit.id }])).rejects.toThrow(/exists|duplicate|unique/i);
+      await expect(store.create([visitOf({}), { ...visitOf({}), id: visit.id }])).rejects.toThrow(
+        /exists|duplicate|unique/i,
+      );
     });
 
     test('B22: instants stay the same in any time zone, also in the hour that a daylight-saving change repeats', async () => {
@@ -103,9 +117,19 @@ describe('MemoryVisitStore', () => {
     await store.create(visits);
     await store.end([visits[0]!.id], { reason: 'logout', at: 1 });
     await store.create([visitWithExpiry(60)]);
-    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.expiry)).toEqual([undefined, 20, 40, 30]);
+    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.expiry)).toEqual([
+      undefined,
+      20,
+      40,
+      30,
+    ]);
     await store.create([visitWithExpiry(70)]);
-    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.expiry)).toEqual([undefined, undefined, 40, 30]);
+    expect((await store.find(visits.map(({ id }) => id))).map((visit) => visit?.expiry)).toEqual([
+      undefined,
+      undefined,
+      40,
+      30,
+    ]);
   });
 
   test('R66: the expired go with the ended, then those that were used least recently, whenever they expire', async () => {

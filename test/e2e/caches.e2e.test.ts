@@ -104,7 +104,8 @@ class Pages {
 
   // Says something itself.
   @Get('says') says(@Req() request: any, @Res({ passthrough: true }) response: any) {
-    for (const [name, value] of Object.entries(JSON.parse(request.query.headers) as object)) response.header(name, value);
+    for (const [name, value] of Object.entries(JSON.parse(request.query.headers) as object))
+      response.header(name, value);
     return `of ${this.identity.userId}`;
   }
 
@@ -131,7 +132,19 @@ class Watcher {
   }
 }
 
-const READS = ['user', 'user-id', 'session', 'injected', 'size', 'request', 'visit', 'current', 'sent', 'written', 'file'];
+const READS = [
+  'user',
+  'user-id',
+  'session',
+  'injected',
+  'size',
+  'request',
+  'visit',
+  'current',
+  'sent',
+  'written',
+  'file',
+];
 const told = ({ headers }: Answer): (string | null)[] => [headers.get('cache-control'), headers.get('vary')];
 const PRIVATE = ['private, no-cache', 'Cookie'];
 const NOTHING = [null, null];
@@ -198,9 +211,12 @@ describe.each(platforms)('Caches under %s', (platform) => {
     expect([unchanged.status, ...told(unchanged)]).toEqual([304, ...PRIVATE]);
   });
 
-  test.each(['plain', 'skipped', 'guards', 'static', 'nowhere'])('R100: one that depends on no visit is left alone: %s', async (path) => {
-    for (const browser of [ann, anonymous]) expect(told(await browser.get(`/${path}`))).toEqual(NOTHING);
-  });
+  test.each(['plain', 'skipped', 'guards', 'static', 'nowhere'])(
+    'R100: one that depends on no visit is left alone: %s',
+    async (path) => {
+      for (const browser of [ann, anonymous]) expect(told(await browser.get(`/${path}`))).toEqual(NOTHING);
+    },
+  );
 
   test('R100: one that is meant for everybody and reads nothing stays public', async () => {
     expect(told(await ann.get('/public'))).toEqual(['public, max-age=60', null]);
@@ -228,10 +244,13 @@ describe.each(platforms)('Caches under %s', (platform) => {
     expect(told(await ask(ann, { 'cache-control': said }))).toEqual([leaves, 'Cookie']);
   });
 
-  test.each(['no-store', 'private', 'Private, max-age=60', 'max-age=0, no-store'])('R100: %j is left as it is', async (said) => {
-    expect(told(await ask(ann, { 'cache-control': said }))).toEqual([said, null]);
-    expect(lines).toEqual([]);
-  });
+  test.each(['no-store', 'private', 'Private, max-age=60', 'max-age=0, no-store'])(
+    'R100: %j is left as it is',
+    async (said) => {
+      expect(told(await ask(ann, { 'cache-control': said }))).toEqual([said, null]);
+      expect(lines).toEqual([]);
+    },
+  );
 
   test('R100: Vary is added to, once', async () => {
     for (const [said, leaves] of [
@@ -245,11 +264,18 @@ describe.each(platforms)('Caches under %s', (platform) => {
 
   test('R100: a lifetime of its own by Expires stays, for the browser alone', async () => {
     const { headers } = await ask(ann, { expires: 'Fri, 01 Jan 2100 00:00:00 GMT' });
-    expect([headers.get('cache-control'), headers.get('expires')]).toEqual(['private', 'Fri, 01 Jan 2100 00:00:00 GMT']);
+    expect([headers.get('cache-control'), headers.get('expires')]).toEqual([
+      'private',
+      'Fri, 01 Jan 2100 00:00:00 GMT',
+    ]);
   });
 
   test('B70: fields for caches of a content network say the same (RFC 9213)', async () => {
-    const said = await ask(ann, { 'cache-control': 'private', 'cdn-cache-control': 'max-age=60', 'surrogate-control': 'max-age=60' });
+    const said = await ask(ann, {
+      'cache-control': 'private',
+      'cdn-cache-control': 'max-age=60',
+      'surrogate-control': 'max-age=60',
+    });
     expect(['cache-control', 'cdn-cache-control', 'surrogate-control'].map((name) => said.headers.get(name))).toEqual([
       'private',
       'private, max-age=60',
@@ -283,7 +309,11 @@ describe.each(platforms)('Caches under %s', (platform) => {
     for (const path of ['plain', 'user', 'skipped', 'static', 'middleware', 'nowhere', 'public', 'redirected']) {
       for (const value of [key, forged, 'nonsense']) {
         const { headers } = await anonymous.get(`/${path}?visit_key=${value}`);
-        expect([path, headers.get('referrer-policy'), headers.get('cache-control')]).toEqual([path, 'no-referrer', 'no-store']);
+        expect([path, headers.get('referrer-policy'), headers.get('cache-control')]).toEqual([
+          path,
+          'no-referrer',
+          'no-store',
+        ]);
       }
       expect((await anonymous.get(`/${path}?other=${key}`)).headers.get('referrer-policy')).toBeNull();
     }

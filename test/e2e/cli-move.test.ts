@@ -18,8 +18,11 @@ const here = (path: string): string => JSON.stringify(pathToFileURL(join(root, p
 /** Runs the built command. One that does not end by itself has the code null. */
 function command(...args: string[]): Promise<{ code: unknown; out: string; err: string }> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [join(root, 'dist/esm/cli/main.js'), ...args], { cwd: root, timeout: PATIENCE }, (error, out, err) =>
-      resolve({ code: error ? error.code : 0, out, err }),
+    execFile(
+      process.execPath,
+      [join(root, 'dist/esm/cli/main.js'), ...args],
+      { cwd: root, timeout: PATIENCE },
+      (error, out, err) => resolve({ code: error ? error.code : 0, out, err }),
     );
   });
 }
@@ -52,7 +55,12 @@ async function opened() {
 }
 
 const now = Date.now();
-const live = { created: now, accessed: now, expiry: now + 86_400_000, sessionData: Buffer.from('what only its owner may know') };
+const live = {
+  created: now,
+  accessed: now,
+  expiry: now + 86_400_000,
+  sessionData: Buffer.from('what only its owner may know'),
+};
 
 describe('The command that moves', () => {
   test('R63: passes over what the new store does not take, and names it at the end', async () => {
@@ -61,11 +69,15 @@ describe('The command that moves', () => {
     const refused = visits[2]!.id;
     await from.store.create(visits);
     const raise = `SELECT RAISE(ABORT, 'what only its owner may know')`;
-    await to.dataSource.query(`CREATE TRIGGER refuse BEFORE INSERT ON visit WHEN NEW.id = '${refused}' BEGIN ${raise}; END`);
+    await to.dataSource.query(
+      `CREATE TRIGGER refuse BEFORE INSERT ON visit WHEN NEW.id = '${refused}' BEGIN ${raise}; END`,
+    );
     const move = (...more: string[]) => command('move', '--from', from.source, '--to', to.source, ...more);
     const first = await move('--batch-size', '2');
     expect(first).toMatchObject({ code: 1, out: 'moved 4 visits\n' });
-    expect(first.err).toMatch(new RegExp(`^nest-visit: 1 visit not taken by the new store, and left in the old one: ${refused} \\(\\w+`));
+    expect(first.err).toMatch(
+      new RegExp(`^nest-visit: 1 visit not taken by the new store, and left in the old one: ${refused} \\(\\w+`),
+    );
     expect(first.err).not.toContain('owner');
     expect(await move('--json')).toMatchObject({ code: 1, out: `{"visits":0,"refused":["${refused}"]}\n` });
     await to.dataSource.query('DROP TRIGGER refuse');
@@ -76,7 +88,9 @@ describe('The command that moves', () => {
 
   test('R63: refuses a store that ends with the process', async () => {
     const from = await opened();
-    const memory = await file(`import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export default new MemoryVisitStore();`);
+    const memory = await file(
+      `import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export default new MemoryVisitStore();`,
+    );
     expect(await command('move', '--from', from.source, '--to', memory)).toMatchObject({
       code: 1,
       err: expect.stringContaining('MemoryVisitStore, which is neither shared nor durable') as string,
@@ -87,8 +101,13 @@ describe('The command that moves', () => {
 describe('The command ends by itself', () => {
   test('R63: whatever its file has left open', async () => {
     const { source } = await opened();
-    const open = await file(`setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`);
-    expect(await command('expunge', '--data-source', open)).toMatchObject({ code: 0, out: expect.stringMatching(/^expunged /) as string });
+    const open = await file(
+      `setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`,
+    );
+    expect(await command('expunge', '--data-source', open)).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^expunged /) as string,
+    });
     expect(await command('expunge', '--data-source', open, '--keep-days', 'x')).toMatchObject({ code: 2 });
   });
 
@@ -102,8 +121,16 @@ describe('The command ends by itself', () => {
       );
       const { source, store } = await opened();
       await store.create([newVisit(live), newVisit(live)]);
-      expect(await command('move', '--from', source, '--to', lent)).toEqual({ code: 0, out: 'moved 2 visits\n', err: '' });
-      expect(await command('wipe', '--data-source', lent, '--json')).toEqual({ code: 0, out: '{"visits":0}\n', err: '' });
+      expect(await command('move', '--from', source, '--to', lent)).toEqual({
+        code: 0,
+        out: 'moved 2 visits\n',
+        err: '',
+      });
+      expect(await command('wipe', '--data-source', lent, '--json')).toEqual({
+        code: 0,
+        out: '{"visits":0}\n',
+        err: '',
+      });
     });
   });
 });

@@ -37,7 +37,10 @@ function expectNoSecrets(outcome: Outcome, visits: readonly VisitRecord[]): Outc
 }
 
 /** What the commands do with a store that a file exports. */
-function describeCommands(title: string, open: () => Promise<{ store: VisitStore; source: string; close: () => Promise<unknown> }>): void {
+function describeCommands(
+  title: string,
+  open: () => Promise<{ store: VisitStore; source: string; close: () => Promise<unknown> }>,
+): void {
   describe(title, () => {
     let store: VisitStore;
     let source: string;
@@ -50,7 +53,10 @@ function describeCommands(title: string, open: () => Promise<{ store: VisitStore
     test('R63: lists the visits of a user, counts all, and ends some', async () => {
       const older = visitOf('ann', { accessed: now - 2 * MINUTE, remoteAddress: '192.0.2.9\u001b[2J' });
       const mine = [
-        visitOf('ann', { permanent: true, userAgent: 'Mozilla/5.0 (Windows NT 10.0; rv:130.0) Gecko/20100101 Firefox/130.0' }),
+        visitOf('ann', {
+          permanent: true,
+          userAgent: 'Mozilla/5.0 (Windows NT 10.0; rv:130.0) Gecko/20100101 Firefox/130.0',
+        }),
         older,
       ];
       const others = [visitOf('bob'), visitOf(null, { accessed: now - 5 * DAY, expiry: now + 1 })];
@@ -70,11 +76,19 @@ function describeCommands(title: string, open: () => Promise<{ store: VisitStore
       expect(listed.out).toContain('Firefox on Windows');
       // A terminal obeys nobody's address.
       expect(listed.out).toContain('192.0.2.9?[2J');
-      const page = JSON.parse((await run('list', '--user', 'ann', '--limit', '1', '--json')).out) as { visits: object[]; isAll: boolean };
-      expect(page).toMatchObject({ isAll: false, visits: [{ id: mine[0]!.id, accessed: new Date(now - MINUTE).toISOString() }] });
+      const page = JSON.parse((await run('list', '--user', 'ann', '--limit', '1', '--json')).out) as {
+        visits: object[];
+        isAll: boolean;
+      };
+      expect(page).toMatchObject({
+        isAll: false,
+        visits: [{ id: mine[0]!.id, accessed: new Date(now - MINUTE).toISOString() }],
+      });
       expect((await run('list', '--user', 'nobody')).out).toBe('0 visits\n');
 
-      expect((await run('stats')).out).toMatch(/^live +3 +neither ended nor expired\nsigned in +3\nanonymous +0\npermanent +1 +/);
+      expect((await run('stats')).out).toMatch(
+        /^live +3 +neither ended nor expired\nsigned in +3\nanonymous +0\npermanent +1 +/,
+      );
       expect(JSON.parse((await run('stats', '--json')).out)).toMatchObject({
         live: 3,
         signedIn: 3,
@@ -99,16 +113,22 @@ function describeCommands(title: string, open: () => Promise<{ store: VisitStore
 }
 
 describeDatabases('The command and visits', (db) => {
-  const libsql = db.name === 'sqlite' ? `, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')` : '';
+  const libsql =
+    db.name === 'sqlite' ? `, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')` : '';
   const sourceOf = (options: object): Promise<string> =>
     file(
-      `import { createRequire } from 'node:module'; export default { ...${JSON.stringify({ ...options, driver: undefined })}${libsql} };`,
+      `import { createRequire } from 'node:module'; export default { ` +
+        `...${JSON.stringify({ ...options, driver: undefined })}${libsql} };`,
     );
 
   describeCommands('by TypeORM', async () => {
     const { options } = await db.open();
     const dataSource = await openMigrated(options);
-    return { store: new TypeOrmVisitStore(dataSource), source: await sourceOf(options), close: () => dataSource.destroy() };
+    return {
+      store: new TypeOrmVisitStore(dataSource),
+      source: await sourceOf(options),
+      close: () => dataSource.destroy(),
+    };
   });
 
   test('R63, R71: the doctor tells what is wrong with tables and indexes, and changes nothing', async () => {
@@ -141,7 +161,11 @@ describeDatabases('The command and visits', (db) => {
     expect(JSON.parse(slow.out)).toMatchObject({
       isWell: false,
       findings: expect.arrayContaining([
-        { check: 'indexes', status: 'failed', message: expect.stringMatching(/^none begins with (\w+\.)*visit\.expiry: /) as string },
+        {
+          check: 'indexes',
+          status: 'failed',
+          message: expect.stringMatching(/^none begins with (\w+\.)*visit\.expiry: /) as string,
+        },
       ]) as object[],
     });
   });
@@ -208,7 +232,10 @@ describe('The doctor', () => {
   });
 
   /** A proxy before the application, which does this to what passes. */
-  async function behind(change: (answer: { headers: Headers; body: string }) => void, isCache = false): Promise<string> {
+  async function behind(
+    change: (answer: { headers: Headers; body: string }) => void,
+    isCache = false,
+  ): Promise<string> {
     const kept = new Map<string, { status: number; headers: Headers; body: string }>();
     const server = createServer((request, response) => {
       void (async () => {
@@ -257,7 +284,9 @@ describe('The doctor', () => {
   test('R63: names each option that is wrong, and what the store is without', async () => {
     const wrong = await options(`, timeout: 'soon', cookie: { secure: 'yes' }, dataSource: undefined`);
     const { code, out } = await program(['doctor', '--options', wrong]);
-    expect(out).toMatch(/^failed +options +option "timeout" must be a duration[^\n]*\nfailed +options +option "cookie\.secure" must be/);
+    expect(out).toMatch(
+      /^failed +options +option "timeout" must be a duration[^\n]*\nfailed +options +option "cookie\.secure" must be/,
+    );
     expect(code).toBe(1);
     const none = await file('export const options = { timeout: 5 };');
     expect(await program(['doctor', '--options', none])).toMatchObject({
@@ -267,7 +296,11 @@ describe('The doctor', () => {
   });
 
   test('R63: says that no cookie came, and where nobody answers, without passwords', async () => {
-    const { out, code } = await program(['doctor', '--url', `${app.address.replace('//', '//ann:hunter2@')}/nothing?password=hunter2`]);
+    const { out, code } = await program([
+      'doctor',
+      '--url',
+      `${app.address.replace('//', '//ann:hunter2@')}/nothing?password=hunter2`,
+    ]);
     expect(out).toMatch(/^warning +cookie +http:\/\/127\.0\.0\.1:\d+\/nothing answered 200 and sent no cookie "visit"/);
     expect(code).toBe(0);
     const away = await program(['doctor', '--url', 'http://ann:hunter2@127.0.0.1:9/']);

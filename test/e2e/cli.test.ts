@@ -24,7 +24,9 @@ describe('The command', () => {
   test('R63: explains itself, as a whole and command by command', async () => {
     const { code, out } = await program(['--help']);
     expect(code).toBe(0);
-    expect(out).toMatch(/nest-visit expunge [^]*nest-visit wipe [^]*nest-visit doctor [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /);
+    expect(out).toMatch(
+      /nest-visit expunge [^]*nest-visit wipe [^]*nest-visit doctor [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /,
+    );
     const ofExpunge = await command('expunge', '-h');
     expect(ofExpunge.out).toMatch(/--data-source[^]*--keep-days[^]*\(7\)[^]*--batch-size[^]*\(250\)[^]*Exit codes/);
     const ofWipe = await command('wipe', '--help');
@@ -33,7 +35,9 @@ describe('The command', () => {
     for (const name of ['expunge', 'wipe', 'list', 'end', 'stats', 'move', 'doctor']) {
       const { out: page } = await command(name, '--help');
       expect(page).toMatch(
-        new RegExp(`^nest-visit ${name} [^]*\\n {2}--json [^]*\\nExit codes:[^]*\\nExamples?:\\n[^]*nest-visit ${name} `),
+        new RegExp(
+          `^nest-visit ${name} [^]*\\n {2}--json [^]*\\nExit codes:[^]*\\nExamples?:\\n[^]*nest-visit ${name} `,
+        ),
       );
     }
     expect((await program(['--version'])).out).toMatch(/^\d+\.\d+\.\d+\n$/);
@@ -56,7 +60,9 @@ describe('The command', () => {
   });
 
   test('R63: a file whose default export is no data source is wrong usage, whatever else it exports', async () => {
-    const none = await file('export const nothing = 5; export class Other {}; export const broken = new Promise(() => {}).then;');
+    const none = await file(
+      'export const nothing = 5; export class Other {}; export const broken = new Promise(() => {}).then;',
+    );
     expect(await command('expunge', '--data-source', none)).toMatchObject({
       code: 2,
       err: expect.stringContaining('exports no DataSource'),
@@ -100,9 +106,13 @@ describe('The command', () => {
     const { code, err } = await command('expunge', '--data-source', plain);
     const isLoaded = Boolean((process.features as { typescript?: unknown }).typescript);
     expect(code).toBe(isLoaded ? 1 : 2);
-    if (!isLoaded) expect(err).toMatch(/this Node loads no TypeScript: name the file that it is compiled to, .*--import tsx"\n/);
+    if (!isLoaded)
+      expect(err).toMatch(/this Node loads no TypeScript: name the file that it is compiled to, .*--import tsx"\n/);
     else expect(err).not.toContain('TypeScript');
-    const decorated = await file(`function one(..._: unknown[]) {} @one export class Entity {} export default { type: 'mysql' };`, 'ts');
+    const decorated = await file(
+      `function one(..._: unknown[]) {} @one export class Entity {} export default { type: 'mysql' };`,
+      'ts',
+    );
     const other = await command('expunge', '--data-source', decorated);
     expect(other.code).toBe(2);
     expect(other.err).toMatch(
@@ -113,13 +123,19 @@ describe('The command', () => {
   const typeorm = JSON.stringify(pathToFileURL(join(root, 'node_modules/typeorm/index.js')).href);
   test.each([
     ['options with a url', `export default { type: 'mysql', url: 'mysql://root:secret@127.0.0.1:9/none' }`],
-    ['options', `export default { type: 'postgres', host: '127.0.0.1', port: 9, username: 'root', password: 'secret' }`],
+    [
+      'options',
+      `export default { type: 'postgres', host: '127.0.0.1', port: 9, username: 'root', password: 'secret' }`,
+    ],
     [
       'a DataSource at a name with several addresses',
       `import typeorm from ${typeorm};
        export default new typeorm.DataSource({ type: 'mysql', host: 'localhost', port: 9, username: 'root', password: 'secret' })`,
     ],
-    ['a function that fails', `export default () => { throw new Error('ECONNREFUSED mysql://root:secret@127.0.0.1\\nat once'); }`],
+    [
+      'a function that fails',
+      `export default () => { throw new Error('ECONNREFUSED mysql://root:secret@127.0.0.1\\nat once'); }`,
+    ],
   ])('R63: a database that is away is one line, without the password: %s', async (_, text) => {
     const { code, err, out } = await command('expunge', '--data-source', await file(text));
     expect(err).toMatch(/^nest-visit: [^\n]*ECONNREFUSED[^\n]*\n$/);
@@ -142,7 +158,8 @@ describeDatabases('The command', (db) => {
   });
   afterAll(() => dataSource?.destroy());
 
-  const libsql = db.name === 'sqlite' ? `, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')` : '';
+  const libsql =
+    db.name === 'sqlite' ? `, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql')` : '';
   const esm = (body: string): Promise<string> =>
     file(`
       import { createRequire } from 'node:module';
@@ -173,7 +190,9 @@ describeDatabases('The command', (db) => {
       expect(outcome).toEqual({
         code: 0,
         out: '{"visits":1,"identities":0}\n',
-        err: expect.stringMatching(/^nest-visit: 1 expired or ended visit stays, because rows of other tables refer to it .*\n$/) as string,
+        err: expect.stringMatching(
+          /^nest-visit: 1 expired or ended visit stays, because rows of other tables refer to it .*\n$/,
+        ) as string,
       });
       await expungeAll({ store }, { before: now + 9 * DAY, limit: 10 });
     });
@@ -197,7 +216,10 @@ describeDatabases('The command', (db) => {
        export default new TypeOrmVisitStore(source, { owned: true });`,
       );
     const move = async (...more: string[]) => command('move', '--from', from, '--to', await to(), ...more);
-    expect(await command('move', '--from', from)).toMatchObject({ code: 2, err: expect.stringContaining('--to is needed') as string });
+    expect(await command('move', '--from', from)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--to is needed') as string,
+    });
     // It ends, although the first store was open by then.
     expect(await command('move', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });
     expect(await move('--dry-run')).toEqual({ code: 0, out: 'would move 2 visits\n', err: '' });
@@ -218,10 +240,15 @@ describeDatabases('The command', (db) => {
       out: 'would wipe the session data of 3 visits\n',
       err: '',
     });
-    expect(await program(['wipe', '--data-source', asOptions, '--json'])).toEqual({ code: 0, out: '{"visits":3}\n', err: '' });
+    expect(await program(['wipe', '--data-source', asOptions, '--json'])).toEqual({
+      code: 0,
+      out: '{"visits":3}\n',
+      err: '',
+    });
 
     const asFactory = await esm(
-      'export const nothing = 1; export default async () => new typeorm.DataSource({ ...options, entities: visitEntities, logging: true });',
+      'export const nothing = 1; export default async () => new typeorm.DataSource({ ...options, entities: ' +
+        'visitEntities, logging: true });',
     );
     expect(await command('expunge', '--data-source', asFactory, '--dry-run')).toMatchObject({
       code: 0,
@@ -252,7 +279,11 @@ describeDatabases('The command', (db) => {
       export { options };
       export const open = () => { throw new Error('not to be called'); };
       export default new typeorm.DataSource({ ...options, entities: visitEntities }).initialize();`);
-    expect(await command('expunge', '--data-source', asPromise, '--keep-days', '5.5', '--quiet')).toEqual({ code: 0, out: '', err: '' });
+    expect(await command('expunge', '--data-source', asPromise, '--keep-days', '5.5', '--quiet')).toEqual({
+      code: 0,
+      out: '',
+      err: '',
+    });
     expect(await countStale({ store }, Number.MAX_SAFE_INTEGER)).toEqual({ visits: 1, identities: 1 });
   });
 
@@ -262,23 +293,33 @@ describeDatabases('The command', (db) => {
       await store.create(Array.from({ length: 2000 }, () => visit(now - 8 * DAY)));
       const left = async (): Promise<number> => (await countStale({ store }, now - 7 * DAY)).visits;
       const source = await esm('export default options;');
-      const child = spawn(process.execPath, [main, 'expunge', '--data-source', source, '--batch-size', '1'], { cwd: root });
+      const child = spawn(process.execPath, [main, 'expunge', '--data-source', source, '--batch-size', '1'], {
+        cwd: root,
+      });
       let err = '';
       child.stderr.on('data', (data: Buffer) => (err += data.toString()));
       const code = new Promise((resolve) => child.once('exit', resolve));
       await expect.poll(left, { interval: 5 }).toBeLessThan(2000);
       child.kill('SIGINT');
       expect(await code).toBe(130);
-      const done = Number(/^nest-visit: interrupted: expunged (\d+) visits?, the rest is still there\n$/.exec(err)?.[1]);
+      const done = Number(
+        /^nest-visit: interrupted: expunged (\d+) visits?, the rest is still there\n$/.exec(err)?.[1],
+      );
       expect(await left()).toBe(2000 - done);
-      expect((await command('expunge', '--data-source', source)).out).toBe(`expunged ${2000 - done} visits and 0 identities\n`);
+      expect((await command('expunge', '--data-source', source)).out).toBe(
+        `expunged ${2000 - done} visits and 0 identities\n`,
+      );
     });
   }
 
   test('R71: a missing table says which migration makes it, and is not made by the way', async () => {
     await dataSource.query('DROP TABLE visit_identity');
     for (const more of ['', ', synchronize: true', ', migrationsRun: true']) {
-      const { code, err } = await command('expunge', '--data-source', await esm(`export default { ...options${more} };`));
+      const { code, err } = await command(
+        'expunge',
+        '--data-source',
+        await esm(`export default { ...options${more} };`),
+      );
       expect(err).toMatch(
         /^nest-visit: table "visit_identity" is missing[^\n]*the migration CreateVisit\d+ was run on this database[^\n]*\n$/,
       );

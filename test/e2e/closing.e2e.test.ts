@@ -1,4 +1,13 @@
-import { Controller, Get, Inject, Injectable, Post, Res, type BeforeApplicationShutdown, type OnModuleDestroy } from '@nestjs/common';
+import {
+  Controller,
+  Get,
+  Inject,
+  Injectable,
+  Post,
+  Res,
+  type BeforeApplicationShutdown,
+  type OnModuleDestroy,
+} from '@nestjs/common';
 import { Session, type VisitModuleOptions } from 'nest-visit';
 import { RedisVisitStore } from 'nest-visit/redis';
 import { createClient } from 'redis';
@@ -87,7 +96,9 @@ function suite(open: () => Promise<Lent>): void {
     let app: RunningApp;
     afterEach(() => end.reach());
 
-    async function closing(path?: string): Promise<{ browser: Browser; answer: ReturnType<Browser['post']> | undefined }> {
+    async function closing(
+      path?: string,
+    ): Promise<{ browser: Browser; answer: ReturnType<Browser['post']> | undefined }> {
       [held, goOn, closed, end] = [new Moment(), new Moment(), new Moment(), new Moment()];
       const lent = await open();
       closeStore = () => lent.close();
@@ -108,7 +119,11 @@ function suite(open: () => Promise<Lent>): void {
     const expectToComeBack = ({ status, headers, text }: Awaited<ReturnType<Browser['get']>>): void => {
       expect(status, text).toBe(503);
       expect(Number(headers.get('retry-after')), text).toBeGreaterThan(0);
-      expect(JSON.parse(text)).toEqual({ statusCode: 503, message: expect.any(String) as string, code: 'VISIT_STORE_UNAVAILABLE' });
+      expect(JSON.parse(text)).toEqual({
+        statusCode: 503,
+        message: expect.any(String) as string,
+        code: 'VISIT_STORE_UNAVAILABLE',
+      });
     };
 
     test.each(['/hold/update', '/hold/set', '/hold/res'])('B18: %s is told to come again', async (path) => {
@@ -142,7 +157,10 @@ describe('An application that ends, and has closed what it had lent', () => {
     suite(async () => {
       const client = createClient({ url: redisUrl! });
       await client.connect();
-      return { options: { store: new RedisVisitStore({ client, prefix: uniquePrefix() }) }, close: async () => client.destroy() };
+      return {
+        options: { store: new RedisVisitStore({ client, prefix: uniquePrefix() }) },
+        close: async () => client.destroy(),
+      };
     });
   });
 });

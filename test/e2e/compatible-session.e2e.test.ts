@@ -56,7 +56,13 @@ describe.each(platforms)('The session of a request under %s, for code of others,
         const now = request.session as Shared;
         now['name'] = 'ann';
         await called((done) => now['save'](done));
-        return { isNew: now !== session, id, newId: now['id'], data: Object.keys(now), old: { id: session['id'], cart: session['cart'] } };
+        return {
+          isNew: now !== session,
+          id,
+          newId: now['id'],
+          data: Object.keys(now),
+          old: { id: session['id'], cart: session['cart'] },
+        };
       });
       expect(seen).toEqual({
         isNew: true,
@@ -88,7 +94,9 @@ describe.each(platforms)('The session of a request under %s, for code of others,
     });
 
     test('one with nothing in it stores nothing', async () => {
-      const answer = await app.call(browser, ({ request }) => called((done) => (request.session as Shared)['regenerate'](done)));
+      const answer = await app.call(browser, ({ request }) =>
+        called((done) => (request.session as Shared)['regenerate'](done)),
+      );
       expect(answer.cookies).toEqual([]);
       await ask((session) => (session['a'] = 1));
       await ask((session) => session['regenerate']());
@@ -205,10 +213,28 @@ describe.each(platforms)('The session of a request under %s, for code of others,
     });
 
     test('every other name is for data, and reads undefined without: those of our methods, too', async () => {
-      const names = ['flash', 'size', 'has', 'delete', 'pop', 'clear', 'keys', 'entries', 'update', 'take', 'data', 'options', 'req'];
+      const names = [
+        'flash',
+        'size',
+        'has',
+        'delete',
+        'pop',
+        'clear',
+        'keys',
+        'entries',
+        'update',
+        'take',
+        'data',
+        'options',
+        'req',
+      ];
       const [ofFastify, ofAll] = [['delete', 'data', 'options'], ['req']];
-      const untaken = names.filter((name) => !ofAll.includes(name) && !(platform === 'fastify' && ofFastify.includes(name)));
-      expect(await ask((session) => untaken.filter((name) => session[name] !== undefined || name in session))).toEqual([]);
+      const untaken = names.filter(
+        (name) => !ofAll.includes(name) && !(platform === 'fastify' && ofFastify.includes(name)),
+      );
+      expect(await ask((session) => untaken.filter((name) => session[name] !== undefined || name in session))).toEqual(
+        [],
+      );
       await ask((session) => {
         for (const name of names) session[name] = { [name]: 1 };
       });
@@ -233,16 +259,19 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ mine: 1 });
     });
 
-    test.runIf(platform === 'fastify')('sessions of Fastify give their data, and take options of the cookie', async () => {
-      const answer = await app.call(browser, ({ request }) => {
-        const session = request.session as Shared;
-        session['a'] = { b: 1 };
-        session['options']({ maxAge: MINUTE });
-        return [session['data'](), session['sessionId'] === session['id']];
-      });
-      expect(answer.text).toBe('[{"a":{"b":1}},true]');
-      expect(answer.cookies[0]).toMatch(/max-age=60;/i);
-    });
+    test.runIf(platform === 'fastify')(
+      'sessions of Fastify give their data, and take options of the cookie',
+      async () => {
+        const answer = await app.call(browser, ({ request }) => {
+          const session = request.session as Shared;
+          session['a'] = { b: 1 };
+          session['options']({ maxAge: MINUTE });
+          return [session['data'](), session['sessionId'] === session['id']];
+        });
+        expect(answer.text).toBe('[{"a":{"b":1}},true]');
+        expect(answer.cookies[0]).toMatch(/max-age=60;/i);
+      },
+    );
 
     test('what keeps a visitor safe cannot be overwritten by data', async () => {
       const names = ['save', 'regenerate', 'destroy', 'reload', 'id', 'get', 'set'];
@@ -268,7 +297,10 @@ describe.each(platforms)('The session of a request under %s, for code of others,
     test('undefined takes a key out, as Fastify has it', async () => {
       await ask((session) => void session['set']('a', 1).set('b', 2));
       await ask((session) => void session['set']('a', undefined));
-      expect(await ask((session) => [session['get']('b'), session['get']('a', 'none')] as unknown)).toEqual([2, 'none']);
+      expect(await ask((session) => [session['get']('b'), session['get']('a', 'none')] as unknown)).toEqual([
+        2,
+        'none',
+      ]);
       expect(await data()).toEqual({ b: 2 });
     });
 
@@ -277,13 +309,17 @@ describe.each(platforms)('The session of a request under %s, for code of others,
         Promise.all([
           errorOf(() => (session['cookie'].sameSite = 'none')),
           errorOf(() => (session['cookie'].maxAge = 'long')),
-          ...(platform === 'fastify' ? [errorOf(() => session['encryptedSessionId']), errorOf(() => session['delete']())] : []),
+          ...(platform === 'fastify'
+            ? [errorOf(() => session['encryptedSessionId']), errorOf(() => session['delete']())]
+            : []),
         ]),
       );
       expect(errors.map((error) => (error as Error).message)).toEqual([
         expect.stringContaining('option "cookie.sameSite"'),
         expect.stringContaining('milliseconds'),
-        ...(platform === 'fastify' ? [expect.stringContaining('CurrentVisit.key'), expect.stringContaining('destroy()')] : []),
+        ...(platform === 'fastify'
+          ? [expect.stringContaining('CurrentVisit.key'), expect.stringContaining('destroy()')]
+          : []),
       ]);
     });
   });
@@ -310,7 +346,9 @@ describe.each(platforms)('The session of a request under %s, for code of others,
     });
 
     test.runIf(platform === 'express')('at `request.sessionID`, too', async () => {
-      expect(await ask((session, { request }) => session['id'] === request.sessionID && session['req'] === request)).toBe(true);
+      expect(
+        await ask((session, { request }) => session['id'] === request.sessionID && session['req'] === request),
+      ).toBe(true);
     });
   });
 
@@ -327,7 +365,8 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   });
 
   describe('has a cookie', () => {
-    const life = (answer: { cookies: readonly string[] }): string | undefined => /max-age=(\d+)/i.exec(answer.cookies[0] ?? '')?.[1];
+    const life = (answer: { cookies: readonly string[] }): string | undefined =>
+      /max-age=(\d+)/i.exec(answer.cookies[0] ?? '')?.[1];
 
     test('whose life can be set: the visit outlives the browser then, from this response on', async () => {
       const answer = await app.call(browser, ({ request }) => {
@@ -352,14 +391,22 @@ describe.each(platforms)('The session of a request under %s, for code of others,
         (request.session as Shared)['cookie'].maxAge = null;
       });
       expect(back.cookies[0]).not.toMatch(/max-age/i);
-      const expiry = await app.ask(browser, ({ visits }) => [visits.current().permanent, visits.current().expiry.getTime()] as const);
+      const expiry = await app.ask(
+        browser,
+        ({ visits }) => [visits.current().permanent, visits.current().expiry.getTime()] as const,
+      );
       expect(expiry).toEqual([false, clock.now() + 20 * MINUTE]);
       expect([...browser.jar.values()][0]).not.toBe(first);
       expect(await data()).toEqual({ a: 1 });
     });
 
     test('of another life than permanent visits have is warned of, once', async () => {
-      const own = await InlineApp.start(platform, { store: new WatchedStore(), clock, timeout: MINUTE, permanentTimeout: DAY });
+      const own = await InlineApp.start(platform, {
+        store: new WatchedStore(),
+        clock,
+        timeout: MINUTE,
+        permanentTimeout: DAY,
+      });
       const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
       try {
         for (const maxAge of [MINUTE, DAY, DAY / 2, DAY / 3]) {

@@ -86,18 +86,21 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect(cookies).toEqual([expect.stringMatching(expected)]);
   });
 
-  test.each([[{ partitioned: true }], [{ partitioned: true, secure: 'auto' }], [{ name: '__Secure-x', secure: 'auto' }]] as const)(
-    '3.3.1: %j is refused at start',
-    async (cookie) => {
-      await expect(start({ cookie })).rejects.toThrow('needs cookie.secure true');
-    },
-  );
+  test.each([
+    [{ partitioned: true }],
+    [{ partitioned: true, secure: 'auto' }],
+    [{ name: '__Secure-x', secure: 'auto' }],
+  ] as const)('3.3.1: %j is refused at start', async (cookie) => {
+    await expect(start({ cookie })).rejects.toThrow('needs cookie.secure true');
+  });
 
   test('3.3.1: in production the default is Secure, and "auto" has to be allowed', async () => {
     vi.stubEnv('NODE_ENV', 'production');
     const { cookies } = await (await start({ cookie: { path: '/app' } })).browser().post('/set');
     expect(cookies[0]).toMatch(/^__Secure-visit=.*Secure/);
-    await expect(start({ cookie: { secure: 'auto' } })).rejects.toThrow('option "cookie.secure" must be true in production');
+    await expect(start({ cookie: { secure: 'auto' } })).rejects.toThrow(
+      'option "cookie.secure" must be true in production',
+    );
     const both = await start({ cookie: { secure: 'auto', allowInsecure: true } });
     expect((await both.browser().post('/set')).cookies[0]).toMatch(/^visit=(?!.*Secure)/);
   });
@@ -143,7 +146,9 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
       refused.length = 0;
       expect((await app.browser().get('/me', { cookie })).text).toBe('null undefined');
       expect(refused.map(({ reason, visitId }) => [reason, visitId.length])).toContainEqual(['conflicting', 32]);
-      expect(refused.map(({ visitId }) => visitId)).toEqual(expect.arrayContaining([keys[0]!.slice(0, 32), keys[1]!.slice(0, 32)]));
+      expect(refused.map(({ visitId }) => visitId)).toEqual(
+        expect.arrayContaining([keys[0]!.slice(0, 32), keys[1]!.slice(0, 32)]),
+      );
       for (const path of ['/set', '/logout', '/end']) {
         const answer = await app.browser().post(path, { cookie });
         expect([path, answer.status, answer.cookies]).toEqual([path, 409, []]);
@@ -170,13 +175,16 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
   describe('B72: a POST from a page of another site', () => {
     const headers = { 'sec-fetch-site': 'cross-site' };
 
-    test.each(['/set', '/logout', '/end'])('without our cookie leaves the one that the browser has: %s', async (path) => {
-      for (const options of [{}, { creation: 'immediate' }] as const) {
-        const app = await start(options);
-        const { status, cookies } = await app.browser().post(path, { headers });
-        expect([status, cookies]).toEqual([201, []]);
-      }
-    });
+    test.each(['/set', '/logout', '/end'])(
+      'without our cookie leaves the one that the browser has: %s',
+      async (path) => {
+        for (const options of [{}, { creation: 'immediate' }] as const) {
+          const app = await start(options);
+          const { status, cookies } = await app.browser().post(path, { headers });
+          expect([status, cookies]).toEqual([201, []]);
+        }
+      },
+    );
 
     test('signs in all the same, as the answer of an identity provider does', async () => {
       const browser = (await start()).browser();
@@ -204,7 +212,12 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     await browser.post('/login/ann');
     for (const path of ['/logout', '/end']) {
       const answer = await late.post(path);
-      expect([path, answer.status, JSON.parse(answer.text).code, answer.cookies]).toEqual([path, 409, 'VISIT_KEY_RETIRED', []]);
+      expect([path, answer.status, JSON.parse(answer.text).code, answer.cookies]).toEqual([
+        path,
+        409,
+        'VISIT_KEY_RETIRED',
+        [],
+      ]);
     }
     expect((await browser.get('/me')).text).toBe('ann undefined');
     // Of two clicks on "sign out" the second finds it done.

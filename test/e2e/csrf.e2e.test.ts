@@ -1,4 +1,14 @@
-import { Body, Controller, Get, Logger, Post, Query, UseGuards, type ArgumentMetadata, type PipeTransform } from '@nestjs/common';
+import {
+  Body,
+  Controller,
+  Get,
+  Logger,
+  Post,
+  Query,
+  UseGuards,
+  type ArgumentMetadata,
+  type PipeTransform,
+} from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import {
   CsrfGuard,
@@ -106,13 +116,15 @@ function requestsAcrossSites(stack: Stack): void {
   test('R60, ASVS 3.5.3: safe methods pass, wherever they come from', async () => {
     const browser = (await start()).browser();
     const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' };
-    for (const method of ['GET', 'HEAD']) expect((await browser.get('/safe', { method, headers: foreign })).status, method).toBe(200);
+    for (const method of ['GET', 'HEAD'])
+      expect((await browser.get('/safe', { method, headers: foreign })).status, method).toBe(200);
   });
 
   test('R60, F1, ASVS 3.5.1: Fetch Metadata decides first', async () => {
     const app = await start();
     const browser = app.browser();
-    for (const site of ['same-origin', 'none']) expect((await buy(browser, { 'sec-fetch-site': site })).status, site).toBe(201);
+    for (const site of ['same-origin', 'none'])
+      expect((await buy(browser, { 'sec-fetch-site': site })).status, site).toBe(201);
     // Even the own origin cannot mend what the browser says; what it says twice was not said by a browser.
     for (const site of ['cross-site', 'same-site', '', 'same-origin, cross-site', 'SAME-ORIGIN ']) {
       const answer = await buy(browser, { 'sec-fetch-site': site, origin: app.address });
@@ -163,7 +175,12 @@ function requestsAcrossSites(stack: Stack): void {
     const ask = (origin: string, site: string) => buy(app.browser(), { origin, 'sec-fetch-site': site });
     expect((await ask('https://www.shop.example', 'same-site')).status).toBe(201);
     expect((await ask('https://shop.example:8443', 'cross-site')).status).toBe(201);
-    for (const origin of ['https://shop.example', 'http://www.shop.example', 'https://www.shop.example.evil.example', 'null']) {
+    for (const origin of [
+      'https://shop.example',
+      'http://www.shop.example',
+      'https://www.shop.example.evil.example',
+      'null',
+    ]) {
       expect((await ask(origin, 'cross-site')).status, origin).toBe(403);
     }
   });
@@ -199,7 +216,8 @@ function requestsAcrossSites(stack: Stack): void {
   test('F4, B26: a token from before a change of rights never lives again, whoever holds the visit afterwards', async () => {
     const app = await start();
     const browser = app.browser();
-    const change = async (path: string): Promise<void> => expect((await browser.post(path, { headers: SAME })).status).toBe(201);
+    const change = async (path: string): Promise<void> =>
+      expect((await browser.post(path, { headers: SAME })).status).toBe(201);
     const anonymous = await newToken(browser);
     await change('/login');
     const signedIn = await newToken(browser);
@@ -259,7 +277,9 @@ function requestsAcrossSites(stack: Stack): void {
     const app = await start({ requireToken: true });
     const browser = app.browser();
     expect((await buy(browser, { ...SAME, 'x-form-token': await newToken(browser) })).status).toBe(201);
-    const answer = await browser.post('/callback', { headers: { 'sec-fetch-site': 'cross-site', origin: 'https://bank.example' } });
+    const answer = await browser.post('/callback', {
+      headers: { 'sec-fetch-site': 'cross-site', origin: 'https://bank.example' },
+    });
     expect([answer.status, answer.text]).toEqual([201, '1 false']);
     expect((await browser.post('/buy', { headers: { 'sec-fetch-site': 'cross-site' } })).status).toBe(403);
   });
@@ -277,7 +297,9 @@ function requestsAcrossSites(stack: Stack): void {
 
   test('R12: no pipe takes session or visit for something to be made anew', async () => {
     const seen: ArgumentMetadata[] = [];
-    const pipe: PipeTransform = { transform: (value: unknown, metadata: ArgumentMetadata) => (seen.push(metadata), value) };
+    const pipe: PipeTransform = {
+      transform: (value: unknown, metadata: ArgumentMetadata) => (seen.push(metadata), value),
+    };
     const app = await stack.start(parts, {}, (nest) => nest.useGlobalPipes(pipe));
     expect((await app.browser().post('/callback')).status).toBe(201);
     // ValidationPipe leaves these alone, also with `validateCustomDecorators`.
@@ -303,9 +325,14 @@ function requestsAcrossSites(stack: Stack): void {
     const json = { form_token: await newToken(browser) };
     const cookie = `visit=${browser.jar.get('visit')}`;
     const answers = await Promise.all(
-      Array.from({ length: 8 }, (_, index) => apps[index % 2]!.browser().post('/once', { cookie, json, headers: SAME })),
+      Array.from({ length: 8 }, (_, index) =>
+        apps[index % 2]!.browser().post('/once', { cookie, json, headers: SAME }),
+      ),
     );
-    expect(answers.map(({ status }) => String(status)).sort()).toEqual(['201', ...Array.from({ length: 7 }, () => '403')]);
+    expect(answers.map(({ status }) => String(status)).sort()).toEqual([
+      '201',
+      ...Array.from({ length: 7 }, () => '403'),
+    ]);
     const after = await browser.post('/buy', { headers: SAME });
     expect(JSON.parse(after.text)).toEqual({ bought: 2 });
   });
@@ -349,7 +376,11 @@ function requestsAcrossSites(stack: Stack): void {
     const body = new FormData();
     body.set('form_token', 'x'.repeat(22));
     const send = (headers: Record<string, string>) =>
-      fetch(`${app.address}/buy`, { method: 'POST', body, headers: { ...headers, cookie: `visit=${browser.jar.get('visit')}` } });
+      fetch(`${app.address}/buy`, {
+        method: 'POST',
+        body,
+        headers: { ...headers, cookie: `visit=${browser.jar.get('visit')}` },
+      });
     if (stack.platform === 'fastify') return; // It has no parser for them, and says 415.
     expect((await send({})).status).toBe(403);
     expect((await send({ 'x-form-token': token })).status).toBe(201);

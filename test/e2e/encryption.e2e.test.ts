@@ -101,14 +101,18 @@ const idOf = (browser: Browser): string => browser.jar.get('visit')!.slice(0, 32
 const dataOf = async (browser: Browser): Promise<unknown> => JSON.parse((await browser.get('/data')).text);
 
 describeStacks('Encryption of session data', (stack) => {
-  const start = (encryption: VisitEncryptionOptions | undefined, session: VisitSessionOptions = {}): Promise<RunningApp> =>
-    stack.start(parts, { session: { encryption, ...session } });
+  const start = (
+    encryption: VisitEncryptionOptions | undefined,
+    session: VisitSessionOptions = {},
+  ): Promise<RunningApp> => stack.start(parts, { session: { encryption, ...session } });
 
   /** An application that fails where it cannot read. */
-  const startStrict = (encryption?: VisitEncryptionOptions): Promise<RunningApp> => start(encryption, { onUnreadable: 'throw' });
+  const startStrict = (encryption?: VisitEncryptionOptions): Promise<RunningApp> =>
+    start(encryption, { onUnreadable: 'throw' });
 
   const visits = () => stack.dataSource().getRepository(Visit);
-  const stored = async (browser: Browser): Promise<Buffer | null> => (await visits().findOneByOrFail({ id: idOf(browser) })).sessionData;
+  const stored = async (browser: Browser): Promise<Buffer | null> =>
+    (await visits().findOneByOrFail({ id: idOf(browser) })).sessionData;
   const put = (browser: Browser, sessionData: Buffer | null) => visits().update({ id: idOf(browser) }, { sessionData });
 
   async function begin(app: RunningApp, data: object = { name: SECRET }): Promise<Browser> {
@@ -219,7 +223,12 @@ describeStacks('Encryption of session data', (stack) => {
 
   describe('R55, B85: encryption is switched on and off while processes of two steps run', () => {
     const key = newKey();
-    const steps = [undefined, { keys: [key], plain: 'write' }, { keys: [key], plain: 'read' }, { keys: [key] }] as const;
+    const steps = [
+      undefined,
+      { keys: [key], plain: 'write' },
+      { keys: [key], plain: 'read' },
+      { keys: [key] },
+    ] as const;
     const names = ['without it', 'that write plain', 'that read plain', 'with it'];
     const pairs = [
       [0, 1],
@@ -239,7 +248,8 @@ describeStacks('Encryption of session data', (stack) => {
       async ({ from, to }) => {
         const [old, fresh] = [await startStrict(steps[from]), await startStrict(steps[to])];
         const browser = await begin(old, { count: 0 });
-        // By a process of the older step last, it is as plain or as encrypted as that step writes, which the next one still reads.
+        // By a process of the older step last, it is as plain or as encrypted as that step writes, which the next one
+        // still reads.
         await expectCounted(browser, [fresh, old], 0);
         await expectCounted(browser, [old, old, fresh], 4);
       },
@@ -252,7 +262,8 @@ describeStacks('Encryption of session data', (stack) => {
       const apps = [];
       for (const step of way) apps.push(await startStrict(steps[step]));
       const browser = await begin(apps[0]!, { count: 0 });
-      for (const [done, app] of apps.entries()) await expectCounted(browser, [app, apps[Math.max(0, done - 1)]!, app], 6 * done);
+      for (const [done, app] of apps.entries())
+        await expectCounted(browser, [app, apps[Math.max(0, done - 1)]!, app], 6 * done);
       const begins = (await stored(browser))![0];
       expect(begins).toBe(way.at(-1) === 3 ? 0xc1 : 0x01);
     });
@@ -266,7 +277,10 @@ describeStacks('Encryption of session data', (stack) => {
   describe('that cannot be read', () => {
     const key = newKey();
 
-    async function expectUnreadable(browser: Browser, encryption: VisitEncryptionOptions = { keys: [key] }): Promise<void> {
+    async function expectUnreadable(
+      browser: Browser,
+      encryption: VisitEncryptionOptions = { keys: [key] },
+    ): Promise<void> {
       const lenient = at(await start(encryption), browser);
       const strict = at(await startStrict(encryption), browser);
       const answer = await strict.get('/data');
@@ -320,10 +334,19 @@ describeStacks('Encryption of session data', (stack) => {
     test('R55, R77: the log names the visit, and neither key nor data', async () => {
       const lines: string[] = [];
       const write = (...texts: unknown[]): void => void lines.push(texts.map(String).join(' '));
-      const logger: LoggerService = { log: write, error: write, warn: write, debug: write, verbose: write, fatal: write };
+      const logger: LoggerService = {
+        log: write,
+        error: write,
+        warn: write,
+        debug: write,
+        verbose: write,
+        fatal: write,
+      };
       const browser = await begin(await start({ keys: [newKey()] }));
       for (const onUnreadable of ['empty', 'throw'] as const) {
-        const app = await stack.start(parts, { session: { encryption: { keys: [key] }, onUnreadable } }, (nest) => nest.useLogger(logger));
+        const app = await stack.start(parts, { session: { encryption: { keys: [key] }, onUnreadable } }, (nest) =>
+          nest.useLogger(logger),
+        );
         await at(app, browser).get('/data');
         await app.close();
       }
@@ -331,7 +354,8 @@ describeStacks('Encryption of session data', (stack) => {
       const text = lines.join('\n');
       const about = `session data of visit ${idOf(browser)} cannot be read: [visit] session data cannot be read: the key it was encrypted with is not`;
       expect(text.split(about)).toHaveLength(3);
-      for (const form of ['base64', 'base64url', 'hex'] as const) expect(text).not.toContain(Buffer.from(key, 'base64').toString(form));
+      for (const form of ['base64', 'base64url', 'hex'] as const)
+        expect(text).not.toContain(Buffer.from(key, 'base64').toString(form));
       expect(text).not.toContain(SECRET);
       expect(text).not.toContain(browser.jar.get('visit')!.slice(33));
     });
@@ -367,7 +391,9 @@ describe('The option session.encryption', () => {
 
   const compile = async (encryption: unknown): Promise<void> => {
     const session = { encryption: encryption as VisitEncryptionOptions };
-    const module = await Test.createTestingModule({ imports: [VisitModule.forRoot({ store: new MemoryVisitStore(), session })] })
+    const module = await Test.createTestingModule({
+      imports: [VisitModule.forRoot({ store: new MemoryVisitStore(), session })],
+    })
       .setLogger(false as never)
       .compile();
     running.push(module);
@@ -385,16 +411,28 @@ describe('The option session.encryption', () => {
     ['true', true, 'must be an object such as { keys: [key] }, got a boolean'],
     ['no keys', {}, 'must be an object with a list of keys, got undefined for keys'],
     ['an empty list', { keys: [] }, 'must be an object with a list of keys, got an empty list for keys'],
-    ['one key without a list', { keys: key }, 'must be an object with a list of keys, got a string of 44 characters for keys'],
+    [
+      'one key without a list',
+      { keys: key },
+      'must be an object with a list of keys, got a string of 44 characters for keys',
+    ],
     ['a variable that is not set', { keys: [undefined] }, 'got undefined for keys[0]'],
     ['an empty variable', { keys: [key, ''] }, 'got an empty string for keys[1]'],
-    ['a key that is too short', { keys: [hex.slice(0, 32)] }, 'keys are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64'],
+    [
+      'a key that is too short',
+      { keys: [hex.slice(0, 32)] },
+      'keys are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64',
+    ],
     ['a key that is cut', { keys: [key.slice(0, 42)] }, 'got a string of 42 characters for keys[0]'],
     ['half a Buffer', { keys: [bytes.subarray(16)] }, 'got 16 bytes for keys[0]'],
     ['a number', { keys: [7] }, 'got a number for keys[0]'],
     ['the same key twice', { keys: [key, newKey(), hex] }, 'with different keys, got the same for keys[0] and keys[2]'],
     ['a key for plain', { keys: [key], plain: key }, 'got a string of 44 characters for plain'],
-    ['true for plain', { keys: [key], plain: true }, 'an object whose plain is "refuse", "read" or "write", got a boolean for plain'],
+    [
+      'true for plain',
+      { keys: [key], plain: true },
+      'an object whose plain is "refuse", "read" or "write", got a boolean for plain',
+    ],
     ['an unknown name', { keys: [key], plane: 'read' }, 'an object with keys and plain, got "plane"'],
     ['a key for a name', { keys: [key], [hex]: true }, 'an object with keys and plain, got another name'],
   ])('R55, R74: %s is refused at the start, and no key is shown', async (_, encryption, text) => {

@@ -39,7 +39,9 @@ const FORGED = `${'0123456789abcdef'.repeat(2)}.${'A'.repeat(43)}`;
 
 /** All that an application can hear of. */
 const heard: string[] = [];
-const hooks = Object.fromEntries([...Object.keys(VISIT_EVENTS), 'onRecordRequest'].map((hook) => [hook, () => void heard.push(hook)]));
+const hooks = Object.fromEntries(
+  [...Object.keys(VISIT_EVENTS), 'onRecordRequest'].map((hook) => [hook, () => void heard.push(hook)]),
+);
 
 @VisitPlugin()
 class Listener {
@@ -79,7 +81,12 @@ class EntryController {
 
   @WatchedHandler()
   @Post('seen')
-  async posted(@SeenInPipe() request: SeenRequest, @Session() session: Session, @CurrentVisit() visit: CurrentVisit, @Body() body: object) {
+  async posted(
+    @SeenInPipe() request: SeenRequest,
+    @Session() session: Session,
+    @CurrentVisit() visit: CurrentVisit,
+    @Body() body: object,
+  ) {
     await this.places.handle(request);
     return { name: session['name'] as unknown, id: visit.id, body };
   }
@@ -115,9 +122,14 @@ class EntryController {
 
 /** The framework's own routes, which Nest knows nothing of. */
 function addRoute(app: INestApplication, way: Way, path: string, answer: (request: SeenRequest) => unknown): void {
-  const instance = app.getHttpAdapter().getInstance() as { get(path: string, handler: (...args: never[]) => unknown): void };
+  const instance = app.getHttpAdapter().getInstance() as {
+    get(path: string, handler: (...args: never[]) => unknown): void;
+  };
   if (way.platform === 'fastify') instance.get(path, (request: SeenRequest) => Promise.resolve(answer(request)));
-  else instance.get(path, (request: SeenRequest, response: { json(value: unknown): void }) => response.json(answer(request)));
+  else
+    instance.get(path, (request: SeenRequest, response: { json(value: unknown): void }) =>
+      response.json(answer(request)),
+    );
 }
 
 interface RawAsk {
@@ -186,7 +198,9 @@ describeWays('A request', (way) => {
       expect(sights.map(({ place }) => place).sort()).toEqual([...ALL_THE_WAY, 'interceptor on the way back'].sort());
       for (const { place, given, visit, userId, ...seen } of sights) {
         expect(seen, place).toEqual(common);
-        expect([given, visit, userId], place).toEqual(place === 'handler' ? ['ann', id, 'ann'] : [undefined, undefined, undefined]);
+        expect([given, visit, userId], place).toEqual(
+          place === 'handler' ? ['ann', id, 'ann'] : [undefined, undefined, undefined],
+        );
       }
       sights.length = 0;
       expect(await app.store.callsOf(() => browser.get('/seen', { headers: { 'x-fail': '1' } }))).toEqual(['find']);
@@ -206,19 +220,22 @@ describeWays('A request', (way) => {
       expect([objects.shown.size, objects.given.size]).toEqual([1, 1]);
     });
 
-    test.each([...ALL_THE_WAY])('what the code at %s writes is saved, and seen by what comes after it', async (place) => {
-      const browser = await signIn(app);
-      watcher = {
-        see: (sight) => {
-          if (sight.place === place) sight.request.session['places'] = place;
-        },
-      };
-      const answer = await browser.get('/seen');
-      expect(answer.status, answer.text).toBe(200);
-      if (place !== 'interceptor on the way back') expect(JSON.parse(answer.text)).toMatchObject({ places: place });
-      watcher = {};
-      expect(JSON.parse((await browser.get('/seen')).text)).toMatchObject({ name: 'ann', places: place });
-    });
+    test.each([...ALL_THE_WAY])(
+      'what the code at %s writes is saved, and seen by what comes after it',
+      async (place) => {
+        const browser = await signIn(app);
+        watcher = {
+          see: (sight) => {
+            if (sight.place === place) sight.request.session['places'] = place;
+          },
+        };
+        const answer = await browser.get('/seen');
+        expect(answer.status, answer.text).toBe(200);
+        if (place !== 'interceptor on the way back') expect(JSON.parse(answer.text)).toMatchObject({ places: place });
+        watcher = {};
+        expect(JSON.parse((await browser.get('/seen')).text)).toMatchObject({ name: 'ann', places: place });
+      },
+    );
 
     test.each([...MIDDLEWARE])('a visit begins at %s, of an unknown path too', async (place) => {
       watcher = {
@@ -237,27 +254,36 @@ describeWays('A request', (way) => {
       expect(await app.store.callsOf(() => app.browser().get('/seen'))).toEqual([]);
       expect(sights.length).toBeGreaterThan(ALL_THE_WAY.length - 1);
       for (const { place, byRequest, injected, user } of sights) {
-        expect({ place, byRequest, injected, user }).toEqual({ place, byRequest: undefined, injected: undefined, user: null });
+        expect({ place, byRequest, injected, user }).toEqual({
+          place,
+          byRequest: undefined,
+          injected: undefined,
+          user: null,
+        });
       }
     });
 
-    test.each([...GUARDS])('the guard at %s lets a user in and keeps a stranger out, without awaiting anything', async (place) => {
-      watcher = {
-        see: (sight) => {
-          if (sight.place === place && sight.services.identity.userId === null) throw Object.assign(new Error('no'), { code: 'OUT' });
-        },
-      };
-      expect((await (await signInFirst()).get('/seen')).status).toBe(200);
-      expect((await app.browser().get('/seen')).status).toBe(500);
+    test.each([...GUARDS])(
+      'the guard at %s lets a user in and keeps a stranger out, without awaiting anything',
+      async (place) => {
+        watcher = {
+          see: (sight) => {
+            if (sight.place === place && sight.services.identity.userId === null)
+              throw Object.assign(new Error('no'), { code: 'OUT' });
+          },
+        };
+        expect((await (await signInFirst()).get('/seen')).status).toBe(200);
+        expect((await app.browser().get('/seen')).status).toBe(500);
 
-      async function signInFirst() {
-        const before = watcher;
-        watcher = {};
-        const browser = await signIn(app);
-        watcher = before;
-        return browser;
-      }
-    });
+        async function signInFirst() {
+          const before = watcher;
+          watcher = {};
+          const browser = await signIn(app);
+          watcher = before;
+          return browser;
+        }
+      },
+    );
 
     test('visits.resolve() is harmless: wherever, however often, and to whatever it is given', async () => {
       const browser = await signIn(app);
@@ -265,13 +291,17 @@ describeWays('A request', (way) => {
       watcher = {
         see: async ({ request, execution, services: { visits } }) => {
           const sources = [request, ...(execution ? [execution] : [])] as never[];
-          for (const visit of await Promise.all([...sources, ...sources].map((source) => visits.resolve(source)))) ids.add(visit.id);
+          for (const visit of await Promise.all([...sources, ...sources].map((source) => visits.resolve(source))))
+            ids.add(visit.id);
           ids.add(visits.current().id);
         },
       };
       expect(await app.store.callsOf(() => browser.get('/seen'))).toEqual(['find']);
       expect([...ids]).toEqual([keyOf(browser).slice(0, 32)]);
-      const { ids: inHandler, current } = JSON.parse((await browser.get('/resolved')).text) as { ids: string[]; current: string };
+      const { ids: inHandler, current } = JSON.parse((await browser.get('/resolved')).text) as {
+        ids: string[];
+        current: string;
+      };
       expect([...inHandler, current]).toEqual([current, current]);
     });
   });
@@ -365,51 +395,59 @@ describeWays('A request', (way) => {
       ['a health check', '/health', 200],
       ['a route that Nest does not know', '/own-route', 200],
       ['a handler behind a guard that denies it', '/idle', 500, { 'x-deny': '1' }],
-      ...(way.platform === 'express' ? ([['a static file', '/static/page.txt', 200]] as [string, string, number][]) : []),
+      ...(way.platform === 'express'
+        ? ([['a static file', '/static/page.txt', 200]] as [string, string, number][])
+        : []),
     ];
     const writes = (calls: string[]): string[] => calls.filter((call) => call !== 'find');
 
-    test.each(requests)('by %s leaves no trace: no row, touch, key, event or cookie', async (_, path, status, headers = {}) => {
-      const known = await signIn(app);
-      app.clock.advance(35 * MINUTE);
-      const before = await app.store.visitOf(known);
-      const crawler = app.browser();
-      const forger = app.browser();
-      forger.jar.set('visit', FORGED);
-      for (const browser of [known, crawler, forger]) {
+    test.each(requests)(
+      'by %s leaves no trace: no row, touch, key, event or cookie',
+      async (_, path, status, headers = {}) => {
+        const known = await signIn(app);
+        app.clock.advance(35 * MINUTE);
+        const before = await app.store.visitOf(known);
+        const crawler = app.browser();
+        const forger = app.browser();
+        forger.jar.set('visit', FORGED);
+        for (const browser of [known, crawler, forger]) {
+          heard.length = 0;
+          const calls = await app.store.callsOf(async () => {
+            const answer = await browser.get(path, { headers });
+            expect([answer.status, answer.cookies]).toEqual([status, []]);
+            expect(answer.headers.get('cache-control')).not.toBe('no-store');
+            await app.app.get(VisitService).flush();
+          });
+          expect(writes(calls)).toEqual([]);
+          // A forged key is told of, so that many of one address can be seen, but only where a handler is meant.
+          expect(heard).toEqual(browser === forger && headers['x-deny'] ? ['onKeyRefused'] : []);
+        }
+        expect(await app.store.visitOf(known)).toEqual(before);
+        expect(crawler.jar.size).toBe(0);
+        // The same visit at a handler: it is touched, gets a new key and is told of. And another client gets one.
         heard.length = 0;
         const calls = await app.store.callsOf(async () => {
-          const answer = await browser.get(path, { headers });
-          expect([answer.status, answer.cookies]).toEqual([status, []]);
-          expect(answer.headers.get('cache-control')).not.toBe('no-store');
+          expect((await known.get('/idle')).cookies).toHaveLength(1);
+          expect((await crawler.get('/idle')).cookies).toHaveLength(1);
           await app.app.get(VisitService).flush();
         });
-        expect(writes(calls)).toEqual([]);
-        // A forged key is told of, so that many of one address can be seen, but only where a handler is meant.
-        expect(heard).toEqual(browser === forger && headers['x-deny'] ? ['onKeyRefused'] : []);
-      }
-      expect(await app.store.visitOf(known)).toEqual(before);
-      expect(crawler.jar.size).toBe(0);
-      // The same visit at a handler: it is touched, gets a new key and is told of. And another client gets one.
-      heard.length = 0;
-      const calls = await app.store.callsOf(async () => {
-        expect((await known.get('/idle')).cookies).toHaveLength(1);
-        expect((await crawler.get('/idle')).cookies).toHaveLength(1);
-        await app.app.get(VisitService).flush();
-      });
-      expect(writes(calls).sort()).toEqual(['create', 'rekey', 'touch']);
-      expect(heard).toEqual(['onRecordRequest', 'onNewVisit', 'onRecordRequest']);
-    });
+        expect(writes(calls).sort()).toEqual(['create', 'rekey', 'touch']);
+        expect(heard).toEqual(['onRecordRequest', 'onNewVisit', 'onRecordRequest']);
+      },
+    );
 
     test.each(['', 'x', FORGED.slice(1), `${FORGED}A`, FORGED.toUpperCase(), "' OR 1=1 --", 'a'.repeat(3000)])(
       'with the malformed key %j asks the store nothing',
       async (key) => {
         const calls = await app.store.callsOf(async () => {
-          for (const path of ['/unknown', '/health', '/own-route']) await app.browser().get(path, { cookie: `visit=${key}` });
+          for (const path of ['/unknown', '/health', '/own-route'])
+            await app.browser().get(path, { cookie: `visit=${key}` });
         });
         expect(calls).toEqual([]);
         // Another form of key is one to look for.
-        expect(await app.store.callsOf(() => app.browser().get('/unknown', { cookie: `visit=${FORGED}` }))).toEqual(['find']);
+        expect(await app.store.callsOf(() => app.browser().get('/unknown', { cookie: `visit=${FORGED}` }))).toEqual([
+          'find',
+        ]);
       },
     );
   });
@@ -419,7 +457,11 @@ describeWays('A request', (way) => {
     let watcher: Watcher;
     const start = (source: string) =>
       way.start(
-        atEveryPlace(way.platform, { see: (sight) => watcher.see?.(sight) }, { controllers: [EntryController], options: { source } }),
+        atEveryPlace(
+          way.platform,
+          { see: (sight) => watcher.see?.(sight) },
+          { controllers: [EntryController], options: { source } },
+        ),
       );
     beforeAll(async () => {
       app = await start('cookie, query, body');
@@ -457,7 +499,10 @@ describeWays('A request', (way) => {
       expect(await looked).toBe('ann');
       send(body);
       const { status, text } = await answer;
-      expect([status, JSON.parse(text)]).toEqual([201, { id: keyOf(browser).slice(0, 32), name: 'ann', body: { a: 1 } }]);
+      expect([status, JSON.parse(text)]).toEqual([
+        201,
+        { id: keyOf(browser).slice(0, 32), name: 'ann', body: { a: 1 } },
+      ]);
     });
 
     test('a key in it is read as soon as it is parsed, and taken out; before, nobody is taken for anonymous', async () => {
@@ -499,7 +544,9 @@ describeWays('A request', (way) => {
       const first = await start('body, cookie');
       const [ann, bea] = [await signIn(first), await signIn(first, 'bea')];
       const seen = namesAt(['main.ts', 'guard of the method']);
-      const both = await first.browser().post('/seen', { cookie: `visit=${keyOf(bea)}`, json: { visit_key: keyOf(ann) } });
+      const both = await first
+        .browser()
+        .post('/seen', { cookie: `visit=${keyOf(bea)}`, json: { visit_key: keyOf(ann) } });
       expect(JSON.parse(both.text)).toMatchObject({ name: 'ann' });
       expect(seen).toEqual({ 'main.ts': 'VISIT_NOT_RESOLVED', 'guard of the method': 'ann' });
       // No key in the body, and no body at all.
@@ -518,37 +565,50 @@ describeWays('A request', (way) => {
       expect(posted).toEqual(all(MIDDLEWARE, null));
     });
 
-    test.each(['{"a": ', '"', '{"a":1}}', '\u0000'])('that is no JSON (%j) is 400, and the next request is served', async (body) => {
-      const browser = await signIn(app);
-      for (const cookie of [undefined, `visit=${keyOf(browser)}`, `visit=${FORGED}`]) {
-        const { send, answer } = begin(app, { path: '/seen', headers: { ...json(body), ...(cookie ? { cookie } : {}) } });
-        send(body);
-        expect((await answer).status).toBe(400);
-      }
-      expect((await browser.get('/seen')).status).toBe(200);
-    });
+    test.each(['{"a": ', '"', '{"a":1}}', '\u0000'])(
+      'that is no JSON (%j) is 400, and the next request is served',
+      async (body) => {
+        const browser = await signIn(app);
+        for (const cookie of [undefined, `visit=${keyOf(browser)}`, `visit=${FORGED}`]) {
+          const { send, answer } = begin(app, {
+            path: '/seen',
+            headers: { ...json(body), ...(cookie ? { cookie } : {}) },
+          });
+          send(body);
+          expect((await answer).status).toBe(400);
+        }
+        expect((await browser.get('/seen')).status).toBe(200);
+      },
+    );
 
     test('of a type that nobody parses is no reason to know nothing', async () => {
       const browser = await signIn(app);
       const answer = await browser.post('/seen', { headers: { 'content-type': 'text/unknown' }, form: {} });
       // Fastify refuses it by itself.
       expect(answer.status).toBe(way.platform === 'fastify' ? 415 : 201);
-      const anonymous = await app.browser().post('/seen', { headers: { 'content-type': 'text/unknown' }, form: { a: '1' } });
+      const anonymous = await app
+        .browser()
+        .post('/seen', { headers: { 'content-type': 'text/unknown' }, form: { a: '1' } });
       expect(anonymous.status).toBe(way.platform === 'fastify' ? 415 : 201);
     });
 
-    test.each(['null', '1', '"text"', '[]', '{"visit_key":{}}', '{"visit_key":["a"]}', '{"__proto__":{"visit_key":"x"}}'])(
-      '%s holds no key: decided when it is parsed',
-      async (body) => {
-        const { send, answer } = begin(app, { path: '/seen', headers: json(body) });
-        const calls = await app.store.callsOf(async () => {
-          send(body);
-          // Express's parser takes objects only; Fastify refuses "__proto__".
-          expect([201, 400]).toContain((await answer).status);
-        });
-        expect(calls).toEqual([]);
-      },
-    );
+    test.each([
+      'null',
+      '1',
+      '"text"',
+      '[]',
+      '{"visit_key":{}}',
+      '{"visit_key":["a"]}',
+      '{"__proto__":{"visit_key":"x"}}',
+    ])('%s holds no key: decided when it is parsed', async (body) => {
+      const { send, answer } = begin(app, { path: '/seen', headers: json(body) });
+      const calls = await app.store.callsOf(async () => {
+        send(body);
+        // Express's parser takes objects only; Fastify refuses "__proto__".
+        expect([201, 400]).toContain((await answer).status);
+      });
+      expect(calls).toEqual([]);
+    });
   });
 
   describe('whose visit could not be looked for', () => {
@@ -576,7 +636,8 @@ describeWays('A request', (way) => {
       'the injected session': ({ services }) => services.session['name'],
       'identity.userId': ({ services }) => services.identity.userId,
       'visits.current()': ({ services }) => services.visits.current(),
-      'visits.resolve()': ({ services, request, execution }) => services.visits.resolve((execution ?? request) as never),
+      'visits.resolve()': ({ services, request, execution }) =>
+        services.visits.resolve((execution ?? request) as never),
     };
 
     test.each([...MIDDLEWARE, ...GUARDS].flatMap((place) => Object.keys(NEEDS).map((need) => [place, need] as const)))(
@@ -619,7 +680,11 @@ describeWays('A request', (way) => {
       const browser = await signIn(app);
       app.store.isAway = true;
       const answer = await browser.get(path);
-      expect([answer.status, answer.headers.get('retry-after'), answer.cookies]).toEqual([status, status === 503 ? '5' : null, []]);
+      expect([answer.status, answer.headers.get('retry-after'), answer.cookies]).toEqual([
+        status,
+        status === 503 ? '5' : null,
+        [],
+      ]);
       // Who brings no key needs no store.
       expect((await app.browser().get(path)).status).toBe(status === 503 ? (path === '/secret' ? 401 : 200) : status);
       app.store.isAway = false;
@@ -629,7 +694,9 @@ describeWays('A request', (way) => {
     test('a middleware that can do without goes on', async () => {
       const browser = await signIn(app);
       const seen: unknown[] = [];
-      watcher = { see: async ({ place, request }) => place === 'main.ts' && seen.push(await seenBy(() => request.session)) };
+      watcher = {
+        see: async ({ place, request }) => place === 'main.ts' && seen.push(await seenBy(() => request.session)),
+      };
       app.store.isAway = true;
       expect((await browser.get('/health')).status).toBe(200);
       expect((await browser.get('/unknown')).status).toBe(404);

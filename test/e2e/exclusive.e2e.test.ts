@@ -1,6 +1,16 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { Catch, ConflictException, Controller, Inject, Injectable, Post, Req, RequestTimeoutException, UseFilters } from '@nestjs/common';
+import {
+  Catch,
+  ConflictException,
+  Controller,
+  Inject,
+  Injectable,
+  Post,
+  Req,
+  RequestTimeoutException,
+  UseFilters,
+} from '@nestjs/common';
 import type { ArgumentsHost, CallHandler, ExceptionFilter, ExecutionContext, NestInterceptor } from '@nestjs/common';
 import { APP_INTERCEPTOR, HttpAdapterHost } from '@nestjs/core';
 import { ExclusiveSession, MemoryVisitStore, Session, VisitPlugin, type VisitError } from 'nest-visit';
@@ -111,7 +121,10 @@ class Exclusive {
 const cookieOf = ({ jar }: Browser): string => [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
 
 // Around ours, as it is of the root module.
-const parts = { controllers: [Exclusive], providers: [Gates, Arrivals, RemembersProblem, { provide: APP_INTERCEPTOR, useClass: GivesUp }] };
+const parts = {
+  controllers: [Exclusive],
+  providers: [Gates, Arrivals, RemembersProblem, { provide: APP_INTERCEPTOR, useClass: GivesUp }],
+};
 
 describe.each(platforms)('Exclusive access under %s', (platform) => {
   const store = new MemoryVisitStore();
@@ -135,7 +148,11 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     const gate = app.app.get(Gates).make('held');
     letGo = gate.open;
     const client = new AbortController();
-    const answer = fetch(`${app.address}/held${query}`, { method: 'POST', headers: { cookie: cookieOf(browser) }, signal: client.signal });
+    const answer = fetch(`${app.address}/held${query}`, {
+      method: 'POST',
+      headers: { cookie: cookieOf(browser) },
+      signal: client.signal,
+    });
     answer.catch(() => {});
     await gate.arrived;
     const seconds = async (count: number): Promise<void> => {
@@ -220,21 +237,24 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     expect(await vi.waitFor(() => held.outcome ?? Promise.reject(new Error('it waits')))).toBe('VISIT_LOCK_LOST');
   });
 
-  test.each([true, false])('R52, B78: who slept through the lease has lost it; somebody else has had it since: %s', async (isTaken) => {
-    const browser = app.browser();
-    const { gate, answer, seconds } = await hold(browser);
-    const awake = new ManualClock();
-    awake.set(clock.now() + 30_000);
-    const other = await startApp(platform, { store, clock: awake }, parts);
-    try {
-      const there = browser.via(other);
-      if (isTaken) expect((await there.post('/add')).text).toBe('{"n":1}');
-      await seconds(isTaken ? 20 : 30);
-      gate.open();
-      expect(await (await answer).json()).toEqual({ outcome: 'VISIT_LOCK_LOST' });
-      expect((await there.post('/add')).text).toBe(isTaken ? '{"n":2}' : '{"n":1}');
-    } finally {
-      await other.close();
-    }
-  });
+  test.each([true, false])(
+    'R52, B78: who slept through the lease has lost it; somebody else has had it since: %s',
+    async (isTaken) => {
+      const browser = app.browser();
+      const { gate, answer, seconds } = await hold(browser);
+      const awake = new ManualClock();
+      awake.set(clock.now() + 30_000);
+      const other = await startApp(platform, { store, clock: awake }, parts);
+      try {
+        const there = browser.via(other);
+        if (isTaken) expect((await there.post('/add')).text).toBe('{"n":1}');
+        await seconds(isTaken ? 20 : 30);
+        gate.open();
+        expect(await (await answer).json()).toEqual({ outcome: 'VISIT_LOCK_LOST' });
+        expect((await there.post('/add')).text).toBe(isTaken ? '{"n":2}' : '{"n":1}');
+      } finally {
+        await other.close();
+      }
+    },
+  );
 });

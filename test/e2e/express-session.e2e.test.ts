@@ -44,7 +44,8 @@ const cookie = { originalMaxAge: null, expires: null, path: '/' };
 const lasting = (ms: number) => ({ cookie: { ...cookie, originalMaxAge: ms, expires: new Date(clock.now() + ms) } });
 let ids = 0;
 const newId = (): string => `random-${++ids}`;
-const on = (store: VisitStore) => promised(visitSessionStore(Base, { store, clock, timeout: '1h', storeTimeout: PATIENCE }));
+const on = (store: VisitStore) =>
+  promised(visitSessionStore(Base, { store, clock, timeout: '1h', storeTimeout: PATIENCE }));
 
 function suite(open: () => VisitStore): void {
   let store: VisitStore;
@@ -88,7 +89,12 @@ function suite(open: () => VisitStore): void {
     expect((await sessions.get(touched))!['cookie'].expires).toEqual(after.cookie.expires);
     clock.advance(20_000);
     const live = async (id: string): Promise<boolean> => (await sessions.get(id)) !== null;
-    expect([await live(plain), await live(short), await live(touched), await live(shortened)]).toEqual([true, false, true, false]);
+    expect([await live(plain), await live(short), await live(touched), await live(shortened)]).toEqual([
+      true,
+      false,
+      true,
+      false,
+    ]);
     await sessions.set(short, { ...lasting(60_000) });
     await sessions.touch(short, { ...lasting(60_000) });
     expect(await live(short)).toBe(false);
@@ -99,11 +105,15 @@ function suite(open: () => VisitStore): void {
   test('of sets at once the last call stays, also for a new session', async () => {
     const id = newId();
     for (const round of [1, 2]) {
-      await Promise.all(Array.from({ length: 8 }, (_, index) => sessions.set(id, { cookie, value: `${round} ${index}` })));
+      await Promise.all(
+        Array.from({ length: 8 }, (_, index) => sessions.set(id, { cookie, value: `${round} ${index}` })),
+      );
       expect((await sessions.get(id))!['value']).toBe(`${round} 7`);
     }
     const other = on(store);
-    await Promise.all(Array.from({ length: 8 }, (_, index) => (index % 2 ? other : sessions).set(id, { cookie, value: index })));
+    await Promise.all(
+      Array.from({ length: 8 }, (_, index) => (index % 2 ? other : sessions).set(id, { cookie, value: index })),
+    );
     expect((await sessions.get(id))!['value']).toBeGreaterThanOrEqual(0);
   });
 
@@ -114,7 +124,10 @@ function suite(open: () => VisitStore): void {
     await store.create([visit]);
     await sessions.set(newId(), { cookie, name: 'one' });
     await sessions.set(newId(), { cookie, name: 'two' });
-    expect((await sessions.all()).map(({ name }) => name as string).sort((a, b) => (a < b ? -1 : 1))).toEqual(['one', 'two']);
+    expect((await sessions.all()).map(({ name }) => name as string).sort((a, b) => (a < b ? -1 : 1))).toEqual([
+      'one',
+      'two',
+    ]);
     expect(await sessions.length()).toBe(2);
     await sessions.clear();
     expect([await sessions.length(), (await store.find([visit.id]))[0]?.endedAt]).toEqual([0, null]);

@@ -169,12 +169,15 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await browser.get('/id')).status).toBe(200);
   });
 
-  test.each(['create', 'revokedAt'] as const)('a sign-in as another user that fails with 503 clears no cookie: %s', async (method) => {
-    const { browser } = await signedIn('ada');
-    watched.away(method);
-    const failed = await browser.post('/login-as/bob');
-    watched.pass();
-    expect(failed).toMatchObject({ status: 503, cookies: [] });
-    expect((await browser.post('/login-as/bob')).status).toBe(201);
-  });
+  test.each(['create', 'revokedAt'] as const)(
+    'a sign-in as another user that fails with 503 clears no cookie: %s',
+    async (method) => {
+      const { browser } = await signedIn('ada');
+      watched.away(method);
+      const failed = await browser.post('/login-as/bob');
+      watched.pass();
+      expect(failed).toMatchObject({ status: 503, cookies: [] });
+      expect((await browser.post('/login-as/bob')).status).toBe(201);
+    },
+  );
 });

@@ -38,7 +38,13 @@ class ByName extends (Strategy as new (name: string) => { success(user: object):
 
 const clock = new ManualClock();
 const watched = new WatchedStore();
-const USUAL = { clock, storeTimeout: PATIENCE, maxClockSkew: false, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+const USUAL = {
+  clock,
+  storeTimeout: PATIENCE,
+  maxClockSkew: false,
+  expunge: { schedule: false },
+  wipe: { schedule: false },
+} as const;
 
 const running: FastifyInstance[] = [];
 const listen = async (app: FastifyInstance): Promise<() => Browser> => {
@@ -46,7 +52,10 @@ const listen = async (app: FastifyInstance): Promise<() => Browser> => {
   const address = await app.listen({ port: 0, host: '127.0.0.1' });
   return () => new Browser(address);
 };
-const start = async (options: FastifyVisitOptions, routes: (app: FastifyInstance) => void | Promise<void>): Promise<() => Browser> => {
+const start = async (
+  options: FastifyVisitOptions,
+  routes: (app: FastifyInstance) => void | Promise<void>,
+): Promise<() => Browser> => {
   const app = fastify();
   await app.register(visits, { ...USUAL, logger: ['error'], ...options });
   await routes(app);
@@ -144,7 +153,9 @@ describe('A plain Fastify application', () => {
       expect(await count(), path).toEqual({ count: index + 1, visit, user: null });
     }
     const { cookies, headers } = await browse().get('/add');
-    expect(cookies).toEqual([expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/)]);
+    expect(cookies).toEqual([
+      expect.stringMatching(/^visit=[0-9a-f]{32}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/),
+    ]);
     expect(headers.get('cache-control')).toBe('no-store');
   });
 
@@ -163,12 +174,17 @@ describe('A plain Fastify application', () => {
   });
 
   test('each request acts for its own visit, with bodies too', async () => {
-    watched.around = async (_call, go) => (await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)), go());
+    watched.around = async (_call, go) => (
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)),
+      go()
+    );
     const users = ['ann', 'bob', 'eve', 'joe'];
     const browsers = users.map(() => browse());
     await Promise.all(browsers.map((one, index) => login(users[index]!, one)));
     const asked = browsers.flatMap((one) => [count(one), count(one), count(one)]);
-    expect((await Promise.all(asked)).map((seen) => (seen as { user: string }).user)).toEqual(users.flatMap((user) => [user, user, user]));
+    expect((await Promise.all(asked)).map((seen) => (seen as { user: string }).user)).toEqual(
+      users.flatMap((user) => [user, user, user]),
+    );
   });
 
   test('hooks know their request after its body has come, too', async () => {
@@ -231,10 +247,16 @@ describe('A plain Fastify application', () => {
   });
 
   test('routes have the decorators of handlers', async () => {
-    expect(JSON.parse((await browser.get('/guarded')).text)).toMatchObject({ statusCode: 401, code: 'VISIT_IDENTITY_REQUIRED' });
+    expect(JSON.parse((await browser.get('/guarded')).text)).toMatchObject({
+      statusCode: 401,
+      code: 'VISIT_IDENTITY_REQUIRED',
+    });
     await login('ann');
     expect((await browser.get('/guarded')).text).toBe('let in');
-    expect(JSON.parse((await browser.get('/skipped')).text)).toMatchObject({ statusCode: 500, code: 'VISIT_NOT_RESOLVED' });
+    expect(JSON.parse((await browser.get('/skipped')).text)).toMatchObject({
+      statusCode: 500,
+      code: 'VISIT_NOT_RESOLVED',
+    });
   });
 
   test('requests to exclusive routes go one after the other', async () => {
@@ -309,12 +331,17 @@ describe('Guards for all routes', () => {
       })
     )();
     const foreign = { headers: { origin: 'https://evil.example' } };
-    expect(JSON.parse((await browser.post('/form', foreign)).text)).toMatchObject({ statusCode: 403, code: 'VISIT_CROSS_SITE' });
+    expect(JSON.parse((await browser.post('/form', foreign)).text)).toMatchObject({
+      statusCode: 403,
+      code: 'VISIT_CROSS_SITE',
+    });
     expect((await browser.post('/form', { headers: { origin: browser.address } })).text).toBe('done');
     expect((await browser.post('/hook', foreign)).text).toBe('done');
     const [, token] = /value="([\w-]+)"/.exec((await browser.get('/form')).text)!;
     const once = { json: { form_token: token } };
-    expect([(await browser.post('/json', once)).status, (await browser.post('/json', once)).status]).toEqual([200, 403]);
+    expect([(await browser.post('/json', once)).status, (await browser.post('/json', once)).status]).toEqual([
+      200, 403,
+    ]);
   });
 
   test('guards of the application come before validation and handlers, and what is not let in is refused', async () => {
@@ -348,7 +375,9 @@ describe('Guards for all routes', () => {
 test('visits are kept by clients, too', async () => {
   const browser = (
     await start({ store: new SealedCookieVisitStore({ secrets: ['a'.repeat(64)] }) }, (app) => {
-      app.get('/add', async (request) => String((request.session['count'] = Number(request.session['count'] ?? 0) + 1)));
+      app.get('/add', async (request) =>
+        String((request.session['count'] = Number(request.session['count'] ?? 0) + 1)),
+      );
     })
   )();
   expect([(await browser.get('/add')).text, (await browser.get('/add')).text]).toEqual(['1', '2']);
@@ -394,8 +423,11 @@ test('what cannot be is refused at the start, by its name', async () => {
   };
   expect(await refusalOf({ timout: '5m' })).toMatch(/^VISIT_OPTION .*timout/);
   const sealed = new SealedCookieVisitStore({ secrets: ['a'.repeat(64)] });
-  const exclusive = (app: FastifyInstance) => void app.get('/x', { config: { visit: [ExclusiveSession()] } }, async () => 1);
-  expect(await refusalOf({ store: sealed }, exclusive)).toMatch(/^VISIT_OPTION .*@ExclusiveSession\(\) of GET \/x needs /);
+  const exclusive = (app: FastifyInstance) =>
+    void app.get('/x', { config: { visit: [ExclusiveSession()] } }, async () => 1);
+  expect(await refusalOf({ store: sealed }, exclusive)).toMatch(
+    /^VISIT_OPTION .*@ExclusiveSession\(\) of GET \/x needs /,
+  );
   expect(await refusalOf({})).toBeUndefined();
 });
 
@@ -410,7 +442,10 @@ describe('@fastify/passport', () => {
       await app.register(passport.initialize());
       await app.register(passport.secureSession());
       app.get('/login', { preValidation: passport.authenticate('test', { authInfo: false }) }, async () => 'in');
-      app.get('/me', async (request) => ({ user: (request as unknown as { user?: object }).user ?? null, userId: app.identity.userId }));
+      app.get('/me', async (request) => ({
+        user: (request as unknown as { user?: object }).user ?? null,
+        userId: app.identity.userId,
+      }));
       app.get('/logout', async (request) => (request as unknown as { logout(): Promise<void> }).logout());
     });
   });

@@ -17,7 +17,13 @@ import {
 import { APP_INTERCEPTOR } from '@nestjs/core';
 import { IoAdapter } from '@nestjs/platform-socket.io';
 import { WsAdapter } from '@nestjs/platform-ws';
-import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway, type OnGatewayConnection } from '@nestjs/websockets';
+import {
+  ConnectedSocket,
+  MessageBody,
+  SubscribeMessage,
+  WebSocketGateway,
+  type OnGatewayConnection,
+} from '@nestjs/websockets';
 import {
   CurrentUserId,
   CurrentVisit,
@@ -137,7 +143,9 @@ class Desk implements OnGatewayConnection {
   }
 
   @SubscribeMessage('several') several() {
-    return from([1, 2, 3]).pipe(concatMap((part) => timer(0).pipe(concatMap(() => of(answer((this.session['part'] = part)))))));
+    return from([1, 2, 3]).pipe(
+      concatMap((part) => timer(0).pipe(concatMap(() => of(answer((this.session['part'] = part)))))),
+    );
   }
 
   @SubscribeMessage('bad') bad(@Session() session: Session) {
@@ -152,7 +160,9 @@ const isOpen = ({ headers }: IncomingMessage): boolean => headers['x-way'] === '
 @WebSocketGateway({ verifyClient: ({ req }: { req: IncomingMessage }) => isOpen(req) } as object)
 class StrictByWs extends Desk {}
 
-@WebSocketGateway({ allowRequest: (request: IncomingMessage, done: (error: null, isOpen: boolean) => void) => done(null, isOpen(request)) })
+@WebSocketGateway({
+  allowRequest: (request: IncomingMessage, done: (error: null, isOpen: boolean) => void) => done(null, isOpen(request)),
+})
 class StrictByIo extends Desk {}
 
 /** Another one at the same server. */
@@ -209,7 +219,8 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
   const start = async (
     options: VisitSettings & Partial<VisitsInStore> = {},
     providers: Provider[] = [Desk, Counter],
-    adapterFor = (nest: INestApplication): WebSocketAdapter => (transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
+    adapterFor = (nest: INestApplication): WebSocketAdapter =>
+      transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest),
   ): Promise<RunningApp> => {
     const app = await startApp(
       platform,
@@ -260,7 +271,11 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     const ann = await signIn();
     await ann.get('/keep?count=5');
     const client = await open(ann);
-    expect((await client.ask('decorated')).data).toEqual({ count: 5, visit: ann.jar.get('visit')!.slice(0, 32), user: 'ann' });
+    expect((await client.ask('decorated')).data).toEqual({
+      count: 5,
+      visit: ann.jar.get('visit')!.slice(0, 32),
+      user: 'ann',
+    });
     expect(await client.ask('guarded')).toEqual(answer('let in'));
     expect(await run(client, 'user')).toBe('ann');
     expect(await run(client, 'verify')).toBe('ann');
@@ -312,7 +327,10 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
   });
 
   test('law 8: messages of many clients at once each act for their own', async () => {
-    watched.around = async (_call, go) => (await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)), go());
+    watched.around = async (_call, go) => (
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)),
+      go()
+    );
     const users = ['ann', 'bob', 'eve', 'joe'];
     const all = await Promise.all(users.map(async (user) => open(await signIn(user))));
     const asked = all.flatMap((client) => Array.from({ length: 10 }, () => run(client, 'user')));
@@ -331,14 +349,18 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     ]).toContainEqual(await all);
 
     const around = await start({}, [Desk, { provide: APP_INTERCEPTOR, useFactory: () => new Together(['whose']) }]);
-    const [eve, joe] = [await open(await signIn('eve', around), {}, around), await open(await signIn('joe', around), {}, around)];
+    const [eve, joe] = [
+      await open(await signIn('eve', around), {}, around),
+      await open(await signIn('joe', around), {}, around),
+    ];
     expect(await Promise.all([eve.ask('whose'), joe.ask('whose')])).toEqual([own('eve'), own('joe')]);
   });
 
   test('a message ends no visit of somebody else', async () => {
     const ann = await signIn();
     anothers.id = ann.jar.get('visit')!.slice(0, 32);
-    for (const client of [await open(), await open(await signIn('bob'))]) expect(await run(client, 'end of another')).toBe(false);
+    for (const client of [await open(), await open(await signIn('bob'))])
+      expect(await run(client, 'end of another')).toBe(false);
     expect((await ann.get('/me')).text).toBe('ann');
   });
 
@@ -348,17 +370,22 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     await ann.get('/keep?count=0');
     let calls = 0;
     // The first look-up is the slowest.
-    watched.around = async (_call, go) => (await new Promise((resolve) => setTimeout(resolve, calls++ === 0 ? 30 : 0)), go());
+    watched.around = async (_call, go) => (
+      await new Promise((resolve) => setTimeout(resolve, calls++ === 0 ? 30 : 0)),
+      go()
+    );
     const answers = await Promise.all(Array.from({ length: 5 }, () => client.ask('exclusive')));
     expect(answers.map(({ data }) => data as number)).toEqual([1, 2, 3, 4, 5]);
   });
 
   test('nobody signs in, renews a key or begins a visit by a message, which could not tell the client', async () => {
     const client = await open(await signIn());
-    for (const act of ['login', 'reauthenticate', 'renew']) expect(await run(client, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
+    for (const act of ['login', 'reauthenticate', 'renew'])
+      expect(await run(client, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
     expect(await run(client, 'user')).toBe('ann');
     const anonymous = await open();
-    for (const act of ['login', 'add', 'update']) expect(await run(anonymous, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
+    for (const act of ['login', 'add', 'update'])
+      expect(await run(anonymous, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
     expect(watched.calls.filter((call) => call === 'create')).toHaveLength(1);
   });
 
@@ -458,16 +485,20 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
       ['another site', { origin: 'https://evil.example' }],
       ['a neighbor', { origin: 'https://neighbor.example', 'sec-fetch-site': 'same-site' }],
       ['a sandboxed frame', { origin: 'null' }],
-    ])('a connection with the cookie of its visitor that %s opens is refused with 403, and there is no socket', async (_, headers) => {
-      await expect(open(await signIn(), headers)).rejects.toThrow('403');
-      expect(opened).toEqual([]);
-    });
+    ])(
+      'a connection with the cookie of its visitor that %s opens is refused with 403, and there is no socket',
+      async (_, headers) => {
+        await expect(open(await signIn(), headers)).rejects.toThrow('403');
+        expect(opened).toEqual([]);
+      },
+    );
 
     test('one that has come by an adapter of its own reaches no handler', async () => {
       const own = await start({}, [Desk], (nest) => {
         const adapter = transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest);
         const create = adapter.create.bind(adapter) as (port: number, options: object) => never;
-        adapter.create = (port: number, options: object) => create(port, { ...options, verifyClient: undefined, allowRequest: undefined });
+        adapter.create = (port: number, options: object) =>
+          create(port, { ...options, verifyClient: undefined, allowRequest: undefined });
         return adapter;
       });
       const client = await open(await signIn('ann', own), { origin: 'https://evil.example' }, own);
@@ -520,29 +551,34 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
 test.each([
   ['ws', 'fastify'],
   ['socket.io', 'express'],
-] as const)('handshakes of other sites are refused by %s under %s, too, and by polling', async (transport, platform) => {
-  const app = await startApp(
-    platform,
-    { store: new MemoryVisitStore() },
-    { controllers: [Pages], providers: [Desk] },
-    (nest) => void nest.useWebSocketAdapter(transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
-  );
-  try {
-    const ann = app.browser();
-    await ann.get('/login?user=ann');
-    const foreign = { origin: 'https://evil.example' };
-    await expect(connect(transport, app.address, ann, foreign)).rejects.toThrow('403');
-    if (transport === 'socket.io') {
-      const polling = '/socket.io/?EIO=4&transport=polling';
-      expect([(await ann.get(polling, { headers: foreign })).status, (await ann.get(polling)).status]).toEqual([403, 200]);
+] as const)(
+  'handshakes of other sites are refused by %s under %s, too, and by polling',
+  async (transport, platform) => {
+    const app = await startApp(
+      platform,
+      { store: new MemoryVisitStore() },
+      { controllers: [Pages], providers: [Desk] },
+      (nest) => void nest.useWebSocketAdapter(transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
+    );
+    try {
+      const ann = app.browser();
+      await ann.get('/login?user=ann');
+      const foreign = { origin: 'https://evil.example' };
+      await expect(connect(transport, app.address, ann, foreign)).rejects.toThrow('403');
+      if (transport === 'socket.io') {
+        const polling = '/socket.io/?EIO=4&transport=polling';
+        expect([(await ann.get(polling, { headers: foreign })).status, (await ann.get(polling)).status]).toEqual([
+          403, 200,
+        ]);
+      }
+      const client = await connect(transport, app.address, ann, { origin: app.address });
+      expect((await client.ask('run', 'user')).data).toBe('ann');
+      client.leave();
+    } finally {
+      await app.close();
     }
-    const client = await connect(transport, app.address, ann, { origin: app.address });
-    expect((await client.ask('run', 'user')).data).toBe('ann');
-    client.leave();
-  } finally {
-    await app.close();
-  }
-});
+  },
+);
 
 test('sockets that are open do not keep an application from closing', async () => {
   const app = await startApp(

@@ -2,7 +2,18 @@ import { once } from 'node:events';
 import { ApolloDriver, type ApolloDriverConfig } from '@nestjs/apollo';
 import { Injectable } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
-import { Args, Field, GraphQLModule, Int, Mutation, ObjectType, Query, ResolveField, Resolver, Subscription } from '@nestjs/graphql';
+import {
+  Args,
+  Field,
+  GraphQLModule,
+  Int,
+  Mutation,
+  ObjectType,
+  Query,
+  ResolveField,
+  Resolver,
+  Subscription,
+} from '@nestjs/graphql';
 import { MercuriusDriver, type MercuriusDriverConfig } from '@nestjs/mercurius';
 import {
   CsrfGuard,
@@ -178,7 +189,14 @@ class Client {
     socket.on('message', (text: Buffer) => {
       const { id, type, payload } = JSON.parse(text.toString()) as { id?: string; type: string; payload?: unknown };
       if (id === undefined) return;
-      this.hear(id, type === 'complete' ? 'complete' : type === 'error' ? { errors: payload as Result['errors'] } : (payload as Result));
+      this.hear(
+        id,
+        type === 'complete'
+          ? 'complete'
+          : type === 'error'
+            ? { errors: payload as Result['errors'] }
+            : (payload as Result),
+      );
     });
   }
 
@@ -191,7 +209,11 @@ class Client {
     return client;
   }
 
-  /** Begins an operation. @returns what asks for the next result of it; "closed": the connection was, before there was one */
+  /**
+   * Begins an operation.
+   *
+   * @returns what asks for the next result of it; "closed": the connection was, before there was one
+   */
   begin(query: string): () => Promise<Result | 'complete' | 'closed'> {
     const id = String(++this.operations);
     this.heard.set(id, []);
@@ -296,7 +318,9 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     // Published in the request of somebody else.
     for (let count = 0; count < 5; count++) {
       await app.ask(await signIn('max'), () => feed.publish('one'));
-      expect(await Promise.all(asked.map((next) => next()))).toEqual(users.map((user) => ({ data: { news: { user, injected: user } } })));
+      expect(await Promise.all(asked.map((next) => next()))).toEqual(
+        users.map((user) => ({ data: { news: { user, injected: user } } })),
+      );
     }
   });
 
@@ -316,7 +340,11 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     const ann = await signIn('ann');
     const client = await open(ann);
     expect(await one(client, '{ me piece { user injected count } resolved }')).toEqual({
-      data: { me: 'ann', piece: { user: 'ann', injected: 'ann', count: 0 }, resolved: ann.jar.get('visit')!.slice(0, 32) },
+      data: {
+        me: 'ann',
+        piece: { user: 'ann', injected: 'ann', count: 0 },
+        resolved: ann.jar.get('visit')!.slice(0, 32),
+      },
     });
     for (const count of [1, 2]) {
       expect(await one(client, 'mutation { add }')).toEqual({ data: { add: count } });

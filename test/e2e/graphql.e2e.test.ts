@@ -237,7 +237,9 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     const login = await post(key, 'mutation { login }');
     const next = login.headers.get('visit-key')!;
     expect([login.cookies, next.slice(0, 32)]).toEqual([[], key.slice(0, 32)]);
-    expect(JSON.parse((await post(next, '{ me item { count } }')).text)).toEqual({ data: { me: 'ann', item: { count: 1 } } });
+    expect(JSON.parse((await post(next, '{ me item { count } }')).text)).toEqual({
+      data: { me: 'ann', item: { count: 1 } },
+    });
     expect(JSON.parse((await post(key, '{ me }')).text)).toMatchObject({ errors: [{}] });
   });
 

@@ -97,7 +97,8 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
   });
   let people = 0;
   const someone = (): string => `${platform} ${++people}`;
-  const isIn = async (key: string): Promise<boolean> => (await app.browser().get('/me', { cookie: `visit=${key}` })).status === 200;
+  const isIn = async (key: string): Promise<boolean> =>
+    (await app.browser().get('/me', { cookie: `visit=${key}` })).status === 200;
 
   describe.each<[string, (user: string) => Promise<number>]>([
     ['endAllForUser()', (user) => visits.endAllForUser(user)],
@@ -144,7 +145,8 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     await browser.post(`/login/${user}`);
     expect((await browser.get('/fresh')).status).toBe(200);
     clock.advance(8 * HOUR);
-    const handOver = async (path: string) => app.browser().get('/fresh', { cookie: `visit=${(await browser.post(path)).text}` });
+    const handOver = async (path: string) =>
+      app.browser().get('/fresh', { cookie: `visit=${(await browser.post(path)).text}` });
     expect((await browser.get('/fresh')).status).toBe(401);
     expect((await handOver(`/hand-over/${user}`)).status).toBe(401);
     // For somebody else, and where it is said, it is not.
@@ -178,12 +180,22 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     const user = someone();
     const browser = app.browser();
     const tooOld = await browser.post(`/login/${user}?at=${clock.now() - 24 * HOUR}`);
-    expect([tooOld.status, JSON.parse(tooOld.text).code, tooOld.cookies]).toEqual([401, 'VISIT_FRESH_IDENTITY_REQUIRED', []]);
-    await expect(visits.create({ userId: user, authenticatedAt: new Date(clock.now() - 24 * HOUR) })).rejects.toMatchObject({
+    expect([tooOld.status, JSON.parse(tooOld.text).code, tooOld.cookies]).toEqual([
+      401,
+      'VISIT_FRESH_IDENTITY_REQUIRED',
+      [],
+    ]);
+    await expect(
+      visits.create({ userId: user, authenticatedAt: new Date(clock.now() - 24 * HOUR) }),
+    ).rejects.toMatchObject({
       code: 'VISIT_FRESH_IDENTITY_REQUIRED',
     });
-    await expect(visits.create({ userId: user, authenticatedAt: new Date(Number.NaN) })).rejects.toMatchObject({ code: 'VISIT_OPTION' });
-    await expect(visits.create({ userId: user, authenticatedAt: 5 as never })).rejects.toMatchObject({ code: 'VISIT_OPTION' });
+    await expect(visits.create({ userId: user, authenticatedAt: new Date(Number.NaN) })).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+    });
+    await expect(visits.create({ userId: user, authenticatedAt: 5 as never })).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+    });
     expect(told).toEqual([]);
     expect(await visits.listForUser(user)).toEqual([]);
   });

@@ -64,7 +64,11 @@ class PolicyController {
   }
 
   private who() {
-    return { user: this.identity.userId, owner: (this.session['owner'] as unknown) ?? null, id: this.visits.current().id };
+    return {
+      user: this.identity.userId,
+      owner: (this.session['owner'] as unknown) ?? null,
+      id: this.visits.current().id,
+    };
   }
 
   @WatchedHandler()
@@ -207,8 +211,13 @@ class QuietController {
 const LOOKS: Record<string, (sight: Sight) => unknown> = {
   'request.session': ({ request }) => request.session['owner'],
   'visits.resolve(request)': ({ services, request }) => services.visits.resolve(request as never),
-  'visits.resolve(execution)': ({ services, request, execution }) => services.visits.resolve((execution ?? request) as never),
-  'the services': ({ services: { session, identity, visits } }) => [session['owner'], identity.userId, visits.current().expiry],
+  'visits.resolve(execution)': ({ services, request, execution }) =>
+    services.visits.resolve((execution ?? request) as never),
+  'the services': ({ services: { session, identity, visits } }) => [
+    session['owner'],
+    identity.userId,
+    visits.current().expiry,
+  ],
 };
 const PLACES: readonly (Place | 'nowhere' | 'everywhere')[] = [
   'nowhere',
@@ -252,7 +261,9 @@ describeWays('What a handler asks for', (way) => {
     const before = watcher;
     watcher = {};
     const browser = at.browser();
-    expect((await browser.post('/login', { json: { user }, headers: { 'sec-fetch-site': 'same-origin' } })).status).toBe(201);
+    expect(
+      (await browser.post('/login', { json: { user }, headers: { 'sec-fetch-site': 'same-origin' } })).status,
+    ).toBe(201);
     watcher = before;
     return browser;
   };
@@ -316,7 +327,9 @@ describeWays('What a handler asks for', (way) => {
       }
       // The same key where it counts.
       expect((await browser.get('/narrow-secret')).text).toBe('ann');
-      expect(JSON.parse((await app.browser().get(`/plain?visit_key=${keyOf(browser)}`)).text)).toMatchObject({ user: 'ann' });
+      expect(JSON.parse((await app.browser().get(`/plain?visit_key=${keyOf(browser)}`)).text)).toMatchObject({
+        user: 'ann',
+      });
     });
 
     test.each(['query', 'body'] as const)(
@@ -327,7 +340,10 @@ describeWays('What a handler asks for', (way) => {
         const ask = (key?: string) =>
           source === 'query'
             ? cookie.get(`/query-only${key ? `?visit_key=${key}` : ''}`)
-            : cookie.post('/body-only', { json: key ? { visit_key: key } : {}, headers: { 'sec-fetch-site': 'same-origin' } });
+            : cookie.post('/body-only', {
+                json: key ? { visit_key: key } : {},
+                headers: { 'sec-fetch-site': 'same-origin' },
+              });
         expect(JSON.parse((await ask(keyOf(other))).text)).toEqual({ user: 'bea', owner: 'bea', id: idOf(other) });
         expect(JSON.parse((await ask()).text)).toMatchObject({ user: null, owner: null });
       },
@@ -364,7 +380,8 @@ describeWays('What a handler asks for', (way) => {
       const own = { 'sec-fetch-site': 'same-origin' };
       const foreign = { 'sec-fetch-site': 'same-site', origin: 'https://neighbour.example' };
       // A guard that needs a visit closes a handler that has none, wherever the request comes from.
-      for (const headers of [own, foreign]) expect((await browser.post('/skipped-secret', { headers })).status).toBe(500);
+      for (const headers of [own, foreign])
+        expect((await browser.post('/skipped-secret', { headers })).status).toBe(500);
       expect([
         (await browser.post('/secret', { headers: own })).text,
         (await browser.post('/secret', { headers: foreign })).status,
@@ -375,7 +392,9 @@ describeWays('What a handler asks for', (way) => {
       const browser = await signIn();
       looking(at);
       const counts = await Promise.all(Array.from({ length: 5 }, () => browser.clone().get('/exclusive')));
-      expect(counts.map(({ text }) => (JSON.parse(text) as { count: number }).count).sort((a, b) => a - b)).toEqual([1, 2, 3, 4, 5]);
+      expect(counts.map(({ text }) => (JSON.parse(text) as { count: number }).count).sort((a, b) => a - b)).toEqual([
+        1, 2, 3, 4, 5,
+      ]);
     });
 
     test('plugins hear of the request once', async () => {
@@ -397,7 +416,10 @@ describeWays('What a handler asks for', (way) => {
     await Promise.all([one.arrived, other.arrived]);
     one.open();
     other.open();
-    expect((await Promise.all(answers)).map(({ text }) => JSON.parse(text) as unknown)).toEqual([{ count: 1 }, { count: 1 }]);
+    expect((await Promise.all(answers)).map(({ text }) => JSON.parse(text) as unknown)).toEqual([
+      { count: 1 },
+      { count: 1 },
+    ]);
   });
 
   test('@ExclusiveSession() keeps what a middleware or guard has changed before it waited', async () => {
@@ -634,31 +656,36 @@ describeWays('request.user', (way) => {
     expect([answer.status, answer.text]).toEqual([201, JSON.stringify({ user: ACTS[act]!.user })]);
   });
 
-  test.each([...MIDDLEWARE, ...GUARDS])('that somebody else has set at %s stays, whoever is signed in or out', async (place) => {
-    const set = ({ place: at, request, execution }: Sight): void => {
-      if (at !== place) return;
-      // Under Fastify, middleware has Node's own request: what it sets is not seen elsewhere anyway.
-      const target = execution ? execution.switchToHttp().getRequest<SeenRequest>() : request;
-      target.user = someone;
-    };
-    const isSeen = way.platform === 'express' || !place.startsWith('module');
-    const browser = await signIn();
-    watcher = { see: set };
-    if (isSeen) {
-      expect(await userOf(app.browser())).toEqual(someone);
-      expect(await userOf(browser)).toEqual(someone);
-      if (place !== 'guard of the method') {
-        for (const act of Object.keys(ACTS)) {
-          watcher = {};
-          const other = await signIn();
-          watcher = { see: set };
-          const answer = await other.post(`/act?act=${encodeURIComponent(act)}`);
-          expect([act, answer.text]).toEqual([act, JSON.stringify({ user: someone })]);
+  test.each([...MIDDLEWARE, ...GUARDS])(
+    'that somebody else has set at %s stays, whoever is signed in or out',
+    async (place) => {
+      const set = ({ place: at, request, execution }: Sight): void => {
+        if (at !== place) return;
+        // Under Fastify, middleware has Node's own request: what it sets is not seen elsewhere anyway.
+        const target = execution ? execution.switchToHttp().getRequest<SeenRequest>() : request;
+        target.user = someone;
+      };
+      const isSeen = way.platform === 'express' || !place.startsWith('module');
+      const browser = await signIn();
+      watcher = { see: set };
+      if (isSeen) {
+        expect(await userOf(app.browser())).toEqual(someone);
+        expect(await userOf(browser)).toEqual(someone);
+        if (place !== 'guard of the method') {
+          for (const act of Object.keys(ACTS)) {
+            watcher = {};
+            const other = await signIn();
+            watcher = { see: set };
+            const answer = await other.post(`/act?act=${encodeURIComponent(act)}`);
+            expect([act, answer.text]).toEqual([act, JSON.stringify({ user: someone })]);
+          }
+          expect(JSON.parse((await app.browser().post('/login', { json: { user: 'ann' } })).text)).toEqual({
+            user: someone,
+          });
         }
-        expect(JSON.parse((await app.browser().post('/login', { json: { user: 'ann' } })).text)).toEqual({ user: someone });
-      }
-    } else expect(await userOf(browser)).toEqual(ANN);
-  });
+      } else expect(await userOf(browser)).toEqual(ANN);
+    },
+  );
 
   test('is not touched unless the option says so', async () => {
     const without = await start(false);

@@ -34,7 +34,12 @@ class IdentityController {
 
   @Get('who')
   async who(@CurrentUserId() userId: string | null) {
-    return { userId, same: userId === this.identity.userId, user: await this.identity.user(), again: (await this.identity.user()) ?? null };
+    return {
+      userId,
+      same: userId === this.identity.userId,
+      user: await this.identity.user(),
+      again: (await this.identity.user()) ?? null,
+    };
   }
 
   @Post('login')
@@ -148,7 +153,8 @@ const someone = (): string => `user ${++people} ä`;
 
 describeStacks('Identity', (stack: Stack) => {
   const start = (options = {}): Promise<RunningApp> => stack.start(parts, options);
-  const json = (answer: { text: string }): Record<string, unknown> => JSON.parse(answer.text) as Record<string, unknown>;
+  const json = (answer: { text: string }): Record<string, unknown> =>
+    JSON.parse(answer.text) as Record<string, unknown>;
   const key = (browser: { jar: Map<string, string> }): string => browser.jar.get('visit')!;
 
   async function signedIn(app: RunningApp, user = someone(), more: object = {}) {
@@ -165,7 +171,12 @@ describeStacks('Identity', (stack: Stack) => {
       const { browser, user } = await signedIn(app);
       let answer: Record<string, unknown> = {};
       expect(await stack.statements(async () => (answer = json(await browser.get('/who'))))).toHaveLength(1);
-      expect(answer).toEqual({ userId: user, same: true, user: { name: `${user}!`, calls: 1 }, again: { name: `${user}!`, calls: 1 } });
+      expect(answer).toEqual({
+        userId: user,
+        same: true,
+        user: { name: `${user}!`, calls: 1 },
+        again: { name: `${user}!`, calls: 1 },
+      });
       expect(json(await app.browser().get('/who'))).toEqual({ userId: null, same: true, user: null, again: null });
     });
 
@@ -176,11 +187,19 @@ describeStacks('Identity', (stack: Stack) => {
       await browser.post('/set', { json: { user: 'root', userId: 'root', cart: 1 } });
       for (const path of ['/renew', '/reauthenticate', '/logout?keep=1']) {
         await browser.post(path, { json: { user: 'root', userId: 'root' } });
-        expect(json(await browser.get('/who?user=root&userId=root'))).toEqual({ userId: null, same: true, user: null, again: null });
+        expect(json(await browser.get('/who?user=root&userId=root'))).toEqual({
+          userId: null,
+          same: true,
+          user: null,
+          again: null,
+        });
         expect((await browser.get('/secret')).status).toBe(401);
       }
       expect(calls).toBe(0);
-      expect(await app.app.get(VisitService).find(key(browser).slice(0, 32))).toMatchObject({ userId: null, endedAt: null });
+      expect(await app.app.get(VisitService).find(key(browser).slice(0, 32))).toMatchObject({
+        userId: null,
+        endedAt: null,
+      });
       await browser.post('/login', { json: { user: someone() } });
       expect((await browser.get('/secret')).status).toBe(200);
     });
@@ -280,7 +299,10 @@ describeStacks('Identity', (stack: Stack) => {
       expect(key(browser).slice(0, 32)).not.toBe(before.slice(0, 32));
       expect(json(await browser.get('/data'))).toEqual({});
       expect((await browser.get('/secret')).text).toBe(`for ${next}`);
-      expect(await app.app.get(VisitService).find(before.slice(0, 32))).toMatchObject({ endReason: 'replaced', userId: user });
+      expect(await app.app.get(VisitService).find(before.slice(0, 32))).toMatchObject({
+        endReason: 'replaced',
+        userId: user,
+      });
     });
 
     test('R36: one visit may be permanent while others are not', async () => {
@@ -296,15 +318,18 @@ describeStacks('Identity', (stack: Stack) => {
   });
 
   describe('what a request has set before it signs in', () => {
-    test.each([[undefined], [true], [false]])('R39: stays, in the first visit of a browser, permanent: %s', async (permanent) => {
-      const app = await start();
-      const browser = app.browser();
-      const answer = await browser.post('/cart-and-login', { json: { user: 'Ann', permanent } });
-      expect(answer.status).toBe(201);
-      expect(answer.cookies).toHaveLength(1);
-      expect(answer.cookies[0]!.includes('Max-Age')).toBe(permanent === true);
-      expect(json(await browser.get('/data'))).toEqual({ cart: 'Ann' });
-    });
+    test.each([[undefined], [true], [false]])(
+      'R39: stays, in the first visit of a browser, permanent: %s',
+      async (permanent) => {
+        const app = await start();
+        const browser = app.browser();
+        const answer = await browser.post('/cart-and-login', { json: { user: 'Ann', permanent } });
+        expect(answer.status).toBe(201);
+        expect(answer.cookies).toHaveLength(1);
+        expect(answer.cookies[0]!.includes('Max-Age')).toBe(permanent === true);
+        expect(json(await browser.get('/data'))).toEqual({ cart: 'Ann' });
+      },
+    );
 
     test('R39: stays, when the key that it came with has been replaced meanwhile', async () => {
       const app = await start();
@@ -326,7 +351,8 @@ describeStacks('Identity', (stack: Stack) => {
       const answer = await browser.post('/logout');
       expect(json(answer)).toEqual({ userId: null });
       expect(answer.cookies[0]).toContain('Max-Age=0');
-      for (const one of [app, other]) expect((await one.browser().get('/secret', { cookie: `visit=${old}` })).status).toBe(401);
+      for (const one of [app, other])
+        expect((await one.browser().get('/secret', { cookie: `visit=${old}` })).status).toBe(401);
     });
 
     test('B1, B2: a request that was on its way neither signs in again nor brings a cookie back', async () => {
@@ -390,7 +416,10 @@ describeStacks('Identity', (stack: Stack) => {
         const app = await start({ cookie: { clearSiteData: true } });
         const cleared = async (method: string, path: string): Promise<boolean> => {
           const { browser, user } = await signedIn(app);
-          return (await sent(browser, path.replace(':user', user).replace(':own', key(browser).slice(0, 32)), method)) !== null;
+          return (
+            (await sent(browser, path.replace(':user', user).replace(':own', key(browser).slice(0, 32)), method)) !==
+            null
+          );
         };
         for (const path of [
           'POST /logout',
@@ -412,7 +441,9 @@ describeStacks('Identity', (stack: Stack) => {
         }
         const { browser, user } = await signedIn(app);
         expect((await browser.post('/login', { json: { user } })).headers.get('clear-site-data')).toBeNull();
-        expect((await browser.post('/login', { json: { user: `${user}-other` } })).headers.get('clear-site-data')).not.toBeNull();
+        expect(
+          (await browser.post('/login', { json: { user: `${user}-other` } })).headers.get('clear-site-data'),
+        ).not.toBeNull();
         // The visit may have expired before: who signs out then wants the same.
         expect(await sent(app.browser(), '/logout')).not.toBeNull();
       });
@@ -453,7 +484,10 @@ describeStacks('Identity', (stack: Stack) => {
 
   test('R41, ASVS 7.5.1, 7.5.3: guards let in who is signed in, and recently', async () => {
     const app = await start({ timeout: '5h' });
-    expect(json(await app.browser().get('/secret'))).toMatchObject({ statusCode: 401, code: 'VISIT_IDENTITY_REQUIRED' });
+    expect(json(await app.browser().get('/secret'))).toMatchObject({
+      statusCode: 401,
+      code: 'VISIT_IDENTITY_REQUIRED',
+    });
     const { browser } = await signedIn(app);
     expect((await browser.get('/fresh')).status).toBe(200);
     stack.clock.advance(16 * 60_000);
@@ -476,7 +510,10 @@ describeStacks('Identity', (stack: Stack) => {
     expect(late).toMatchObject({ status: 201, cookies: [] });
     expect(json(await browser.get('/data'))).toEqual({ late: 1 });
     stack.clock.advance(30_000);
-    expect(await app.browser().get('/secret', { cookie: `visit=${before}` })).toMatchObject({ status: 401, cookies: [] });
+    expect(await app.browser().get('/secret', { cookie: `visit=${before}` })).toMatchObject({
+      status: 401,
+      cookies: [],
+    });
     stack.clock.advance(30_000);
     expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
     expect((await browser.get('/secret')).text).toBe(`for ${user}`);
@@ -518,13 +555,19 @@ describeStacks('Identity', (stack: Stack) => {
       const second = await signedIn(other, user);
       const third = await signedIn(other, user);
       const list = JSON.parse((await browser.get('/visits')).text) as { id: string; isCurrent: boolean }[];
-      expect(list.map(({ id }) => id).sort()).toEqual([browser, second.browser, third.browser].map((one) => key(one).slice(0, 32)).sort());
+      expect(list.map(({ id }) => id).sort()).toEqual(
+        [browser, second.browser, third.browser].map((one) => key(one).slice(0, 32)).sort(),
+      );
       expect(list.filter(({ isCurrent }) => isCurrent).map(({ id }) => id)).toEqual([key(browser).slice(0, 32)]);
       expect(JSON.stringify(list)).not.toContain(key(second.browser).slice(33));
 
       expect((await browser.get(`/visits`)).status).toBe(200);
-      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32), 'revoked', { anyUser: true })).toBe(true);
-      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32), 'revoked', { anyUser: true })).toBe(false);
+      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32), 'revoked', { anyUser: true })).toBe(
+        true,
+      );
+      expect(await app.app.get(VisitService).end(key(second.browser).slice(0, 32), 'revoked', { anyUser: true })).toBe(
+        false,
+      );
       expect((await second.browser.get('/secret')).status).toBe(401);
       // Whoever did not end the visit themselves gets a new one, at once.
       expect((await second.browser.post('/set', { json: { a: 1 } })).cookies).toHaveLength(1);

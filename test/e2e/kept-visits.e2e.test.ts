@@ -34,15 +34,27 @@ interface Act {
 }
 
 const acts: Record<string, Act> = {
-  'a sign-in': { before: 'nobody', make: ({ identity }) => identity.login('ann'), after: { user: 'ann', session: 'kept' } },
-  'a sign-in again': { before: 'ann', make: ({ identity }) => identity.login('ann'), after: { user: 'ann', session: 'kept' } },
+  'a sign-in': {
+    before: 'nobody',
+    make: ({ identity }) => identity.login('ann'),
+    after: { user: 'ann', session: 'kept' },
+  },
+  'a sign-in again': {
+    before: 'ann',
+    make: ({ identity }) => identity.login('ann'),
+    after: { user: 'ann', session: 'kept' },
+  },
   'a sign-in as somebody else': {
     before: 'bob',
     make: ({ identity }) => identity.login('ann'),
     after: { user: 'ann', session: 'empty' },
     ends: true,
   },
-  'a new proof': { before: 'ann', make: ({ identity }) => identity.reauthenticate(), after: { user: 'ann', session: 'kept' } },
+  'a new proof': {
+    before: 'ann',
+    make: ({ identity }) => identity.reauthenticate(),
+    after: { user: 'ann', session: 'kept' },
+  },
   'a sign-out': {
     before: 'ann',
     make: ({ identity }) => identity.logout(),
@@ -136,7 +148,9 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
   describe.each(Object.entries(acts))('after %s', (_, act) => {
     const moments = ['before', 'after'] as const;
     const failures = { 'one call fails': 1, 'two calls fail': 2, 'all calls fail from then on': Infinity };
-    test.each(moments.flatMap((moment) => Object.entries(failures).map(([name, often]) => [name, moment, often] as const)))(
+    test.each(
+      moments.flatMap((moment) => Object.entries(failures).map(([name, often]) => [name, moment, often] as const)),
+    )(
       'B81: of which %s, %s they are done: it is done, or nothing is when the store is there again',
       async (_name, moment, often) => {
         const outcomes: string[] = [];
@@ -171,7 +185,8 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
           } else {
             outcomes.push('failed');
             expect([status, headers.get('retry-after')], label).toEqual([503, expect.stringMatching(/^\d+$/)]);
-            // An end of which nobody knows whether it was done. What was to go on goes on, with the key that the client has.
+            // An end of which nobody knows whether it was done. What was to go on goes on, with the key that the client
+            // has.
             if (act.ends && moment === 'after' && after.user === null) {
               outcomes.push('ended');
               if (act.after.session === 'empty') continue;

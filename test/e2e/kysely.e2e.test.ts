@@ -64,7 +64,8 @@ describeDatabases('R65: an application that keeps its visits with Kysely', (db) 
     await one.post('/count');
     const answers = await Promise.all(Array.from({ length: 12 }, () => one.post('/count')));
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 201));
-    for (const browser of [one, two]) expect((await browser.post('/login', { json: { user: 'alice' } })).status).toBe(201);
+    for (const browser of [one, two])
+      expect((await browser.post('/login', { json: { user: 'alice' } })).status).toBe(201);
     expect(JSON.parse((await one.post('/count')).text)).toEqual({ count: 14 });
     expect(JSON.parse((await two.get('/user')).text)).toEqual({ userId: 'alice', visits: 2 });
     expect((await two.post('/end')).status).toBe(201);

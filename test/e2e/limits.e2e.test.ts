@@ -90,14 +90,20 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
   describe('with `shortenExisting`, reach visits from before at once', () => {
     const from = async (before: VisitSettings, now: VisitSettings, path = '/login', controllers = [Limits]) => {
       const store = new MemoryVisitStore();
-      const [old, app] = [await start({ store, ...before }), await start({ store, shortenExisting: true, ...now }, controllers)];
+      const [old, app] = [
+        await start({ store, ...before }),
+        await start({ store, shortenExisting: true, ...now }, controllers),
+      ];
       const browser = old.browser();
       await browser.post(path);
       return { app, browser: browser.via(app) };
     };
 
     test('the idle timeout: of a visit that is not used, and not of one that is', async () => {
-      const [idle, used] = [await from({ timeout: '10h' }, { timeout: '1h' }), await from({ timeout: '10h' }, { timeout: '1h' })];
+      const [idle, used] = [
+        await from({ timeout: '10h' }, { timeout: '1h' }),
+        await from({ timeout: '10h' }, { timeout: '1h' }),
+      ];
       clock.advance(50 * MINUTE);
       expect(await see(used.browser)).toBe('ann undefined');
       clock.advance(11 * MINUTE);
@@ -226,7 +232,8 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     expect(policy.nist).toEqual(['AAL1']);
     expect(policy.text).toContain(
       'After Asking.long() a visit ends after 7 days without a request. Asking.long() takes keys from cookie, query. ' +
-        'Asking.long() sends the cookie with Path=/asks. Requests to Asking.poll() keep no visit alive. Asking.health() has no visit.',
+        'Asking.long() sends the cookie with Path=/asks. Requests to Asking.poll() keep no visit alive. ' +
+        'Asking.health() has no visit.',
     );
     const plain = (await start({ ...nistPolicies.aal2 })).app.get(VisitService).describePolicy();
     expect([plain.handlers, plain.nist]).toEqual([[], ['AAL1', 'AAL2']]);

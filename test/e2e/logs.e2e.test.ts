@@ -1,6 +1,14 @@
 import { Controller, Get, Logger, Post, type LoggerService } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
-import { CsrfGuard, CurrentVisit, FormTokenService, IdentityService, Session, VisitPlugin, VisitService } from 'nest-visit';
+import {
+  CsrfGuard,
+  CurrentVisit,
+  FormTokenService,
+  IdentityService,
+  Session,
+  VisitPlugin,
+  VisitService,
+} from 'nest-visit';
 import { Visit } from 'nest-visit/typeorm';
 import { expect, test, vi } from 'vitest';
 import { inspect } from 'node:util';
@@ -14,14 +22,19 @@ const SECRET = 'xq7-4711-zw9';
 const betrays = (text: string): boolean =>
   ['xq7-4', '7-4711', '11-zw9'].some((part) => {
     const bytes = Buffer.from(part);
-    return [part, [...bytes].join(','), bytes.toString('hex'), bytes.toString('hex').replaceAll(/..(?!$)/g, '$& ')].some((way) =>
-      text.toLowerCase().includes(way),
-    );
+    return [
+      part,
+      [...bytes].join(','),
+      bytes.toString('hex'),
+      bytes.toString('hex').replaceAll(/..(?!$)/g, '$& '),
+    ].some((way) => text.toLowerCase().includes(way));
   });
 
 /** Makes every later UPDATE of a visit fail. */
 const FULL: Record<Stack['database'], readonly string[]> = {
-  mariadb: ["CREATE TRIGGER full BEFORE UPDATE ON visit FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'full'"],
+  mariadb: [
+    "CREATE TRIGGER full BEFORE UPDATE ON visit FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'full'",
+  ],
   postgres: [
     "CREATE FUNCTION full_visit() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'full'; END $$ LANGUAGE plpgsql",
     'CREATE TRIGGER full_visit BEFORE UPDATE ON visit FOR EACH ROW EXECUTE FUNCTION full_visit()',
@@ -66,7 +79,9 @@ class LoggingController {
   async login(@CurrentVisit() visit: CurrentVisit) {
     this.session['kept'] = 1;
     await this.identity.login('ada');
-    this.logger.log(`${inspect(visit, { depth: 9, showHidden: true })} ${JSON.stringify(visit)} ${inspect(this.session)}`);
+    this.logger.log(
+      `${inspect(visit, { depth: 9, showHidden: true })} ${JSON.stringify(visit)} ${inspect(this.session)}`,
+    );
   }
 
   @Get('fail')
@@ -166,13 +181,16 @@ describeStacks('Logs', (stack) => {
     }
     expect(lines.some((line) => line.includes('INSERT INTO') && /<\d+ bytes>/.test(line))).toBe(true);
     expect(lines.some((line) => /error: full/i.test(line))).toBe(true);
-    expect(lines.some((line) => line.includes('session_data') && /<\d+ bytes>/.test(line) && line.startsWith("'UPDATE"))).toBe(true);
+    expect(
+      lines.some((line) => line.includes('session_data') && /<\d+ bytes>/.test(line) && line.startsWith("'UPDATE")),
+    ).toBe(true);
     expect(lines.filter(betrays)).toEqual([]);
   });
 
   test('R54, A2: what is said of data that cannot be read quotes none of it', async () => {
     const lines: string[] = [];
-    const write = (...parts: unknown[]): void => void lines.push(parts.map((part) => inspect(part, { depth: 9 })).join(' '));
+    const write = (...parts: unknown[]): void =>
+      void lines.push(parts.map((part) => inspect(part, { depth: 9 })).join(' '));
     const logger: LoggerService = { log: write, error: write, warn: write, debug: write, verbose: write, fatal: write };
     const app = await stack.start(QUIET, { session: { onUnreadable: 'empty' } }, (nest) => nest.useLogger(logger));
     const strict = await stack.start(QUIET, { session: { onUnreadable: 'throw' } }, (nest) => nest.useLogger(logger));

@@ -34,7 +34,14 @@ beforeEach(() => {
 async function make(store: VisitStore, userId: string, count: number, now = Date.now()): Promise<string[]> {
   const visits = Array.from({ length: count }, (_, index) => {
     const identity = { userId, created: now, authenticatedAt: now };
-    return created({ id: newId(), keyHash: newHash(), created: now, accessed: now + index, expiry: now + 9e8, identity });
+    return created({
+      id: newId(),
+      keyHash: newHash(),
+      created: now,
+      accessed: now + index,
+      expiry: now + 9e8,
+      identity,
+    });
   });
   for (let done = 0; done < count; done += BATCH) await store.create(visits.slice(done, done + BATCH));
   return visits.map(({ id }) => id);
@@ -47,7 +54,9 @@ describeStacks('Many visits of a user', (stack) => {
     const user = randomUUID();
     const ids = await make(store, user, MANY, stack.clock.now());
     const [others] = await make(store, randomUUID(), 1, stack.clock.now());
-    const statements = await stack.statements(async () => expect(await visits.endAllForUser(user, 'disabled')).toBe(MANY));
+    const statements = await stack.statements(async () =>
+      expect(await visits.endAllForUser(user, 'disabled')).toBe(MANY),
+    );
     // Remember, look, and for each batch an UPDATE, which may be a transaction.
     expect(statements.length).toBeLessThanOrEqual(2 + 4 * Math.ceil(MANY / BATCH));
     expect(told.toSorted()).toEqual(ids.toSorted());
@@ -67,7 +76,9 @@ describeStacks('Many visits of a user', (stack) => {
     const page = await visits.listForUser(user, { limit: 700 });
     expect(ids(page)).toEqual(newestFirst.slice(0, 700));
     const { id, accessed } = page.at(-1)!;
-    expect(ids(await visits.listForUser(user, { limit: 700, after: { id, accessed } }))).toEqual(newestFirst.slice(700));
+    expect(ids(await visits.listForUser(user, { limit: 700, after: { id, accessed } }))).toEqual(
+      newestFirst.slice(700),
+    );
     await visits.endAllForUser(user);
   });
 
@@ -75,7 +86,10 @@ describeStacks('Many visits of a user', (stack) => {
     const app = await stack.start({ providers: [Listener] });
     const [visits, store] = [app.app.get(VisitService), app.app.get(VisitStore)];
     const user = randomUUID();
-    const [older, newer] = [await make(store, user, 600, stack.clock.now()), await make(store, user, 999, stack.clock.now() + 1)];
+    const [older, newer] = [
+      await make(store, user, 600, stack.clock.now()),
+      await make(store, user, 999, stack.clock.now() + 1),
+    ];
     stack.clock.advance(1000);
     const { visit } = await visits.create({ userId: user });
     expect(told.toSorted()).toEqual(older.toSorted());
@@ -88,18 +102,21 @@ describeStacks('Many visits of a user', (stack) => {
 test.each([
   { what: 'by default', identity: undefined, atSignIn: 1 },
   { what: 'without a bound', identity: { maxVisitsPerUser: false }, atSignIn: 0 },
-] as const)('R43: $what a sign-in counts visits $atSignIn times, and no other request does', async ({ identity, atSignIn }) => {
-  const watched = new WatchedStore();
-  const app = await InlineApp.start('express', { store: watched.store, identity });
-  onTestFinished(() => app.running.close());
-  const counted = (): number => watched.calls.filter((method) => method === 'listForUser').length;
-  const browser = app.browser();
-  await app.ask(browser, ({ identity: own }) => own.login('ann'));
-  expect(counted()).toBe(atSignIn);
-  await app.ask(browser, ({ session }) => void (session['cart'] = 1));
-  await app.ask(browser, ({ identity: own }) => own.logout({ keepVisit: true }));
-  expect(counted()).toBe(atSignIn);
-});
+] as const)(
+  'R43: $what a sign-in counts visits $atSignIn times, and no other request does',
+  async ({ identity, atSignIn }) => {
+    const watched = new WatchedStore();
+    const app = await InlineApp.start('express', { store: watched.store, identity });
+    onTestFinished(() => app.running.close());
+    const counted = (): number => watched.calls.filter((method) => method === 'listForUser').length;
+    const browser = app.browser();
+    await app.ask(browser, ({ identity: own }) => own.login('ann'));
+    expect(counted()).toBe(atSignIn);
+    await app.ask(browser, ({ session }) => void (session['cart'] = 1));
+    await app.ask(browser, ({ identity: own }) => own.logout({ keepVisit: true }));
+    expect(counted()).toBe(atSignIn);
+  },
+);
 
 test('R43: where visits cannot be listed, there is no bound unless one is asked for', async () => {
   const store = Object.assign(new MemoryVisitStore(), { users: undefined });
@@ -110,25 +127,29 @@ test('R43: where visits cannot be listed, there is no bound unless one is asked 
   expect(visits.describePolicy().maxVisitsPerUser).toBeNull();
 });
 
-test.each([{ limit: 0 }, { limit: 1.5 }, { after: { id: 'x', accessed: new Date() } }, { after: { id: newId(), accessed: 5 as never } }])(
-  'R42: a list cannot be asked for with %j',
-  async (options) => {
-    const app = await startApp('express', { store: new MemoryVisitStore() }, {});
-    onTestFinished(() => app.close());
-    await expect(app.app.get(VisitService).listForUser('ann', options)).rejects.toMatchObject({ code: 'VISIT_OPTION' });
-  },
-);
+test.each([
+  { limit: 0 },
+  { limit: 1.5 },
+  { after: { id: 'x', accessed: new Date() } },
+  { after: { id: newId(), accessed: 5 as never } },
+])('R42: a list cannot be asked for with %j', async (options) => {
+  const app = await startApp('express', { store: new MemoryVisitStore() }, {});
+  onTestFinished(() => app.close());
+  await expect(app.app.get(VisitService).listForUser('ann', options)).rejects.toMatchObject({ code: 'VISIT_OPTION' });
+});
 
 describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (method) => {
   const USER = 'ann';
-  const end = (visits: VisitService): Promise<number> => (method === 'endAll' ? visits.endAll() : visits.endAllForUser(USER));
+  const end = (visits: VisitService): Promise<number> =>
+    method === 'endAll' ? visits.endAll() : visits.endAllForUser(USER);
 
   async function start(storeTimeout: number) {
     const watched = new WatchedStore();
     const app = await InlineApp.start('express', { store: watched.store, storeTimeout }, { providers: [Listener] });
     onTestFinished(() => app.close());
     const ids = await make(watched.inner, USER, MANY);
-    const left = async (): Promise<number> => (await watched.inner.find(ids)).filter((visit) => visit?.endedAt === null).length;
+    const left = async (): Promise<number> =>
+      (await watched.inner.find(ids)).filter((visit) => visit?.endedAt === null).length;
     /** The batch with this number waits for `release`. */
     const holdBatch = (number: number) => {
       const { held, release } = watched.hold(method);
@@ -141,7 +162,8 @@ describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (me
   }
 
   const expectAllTold = async (ids: readonly string[]): Promise<void> => {
-    if (method === 'endAllForUser') await expect.poll(() => told.toSorted(), { timeout: PATIENCE }).toEqual(ids.toSorted());
+    if (method === 'endAllForUser')
+      await expect.poll(() => told.toSorted(), { timeout: PATIENCE }).toEqual(ids.toSorted());
   };
 
   test.each([1, 2])('R42: goes on when batch %d takes longer than the caller may wait', async (number) => {

@@ -81,7 +81,10 @@ function without(...lacking: ('users' | 'locks' | keyof VisitStoreCapabilities)[
 }
 
 async function compile(options: VisitModuleOptions, imports: unknown[] = []) {
-  const module = await Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot(options), ...(imports as Type[])] })
+  const module = await Test.createTestingModule({
+    ...parts,
+    imports: [VisitModule.forRoot(options), ...(imports as Type[])],
+  })
     .setLogger(false as never)
     .compile();
   running.push(module);
@@ -99,21 +102,38 @@ describe('Options', () => {
       { touch: { interval: '5 apples' } },
       'option "touch.interval" must be a duration such as 30000 or "30s", got "5 apples" (string)',
     ],
-    ['a negative duration', { timeout: -1 }, 'option "timeout" must be a duration such as 30000 or "30s", got -1 (number)'],
+    [
+      'a negative duration',
+      { timeout: -1 },
+      'option "timeout" must be a duration such as 30000 or "30s", got -1 (number)',
+    ],
     ['an unknown option', { cokie: {} }, 'option "cokie" is unknown; there are dataSource, store, storeTimeout'],
-    ['an unknown nested option', { cookie: { nam: 'x' } }, 'option "cookie.nam" is unknown; "cookie" has name, path, domain'],
-    ['an unknown source', { source: 'cookie, headers' }, 'option "source" must be a list of "cookie", "header", "query", "body", "form"'],
+    [
+      'an unknown nested option',
+      { cookie: { nam: 'x' } },
+      'option "cookie.nam" is unknown; "cookie" has name, path, domain',
+    ],
+    [
+      'an unknown source',
+      { source: 'cookie, headers' },
+      'option "source" must be a list of "cookie", "header", "query", "body", "form"',
+    ],
     ['an empty source', { source: [] }, 'option "source" must be a list'],
     [
       'a bad cookie name',
       { cookie: { name: 'my visit' } },
       'option "cookie.name" must be a cookie name that browsers accept, such as "visit", got "my visit" (string)',
     ],
-    ['header injection by path', { cookie: { path: '/a; Domain=evil' } }, 'option "cookie.path" must be a path that begins with "/"'],
+    [
+      'header injection by path',
+      { cookie: { path: '/a; Domain=evil' } },
+      'option "cookie.path" must be a path that begins with "/"',
+    ],
     [
       'an unknown kind of site data',
       { cookie: { clearSiteData: ['cache', 'cookie'] } },
-      'option "cookie.clearSiteData" must be true, false or a list of "cache", "cookies", "storage", "executionContexts", "clientHints"',
+      'option "cookie.clearSiteData" must be true, false or a list of "cache", "cookies", "storage", ' +
+        '"executionContexts", "clientHints"',
     ],
     ['no site data', { cookie: { clearSiteData: [] } }, 'option "cookie.clearSiteData" must be true, false or a list'],
     ['a bad domain', { cookie: { domain: 'a b' } }, 'option "cookie.domain" must be a host name'],
@@ -122,7 +142,11 @@ describe('Options', () => {
       { cookie: { sameSite: 'none', secure: false } },
       'browsers refuse SameSite=None without Secure, got "none"',
     ],
-    ['__Host- with a domain', { cookie: { name: '__Host-x', secure: true, domain: 'example.org' } }, '"__Host-" needs cookie.secure true'],
+    [
+      '__Host- with a domain',
+      { cookie: { name: '__Host-x', secure: true, domain: 'example.org' } },
+      '"__Host-" needs cookie.secure true',
+    ],
     [
       'a bad cron expression',
       { expunge: { schedule: 'every night' } },
@@ -134,40 +158,109 @@ describe('Options', () => {
       'option "expunge.batchSize" must be a whole number from 1 to 500, got 1.5 (number)',
     ],
     ['text for an object', { cookie: 'visit' }, 'option "cookie" must be an object, got "visit" (string)'],
-    ['no clock', { clock: {} }, 'option "clock" must be an object with now(), which gives whole milliseconds since 1970, got {} (object)'],
+    [
+      'no clock',
+      { clock: {} },
+      'option "clock" must be an object with now(), which gives whole milliseconds since 1970, got {} (object)',
+    ],
     ['a clock of fractions', { clock: performance }, 'option "clock" must be an object with now()'],
-    ['a clock that has to be awaited', { clock: { now: async () => 1 } }, 'option "clock" must be an object with now()'],
+    [
+      'a clock that has to be awaited',
+      { clock: { now: async () => 1 } },
+      'option "clock" must be an object with now()',
+    ],
     ['a clock that gives text', { clock: { now: () => '1' } }, 'option "clock" must be an object with now()'],
-    ['a clock of nanoseconds', { clock: { now: () => Date.now() * 1_000_000 } }, 'option "clock" must be an object with now()'],
-    ['a clock that fails', { clock: { now: () => JSON.parse('{') as number } }, 'option "clock" must be an object with now()'],
-    ['a longer wait than timers have', { storeTimeout: '25d' }, 'option "storeTimeout" must be at most 2147483647 ms (24 days)'],
-    ['the same for touches', { touch: { interval: 2 ** 31 } }, 'option "touch.interval" must be at most 2147483647 ms (24 days)'],
-    ['the same for exclusive access', { session: { maxExclusive: '4w' } }, 'option "session.maxExclusive" must be at most 2147483647 ms'],
-    ['a life beyond all dates', { timeout: '999999999999d' }, 'option "timeout" must be at most 36500 days, got "999999999999d" (string)'],
-    ['the same for permanent visits', { permanentTimeout: '36501d' }, 'option "permanentTimeout" must be at most 36500 days'],
-    ['the same in all', { absoluteTimeout: Number.MAX_SAFE_INTEGER }, 'option "absoluteTimeout" must be at most 36500 days'],
+    [
+      'a clock of nanoseconds',
+      { clock: { now: () => Date.now() * 1_000_000 } },
+      'option "clock" must be an object with now()',
+    ],
+    [
+      'a clock that fails',
+      { clock: { now: () => JSON.parse('{') as number } },
+      'option "clock" must be an object with now()',
+    ],
+    [
+      'a longer wait than timers have',
+      { storeTimeout: '25d' },
+      'option "storeTimeout" must be at most 2147483647 ms (24 days)',
+    ],
+    [
+      'the same for touches',
+      { touch: { interval: 2 ** 31 } },
+      'option "touch.interval" must be at most 2147483647 ms (24 days)',
+    ],
+    [
+      'the same for exclusive access',
+      { session: { maxExclusive: '4w' } },
+      'option "session.maxExclusive" must be at most 2147483647 ms',
+    ],
+    [
+      'a life beyond all dates',
+      { timeout: '999999999999d' },
+      'option "timeout" must be at most 36500 days, got "999999999999d" (string)',
+    ],
+    [
+      'the same for permanent visits',
+      { permanentTimeout: '36501d' },
+      'option "permanentTimeout" must be at most 36500 days',
+    ],
+    [
+      'the same in all',
+      { absoluteTimeout: Number.MAX_SAFE_INTEGER },
+      'option "absoluteTimeout" must be at most 36500 days',
+    ],
     ['the same for keys', { renewAfter: 1e300 }, 'option "renewAfter" must be at most 36500 days'],
-    ['clean-up beyond all dates', { expunge: { keepDays: 1e9 } }, 'option "expunge.keepDays" must be a number of days from 0 to 36500'],
-    ['more rows than a statement has', { expunge: { batchSize: 501 } }, 'option "expunge.batchSize" must be a whole number from 1 to 500'],
+    [
+      'clean-up beyond all dates',
+      { expunge: { keepDays: 1e9 } },
+      'option "expunge.keepDays" must be a number of days from 0 to 36500',
+    ],
+    [
+      'more rows than a statement has',
+      { expunge: { batchSize: 501 } },
+      'option "expunge.batchSize" must be a whole number from 1 to 500',
+    ],
     [
       'an address of another database',
       { dataSource: { type: 'postgres', url: 'mysql://root:SECRET@db/app' } },
-      'option "dataSource" must be options whose type and url agree: for type "postgres" a url such as "postgres://…", got one that begins with "mysql:"',
+      'option "dataSource" must be options whose type and url agree: for type "postgres" a url such as ' +
+        '"postgres://…", got one that begins with "mysql:"',
     ],
     [
       'an address of another database, of a primary',
-      { dataSource: { type: 'mariadb', replication: { master: { url: 'postgres://root:SECRET@db/app' }, slaves: [] } } },
+      {
+        dataSource: { type: 'mariadb', replication: { master: { url: 'postgres://root:SECRET@db/app' }, slaves: [] } },
+      },
       'for type "mariadb" a url such as "mariadb://…", got one that begins with "postgres:"',
     ],
     ['a password with an @', { dataSource: 'mysql://app:first@SECRET@db/app' }, 'got "mysql://***@db/app" (string)'],
     ['a password without a scheme before it', { dataSource: 'app:SECRET@db/app' }, 'got "***@db/app" (string)'],
-    ['a password in a parameter', { dataSource: 'mysql://db/app?password=SECRET' }, 'got "mysql://db/app?password=***" (string)'],
-    ['a password in an object', { dataSource: { host: 'db', password: "it's-SECRET" } }, 'got { host, password } (object)'],
-    ['a password in a list', { csrf: { trustedOrigins: ['https://ann:SECRET@example.org'] } }, "got [ 'https://***@example.org' ] (array)"],
-    ['a password in what is shown', { dataSource: 'mysql://root:secret@localhost/db' }, 'got "mysql://***@localhost/db" (string)'],
+    [
+      'a password in a parameter',
+      { dataSource: 'mysql://db/app?password=SECRET' },
+      'got "mysql://db/app?password=***" (string)',
+    ],
+    [
+      'a password in an object',
+      { dataSource: { host: 'db', password: "it's-SECRET" } },
+      'got { host, password } (object)',
+    ],
+    [
+      'a password in a list',
+      { csrf: { trustedOrigins: ['https://ann:SECRET@example.org'] } },
+      "got [ 'https://***@example.org' ] (array)",
+    ],
+    [
+      'a password in what is shown',
+      { dataSource: 'mysql://root:secret@localhost/db' },
+      'got "mysql://***@localhost/db" (string)',
+    ],
   ])('R16, R74: %s is refused at the start, with a text that helps', async (_, options, text) => {
     const given =
-      _ === 'nothing' || 'dataSource' in (options as object) ? (options as VisitModuleOptions) : { store, ...(options as object) };
+      _ === 'nothing' || 'dataSource' in (options as object)
+        ? (options as VisitModuleOptions)
+        : { store, ...(options as object) };
     const all = _ === 'both stores' ? { store, ...given } : given;
     const error = await compile(all as VisitModuleOptions).catch((reason: unknown) => reason as Error);
     expect(error).toMatchObject({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
@@ -196,7 +289,9 @@ describe('Options', () => {
     vi.stubEnv('NODE_ENV', 'production');
     onTestFinished(() => void vi.unstubAllEnvs());
     await expect(compile({ store, cookie })).rejects.toThrow(text);
-    await expect(compile({ store, cookie: { secure: false, httpOnly: false, allowInsecure: true } })).resolves.toBeDefined();
+    await expect(
+      compile({ store, cookie: { secure: false, httpOnly: false, allowInsecure: true } }),
+    ).resolves.toBeDefined();
     await expect(compile({ store })).resolves.toBeDefined();
   });
 
@@ -216,12 +311,15 @@ describe('Options', () => {
     await expect(compile({ store: without('users'), identity })).rejects.toMatchObject({
       code: 'VISIT_OPTION',
       message:
-        '[visit] option "identity.maxVisitsPerUser" needs a store that has "users", and LimitedStore has not (the visits of a user are counted, and those that are too many are ended), got 3',
+        '[visit] option "identity.maxVisitsPerUser" needs a store that has "users", and LimitedStore has not (the ' +
+        'visits of a user are counted, and those that are too many are ended), got 3',
     });
     await expect(compile({ store: without('revocable'), identity, onRetiredKey: 'end' })).rejects.toThrow(
       /"identity\.maxVisitsPerUser"[^]*"users"[^]*"onRetiredKey"[^]*"revocable"/,
     );
-    await expect(compile({ store: without('atomic', 'shared', 'durable'), identity, onRetiredKey: 'end' })).resolves.toBeDefined();
+    await expect(
+      compile({ store: without('atomic', 'shared', 'durable'), identity, onRetiredKey: 'end' }),
+    ).resolves.toBeDefined();
     await expect(compile({ store: without('users', 'revocable') })).resolves.toBeDefined();
   });
 
@@ -282,14 +380,21 @@ describe('Options', () => {
     await expect(init({ store: inCookies, cookie: secure }, [ShopController], [ShopResolver])).rejects.toMatchObject({
       code: 'VISIT_OPTION',
       message: [
-        '[visit] @UseVisit() "source" of ShopController.linked() must have "cookie" and no "header" with a store that keeps visits in cookies, got query',
-        '@UseVisit() "path" of ShopController.linked() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
+        '[visit] @UseVisit() "source" of ShopController.linked() must have "cookie" and no "header" with a store ' +
+          'that keeps visits in cookies, got query',
+        '@UseVisit() "path" of ShopController.linked() needs another option "cookie.name" than "__Host-visit", ' +
+          'such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
         '@ExclusiveSession() of ShopController.alone() needs a store that has "locks", and LimitedStore has not',
-        '@UseVisit() "path" of ShopController.alone() needs another option "cookie.name" than "__Host-visit", such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
+        '@UseVisit() "path" of ShopController.alone() needs another option "cookie.name" than "__Host-visit", such ' +
+          'as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
         '@ExclusiveSession() of ShopResolver.cart() needs a store that has "locks", and LimitedStore has not',
       ].join('\n[visit] '),
     });
-    for (const cookie of [{ ...secure, name: '__Secure-visit' }, { ...secure, domain: 'shop.example' }, { secure: false }]) {
+    for (const cookie of [
+      { ...secure, name: '__Secure-visit' },
+      { ...secure, domain: 'shop.example' },
+      { secure: false },
+    ]) {
       await expect(init({ store, cookie }, [ShopController], [ShopResolver])).resolves.toBeDefined();
     }
   });
@@ -313,7 +418,11 @@ describe('Options', () => {
       @Query(() => String)
       stock() {}
     }
-    const starting = Test.createTestingModule({ ...parts, imports: [VisitModule.forRoot({ store })], providers: [CartResolver] })
+    const starting = Test.createTestingModule({
+      ...parts,
+      imports: [VisitModule.forRoot({ store })],
+      providers: [CartResolver],
+    })
       .setLogger(false as never)
       .compile()
       .then((module) => (running.push(module), module.init()));
@@ -341,7 +450,9 @@ describe('Options', () => {
     await expect(unlisted.endAll()).rejects.toMatchObject(refusal('users', 'endAll'));
     expect(await unlisted.end('0'.repeat(32), 'revoked', { anyUser: true })).toBe(false);
     const kept = (await compile({ store: without('revocable') })).get(VisitService);
-    await expect(kept.end('0'.repeat(32), 'revoked', { anyUser: true })).rejects.toMatchObject(refusal('revocable', 'end'));
+    await expect(kept.end('0'.repeat(32), 'revoked', { anyUser: true })).rejects.toMatchObject(
+      refusal('revocable', 'end'),
+    );
     await expect(kept.endAllForUser(7)).rejects.toMatchObject(refusal('users', 'endAllForUser'));
     await expect(kept.endAll()).rejects.toMatchObject(refusal('users', 'endAll'));
   });
@@ -362,13 +473,18 @@ describe('Options', () => {
   });
 
   test('R74: all that is wrong is said at once', async () => {
-    await expect(compile({ store, timeout: 'x' as never, creation: 'never' as never })).rejects.toThrow(/"timeout"[^]*"creation"/);
+    await expect(compile({ store, timeout: 'x' as never, creation: 'never' as never })).rejects.toThrow(
+      /"timeout"[^]*"creation"/,
+    );
   });
 
   // The last one, of a configuration file say, only by a cast.
-  test.each(['10m', 600_000, '600s', '0.5h', '1.5 h', ' 1H ' as Duration] as const)('R22: a duration may be %j', async (timeout) => {
-    await expect(compile({ store, timeout })).resolves.toBeDefined();
-  });
+  test.each(['10m', 600_000, '600s', '0.5h', '1.5 h', ' 1H ' as Duration] as const)(
+    'R22: a duration may be %j',
+    async (timeout) => {
+      await expect(compile({ store, timeout })).resolves.toBeDefined();
+    },
+  );
 });
 
 describe.each(platforms)('forRootAsync under %s', (platform) => {
@@ -383,9 +499,12 @@ describe.each(platforms)('forRootAsync under %s', (platform) => {
     const module = await Test.createTestingModule({ imports: [AppModule] }).compile();
     const { FastifyAdapter } = await import('@nestjs/platform-fastify');
     const { ExpressAdapter } = await import('@nestjs/platform-express');
-    const app = module.createNestApplication((platform === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as never, {
-      logger: false,
-    });
+    const app = module.createNestApplication(
+      (platform === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as never,
+      {
+        logger: false,
+      },
+    );
     running.unshift(app);
     await app.listen(0, '127.0.0.1');
     const answer = await fetch(`${await app.getUrl()}/count`);
@@ -398,7 +517,10 @@ describe.each(platforms)('forRootAsync under %s', (platform) => {
     const options = await open();
     await expectToServe([
       TypeOrmModule.forRoot(options),
-      VisitModule.forRootAsync({ inject: [getDataSourceToken()], useFactory: (dataSource: DataSource) => ({ dataSource }) }),
+      VisitModule.forRootAsync({
+        inject: [getDataSourceToken()],
+        useFactory: (dataSource: DataSource) => ({ dataSource }),
+      }),
     ]);
   });
 
@@ -443,7 +565,11 @@ describeStacks('The module', (stack: Stack) => {
 
   test('B39, R29: what waits is written at shutdown, by an own data source too', async () => {
     const dataSource = await ownOptions();
-    const app = await startApp(stack.platform, { dataSource, clock: stack.clock, timeout: '5h', touch: { interval: '1h' } }, parts);
+    const app = await startApp(
+      stack.platform,
+      { dataSource, clock: stack.clock, timeout: '5h', touch: { interval: '1h' } },
+      parts,
+    );
     const browser = app.browser();
     await browser.get('/count');
     stack.clock.advance(3_600_000);
@@ -496,13 +622,16 @@ describeStacks('The module', (stack: Stack) => {
       expect(await expunge.wipeExpired()).toBe(1);
       expect(await expunge.wipeExpired()).toBe(0);
       const id = browser.jar.get('visit')!.slice(0, 32);
-      expect(await stack.dataSource().getRepository(Visit).findOneByOrFail({ id })).toMatchObject({ sessionData: null });
+      expect(await stack.dataSource().getRepository(Visit).findOneByOrFail({ id })).toMatchObject({
+        sessionData: null,
+      });
       expect(await visits.find(id)).not.toBeNull();
     });
   });
 
   describe('when the database is away', () => {
-    const away = (): void => breakDatabase(stack.dataSource(), 'Connection lost: the server closed the connection to root:secret@db');
+    const away = (): void =>
+      breakDatabase(stack.dataSource(), 'Connection lost: the server closed the connection to root:secret@db');
 
     test('B18: a failed look-up is 503 with Retry-After: no cookie, no visit, no internals', async () => {
       const app = await stack.start(parts);
@@ -585,7 +714,13 @@ describe('Schedules', () => {
   test('R63: jobs of our own, unless they are off', async () => {
     const clock = new ManualClock();
     const store = new MemoryVisitStore();
-    const module = await compile({ store, clock, maxClockSkew: false, expunge: { schedule: '* * * * * *' }, wipe: { schedule: false } });
+    const module = await compile({
+      store,
+      clock,
+      maxClockSkew: false,
+      expunge: { schedule: '* * * * * *' },
+      wipe: { schedule: false },
+    });
     const run = vi.spyOn(module.get(ExpungeService), 'run');
     await module.init();
     await expect.poll(() => run.mock.calls.length).toBeGreaterThan(0);
@@ -646,7 +781,11 @@ describe.each(platforms)('Plugins under %s', (platform) => {
   test('R72: are found, called in order and awaited; one that fails is isolated', async () => {
     calls.length = 0;
     const clock = new ManualClock();
-    const app = await startApp(platform, { store: new MemoryVisitStore(), clock }, { ...parts, providers: [Second, First, Disabled] });
+    const app = await startApp(
+      platform,
+      { store: new MemoryVisitStore(), clock },
+      { ...parts, providers: [Second, First, Disabled] },
+    );
     running.push(app);
     const browser = app.browser();
     expect((await browser.get('/count')).status).toBe(200);

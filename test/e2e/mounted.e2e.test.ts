@@ -8,7 +8,8 @@ import { WatchedStore } from '../support/watched-store.js';
 
 type Counting = { count?: number };
 
-const count = ({ session }: Tools): string => String((session['count'] = ((session['count'] as number | undefined) ?? 0) + 1));
+const count = ({ session }: Tools): string =>
+  String((session['count'] = ((session['count'] as number | undefined) ?? 0) + 1));
 const counted = ({ session }: Tools): string => String(session['count'] ?? 0);
 
 const pairs = platforms.flatMap((inner) => platforms.map((outer) => [inner, outer] as const));

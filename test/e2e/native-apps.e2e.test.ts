@@ -88,7 +88,9 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
 
   test('is known by it, and gets no cookie', async () => {
     const key = await handOut();
-    expect(said(await call(key, ({ session, identity }) => ((session['count'] = 1), String(identity.userId))))).toEqual(['ann', [], null]);
+    expect(said(await call(key, ({ session, identity }) => ((session['count'] = 1), String(identity.userId))))).toEqual(
+      ['ann', [], null],
+    );
     expect((await call(key, ({ session }) => String(session['count']))).text).toBe('1');
     expect((await call(key, me)).headers.get('vary')).toMatch(/cookie.*authorization/i);
     expect((await call(undefined, me, { headers: { authorization: `bEARER  ${key}` } })).text).toBe('ann');
@@ -158,7 +160,9 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
   });
 
   test('of a permanent visit is not told again of what it has', async () => {
-    const { key } = await headersFirst.ask(headersFirst.browser(), async ({ visits }) => visits.create({ userId: 'ann', permanent: true }));
+    const { key } = await headersFirst.ask(headersFirst.browser(), async ({ visits }) =>
+      visits.create({ userId: 'ann', permanent: true }),
+    );
     clock.advance(4 * 86_400_000);
     expect(said(await call(key, me, {}, headersFirst))).toEqual(['ann', [], null]);
   });
@@ -186,22 +190,25 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
   test.each([
     ['cookie, header', () => app, 'bob'],
     ['header, cookie', () => headersFirst, 'ann'],
-  ] as const)('with a cookie of another visit beside it is whom the first source says, and answered there: %s', async (_, at, user) => {
-    const key = await handOut(at());
-    const browser = at().browser();
-    await at().call(browser, ({ identity }) => identity.login('bob'));
-    const cookie = browser.jar.get('visit')!;
-    const both = (handler: Handler): Promise<Answer> => at().call(browser, handler, { headers: bearer(key) });
-    expect((await both(me)).text).toBe(user);
-    const changed = await both(({ identity }) => identity.reauthenticate());
-    const isByCookie = user === 'bob';
-    expect([changed.cookies.length, changed.headers.has('visit-key')]).toEqual([isByCookie ? 1 : 0, !isByCookie]);
-    expect(browser.jar.get('visit') === cookie).toBe(!isByCookie);
-    const now = changed.headers.get('visit-key') ?? key;
-    const out = await at().call(browser, ({ identity }) => identity.logout(), { headers: bearer(now) });
-    expect([out.cookies.length, browser.jar.has('visit')]).toEqual([isByCookie ? 1 : 0, !isByCookie]);
-    expect((await call(now, me, {}, at())).text).toBe(isByCookie ? 'ann' : 'null');
-  });
+  ] as const)(
+    'with a cookie of another visit beside it is whom the first source says, and answered there: %s',
+    async (_, at, user) => {
+      const key = await handOut(at());
+      const browser = at().browser();
+      await at().call(browser, ({ identity }) => identity.login('bob'));
+      const cookie = browser.jar.get('visit')!;
+      const both = (handler: Handler): Promise<Answer> => at().call(browser, handler, { headers: bearer(key) });
+      expect((await both(me)).text).toBe(user);
+      const changed = await both(({ identity }) => identity.reauthenticate());
+      const isByCookie = user === 'bob';
+      expect([changed.cookies.length, changed.headers.has('visit-key')]).toEqual([isByCookie ? 1 : 0, !isByCookie]);
+      expect(browser.jar.get('visit') === cookie).toBe(!isByCookie);
+      const now = changed.headers.get('visit-key') ?? key;
+      const out = await at().call(browser, ({ identity }) => identity.logout(), { headers: bearer(now) });
+      expect([out.cookies.length, browser.jar.has('visit')]).toEqual([isByCookie ? 1 : 0, !isByCookie]);
+      expect((await call(now, me, {}, at())).text).toBe(isByCookie ? 'ann' : 'null');
+    },
+  );
 
   test('that sends the same key both ways is a browser', async () => {
     const browser = app.browser();
@@ -226,7 +233,8 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     ['a handler that takes keys from headers only', () => cookiesOnly],
     ['an application that does', () => headersOnly],
   ] as const)('with %s', (_, at) => {
-    const post = (path: string, ask: Ask = {}, browser?: Browser): Promise<Answer> => (browser ?? at().browser()).post(path, ask);
+    const post = (path: string, ask: Ask = {}, browser?: Browser): Promise<Answer> =>
+      (browser ?? at().browser()).post(path, ask);
 
     test('signs in there without a cookie, a token or an origin; pages of other sites do not', async () => {
       const login = await post('/app/login');
@@ -260,13 +268,20 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     test('has exclusive access to its session', async () => {
       const headers = bearer((await post('/app/login')).headers.get('visit-key')!);
       const answers = await Promise.all(Array.from({ length: 5 }, () => post('/app/add', { headers })));
-      expect(answers.map(({ text }) => (JSON.parse(text) as { count: number }).count).sort((a, b) => a - b)).toEqual([1, 2, 3, 4, 5]);
+      expect(answers.map(({ text }) => (JSON.parse(text) as { count: number }).count).sort((a, b) => a - b)).toEqual([
+        1, 2, 3, 4, 5,
+      ]);
     });
   });
 
   test('that is a page of a trusted site begins a visit by what it sends', async () => {
     const headers = { 'sec-fetch-site': 'cross-site', origin: 'https://friend.example' };
-    const begun = await call(undefined, ({ session }) => void (session['count'] = 1), { method: 'POST', headers }, headersOnly);
+    const begun = await call(
+      undefined,
+      ({ session }) => void (session['count'] = 1),
+      { method: 'POST', headers },
+      headersOnly,
+    );
     const key = begun.headers.get('visit-key')!;
     expect((await call(key, ({ session }) => String(session['count']), {}, headersOnly)).text).toBe('1');
   });
@@ -294,6 +309,8 @@ test('A store that keeps visits in cookies refuses clients without them at the s
       await module.close();
     }
   };
-  await expect(init({ source: 'cookie, header' })).rejects.toThrow('option "source" must have "cookie" and no "header"');
+  await expect(init({ source: 'cookie, header' })).rejects.toThrow(
+    'option "source" must have "cookie" and no "header"',
+  );
   await expect(init({}, [AppController])).rejects.toThrow('AppController.login() must have "cookie" and no "header"');
 });

@@ -63,20 +63,27 @@ import { PrismaService } from './prisma.service.js';
 export class PrismaModule {}
 `,
   'src/generated/client.ts':
-    'export class PrismaClient {\n  visit: any;\n  visitIdentity: any;\n  visitRevocation: any;\n  $transaction: any;\n}\n',
+    'export class PrismaClient {\n  visit: any;\n  visitIdentity: any;\n  visitRevocation: any;\n  $transaction: ' +
+    'any;\n}\n',
   'prisma/schema.prisma': 'datasource db {\n  provider = "postgresql"\n}\n',
 };
 
 type Files = Record<string, string>;
 
 function application(files: Files = {}, dependencies: Record<string, string> = {}): Tree {
-  const all: Files = { 'package.json': JSON.stringify({ dependencies }), 'src/main.ts': MAIN, 'src/app.module.ts': APP, ...files };
+  const all: Files = {
+    'package.json': JSON.stringify({ dependencies }),
+    'src/main.ts': MAIN,
+    'src/app.module.ts': APP,
+    ...files,
+  };
   const tree = new UnitTestTree(Trees.empty());
   for (const [path, text] of Object.entries(all)) tree.create(path, text);
   return tree;
 }
 
-const textOf = (tree: Tree): Files => Object.fromEntries(tree.files.map((path) => [path.slice(1), tree.readText(path)]));
+const textOf = (tree: Tree): Files =>
+  Object.fromEntries(tree.files.map((path) => [path.slice(1), tree.readText(path)]));
 
 /** Adds the library, twice: the second time must change nothing. */
 async function add(tree: Tree, options: object = {}): Promise<{ files: Files; said: string; tasks: Runner['tasks'] }> {
@@ -121,7 +128,10 @@ const withOptions = (options: string): Files => ({
 
 const CASES: Record<string, Case> = {
   'nothing yet': {
-    has: ["import { MemoryVisitStore, VisitModule } from 'nest-visit';", '[VisitModule.forRoot({ store: new MemoryVisitStore() })]'],
+    has: [
+      "import { MemoryVisitStore, VisitModule } from 'nest-visit';",
+      '[VisitModule.forRoot({ store: new MemoryVisitStore() })]',
+    ],
     says: /in memory/,
   },
   'other modules on several lines': {
@@ -143,7 +153,10 @@ const CASES: Record<string, Case> = {
     has: ['imports: [A, VisitModule.forRoot({ store: new MemoryVisitStore() })]'],
   },
   'a root module without imports, and other habits of writing': {
-    files: { 'src/app.module.ts': 'import { Module } from "@nestjs/common"\n\n@Module({ providers: [] })\nexport class AppModule {}\n' },
+    files: {
+      'src/app.module.ts':
+        'import { Module } from "@nestjs/common"\n\n@Module({ providers: [] })\nexport class AppModule {}\n',
+    },
     has: ['import { MemoryVisitStore, VisitModule } from "nest-visit"\n', 'imports: [VisitModule.forRoot('],
   },
   'a root module that is empty, in main.ts': {
@@ -166,7 +179,11 @@ const CASES: Record<string, Case> = {
     options: { module: 'src/app.module.ts' },
     has: ['[VisitModule.forRoot('],
   },
-  Redis: { options: { store: 'redis' }, has: ['new RedisVisitStore({', "from 'nest-visit/redis'"], installs: 'redis@5' },
+  Redis: {
+    options: { store: 'redis' },
+    has: ['new RedisVisitStore({', "from 'nest-visit/redis'"],
+    installs: 'redis@5',
+  },
   'a data source of the module': {
     options: { store: 'typeorm', database: 'mariadb' },
     has: ["type: 'mariadb',\n        url: process.env.DATABASE_URL,\n        migrationsRun: true"],
@@ -179,7 +196,9 @@ const CASES: Record<string, Case> = {
   },
   '@nestjs/typeorm with migrations': {
     dependencies: TYPEORM,
-    files: withOptions(`{\n      type: 'postgres',\n      autoLoadEntities: true,\n      migrations: ['dist/migrations/*.js'],\n    }`),
+    files: withOptions(
+      `{\n      type: 'postgres',\n      autoLoadEntities: true,\n      migrations: ['dist/migrations/*.js'],\n    }`,
+    ),
     has: [
       "migrations: ['dist/migrations/*.js', ...visitMigrations],\n      entities: [...visitEntities],\n    }",
       'inject: [getDataSourceToken()]',
@@ -254,7 +273,10 @@ describe('nest add', () => {
       }
     }
     // What was built, whose sources need not be compiled again.
-    const paths = { 'nest-visit': ['../../dist/esm/index.d.ts'], 'nest-visit/*': ['../../dist/esm/store/*/index.d.ts'] };
+    const paths = {
+      'nest-visit': ['../../dist/esm/index.d.ts'],
+      'nest-visit/*': ['../../dist/esm/store/*/index.d.ts'],
+    };
     const compilerOptions = { noUnusedLocals: false, paths, rootDir: '../..', noEmit: true };
     const config = { extends: '../../tsconfig.json', compilerOptions, include: ['.'] };
     await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
@@ -278,12 +300,19 @@ describe('nest add', () => {
   });
 
   test('changes nothing and says what to do where it cannot know', async () => {
-    expect(await refusal(application({ 'src/main.ts': '' }))).toMatch(/root module was not found: no file in src\/ calls.* --module /);
-    expect(await refusal(application({ 'src/app.module.ts': '' }))).toMatch(/root module AppModule was not found: src\/main\.ts names it/);
+    expect(await refusal(application({ 'src/main.ts': '' }))).toMatch(
+      /root module was not found: no file in src\/ calls.* --module /,
+    );
+    expect(await refusal(application({ 'src/app.module.ts': '' }))).toMatch(
+      /root module AppModule was not found: src\/main\.ts names it/,
+    );
     expect(await refusal(application(), { module: 'src/none.ts' })).toMatch(/no file src\/none\.ts\. Name its file/);
     expect(
       await refusal(
-        application({ 'src/worker.ts': MAIN.replaceAll('AppModule', 'Other'), 'src/main.ts': `${MAIN}NestFactory.create(Other);` }),
+        application({
+          'src/worker.ts': MAIN.replaceAll('AppModule', 'Other'),
+          'src/main.ts': `${MAIN}NestFactory.create(Other);`,
+        }),
       ),
     ).toMatch(/several root modules: AppModule, Other/);
     expect(await refusal(application({ 'src/app.module.ts': APP.replace('[]', 'modules()') }))).toMatch(
@@ -293,10 +322,12 @@ describe('nest add', () => {
       /not called with an object/,
     );
     expect(await refusal(application({}, { kysely: '0.29' }))).toMatch(/kysely .*cannot be guessed.*store-kysely\.md/);
-    expect(await refusal(application({}, { '@prisma/client': '7' }))).toMatch(/extends PrismaClient, and src\/ has 0 such classes/);
-    expect(await refusal(application({ ...PRISMA, 'src/prisma/prisma.module.ts': '' }, { '@prisma/client': '7' }))).toMatch(
-      /No module exports PrismaService/,
+    expect(await refusal(application({}, { '@prisma/client': '7' }))).toMatch(
+      /extends PrismaClient, and src\/ has 0 such classes/,
     );
+    expect(
+      await refusal(application({ ...PRISMA, 'src/prisma/prisma.module.ts': '' }, { '@prisma/client': '7' })),
+    ).toMatch(/No module exports PrismaService/);
     const sqlite = { ...PRISMA, 'prisma/schema.prisma': 'datasource db {\n  provider = "sqlite"\n}\n' };
     expect(await refusal(application(sqlite, { '@prisma/client': '7' }))).toMatch(/schema\.prisma says sqlite/);
   });

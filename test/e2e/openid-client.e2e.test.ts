@@ -22,8 +22,9 @@ class Provider {
   private readonly codes = new Map<string, { challenge: string; nonce: string | null }>();
   private keys!: { privateKey: CryptoKey; jwk: JWK };
   private readonly server: Server = createServer((request, response) => {
-    void this.answer(new URL(request.url!, this.issuer), request).then(({ status = 200, headers = JSON_HEADERS, body }) =>
-      response.writeHead(status, headers).end(JSON.stringify(body ?? {})),
+    void this.answer(new URL(request.url!, this.issuer), request).then(
+      ({ status = 200, headers = JSON_HEADERS, body }) =>
+        response.writeHead(status, headers).end(JSON.stringify(body ?? {})),
     );
   });
 
@@ -40,7 +41,9 @@ class Provider {
 
   /** A configuration as an application gets it. PKCE is not announced, so a client sends a state, too. */
   configuration(): Promise<client.Configuration> {
-    return client.discovery(new URL(this.issuer), 'client', 'secret', undefined, { execute: [client.allowInsecureRequests] });
+    return client.discovery(new URL(this.issuer), 'client', 'secret', undefined, {
+      execute: [client.allowInsecureRequests],
+    });
   }
 
   /** What the browser comes back with from a visit to the provider. */
@@ -55,8 +58,18 @@ class Provider {
   ): Promise<{ status?: number; headers?: Record<string, string>; body?: object }> {
     const { issuer } = this;
     if (pathname === '/.well-known/openid-configuration') {
-      const [authorization_endpoint, token_endpoint, jwks_uri] = ['authorize', 'token', 'keys'].map((name) => `${issuer}/${name}`);
-      return { body: { issuer, authorization_endpoint, token_endpoint, jwks_uri, id_token_signing_alg_values_supported: ['ES256'] } };
+      const [authorization_endpoint, token_endpoint, jwks_uri] = ['authorize', 'token', 'keys'].map(
+        (name) => `${issuer}/${name}`,
+      );
+      return {
+        body: {
+          issuer,
+          authorization_endpoint,
+          token_endpoint,
+          jwks_uri,
+          id_token_signing_alg_values_supported: ['ES256'],
+        },
+      };
     }
     if (pathname === '/keys') return { body: { keys: [this.keys.jwk] } };
     if (pathname === '/authorize') {
@@ -176,7 +189,10 @@ describe("openid-client's strategy for Passport", () => {
     expect(await app.ask(browser, ({ session }) => session.keys())).toEqual([new URL(provider.issuer).host]);
     const search = await provider.signIn(location);
     expect((await browser.get(`/callback${search}`)).headers.get('location')).toBe('/');
-    expect(await app.ask(browser, ({ identity, session }) => [identity.userId, session.keys()])).toEqual(['ada', ['passport']]);
+    expect(await app.ask(browser, ({ identity, session }) => [identity.userId, session.keys()])).toEqual([
+      'ada',
+      ['passport'],
+    ]);
     expect((await browser.get(`/callback${search}`)).headers.get('location')).toBe('/failed');
   });
 

@@ -139,11 +139,16 @@ const WORKED = {
 const NOTES: Record<string, Promise<{ seen: Record<string, unknown>; worked: unknown }>> = {};
 
 @Injectable()
-class Jobs implements OnModuleInit, OnApplicationBootstrap, OnModuleDestroy, BeforeApplicationShutdown, OnApplicationShutdown {
+class Jobs
+  implements OnModuleInit, OnApplicationBootstrap, OnModuleDestroy, BeforeApplicationShutdown, OnApplicationShutdown
+{
   constructor(readonly services: Services) {}
 
   private note(where: string, isOpen = true): Promise<unknown> {
-    NOTES[where] ??= (async () => ({ seen: await seenOf(this.services), worked: isOpen ? await work(this.services) : WORKED }))();
+    NOTES[where] ??= (async () => ({
+      seen: await seenOf(this.services),
+      worked: isOpen ? await work(this.services) : WORKED,
+    }))();
     return NOTES[where];
   }
 
@@ -221,7 +226,11 @@ const options = () => ({
 });
 
 function moduleWith(controllers: Type[] = [], providers: Type[] = []): Type {
-  @Module({ imports: [VisitModule.forRoot(options()), ScheduleModule.forRoot()], controllers, providers: [Services, ...providers] })
+  @Module({
+    imports: [VisitModule.forRoot(options()), ScheduleModule.forRoot()],
+    controllers,
+    providers: [Services, ...providers],
+  })
   class Application {}
   return Application;
 }
@@ -299,9 +308,15 @@ describe.each(['a microservice', 'a hybrid application', 'a hybrid application w
     let close: () => Promise<void>;
     let send: (pattern: string) => Promise<unknown>;
     beforeAll(async () => {
-      const transport: MicroserviceOptions = { transport: Transport.TCP, options: { host: '127.0.0.1', port: await freePort() } };
+      const transport: MicroserviceOptions = {
+        transport: Transport.TCP,
+        options: { host: '127.0.0.1', port: await freePort() },
+      };
       if (kind === 'a microservice') {
-        const app = await NestFactory.createMicroservice<MicroserviceOptions>(moduleWith([Messages]), { ...transport, ...QUIET });
+        const app = await NestFactory.createMicroservice<MicroserviceOptions>(moduleWith([Messages]), {
+          ...transport,
+          ...QUIET,
+        });
         await app.listen();
         close = () => app.close();
       } else {
@@ -367,7 +382,11 @@ class OutsideController {
 
   @Get('name')
   name(@Session() session: Session) {
-    return { user: this.services.identity.userId, name: (session['name'] as unknown) ?? null, late: (session['late'] as unknown) ?? null };
+    return {
+      user: this.services.identity.userId,
+      name: (session['name'] as unknown) ?? null,
+      late: (session['late'] as unknown) ?? null,
+    };
   }
 
   /** Starts something that goes on after the response. */
@@ -379,7 +398,12 @@ class OutsideController {
 
   /** Goes on for as long as the gate is shut, whoever waits for the answer. */
   @Get('slow')
-  async slow(@Query('gate') gate: string, @Req() request: SeenRequest, @Session() session: Session, @CurrentVisit() visit: CurrentVisit) {
+  async slow(
+    @Query('gate') gate: string,
+    @Req() request: SeenRequest,
+    @Session() session: Session,
+    @CurrentVisit() visit: CurrentVisit,
+  ) {
     await this.gates.pass(gate);
     await OutsideController.run({ services: this.services, session, visit, request });
     return {};
@@ -525,7 +549,11 @@ describeWays('After its response, without a visit, or while the store is away', 
     await afterwards(ann, async (kept) => {
       for (const [name, read] of Object.entries({ ...reads, ...changes })) seen[name] = await seenBy(() => read(kept));
     });
-    expect(seen).toEqual({ ...everyOf(reads, 'VISIT_NOT_RESOLVED'), ...everyOf(changes, undefined), 'session.delete()': 'not deleted' });
+    expect(seen).toEqual({
+      ...everyOf(reads, 'VISIT_NOT_RESOLVED'),
+      ...everyOf(changes, undefined),
+      'session.delete()': 'not deleted',
+    });
     expect(await app.store.visitOf(ann)).toEqual(before);
     expect(JSON.parse((await ann.get('/name')).text)).toEqual({ user: 'ann', name: 'ann', late: null });
   });
@@ -619,10 +647,18 @@ describeWays('After its response, without a visit, or while the store is away', 
     const hasRun = new Promise<void>((resolve) => (ran = resolve));
     OutsideController.run = async (tools) => {
       kept = tools;
-      during = [tools.services.identity.userId, tools.session['name'], tools.visit.id, await tools.session.update('late', () => 'kept')];
+      during = [
+        tools.services.identity.userId,
+        tools.session['name'],
+        tools.visit.id,
+        await tools.session.update('late', () => 'kept'),
+      ];
       ran();
     };
-    const request = http.get(`${app.address}/slow?gate=slow`, { headers: { cookie: `visit=${ann.jar.get('visit')}` }, agent: false });
+    const request = http.get(`${app.address}/slow?gate=slow`, {
+      headers: { cookie: `visit=${ann.jar.get('visit')}` },
+      agent: false,
+    });
     request.on('error', () => {});
     await gate.arrived;
     const closed = new Promise<void>((resolve) => closes.push(resolve));
@@ -648,14 +684,23 @@ describeWays('After its response, without a visit, or while the store is away', 
       watcher = {
         see: async ({ place, request, services }) => {
           if (MIDDLEWARE.includes(place)) return;
-          seen.set(place, { ...(await seenOf(services, { ...ALL, ...more })), 'request.session': await seenBy(() => request.session) });
+          seen.set(place, {
+            ...(await seenOf(services, { ...ALL, ...more })),
+            'request.session': await seenBy(() => request.session),
+          });
         },
         fails: ({ headers }) => (headers['x-fail'] ? new Error('on purpose') : undefined),
       };
-      for (const headers of [{}, { 'x-fail': '1' }]) await ann.get('/skipped', { headers: headers as Record<string, string> });
-      expect([...seen.keys()].sort()).toEqual([...GUARDS, ...AROUND, 'handler', 'interceptor on the way back', 'filter'].sort());
+      for (const headers of [{}, { 'x-fail': '1' }])
+        await ann.get('/skipped', { headers: headers as Record<string, string> });
+      expect([...seen.keys()].sort()).toEqual(
+        [...GUARDS, ...AROUND, 'handler', 'interceptor on the way back', 'filter'].sort(),
+      );
       for (const [place, value] of seen) {
-        expect([place, value]).toEqual([place, everyOf({ ...ALL, ...more, 'request.session': 1 }, 'VISIT_NOT_RESOLVED')]);
+        expect([place, value]).toEqual([
+          place,
+          everyOf({ ...ALL, ...more, 'request.session': 1 }, 'VISIT_NOT_RESOLVED'),
+        ]);
       }
       expect(await Promise.all([ann, second].map((browser) => app.store.visitOf(browser)))).toEqual(before);
       // And its request is served.

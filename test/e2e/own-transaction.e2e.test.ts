@@ -95,7 +95,10 @@ describeDatabases(
         await dataSource.destroy();
       }
     });
-    const start = async (platform: PlatformName, poolSize: number): Promise<{ app: RunningApp; dataSource: DataSource }> => {
+    const start = async (
+      platform: PlatformName,
+      poolSize: number,
+    ): Promise<{ app: RunningApp; dataSource: DataSource }> => {
       const { options } = await db.open();
       const dataSource = await openMigrated({ ...options, poolSize } as DataSourceOptions);
       const providers = [{ provide: DataSource, useValue: dataSource }];

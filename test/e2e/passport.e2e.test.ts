@@ -98,7 +98,9 @@ const inMain = (app: INestApplication): void => void app.use(passport.initialize
 
 /** Passport's own, as a promise. */
 const logIn = (request: any, user: User, options: object = {}): Promise<void> =>
-  new Promise((resolve, reject) => request.logIn(user, options, (error: unknown) => (error ? reject(error) : resolve())));
+  new Promise((resolve, reject) =>
+    request.logIn(user, options, (error: unknown) => (error ? reject(error) : resolve())),
+  );
 const logOut = (request: any, options: object = {}): Promise<void> =>
   new Promise((resolve, reject) => request.logout(options, (error: unknown) => (error ? reject(error) : resolve())));
 
@@ -106,19 +108,31 @@ const seen = ({ request, identity, visits }: Tools) => ({
   user: (request.user as User | undefined)?.id ?? null,
   isAuthenticated: request.isAuthenticated() as boolean,
   userId: identity.userId,
-  isCurrent: identity.userId === null ? null : visits.listForUser(identity.userId).then((all) => all.map(({ isCurrent }) => isCurrent)),
+  isCurrent:
+    identity.userId === null
+      ? null
+      : visits.listForUser(identity.userId).then((all) => all.map(({ isCurrent }) => isCurrent)),
 });
 
 const NOBODY = { user: null, isAuthenticated: false, userId: null };
 const somebody = (id: string) => ({ user: id, isAuthenticated: true, userId: id });
 
 /** The applications of a suite, with a store of which it can be told what was asked. */
-function startEach(options: VisitSettings, parts: Parameters<typeof InlineApp.start>[2], main?: (app: INestApplication) => void) {
+function startEach(
+  options: VisitSettings,
+  parts: Parameters<typeof InlineApp.start>[2],
+  main?: (app: INestApplication) => void,
+) {
   const clock = new ManualClock();
   const store = new WatchedStore();
   const suite = { clock, store, app: undefined as unknown as InlineApp, browser: undefined as unknown as Browser };
   beforeAll(async () => {
-    suite.app = await InlineApp.start(parts?.imports ? 'express' : 'fastify', { store, clock, ...options }, parts, main);
+    suite.app = await InlineApp.start(
+      parts?.imports ? 'express' : 'fastify',
+      { store, clock, ...options },
+      parts,
+      main,
+    );
   });
   afterAll(() => suite.app.close());
   beforeEach(() => {
@@ -139,7 +153,8 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     },
     place === 'main.ts' ? inMain : undefined,
   );
-  const login = (username: string, password = PASSWORD) => suite.browser.post('/login', { json: { username, password } });
+  const login = (username: string, password = PASSWORD) =>
+    suite.browser.post('/login', { json: { username, password } });
   const look = async () => {
     const { isCurrent: _, ...rest } = await suite.app.ask(suite.browser, seen);
     return rest;
@@ -212,7 +227,9 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     const answer = await login('gus');
     expect(answer.status).toBe(409);
     // Nor does a later save of the request sign them in, where the application takes the error for done.
-    const error = await suite.app.ask(suite.browser, ({ request }) => logIn(request, { id: 'gus' }).catch((reason: unknown) => reason));
+    const error = await suite.app.ask(suite.browser, ({ request }) =>
+      logIn(request, { id: 'gus' }).catch((reason: unknown) => reason),
+    );
     expect(error).toBeInstanceOf(VisitLimitError);
     expect(await look()).toEqual(NOBODY);
     expect(await suite.app.ask(suite.browser, ({ visits }) => visits.listForUser('gus'))).toHaveLength(2);
@@ -300,7 +317,9 @@ describe('Passport with OAuth2, state and PKCE,', () => {
         const challenge = createHash('sha256').update(form.get('code_verifier')!).digest('base64url');
         const isRight = codes.get(form.get('code')!) === challenge;
         response.writeHead(isRight ? 200 : 400, { 'content-type': 'application/json' });
-        response.end(JSON.stringify(isRight ? { access_token: 'token', token_type: 'Bearer' } : { error: 'invalid_grant' }));
+        response.end(
+          JSON.stringify(isRight ? { access_token: 'token', token_type: 'Bearer' } : { error: 'invalid_grant' }),
+        );
       });
     });
     await new Promise<void>((resolve) => provider.listen(0, '127.0.0.1', resolve));
@@ -315,7 +334,8 @@ describe('Passport with OAuth2, state and PKCE,', () => {
         state: true,
         pkce: true,
       },
-      (_access: string, _refresh: string, _profile: object, done: (error: null, user: User) => void) => done(null, { id: 'oauth-user' }),
+      (_access: string, _refresh: string, _profile: object, done: (error: null, user: User) => void) =>
+        done(null, { id: 'oauth-user' }),
     );
     passport.use('oauth2', strategy);
   });
@@ -324,7 +344,11 @@ describe('Passport with OAuth2, state and PKCE,', () => {
     provider.close();
   });
 
-  const suite = startEach({}, { imports: [PassportModule], controllers: [PassportController], providers: [Local] }, inMain);
+  const suite = startEach(
+    {},
+    { imports: [PassportModule], controllers: [PassportController], providers: [Local] },
+    inMain,
+  );
 
   test('the state is stored before the browser is sent away, and is gone after its use', async () => {
     const { app, browser } = suite;

@@ -96,7 +96,11 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
       if (broken.users) throw new NotFoundException(`no user ${id}`);
       return { id };
     };
-    withUsers = await startApp(platform, { store: new MemoryVisitStore(), clock, identity: { requestUser: true, loadUser } }, parts);
+    withUsers = await startApp(
+      platform,
+      { store: new MemoryVisitStore(), clock, identity: { requestUser: true, loadUser } },
+      parts,
+    );
   });
   afterAll(() => Promise.all([app, withUsers].map((one) => one?.close())));
   beforeEach(async () => {
@@ -125,15 +129,18 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     ['/all?user=ann', ['ended revoked', 'ended revoked', 'ended revoked'], 'null'],
     ['/others', ['ended revoked', 'ended revoked'], 'ann'],
     ['/everything', ['ended revoked', 'everything'], 'null'],
-  ])('R72, ASVS 16.3.1: a plugin that throws keeps no visit alive, and all others hear of all: %s', async (path, expected, left) => {
-    const [first, second, current] = [await signIn(), await signIn(), await signIn()];
-    for (const hook of ['onVisitEnded', 'onAllVisitsEnded', 'onIdentityUnlinked']) failing.add(hook);
-    expect((await current.clone().get(path)).status).toBe(500);
-    expect(told.map((one) => one.replace(/^everything \d+/, 'everything'))).toEqual(expected);
-    expect(await who(current)).toBe(left);
-    const othersLeft = ['/others', '/all?user=ann', '/everything'].includes(path) ? 'null' : 'ann';
-    expect([await who(first), await who(second)]).toEqual([othersLeft, othersLeft]);
-  });
+  ])(
+    'R72, ASVS 16.3.1: a plugin that throws keeps no visit alive, and all others hear of all: %s',
+    async (path, expected, left) => {
+      const [first, second, current] = [await signIn(), await signIn(), await signIn()];
+      for (const hook of ['onVisitEnded', 'onAllVisitsEnded', 'onIdentityUnlinked']) failing.add(hook);
+      expect((await current.clone().get(path)).status).toBe(500);
+      expect(told.map((one) => one.replace(/^everything \d+/, 'everything'))).toEqual(expected);
+      expect(await who(current)).toBe(left);
+      const othersLeft = ['/others', '/all?user=ann', '/everything'].includes(path) ? 'null' : 'ann';
+      expect([await who(first), await who(second)]).toEqual([othersLeft, othersLeft]);
+    },
+  );
 
   test('R72: whoever a plugin throws at while they sign out, and keep their visit, gets its new key', async () => {
     const ann = await signIn();
@@ -162,15 +169,18 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     expect(lines.mock.calls.map(([line]) => String(line))).toEqual([`Careless.onNewVisit() failed: ${text}`]);
   });
 
-  test.each(['onNewVisit', 'onIdentityLinked'])('R72: a sign-in that %s refuses is told whole, and taken back whole', async (hook) => {
-    const browser = app.browser();
-    told.length = 0;
-    failing.add(hook);
-    const answer = await browser.get('/login?user=bob');
-    expect([answer.status, answer.cookies.some((cookie) => !/max-age=0/i.test(cookie))]).toEqual([500, false]);
-    expect(told).toEqual(['new', 'linked bob', 'ended failed']);
-    expect(await who(browser)).toBe('null');
-  });
+  test.each(['onNewVisit', 'onIdentityLinked'])(
+    'R72: a sign-in that %s refuses is told whole, and taken back whole',
+    async (hook) => {
+      const browser = app.browser();
+      told.length = 0;
+      failing.add(hook);
+      const answer = await browser.get('/login?user=bob');
+      expect([answer.status, answer.cookies.some((cookie) => !/max-age=0/i.test(cookie))]).toEqual([500, false]);
+      expect(told).toEqual(['new', 'linked bob', 'ended failed']);
+      expect(await who(browser)).toBe('null');
+    },
+  );
 
   test('R72: a sign-in as somebody else that a plugin refuses leaves nobody signed in', async () => {
     const browser = await signIn();

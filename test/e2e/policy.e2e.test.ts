@@ -102,7 +102,11 @@ class PolicyController {
   }
 }
 
-const parts = { imports: [EventEmitterModule.forRoot()], controllers: [PolicyController], providers: [Witness, Listener] };
+const parts = {
+  imports: [EventEmitterModule.forRoot()],
+  controllers: [PolicyController],
+  providers: [Witness, Listener],
+};
 let people = 0;
 const someone = (): string => `policy ${++people}`;
 
@@ -117,7 +121,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
     return { browser, user, answer };
   }
 
-  const isIn = async ({ browser }: Awaited<ReturnType<typeof signedIn>>): Promise<boolean> => (await browser.get('/secret')).status === 200;
+  const isIn = async ({ browser }: Awaited<ReturnType<typeof signedIn>>): Promise<boolean> =>
+    (await browser.get('/secret')).status === 200;
 
   describe('about how many', () => {
     test('R43, ASVS 7.1.2: the oldest sign-in ends when there are too many', async () => {
@@ -130,7 +135,9 @@ describeStacks('The policy for visits', (stack: Stack) => {
         stack.clock.advance(10);
       }
       expect(await Promise.all(visits.map(isIn))).toEqual([false, true, true]);
-      expect(told.filter(([event]) => event === 'ended')).toEqual([['ended', { id: idOf(visits[0]!.browser), reason: 'limit' }]]);
+      expect(told.filter(([event]) => event === 'ended')).toEqual([
+        ['ended', { id: idOf(visits[0]!.browser), reason: 'limit' }],
+      ]);
       expect(told.filter(([event]) => event === 'limit')).toEqual([
         ['limit', { userId: user, maxVisitsPerUser: 2, onLimit: 'end-oldest' }],
       ]);
@@ -150,7 +157,9 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(JSON.parse(answer.text)).toMatchObject({ code: 'VISIT_LIMIT' });
       expect(keyOf(second)).toBe(before);
       expect(await isIn(first)).toBe(true);
-      await expect(app.app.get(VisitService).create({ userId: first.user })).rejects.toMatchObject({ code: 'VISIT_LIMIT' });
+      await expect(app.app.get(VisitService).create({ userId: first.user })).rejects.toMatchObject({
+        code: 'VISIT_LIMIT',
+      });
       await first.browser.post('/logout');
       expect((await second.post('/login', { json: { user: first.user } })).status).toBe(201);
     });
@@ -167,7 +176,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
         const alive = await Promise.all(visits.map(isIn));
         expect(alive.filter(Boolean)).toHaveLength(2);
         expect(await apps[0]!.app.get(VisitService).listForUser(user)).toHaveLength(2);
-        if (onLimit === 'refuse') for (const [i, status] of statuses.entries()) if (status === 409) expect(alive[i]).toBe(false);
+        if (onLimit === 'refuse')
+          for (const [i, status] of statuses.entries()) if (status === 409) expect(alive[i]).toBe(false);
       },
     );
   });
@@ -186,14 +196,19 @@ describeStacks('The policy for visits', (stack: Stack) => {
       return { user, visits };
     }
 
-    test.each(['/reauthenticate', '/login'])('R43: the others end that were proved longest ago, by %s', async (path) => {
-      const { user, visits } = await threeUnder({ maxVisitsPerUser: 2 });
-      expect(await Promise.all(visits.map(isIn))).toEqual([true, true, true]);
-      told.length = 0;
-      expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
-      expect(await Promise.all(visits.map(isIn))).toEqual([true, false, true]);
-      expect(told.filter(([event]) => event === 'ended')).toEqual([['ended', { id: idOf(visits[1]!.browser), reason: 'limit' }]]);
-    });
+    test.each(['/reauthenticate', '/login'])(
+      'R43: the others end that were proved longest ago, by %s',
+      async (path) => {
+        const { user, visits } = await threeUnder({ maxVisitsPerUser: 2 });
+        expect(await Promise.all(visits.map(isIn))).toEqual([true, true, true]);
+        told.length = 0;
+        expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
+        expect(await Promise.all(visits.map(isIn))).toEqual([true, false, true]);
+        expect(told.filter(([event]) => event === 'ended')).toEqual([
+          ['ended', { id: idOf(visits[1]!.browser), reason: 'limit' }],
+        ]);
+      },
+    );
 
     test.each(['/reauthenticate', '/login'])('R43: or the last ones are refused, by %s', async (path) => {
       const { user, visits } = await threeUnder({ maxVisitsPerUser: 2, onLimit: 'refuse' });
@@ -265,13 +280,23 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(await levels(nistPolicies.aal2)).toEqual(['AAL1', 'AAL2']);
       expect(await levels(nistPolicies.aal3)).toEqual(['AAL1', 'AAL2', 'AAL3']);
       expect(await levels({ ...nistPolicies.aal3, permanentTimeout: '30d' })).toEqual(['AAL1']);
-      const policy = (await start({ ...nistPolicies.aal3, identity: { maxVisitsPerUser: 3 } })).app.get(VisitService).describePolicy();
-      expect(policy).toMatchObject({ idleTimeout: 900_000, absoluteTimeout: 43_200_000, renewAfter: 900_000, maxVisitsPerUser: 3 });
+      const policy = (await start({ ...nistPolicies.aal3, identity: { maxVisitsPerUser: 3 } })).app
+        .get(VisitService)
+        .describePolicy();
+      expect(policy).toMatchObject({
+        idleTimeout: 900_000,
+        absoluteTimeout: 43_200_000,
+        renewAfter: 900_000,
+        maxVisitsPerUser: 3,
+      });
       expect(policy.text).toBe(
-        'A visit ends after 15 minutes without a request. It ends 12 hours after its user proved who they are, whatever happens in it. ' +
-          'Its key is replaced when its user signs in, signs out or proves again who they are, and at an age of 15 minutes. ' +
+        'A visit ends after 15 minutes without a request. It ends 12 hours after its user proved who they are, ' +
+          'whatever happens in it. ' +
+          'Its key is replaced when its user signs in, signs out or proves again who they are, and at an age of 15 ' +
+          'minutes. ' +
           'A user may be signed in 3 times; beyond that the oldest sign-in ends. ' +
-          'The cookie "visit" is sent with Secure over https, HttpOnly, SameSite=lax, Path=/. These limits suffice for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
+          'The cookie "visit" is sent with Secure over https, HttpOnly, SameSite=lax, Path=/. These limits suffice ' +
+          'for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
       );
     });
   });
@@ -383,7 +408,10 @@ describeStacks('The policy for visits', (stack: Stack) => {
     test('S9: a sign-in with a device that no visit of the user had, once', async () => {
       const app = await start();
       const [user, other] = [someone(), someone()];
-      const [firefox, chrome] = ['(X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0', '(Windows NT 10.0) Chrome/140.0'];
+      const [firefox, chrome] = [
+        '(X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0',
+        '(Windows NT 10.0) Chrome/140.0',
+      ];
       const signIn = async (name: string, agent: string) => {
         told.length = 0;
         const browser = app.browser();
@@ -392,7 +420,9 @@ describeStacks('The policy for visits', (stack: Stack) => {
         return { browser, device: told.filter(([event]) => event === 'device').map(([, notice]) => notice) };
       };
       const first = await signIn(user, firefox);
-      expect(first.device).toEqual([{ visitId: idOf(first.browser), userId: user, device: 'Firefox on Linux', isFirst: true }]);
+      expect(first.device).toEqual([
+        { visitId: idOf(first.browser), userId: user, device: 'Firefox on Linux', isFirst: true },
+      ]);
       // A newer version is the same device; what another user has is nothing to this one.
       expect((await signIn(user, firefox.replaceAll('145', '146'))).device).toEqual([]);
       expect((await signIn(other, chrome)).device).toMatchObject([{ isFirst: true }]);

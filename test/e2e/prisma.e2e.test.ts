@@ -44,7 +44,12 @@ const PRISMA = Symbol('PRISMA');
 @Module({})
 class PrismaModule {
   static of(prisma: TestPrisma): DynamicModule {
-    return { module: PrismaModule, global: true, providers: [{ provide: PRISMA, useValue: prisma }], exports: [PRISMA] };
+    return {
+      module: PrismaModule,
+      global: true,
+      providers: [{ provide: PRISMA, useValue: prisma }],
+      exports: [PRISMA],
+    };
   }
 }
 
@@ -66,7 +71,10 @@ describePrisma('R65: an application that keeps its visits with Prisma', (db) => 
       const module = await Test.createTestingModule({
         imports: [
           PrismaModule.of(client),
-          VisitModule.forRootAsync({ inject: [PRISMA], useFactory: (given: TestPrisma) => ({ store: new PrismaVisitStore(given) }) }),
+          VisitModule.forRootAsync({
+            inject: [PRISMA],
+            useFactory: (given: TestPrisma) => ({ store: new PrismaVisitStore(given) }),
+          }),
         ],
         controllers: [CartController],
       })
@@ -104,7 +112,9 @@ describePrisma('R65: an application that keeps its visits with Prisma', (db) => 
     await two.post('/logout');
     expect((await one.get('/user')).status).toBe(401);
     expect((await signedIn.get('/user')).status).toBe(401);
-    const ended = await prisma.$queryRawUnsafe<{ end_reason: string }[]>('SELECT end_reason FROM visit WHERE ended_at IS NOT NULL');
+    const ended = await prisma.$queryRawUnsafe<{ end_reason: string }[]>(
+      'SELECT end_reason FROM visit WHERE ended_at IS NOT NULL',
+    );
     expect(ended).toEqual([{ end_reason: 'logout' }]);
   });
 
@@ -112,8 +122,13 @@ describePrisma('R65: an application that keeps its visits with Prisma', (db) => 
     const [one, two] = visitor();
     await one.post('/add', { json: { name: 'first' } });
     const names = Array.from({ length: 24 }, (_, index) => `item${index}`);
-    const answers = await Promise.all(names.map((name, index) => (index % 2 ? one : two).post('/add', { json: { name } })));
+    const answers = await Promise.all(
+      names.map((name, index) => (index % 2 ? one : two).post('/add', { json: { name } })),
+    );
     expect(answers.map(({ status }) => status)).toEqual(names.map(() => 201));
-    expect(await json(two.get('/cart'))).toEqual({ ...Object.fromEntries(['first', ...names].map((name) => [name, true])), count: 25 });
+    expect(await json(two.get('/cart'))).toEqual({
+      ...Object.fromEntries(['first', ...names].map((name) => [name, true])),
+      count: 25,
+    });
   });
 });

@@ -24,7 +24,11 @@ describeDatabases('Time zones', (db) => {
 
   test('R25, B22: no time zone of process, connection or database moves an instant, over a daylight-saving change either', async () => {
     const { options } = await db.open();
-    const show = async (zone: string, moments: readonly { at: number; id?: string }[], more: object = {}): Promise<Shown[]> => {
+    const show = async (
+      zone: string,
+      moments: readonly { at: number; id?: string }[],
+      more: object = {},
+    ): Promise<Shown[]> => {
       const { stdout } = await run(
         process.execPath,
         [fixture('daylight.mjs'), JSON.stringify({ ...options, driver: undefined, ...more }), JSON.stringify(moments)],
@@ -32,7 +36,8 @@ describeDatabases('Time zones', (db) => {
       );
       return JSON.parse(stdout) as Shown[];
     };
-    // Half an hour before clocks in Berlin go from 3:00 back to 2:00, and half an hour before they go from 2:00 to 3:00.
+    // Half an hour before clocks in Berlin go from 3:00 back to 2:00, and half an hour before they go from 2:00 to
+    // 3:00.
     const instants = [Date.UTC(2026, 9, 25, 0, 30), Date.UTC(2026, 2, 29, 0, 30)].map((at) => ({ at }));
     const made = await show('Europe/Berlin', instants);
     expect(made.map(({ expiry }) => expiry)).toEqual(instants.map(({ at }) => new Date(at + 3_600_000).toISOString()));

@@ -69,7 +69,11 @@ describeRedis('R67: Two applications with visits in Redis', (redis) => {
     beforeAll(async () => {
       const prefix = uniquePrefix();
       const start = async (): Promise<RunningApp> =>
-        startApp(platform, { store: await redis.open({ prefix }), clock, ...quiet }, { controllers: [RedisController] });
+        startApp(
+          platform,
+          { store: await redis.open({ prefix }), clock, ...quiet },
+          { controllers: [RedisController] },
+        );
       apps = [await start(), await start()];
     });
     afterAll(() => Promise.all(apps?.map((app) => app.close()) ?? []));
@@ -166,7 +170,11 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'B18
   afterAll(() => server?.stop());
 
   const start = (platform: PlatformName): Promise<RunningApp> =>
-    startApp(platform, { store: new RedisVisitStore({ connection: server.url }), ...quiet }, { controllers: [RedisController] });
+    startApp(
+      platform,
+      { store: new RedisVisitStore({ connection: server.url }), ...quiet },
+      { controllers: [RedisController] },
+    );
 
   test.each(platforms)('requests under %s get 503 without a cookie, and go on when it is back', async (platform) => {
     const app = await start(platform);

@@ -1,5 +1,13 @@
 import { Controller, Get, Post, Query } from '@nestjs/common';
-import { IdentityService, MemoryVisitStore, PassiveVisit, Session, VisitPlugin, VisitService, type RefusedKey } from 'nest-visit';
+import {
+  IdentityService,
+  MemoryVisitStore,
+  PassiveVisit,
+  Session,
+  VisitPlugin,
+  VisitService,
+  type RefusedKey,
+} from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
@@ -73,36 +81,42 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
   }
   const keyOf = (browser: Browser): string => `visit=${browser.jar.get('visit')!}`;
   /** A request whose response never arrives. */
-  const lose = (browser: Browser, path = '/me', method = 'GET') => browser.get(path, { method, cookie: keyOf(browser) });
+  const lose = (browser: Browser, path = '/me', method = 'GET') =>
+    browser.get(path, { method, cookie: keyOf(browser) });
 
   test.each([
     ['by age', '/me', 'GET'],
     ['by visits.renew()', '/renew', 'POST'],
-  ])('%s: one that was lost is given again, as often as it takes, and nobody is signed out', async (_, path, method) => {
-    const browser = await due();
-    const first = await lose(browser, path, method);
-    expect(first.cookies).toHaveLength(1);
-    for (let times = 0; times < 3; times++) {
-      // It may still be on its way.
+  ])(
+    '%s: one that was lost is given again, as often as it takes, and nobody is signed out',
+    async (_, path, method) => {
+      const browser = await due();
+      const first = await lose(browser, path, method);
+      expect(first.cookies).toHaveLength(1);
+      for (let times = 0; times < 3; times++) {
+        // It may still be on its way.
+        clock.advance(29_999);
+        expect(await lose(browser)).toMatchObject({ text: 'ann undefined', cookies: [] });
+        expect((await lose(browser, '/poll')).text).toBe('ann');
+        clock.advance(1);
+        expect((await lose(browser)).cookies).toHaveLength(1);
+      }
+      clock.advance(50 * MINUTE);
+      const old = browser.clone();
+      expect((await browser.get('/me')).cookies).toHaveLength(1);
+      expect((await browser.get('/me')).text).toBe('ann undefined');
+      // From its first use on, the old key has half a minute, and those that were lost have nothing.
       clock.advance(29_999);
-      expect(await lose(browser)).toMatchObject({ text: 'ann undefined', cookies: [] });
-      expect((await lose(browser, '/poll')).text).toBe('ann');
-      clock.advance(1);
-      expect((await lose(browser)).cookies).toHaveLength(1);
-    }
-    clock.advance(50 * MINUTE);
-    const old = browser.clone();
-    expect((await browser.get('/me')).cookies).toHaveLength(1);
-    expect((await browser.get('/me')).text).toBe('ann undefined');
-    // From its first use on, the old key has half a minute, and those that were lost have nothing.
-    clock.advance(29_999);
-    expect((await old.clone().get('/me')).text).toBe('ann undefined');
-    clock.advance(11_000);
-    expect((await old.clone().get('/me')).text).toBe('null undefined');
-    expect((await app.browser().get('/me', { cookie: first.cookies[0]!.split(';')[0]! })).text).toBe('null undefined');
-    expect(refused.map(({ reason }) => reason)).toEqual(['retired', 'forged']);
-    expect((await browser.get('/me')).text).toBe('ann undefined');
-  });
+      expect((await old.clone().get('/me')).text).toBe('ann undefined');
+      clock.advance(11_000);
+      expect((await old.clone().get('/me')).text).toBe('null undefined');
+      expect((await app.browser().get('/me', { cookie: first.cookies[0]!.split(';')[0]! })).text).toBe(
+        'null undefined',
+      );
+      expect(refused.map(({ reason }) => reason)).toEqual(['retired', 'forged']);
+      expect((await browser.get('/me')).text).toBe('ann undefined');
+    },
+  );
 
   test('a request that keeps nothing alive shows, too, that its client has the new key', async () => {
     const browser = await due();

@@ -1,4 +1,14 @@
-import { Body, Controller, Get, Injectable, NotFoundException, Post, Query, Req, Session as NestSession } from '@nestjs/common';
+import {
+  Body,
+  Controller,
+  Get,
+  Injectable,
+  NotFoundException,
+  Post,
+  Query,
+  Req,
+  Session as NestSession,
+} from '@nestjs/common';
 import { CurrentVisit, PassiveVisit, Session, SkipVisit, UseVisit, VisitService } from 'nest-visit';
 import { describe, expect, test } from 'vitest';
 import { describeStacks, type RunningApp, type Stack } from '../support/app.js';
@@ -73,7 +83,11 @@ class RequestController {
         return (error as { code: string }).code;
       }
     };
-    const [byRequest, injected, visit] = [() => request.session, () => this.counter['session']['x'], () => this.visits.current()].map(seen);
+    const [byRequest, injected, visit] = [
+      () => request.session,
+      () => this.counter['session']['x'],
+      () => this.visits.current(),
+    ].map(seen);
     return { byRequest, injected, visit, query: request.query };
   }
 
@@ -146,7 +160,9 @@ describeStacks('A request', (stack: Stack) => {
     test('R21: of several cookies of one name, the one that verifies is used', async () => {
       const app = await stack.start(parts);
       const { browser, key } = await begin(app);
-      const answer = await browser.get('/count', { cookie: `visit=${forged()}; other=1; visit=nonsense; visit=${key}` });
+      const answer = await browser.get('/count', {
+        cookie: `visit=${forged()}; other=1; visit=nonsense; visit=${key}`,
+      });
       expect(answer.text).toBe('2');
       expect(answer.cookies).toEqual([]);
     });
@@ -370,7 +386,9 @@ describeStacks('A request', (stack: Stack) => {
     test('R34: a forwarded address counts only where the framework trusts the proxy', async () => {
       const app = await stack.start(parts);
       const answer = await app.browser().get('/count', { headers: { 'x-forwarded-for': '203.0.113.7' } });
-      expect(await app.app.get(VisitService).find(keyIn(answer.cookies).slice(0, 32))).toMatchObject({ remoteAddress: '127.0.0.1' });
+      expect(await app.app.get(VisitService).find(keyIn(answer.cookies).slice(0, 32))).toMatchObject({
+        remoteAddress: '127.0.0.1',
+      });
     });
   });
 
@@ -378,7 +396,10 @@ describeStacks('A request', (stack: Stack) => {
     test('R2: query and body are not read, and not touched, unless switched on', async () => {
       const app = await stack.start(parts);
       const { key } = await begin(app);
-      const answer = JSON.parse((await app.browser().get(`/query?visit_key=${key}`)).text) as { id: string; query: unknown };
+      const answer = JSON.parse((await app.browser().get(`/query?visit_key=${key}`)).text) as {
+        id: string;
+        query: unknown;
+      };
       expect(answer.id).not.toBe(key.slice(0, 32));
       expect(answer.query).toEqual({ visit_key: key });
     });
@@ -389,7 +410,8 @@ describeStacks('A request', (stack: Stack) => {
       const query = await app.browser().get(`/query?a=1&visit_key=${key}`);
       expect(JSON.parse(query.text)).toEqual({ id: key.slice(0, 32), query: { a: '1' } });
       const form = await app.browser().post('/body', { form: { a: '1', visit_key: key } });
-      if (stack.platform === 'express') expect(JSON.parse(form.text)).toEqual({ id: key.slice(0, 32), body: { a: '1' } });
+      if (stack.platform === 'express')
+        expect(JSON.parse(form.text)).toEqual({ id: key.slice(0, 32), body: { a: '1' } });
       const json = await app.browser().post('/body', { json: { a: 1, visit_key: key } });
       expect(JSON.parse(json.text)).toEqual({ id: key.slice(0, 32), body: { a: 1 } });
     });
@@ -398,7 +420,10 @@ describeStacks('A request', (stack: Stack) => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);
       const other = (await begin(app)).key;
-      expect(JSON.parse((await browser.get(`/query?visit_key=${other}&b=2`)).text)).toEqual({ id: key.slice(0, 32), query: { b: '2' } });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${other}&b=2`)).text)).toEqual({
+        id: key.slice(0, 32),
+        query: { b: '2' },
+      });
       const withBody = await stack.start(parts, { source: 'cookie, form' });
       const body = await browser.via(withBody).post('/body', { json: { visit_key: other, b: 2 } });
       expect(JSON.parse(body.text)).toEqual({ id: key.slice(0, 32), body: { b: 2 } });
@@ -408,13 +433,18 @@ describeStacks('A request', (stack: Stack) => {
       const app = await stack.start(parts, { source: ['query', 'cookie'] });
       const { browser } = await begin(app);
       const other = (await begin(app)).key;
-      expect(JSON.parse((await browser.get(`/query?visit_key=${other}`)).text)).toMatchObject({ id: other.slice(0, 32) });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${other}`)).text)).toMatchObject({
+        id: other.slice(0, 32),
+      });
     });
 
     test.each(['nonsense', forged()])('R4: goes on to the next source when the first holds %s', async (bad) => {
       const app = await stack.start(parts, { source: 'query, cookie' });
       const { browser, key } = await begin(app);
-      expect(JSON.parse((await browser.get(`/query?visit_key=${bad}`)).text)).toEqual({ id: key.slice(0, 32), query: {} });
+      expect(JSON.parse((await browser.get(`/query?visit_key=${bad}`)).text)).toEqual({
+        id: key.slice(0, 32),
+        query: {},
+      });
     });
 
     test('R6: the parameter can be named; a repeated value is ignored and stripped', async () => {
@@ -424,7 +454,10 @@ describeStacks('A request', (stack: Stack) => {
         id: key.slice(0, 32),
         query: { visit_key: '1' },
       });
-      const repeated = JSON.parse((await app.browser().get(`/query?v=${key}&v=${key}`)).text) as { id: string; query: unknown };
+      const repeated = JSON.parse((await app.browser().get(`/query?v=${key}&v=${key}`)).text) as {
+        id: string;
+        query: unknown;
+      };
       expect(repeated.id).not.toBe(key.slice(0, 32));
       expect(repeated.query).toEqual({});
     });
@@ -474,7 +507,9 @@ describeStacks('A request', (stack: Stack) => {
 
     test('R12: requests at the same time never mix, in singletons either', async () => {
       const app = await stack.start(parts);
-      const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => app.browser().get(`/slow-count?wait=${(i * 7) % 40}`)));
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, (_, i) => app.browser().get(`/slow-count?wait=${(i * 7) % 40}`)),
+      );
       for (const [i, answer] of answers.entries()) {
         const name = String((i * 7) % 40);
         expect(JSON.parse(answer.text)).toEqual({ name, own: name });
@@ -489,13 +524,16 @@ describeStacks('A request', (stack: Stack) => {
       expect((await browser.get('/count')).text).toBe('2');
     });
 
-    test.each(['/%77ho', '//who', '/who/', '/who?x=/missing', '/WHO'])('B30: the path %s is not a way around the visit', async (path) => {
-      const app = await stack.start(parts, { creation: 'immediate' });
-      const answer = await app.browser().get(path);
-      // Either the route is found, and then with its visit, or it is not found at all.
-      if (answer.status === 200) expect(JSON.parse(answer.text)).toMatchObject({ same: true });
-      else expect(answer.status).toBe(404);
-    });
+    test.each(['/%77ho', '//who', '/who/', '/who?x=/missing', '/WHO'])(
+      'B30: the path %s is not a way around the visit',
+      async (path) => {
+        const app = await stack.start(parts, { creation: 'immediate' });
+        const answer = await app.browser().get(path);
+        // Either the route is found, and then with its visit, or it is not found at all.
+        if (answer.status === 200) expect(JSON.parse(answer.text)).toMatchObject({ same: true });
+        else expect(answer.status).toBe(404);
+      },
+    );
 
     test('R48: a 404 of a handler and of the router', async () => {
       const app = await stack.start(parts);

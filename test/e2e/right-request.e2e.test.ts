@@ -67,10 +67,23 @@ const detours = (other: Other): Record<string, Detour> => ({
   live: (go) => other.live.runInAsyncScope(go),
   writing: (go) => other.writing.runInAsyncScope(go),
   emitter: (go) => void emitter.once('tick', go),
-  ...Object.fromEntries(Object.entries(other.pools).map(([name, pool]) => [name, (go: () => void) => void pool.query('SELECT 1', go)])),
+  ...Object.fromEntries(
+    Object.entries(other.pools).map(([name, pool]) => [name, (go: () => void) => void pool.query('SELECT 1', go)]),
+  ),
 });
-const DETOURS = ['own', 'none', 'over', 'live', 'writing', 'emitter', ...Object.keys(POOLS).filter((name) => POOLS[name])];
-/** Those that lead to a request of another user which is still served: no look at the context tells that it is not this one. */
+const DETOURS = [
+  'own',
+  'none',
+  'over',
+  'live',
+  'writing',
+  'emitter',
+  ...Object.keys(POOLS).filter((name) => POOLS[name]),
+];
+/**
+ * Those that lead to a request of another user which is still served: no look at the context tells that it is not this
+ * one.
+ */
 const isForeign = (detour: string): boolean => !['own', 'none', 'over'].includes(detour);
 
 @Injectable({ scope: Scope.REQUEST })
@@ -91,7 +104,9 @@ class SignedIn implements CanActivate {
 @Controller()
 class RightController {
   /** What a test does within these handlers. */
-  static inHandler: (tools: Given & { services: Services; request: SeenRequest; answer: (value: unknown) => void }) => unknown;
+  static inHandler: (
+    tools: Given & { services: Services; request: SeenRequest; answer: (value: unknown) => void },
+  ) => unknown;
   static other: Other = { pools: {} } as Other;
   static held: { arrived: () => void; go: Promise<void> };
 
@@ -151,7 +166,9 @@ class RightController {
     for (const [name, open] of Object.entries(POOLS)) {
       if (!open) continue;
       const pool = (other.pools[name] = open());
-      await new Promise<void>((resolve, reject) => pool.query('SELECT 1', (failure) => (failure ? reject(failure) : resolve())));
+      await new Promise<void>((resolve, reject) =>
+        pool.query('SELECT 1', (failure) => (failure ? reject(failure) : resolve())),
+      );
     }
     const writing = this.services.session.update('writing', async () => {
       other.writing = new AsyncResource('writing');
@@ -276,18 +293,25 @@ describeWays(
           }),
         );
       };
-    const landing = (detour: string): (string | undefined)[] => [detour === 'own' ? 'alice' : detour === 'none' ? undefined : 'bob'];
+    const landing = (detour: string): (string | undefined)[] => [
+      detour === 'own' ? 'alice' : detour === 'none' ? undefined : 'bob',
+    ];
 
     /** What goes by the request itself. */
     const BY_REQUEST: Record<string, (sight: Sight) => unknown> = {
       'request.session': ({ request }) => request.session['owner'],
       'request.session.get()': ({ request }) => request.session.get('owner'),
-      'visits.resolve()': async ({ services, request }) => owners.get((await services.visits.resolve(request as never)).id),
+      'visits.resolve()': async ({ services, request }) =>
+        owners.get((await services.visits.resolve(request as never)).id),
       'visits.resolve() of the execution': async ({ services, request, execution }) =>
         owners.get((await services.visits.resolve((execution ?? request) as never)).id),
       'services after visits.resolve()': async ({ services, request }) => {
         await services.visits.resolve(request as never);
-        const all = new Set([services.session['owner'], services.identity.userId, owners.get(services.visits.current().id)]);
+        const all = new Set([
+          services.session['owner'],
+          services.identity.userId,
+          owners.get(services.visits.current().id),
+        ]);
         return [...all].join();
       },
       '@Session()': ({ given }) => (given ? given.session['owner'] : 'alice'),
@@ -301,7 +325,8 @@ describeWays(
       'session.entries()': ({ session }) => Object.fromEntries(session.entries())['owner'],
       'session as an object': ({ session }) => ({ ...session })['owner'],
       'session as JSON': ({ session }) => (JSON.parse(JSON.stringify(session)) as { owner?: unknown }).owner,
-      'names of the session': ({ session }) => (Object.keys(session).includes('owner') ? session['owner'] : 'an empty one'),
+      'names of the session': ({ session }) =>
+        Object.keys(session).includes('owner') ? session['owner'] : 'an empty one',
       'a name in the session': ({ session }) => ('owner' in session ? session['owner'] : 'an empty one'),
       'visits.current()': ({ visits }) => owners.get(visits.current().id),
       'identity.userId': ({ identity }) => identity.userId,
@@ -314,8 +339,11 @@ describeWays(
     };
 
     /** Each probe in an asynchronous scope of its own: some of them mend it. */
-    async function probe(sight: Sight): Promise<{ byRequest: Record<string, unknown>; byContext: Record<string, unknown> }> {
-      const apart = (read: () => unknown): Promise<unknown> => new AsyncResource('probe').runInAsyncScope(() => seenBy(read));
+    async function probe(
+      sight: Sight,
+    ): Promise<{ byRequest: Record<string, unknown>; byContext: Record<string, unknown> }> {
+      const apart = (read: () => unknown): Promise<unknown> =>
+        new AsyncResource('probe').runInAsyncScope(() => seenBy(read));
       const byRequest: Record<string, unknown> = {};
       const byContext: Record<string, unknown> = {};
       for (const [name, read] of Object.entries(BY_CONTEXT)) byContext[name] = await apart(() => read(sight.services));
@@ -323,7 +351,8 @@ describeWays(
       return { byRequest, byContext };
     }
 
-    const every = (table: object, value: unknown) => Object.fromEntries(Object.keys(table).map((name) => [name, value]));
+    const every = (table: object, value: unknown) =>
+      Object.fromEntries(Object.keys(table).map((name) => [name, value]));
 
     /** Whether the library has the request in its hands between the two places. */
     const isMended = (lostAt: Place, place: Place): boolean => {
@@ -336,7 +365,9 @@ describeWays(
 
     /** Fastify's middleware comes before its hooks. */
     const order: readonly Place[] =
-      way.platform === 'fastify' ? [...MIDDLEWARE.slice(2), ...MIDDLEWARE.slice(0, 2), ...ALL_THE_WAY.slice(4)] : ALL_THE_WAY;
+      way.platform === 'fastify'
+        ? [...MIDDLEWARE.slice(2), ...MIDDLEWARE.slice(0, 2), ...ALL_THE_WAY.slice(4)]
+        : ALL_THE_WAY;
     const LOSABLE: readonly Place[] = [...MIDDLEWARE, 'interceptor of main.ts', 'interceptor of the class'];
 
     describe.each(DETOURS)('that goes on in a context that is: %s', (detour) => {
@@ -365,54 +396,64 @@ describeWays(
         for (const { place, byRequest, byContext } of seen) {
           expect(byRequest, place).toEqual(every(BY_REQUEST, 'alice'));
           if (detour === 'own' || isMended(lostAt, place)) expect(byContext, place).toEqual(every(BY_CONTEXT, 'alice'));
-          // The context of another request that is still served looks like one's own: there, only the request itself says whose it is.
+          // The context of another request that is still served looks like one's own: there, only the request itself
+          // says whose it is.
           else if (!isForeign(detour)) expect(byContext, place).toEqual(every(BY_CONTEXT, 'VISIT_NOT_RESOLVED'));
         }
       });
 
-      test.each([...MIDDLEWARE])('lost at %s: guards of a class, of a method and ours decide about the right one', async (lostAt) => {
-        for (const path of ['/required', '/signed-in', '/per-request']) {
-          const notes: (string | undefined)[] = [];
-          watcher = { goOn: losing(lostAt, detour, notes) };
-          const answer = await alice.get(path);
-          expect([answer.status, JSON.parse(answer.text)]).toEqual([
-            200,
-            path === '/per-request' ? ['alice', 'alice', 'alice'] : { user: 'alice' },
-          ]);
-          // A stranger stays one, whoever else is signed in.
-          const stranger = await app.browser().get(path);
-          expect([path, stranger.status]).toEqual([path, path === '/required' ? 401 : 403]);
-          expect(notes).toEqual([...landing(detour), ...landing(detour)]);
-        }
-      });
+      test.each([...MIDDLEWARE])(
+        'lost at %s: guards of a class, of a method and ours decide about the right one',
+        async (lostAt) => {
+          for (const path of ['/required', '/signed-in', '/per-request']) {
+            const notes: (string | undefined)[] = [];
+            watcher = { goOn: losing(lostAt, detour, notes) };
+            const answer = await alice.get(path);
+            expect([answer.status, JSON.parse(answer.text)]).toEqual([
+              200,
+              path === '/per-request' ? ['alice', 'alice', 'alice'] : { user: 'alice' },
+            ]);
+            // A stranger stays one, whoever else is signed in.
+            const stranger = await app.browser().get(path);
+            expect([path, stranger.status]).toEqual([path, path === '/required' ? 401 : 403]);
+            expect(notes).toEqual([...landing(detour), ...landing(detour)]);
+          }
+        },
+      );
 
-      test.each(['/answers', '/observed'])('within a handler (%s), what the handler was given is its own, and saved', async (path) => {
-        const name = `${detour} ${path}`;
-        const notes: (string | undefined)[] = [];
-        let seen!: Awaited<ReturnType<typeof probe>>;
-        RightController.inHandler = ({ services, request, answer, ...given }) =>
-          control.run('alice', () =>
-            detours(other)[detour]!(() => {
-              notes.push(control.getStore());
-              void probe({ place: 'handler', request, services, given }).then((probed) => {
-                seen = probed;
-                given.session[name] = 'by the decorator';
-                request.session[`${name}, too`] = 'by the request';
-                answer({});
-              });
-            }),
-          );
-        const before = await app.store.visitOf(bob);
-        const answer = await alice.get(path);
-        expect([answer.status, answer.text, notes]).toEqual([200, '{}', landing(detour)]);
-        expect(seen.byRequest).toEqual(every(BY_REQUEST, 'alice'));
-        if (!isForeign(detour)) expect(seen.byContext).toEqual(every(BY_CONTEXT, detour === 'own' ? 'alice' : 'VISIT_NOT_RESOLVED'));
-        let saved: unknown;
-        watcher = { see: ({ given }) => void (given && (saved = [given.session[name], given.session[`${name}, too`]])) };
-        await alice.get('/seen');
-        expect(saved).toEqual(['by the decorator', 'by the request']);
-        expect(await app.store.visitOf(bob)).toEqual(before);
-      });
+      test.each(['/answers', '/observed'])(
+        'within a handler (%s), what the handler was given is its own, and saved',
+        async (path) => {
+          const name = `${detour} ${path}`;
+          const notes: (string | undefined)[] = [];
+          let seen!: Awaited<ReturnType<typeof probe>>;
+          RightController.inHandler = ({ services, request, answer, ...given }) =>
+            control.run('alice', () =>
+              detours(other)[detour]!(() => {
+                notes.push(control.getStore());
+                void probe({ place: 'handler', request, services, given }).then((probed) => {
+                  seen = probed;
+                  given.session[name] = 'by the decorator';
+                  request.session[`${name}, too`] = 'by the request';
+                  answer({});
+                });
+              }),
+            );
+          const before = await app.store.visitOf(bob);
+          const answer = await alice.get(path);
+          expect([answer.status, answer.text, notes]).toEqual([200, '{}', landing(detour)]);
+          expect(seen.byRequest).toEqual(every(BY_REQUEST, 'alice'));
+          if (!isForeign(detour))
+            expect(seen.byContext).toEqual(every(BY_CONTEXT, detour === 'own' ? 'alice' : 'VISIT_NOT_RESOLVED'));
+          let saved: unknown;
+          watcher = {
+            see: ({ given }) => void (given && (saved = [given.session[name], given.session[`${name}, too`]])),
+          };
+          await alice.get('/seen');
+          expect(saved).toEqual(['by the decorator', 'by the request']);
+          expect(await app.store.visitOf(bob)).toEqual(before);
+        },
+      );
     });
 
     describe('that writes', () => {
@@ -448,7 +489,9 @@ describeWays(
         ['module middleware, second', 'filter', true],
         ['interceptor of the class', 'handler', false],
       ];
-      const cases = Object.keys(WRITES).flatMap((write) => ['none', 'over', 'live', 'writing'].map((detour) => [write, detour] as const));
+      const cases = Object.keys(WRITES).flatMap((write) =>
+        ['none', 'over', 'live', 'writing'].map((detour) => [write, detour] as const),
+      );
 
       test.each(cases)('%s in a context that is %s: to the right visit, or it is refused', async (write, detour) => {
         for (const [lostAt, place, isKnown] of WHERE) {
@@ -480,10 +523,9 @@ describeWays(
           if (isKnown) {
             expect(error, label).toBeNull();
             const isOther = write === 'visits.endOthers()';
-            expect([JSON.stringify(after[0]) === JSON.stringify(before[0]), after[1]!.endedAt === null], label).toEqual([
-              isOther,
-              !isOther,
-            ]);
+            expect([JSON.stringify(after[0]) === JSON.stringify(before[0]), after[1]!.endedAt === null], label).toEqual(
+              [isOther, !isOther],
+            );
           } else {
             expect(error, label).toBe('VISIT_NOT_RESOLVED');
             expect(after, label).toEqual(before);
@@ -509,55 +551,58 @@ describeWays(
       expect([wrote, nested]).toEqual([1, 'VISIT_NESTED_CALL']);
     });
 
-    test.each([...MIDDLEWARE])('whoever calls others back stays who they are, then and later (lost at %s)', async (place) => {
-      const seen: [string, unknown, unknown][] = [];
-      const look = (when: string): void => {
-        let user: unknown;
-        try {
-          user = app.app.get(Services).identity.userId;
-        } catch (error) {
-          user = (error as { code: string }).code;
-        }
-        seen.push([when, control.getStore(), user]);
-      };
-      const waiting: (() => void)[] = [];
-      let finished!: () => void;
-      const isDone = new Promise<void>((resolve) => (finished = resolve));
-      watcher = {
-        goOn: (at, { headers }, next) => {
-          if (at !== place || headers['x-caller']) return next();
-          waiting.push(next);
-        },
-        see: async ({ place: at, request }) => {
-          if (at !== 'handler' || !request.headers['x-caller']) return;
-          await control.run('bob', async () => {
-            // A timer of its own, as one that gathers questions to a database.
-            await new Promise<void>((resolve) => {
-              let ticks = 0;
-              const timer = setInterval(() => {
-                look(`tick ${++ticks}`);
-                for (const next of waiting.splice(0)) next();
-                look(`tick ${ticks}, having called back`);
-                if (ticks < 3) return;
-                clearInterval(timer);
-                resolve();
-              }, 1);
+    test.each([...MIDDLEWARE])(
+      'whoever calls others back stays who they are, then and later (lost at %s)',
+      async (place) => {
+        const seen: [string, unknown, unknown][] = [];
+        const look = (when: string): void => {
+          let user: unknown;
+          try {
+            user = app.app.get(Services).identity.userId;
+          } catch (error) {
+            user = (error as { code: string }).code;
+          }
+          seen.push([when, control.getStore(), user]);
+        };
+        const waiting: (() => void)[] = [];
+        let finished!: () => void;
+        const isDone = new Promise<void>((resolve) => (finished = resolve));
+        watcher = {
+          goOn: (at, { headers }, next) => {
+            if (at !== place || headers['x-caller']) return next();
+            waiting.push(next);
+          },
+          see: async ({ place: at, request }) => {
+            if (at !== 'handler' || !request.headers['x-caller']) return;
+            await control.run('bob', async () => {
+              // A timer of its own, as one that gathers questions to a database.
+              await new Promise<void>((resolve) => {
+                let ticks = 0;
+                const timer = setInterval(() => {
+                  look(`tick ${++ticks}`);
+                  for (const next of waiting.splice(0)) next();
+                  look(`tick ${ticks}, having called back`);
+                  if (ticks < 3) return;
+                  clearInterval(timer);
+                  resolve();
+                }, 1);
+              });
+              look('afterwards');
             });
-            look('afterwards');
-          });
-          finished();
-        },
-      };
-      const waits = alice.get('/me');
-      await expect.poll(() => waiting.length).toBe(1);
-      // With a request of its own: the one that is held is for others.
-      const calls = bob.clone().get('/seen', { headers: { 'x-caller': '1' } });
-      expect(JSON.parse((await waits).text)).toEqual({ user: 'alice', owner: 'alice' });
-      await isDone;
-      expect((await calls).status).toBe(200);
-      expect(seen).toHaveLength(7);
-      for (const [when, ...who] of seen) expect([when, ...who]).toEqual([when, 'bob', 'bob']);
-    });
+            finished();
+          },
+        };
+        const waits = alice.get('/me');
+        await expect.poll(() => waiting.length).toBe(1);
+        // With a request of its own: the one that is held is for others.
+        const calls = bob.clone().get('/seen', { headers: { 'x-caller': '1' } });
+        expect(JSON.parse((await waits).text)).toEqual({ user: 'alice', owner: 'alice' });
+        await isDone;
+        expect((await calls).status).toBe(200);
+        expect(seen).toHaveLength(7);
+        for (const [when, ...who] of seen) expect([when, ...who]).toEqual([when, 'bob', 'bob']);
+      },
+    );
 
     test('several users at once, each after a callback of the others, are served as themselves', async () => {
       const names = ['ann', 'ben', 'cem', 'dan'];
@@ -572,7 +617,9 @@ describeWays(
         },
       };
       const answers = await Promise.all(browsers.map((browser) => browser.get('/me')));
-      expect(answers.map(({ text }) => JSON.parse(text) as unknown)).toEqual(names.map((user) => ({ user, owner: user })));
+      expect(answers.map(({ text }) => JSON.parse(text) as unknown)).toEqual(
+        names.map((user) => ({ user, owner: user })),
+      );
     });
   },
   ['NestFactory'],
@@ -632,13 +679,18 @@ describeWays(
           controllers: [BodyController],
           main: (nest) => {
             if (way.platform === 'express') {
-              nest.use((request: EventEmitter & SeenRequest & { resume(): void }, _response: unknown, next: () => void) => {
-                if (request.headers['content-type'] === 'text/plain') control.run('ann', () => onEnd(request, next));
-                else next();
-              });
+              nest.use(
+                (request: EventEmitter & SeenRequest & { resume(): void }, _response: unknown, next: () => void) => {
+                  if (request.headers['content-type'] === 'text/plain') control.run('ann', () => onEnd(request, next));
+                  else next();
+                },
+              );
             } else {
               const instance = nest.getHttpAdapter().getInstance() as {
-                addContentTypeParser(type: string, parse: (request: unknown, body: never, done: (error: null) => void) => void): void;
+                addContentTypeParser(
+                  type: string,
+                  parse: (request: unknown, body: never, done: (error: null) => void) => void,
+                ): void;
               };
               instance.addContentTypeParser('text/plain', (_request, body, done) =>
                 control.run('ann', () => onEnd(body, () => done(null))),
@@ -649,11 +701,15 @@ describeWays(
       );
       const browser = app.browser();
       await browser.post('/login');
-      const answer = await browser.post('/upload', { headers: { 'content-type': 'text/plain' }, form: { text: 'some text' } });
+      const answer = await browser.post('/upload', {
+        headers: { 'content-type': 'text/plain' },
+        form: { text: 'some text' },
+      });
       expect(answer.status, answer.text).toBe(201);
       expect(contexts).toHaveLength(1);
       expect(Object.keys(seen).sort()).toEqual([...GUARDS, ...AROUND, 'handler'].sort());
-      for (const [place, values] of Object.entries(seen)) expect([place, values]).toEqual([place, ['ann', 'ann', 'ann']]);
+      for (const [place, values] of Object.entries(seen))
+        expect([place, values]).toEqual([place, ['ann', 'ann', 'ann']]);
     });
   },
   ['NestFactory'],
@@ -697,7 +753,8 @@ for (const [name, need] of [
 
         beforeAll(async () => {
           pool = POOLS[name]!();
-          const tenant = (_request: unknown, _response: unknown, next: () => void): void => void pool.query('SELECT 1', () => next());
+          const tenant = (_request: unknown, _response: unknown, next: () => void): void =>
+            void pool.query('SELECT 1', () => next());
           app = await way.start({
             controllers: [TenantController],
             providers: [SignedIn],

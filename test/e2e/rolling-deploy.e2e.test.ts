@@ -10,8 +10,8 @@ import { describeDatabases } from '../support/databases.js';
 import { buildNextVersion, type NextVersion } from '../support/next-version.js';
 import { PATIENCE } from '../support/patience.js';
 
-// Two processes of an application in the midst of a rolling deployment, as far as the database can tell: one has today's version of the
-// library, the other one the next.
+// Two processes of an application in the midst of a rolling deployment, as far as the database can tell: one has
+// today's version of the library, the other one the next.
 
 type Library = typeof today;
 
@@ -56,7 +56,12 @@ describeDatabases(
     const addresses: string[] = [];
 
     const start = async (library: Library, dataSource: DataSource | DataSourceOptions): Promise<void> => {
-      const options = { dataSource, storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+      const options = {
+        dataSource,
+        storeTimeout: PATIENCE,
+        expunge: { schedule: false },
+        wipe: { schedule: false },
+      } as const;
       const module = await Test.createTestingModule({
         imports: [library.VisitModule.forRoot(options)],
         controllers: [controllerFor(library)],
@@ -84,7 +89,8 @@ describeDatabases(
       const [old, young] = addresses.map((address) => ({ address }));
       const browser = new Browser(old!.address);
       const at = (which: { address: string } | undefined): Browser => browser.via(which!);
-      const who = async (which: { address: string } | undefined): Promise<unknown> => JSON.parse((await at(which).get('/who')).text);
+      const who = async (which: { address: string } | undefined): Promise<unknown> =>
+        JSON.parse((await at(which).get('/who')).text);
       for (const [one, other] of [
         [old, young],
         [young, old],

@@ -188,7 +188,9 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     const browser = (await start([secret], { cookie: { secure: true, permanent: true } })).browser();
     const { cookies } = await browser.get('/count');
     const attributes = cookies.map((cookie) => cookie.replace(/=[^;]+/, '=…'));
-    expect(attributes[0]).toMatch(/^__Host-visit=…; Max-Age=2592000; Path=\/; Expires=.*; HttpOnly; Secure; SameSite=Lax$/);
+    expect(attributes[0]).toMatch(
+      /^__Host-visit=…; Max-Age=2592000; Path=\/; Expires=.*; HttpOnly; Secure; SameSite=Lax$/,
+    );
     expect(attributes[1]).toBe(attributes[0]!.replace('visit', 'visit-data'));
     expect(await json(browser, '/count')).toEqual({ count: 2 });
   });
@@ -246,7 +248,8 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
   test('two processes with the same secrets serve the same visits', async () => {
     const [one, two] = [await start(), await start()];
     const browser = one.browser();
-    for (let count = 1; count <= 6; count++) expect(await json(browser.via(count % 2 ? one : two), '/count')).toEqual({ count });
+    for (let count = 1; count <= 6; count++)
+      expect(await json(browser.via(count % 2 ? one : two), '/count')).toEqual({ count });
     await browser.via(two).post('/login/alice');
     expect(await json(browser, '/look')).toMatchObject({ userId: 'alice', count: 6 });
   });
@@ -261,7 +264,9 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     const parts = data.split('.');
     const bad = [
       ...[1, 20, data.length - 1].map((length) => data.slice(0, length)),
-      ...[40, 60, data.length - 30].map((at) => data.slice(0, at) + (data[at] === 'A' ? 'Q' : 'A') + data.slice(at + 1)),
+      ...[40, 60, data.length - 30].map(
+        (at) => data.slice(0, at) + (data[at] === 'A' ? 'Q' : 'A') + data.slice(at + 1),
+      ),
       [parts[0], parts[1], parts[2], '', parts[4]].join('.'),
       [Buffer.from('{"alg":"none"}').toString('base64url'), ...parts.slice(1)].join('.'),
       [Buffer.from('{"alg":"dir","enc":"A256GCM","zip":"DEF"}').toString('base64url'), ...parts.slice(1)].join('.'),
@@ -281,7 +286,9 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect((await browser.get('/count', { cookie: `visit=${key}` })).text).toBe('{"count":1}');
     expect((await browser.get('/count', { cookie: `visit-data=${data}` })).text).toBe('{"count":1}');
     // A cookie of another path beside the right one.
-    expect((await browser.get('/count', { cookie: `visit-data=junk; visit=${key}; visit-data=${data}` })).text).toBe('{"count":2}');
+    expect((await browser.get('/count', { cookie: `visit-data=junk; visit=${key}; visit-data=${data}` })).text).toBe(
+      '{"count":2}',
+    );
   });
 
   test('a session that is too large is refused before anything is sent, and the one before stays', async () => {
@@ -298,7 +305,9 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
   });
 
   test('a visit in use goes on, sealed anew only as often as its expiry is written; an unused one expires', async () => {
-    const browser = (await start([secret], { timeout: '20m', absoluteTimeout: '50m', touch: { resolution: '60s' } })).browser();
+    const browser = (
+      await start([secret], { timeout: '20m', absoluteTimeout: '50m', touch: { resolution: '60s' } })
+    ).browser();
     await browser.get('/count');
     const old = browser.clone();
     clock.advance(59_000);
@@ -331,7 +340,10 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
       last = await answers[index]!;
     }
     for (const cookie of last.cookies) browser.jar.set(...nameAndValue(cookie));
-    expect(await json(browser, '/look')).toMatchObject({ count: 1, ...Object.fromEntries(keys.map((key) => [key, true])) });
+    expect(await json(browser, '/look')).toMatchObject({
+      count: 1,
+      ...Object.fromEntries(keys.map((key) => [key, true])),
+    });
   });
 
   test('a request that is answered after the sign-out of its browser brings nothing back', async () => {
@@ -417,7 +429,9 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     const browser = (await start()).browser();
     await browser.post('/login/alice');
     for (const what of ['create', 'others', 'list', 'everything']) {
-      expect(JSON.parse((await browser.post(`/cannot/${what}`)).text)).toMatchObject({ code: 'VISIT_STORE_UNSUPPORTED' });
+      expect(JSON.parse((await browser.post(`/cannot/${what}`)).text)).toMatchObject({
+        code: 'VISIT_STORE_UNSUPPORTED',
+      });
     }
     expect(await json(browser, '/look')).toMatchObject({ userId: 'alice' });
     await expect(start([secret], { onRetiredKey: 'end' })).rejects.toThrow('"revocable"');

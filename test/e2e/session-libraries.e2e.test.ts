@@ -52,7 +52,10 @@ describe('@fastify/flash', () => {
 });
 
 /** A token that one page gives, and that the next request needs. */
-function expectTokens(suite: { app: InlineApp; browser: Browser }, tokenOf: (tools: Tools) => string): () => Promise<void> {
+function expectTokens(
+  suite: { app: InlineApp; browser: Browser },
+  tokenOf: (tools: Tools) => string,
+): () => Promise<void> {
   return async () => {
     const { app, browser } = suite;
     const token = await app.ask(browser, tokenOf);
@@ -124,7 +127,9 @@ describe('grant', () => {
     provider = createServer((request, response) => {
       const { pathname, searchParams } = new URL(request.url!, 'http://provider.invalid');
       if (pathname === '/authorize') {
-        response.writeHead(302, { location: `${searchParams.get('redirect_uri')}?code=c&state=${searchParams.get('state')}` }).end();
+        response
+          .writeHead(302, { location: `${searchParams.get('redirect_uri')}?code=c&state=${searchParams.get('state')}` })
+          .end();
       } else {
         response.writeHead(200, { 'content-type': 'application/json' }).end('{"access_token":"token"}');
       }

@@ -60,7 +60,11 @@ class SessionController {
   }
 
   @Post('set')
-  async set(@Body() body: Record<string, unknown>, @Query('gate') gate: string | undefined, @Session() session: Session<Data>) {
+  async set(
+    @Body() body: Record<string, unknown>,
+    @Query('gate') gate: string | undefined,
+    @Session() session: Session<Data>,
+  ) {
     for (const [key, value] of Object.entries(body)) session[key] = value;
     await this.gates.pass(gate);
     return 'ok';
@@ -93,7 +97,13 @@ class SessionController {
   @Post('dictionary')
   dictionary(@Session() session: Session<Data>) {
     session.set('name', 'Ada').set('count', 1);
-    const seen = [session.get('name'), session.get('missing'), session.get('missing', 'x'), session.has('name'), session.has('missing')];
+    const seen = [
+      session.get('name'),
+      session.get('missing'),
+      session.get('missing', 'x'),
+      session.has('name'),
+      session.has('missing'),
+    ];
     session.other = 'property';
     const shape = [
       session.keys(),
@@ -133,7 +143,11 @@ class SessionController {
 
   @Post('exclusive')
   @ExclusiveSession({ timeout: PATIENCE })
-  async exclusive(@Query('gate') gate: string | undefined, @Query('fail') fail: string | undefined, @Session() session: Session<Data>) {
+  async exclusive(
+    @Query('gate') gate: string | undefined,
+    @Query('fail') fail: string | undefined,
+    @Session() session: Session<Data>,
+  ) {
     const count = session.get('count', 0);
     await this.gates.pass(gate);
     session.set('count', count + 1);
@@ -351,7 +365,9 @@ describeStacks('The session', (stack: Stack) => {
   test('R50: writing the same value again writes nothing', async () => {
     const app = await start();
     const { browser } = await begin(app, { name: 'Ada', cart: { items: ['x'] } });
-    expect(await stack.statements(() => browser.post('/set', { json: { name: 'Ada', cart: { items: ['x'] } } }))).toHaveLength(1);
+    expect(
+      await stack.statements(() => browser.post('/set', { json: { name: 'Ada', cart: { items: ['x'] } } })),
+    ).toHaveLength(1);
   });
 
   test('R46, B11: a nested change is noticed', async () => {
@@ -496,7 +512,9 @@ describeStacks('The session', (stack: Stack) => {
       const dead = browser.clone().post('/exclusive?gate=dead');
       await gate.arrived;
       stack.clock.advance(30_000);
-      expect((await other.browser().post('/exclusive', { cookie: `visit=${browser.jar.get('visit')}` })).text).toBe('2');
+      expect((await other.browser().post('/exclusive', { cookie: `visit=${browser.jar.get('visit')}` })).text).toBe(
+        '2',
+      );
       gate.open();
       expect((await dead).status).toBe(409);
       expect(await read()).toEqual({ count: 2 });
@@ -506,7 +524,9 @@ describeStacks('The session', (stack: Stack) => {
   describe('is saved before the response leaves', () => {
     const expectSaved = async (
       app: RunningApp,
-      ask: (browser: ReturnType<RunningApp['browser']>) => Promise<{ status: number; text: string; cookies: readonly string[] }>,
+      ask: (
+        browser: ReturnType<RunningApp['browser']>,
+      ) => Promise<{ status: number; text: string; cookies: readonly string[] }>,
       name: string,
     ) => {
       // A new visit, whose cookie has to come with this very response; and one that is there already.
@@ -543,7 +563,9 @@ describeStacks('The session', (stack: Stack) => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/res');
-      await expect.poll(async () => JSON.parse((await browser.get('/data')).text) as unknown).toEqual({ name: 'by hand' });
+      await expect
+        .poll(async () => JSON.parse((await browser.get('/data')).text) as unknown)
+        .toEqual({ name: 'by hand' });
     });
 
     test('save() and reload() at any time', async () => {
@@ -577,7 +599,9 @@ describeStacks('The session', (stack: Stack) => {
       expect((await browser.post('/guarded?pass=1')).status).toBe(201);
       const anonymous = app.browser();
       expect((await anonymous.post('/guarded')).cookies).toHaveLength(1);
-      await expect.poll(async () => JSON.parse((await anonymous.get('/data')).text) as unknown).toEqual({ guarded: true });
+      await expect
+        .poll(async () => JSON.parse((await anonymous.get('/data')).text) as unknown)
+        .toEqual({ guarded: true });
     });
   });
 
@@ -661,7 +685,9 @@ describeStacks('The session', (stack: Stack) => {
       const key = browser.jar.get('visit')!;
       const answer = await browser.post('/end');
       expect(answer.cookies).toEqual([
-        expect.stringMatching(/^visit=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax$/),
+        expect.stringMatching(
+          /^visit=; Max-Age=0; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax$/,
+        ),
       ]);
       expect(browser.jar.size).toBe(0);
       expect(await storedData(key)).toBeNull();

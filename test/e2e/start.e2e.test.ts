@@ -1,7 +1,14 @@
 import { inspect } from 'node:util';
 import { Controller, Get, Injectable, Logger, Module, SetMetadata, type Type } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
-import { MemoryVisitStore, Session, VisitModule, VisitOptionError, VisitPlugin, type VisitModuleOptions } from 'nest-visit';
+import {
+  MemoryVisitStore,
+  Session,
+  VisitModule,
+  VisitOptionError,
+  VisitPlugin,
+  type VisitModuleOptions,
+} from 'nest-visit';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 const store = new MemoryVisitStore();
@@ -53,11 +60,17 @@ describe('The start says how the module is imported', () => {
     ['bare, beside the one of the root', [usual(), BareModule], 'VisitModule is imported '],
     ['bare, before the one of the root', [BareModule, usual()], 'VisitModule is imported '],
     ['twice', [usual(), SecondModule], 'VisitModule is imported 2 times'],
-    ['by a factory that returns nothing', [VisitModule.forRootAsync({ useFactory: () => undefined as never })], 'imported without options'],
+    [
+      'by a factory that returns nothing',
+      [VisitModule.forRootAsync({ useFactory: () => undefined as never })],
+      'imported without options',
+    ],
   ])('R74: %s, it is refused with a sentence that helps', async (_, imports, text) => {
     const error = await start(imports).catch((reason: unknown) => reason);
     expect(error).toMatchObject(refusal(text));
-    expect(error).toMatchObject(refusal('once, in the root module; it is global, so other modules inject its services without an import'));
+    expect(error).toMatchObject(
+      refusal('once, in the root module; it is global, so other modules inject its services without an import'),
+    );
   });
 });
 
@@ -113,7 +126,9 @@ describe('The start says what a plugin is never called for', () => {
     onTestFinished(() => warn.mockRestore());
     await start([VisitModule.forRoot({ store })], [Others, NoPlugin, SwitchedOff]);
     expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('is no hook'))).toEqual([
-      expect.stringContaining('Others.onPaymentReceived() is no hook of a plugin, and is never called; there are onNewVisit, ') as string,
+      expect.stringContaining(
+        'Others.onPaymentReceived() is no hook of a plugin, and is never called; there are onNewVisit, ',
+      ) as string,
     ]);
   });
 });
@@ -128,7 +143,8 @@ describe('The start says why a store cannot be used', () => {
       return this.answer();
     }
   }
-  const started = (answer: () => Promise<void>) => start([VisitModule.forRoot({ store: new OwnStore(answer), storeTimeout: 50 })]);
+  const started = (answer: () => Promise<void>) =>
+    start([VisitModule.forRoot({ store: new OwnStore(answer), storeTimeout: 50 })]);
 
   test('R74: one that never answers', async () => {
     await expect(started(() => new Promise(() => {}))).rejects.toMatchObject({
@@ -159,7 +175,8 @@ describe('The start says why a data source cannot be opened', () => {
   test('R74: a driver that is not installed is named, with the command', async () => {
     expect(await open({ type: 'better-sqlite3', database: ':memory:' })).toMatchObject(
       refusal(
-        'a data source of type "better-sqlite3" needs the package "better-sqlite3", which is not installed: npm install better-sqlite3',
+        'a data source of type "better-sqlite3" needs the package "better-sqlite3", which is not installed: npm ' +
+          'install better-sqlite3',
       ),
     );
   });
@@ -171,7 +188,14 @@ describe('The start says why a data source cannot be opened', () => {
     ['of a primary', { type: 'mysql', replication: { master: nowhere, slaves: [] } }],
     [
       'of the driver',
-      { type: 'mysql', host: '127.0.0.1', port: 1, username: 'root', database: 'SECRET/1', extra: { password: 'SECRET/1' } },
+      {
+        type: 'mysql',
+        host: '127.0.0.1',
+        port: 1,
+        username: 'root',
+        database: 'SECRET/1',
+        extra: { password: 'SECRET/1' },
+      },
     ],
   ])('R74: no error shows a password %s', async (_, dataSource) => {
     const error = await open(dataSource);

@@ -22,7 +22,13 @@ const NO_USER_IDS: Record<string, unknown> = {
   'an object': {},
   '2^53': 2 ** 53,
 };
-const NO_REASONS: Record<string, unknown> = { ...BROKEN, 'too much': 'x'.repeat(33), 'a number': 1, null: null, 'an object': {} };
+const NO_REASONS: Record<string, unknown> = {
+  ...BROKEN,
+  'too much': 'x'.repeat(33),
+  'a number': 1,
+  null: null,
+  'an object': {},
+};
 
 /** All that take a user id. */
 const withUserId: Record<string, (tools: Tools, userId: any) => Promise<unknown>> = {
@@ -50,7 +56,9 @@ describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s'
   afterAll(() => app.close());
 
   const table = (calls: typeof withUserId, texts: Record<string, unknown>, code: string) =>
-    Object.keys(calls).flatMap((call) => Object.entries(texts).map(([name, text]) => ({ call, name, text, code, make: calls[call]! })));
+    Object.keys(calls).flatMap((call) =>
+      Object.entries(texts).map(([name, text]) => ({ call, name, text, code, make: calls[call]! })),
+    );
 
   test.each([...table(withUserId, NO_USER_IDS, 'VISIT_USER_ID'), ...table(withReason, NO_REASONS, 'VISIT_END_REASON')])(
     '$call with $name is refused by $code, and the store hears nothing of it',
@@ -80,7 +88,25 @@ describeStacks('B60, B61: text at the edge of what can be kept', (stack) => {
 
   test('user ids come back as they were, and nobody is somebody else', async () => {
     const app = await start();
-    const ids = ['1', '01', '1 ', 'б', 'b', 'а', 'a', 'A', 'ä', 'a\u0308', 'ß', 'ss', 'İ', 'i', '😀', '😎', '😀'.repeat(255)];
+    const ids = [
+      '1',
+      '01',
+      '1 ',
+      'б',
+      'b',
+      'а',
+      'a',
+      'A',
+      'ä',
+      'a\u0308',
+      'ß',
+      'ss',
+      'İ',
+      'i',
+      '😀',
+      '😎',
+      '😀'.repeat(255),
+    ];
     ids.push('\ufffd', "o'brien\\", '\\\'; DROP TABLE visit; -- "', '%', '_', '`', '\\', '\\\\', '\n', '\x1a');
     const family = `${stack.platform} `;
     const named = ids.map((id) => (id.length > 500 ? id : family + id));

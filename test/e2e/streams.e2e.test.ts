@@ -47,7 +47,10 @@ class Feeds {
 const opened: AbortController[] = [];
 
 /** A stream that has begun. */
-async function follow(browser: Browser, path = '/feed'): Promise<{ ended: Promise<void>; hasEnded(): boolean; leave(): void }> {
+async function follow(
+  browser: Browser,
+  path = '/feed',
+): Promise<{ ended: Promise<void>; hasEnded(): boolean; leave(): void }> {
   const leaving = new AbortController();
   opened.push(leaving);
   const cookie = [...browser.jar].map(([name, value]) => `${name}=${value}`).join('; ');
@@ -116,7 +119,8 @@ describe.each(platforms)('Streams under %s', (platform) => {
     ['endAllForUser()', (visits: VisitService) => visits.endAllForUser('ann')],
     [
       'end()',
-      (visits: VisitService, _: Browser, ann: Browser) => visits.end(ann.jar.get('visit')!.slice(0, 32), 'revoked', { anyUser: true }),
+      (visits: VisitService, _: Browser, ann: Browser) =>
+        visits.end(ann.jar.get('visit')!.slice(0, 32), 'revoked', { anyUser: true }),
     ],
   ])('ASVS 7.4.2, 7.4.3: end at once with their visit when another one ends it: by %s', async (_, act) => {
     const [ann, other, eve] = [await signIn('ann'), await signIn('ann'), await signIn('eve')];
@@ -214,7 +218,12 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await free.app.get(VisitService).endAllForUser('ann');
     await check();
     await check(free);
-    expect([open.hasEnded(), left.hasEnded(), size(), free.app.get(OpenStreams, { strict: false }).size]).toEqual([false, false, 1, 0]);
+    expect([open.hasEnded(), left.hasEnded(), size(), free.app.get(OpenStreams, { strict: false }).size]).toEqual([
+      false,
+      false,
+      1,
+      0,
+    ]);
     open.leave();
     left.leave();
   });

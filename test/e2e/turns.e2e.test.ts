@@ -181,7 +181,12 @@ for (const platform of platforms) {
 
     /** The scene, and the calls of the store that its request made. */
     const traced = async (
-      ...[state, calls, how, beside]: [State, readonly Write[], Parameters<typeof scene>[3], Parameters<typeof scene>[4]?]
+      ...[state, calls, how, beside]: [
+        State,
+        readonly Write[],
+        Parameters<typeof scene>[3],
+        Parameters<typeof scene>[4]?,
+      ]
     ) => {
       let from = 0;
       let to = 0;
@@ -223,18 +228,22 @@ for (const platform of platforms) {
         },
       );
 
-      test.each(names)('law 6: so do %s and each other one beside other visitors, who notice nothing', async (first) => {
-        // What others notice is the store's doing, in whatever state the visit is: each pair in one of them.
-        const inThisState = (second: Write): boolean =>
-          isSoak || (names.indexOf(first) + 2 * names.indexOf(second)) % states.length === states.indexOf(state);
-        for (const second of names.filter((name) => here(first, name) && inThisState(name))) {
-          const calls = [first, second];
-          const expected = await oneAfterTheOther(calls);
-          const { beside, answers } = crowdOf(app);
-          expect(await scene(app, state, calls, 'at once', beside), `${first} and ${second}`).toEqual(expected.sight);
-          for (const { status, text } of await Promise.all(answers)) expect({ status, text }).toEqual({ status: 200, text: 'ok' });
-        }
-      });
+      test.each(names)(
+        'law 6: so do %s and each other one beside other visitors, who notice nothing',
+        async (first) => {
+          // What others notice is the store's doing, in whatever state the visit is: each pair in one of them.
+          const inThisState = (second: Write): boolean =>
+            isSoak || (names.indexOf(first) + 2 * names.indexOf(second)) % states.length === states.indexOf(state);
+          for (const second of names.filter((name) => here(first, name) && inThisState(name))) {
+            const calls = [first, second];
+            const expected = await oneAfterTheOther(calls);
+            const { beside, answers } = crowdOf(app);
+            expect(await scene(app, state, calls, 'at once', beside), `${first} and ${second}`).toEqual(expected.sight);
+            for (const { status, text } of await Promise.all(answers))
+              expect({ status, text }).toEqual({ status: 200, text: 'ok' });
+          }
+        },
+      );
 
       test('law 6: all of them at once, in many orders', async () => {
         for (let turn = 0; turn < (isSoak ? 200 : 10); turn++) {
@@ -303,16 +312,20 @@ describeStacks('Writes of one request that are called at once', (stack) => {
   const parts = InlineApp.parts();
   const pairs = names.flatMap((first) => names.map((second) => [first, second] as const));
 
-  test.each(['new', 'signed in'] as const)('law 6: on a visit that is %s, in pairs, beside other visitors', async (state) => {
-    const app = InlineApp.of(await stack.start(parts));
-    for (const [index, pair] of pairs.entries()) {
-      if (!isSoak && index % SHARES.length !== SHARES.indexOf(stack.database)) continue;
-      const expected = await scene(app, state, pair, 'one after the other');
-      const { beside, answers } = crowdOf(app, 1);
-      expect(await scene(app, state, pair, 'at once', beside), pair.join(' and ')).toEqual(expected);
-      for (const { status, text } of await Promise.all(answers)) expect({ status, text }).toEqual({ status: 200, text: 'ok' });
-    }
-  });
+  test.each(['new', 'signed in'] as const)(
+    'law 6: on a visit that is %s, in pairs, beside other visitors',
+    async (state) => {
+      const app = InlineApp.of(await stack.start(parts));
+      for (const [index, pair] of pairs.entries()) {
+        if (!isSoak && index % SHARES.length !== SHARES.indexOf(stack.database)) continue;
+        const expected = await scene(app, state, pair, 'one after the other');
+        const { beside, answers } = crowdOf(app, 1);
+        expect(await scene(app, state, pair, 'at once', beside), pair.join(' and ')).toEqual(expected);
+        for (const { status, text } of await Promise.all(answers))
+          expect({ status, text }).toEqual({ status: 200, text: 'ok' });
+      }
+    },
+  );
 });
 
 /** What callbacks of one write must not call of the same request. */
@@ -355,14 +368,24 @@ const outers: Record<string, Outer> = {
     hook: 'onNewVisit',
     call: ({ session }) => ((session['a'] = 1), session.save()),
   },
-  'onNewVisit of update()': { state: 'new', act: 'session.update()', hook: 'onNewVisit', call: (tools) => writes.update(tools) },
+  'onNewVisit of update()': {
+    state: 'new',
+    act: 'session.update()',
+    hook: 'onNewVisit',
+    call: (tools) => writes.update(tools),
+  },
   'onNewVisit of a form token': {
     state: 'new',
     act: 'the making of a form token',
     hook: 'onNewVisit',
     call: ({ tokens }) => tokens.create(),
   },
-  'onNewVisit of login()': { state: 'new', act: 'identity.login()', hook: 'onNewVisit', call: (tools) => writes.login(tools) },
+  'onNewVisit of login()': {
+    state: 'new',
+    act: 'identity.login()',
+    hook: 'onNewVisit',
+    call: (tools) => writes.login(tools),
+  },
   'onIdentityLinked of login()': {
     state: 'stored',
     act: 'identity.login()',
@@ -375,22 +398,42 @@ const outers: Record<string, Outer> = {
     hook: 'onIdentityLinked',
     call: (tools) => writes.login(tools),
   },
-  'onNewDevice of login()': { state: 'stored', act: 'identity.login()', hook: 'onNewDevice', call: (tools) => writes.login(tools) },
-  'loadUser of login()': { state: 'stored', act: 'identity.login()', hook: 'loadUser', call: (tools) => writes.login(tools) },
+  'onNewDevice of login()': {
+    state: 'stored',
+    act: 'identity.login()',
+    hook: 'onNewDevice',
+    call: (tools) => writes.login(tools),
+  },
+  'loadUser of login()': {
+    state: 'stored',
+    act: 'identity.login()',
+    hook: 'loadUser',
+    call: (tools) => writes.login(tools),
+  },
   'onVisitEnded of login() as somebody else': {
     state: 'signed in',
     act: 'identity.login()',
     hook: 'onVisitEnded',
     call: (tools) => writes['login as somebody else'](tools),
   },
-  'onVisitEnded of logout()': { state: 'signed in', act: 'identity.logout()', hook: 'onVisitEnded', call: (tools) => writes.logout(tools) },
+  'onVisitEnded of logout()': {
+    state: 'signed in',
+    act: 'identity.logout()',
+    hook: 'onVisitEnded',
+    call: (tools) => writes.logout(tools),
+  },
   'onIdentityUnlinked of logout()': {
     state: 'signed in',
     act: 'identity.logout()',
     hook: 'onIdentityUnlinked',
     call: (tools) => writes['logout, keeping the visit'](tools),
   },
-  'onVisitEnded of end()': { state: 'stored', act: 'visits.end()', hook: 'onVisitEnded', call: (tools) => writes.end(tools) },
+  'onVisitEnded of end()': {
+    state: 'stored',
+    act: 'visits.end()',
+    hook: 'onVisitEnded',
+    call: (tools) => writes.end(tools),
+  },
   'onVisitEnded of endOthers()': {
     state: 'signed in',
     act: 'visits.endOthers()',
@@ -504,7 +547,11 @@ for (const platform of platforms) {
       const results = await app.ask(browser, async ({ session, identity }) => {
         const inner: Promise<unknown>[] = [];
         await session.update('count', () => {
-          inner.push(outcomeOf(session.save()), outcomeOf(identity.login('ann')), outcomeOf(session.update('a', () => 1)));
+          inner.push(
+            outcomeOf(session.save()),
+            outcomeOf(identity.login('ann')),
+            outcomeOf(session.update('a', () => 1)),
+          );
           return 5;
         });
         return [...(await Promise.all(inner)), session['count']];
@@ -550,7 +597,10 @@ for (const platform of platforms) {
       const result = await app.ask(browser, ({ session }) =>
         session.update('count', async (count: number) => {
           if (asked++ === 0)
-            await Promise.all([app.ask(browser.clone(), increment), app.ask(app.browser(), ({ identity }) => identity.login('ann'))]);
+            await Promise.all([
+              app.ask(browser.clone(), increment),
+              app.ask(app.browser(), ({ identity }) => identity.login('ann')),
+            ]);
           return count * 10;
         }),
       );
@@ -565,7 +615,11 @@ for (const platform of platforms) {
     const apps = {} as Record<'end-oldest' | 'refuse', InlineApp>;
     beforeAll(async () => {
       for (const onLimit of ['end-oldest', 'refuse'] as const)
-        apps[onLimit] = await startListening(platform, { store: watched.store, clock, identity: { maxVisitsPerUser: 2, onLimit } });
+        apps[onLimit] = await startListening(platform, {
+          store: watched.store,
+          clock,
+          identity: { maxVisitsPerUser: 2, onLimit },
+        });
     });
     afterAll(() => Promise.all(Object.values(apps).map((app) => app.close())));
     beforeEach(() => clock.advance(1000));
@@ -603,7 +657,11 @@ for (const platform of platforms) {
           () => undefined,
           (reason: unknown) => reason,
         );
-        here = { result: error === undefined ? 'done' : codeOf(error), user: identity.userId, shown: request.user?.id ?? null };
+        here = {
+          result: error === undefined ? 'done' : codeOf(error),
+          user: identity.userId,
+          shown: request.user?.id ?? null,
+        };
         if (ending === 'thrown' && error !== undefined) throw error;
         if (ending === 'tried again' && error !== undefined) {
           disarm();
@@ -640,7 +698,10 @@ for (const platform of platforms) {
           expect(nobody, label).toContain(withOldKey);
           for (const cookie of answer.cookies) {
             const [, sent] = /^(visit=[^;]*)/.exec(cookie)!;
-            expect(await app.ask(app.browser(), ({ identity }) => identity.userId, { cookie: sent! }), label).toBeNull();
+            expect(
+              await app.ask(app.browser(), ({ identity }) => identity.userId, { cookie: sent! }),
+              label,
+            ).toBeNull();
           }
         }
       }
@@ -656,7 +717,8 @@ for (const platform of platforms) {
         clock.advance(1000);
         const here = await app.ask(browser, async (tools) => {
           callbacks.hook = (hook) => {
-            if (hook === 'onVisitEnded' || hook === 'onIdentityUnlinked') throw Object.assign(new Error('no'), { code: 'NO' });
+            if (hook === 'onVisitEnded' || hook === 'onIdentityUnlinked')
+              throw Object.assign(new Error('no'), { code: 'NO' });
           };
           const shown = [tools.request.user.id];
           const result = await outcomeOf(writes[name]({ ...tools, token, family }));
@@ -669,39 +731,47 @@ for (const platform of platforms) {
     );
 
     describe.each(visitors)('of a visitor who is %s', (visitor) => {
-      test.each(endings)('law 7: because the store is away at any of its calls, leaves nothing behind: %s', async (ending) => {
-        for (const [onLimit, crowd] of [
-          ['end-oldest', 0],
-          ['end-oldest', 2],
-          ['refuse', 0],
-        ] as const) {
-          for (const kind of ['once', 'from then on', 'once, after it was done'] as const) {
-            const results: string[] = [];
-            for (let at = 0; results.length === at; at++) {
-              let calls = 0;
-              const { result, label, left } = await attempt(apps[onLimit], visitor, ending, {
-                crowd: visitor === 'the same user' ? Math.max(0, crowd - 1) : crowd,
-                arm: () => {
-                  watched.around = async (_, go) => {
-                    const call = calls++;
-                    if (kind === 'from then on' ? call < at : call !== at) return go();
-                    if (kind === 'once, after it was done') await go();
-                    throw new Error('the store is away');
-                  };
-                },
-                disarm: () => watched.pass(),
-              });
-              if (calls > at) results.push(String(result));
-              // A visit whose key nobody has may stay where the store could not be asked to end it, or has not said what it did.
-              if (result !== 'done' && kind === 'once') expect(left, label).toBeLessThanOrEqual(ending === 'tried again' ? 1 : 0);
+      test.each(endings)(
+        'law 7: because the store is away at any of its calls, leaves nothing behind: %s',
+        async (ending) => {
+          for (const [onLimit, crowd] of [
+            ['end-oldest', 0],
+            ['end-oldest', 2],
+            ['refuse', 0],
+          ] as const) {
+            for (const kind of ['once', 'from then on', 'once, after it was done'] as const) {
+              const results: string[] = [];
+              for (let at = 0; results.length === at; at++) {
+                let calls = 0;
+                const { result, label, left } = await attempt(apps[onLimit], visitor, ending, {
+                  crowd: visitor === 'the same user' ? Math.max(0, crowd - 1) : crowd,
+                  arm: () => {
+                    watched.around = async (_, go) => {
+                      const call = calls++;
+                      if (kind === 'from then on' ? call < at : call !== at) return go();
+                      if (kind === 'once, after it was done') await go();
+                      throw new Error('the store is away');
+                    };
+                  },
+                  disarm: () => watched.pass(),
+                });
+                if (calls > at) results.push(String(result));
+                // A visit whose key nobody has may stay where the store could not be asked to end it, or has not said
+                // what it did.
+                if (result !== 'done' && kind === 'once')
+                  expect(left, label).toBeLessThanOrEqual(ending === 'tried again' ? 1 : 0);
+              }
+              expect(results.length, `${onLimit} ${crowd} ${kind}`).toBeGreaterThan(2);
+              // What fails once is looked up, and done after all where that can be known; where nothing answers any
+              // more, it fails.
+              expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(
+                kind === 'from then on' ? 2 : 0,
+              );
+              for (const result of results) expect(['done', 'VISIT_STORE_UNAVAILABLE']).toContain(result);
             }
-            expect(results.length, `${onLimit} ${crowd} ${kind}`).toBeGreaterThan(2);
-            // What fails once is looked up, and done after all where that can be known; where nothing answers any more, it fails.
-            expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(kind === 'from then on' ? 2 : 0);
-            for (const result of results) expect(['done', 'VISIT_STORE_UNAVAILABLE']).toContain(result);
           }
-        }
-      });
+        },
+      );
 
       test.each(endings)('law 7: because all visits of the user were ended meanwhile: %s', async (ending) => {
         const { result, answer } = await attempt(apps['end-oldest'], visitor, ending, {
@@ -715,7 +785,9 @@ for (const platform of platforms) {
           },
           // Later, so that whoever tries again may sign in.
           disarm: () => (watched.pass(), clock.advance(1)),
-        }).catch((error: Error) => (ending === 'tried again' ? { result: 'VISIT_ENDED', answer: { status: 409 } } : Promise.reject(error)));
+        }).catch((error: Error) =>
+          ending === 'tried again' ? { result: 'VISIT_ENDED', answer: { status: 409 } } : Promise.reject(error),
+        );
         expect(result).toBe('VISIT_ENDED');
         if (ending === 'thrown') expect(answer.status).toBe(409);
       });
@@ -746,7 +818,14 @@ for (const platform of platforms) {
 
       test.each(endings)('law 7: because something of the application throws: %s', async (ending) => {
         const results: Record<string, unknown> = {};
-        for (const hook of ['onNewVisit', 'onIdentityLinked', 'onNewDevice', 'onLimitReached', 'onVisitEnded', 'loadUser']) {
+        for (const hook of [
+          'onNewVisit',
+          'onIdentityLinked',
+          'onNewDevice',
+          'onLimitReached',
+          'onVisitEnded',
+          'loadUser',
+        ]) {
           for (const often of ['once', 'always'] as const) {
             let calls = 0;
             const { result, label, left, user, after } = await attempt(apps['end-oldest'], visitor, ending, {
@@ -765,13 +844,18 @@ for (const platform of platforms) {
             if (calls > 0 && ending !== 'tried again') expect([left, user], label).toEqual([0, after]);
           }
         }
-        expect(Object.values(results).filter((result) => result === 'NO').length).toBeGreaterThan(visitor === 'the same user' ? 0 : 2);
+        expect(Object.values(results).filter((result) => result === 'NO').length).toBeGreaterThan(
+          visitor === 'the same user' ? 0 : 2,
+        );
       });
     });
   });
 }
 
-/** What earlier tests have left to be done when the store is back is done by a timer, in no request; plugins hear of that, too. */
+/**
+ * What earlier tests have left to be done when the store is back is done by a timer, in no request; plugins hear of
+ * that, too.
+ */
 function isInRequest({ running }: { readonly running: RunningApp }): boolean {
   try {
     running.app.get(VisitService).current();
@@ -787,7 +871,10 @@ describe.each(platforms)('Writes that nobody awaits and that fail, in a process 
   let address: string;
   const errors: string[] = [];
   beforeAll(async () => {
-    child = spawn(process.execPath, [fixture, platform], { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, NO_COLOR: '1' } });
+    child = spawn(process.execPath, [fixture, platform], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, NO_COLOR: '1' },
+    });
     child.stderr!.setEncoding('utf8').on('data', (text: string) => errors.push(text));
     address = await new Promise((resolve, reject) => {
       createInterface({ input: child.stdout! }).once('line', resolve);
@@ -812,13 +899,28 @@ describe.each(platforms)('Writes that nobody awaits and that fail, in a process 
     return { answer, after: JSON.parse(text) as { user: string | null; data: Record<string, unknown> } };
   };
 
-  const ways = ['ending/:/returned', 'ending/:/thrown', 'sending/:/sent', 'sending/:/ended', 'sending/:/redirected', 'sending/:/written'];
-  const body = (status: number, message: string, code?: string) => ({ statusCode: status, message, ...(code ? { code } : {}) });
+  const ways = [
+    'ending/:/returned',
+    'ending/:/thrown',
+    'sending/:/sent',
+    'sending/:/ended',
+    'sending/:/redirected',
+    'sending/:/written',
+  ];
+  const body = (status: number, message: string, code?: string) => ({
+    statusCode: status,
+    message,
+    ...(code ? { code } : {}),
+  });
   const away = body(503, 'The session store is unavailable', 'VISIT_STORE_UNAVAILABLE');
   const ended = body(409, 'This visit has ended', 'VISIT_ENDED');
   const internal = body(500, 'Internal server error');
   const cases: [write: string, how: string, answer: object][] = [
-    ...['save', 'update', 'take', 'login', 'logout', 'end', 'create'].map((write): [string, string, object] => [write, 'away', away]),
+    ...['save', 'update', 'take', 'login', 'logout', 'end', 'create'].map((write): [string, string, object] => [
+      write,
+      'away',
+      away,
+    ]),
     ...['save', 'update', 'take', 'create'].map((write): [string, string, object] => [write, 'ended', ended]),
     ['save-function', 'here', internal],
     ['nested', 'here', internal],

@@ -77,7 +77,11 @@ class Answering implements ExceptionFilter {
 
   catch(_error: unknown, host: ArgumentsHost): void {
     make(host.switchToHttp().getRequest<Exchanged>().session, this.identity);
-    host.switchToHttp().getResponse<{ status(code: number): { send(body: unknown): void } }>().status(422).send({ meant: true });
+    host
+      .switchToHttp()
+      .getResponse<{ status(code: number): { send(body: unknown): void } }>()
+      .status(422)
+      .send({ meant: true });
   }
 }
 
@@ -232,8 +236,10 @@ for (const platform of platforms) {
               make(request.session, identity());
               response.send('meant');
             });
-            instance.engine('txt', (_path: string, { word }: { word: string }, done: (error: null, page: string) => void) =>
-              done(null, word),
+            instance.engine(
+              'txt',
+              (_path: string, { word }: { word: string }, done: (error: null, page: string) => void) =>
+                done(null, word),
             );
             express.setViewEngine('txt');
             express.setBaseViewsDir(fileURLToPath(new URL('../support/fixtures', import.meta.url)));
@@ -282,31 +288,35 @@ for (const platform of platforms) {
       });
 
     describe.each(Object.entries(kinds))('with %s unsaved', (kind, makeUnsaved) => {
-      test.each(paths)('law 7: %s waits until that is stored, and a request sent at its first byte finds it', async (_, path) => {
-        make = makeUnsaved;
-        const browser = await begin();
-        const { held, release } = watched.hold('save', 'rekey');
-        let hasAnswered = false;
-        const answered = open(
-          browser,
-          path(() => undefined),
-        ).then((response) => ((hasAnswered = true), response));
-        await held;
-        // Whoever asks meanwhile is answered, and this one is not yet.
-        await app.ask(app.browser(), () => 'ok');
-        expect(hasAnswered).toBe(false);
-        release();
-        const response = await answered;
-        for (const cookie of response.headers.getSetCookie()) browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
-        const after = await app.ask(browser, ({ session, identity }) => ({
-          data: Object.fromEntries(session.entries()),
-          user: identity.userId,
-        }));
-        expect(after.data).toMatchObject(kind === 'a change within' ? { list: ['kept'] } : { note: 'kept' });
-        expect(after.user).toBe(kind.startsWith('a sign-in') ? 'ann' : null);
-        const text = await response.text();
-        expect(`${text} ${response.headers.get('location')} ${response.status}`).toMatch(/meant|403/);
-      });
+      test.each(paths)(
+        'law 7: %s waits until that is stored, and a request sent at its first byte finds it',
+        async (_, path) => {
+          make = makeUnsaved;
+          const browser = await begin();
+          const { held, release } = watched.hold('save', 'rekey');
+          let hasAnswered = false;
+          const answered = open(
+            browser,
+            path(() => undefined),
+          ).then((response) => ((hasAnswered = true), response));
+          await held;
+          // Whoever asks meanwhile is answered, and this one is not yet.
+          await app.ask(app.browser(), () => 'ok');
+          expect(hasAnswered).toBe(false);
+          release();
+          const response = await answered;
+          for (const cookie of response.headers.getSetCookie())
+            browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
+          const after = await app.ask(browser, ({ session, identity }) => ({
+            data: Object.fromEntries(session.entries()),
+            user: identity.userId,
+          }));
+          expect(after.data).toMatchObject(kind === 'a change within' ? { list: ['kept'] } : { note: 'kept' });
+          expect(after.user).toBe(kind.startsWith('a sign-in') ? 'ann' : null);
+          const text = await response.text();
+          expect(`${text} ${response.headers.get('location')} ${response.status}`).toMatch(/meant|403/);
+        },
+      );
 
       test.each(paths)('law 7: of %s nothing leaves when that cannot be stored', async (_, path) => {
         make = makeUnsaved;
@@ -326,10 +336,9 @@ for (const platform of platforms) {
         expect(response.status).toBe(503);
         expect(response.headers.get('retry-after')).toBe('5');
         expect(JSON.stringify([...response.headers])).not.toMatch(/meant|set-cookie/);
-        expect(await app.ask(browser, ({ session, identity }) => [Object.fromEntries(session.entries()), identity.userId])).toEqual([
-          { list: [] },
-          null,
-        ]);
+        expect(
+          await app.ask(browser, ({ session, identity }) => [Object.fromEntries(session.entries()), identity.userId]),
+        ).toEqual([{ list: [] }, null]);
       });
     });
 
@@ -372,17 +381,24 @@ for (const platform of platforms) {
       });
     });
 
-    test.each(paths)('law 7: of %s a first visit leaves with its key, signed in by whoever did not wait for it', async (_, path) => {
-      make = kinds['a sign-in that nobody awaits']!;
-      const browser = app.browser();
-      const response = await open(
-        browser,
-        path(() => undefined),
-      );
-      await response.text();
-      for (const cookie of response.headers.getSetCookie()) browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
-      expect(await app.ask(browser, ({ session, identity }) => [session['note'], identity.userId])).toEqual(['kept', 'ann']);
-    });
+    test.each(paths)(
+      'law 7: of %s a first visit leaves with its key, signed in by whoever did not wait for it',
+      async (_, path) => {
+        make = kinds['a sign-in that nobody awaits']!;
+        const browser = app.browser();
+        const response = await open(
+          browser,
+          path(() => undefined),
+        );
+        await response.text();
+        for (const cookie of response.headers.getSetCookie())
+          browser.jar.set('visit', /^visit=([^;]*)/.exec(cookie)![1]!);
+        expect(await app.ask(browser, ({ session, identity }) => [session['note'], identity.userId])).toEqual([
+          'kept',
+          'ann',
+        ]);
+      },
+    );
 
     test('law 7: of 200 redirects each finds its state at once', async () => {
       watched.around = async (_, call) => (await new Promise((resolve) => setImmediate(resolve)), call());
@@ -404,35 +420,39 @@ for (const platform of platforms) {
       app = await InlineApp.start(platform, { store: watched.store });
     });
     afterAll(() => app.close());
-    const data = (browser: ReturnType<InlineApp['browser']>) => app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
+    const data = (browser: ReturnType<InlineApp['browser']>) =>
+      app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
 
-    test.each(['set', 'delete', 'clear', 'property', 'within'])('law 7: %s after the headers have left fails aloud', async (how) => {
-      const browser = app.browser();
-      await app.ask(browser, ({ session }) => void (session['list'] = []));
-      let error: unknown;
-      const changes: Record<string, (session: Session) => unknown> = {
-        set: (session) => session.set('a', 1),
-        delete: (session) => session.delete('list'),
-        clear: (session) => session.clear(),
-        property: (session) => (session['a'] = 1),
-        within: (session) => (session['list'] as unknown[]).push(1),
-      };
-      await app.send(browser, async ({ session, raw, reply }) => {
-        reply.hijack?.();
-        raw.writeHead(200);
-        raw.write('first');
-        try {
-          changes[how]!(session);
-          if (how === 'within') await session.save();
-        } catch (reason) {
-          error = reason;
-        }
-        raw.end();
-      });
-      if (how !== 'within') expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
-      else expect(error).toBeUndefined();
-      expect(await data(browser)).toEqual(how === 'within' ? { list: [1] } : { list: [] });
-    });
+    test.each(['set', 'delete', 'clear', 'property', 'within'])(
+      'law 7: %s after the headers have left fails aloud',
+      async (how) => {
+        const browser = app.browser();
+        await app.ask(browser, ({ session }) => void (session['list'] = []));
+        let error: unknown;
+        const changes: Record<string, (session: Session) => unknown> = {
+          set: (session) => session.set('a', 1),
+          delete: (session) => session.delete('list'),
+          clear: (session) => session.clear(),
+          property: (session) => (session['a'] = 1),
+          within: (session) => (session['list'] as unknown[]).push(1),
+        };
+        await app.send(browser, async ({ session, raw, reply }) => {
+          reply.hijack?.();
+          raw.writeHead(200);
+          raw.write('first');
+          try {
+            changes[how]!(session);
+            if (how === 'within') await session.save();
+          } catch (reason) {
+            error = reason;
+          }
+          raw.end();
+        });
+        if (how !== 'within') expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
+        else expect(error).toBeUndefined();
+        expect(await data(browser)).toEqual(how === 'within' ? { list: [1] } : { list: [] });
+      },
+    );
 
     test.each(['login', 'renew', 'save', 'form token'])('law 7: so does a new key or visit: %s', async (how) => {
       const calls: Record<string, (tools: Tools) => Promise<unknown>> = {
@@ -481,7 +501,8 @@ for (const platform of platforms) {
       );
     });
     afterAll(() => app.close());
-    const data = (browser: ReturnType<InlineApp['browser']>) => app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
+    const data = (browser: ReturnType<InlineApp['browser']>) =>
+      app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
 
     test('law 7: begins anew when it is tried again; what a guard has changed before is kept', async () => {
       tries = 0;

@@ -8,10 +8,22 @@ type List = unknown[];
 /** How a callback changes what it gets: each adds one to a count when it is called once. */
 const changes: Record<string, { start: () => unknown; add: (value: any) => unknown; count: (value: any) => number }> = {
   'an array': { start: () => [0], add: (list: List) => (list.push(1), list), count: (list: List) => list.length - 1 },
-  'an object within': { start: () => ({ of: { n: 0 } }), add: (value) => (value.of.n++, value), count: (value) => value.of.n },
-  'a map': { start: () => new Map([['n', 0]]), add: (map) => map.set('n', map.get('n') + 1), count: (map) => map.get('n') },
+  'an object within': {
+    start: () => ({ of: { n: 0 } }),
+    add: (value) => (value.of.n++, value),
+    count: (value) => value.of.n,
+  },
+  'a map': {
+    start: () => new Map([['n', 0]]),
+    add: (map) => map.set('n', map.get('n') + 1),
+    count: (map) => map.get('n'),
+  },
   'a date': { start: () => new Date(0), add: (date: Date) => (date.setTime(date.getTime() + 1), date), count: Number },
-  'a buffer': { start: () => Buffer.alloc(1), add: (bytes: Buffer) => (bytes[0]!++, bytes), count: (bytes) => bytes[0] },
+  'a buffer': {
+    start: () => Buffer.alloc(1),
+    add: (bytes: Buffer) => (bytes[0]!++, bytes),
+    count: (bytes) => bytes[0],
+  },
 };
 
 interface Before {
@@ -41,7 +53,10 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
   let other: InlineApp;
 
   beforeAll(async () => {
-    [app, other] = [await InlineApp.start(platform, { store: watched.store }), await InlineApp.start(platform, { store: watched.inner })];
+    [app, other] = [
+      await InlineApp.start(platform, { store: watched.store }),
+      await InlineApp.start(platform, { store: watched.inner }),
+    ];
   });
   afterAll(() => Promise.all([app.close(), other.close()]));
 
@@ -113,7 +128,9 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
           app.ask(browser.clone(), ({ session }) => {
             session.set(`own ${n}`, n);
             const add = (list: number[]): number[] => (list.push(n), list);
-            return session.update('value', (list: number[]) => (when === 'later' ? Promise.resolve().then(() => add(list)) : add(list)));
+            return session.update('value', (list: number[]) =>
+              when === 'later' ? Promise.resolve().then(() => add(list)) : add(list),
+            );
           }),
         ),
       );

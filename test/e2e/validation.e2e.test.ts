@@ -45,7 +45,12 @@ class ShopController {
 
   @Post('order')
   @RequireFormToken()
-  order(@Body() order: Order, @Session() session: Session, @CurrentUserId() userId: string | null, @CurrentVisit() visit: CurrentVisit) {
+  order(
+    @Body() order: Order,
+    @Session() session: Session,
+    @CurrentUserId() userId: string | null,
+    @CurrentVisit() visit: CurrentVisit,
+  ) {
     session.set('order', order.name);
     return { order, userId, isNew: visit.isNew };
   }
@@ -64,7 +69,12 @@ describe.each(platforms)("Nest's ValidationPipe under %s", (platform) => {
     const options = { store: new MemoryVisitStore(), source: 'cookie, form', csrf: { requireToken: true } } as const;
     running = await startApp(platform, options, { controllers: [ShopController] }, (app) =>
       app.useGlobalPipes(
-        new ValidationPipe({ whitelist: true, forbidNonWhitelisted: true, validateCustomDecorators: true, transform: true }),
+        new ValidationPipe({
+          whitelist: true,
+          forbidNonWhitelisted: true,
+          validateCustomDecorators: true,
+          transform: true,
+        }),
       ),
     );
   });
@@ -77,11 +87,16 @@ describe.each(platforms)("Nest's ValidationPipe under %s", (platform) => {
     const form_token = (await browser.get('/token')).text;
     const visit_key = browser.jar.get('visit');
     const answer = await browser.post('/order', { headers: SAME, json: { name: 'tea', form_token, visit_key } });
-    expect([answer.status, JSON.parse(answer.text)]).toEqual([201, { order: { name: 'tea' }, userId: null, isNew: false }]);
+    expect([answer.status, JSON.parse(answer.text)]).toEqual([
+      201,
+      { order: { name: 'tea' }, userId: null, isNew: false },
+    ]);
     expect((await browser.get(`/search?text=tea&visit_key=${visit_key}`)).text).toBe('tea false');
     // It is at work.
     const more = (await browser.get('/token')).text;
-    expect((await browser.post('/order', { headers: SAME, json: { name: 'tea', form_token: more, other: 1 } })).status).toBe(400);
+    expect(
+      (await browser.post('/order', { headers: SAME, json: { name: 'tea', form_token: more, other: 1 } })).status,
+    ).toBe(400);
   });
 
   // Multer, which reads the fields after the guards, is of Express.

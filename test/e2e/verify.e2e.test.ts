@@ -1,6 +1,13 @@
 import { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
-import { MemoryVisitStore, VisitPlugin, VisitService, type VerifiedVisit, type VisitPluginHooks, type VisitStore } from 'nest-visit';
+import {
+  MemoryVisitStore,
+  VisitPlugin,
+  VisitService,
+  type VerifiedVisit,
+  type VisitPluginHooks,
+  type VisitStore,
+} from 'nest-visit';
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Browser } from '../support/browser.js';
@@ -78,11 +85,17 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
       { extra: { request: headers } },
       { raw: headers, headers: { cookie } },
     ]) {
-      expect(await verify(credential)).toMatchObject({ userId: 'ann', session: { count: 5 }, visit: { userId: 'ann', isCurrent: false } });
+      expect(await verify(credential)).toMatchObject({
+        userId: 'ann',
+        session: { count: 5 },
+        visit: { userId: 'ann', isCurrent: false },
+      });
     }
     const fetched = new Request(`${app.running.address}/socket`, { headers: { cookie } });
     expect((await verify(fetched))?.userId).toBe('ann');
-    expect(JSON.stringify(await verify(cookie))).not.toContain(cookie.slice(cookie.indexOf('.') + 1, cookie.indexOf('.') + 44));
+    expect(JSON.stringify(await verify(cookie))).not.toContain(
+      cookie.slice(cookie.indexOf('.') + 1, cookie.indexOf('.') + 44),
+    );
   });
 
   test('tells nobody where there is no key, a malformed, a forged, an expired, an ended or a replaced one', async () => {
@@ -107,7 +120,8 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
 
   test('a handshake that another site has opened with the cookie of its visitor is nobody’s', async () => {
     const cookie = cookieOf(await signIn());
-    const from = async (headers: Record<string, string>) => (await verify(handshake({ cookie, ...headers })))?.userId ?? null;
+    const from = async (headers: Record<string, string>) =>
+      (await verify(handshake({ cookie, ...headers })))?.userId ?? null;
     expect(await from({ origin: 'https://evil.example' })).toBe(null);
     expect(await from({ origin: 'null' })).toBe(null);
     expect(await from({ 'sec-fetch-site': 'same-site' })).toBe(null);

@@ -73,7 +73,9 @@ export interface KnockAnswer<T> {
 class SomeController {}
 const someHandler = (): void => {};
 
-/** The library's whole way of a request, from the door at the server to the headers of the response, without a server. */
+/**
+ * The library's whole way of a request, from the door at the server to the headers of the response, without a server.
+ */
 export class Door {
   readonly visits: VisitService;
   readonly identity: IdentityService;
@@ -166,7 +168,12 @@ export class Door {
 }
 
 /** As with Express 5, where the query is parsed anew at every look. */
-function expressRequest(headers: Record<string, string>, query: unknown, body: unknown, ip: string | undefined): FrameworkRequest {
+function expressRequest(
+  headers: Record<string, string>,
+  query: unknown,
+  body: unknown,
+  ip: string | undefined,
+): FrameworkRequest {
   const prototype = Object.defineProperty({}, 'query', { get: () => query, configurable: true });
   return Object.assign(Object.create(prototype) as FrameworkRequest, { method: 'POST', headers, body, ip });
 }

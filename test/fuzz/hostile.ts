@@ -1,10 +1,37 @@
 import { BASE64URL, type Random } from './random.js';
 
 const PATHS = ['polluted', 'x', 'isNew', 'userId', 'visit_key', 'toString', 'then'];
-const NAMES = ['visit', 'visit', 'visit', 'visit', 'visit', 'visit ', ' visit', '\tvisit', 'Visit', 'VISIT', 'visit[]', 'visi', 'xvisit'];
-const OTHER_NAMES = ['__Host-visit', '__proto__', 'constructor', 'visit.sid', '', '$Version', '%76isit', 'vi\u00adsit', 'visit_key'];
+const NAMES = [
+  'visit',
+  'visit',
+  'visit',
+  'visit',
+  'visit',
+  'visit ',
+  ' visit',
+  '\tvisit',
+  'Visit',
+  'VISIT',
+  'visit[]',
+  'visi',
+  'xvisit',
+];
+const OTHER_NAMES = [
+  '__Host-visit',
+  '__proto__',
+  'constructor',
+  'visit.sid',
+  '',
+  '$Version',
+  '%76isit',
+  'vi\u00adsit',
+  'visit_key',
+];
 
-/** What does not become a key, whatever stands before or after it; without what a cookie or a query would cut off or cut at. */
+/**
+ * What does not become a key, whatever stands before or after it; without what a cookie or a query would cut off or cut
+ * at.
+ */
 export const JUNK = [
   '',
   '__proto__',
@@ -125,7 +152,17 @@ export function keyText(random: Random, keys: readonly string[]): string {
 export function cookieHeader(random: Random, keys: readonly string[]): string | undefined {
   if (random.chance(0.05)) return undefined;
   if (random.chance(0.03))
-    return random.of([';'.repeat(500), '='.repeat(500), 'visit', 'visit;', '=visit', 'visit=', ' ', '"visit"=x', random.latin1(300)]);
+    return random.of([
+      ';'.repeat(500),
+      '='.repeat(500),
+      'visit',
+      'visit;',
+      '=visit',
+      'visit=',
+      ' ',
+      '"visit"=x',
+      random.latin1(300),
+    ]);
   const pairs = random.list(random.chance(0.02) ? random.below(300) : 1 + random.below(6), () => {
     const name = random.chance(0.8) ? random.of(NAMES) : random.of([...OTHER_NAMES, random.latin1(3)]);
     // Under another name even a genuine key is nothing.
@@ -145,7 +182,8 @@ export function cookieHeader(random: Random, keys: readonly string[]): string | 
 /** A value as JSON text may spell it: `__proto__` is an own property of what is read. */
 export function jsonText(random: Random, depth = 0): string {
   const kind = depth > 4 ? random.below(4) : random.below(8);
-  if (kind === 0) return random.of(['null', 'true', '0', '-0', '1e400', '1e-400', '123456789012345678901234567890', '""']);
+  if (kind === 0)
+    return random.of(['null', 'true', '0', '-0', '1e400', '1e-400', '123456789012345678901234567890', '""']);
   if (kind < 4) return JSON.stringify(random.chance(0.7) ? random.of(JUNK) : random.unicode(random.below(20)));
   if (kind === 4) return `[${random.list(random.below(4), () => jsonText(random, depth + 1)).join()}]`;
   const names = ['__proto__', 'constructor', 'prototype', ...PATHS];
@@ -163,7 +201,16 @@ export function parameterValue(random: Random, keys: readonly string[]): unknown
     case 2:
       return JSON.parse(jsonText(random)) as unknown;
     case 3:
-      return random.of([null, undefined, 0, true, Number.NaN, 1n, Buffer.from(random.of(keys)), { toString: () => random.of(keys) }]);
+      return random.of([
+        null,
+        undefined,
+        0,
+        true,
+        Number.NaN,
+        1n,
+        Buffer.from(random.of(keys)),
+        { toString: () => random.of(keys) },
+      ]);
     default:
       return text;
   }
@@ -194,7 +241,9 @@ export function parameters(random: Random, keys: readonly string[]): HostilePara
     `{${random.list(random.below(4), () => `"${random.of(['__proto__', 'constructor', 'a', 'visit_key_', '0'])}":${jsonText(random, 2)}`).join()}}`,
   ) as object;
   const entries = Object.entries(others);
-  const withOurs = random.chance(0.8) ? random.shuffled([...entries, ['visit_key', parameterValue(random, keys)] as const]) : entries;
+  const withOurs = random.chance(0.8)
+    ? random.shuffled([...entries, ['visit_key', parameterValue(random, keys)] as const])
+    : entries;
   const values = Object.fromEntries(withOurs);
   const isBare = random.chance(0.5);
   const rest = Object.fromEntries(withOurs.filter(([name]) => name !== 'visit_key'));

@@ -13,7 +13,8 @@ export function replay(index?: number, input?: unknown): string {
 }
 
 function shown(input: unknown): string {
-  const text = JSON.stringify(input, (_, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value)) ?? String(input);
+  const text =
+    JSON.stringify(input, (_, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value)) ?? String(input);
   return text.length > 4000 ? `${text.slice(0, 4000)} … (${text.length} characters)` : text;
 }
 
@@ -26,7 +27,10 @@ export class Random {
 
   constructor(index: number, stream = 0) {
     this.state =
-      (Math.imul(seed ^ (seed / 2 ** 32), 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b) ^ Math.imul(stream + 1, 0xc2b2ae35)) | 0;
+      (Math.imul(seed ^ (seed / 2 ** 32), 0x9e3779b1) ^
+        Math.imul(index + 1, 0x85ebca6b) ^
+        Math.imul(stream + 1, 0xc2b2ae35)) |
+      0;
     // Neighbours begin alike.
     this.next();
     this.next();

@@ -47,7 +47,9 @@ async function visitors(door: Door): Promise<Visitors> {
   const { key: ended, visit } = await door.visits.create({ userId: 'ended' });
   await door.visits.end(visit.id, 'revoked', { anyUser: true });
   const { key: anonymous } = await door.visits.create();
-  const signedIn = await door.knock({ cookie: `visit=${anonymous}` }, 'express', () => door.identity.login('signed in'));
+  const signedIn = await door.knock({ cookie: `visit=${anonymous}` }, 'express', () =>
+    door.identity.login('signed in'),
+  );
   const renewed = /visit=([^;]*)/.exec(signedIn.cookies[0]!)![1]!;
   const { key: own } = await door.visits.create({ userId: 'Ann' });
   await door.knock({ cookie: `visit=${own}` }, 'express', () => void door.session.set('secret', 'of Ann'));
@@ -61,7 +63,13 @@ function hostileKnock(random: Random, keys: readonly string[], presents: boolean
   // With immediate creation, who presents nothing of the form of a key gets a visit by design.
   if (presents)
     cookie = `visit=${random.chance(0.5) ? forgedKey(random) : wrongSecret(random, keys)}${cookie === undefined ? '' : `; ${cookie}`}`;
-  const knock: Knock = { cookie, headers: otherHeaders(random), query: query.values, body: body.values, ip: addressText(random) };
+  const knock: Knock = {
+    cookie,
+    headers: otherHeaders(random),
+    query: query.values,
+    body: body.values,
+    ip: addressText(random),
+  };
   return { knock, query: query.rest, body: body.rest };
 }
 
@@ -113,7 +121,8 @@ function* longTexts(size: number): Iterable<string> {
   const fill = (text: string): string => text.repeat(Math.ceil(size / text.length));
   for (const filling of FILLINGS) yield fill(filling);
   for (const start of STARTS)
-    for (const filling of [' ', '0', '1.', '"', 'A', '\t ']) for (const end of ['', 'x']) yield start + fill(filling) + end;
+    for (const filling of [' ', '0', '1.', '"', 'A', '\t '])
+      for (const end of ['', 'x']) yield start + fill(filling) + end;
   for (const junk of JUNK) yield fill(junk || ' ');
 }
 
@@ -144,7 +153,8 @@ describe('Hostile text for the parsers of keys', () => {
         const header = cookieHeader(random, keys);
         const values = parser.read(header);
         const parsed = [...values, parameterValue(random, keys)].map((value) => VisitKey.parse(value)?.text);
-        if (values.length > 8 || parsed.some((text) => text !== undefined && keys.includes(text))) expect.fail(replay(index, header));
+        if (values.length > 8 || parsed.some((text) => text !== undefined && keys.includes(text)))
+          expect.fail(replay(index, header));
       }
     }, inputs(MINUTES));
     expectUntouched();
@@ -190,9 +200,14 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
         const { knock, query, body } = hostileKnock(random, people.keys, creation === 'immediate');
         const answer = await door.knock(knock, random.of(['express', 'fastify']), () => door.see());
         const { status, error, value, cookies } = answer;
-        const isNobody = status === 200 && value!.isNew && value!.userId === null && value!.size === 0 && cookies.length === 0;
-        if (!isNobody) expect.fail(`${JSON.stringify({ status, value, cookies, error: String(error) })} for ${replay(index, knock)}`);
-        if (!same(answer.query, query) || !same(answer.body, body)) expect.fail(`parameters came through changed: ${replay(index, knock)}`);
+        const isNobody =
+          status === 200 && value!.isNew && value!.userId === null && value!.size === 0 && cookies.length === 0;
+        if (!isNobody)
+          expect.fail(
+            `${JSON.stringify({ status, value, cookies, error: String(error) })} for ${replay(index, knock)}`,
+          );
+        if (!same(answer.query, query) || !same(answer.body, body))
+          expect.fail(`parameters came through changed: ${replay(index, knock)}`);
       },
       (first) => {
         expect(door.store.writes, `from ${replay(first)}`).toEqual([]);
@@ -242,13 +257,21 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
       const read = await door.knock(at, 'express', () =>
         Object.entries(sent).map(([name, value]) => isDeepStrictEqual(door.session.get(name), value)),
       );
-      expect({ kept: kept.status, read: read.value }, replay(index, sent)).toEqual({ kept: 200, read: Object.keys(sent).map(() => true) });
+      expect({ kept: kept.status, read: read.value }, replay(index, sent)).toEqual({
+        kept: 200,
+        read: Object.keys(sent).map(() => true),
+      });
       expectUntouched(replay(index, sent));
     }
   });
 });
 
-async function inWaves(count: number, one: (index: number) => Promise<void>, after?: (first: number) => void, wave = WAVE): Promise<void> {
+async function inWaves(
+  count: number,
+  one: (index: number) => Promise<void>,
+  after?: (first: number) => void,
+  wave = WAVE,
+): Promise<void> {
   for (let first = 0; first < count; first += wave) {
     await Promise.all(Array.from({ length: Math.min(wave, count - first) }, (_, offset) => one(first + offset)));
     after?.(first);
@@ -259,7 +282,9 @@ function same(found: unknown, expected: unknown): boolean {
   if (found === expected) return true;
   // A parser may give an object without a prototype.
   const plain = (value: unknown): unknown =>
-    typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value) ? Object.entries(value) : value;
+    typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value)
+      ? Object.entries(value)
+      : value;
   return isDeepStrictEqual(plain(found), plain(expected));
 }
 
@@ -272,7 +297,9 @@ class SeenController {
 
   @All('see')
   see(@CurrentVisit() visit: CurrentVisit, @Query() query: unknown, @Body() body: unknown) {
-    const isThere = [query, body].some((values) => typeof values === 'object' && values !== null && Object.hasOwn(values, 'visit_key'));
+    const isThere = [query, body].some(
+      (values) => typeof values === 'object' && values !== null && Object.hasOwn(values, 'visit_key'),
+    );
     return { isNew: visit.isNew, userId: this.identity.userId, size: this.session.size, isThere };
   }
 
@@ -345,7 +372,9 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
           });
           const { status, head, body } = await send(port, request);
           statuses.set(status, (statuses.get(status) ?? 0) + 1);
-          const isNobody = status >= 400 || isDeepStrictEqual(JSON.parse(body), { isNew: true, userId: null, size: 0, isThere: false });
+          const isNobody =
+            status >= 400 ||
+            isDeepStrictEqual(JSON.parse(body), { isNew: true, userId: null, size: 0, isThere: false });
           if (!(status < 500) || !isNobody || /^set-cookie:/im.test(head))
             expect.fail(`${status} ${body} for ${replay(index, request.toString('latin1'))}`);
         },
@@ -355,9 +384,10 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
       await visits.flush();
       expect(await stored(), replay()).toEqual(before);
       // Else most of them would not have come as far as this library.
-      expect((statuses.get(200) ?? 0) + (statuses.get(201) ?? 0), `${JSON.stringify([...statuses])} ${replay()}`).toBeGreaterThan(
-        count / 2,
-      );
+      expect(
+        (statuses.get(200) ?? 0) + (statuses.get(201) ?? 0),
+        `${JSON.stringify([...statuses])} ${replay()}`,
+      ).toBeGreaterThan(count / 2);
     },
   );
 

@@ -1,5 +1,12 @@
 import { Controller, Get, Post } from '@nestjs/common';
-import { CurrentVisit, DefaultSessionSerializer, IdentityService, Session, SessionDataError, VisitService } from 'nest-visit';
+import {
+  CurrentVisit,
+  DefaultSessionSerializer,
+  IdentityService,
+  Session,
+  SessionDataError,
+  VisitService,
+} from 'nest-visit';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SessionDictionary } from '../../lib/session/session.dictionary.js';
@@ -19,9 +26,17 @@ const genuine = sessions.map((session) => Buffer.from(serializer.encode(session)
 const KNOWN_PROTOTYPES = new Set<unknown>([
   Object.prototype,
   ...[Array, Map, Set, Date, Buffer, ArrayBuffer, DataView].map(({ prototype }) => prototype),
-  ...[Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array].map(
-    ({ prototype }) => prototype,
-  ),
+  ...[
+    Int8Array,
+    Uint8Array,
+    Uint8ClampedArray,
+    Int16Array,
+    Uint16Array,
+    Int32Array,
+    Uint32Array,
+    Float32Array,
+    Float64Array,
+  ].map(({ prototype }) => prototype),
   ...[BigInt64Array, BigUint64Array].map(({ prototype }) => prototype),
 ]);
 
@@ -33,10 +48,12 @@ function weightOf(root: unknown): number {
   while (waiting.length > 0) {
     const value = waiting.pop();
     weight += typeof value === 'string' ? value.length + 1 : typeof value === 'bigint' ? value.toString(16).length : 1;
-    if (typeof value === 'function' || typeof value === 'symbol') throw new Error(`session data holds a ${typeof value}`);
+    if (typeof value === 'function' || typeof value === 'symbol')
+      throw new Error(`session data holds a ${typeof value}`);
     if (typeof value !== 'object' || value === null || seen.has(value)) continue;
     seen.add(value);
-    if (!KNOWN_PROTOTYPES.has(Object.getPrototypeOf(value))) throw new Error('session data holds an object of another kind');
+    if (!KNOWN_PROTOTYPES.has(Object.getPrototypeOf(value)))
+      throw new Error('session data holds an object of another kind');
     if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) weight += value.byteLength;
     else if (value instanceof Map) for (const pair of value) waiting.push(pair[0], pair[1]);
     else if (value instanceof Set) for (const one of value) waiting.push(one);
@@ -46,13 +63,17 @@ function weightOf(root: unknown): number {
   return weight;
 }
 
-/** Whether the bytes can be read. What is read is small, of known kinds, no change, and can be written and read again; else the one error is thrown. */
+/**
+ * Whether the bytes can be read. What is read is small, of known kinds, no change, and can be written and read again;
+ * else the one error is thrown.
+ */
 function expectDataOrError(bytes: Uint8Array, message: () => string): boolean {
   let data: Map<string, unknown>;
   try {
     data = serializer.decode(bytes);
   } catch (error) {
-    if (!(error instanceof SessionDataError) || error.code !== 'SESSION_UNREADABLE') expect.fail(`${String(error)} for ${message()}`);
+    if (!(error instanceof SessionDataError) || error.code !== 'SESSION_UNREADABLE')
+      expect.fail(`${String(error)} for ${message()}`);
     return false;
   }
   try {
@@ -135,7 +156,8 @@ describe('Stored session data, by the serializer', () => {
   const kinds: Record<string, (random: Random) => Buffer> = {
     'like those that are written, with any names, tags, references and cycles': almostFormat1,
     'with wounds': (random) => damaged(random, genuine),
-    'of noise': (random) => Buffer.concat([Buffer.from(random.chance(0.7) ? [1] : []), random.bytes(random.below(120))]),
+    'of noise': (random) =>
+      Buffer.concat([Buffer.from(random.chance(0.7) ? [1] : []), random.bytes(random.below(120))]),
   };
   test.each(Object.entries(kinds))('R53, R54: rows %s are data or the one error, and pollute nothing', (kind, make) => {
     const expectUntouched = watchBuiltIns();
@@ -155,7 +177,8 @@ describe('Stored session data, by the serializer', () => {
 
   test('R53, R54: a megabyte of anything is read, or refused, in time', () => {
     const fill = (text: string): string => text.repeat(Math.ceil(1_000_000 / text.length));
-    const many = (count: number, one: (index: number) => string): string => Array.from({ length: count }, (_, index) => one(index)).join();
+    const many = (count: number, one: (index: number) => string): string =>
+      Array.from({ length: count }, (_, index) => one(index)).join();
     const rows: Record<string, string> = {
       'open lists': fill('['),
       'deep lists': `[{"a":${'['.repeat(400_000)}${']'.repeat(400_000)}}]`,
@@ -195,7 +218,14 @@ class RowController {
   @Get('see')
   see(@CurrentVisit() visit: CurrentVisit) {
     for (const key of this.session.keys()) void this.session.get(key);
-    return { isNew: visit.isNew, userId: this.identity.userId, size: this.session.size, visit, idle: visit.idle(), age: visit.age() };
+    return {
+      isNew: visit.isNew,
+      userId: this.identity.userId,
+      size: this.session.size,
+      visit,
+      idle: visit.idle(),
+      age: visit.age(),
+    };
   }
 
   @Post('write')
@@ -298,12 +328,19 @@ describe('Stored rows, by requests on SQLite', () => {
   });
 
   async function start(platform: PlatformName, onUnreadable: 'empty' | 'throw') {
-    const options = { dataSource, clock, session: { onUnreadable }, expunge: { schedule: false }, wipe: { schedule: false } } as const;
+    const options = {
+      dataSource,
+      clock,
+      session: { onUnreadable },
+      expunge: { schedule: false },
+      wipe: { schedule: false },
+    } as const;
     const one = await startApp(platform, options, parts);
     running.push(one);
     const visits = one.app.get(VisitService);
     const ask = async (path: string, key: string) => {
-      const { status, text } = await one.browser()[path === '/write' ? 'post' : 'get'](path, { cookie: `visit=${key}` });
+      const method = path === '/write' ? 'POST' : 'GET';
+      const { status, text } = await one.browser().get(path, { method, cookie: `visit=${key}` });
       return { status, body: JSON.parse(text) as Record<string, unknown> };
     };
     return { visits, ask };
@@ -400,17 +437,23 @@ describe('Stored rows, by requests on SQLite', () => {
       const hostile = await app.visits.create();
       const other = await app.visits.create();
       await breakColumn(hostile.visit.id, 'visit.session_data', "'text'");
-      const [, ofOther] = await Promise.allSettled([app.visits.find(hostile.visit.id), app.visits.find(other.visit.id)]);
+      const [, ofOther] = await Promise.allSettled([
+        app.visits.find(hostile.visit.id),
+        app.visits.find(other.visit.id),
+      ]);
       expect(ofOther).toMatchObject({ status: 'fulfilled', value: { id: other.visit.id } });
     });
 
-    test.each(['expiry', 'absolute_expiry'])('a visit does not live for ever when its %s is no number', async (column) => {
-      const app = await start('express', 'empty');
-      const { key, visit } = await app.visits.create({ userId: 'Ann' });
-      await breakColumn(visit.id, `visit.${column}`, "'text'");
-      clock.advance(30 * 24 * 60 * MINUTES);
-      expect(await app.ask('/see', key)).toMatchObject({ status: 200, body: { userId: null } });
-    });
+    test.each(['expiry', 'absolute_expiry'])(
+      'a visit does not live for ever when its %s is no number',
+      async (column) => {
+        const app = await start('express', 'empty');
+        const { key, visit } = await app.visits.create({ userId: 'Ann' });
+        await breakColumn(visit.id, `visit.${column}`, "'text'");
+        clock.advance(30 * 24 * 60 * MINUTES);
+        expect(await app.ask('/see', key)).toMatchObject({ status: 200, body: { userId: null } });
+      },
+    );
 
     test('other visits live on when an absolute_expiry is no number', async () => {
       const app = await start('express', 'empty');
@@ -442,7 +485,10 @@ describe('Stored rows, by requests on SQLite', () => {
 
   const breakColumn = (id: string, path: string, literal: string): Promise<unknown> => {
     const [table, column] = path.split('.') as ['visit' | 'visit_identity', string];
-    return dataSource.query(`UPDATE ${table} SET ${column} = ${literal} WHERE ${table === 'visit' ? 'id' : 'visit_id'} = ?`, [id]);
+    return dataSource.query(
+      `UPDATE ${table} SET ${column} = ${literal} WHERE ${table === 'visit' ? 'id' : 'visit_id'} = ?`,
+      [id],
+    );
   };
 
   const expiryOf = async (id: string): Promise<unknown> =>

@@ -13,7 +13,10 @@ export const sessions: readonly ReadonlyMap<string, unknown>[] = [
     ['at', new Date(5)],
     ['plain', { a: [1, 2, { b: true }] }],
     ['9', new Map<unknown, unknown>([['k', new Set([1n, Number.NaN])]])],
-    ['bytes', { buffer: Buffer.from('abc'), floats: new Float64Array([1, -0]), view: new DataView(new ArrayBuffer(4)) }],
+    [
+      'bytes',
+      { buffer: Buffer.from('abc'), floats: new Float64Array([1, -0]), view: new DataView(new ArrayBuffer(4)) },
+    ],
   ]),
   new Map<string, unknown>([
     ['cycle', cycle],
@@ -38,7 +41,18 @@ const TAGS = [
   'BigInt',
 ];
 const CONSTANTS = ['undefined', 'NaN', 'Infinity', '-Infinity', '-0'];
-const STRANGE_TAGS = ['__proto__', 'constructor', 'toString', 'Object', 'Function', 'Error', 'RegExp', 'SharedArrayBuffer', 'Proxy', ''];
+const STRANGE_TAGS = [
+  '__proto__',
+  'constructor',
+  'toString',
+  'Object',
+  'Function',
+  'Error',
+  'RegExp',
+  'SharedArrayBuffer',
+  'Proxy',
+  '',
+];
 const NAMES = [
   '__proto__',
   '__proto__',
@@ -103,7 +117,8 @@ function object(random: Random, content: () => string): string {
 
 function node(random: Random, nodes: number): string {
   const kind = random.below(10);
-  if (kind < 3) return object(random, () => (random.chance(0.8) ? `[${random.below(nodes)}]` : value(random, nodes, 2)));
+  if (kind < 3)
+    return object(random, () => (random.chance(0.8) ? `[${random.below(nodes)}]` : value(random, nodes, 2)));
   if (kind === 9) return value(random, nodes);
   const tag = random.chance(0.9) ? random.of(TAGS) : random.of(STRANGE_TAGS);
   const isContainer = ['Array', 'Map', 'Set'].includes(tag);
@@ -120,7 +135,11 @@ export function almostFormat1(random: Random): Buffer {
     const nodes = 1 + random.below(5);
     return random.chance(0.95) ? `[${random.list(nodes, () => node(random, nodes)).join()}]` : value(random, nodes);
   };
-  const parts = [plain, object(random, graph), `[${random.list(random.below(5), () => `"${random.of(NAMES)}"`).join()}]`];
+  const parts = [
+    plain,
+    object(random, graph),
+    `[${random.list(random.below(5), () => `"${random.of(NAMES)}"`).join()}]`,
+  ];
   return format1(`[${parts.slice(0, random.chance(0.7) ? 2 : 1 + random.below(3)).join()}]`);
 }
 
@@ -137,7 +156,24 @@ export function damaged(random: Random, rows: readonly Buffer[]): Buffer {
       case 1:
         bytes = Buffer.concat([
           bytes.subarray(0, at),
-          Buffer.from(random.of(['[', ']', '{', '}', ',', ':', '"', '\\', '1e9', '__proto__', '"__proto__":', '[0]', '\u0000', '☃'])),
+          Buffer.from(
+            random.of([
+              '[',
+              ']',
+              '{',
+              '}',
+              ',',
+              ':',
+              '"',
+              '\\',
+              '1e9',
+              '__proto__',
+              '"__proto__":',
+              '[0]',
+              '\u0000',
+              '☃',
+            ]),
+          ),
           bytes.subarray(at),
         ]);
         break;

@@ -20,13 +20,18 @@ export function send(port: number, request: Buffer): Promise<WireAnswer> {
     socket.on('close', () => {
       const text = Buffer.concat(received).toString('latin1');
       const end = text.indexOf('\r\n\r\n');
-      resolve({ status: Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1]), head: text.slice(0, end), body: text.slice(end + 4) });
+      resolve({
+        status: Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1]),
+        head: text.slice(0, end),
+        body: text.slice(end + 4),
+      });
     });
   });
 }
 
 /** Every byte as an escape, so that what a parser makes of it is the text. */
-const escaped = (text: string): string => [...Buffer.from(text)].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
+const escaped = (text: string): string =>
+  [...Buffer.from(text)].map((byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
 const encode = (text: string): string => text.replace(/[^A-Za-z0-9_-]+/gu, escaped);
 
 const PIECES = [
@@ -71,7 +76,8 @@ function pairs(random: Random, keys: readonly string[]): string {
     () => `visit_key=${text()}&visit_key=${genuine}`,
     () => `visit_key[]=${genuine}`,
     () => `visit_key[0]=${genuine}&visit_key[1]=${text()}`,
-    () => `visit_key[__proto__][x]=polluted&visit_key[${random.of(['length', 'toString', 'constructor', '__proto__'])}]=${genuine}`,
+    () =>
+      `visit_key[__proto__][x]=polluted&visit_key[${random.of(['length', 'toString', 'constructor', '__proto__'])}]=${genuine}`,
     () => `visit_key${'[a]'.repeat(random.below(60))}[b]=${genuine}`,
     () => `visit_key%00=${genuine}`,
     () => `Tg_visit=${genuine}`,
@@ -83,7 +89,9 @@ function pairs(random: Random, keys: readonly string[]): string {
 
 function json(random: Random, keys: readonly string[]): string {
   const ours =
-    JSON.stringify(parameterValue(random, keys), (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value)) ?? 'null';
+    JSON.stringify(parameterValue(random, keys), (_, value: unknown) =>
+      typeof value === 'bigint' ? String(value) : value,
+    ) ?? 'null';
   return random.of([
     () => `{"visit_key":${ours}}`,
     () => `{"a":${jsonText(random)},"visit_key":${ours}}`,
@@ -99,7 +107,8 @@ function json(random: Random, keys: readonly string[]): string {
 }
 
 /** Field values that Node's parser takes; a few that it does not. */
-const field = (random: Random, value: string): string => (random.chance(0.01) ? value : value.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?'));
+const field = (random: Random, value: string): string =>
+  random.chance(0.01) ? value : value.replace(/[^\t\x20-\x7e\x80-\xff]/g, '?');
 
 /** A request, as bytes, that opens none of the visits. With `presents` it carries a key that is nobody's. */
 export function hostileRequest(
@@ -111,7 +120,9 @@ export function hostileRequest(
   const headers = Object.entries(otherHeaders(random)).filter(([name]) => name !== 'host');
   const lines = headers.map(([name, value]) => `${name}: ${field(random, value)}`);
   lines.unshift(
-    `Host: ${random.chance(0.8) ? 'localhost' : field(random, random.of(['', '[', 'a:b:c', 'localhost:99999', '__proto__', random.latin1(50)]))}`,
+    'Host: ' + random.chance(0.8)
+      ? 'localhost'
+      : field(random, random.of(['', '[', 'a:b:c', 'localhost:99999', '__proto__', random.latin1(50)])),
     'Connection: close',
   );
   if (presents) lines.push(`Cookie: visit=${random.chance(0.5) ? forgedKey(random) : wrongSecret(random, keys)}`);
@@ -123,7 +134,10 @@ export function hostileRequest(
       () => ['application/x-www-form-urlencoded; charset=iso-8859-1', pairs(random, keys)],
       () => ['application/json', json(random, keys)],
       () => ['application/json; charset=utf-16', json(random, keys)],
-      () => [random.of(['text/plain', 'multipart/form-data; boundary=x', 'application/xml', '__proto__', '']), json(random, keys)],
+      () => [
+        random.of(['text/plain', 'multipart/form-data; boundary=x', 'application/xml', '__proto__', '']),
+        json(random, keys),
+      ],
     ])();
     body = Buffer.from(text, random.chance(0.8) ? 'utf8' : 'latin1');
     lines.push(`Content-Type: ${type}`, `Content-Length: ${body.length}`);

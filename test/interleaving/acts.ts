@@ -11,7 +11,10 @@ export interface Act {
   readonly ownsEntries?: (mark: string) => readonly string[];
   /** May begin a visit, where the request has none that is stored. */
   readonly mayBegin?: boolean;
-  /** Plain changes of the session take no turn. They are made before the first write is called, so that all manners mean the same. */
+  /**
+   * Plain changes of the session take no turn. They are made before the first write is called, so that all manners mean
+   * the same.
+   */
   readonly prepare?: (process: Process, mark: string) => void;
   readonly run: (process: Process, world: World) => Promise<unknown>;
 }
@@ -53,7 +56,10 @@ export const acts = {
     run: ({ identity }, { user }) => identity.login(`${user}, another one`),
   },
   logout: { owns: END, run: ({ identity }) => identity.logout() },
-  logoutOnly: { owns: [...KEY, 'userId', 'authenticatedAt'], run: ({ identity }) => identity.logout({ keepVisit: true }) },
+  logoutOnly: {
+    owns: [...KEY, 'userId', 'authenticatedAt'],
+    run: ({ identity }) => identity.logout({ keepVisit: true }),
+  },
   reauthenticate: { owns: [...KEY, 'authenticatedAt'], run: ({ identity }) => identity.reauthenticate() },
   renew: { owns: KEY, run: ({ visits }) => visits.renew() },
   endOwn: { owns: END, run: ({ visits }) => visits.end() },
@@ -72,8 +78,8 @@ export const acts = {
 export type ActName = keyof typeof acts;
 
 /**
- * How a request makes its writes: each after the one before; all at once, and it waits for all; or all at once, and its response is sent
- * without waiting for any.
+ * How a request makes its writes: each after the one before; all at once, and it waits for all; or all at once, and its
+ * response is sent without waiting for any.
  */
 export type Manner = 'in order' | 'at once' | 'answered first';
 

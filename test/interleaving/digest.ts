@@ -7,7 +7,10 @@ import type { VisitSample } from './monitor.js';
 /** `without`: leaves out what the writes of a request gave. */
 export type Digest = (without?: readonly 'value'[]) => string;
 
-/** What an order came to, without what differs from run to run: ids, keys, names of users. Two orders with the same one came to the same. */
+/**
+ * What an order came to, without what differs from run to run: ids, keys, names of users. Two orders with the same one
+ * came to the same.
+ */
 export function digestOf({ world, outcomes, samples, told }: Ending, without: Parameters<Digest>[0] = []): string {
   const rows = [...samples.at(-1)!.values()].map(rowOf).sort((one, other) => order(one, other));
   const hidden = new Map<string, string>();
@@ -32,7 +35,9 @@ export function digestOf({ world, outcomes, samples, told }: Ending, without: Pa
   const names = [...hidden].sort(([one], [other]) => other.length - one.length);
   const unnamed = /[0-9a-f]{32}/g;
   const textOf = (value: unknown): string =>
-    names.reduce((text, [secret, name]) => text.replaceAll(secret, name), JSON.stringify(value, null, 1)).replace(unnamed, 'another visit');
+    names
+      .reduce((text, [secret, name]) => text.replaceAll(secret, name), JSON.stringify(value, null, 1))
+      .replace(unnamed, 'another visit');
   const answers = outcomes.map(({ leftAt: _leftAt, value, ...outcome }) => ({
     ...outcome,
     value: without.includes('value') ? undefined : withoutVisits(value),

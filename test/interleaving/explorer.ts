@@ -65,15 +65,26 @@ export async function explore(
 }
 
 /** Runs one order again. @throws FailedOrder */
-export async function replay(laboratory: Laboratory, { schedule, operations, situation }: Order, signal: AbortSignal): Promise<Course> {
-  return laboratory.run({ operations, situation }, { schedule, choose: (choices) => choices[0]!, skipReads: false, signal });
+export async function replay(
+  laboratory: Laboratory,
+  { schedule, operations, situation }: Order,
+  signal: AbortSignal,
+): Promise<Course> {
+  return laboratory.run(
+    { operations, situation },
+    { schedule, choose: (choices) => choices[0]!, skipReads: false, signal },
+  );
 }
 
 /** A scene, and another one that must come to the same in each order. */
 export type TwinScene = Scene & { readonly twin: Scene };
 
 /** Runs one order of a scene, and of its twin. @throws FailedOrder */
-export async function runBoth(laboratory: Laboratory, { twin, ...scene }: TwinScene, options: RunOptions): Promise<Course> {
+export async function runBoth(
+  laboratory: Laboratory,
+  { twin, ...scene }: TwinScene,
+  options: RunOptions,
+): Promise<Course> {
   const course = await laboratory.run(scene, options);
   const schedule = course.crossings.map(({ chosen }) => chosen);
   const other = await laboratory.run(twin, { ...options, schedule }).catch((error: unknown) => {
@@ -87,7 +98,8 @@ export async function runBoth(laboratory: Laboratory, { twin, ...scene }: TwinSc
   if (digest === expected) return course;
   throw new FailedOrder(
     [
-      `R51: (${scene.operations.join(') beside (')}) came to something else than (${twin.operations.join(') beside (')})`,
+      `R51: (${scene.operations.join(') beside (')}) came to something else than ` +
+        `(${twin.operations.join(') beside (')})`,
       `in the order ${schedule.join()}:`,
       digest,
       'and not:',

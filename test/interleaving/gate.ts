@@ -10,7 +10,10 @@ export interface Gate {
 
 const gates = new WeakMap<DataSource, Gate>();
 
-/** A connection does one thing at a time: a statement, or a transaction as a whole. Drivers of servers see to that themselves. */
+/**
+ * A connection does one thing at a time: a statement, or a transaction as a whole. Drivers of servers see to that
+ * themselves.
+ */
 class Line {
   private last: Promise<unknown> = Promise.resolve();
 
@@ -23,7 +26,10 @@ class Line {
 
 const lines = new WeakMap<DataSource, Line>();
 
-/** Lets every statement of the data source pass a gate, those that begin and end transactions too. The gate stands open at first. */
+/**
+ * Lets every statement of the data source pass a gate, those that begin and end transactions too. The gate stands open
+ * at first.
+ */
 export function gateOf(dataSource: DataSource): Gate {
   const gate: Gate = {};
   gates.set(dataSource, gate);
@@ -67,7 +73,9 @@ function gatePrepared(connection: object, gate: Gate): object {
         // PostgreSQL's, which gives a promise.
         const [query] = args as [PreparedQuery | undefined];
         if (property === 'query' && query?.name) {
-          return pass(query.text, (text) => call({ ...query, text, name: text === query.text ? query.name : undefined }));
+          return pass(query.text, (text) =>
+            call({ ...query, text, name: text === query.text ? query.name : undefined }),
+          );
         }
         // MySQL's, which calls back.
         if (property === 'execute') {
@@ -95,10 +103,10 @@ interface Connection {
 const SUSPENDED = new Error('not yet');
 
 /**
- * On SQLite the store runs a transaction in one turn of the event loop, on a connection that answers at once, so nothing in
- * this process can come in between; statements of another process do. To let them, the store's own code runs again and again
- * on a stand-in of the connection, which gives the answers that are known and breaks off at the first statement that is
- * not: that one then waits at the gate, is sent, and is known in the next run.
+ * On SQLite the store runs a transaction in one turn of the event loop, on a connection that answers at once, so
+ * nothing in this process can come in between; statements of another process do. To let them, the store's own code runs
+ * again and again on a stand-in of the connection, which gives the answers that are known and breaks off at the first
+ * statement that is not: that one then waits at the gate, is sent, and is known in the next run.
  */
 export function cutSqliteTransactions(): () => void {
   // oxlint-disable-next-line typescript/unbound-method -- called with a connection each time

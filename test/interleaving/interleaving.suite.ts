@@ -7,7 +7,10 @@ import { FailedOrder, Laboratory, type Rewrite, type Scene } from './lab.js';
 import { operations, type OperationName } from './operations.js';
 import { KNOWN_ORDERS, scenes } from './orders.js';
 
-/** All orders of most pairs; of the others, and of three at once, there are too many for every day. Servers show their locks in fewer. */
+/**
+ * All orders of most pairs; of the others, and of three at once, there are too many for every day. Servers show their
+ * locks in fewer.
+ */
 function mostOrders(name: DatabaseName, { operations: { length } }: Scene): number {
   if (isSoak) return 20_000;
   return length > 2 ? 40 : name === 'sqlite' ? 80 : 60;
@@ -100,9 +103,30 @@ const GUARDS: readonly Guard[] = [
     operations: ['update', 'update'],
     situation: 'anonymous',
   },
-  { ids: 'B13', name: 'the version of a save, taking', statement: SAVE, ...VERSION, operations: ['take', 'take'], situation: 'anonymous' },
-  { ids: 'B3', name: 'the key of a save', statement: SAVE, ...KEY, operations: ['set', 'login'], situation: 'anonymous' },
-  { ids: 'R39', name: 'the key of a login', statement: REKEY, ...KEY, operations: ['login', 'login'], situation: 'anonymous' },
+  {
+    ids: 'B13',
+    name: 'the version of a save, taking',
+    statement: SAVE,
+    ...VERSION,
+    operations: ['take', 'take'],
+    situation: 'anonymous',
+  },
+  {
+    ids: 'B3',
+    name: 'the key of a save',
+    statement: SAVE,
+    ...KEY,
+    operations: ['set', 'login'],
+    situation: 'anonymous',
+  },
+  {
+    ids: 'R39',
+    name: 'the key of a login',
+    statement: REKEY,
+    ...KEY,
+    operations: ['login', 'login'],
+    situation: 'anonymous',
+  },
   {
     ids: 'R27',
     name: 'that a touch only goes forward',
@@ -133,7 +157,10 @@ const GUARDS: readonly Guard[] = [
 
 const NEEDS: Record<DatabaseName, readonly Need[]> = { mariadb: ['mysql'], postgres: ['postgres'], sqlite: [] };
 
-/** Runs operations side by side on one database, in every order of their statements. A file for each database, so that they take turns. */
+/**
+ * Runs operations side by side on one database, in every order of their statements. A file for each database, so that
+ * they take turns.
+ */
 export function describeInterleavings(name: DatabaseName): void {
   describeWith(NEEDS[name], `Interleaving on ${name}`, () => {
     let database: OpenDatabase;
@@ -165,7 +192,8 @@ export function describeInterleavings(name: DatabaseName): void {
       await database?.drop();
       const whole = done.filter(({ isWhole }) => isWhole).length;
       console.log(
-        `Interleaving on ${name}: ${done.reduce((sum, { orders }) => sum + orders, 0)} orders of ${done.length} scenes, ${whole} of them whole`,
+        `Interleaving on ${name}: ${done.reduce((sum, { orders }) => sum + orders, 0)} orders of ${done.length} ` +
+          `scenes, ${whole} of them whole`,
       );
     });
 
@@ -194,26 +222,29 @@ export function describeInterleavings(name: DatabaseName): void {
     });
 
     describe('the explorer notices a guard that is taken out', () => {
-      test.for(GUARDS)('$ids: $name ($operations)', async ({ and, operations: names, situation, ...edit }, { signal }) => {
-        const edits = and ? [edit, and] : [edit];
-        const made = new Set<Edit>();
-        const rewrite: Rewrite = (sql) => {
-          let text = sql;
-          for (const one of edits.filter(({ statement }) => statement.test(sql))) {
-            const without = text.replace(one.guard, one.instead);
-            if (without !== text) made.add(one);
-            text = without;
-          }
-          return text;
-        };
-        const scene = { operations: names, situation };
-        const failure = await withLaboratory((open) => explore(open, scene, { most: MOST_TO_SHOW, rewrite, signal })).catch(
-          (error: unknown) => error,
-        );
-        expect(failure).toBeInstanceOf(FailedOrder);
-        expect(made.size, String(failure)).toBe(edits.length);
-        expect((failure as FailedOrder).message).toMatch(/^[BR]\d/);
-      });
+      test.for(GUARDS)(
+        '$ids: $name ($operations)',
+        async ({ and, operations: names, situation, ...edit }, { signal }) => {
+          const edits = and ? [edit, and] : [edit];
+          const made = new Set<Edit>();
+          const rewrite: Rewrite = (sql) => {
+            let text = sql;
+            for (const one of edits.filter(({ statement }) => statement.test(sql))) {
+              const without = text.replace(one.guard, one.instead);
+              if (without !== text) made.add(one);
+              text = without;
+            }
+            return text;
+          };
+          const scene = { operations: names, situation };
+          const failure = await withLaboratory((open) =>
+            explore(open, scene, { most: MOST_TO_SHOW, rewrite, signal }),
+          ).catch((error: unknown) => error);
+          expect(failure).toBeInstanceOf(FailedOrder);
+          expect(made.size, String(failure)).toBe(edits.length);
+          expect((failure as FailedOrder).message).toMatch(/^[BR]\d/);
+        },
+      );
     });
   });
 }

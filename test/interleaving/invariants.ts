@@ -31,15 +31,26 @@ function violated(text: string): never {
 /** Whether a key with this hash opens the visit. */
 function opens(visit: VisitSample | undefined, hash: string, now: number): boolean {
   if (!visit || visit.endedAt !== null || now >= visit.expiry) return false;
-  return visit.keyHash === hash || (visit.previousKeyHash === hash && visit.previousKeyUntil !== null && visit.previousKeyUntil > now);
+  return (
+    visit.keyHash === hash ||
+    (visit.previousKeyHash === hash && visit.previousKeyUntil !== null && visit.previousKeyUntil > now)
+  );
 }
 
 const whose = (visit: VisitSample | undefined): string => `${visit?.userId} since ${visit?.authenticatedAt}`;
 
 // ---- After each step
 
-/** What one step may do to the visits, given who took it, or was let go by it. Each statement owns its columns (law 2). */
-export function checkStep(world: World, names: readonly OperationName[], moved: readonly number[], before: Sample, after: Sample): void {
+/**
+ * What one step may do to the visits, given who took it, or was let go by it. Each statement owns its columns (law 2).
+ */
+export function checkStep(
+  world: World,
+  names: readonly OperationName[],
+  moved: readonly number[],
+  before: Sample,
+  after: Sample,
+): void {
   for (const [id, old] of before) {
     const now = after.get(id);
     if (now) checkChange(world, names, moved, old, now);
@@ -47,22 +58,36 @@ export function checkStep(world: World, names: readonly OperationName[], moved: 
   }
   for (const id of after.keys()) {
     if (before.has(id)) continue;
-    if (!moved.some((slot) => operationOf(names[slot]!).mayBegin)) violated(`R31: ${said(names, moved)} brought a visit into being`);
+    if (!moved.some((slot) => operationOf(names[slot]!).mayBegin))
+      violated(`R31: ${said(names, moved)} brought a visit into being`);
   }
 }
 
-function checkExpunged(world: World, names: readonly OperationName[], moved: readonly number[], old: VisitSample): void {
+function checkExpunged(
+  world: World,
+  names: readonly OperationName[],
+  moved: readonly number[],
+  old: VisitSample,
+): void {
   if (!moved.some((slot) => names[slot] === 'expunge')) violated(`${said(names, moved)} deleted the visit`);
   const before = timeOf('expunge', world);
-  if (old.expiry >= before && (old.endedAt === null || old.endedAt >= before)) violated('B37: a live visit was expunged');
+  if (old.expiry >= before && (old.endedAt === null || old.endedAt >= before))
+    violated('B37: a live visit was expunged');
 }
 
-function checkChange(world: World, names: readonly OperationName[], moved: readonly number[], old: VisitSample, now: VisitSample): void {
+function checkChange(
+  world: World,
+  names: readonly OperationName[],
+  moved: readonly number[],
+  old: VisitSample,
+  now: VisitSample,
+): void {
   const changed = (Object.keys(old) as (keyof VisitSample)[]).filter(
     (column) => JSON.stringify(old[column]) !== JSON.stringify(now[column]),
   );
   if (changed.length === 0) return;
-  if (old.endedAt !== null) violated(`R31: ${said(names, moved)} changed ${changed.join(', ')} of a visit that had ended`);
+  if (old.endedAt !== null)
+    violated(`R31: ${said(names, moved)} changed ${changed.join(', ')} of a visit that had ended`);
   // A change of rights sets it.
   const isElevated = now.keyHash !== old.keyHash && now.previousKeyUntil === null;
   if (now.expiry < old.expiry && !isElevated) violated(`R27: expiry went back by ${old.expiry - now.expiry} ms`);
@@ -71,13 +96,18 @@ function checkChange(world: World, names: readonly OperationName[], moved: reado
     violated(`R51: session_version went back from ${old.sessionVersion} to ${now.sessionVersion}`);
 
   const owned = new Set(moved.flatMap((slot) => operationOf(names[slot]!).owns));
-  if (moved.some((slot) => operationOf(names[slot]!).isRequest)) for (const column of ['accessed', 'expiry']) owned.add(column);
+  if (moved.some((slot) => operationOf(names[slot]!).isRequest))
+    for (const column of ['accessed', 'expiry']) owned.add(column);
   const entries = new Set(moved.flatMap((slot) => operationOf(names[slot]!).ownsEntries?.(slot) ?? []));
   for (const column of changed) {
     if (owned.has(column) || (column === 'data' && entries.size > 0)) continue;
-    violated(`B9: ${said(names, moved)} changed ${column} from ${JSON.stringify(old[column])} to ${JSON.stringify(now[column])}`);
+    violated(
+      `B9: ${said(names, moved)} changed ${column} from ${JSON.stringify(old[column])} to ` +
+        JSON.stringify(now[column]),
+    );
   }
-  const isRekeyed = changed.includes('keyHash') && now.id === world.visitId && !moved.some((slot) => parseRequest(names[slot]!));
+  const isRekeyed =
+    changed.includes('keyHash') && now.id === world.visitId && !moved.some((slot) => parseRequest(names[slot]!));
   if (isRekeyed && !opens(old, VisitKey.parse(world.key)!.hash, clockOf(world)))
     violated(`R39: ${said(names, moved)} replaced the key with one that was dead`);
   if (changed.includes('data')) checkData(world, names, moved, entries, old, now);
@@ -99,7 +129,8 @@ function checkData(
   old: VisitSample,
   now: VisitSample,
 ): void {
-  if (now.sessionVersion <= old.sessionVersion) violated(`R51: the data changed, session_version stayed ${now.sessionVersion}`);
+  if (now.sessionVersion <= old.sessionVersion)
+    violated(`R51: the data changed, session_version stayed ${now.sessionVersion}`);
   const mayErase = moved.some((slot) => operationOf(names[slot]!).owns.includes('data'));
   if (now.data === null && mayErase) {
     const isExpired = names.some((name) => name === 'wipe') && old.expiry < timeOf('wipe', world);
@@ -119,7 +150,9 @@ function checkData(
   }
   // The guard of the writer's key: what it came with must have opened the visit when it wrote (law 4).
   const hash = VisitKey.parse(world.key)!.hash;
-  const mayHaveNewKey = moved.some((slot) => parseRequest(names[slot]!) && operationOf(names[slot]!).owns.includes('keyHash'));
+  const mayHaveNewKey = moved.some(
+    (slot) => parseRequest(names[slot]!) && operationOf(names[slot]!).owns.includes('keyHash'),
+  );
   if (now.id === world.visitId && !mayErase && !mayHaveNewKey && !opens(old, hash, clockOf(world)))
     violated(`B3: ${said(names, moved)} wrote with a key that was dead`);
 }
@@ -148,7 +181,8 @@ export function checkEnding(ending: Ending): void {
 
 const last = (ending: Ending): Sample => ending.samples.at(-1)!;
 const own = (ending: Ending): VisitSample | undefined => last(ending).get(ending.world.visitId);
-const slotsOf = (ending: Ending, name: OperationName): number[] => ending.names.flatMap((one, slot) => (one === name ? [slot] : []));
+const slotsOf = (ending: Ending, name: OperationName): number[] =>
+  ending.names.flatMap((one, slot) => (one === name ? [slot] : []));
 
 /** An operation, or one of the writes of a request, and what became of it. */
 interface Done extends Deed {
@@ -173,10 +207,16 @@ function doneIn({ names, outcomes }: Ending): Done[] {
   return names.flatMap((name, slot): Done[] => {
     const outcome = outcomes[slot]!;
     const request = parseRequest(name);
-    if (!request) return [{ name, slot, title: `${name} (${slot})`, isForgotten: false, mark: String(slot), ...outcome }];
+    if (!request)
+      return [{ name, slot, title: `${name} (${slot})`, isForgotten: false, mark: String(slot), ...outcome }];
     // A response that nobody waited with is acknowledged as a whole; if it was refused, some of it may have been done.
     const asWhole = request.acts.map((): Deed => ({ visitId: outcome.visitId ?? '' }));
-    const deeds = request.manner === 'answered first' ? (outcome.status === 200 ? asWhole : []) : (outcome.value as Deed[] | undefined);
+    const deeds =
+      request.manner === 'answered first'
+        ? outcome.status === 200
+          ? asWhole
+          : []
+        : (outcome.value as Deed[] | undefined);
     return (deeds ?? []).map((deed, index) => {
       const act = request.acts[index]!;
       const isForgotten = request.acts.slice(0, index).some((one, place) => forgets(one, deeds![place]!));
@@ -198,7 +238,8 @@ function checkErrors(ending: Ending): void {
   const isRetired = !opens(visit, VisitKey.parse(ending.world.key)!.hash, clockOf(ending.world));
   const refuse = (title: string, error: string | undefined): void => {
     if (error === undefined) return;
-    const isFair = !isAlone(ending) && ((error === 'VISIT_ENDED' && isGone) || (error === 'VISIT_KEY_RETIRED' && isRetired));
+    const isFair =
+      !isAlone(ending) && ((error === 'VISIT_ENDED' && isGone) || (error === 'VISIT_KEY_RETIRED' && isRetired));
     if (!isFair) violated(`R40, R51: ${title} failed without a reason: ${error}`);
   };
   ending.outcomes.forEach(({ error }, slot) => refuse(`${ending.names[slot]} (${slot})`, error));
@@ -208,7 +249,10 @@ function checkErrors(ending: Ending): void {
   }
 }
 
-/** What was acknowledged was readable, until somebody changed it who may, and before the response left; what was refused never was. */
+/**
+ * What was acknowledged was readable, until somebody changed it who may, and before the response left; what was refused
+ * never was.
+ */
 function checkAcknowledged(ending: Ending): void {
   for (const { name, slot, title, isForgotten, mark, error, visitId } of done(ending, 'set', 'save')) {
     const entry = `${name === 'set' ? 'set' : 'saved'} by ${mark}`;
@@ -246,7 +290,8 @@ function checkGift(ending: Ending): void {
   if (takers.length === 1 && isThere) violated(`B13: the gift was taken by ${takers[0]!.title}, and is still there`);
   // Who did not wait for it has it all the same.
   if (ending.names.some((name) => parseRequest(name)?.manner === 'answered first')) return;
-  if (takers.length === 0 && (!isThere || acknowledged(ending, 'take').length > 0)) violated('B12: the gift is gone, and nobody has it');
+  if (takers.length === 0 && (!isThere || acknowledged(ending, 'take').length > 0))
+    violated('B12: the gift is gone, and nobody has it');
 }
 
 /** A request that only comes late never sends a cookie: the browser has a better one, or none on purpose (B2, B17). */
@@ -267,7 +312,8 @@ function checkBearers(ending: Ending): void {
     const { id, hash } = VisitKey.parse(text)!;
     const visit = last(ending).get(id);
     const expected = opens(visit, hash, clockOf(ending.world)) ? visit!.userId : undefined;
-    if (bearer !== expected) violated(`B24: a key is taken for the one of ${String(bearer)}, it is the one of ${String(expected)}`);
+    if (bearer !== expected)
+      violated(`B24: a key is taken for the one of ${String(bearer)}, it is the one of ${String(expected)}`);
   }
 }
 
@@ -284,28 +330,36 @@ function checkEvents({ samples, told, world }: Ending): void {
       const times = ids.filter((one) => one === id).length;
       const expected = happened[event].has(id) ? 1 : 0;
       if (times < expected) throw new MissingEvent(`R31, R72: plugins were not told of a visit: ${event}`);
-      if (times > expected) violated(`R31, R72: plugins were told ${times} times of a visit: ${event}; that happened ${expected} times`);
+      if (times > expected)
+        violated(`R31, R72: plugins were told ${times} times of a visit: ${event}; that happened ${expected} times`);
     }
   }
 }
 
 function checkEnds(ending: Ending): void {
   const visit = own(ending);
-  if (acknowledgedEnd(ending, 'end') && visit?.endedAt === null) violated('R32: end was acknowledged, and the visit lives');
+  if (acknowledgedEnd(ending, 'end') && visit?.endedAt === null)
+    violated('R32: end was acknowledged, and the visit lives');
   const stillOpens = opens(visit, VisitKey.parse(ending.world.key)!.hash, clockOf(ending.world));
-  if (acknowledgedEnd(ending, 'logout') && stillOpens) violated('R40: logout was acknowledged, and its key still opens the visit');
+  if (acknowledgedEnd(ending, 'logout') && stillOpens)
+    violated('R40: logout was acknowledged, and its key still opens the visit');
 }
 
-const acknowledgedEnd = (ending: Ending, name: OperationName): boolean => done(ending, name).some(({ error }) => !error);
+const acknowledgedEnd = (ending: Ending, name: OperationName): boolean =>
+  done(ending, name).some(({ error }) => !error);
 
 /** No visit of the user outlives "end all", also if its login is committed later: all of them began before. */
 function checkEndAll(ending: Ending): void {
   if (!acknowledgedEnd(ending, 'endAll')) return;
-  const survivors = [...last(ending).values()].filter(({ userId, endedAt }) => userId === ending.world.user && endedAt === null);
+  const survivors = [...last(ending).values()].filter(
+    ({ userId, endedAt }) => userId === ending.world.user && endedAt === null,
+  );
   if (survivors.length > 0) violated('B7: all visits of the user were ended, and one lives');
 }
 
-/** The key that a response carries is one that the visit had, and, where nobody else has changed that, the one it has. */
+/**
+ * The key that a response carries is one that the visit had, and, where nobody else has changed that, the one it has.
+ */
 function checkKeys(ending: Ending): void {
   ending.outcomes.forEach(({ key, visitId }, slot) => {
     if (!operationOf(ending.names[slot]!).isRequest) return;
@@ -313,16 +367,20 @@ function checkKeys(ending: Ending): void {
     if (typeof key === 'string') {
       const { id, hash } = VisitKey.parse(key)!;
       const isIt = (sample: Sample): boolean => sample.get(id)?.keyHash === hash && sample.get(id)!.endedAt === null;
-      // Where a commit lets another one go on, both are one step: the key may have been replaced, or its visit ended, by the time one looks.
-      const was = (sample: Sample): boolean => [sample.get(id)?.keyHash, sample.get(id)?.previousKeyHash].includes(hash);
+      // Where a commit lets another one go on, both are one step: the key may have been replaced, or its visit ended,
+      // by the time one looks.
+      const was = (sample: Sample): boolean =>
+        [sample.get(id)?.keyHash, sample.get(id)?.previousKeyHash].includes(hash);
       if (!ending.samples.some(was)) violated(`R39, R40: ${title} sent a key that the visit never had`);
-      if (isAlone(ending) && !isIt(last(ending))) violated(`R39, R40: ${title} sent a key that is not the one of a live visit`);
+      if (isAlone(ending) && !isIt(last(ending)))
+        violated(`R39, R40: ${title} sent a key that is not the one of a live visit`);
       return;
     }
     const visit = visitId === undefined ? undefined : last(ending).get(visitId);
     if (!isAlone(ending) || !visit || visit.endedAt !== null) return;
     if (key === null) violated(`R40: ${title} cleared the cookie of a live visit`);
-    if (visit.keyHash !== VisitKey.parse(ending.world.key)!.hash) violated(`R39: ${title} did not send the key of its visit`);
+    if (visit.keyHash !== VisitKey.parse(ending.world.key)!.hash)
+      violated(`R39: ${title} did not send the key of its visit`);
   });
 }
 
@@ -340,6 +398,7 @@ function checkLeft({ names, outcomes, moved, samples }: Ending): void {
     const { leftAt } = outcomes[slots[0]!]!;
     if (slots.length > 1 || leftAt === undefined || step < leftAt) return;
     const [before, after] = [samples[step]!, samples[step + 1]!].map((sample) => JSON.stringify([...sample]));
-    if (before !== after) violated(`B10: the response of ${names[slots[0]!]} (${slots[0]}) left before all was written`);
+    if (before !== after)
+      violated(`B10: the response of ${names[slots[0]!]} (${slots[0]}) left before all was written`);
   });
 }

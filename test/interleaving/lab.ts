@@ -9,7 +9,15 @@ import { digestOf, type Digest } from './digest.js';
 import { cutSqliteTransactions, gateOf, type Gate } from './gate.js';
 import { checkEnding, checkStep, MissingEvent, type Ending } from './invariants.js';
 import { Monitor, type Sample } from './monitor.js';
-import { INITIAL, operationOf, timeOf, type OperationName, type Outcome, type Situation, type World } from './operations.js';
+import {
+  INITIAL,
+  operationOf,
+  timeOf,
+  type OperationName,
+  type Outcome,
+  type Situation,
+  type World,
+} from './operations.js';
 import { Conductor, type Course, type CourseOptions, type Part } from './order.js';
 import { codeOf, Process, TIMEOUT, type Told } from './process.js';
 import { created } from '../../lib/store/visit.record.js';
@@ -30,7 +38,9 @@ export interface Order extends Scene {
 /** A guard that is taken out: the statement as the database gets it. */
 export type Rewrite = (sql: string) => string;
 
-export type RunOptions = Pick<CourseOptions, 'schedule' | 'choose' | 'skipReads' | 'signal'> & { readonly rewrite?: Rewrite | undefined };
+export type RunOptions = Pick<CourseOptions, 'schedule' | 'choose' | 'skipReads' | 'signal'> & {
+  readonly rewrite?: Rewrite | undefined;
+};
 
 interface Lab {
   readonly process: Process;
@@ -139,7 +149,15 @@ export class Laboratory {
         },
       }).run();
       const told = this.takeTold();
-      const ending: Ending = { world, names, outcomes, samples, moved: movers, told, bearers: await this.bearers(world, outcomes) };
+      const ending: Ending = {
+        world,
+        names,
+        outcomes,
+        samples,
+        moved: movers,
+        told,
+        bearers: await this.bearers(world, outcomes),
+      };
       try {
         checkEnding(ending);
       } catch (error) {
@@ -215,7 +233,9 @@ export class Laboratory {
       `  ${order},`,
       '',
       ...trace,
-      ...operations.map((name, slot) => `${name} (${slot}) ends with ${JSON.stringify(outcomes[slot] ?? 'nothing yet')}`),
+      ...operations.map(
+        (name, slot) => `${name} (${slot}) ends with ${JSON.stringify(outcomes[slot] ?? 'nothing yet')}`,
+      ),
     ].join('\n');
   }
 }

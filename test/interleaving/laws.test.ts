@@ -142,7 +142,13 @@ const explored: Record<string, Breach> = {
         'takeBack',
         (takeBack) =>
           function (this: SignIn, turn: Turn, reason: unknown, before: object, progress: object) {
-            return takeBack.call(this, turn, reason, { ...before, outgoing: { ...turn.context.outgoing } }, progress) as unknown;
+            return takeBack.call(
+              this,
+              turn,
+              reason,
+              { ...before, outgoing: { ...turn.context.outgoing } },
+              progress,
+            ) as unknown;
           },
       );
     },
@@ -360,7 +366,10 @@ const plays: Record<string, Play<Stage>> = {
         'askAgain',
         () =>
           async function (this: Batcher<unknown, unknown>, batch: object, _: unknown, [first]: [{ error: unknown }]) {
-            const batcher = this as unknown as { reject: (batch: object, error: unknown) => void; leave: (batch: object) => void };
+            const batcher = this as unknown as {
+              reject: (batch: object, error: unknown) => void;
+              leave: (batch: object) => void;
+            };
             batcher.reject(batch, first.error);
             batcher.leave(batch);
           },
@@ -404,7 +413,8 @@ describe('A breach shows of', () => {
     dataSource = await openMigrated(database.options);
     const gate = gateOf(dataSource);
     const process = await Process.start({ dataSource });
-    const begin = async (): Promise<string> => (await process.request({}, () => void process.session.set('begun', true))).key!;
+    const begin = async (): Promise<string> =>
+      (await process.request({}, () => void process.session.set('begun', true))).key!;
     stage = { process, gate, begin };
   });
   afterEach(() => {

@@ -98,8 +98,8 @@ export class Monitor {
   }
 
   /**
-   * Whether all of the connections wait for locks, and will until somebody else goes on. While they wait for each other in a circle they
-   * will not: the database is about to see and break it.
+   * Whether all of the connections wait for locks, and will until somebody else goes on. While they wait for each other
+   * in a circle they will not: the database is about to see and break it.
    */
   async areHeld(connections: readonly number[]): Promise<boolean> {
     if (this.name === 'postgres') {
@@ -109,7 +109,8 @@ export class Monitor {
     // What tells who waits for whom may be a tenth of a second old; this never is.
     const [row] = await this.dataSource.query<{ Status: string }[]>('SHOW ENGINE INNODB STATUS');
     const waiting = row!.Status.split('\n---TRANSACTION ').filter((text) => text.includes('LOCK WAIT'));
-    if (!connections.every((connection) => waiting.some((text) => text.includes(`thread id ${connection},`)))) return false;
+    if (!connections.every((connection) => waiting.some((text) => text.includes(`thread id ${connection},`))))
+      return false;
     if (connections.length === 1) return true;
     await pause(INNODB_RENEWS_AFTER);
     return areAllHeld(
@@ -118,7 +119,9 @@ export class Monitor {
     );
   }
 
-  /** Whether the server works on a statement of one of the connections: one that takes long, and has not gone astray. */
+  /**
+   * Whether the server works on a statement of one of the connections: one that takes long, and has not gone astray.
+   */
   async isAtWork(connections: readonly number[]): Promise<boolean> {
     const ids = connections.join();
     const sql = {
@@ -149,6 +152,10 @@ function areAllHeld(connections: readonly number[], waits: readonly Wait[]): boo
   const blockersOf = (connection: number): number[] =>
     waits.filter(({ waiter }) => Number(waiter) === connection).map(({ blocker }) => Number(blocker));
   const isInCircle = (connection: number, reached = new Set<number>()): boolean =>
-    blockersOf(connection).some((blocker) => reached.has(blocker) || isInCircle(blocker, new Set([...reached, blocker])));
-  return connections.every((connection) => blockersOf(connection).length > 0 && !isInCircle(connection, new Set([connection])));
+    blockersOf(connection).some(
+      (blocker) => reached.has(blocker) || isInCircle(blocker, new Set([...reached, blocker])),
+    );
+  return connections.every(
+    (connection) => blockersOf(connection).length > 0 && !isInCircle(connection, new Set([connection])),
+  );
 }

@@ -15,8 +15,9 @@ export interface World {
 }
 
 /**
- * `anonymous`, `signedIn`: a visit in the middle of its life. `expiring`: signed in; the requests come in its last second,
- * and what cleans up looks at the clock just after it. `new`: there is no visit, and the requests come without a key.
+ * `anonymous`, `signedIn`: a visit in the middle of its life. `expiring`: signed in; the requests come in its last
+ * second, and what cleans up looks at the clock just after it. `new`: there is no visit, and the requests come without
+ * a key.
  */
 export type Situation = 'anonymous' | 'signedIn' | 'expiring' | 'new';
 
@@ -69,7 +70,9 @@ export const operations = {
     ownsEntries: () => ['counter'],
     mayBegin: true,
     run: (process, { key }) =>
-      process.request({ key }, () => process.session.update('counter', (count) => ((count as number | undefined) ?? 0) + 1)),
+      process.request({ key }, () =>
+        process.session.update('counter', (count) => ((count as number | undefined) ?? 0) + 1),
+      ),
   },
   take: {
     isRequest: true,
@@ -106,7 +109,9 @@ export const operations = {
   end: {
     isRequest: false,
     owns: END,
-    run: async (process, { visitId }) => ({ count: Number(await process.visits.end(visitId, 'revoked', { anyUser: true })) }),
+    run: async (process, { visitId }) => ({
+      count: Number(await process.visits.end(visitId, 'revoked', { anyUser: true })),
+    }),
   },
   endAll: {
     isRequest: false,
@@ -136,7 +141,11 @@ export function operationOf(name: OperationName): Operation {
 const SKEWS = [0, 40, -40];
 
 /** When an operation takes place, by the clock of its process. */
-export function timeOf(name: OperationName, { start, situation }: Pick<World, 'start' | 'situation'>, slot = 0): number {
+export function timeOf(
+  name: OperationName,
+  { start, situation }: Pick<World, 'start' | 'situation'>,
+  slot = 0,
+): number {
   if (situation !== 'expiring') return start + 2 * 60_000 + SKEWS[slot]!;
   const isCleaning = name === 'expunge' || name === 'wipe';
   return start + TIMEOUT + (isCleaning ? 2 * TOUCH_INTERVAL + 1 : -1000);

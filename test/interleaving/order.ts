@@ -46,7 +46,10 @@ export interface CourseOptions {
   readonly signal: AbortSignal;
 }
 
-/** Begins a transaction, which holds and sees nothing before its first real statement. So it goes together with that one. */
+/**
+ * Begins a transaction, which holds and sees nothing before its first real statement. So it goes together with that
+ * one.
+ */
 const PRELUDE = /^(START TRANSACTION|SET TRANSACTION|SAVEPOINT)\b/;
 const BEGIN = /^(START TRANSACTION|BEGIN|SAVEPOINT)\b/;
 const IMMEDIATE = 'BEGIN IMMEDIATE';
@@ -54,18 +57,24 @@ const END = /^(COMMIT|ROLLBACK(?! TO)|RELEASE)\b/;
 const READ = /^SELECT\b(?!.*FOR UPDATE)/s;
 const NO_WRITE = /^(SELECT|COMMIT|ROLLBACK|RELEASE)\b/;
 
-/** Most statements are answered before this many milliseconds; after them the database is asked whether it waits for a lock, and again and again. */
+/**
+ * Most statements are answered before this many milliseconds; after them the database is asked whether it waits for a
+ * lock, and again and again.
+ */
 const FIRST_LOOK = 2;
 const LONGEST_LOOK = 50;
 
 /**
- * A schedule that cannot be kept. A database may refuse a statement for reasons of its own, as SQLite does while it tidies
- * its log, and the library tries it again: orders with such a step are not there a second time.
+ * A schedule that cannot be kept. A database may refuse a statement for reasons of its own, as SQLite does while it
+ * tidies its log, and the library tries it again: orders with such a step are not there a second time.
  */
 export class OffCourse extends Error {}
 
 class Actor {
-  /** `computing`: between two statements. `waiting`: at the gate. `sending`: a statement is with the database. `blocked`: there, at a lock. */
+  /**
+   * `computing`: between two statements. `waiting`: at the gate. `sending`: a statement is with the database.
+   * `blocked`: there, at a lock.
+   */
   state: 'computing' | 'waiting' | 'sending' | 'blocked' | 'done' = 'computing';
   sql = '';
   inTransaction = false;
@@ -79,8 +88,8 @@ class Actor {
 }
 
 /**
- * Runs parts side by side, one statement at a time, in an order of our choice. A part that waits for a lock of another one
- * is left there; when it gets the lock its statement ends by itself, as a consequence of the other's step.
+ * Runs parts side by side, one statement at a time, in an order of our choice. A part that waits for a lock of another
+ * one is left there; when it gets the lock its statement ends by itself, as a consequence of the other's step.
  */
 export class Conductor {
   private readonly actors: readonly Actor[];
@@ -178,7 +187,10 @@ export class Conductor {
     return new Promise((resolve) => (this.changed = resolve));
   }
 
-  /** Until everybody waits at a gate or a lock, or is done. A statement may take its time, as long as the database works on it. */
+  /**
+   * Until everybody waits at a gate or a lock, or is done. A statement may take its time, as long as the database works
+   * on it.
+   */
   private async settle(): Promise<void> {
     for (const actor of this.actors) if (actor.state === 'blocked') actor.state = 'sending';
     let nextLook = FIRST_LOOK;
@@ -195,19 +207,28 @@ export class Conductor {
         continue;
       }
       const connections = busy.map(({ part }) => part.connection);
-      // All of them, in one look, and nobody has gone on meanwhile: only then is it not just the moment before one does.
-      if (mayBeHeld && (await this.options.monitor.areHeld(connections)) && busy.every(({ state }) => state === 'sending')) {
+      // All of them, in one look, and nobody has gone on meanwhile: only then is it not just the moment before one
+      // does.
+      if (
+        mayBeHeld &&
+        (await this.options.monitor.areHeld(connections)) &&
+        busy.every(({ state }) => state === 'sending')
+      ) {
         for (const actor of busy) actor.state = 'blocked';
         return;
       }
       nextLook = Math.min(2 * nextLook, LONGEST_LOOK);
       if (performance.now() - quietSince < PATIENCE) continue;
-      if (!(await this.options.monitor.isAtWork(connections)) || (await this.options.monitor.areHeld(connections))) throw this.stuck();
+      if (!(await this.options.monitor.isAtWork(connections)) || (await this.options.monitor.areHeld(connections)))
+        throw this.stuck();
       quietSince = performance.now();
     }
   }
 
-  /** Somebody else has to go on before these do. If nobody can, they wait for each other, and the database will see that it is a deadlock. */
+  /**
+   * Somebody else has to go on before these do. If nobody can, they wait for each other, and the database will see that
+   * it is a deadlock.
+   */
   private mayAllBeHeld(busy: readonly Actor[]): boolean {
     if (this.options.database === 'sqlite' || busy.some(({ state }) => state === 'computing')) return false;
     return this.actors.some((other) => !busy.includes(other) && other.inTransaction);
@@ -226,7 +247,10 @@ export class Conductor {
     return !this.actors.some((other) => other !== actor && other.hasWritten);
   }
 
-  /** Whether this one could as well have gone before the last one, to the same effect; the order where it did is another one of ours. */
+  /**
+   * Whether this one could as well have gone before the last one, to the same effect; the order where it did is another
+   * one of ours.
+   */
   private isTwin(number: number): boolean {
     const last = this.crossings.at(-1);
     const { sql } = this.actors[number]!;

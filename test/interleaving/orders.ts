@@ -33,7 +33,12 @@ const PAIRS: readonly Row[] = [
   { ids: 'B7, B29, R31', one: ['login'], other: ['endAll'], situations: ['anonymous', 'signedIn'] },
   { ids: 'R32, R72', one: ENDS, other: ENDS, situations: ['signedIn'] },
   { ids: 'R31', one: ['renew'], other: ENDS, situations: ['signedIn'] },
-  { ids: 'B36, B37, R64', one: ['expunge'], other: [...REQUESTS, 'end', 'endAll', 'expunge', 'wipe'], situations: ['expiring'] },
+  {
+    ids: 'B36, B37, R64',
+    one: ['expunge'],
+    other: [...REQUESTS, 'end', 'endAll', 'expunge', 'wipe'],
+    situations: ['expiring'],
+  },
   { ids: 'B37, R62', one: ['wipe'], other: [...REQUESTS, 'end', 'endAll', 'wipe'], situations: ['expiring'] },
 ];
 

@@ -169,7 +169,9 @@ export class Process {
     const serve = async (): Promise<Answer<T>> => {
       let outcome: { status: number; error?: string; value?: T };
       try {
-        const value = await lastValueFrom(this.interceptor.intercept(execution, { handle: () => defer(async () => work(response)) }));
+        const value = await lastValueFrom(
+          this.interceptor.intercept(execution, { handle: () => defer(async () => work(response)) }),
+        );
         outcome = { status: 200, value: value as T };
       } catch (error) {
         outcome = { status: error instanceof HttpException ? error.getStatus() : 500, error: codeOf(error) };

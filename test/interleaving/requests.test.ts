@@ -20,7 +20,8 @@ describe('Several writes of one request', () => {
     await database?.drop();
     const whole = done.filter(({ isWhole }) => isWhole).length;
     console.log(
-      `Several writes of one request: ${done.reduce((sum, { orders }) => sum + orders, 0)} orders of ${done.length} scenes, ${whole} of them whole`,
+      `Several writes of one request: ${done.reduce((sum, { orders }) => sum + orders, 0)} orders of ` +
+        `${done.length} scenes, ${whole} of them whole`,
     );
   });
 

@@ -68,11 +68,12 @@ const BESIDE: readonly Row[] = [
   { ids: 'B7', requests: [['login', 'save']], others: ['endAll'], situation: 'new' },
 ];
 
-export const besideScenes: readonly (TwinScene & { readonly title: string })[] = BESIDE.flatMap(({ ids, requests, others, situation }) =>
-  requests.flatMap((list) =>
-    others.map((other) => {
-      const scene = withTwin('at once', list, [other], situation);
-      return { ...scene, title: `${ids}: ${scene.operations.join(' beside ')}, ${situation}` };
-    }),
-  ),
+export const besideScenes: readonly (TwinScene & { readonly title: string })[] = BESIDE.flatMap(
+  ({ ids, requests, others, situation }) =>
+    requests.flatMap((list) =>
+      others.map((other) => {
+        const scene = withTwin('at once', list, [other], situation);
+        return { ...scene, title: `${ids}: ${scene.operations.join(' beside ')}, ${situation}` };
+      }),
+    ),
 );

@@ -209,7 +209,10 @@ const anyOfWrites: readonly Weighted[] = [
 
 const anyWrite = weighted(...anyOfWrites);
 
-/** Several writes that are called at once: each comes to what it would come to after the one before, and none fails because of another. */
+/**
+ * Several writes that are called at once: each comes to what it would come to after the one before, and none fails
+ * because of another.
+ */
 export const writesAtOnce = fc.array(anyWrite, { minLength: 2, maxLength: 3 }).map((writes): Act => ({
   among: (model) => {
     const deeds = writes.map((write) => write.among(model));

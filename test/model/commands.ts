@@ -141,7 +141,8 @@ class Request implements Command {
     );
     if (found.left) expectSame(found.left, left, 'what the request sees at last');
     learnKey(model, turn, answer);
-    if (sender.browser !== undefined && answer.key !== undefined) model.cookies[sender.browser] = answer.key ?? undefined;
+    if (sender.browser !== undefined && answer.key !== undefined)
+      model.cookies[sender.browser] = answer.key ?? undefined;
     expectTold(told, turn.events);
   }
 
@@ -173,7 +174,11 @@ function learnKey(model: Model, { visit, cookie, repeatsKey }: Turn, { key }: An
     model.keys.push(key!);
   } else if (key === undefined || repeatsKey === 'never' || !visit) {
     expectSame(key, undefined, 'B17: no cookie is sent');
-    expectSame(repeatsKey === 'surely' && visit !== undefined, false, 'R17: the cookie of a permanent visit must be sent again');
+    expectSame(
+      repeatsKey === 'surely' && visit !== undefined,
+      false,
+      'R17: the cookie of a permanent visit must be sent again',
+    );
   } else {
     expectSame(key, visit.current.text, 'R17: the cookie is the one that was sent before');
   }
@@ -230,7 +235,10 @@ class HandOver implements Command {
   }
 
   toString(): string {
-    return `process ${this.process} makes a ${this.permanent ? 'permanent ' : ''}visit of ${this.user ?? 'nobody'} for browser ${this.browser}`;
+    return (
+      `process ${this.process} makes a ${this.permanent ? 'permanent ' : ''}visit of ${this.user ?? 'nobody'} for ` +
+      `browser ${this.browser}`
+    );
   }
 }
 
@@ -327,12 +335,24 @@ const around = (limit: number): number[] => [limit - 2, limit - 1, limit];
 const anyWait = fc
   .oneof(
     { weight: 3, arbitrary: fc.constantFrom(1000, ...around(LATE_WINDOW)) },
-    { weight: 2, arbitrary: fc.constantFrom(...around(RENEWAL_GRACE), ...around(RENEWAL_GRACE + LATE_WINDOW), RENEWAL_GRACE / 2) },
+    {
+      weight: 2,
+      arbitrary: fc.constantFrom(...around(RENEWAL_GRACE), ...around(RENEWAL_GRACE + LATE_WINDOW), RENEWAL_GRACE / 2),
+    },
     {
       weight: 3,
-      arbitrary: fc.constantFrom(70_000, TIMEOUT / 2, TIMEOUT - 3 * TOUCH_INTERVAL, TIMEOUT - TOUCH_INTERVAL, ...around(TIMEOUT)),
+      arbitrary: fc.constantFrom(
+        70_000,
+        TIMEOUT / 2,
+        TIMEOUT - 3 * TOUCH_INTERVAL,
+        TIMEOUT - TOUCH_INTERVAL,
+        ...around(TIMEOUT),
+      ),
     },
-    { weight: 1, arbitrary: fc.constantFrom(...around(PERMANENT_TIMEOUT / 2), ...around(PERMANENT_TIMEOUT), ABSOLUTE_TIMEOUT) },
+    {
+      weight: 1,
+      arbitrary: fc.constantFrom(...around(PERMANENT_TIMEOUT / 2), ...around(PERMANENT_TIMEOUT), ABSOLUTE_TIMEOUT),
+    },
   )
   .map((milliseconds) => new Wait(milliseconds));
 

@@ -32,7 +32,12 @@ const defects: Record<string, Store> = {
   },
   'R39, B23, B24: a sign-in that leaves the old key a grace': class extends TypeOrmVisitStore {
     override rekey(changes: readonly Rekey[]) {
-      return super.rekey(changes.map((change) => ({ ...change, previousKeyUntil: change.previousKeyUntil ?? change.now + RENEWAL_GRACE })));
+      return super.rekey(
+        changes.map((change) => ({
+          ...change,
+          previousKeyUntil: change.previousKeyUntil ?? change.now + RENEWAL_GRACE,
+        })),
+      );
     }
   },
   'R40: a sign-out that keeps the visit, and the user': class extends TypeOrmVisitStore {
@@ -43,7 +48,10 @@ const defects: Record<string, Store> = {
   'B17: a grace that is too short': class extends TypeOrmVisitStore {
     override rekey(changes: readonly Rekey[]) {
       return super.rekey(
-        changes.map((change) => ({ ...change, previousKeyUntil: change.previousKeyUntil && change.now + RENEWAL_GRACE / 3 })),
+        changes.map((change) => ({
+          ...change,
+          previousKeyUntil: change.previousKeyUntil && change.now + RENEWAL_GRACE / 3,
+        })),
       );
     }
   },
@@ -57,7 +65,9 @@ const defects: Record<string, Store> = {
   },
   'R24: a use that moves the expiry past the absolute one': class extends TypeOrmVisitStore {
     override touch(touches: readonly Touch[]) {
-      return super.touch(touches.map((touch) => ({ ...touch, expiry: Math.max(touch.expiry, touch.accessed + TIMEOUT) })));
+      return super.touch(
+        touches.map((touch) => ({ ...touch, expiry: Math.max(touch.expiry, touch.accessed + TIMEOUT) })),
+      );
     }
   },
   'R42: an end of all others that takes the own one': class extends TypeOrmVisitStore {

@@ -15,5 +15,7 @@ export function expectTold(told: readonly Told[], events: readonly Event[]): voi
 }
 
 export function expectBetween(what: string, value: number | undefined, from: number, until: number): void {
-  expect(value !== undefined && value >= from && value <= until, `${what} ${value} is from ${from} to ${until}`).toBe(true);
+  expect(value !== undefined && value >= from && value <= until, `${what} ${value} is from ${from} to ${until}`).toBe(
+    true,
+  );
 }

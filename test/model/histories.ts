@@ -23,7 +23,11 @@ export class FailedHistory extends Error {
 }
 
 /** Runs random histories until one fails, and makes that as short as it can. */
-export async function findFailure(world: World, histories: number, { seed, path, replayPath }: Place = {}): Promise<FailedHistory | null> {
+export async function findFailure(
+  world: World,
+  histories: number,
+  { seed, path, replayPath }: Place = {},
+): Promise<FailedHistory | null> {
   const property = fc.asyncProperty(anyHistory(replayPath), async (commands) => {
     const model = new Model(world.now);
     try {

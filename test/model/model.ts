@@ -90,7 +90,8 @@ export class Model {
     if (this.isExpired(visit)) return { standing: 'stranger' };
     if (hasCurrentKey || (hasPreviousKey && (visit.isUnseen || this.now < (visit.graceUntil ?? 0))))
       return { standing: 'found', visit, hasCurrentKey };
-    const isLate = visit.changed !== undefined && this.now < Math.max(visit.changed, visit.graceUntil ?? 0) + LATE_WINDOW;
+    const isLate =
+      visit.changed !== undefined && this.now < Math.max(visit.changed, visit.graceUntil ?? 0) + LATE_WINDOW;
     return isLate ? { standing: 'late', hasEnded: false } : { standing: 'stranger' };
   }
 
@@ -153,7 +154,9 @@ export class Model {
 
   /** What is deleted. */
   expunge(): Visit[] {
-    const stale = this.known.filter(({ ended, expiresUntil }) => expiresUntil < this.now || (ended && ended.at < this.now));
+    const stale = this.known.filter(
+      ({ ended, expiresUntil }) => expiresUntil < this.now || (ended && ended.at < this.now),
+    );
     for (const visit of stale) visit.isExpunged = true;
     return stale;
   }
@@ -350,6 +353,7 @@ export class Turn {
   }
 
   private endAllOf(user: User): number {
-    return this.model.known.filter((visit) => visit.user === user && visit !== this.visit && this.end(visit, 'revoked')).length;
+    return this.model.known.filter((visit) => visit.user === user && visit !== this.visit && this.end(visit, 'revoked'))
+      .length;
   }
 }

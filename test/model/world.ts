@@ -59,7 +59,10 @@ export class World {
     for (const { clock } of this.processes) clock.set(model.now);
   }
 
-  /** Nothing happens twice in one millisecond. Where it is for the library to say whether a visit has expired, the model takes note. */
+  /**
+   * Nothing happens twice in one millisecond. Where it is for the library to say whether a visit has expired, the model
+   * takes note.
+   */
   async next(model: Model): Promise<void> {
     await this.wait(model, 1);
     for (const visit of model.visits.filter((one) => model.isUncertain(one))) {
@@ -91,7 +94,18 @@ export class World {
       // A key that nobody was given cannot be compared.
       const isPreviousSeen = !visit.previous || visit.previous.text !== undefined;
       const isCurrentSeen = visit.current.text !== undefined;
-      const { keyHash, previousKeyHash, created, absoluteExpiry, permanent, userId, authenticatedAt, endedAt, endReason, data } = row;
+      const {
+        keyHash,
+        previousKeyHash,
+        created,
+        absoluteExpiry,
+        permanent,
+        userId,
+        authenticatedAt,
+        endedAt,
+        endReason,
+        data,
+      } = row;
       expectSame(
         {
           keyHash: isCurrentSeen && keyHash,

@@ -26,8 +26,16 @@ export interface RunningApp {
   close(): Promise<void>;
 }
 
-/** No deadline is the machine's, clocks are the tests' own, and no clean-up comes by the wall clock between the calls of the store that a test compares. */
-const UNDISTURBED = { storeTimeout: PATIENCE, expunge: { schedule: false }, wipe: { schedule: false }, maxClockSkew: false } as const;
+/**
+ * No deadline is the machine's, clocks are the tests' own, and no clean-up comes by the wall clock between the calls of
+ * the store that a test compares.
+ */
+const UNDISTURBED = {
+  storeTimeout: PATIENCE,
+  expunge: { schedule: false },
+  wipe: { schedule: false },
+  maxClockSkew: false,
+} as const;
 
 /** Starts an application on a free port of this machine. */
 export function startApp(
@@ -40,7 +48,11 @@ export function startApp(
 }
 
 /** As `startApp`, and its framework believes what a proxy says of where requests come from. */
-export function startBehindProxy(platform: PlatformName, options: VisitModuleOptions, parts: ModuleMetadata): Promise<RunningApp> {
+export function startBehindProxy(
+  platform: PlatformName,
+  options: VisitModuleOptions,
+  parts: ModuleMetadata,
+): Promise<RunningApp> {
   const adapter = platform === 'express' ? new ExpressAdapter() : new FastifyAdapter({ trustProxy: true });
   if (adapter instanceof ExpressAdapter) adapter.set('trust proxy', true);
   return startOn(adapter, options, parts);
@@ -77,19 +89,28 @@ export interface Stack {
   /** The rows of the visit table. */
   rows(): Promise<Visit[]>;
   /**
-   * An application that no other part of this test has. It may have served earlier tests, with the same parts and options: to start one
-   * costs more than most tests. With `configure`, or options that are more than text, it is a new one.
+   * An application that no other part of this test has. It may have served earlier tests, with the same parts and
+   * options: to start one costs more than most tests. With `configure`, or options that are more than text, it is a new
+   * one.
    */
-  start(parts: ModuleMetadata, options?: VisitSettings, configure?: (app: INestApplication) => void): Promise<RunningApp>;
+  start(
+    parts: ModuleMetadata,
+    options?: VisitSettings,
+    configure?: (app: INestApplication) => void,
+  ): Promise<RunningApp>;
 }
 
 /**
- * Runs a suite on MariaDB and PostgreSQL, each under Express or Fastify by turns, and on SQLite under both. Applications it starts are
- * closed after it.
+ * Runs a suite on MariaDB and PostgreSQL, each under Express or Fastify by turns, and on SQLite under both.
+ * Applications it starts are closed after it.
  *
  * @param names of the databases, where not all of them matter
  */
-export function describeStacks(title: string, suite: (stack: Stack) => void, names?: readonly TestDatabase['name'][]): void {
+export function describeStacks(
+  title: string,
+  suite: (stack: Stack) => void,
+  names?: readonly TestDatabase['name'][],
+): void {
   describeDatabases(
     title,
     (db) => {
@@ -167,8 +188,10 @@ function platformsFor(database: TestDatabase['name'], title: string): readonly P
 function textOf(options: object): string | undefined {
   let isPlain = true;
   const text = JSON.stringify(options, (_key, value: unknown) => {
-    const prototype: unknown = typeof value === 'object' && value !== null ? Object.getPrototypeOf(value) : Object.prototype;
-    if (typeof value === 'function' || ![Object.prototype, Array.prototype].includes(prototype as object)) isPlain = false;
+    const prototype: unknown =
+      typeof value === 'object' && value !== null ? Object.getPrototypeOf(value) : Object.prototype;
+    if (typeof value === 'function' || ![Object.prototype, Array.prototype].includes(prototype as object))
+      isPlain = false;
     return value;
   });
   return isPlain ? text : undefined;
@@ -189,7 +212,8 @@ class Pool {
 
   /** Takes all of another pool, but those that were closed. */
   takeOver(other: Pool): void {
-    const isOpen = ({ app: { app } }: (typeof this.members)[number]): boolean => (app.getHttpServer() as { listening: boolean }).listening;
+    const isOpen = ({ app: { app } }: (typeof this.members)[number]): boolean =>
+      (app.getHttpServer() as { listening: boolean }).listening;
     this.members.push(...other.members.splice(0).filter(isOpen));
   }
 }

@@ -20,7 +20,10 @@ export interface Ask {
   readonly cookie?: string | null;
 }
 
-/** An HTTP client with a cookie jar, as far as one site needs one: a cookie is kept by name, and goes when its life is 0. */
+/**
+ * An HTTP client with a cookie jar, as far as one site needs one: a cookie is kept by name, and goes when its life is
+ * 0.
+ */
 export class Browser {
   constructor(
     readonly address: string,
@@ -81,10 +84,15 @@ export class Browser {
 /** What `fetch` of Node sends by itself. */
 const DEFAULTS = { accept: '*/*', 'accept-language': '*', 'sec-fetch-mode': 'cors', 'user-agent': 'node' };
 
-/** Connections stay open for less time than servers keep them: otherwise a request may meet the end of its connection. */
+/**
+ * Connections stay open for less time than servers keep them: otherwise a request may meet the end of its connection.
+ */
 const agent = new Agent({ keepAlive: true, timeout: 3000 });
 
-/** As `fetch` without redirects and compression, at a third of its CPU time: most of what an end-to-end test takes would be its client's. */
+/**
+ * As `fetch` without redirects and compression, at a third of its CPU time: most of what an end-to-end test takes would
+ * be its client's.
+ */
 function exchange(
   url: string,
   { body, ...options }: { method: string; headers: Record<string, string>; body: string | undefined },

@@ -21,13 +21,21 @@ export interface Outcome {
 /** Runs the built command in a process of its own. */
 export function program(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [main, ...args], { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
-    });
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { cwd: root, timeout: PATIENCE, env: { ...process.env, ...env } },
+      (error, out, err) => {
+        resolve({ code: error ? Number(error.code ?? -1) : 0, out, err });
+      },
+    );
   });
 }
 
-/** For the tests of one file: one process that runs all their commands, because to start one takes longer than most of them do. */
+/**
+ * For the tests of one file: one process that runs all their commands, because to start one takes longer than most of
+ * them do.
+ */
 export function useCommands() {
   let host: ChildProcess;
   let last: Promise<unknown> = Promise.resolve();

@@ -56,7 +56,11 @@ export function openDatabase(name: DatabaseName): Promise<OpenDatabase> {
  *
  * @param names of the databases, where not all of them matter
  */
-export function describeDatabases(title: string, suite: (db: TestDatabase) => void, names?: readonly DatabaseName[]): void {
+export function describeDatabases(
+  title: string,
+  suite: (db: TestDatabase) => void,
+  names?: readonly DatabaseName[],
+): void {
   for (const database of databases) {
     if (names && !names.includes(database.name)) continue;
     const { need } = openers[database.name];
@@ -92,7 +96,8 @@ function once(work: () => Promise<void>): () => Promise<void> {
 }
 
 function urlOf(server: string | undefined, database: string): string {
-  if (server === undefined) throw new Error('This database is not available here; run the suite through describeDatabases');
+  if (server === undefined)
+    throw new Error('This database is not available here; run the suite through describeDatabases');
   const url = new URL(server);
   url.pathname = `/${database}`;
   return url.href;
@@ -167,7 +172,8 @@ async function openSqlite(): Promise<OpenDatabase> {
       type: 'better-sqlite3',
       database: join(folder.path, 'visit.sqlite'),
       driver: require('libsql'),
-      prepareDatabase: (connection: { pragma(text: string): unknown }): void => void connection.pragma('synchronous = OFF'),
+      prepareDatabase: (connection: { pragma(text: string): unknown }): void =>
+        void connection.pragma('synchronous = OFF'),
       enableWAL: true,
     },
     drop: once(() => folder.remove()),

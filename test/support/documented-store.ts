@@ -12,5 +12,7 @@ export function documentedFiles(): ReadonlyMap<string, string> {
 
 /** The same as JavaScript. */
 export function transpiled(text: string, module: ts.ModuleKind): string {
-  return ts.transpileModule(text, { compilerOptions: { target: ts.ScriptTarget.ES2022, module, esModuleInterop: true } }).outputText;
+  return ts.transpileModule(text, {
+    compilerOptions: { target: ts.ScriptTarget.ES2022, module, esModuleInterop: true },
+  }).outputText;
 }

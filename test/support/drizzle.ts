@@ -7,7 +7,13 @@ import { drizzle as drizzlePg } from 'drizzle-orm/node-postgres';
 import * as postgres from 'drizzle-orm/pg-core';
 import * as lite from 'drizzle-orm/sqlite-core';
 import { createPool } from 'mysql2/promise';
-import { mysqlVisitTables, pgVisitTables, sqliteVisitTables, type DrizzleVisitDatabase, type DrizzleVisitTables } from 'nest-visit/drizzle';
+import {
+  mysqlVisitTables,
+  pgVisitTables,
+  sqliteVisitTables,
+  type DrizzleVisitDatabase,
+  type DrizzleVisitTables,
+} from 'nest-visit/drizzle';
 import { Pool } from 'pg';
 import type { DatabaseName, OpenDatabase } from './databases.js';
 
@@ -34,7 +40,9 @@ export function openDrizzle(
   if (name === 'sqlite') return openSqlite(database!, more);
   if (name === 'mariadb') {
     const pool = createPool({ uri: url!, ...more });
-    const db = drizzleMysql(pool, { ...(logger && { logger: { logQuery: (text, params) => logger.logQuery(text, params) } }) });
+    const db = drizzleMysql(pool, {
+      ...(logger && { logger: { logQuery: (text, params) => logger.logQuery(text, params) } }),
+    });
     return { db, execute: (statement) => db.execute(sql.raw(statement)), close: () => pool.end() };
   }
   const pool = new Pool({ connectionString: url, ...more });
@@ -50,7 +58,10 @@ interface SqliteClient {
   close(): void;
 }
 
-/** As `drizzle()` of drizzle-orm/better-sqlite3 does, which cannot be loaded without better-sqlite3: of that, libsql has all that is used. */
+/**
+ * As `drizzle()` of drizzle-orm/better-sqlite3 does, which cannot be loaded without better-sqlite3: of that, libsql has
+ * all that is used.
+ */
 function openSqlite(file: string, more: object): TestDrizzle {
   const Libsql = require('libsql') as new (path: string, options: object) => SqliteClient;
   const client = new Libsql(file, more);
@@ -58,20 +69,29 @@ function openSqlite(file: string, more: object): TestDrizzle {
   client.pragma('synchronous = OFF');
   const dialect = new lite.SQLiteSyncDialect();
   const session = new BetterSQLiteSession(client, dialect, undefined);
-  const db = Object.assign(new lite.BaseSQLiteDatabase('sync', dialect, session as never, undefined), { $client: client });
+  const db = Object.assign(new lite.BaseSQLiteDatabase('sync', dialect, session as never, undefined), {
+    $client: client,
+  });
   return { db, execute: async (statement) => client.exec(statement), close: async () => client.close() };
 }
 
 /** Makes the tables of Drizzle's definitions, as the SQL of `drizzle-kit generate` does. */
-export async function createDrizzleTables(name: DatabaseName, { execute }: TestDrizzle, tables: DrizzleVisitTables): Promise<void> {
-  for (const table of Object.values(tables) as Table[]) for (const statement of statementsFor(name, table)) await execute(statement);
+export async function createDrizzleTables(
+  name: DatabaseName,
+  { execute }: TestDrizzle,
+  tables: DrizzleVisitTables,
+): Promise<void> {
+  for (const table of Object.values(tables) as Table[])
+    for (const statement of statementsFor(name, table)) await execute(statement);
 }
 
 function statementsFor(name: DatabaseName, table: Table): string[] {
   const quote = name === 'mariadb' ? (text: string) => `\`${text}\`` : (text: string) => `"${text}"`;
   const config = configOf(name, table);
   const columns = config.columns.map(
-    (column) => `${quote(column.name)} ${column.getSQLType()}${column.primary ? ' PRIMARY KEY' : ''}${column.notNull ? ' NOT NULL' : ''}`,
+    (column) =>
+      `${quote(column.name)} ` +
+      `${column.getSQLType()}${column.primary ? ' PRIMARY KEY' : ''}${column.notNull ? ' NOT NULL' : ''}`,
   );
   const keys = config.foreignKeys.map((key) => {
     const { columns: own, foreignTable, foreignColumns } = key.reference();
@@ -91,9 +111,15 @@ interface Described {
   readonly columns: readonly { name: string; primary: boolean; notNull: boolean; getSQLType(): string }[];
   readonly foreignKeys: readonly {
     readonly onDelete: string | undefined;
-    reference(): { columns: readonly { name: string }[]; foreignTable: Table; foreignColumns: readonly { name: string }[] };
+    reference(): {
+      columns: readonly { name: string }[];
+      foreignTable: Table;
+      foreignColumns: readonly { name: string }[];
+    };
   }[];
-  readonly indexes: readonly { readonly config: { readonly name?: string | undefined; readonly columns: readonly unknown[] } }[];
+  readonly indexes: readonly {
+    readonly config: { readonly name?: string | undefined; readonly columns: readonly unknown[] };
+  }[];
 }
 
 function configOf(name: DatabaseName, table: Table): Described {

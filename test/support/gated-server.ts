@@ -65,7 +65,11 @@ export interface Host {
   close(): Promise<void>;
 }
 
-async function readAnswer(status: number, headers: Record<string, unknown>, stream: AsyncIterable<Buffer>): Promise<Answer> {
+async function readAnswer(
+  status: number,
+  headers: Record<string, unknown>,
+  stream: AsyncIterable<Buffer>,
+): Promise<Answer> {
   const parts: Buffer[] = [];
   for await (const part of stream) parts.push(part);
   const body = Buffer.concat(parts);
@@ -133,7 +137,9 @@ export async function http2Host(name: string): Promise<Host> {
     async ask(method, path = '/', headers = {}) {
       const request = client.request({ ':method': method, ':path': path, ...headers });
       request.end();
-      const [answered] = (await once(request, 'response')) as [http2.IncomingHttpHeaders & http2.IncomingHttpStatusHeader];
+      const [answered] = (await once(request, 'response')) as [
+        http2.IncomingHttpHeaders & http2.IncomingHttpStatusHeader,
+      ];
       const { ':status': status, ...rest } = answered;
       return readAnswer(status!, rest, request);
     },
@@ -199,7 +205,8 @@ export async function exchange(
   }
   const answer = await answering;
   await turns();
-  if (keeper && keeper.log.join() !== 'asked,headers leave') throw new Error(`Headers did not leave once: ${keeper.log.join()}`);
+  if (keeper && keeper.log.join() !== 'asked,headers leave')
+    throw new Error(`Headers did not leave once: ${keeper.log.join()}`);
   return { answer, notes };
 }
 

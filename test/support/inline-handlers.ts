@@ -1,5 +1,14 @@
 import type { ServerResponse } from 'node:http';
-import { All, Controller, Injectable, Param, Req, Res, type INestApplication, type ModuleMetadata } from '@nestjs/common';
+import {
+  All,
+  Controller,
+  Injectable,
+  Param,
+  Req,
+  Res,
+  type INestApplication,
+  type ModuleMetadata,
+} from '@nestjs/common';
 import { FormTokenService, IdentityService, Session, VisitService, type VisitModuleOptions } from 'nest-visit';
 import { startApp, type PlatformName, type RunningApp } from './app.js';
 import type { Answer, Ask, Browser } from './browser.js';
@@ -46,7 +55,15 @@ class InlineController {
 
   private call(name: string, request: any, reply: any): unknown {
     const { session, identity, visits, tokens } = this;
-    return this.handlers.byName.get(name)!({ session, identity, visits, tokens, request, reply, raw: reply?.raw ?? reply });
+    return this.handlers.byName.get(name)!({
+      session,
+      identity,
+      visits,
+      tokens,
+      request,
+      reply,
+      raw: reply?.raw ?? reply,
+    });
   }
 }
 
@@ -65,7 +82,9 @@ export class InlineApp {
     { controllers = [], providers = [], ...parts }: ModuleMetadata = {},
     configure?: (app: INestApplication) => void,
   ): Promise<InlineApp> {
-    return new InlineApp(await startApp(platform, options, InlineApp.parts({ controllers, providers, ...parts }), configure));
+    return new InlineApp(
+      await startApp(platform, options, InlineApp.parts({ controllers, providers, ...parts }), configure),
+    );
   }
 
   static parts({ controllers = [], providers = [], ...parts }: ModuleMetadata = {}): ModuleMetadata {

@@ -20,7 +20,10 @@ interface Recognizer {
   addErrorListener(listener: object): void;
 }
 
-/** The part of the packages that is used here: their own types are thousands of lines, which every check of types would read. */
+/**
+ * The part of the packages that is used here: their own types are thousands of lines, which every check of types would
+ * read.
+ */
 interface Packages {
   readonly MySQLLexer: new (input: object) => Recognizer;
   readonly MultiQueryMySQLParser: new (tokens: Tokens) => Recognizer & { query(): unknown };
@@ -43,17 +46,21 @@ function load(): Packages {
 }
 
 /**
- * What the grammar of MySQL 8 has to say against a statement. It is of MySQL 8.0.21: words that were reserved since are looked for by
- * themselves. It takes no text in double quotes for the name of a charset, which MySQL does: to it, both quotes are the same.
+ * What the grammar of MySQL 8 has to say against a statement. It is of MySQL 8.0.21: words that were reserved since are
+ * looked for by themselves. It takes no text in double quotes for the name of a charset, which MySQL does: to it, both
+ * quotes are the same.
  */
 export function complaintsOf(sql: string): string[] {
-  const { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream } = (packages ??= load());
+  const { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream } = (packages ??=
+    load());
   const complaints: string[] = [];
   const listener = {
     syntaxError: (_recognizer: unknown, _symbol: unknown, line: number, column: number, message: string) =>
       void complaints.push(`${line}:${column} ${message.slice(0, 120)}`),
   };
-  const lexer = new MySQLLexer(new CaseChangingStream(CharStreams.fromString(sql.replaceAll(/"(\w+)"/g, "'$1'")), true));
+  const lexer = new MySQLLexer(
+    new CaseChangingStream(CharStreams.fromString(sql.replaceAll(/"(\w+)"/g, "'$1'")), true),
+  );
   const tokens = new CommonTokenStream(lexer);
   const parser = new MultiQueryMySQLParser(tokens);
   for (const recognizer of [lexer, parser]) {
@@ -76,8 +83,12 @@ export class StatementLog implements Logger {
   readonly statements = new Set<string>();
 
   logQuery(sql: string): void {
-    const shortened = sql.replaceAll(/\((\?(, \?)*)\)(, \(\?(, \?)*\))+/g, '($1), ($1)').replaceAll(/\?(, \?){2,}/g, '?, ?');
-    this.statements.add(shortened.replaceAll(/( UNION ALL SELECT \?){2,}/g, ' UNION ALL SELECT ?').replaceAll(CASES, '$1'));
+    const shortened = sql
+      .replaceAll(/\((\?(, \?)*)\)(, \(\?(, \?)*\))+/g, '($1), ($1)')
+      .replaceAll(/\?(, \?){2,}/g, '?, ?');
+    this.statements.add(
+      shortened.replaceAll(/( UNION ALL SELECT \?){2,}/g, ' UNION ALL SELECT ?').replaceAll(CASES, '$1'),
+    );
   }
 
   logQueryError(): void {}

@@ -1,6 +1,9 @@
 import { describe, test } from 'vitest';
 
-/** The parts of a test run that a machine may lack. `npm test` (test/run.mjs) finds or starts them and says so in the environment. */
+/**
+ * The parts of a test run that a machine may lack. `npm test` (test/run.mjs) finds or starts them and says so in the
+ * environment.
+ */
 export type Need = 'mysql' | 'postgres' | 'redis' | 'redisCluster' | 'memcached' | 'chromium';
 
 /** An account that may create databases, or undefined. */
@@ -20,7 +23,10 @@ const needs: Record<Need, { there: boolean; name: string }> = {
   mysql: { there: mysqlUrl !== undefined, name: 'MariaDB or MySQL (VISIT_TEST_MYSQL_URL)' },
   postgres: { there: postgresUrl !== undefined, name: 'PostgreSQL (VISIT_TEST_POSTGRES_URL)' },
   redis: { there: redisUrl !== undefined, name: 'Redis or Valkey (VISIT_TEST_REDIS_URL)' },
-  redisCluster: { there: Boolean(redisClusterUrls?.length), name: 'a cluster of Redis or Valkey (VISIT_TEST_REDIS_CLUSTER_URLS)' },
+  redisCluster: {
+    there: Boolean(redisClusterUrls?.length),
+    name: 'a cluster of Redis or Valkey (VISIT_TEST_REDIS_CLUSTER_URLS)',
+  },
   memcached: { there: memcachedUrl !== undefined, name: 'memcached (VISIT_TEST_MEMCACHED_URL)' },
   chromium: { there: chromium !== undefined, name: 'Chromium (VISIT_TEST_CHROMIUM)' },
 };

@@ -3,7 +3,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
 
-// The next version of the library: that of today, and a visit has another column. It is said in the three places that name columns.
+// The next version of the library: that of today, and a visit has another column. It is said in the three places that
+// name columns.
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -75,7 +76,11 @@ export function buildNextVersion(): NextVersion {
   mkdirSync(join(root, 'artifacts'), { recursive: true });
   const folder = mkdtempSync(join(root, 'artifacts/next-version-'));
   const texts = changedFiles();
-  const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ES2022, experimentalDecorators: true };
+  const compilerOptions = {
+    target: ts.ScriptTarget.ES2022,
+    module: ts.ModuleKind.ES2022,
+    experimentalDecorators: true,
+  };
   for (const file of readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })) {
     if (!file.endsWith('.ts')) continue;
     const source = join(root, 'lib', file);

@@ -14,8 +14,8 @@ import {
 } from './servers.mjs';
 
 /**
- * What suites need and a machine may lack. Each is found, or named by a variable of the environment; `start` starts one for all suites to
- * share, which does not wait for the disk: what speaks of durability has one of its own.
+ * What suites need and a machine may lack. Each is found, or named by a variable of the environment; `start` starts one
+ * for all suites to share, which does not wait for the disk: what speaks of durability has one of its own.
  */
 export const parts = [
   {
@@ -33,7 +33,9 @@ export const parts = [
     example: 'postgres://postgres@127.0.0.1:5432/visit',
     find: findPostgres,
     start: () =>
-      startPostgres({ args: ['fsync=off', 'full_page_writes=off', 'deadlock_timeout=50ms'].flatMap((setting) => ['-c', setting]) }),
+      startPostgres({
+        args: ['fsync=off', 'full_page_writes=off', 'deadlock_timeout=50ms'].flatMap((setting) => ['-c', setting]),
+      }),
     packages: ['postgresql'],
   },
   {

@@ -47,7 +47,12 @@ export type Place =
   | 'interceptor on the way back'
   | 'filter';
 
-export const MIDDLEWARE: readonly Place[] = ['main.ts', 'main.ts, second', 'module middleware', 'module middleware, second'];
+export const MIDDLEWARE: readonly Place[] = [
+  'main.ts',
+  'main.ts, second',
+  'module middleware',
+  'module middleware, second',
+];
 export const GUARDS: readonly Place[] = [
   'guard of an earlier module',
   'guard of the root module',
@@ -57,7 +62,13 @@ export const GUARDS: readonly Place[] = [
 ];
 export const AROUND: readonly Place[] = ['interceptor of main.ts', 'interceptor of the class', 'pipe'];
 /** In a request whose handler succeeds. */
-export const ALL_THE_WAY: readonly Place[] = [...MIDDLEWARE, ...GUARDS, ...AROUND, 'handler', 'interceptor on the way back'];
+export const ALL_THE_WAY: readonly Place[] = [
+  ...MIDDLEWARE,
+  ...GUARDS,
+  ...AROUND,
+  'handler',
+  'interceptor on the way back',
+];
 
 /** What the platforms give alike. */
 export interface SeenRequest {
@@ -220,13 +231,20 @@ export const Watched = (): ClassDecorator =>
 export const WatchedHandler = (): MethodDecorator => UseGuards(OfMethod!);
 
 /** An application with code at every place. */
-export function atEveryPlace(platform: PlatformName, watcher: Watcher, { main, imports, earlier, ...recipe }: Recipe): Recipe {
+export function atEveryPlace(
+  platform: PlatformName,
+  watcher: Watcher,
+  { main, imports, earlier, ...recipe }: Recipe,
+): Recipe {
   const shared: Provider[] = [{ provide: WATCHER, useValue: watcher }, Places, Services];
   let places: Places;
   return {
     ...recipe,
     ...(imports ? { imports } : {}),
-    earlier: [{ module: class EarlierModule {}, providers: [...shared, { provide: APP_GUARD, useClass: Earlier! }] }, ...(earlier ?? [])],
+    earlier: [
+      { module: class EarlierModule {}, providers: [...shared, { provide: APP_GUARD, useClass: Earlier! }] },
+      ...(earlier ?? []),
+    ],
     providers: [
       ...shared,
       { provide: APP_GUARD, useClass: Root! },
@@ -247,7 +265,8 @@ export function atEveryPlace(platform: PlatformName, watcher: Watcher, { main, i
     },
     main: async (app: INestApplication) => {
       places = app.get(Places);
-      for (const place of ['main.ts', 'main.ts, second'] as const) addMiddleware(app, platform, places.middleware(place));
+      for (const place of ['main.ts', 'main.ts, second'] as const)
+        addMiddleware(app, platform, places.middleware(place));
       app.useGlobalGuards(app.get(Main!));
       app.useGlobalInterceptors(app.get(MainInterceptor!));
       app.useGlobalFilters(app.get(SeeingFilter));

@@ -11,8 +11,8 @@ import {
 } from 'nest-visit';
 
 /**
- * A store whose visits are kept by browsers, together with their cookies: each call is a request that brings what the jar has, and
- * takes home what it is given. Two of these on one jar are two processes.
+ * A store whose visits are kept by browsers, together with their cookies: each call is a request that brings what the
+ * jar has, and takes home what it is given. Two of these on one jar are two processes.
  */
 export class PretendedBrowser extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;

@@ -12,11 +12,18 @@ export interface TestPrisma extends PrismaVisitClient {
 /** The blocks of the documentation: what it tells users to write is what the tests use. */
 export function documentedPrisma(): Promise<{ schema: string; module: string }>;
 
-/** The module of the client for the documentation's models, as JavaScript beside its TypeScript; made where it is not there yet. */
+/**
+ * The module of the client for the documentation's models, as JavaScript beside its TypeScript; made where it is not
+ * there yet.
+ */
 export function prismaClientFile(provider: 'mysql' | 'postgresql'): Promise<string>;
 
 /** A client for that database, with further options of its adapter and its own. Whoever opens it disconnects it. */
-export function openPrisma(kind: 'mariadb' | 'postgres', url: string, options?: { adapter?: object; log?: unknown }): Promise<TestPrisma>;
+export function openPrisma(
+  kind: 'mariadb' | 'postgres',
+  url: string,
+  options?: { adapter?: object; log?: unknown },
+): Promise<TestPrisma>;
 
 /** The tables as `prisma migrate` makes them of the documented models. */
 export function createPrismaTables(kind: 'mariadb' | 'postgres', prisma: TestPrisma): Promise<void>;

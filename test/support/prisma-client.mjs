@@ -40,7 +40,12 @@ export async function prismaClientFile(provider) {
   await run(process.execPath, [cli, 'generate', '--schema', join(draft, 'schema.prisma')], {
     cwd: draft,
     // Generating needs no engine, yet the command downloads one where none is named.
-    env: { ...process.env, PRISMA_SCHEMA_ENGINE_BINARY: process.execPath, CHECKPOINT_DISABLE: '1', PRISMA_HIDE_UPDATE_MESSAGE: '1' },
+    env: {
+      ...process.env,
+      PRISMA_SCHEMA_ENGINE_BINARY: process.execPath,
+      CHECKPOINT_DISABLE: '1',
+      PRISMA_HIDE_UPDATE_MESSAGE: '1',
+    },
   });
   await compile(join(draft, 'client'));
   // Another process may have been faster.
@@ -51,19 +56,28 @@ export async function prismaClientFile(provider) {
   return file;
 }
 
-/** Prisma writes TypeScript, which only newer versions of Node run; what it says about types is of use to tests, and stays. */
+/**
+ * Prisma writes TypeScript, which only newer versions of Node run; what it says about types is of use to tests, and
+ * stays.
+ */
 async function compile(folder) {
-  const { transpileModule, ModuleKind, ScriptTarget } = await import('typescript').then((typescript) => typescript.default);
+  const { transpileModule, ModuleKind, ScriptTarget } = await import('typescript').then(
+    (typescript) => typescript.default,
+  );
   const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.ts'));
   for (const file of files) {
     const source = await readFile(join(folder, file), 'utf8');
-    const { outputText } = transpileModule(source, { compilerOptions: { module: ModuleKind.ESNext, target: ScriptTarget.ES2023 } });
+    const { outputText } = transpileModule(source, {
+      compilerOptions: { module: ModuleKind.ESNext, target: ScriptTarget.ES2023 },
+    });
     await writeFile(join(folder, file.replace(/ts$/, 'js')), outputText);
   }
 }
 
 export async function openPrisma(kind, url, { adapter = {}, ...options } = {}) {
-  const { PrismaClient } = await import(pathToFileURL(await prismaClientFile(kind === 'mariadb' ? 'mysql' : 'postgresql')).href);
+  const { PrismaClient } = await import(
+    pathToFileURL(await prismaClientFile(kind === 'mariadb' ? 'mysql' : 'postgresql')).href
+  );
   return new PrismaClient({ ...options, adapter: await adapterFor(kind, url, adapter) });
 }
 
@@ -74,7 +88,14 @@ async function adapterFor(kind, url, options) {
   }
   const { PrismaMariaDb } = await import('@prisma/adapter-mariadb');
   const { hostname, port, username, password, pathname } = new URL(url);
-  return new PrismaMariaDb({ host: hostname, port: Number(port), user: username, password, database: pathname.slice(1), ...options });
+  return new PrismaMariaDb({
+    host: hostname,
+    port: Number(port),
+    user: username,
+    password,
+    database: pathname.slice(1),
+    ...options,
+  });
 }
 
 export async function createPrismaTables(kind, prisma) {
@@ -90,7 +111,8 @@ export async function createPrismaTables(kind, prisma) {
       "lock_owner" VARCHAR(32) NULL, "locked_until" BIGINT NULL, PRIMARY KEY ("id"))${end}`,
     `CREATE TABLE "visit_identity" ("visit_id" VARCHAR(32) NOT NULL, "user_id" VARCHAR(255) NOT NULL, "created" BIGINT NOT NULL,
       "authenticated_at" BIGINT NOT NULL, PRIMARY KEY ("visit_id"))${end}`,
-    `CREATE TABLE "visit_revocation" ("user_hash" VARCHAR(64) NOT NULL, "ended_at" BIGINT NOT NULL, PRIMARY KEY ("user_hash"))${end}`,
+    'CREATE TABLE "visit_revocation" ("user_hash" VARCHAR(64) NOT NULL, "ended_at" BIGINT NOT NULL, PRIMARY KEY ' +
+      `("user_hash"))${end}`,
     `CREATE INDEX "visit_expiry_idx" ON "visit" ("expiry")`,
     `CREATE INDEX "visit_ended_at_idx" ON "visit" ("ended_at")`,
     `CREATE INDEX "visit_identity_user_id_idx" ON "visit_identity" ("user_id")`,

@@ -24,13 +24,16 @@ export interface Proxy {
   /** What is opened from now on works. What was silent stays so. */
   comeBack(): void;
   /**
-   * The next connection on which the application sends something ends: `asked` before the database gets it, `answered` when it has answered,
-   * but before the application gets that.
+   * The next connection on which the application sends something ends: `asked` before the database gets it, `answered`
+   * when it has answered, but before the application gets that.
    *
    * @param which by what is sent; by default anything
    */
   cut(moment: 'asked' | 'answered', which?: (text: string) => boolean): Promise<void>;
-  /** Whatever the application sends may end its connection from now on, at the moment that this gives. `amid`: in the middle of the answer. */
+  /**
+   * Whatever the application sends may end its connection from now on, at the moment that this gives. `amid`: in the
+   * middle of the answer.
+   */
   cutAtTimes(choose: () => Moment | undefined): void;
   close(): Promise<void>;
 }
@@ -42,7 +45,9 @@ export async function startProxy(target: string): Promise<Proxy> {
   let isSilent = false;
   let change = (answer: Buffer): Buffer => answer;
   let choose: () => Moment | undefined = () => undefined;
-  let cut: { readonly moment: Moment; readonly which: (text: string) => boolean; readonly done: () => void } | undefined;
+  let cut:
+    | { readonly moment: Moment; readonly which: (text: string) => boolean; readonly done: () => void }
+    | undefined;
   // What has gone silent answers no farewell either.
   const listener = createServer({ allowHalfOpen: true }, (client) => {
     const server = connect({ host: hostname, port: Number(port), allowHalfOpen: true });

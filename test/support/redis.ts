@@ -1,7 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { createClient, createCluster } from 'redis';
 import { afterAll } from 'vitest';
-import { RedisVisitStore, type RedisVisitClient, type RedisVisitCluster, type RedisVisitStoreOptions } from 'nest-visit/redis';
+import {
+  RedisVisitStore,
+  type RedisVisitClient,
+  type RedisVisitCluster,
+  type RedisVisitStoreOptions,
+} from 'nest-visit/redis';
 import { describeWith, redisClusterUrls, redisUrl } from './needs.js';
 
 /** A server or a cluster that suites run on. */
@@ -32,7 +37,9 @@ function testRedis(name: TestRedis['name']): TestRedis {
   afterAll(() => opened.forEach((client) => client.destroy()));
   const connect = async () => {
     const client =
-      name === 'redis' ? createClient({ url: redisUrl! }) : createCluster({ rootNodes: redisClusterUrls!.map((url) => ({ url })) });
+      name === 'redis'
+        ? createClient({ url: redisUrl! })
+        : createCluster({ rootNodes: redisClusterUrls!.map((url) => ({ url })) });
     client.on('error', () => {});
     await client.connect();
     opened.push(client);

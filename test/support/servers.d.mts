@@ -18,14 +18,24 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
-/** Starts a MariaDB (or MySQL) of its own. Throws when none is installed. `args` are further arguments of the server. */
+/**
+ * Starts a MariaDB (or MySQL) of its own. Throws when none is installed. `args` are further arguments of the server.
+ */
 export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>;
 
 /** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server; no file of it
- * gets longer than `largestFile` bytes, as on a disk that is full; with `standbyOf`, the URL of another one, it follows that. */
-export function startPostgres(options?: { args?: string[]; largestFile?: number; standbyOf?: string }): Promise<TestServer>;
+ * gets longer than `largestFile` bytes, as on a disk that is full; with `standbyOf`, the URL of another one, it follows
+ * that. */
+export function startPostgres(options?: {
+  args?: string[];
+  largestFile?: number;
+  standbyOf?: string;
+}): Promise<TestServer>;
 
-/** Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of the server. */
+/**
+ * Starts a Redis (or Valkey) of its own, in memory only. Throws when none is installed. `args` are further arguments of
+ * the server.
+ */
 export function startMemcached(): Promise<TestServer>;
 export function startRedis(options?: { args?: string[] }): Promise<TestServer>;
 

@@ -28,7 +28,10 @@ const headersOf = (browser: Browser | undefined, more: Record<string, string>): 
   return { ...(cookie && { cookie }), ...more };
 };
 
-/** Opens a connection with the cookies of this browser. It is open, and so far not closed. Rejected with the status where it is refused. */
+/**
+ * Opens a connection with the cookies of this browser. It is open, and so far not closed. Rejected with the status
+ * where it is refused.
+ */
 export async function connect(
   transport: Transport,
   address: string,
@@ -85,7 +88,9 @@ export async function connect(
     await new Promise<void>((resolve, reject) => {
       socket.on('connect', resolve);
       // The reason is that of the transport.
-      socket.on('connect_error', (error: Error & { description?: Error }) => reject(new Error((error.description ?? error).message)));
+      socket.on('connect_error', (error: Error & { description?: Error }) =>
+        reject(new Error((error.description ?? error).message)),
+      );
     });
     return {
       send: (event: string, data?: unknown) => {

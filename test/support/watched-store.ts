@@ -9,7 +9,13 @@ import {
 } from 'nest-visit';
 
 /** A method of the store, or of what it has. */
-export type Method = keyof VisitStore | keyof UserVisits | keyof VisitPages | keyof VisitLocks | keyof VisitCleanup | keyof VisitClients;
+export type Method =
+  | keyof VisitStore
+  | keyof UserVisits
+  | keyof VisitPages
+  | keyof VisitLocks
+  | keyof VisitCleanup
+  | keyof VisitClients;
 
 /** A call of a method of the store that waits for something. */
 export interface StoreCall {

@@ -119,7 +119,8 @@ export async function startWay(platform: PlatformName, maker: Maker, recipe: Rec
 
   const adapter = (platform === 'express' ? new ExpressAdapter() : new FastifyAdapter()) as ExpressAdapter;
   let app: INestApplication;
-  if (maker === 'NestFactory') app = await NestFactory.create(Application, adapter, { logger: false, abortOnError: false });
+  if (maker === 'NestFactory')
+    app = await NestFactory.create(Application, adapter, { logger: false, abortOnError: false });
   else {
     const module = await Test.createTestingModule({ imports: [Application] })
       .setLogger(false as never)
@@ -133,7 +134,11 @@ export async function startWay(platform: PlatformName, maker: Maker, recipe: Rec
 }
 
 /** Runs a suite on each platform, with applications made in each of these ways. */
-export function describeWays(title: string, suite: (way: Way) => void, makers: readonly Maker[] = ['NestFactory', 'createTestingModule']) {
+export function describeWays(
+  title: string,
+  suite: (way: Way) => void,
+  makers: readonly Maker[] = ['NestFactory', 'createTestingModule'],
+) {
   for (const platform of platforms) {
     for (const maker of makers) {
       describe(`${title} under ${platform}, made by ${maker}`, () => {

@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
 
-// Holds what ARCHITECTURE.md says under "Rooms". Only imports that exist at run time count, unless a test says otherwise:
-// types may look anywhere, since nothing is loaded by them.
+// Holds what ARCHITECTURE.md says under "Rooms". Only imports that exist at run time count, unless a test says
+// otherwise: types may look anywhere, since nothing is loaded by them.
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const files = readdirSync(`${root}lib`, { recursive: true, encoding: 'utf8' })
@@ -42,7 +42,8 @@ function parse(file: string, text: string): Module {
     if (ts.isImportDeclaration(node)) add(node.moduleSpecifier, isTypeOnly(node.importClause));
     else if (ts.isExportDeclaration(node)) add(node.moduleSpecifier, isTypeOnly(node));
     else if (ts.isImportTypeNode(node)) add((node.argument as ts.LiteralTypeNode).literal, true);
-    else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) add(node.arguments[0], false, true);
+    else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword)
+      add(node.arguments[0], false, true);
     else if (ts.isMetaProperty(node) && node.keywordToken === ts.SyntaxKind.ImportKeyword) needsEsm = true;
     else if (ts.isAwaitExpression(node) && !inFunction) needsEsm = true;
     ts.forEachChild(node, (child) => visit(child, inFunction || ts.isFunctionLike(node)));
@@ -84,11 +85,24 @@ function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined;
 }
 
-type Layer = 'wiring' | 'door' | 'story' | 'room' | 'adapter' | 'contract' | 'ground' | 'testing' | 'test wiring' | 'schematic';
+type Layer =
+  | 'wiring'
+  | 'door'
+  | 'story'
+  | 'room'
+  | 'adapter'
+  | 'contract'
+  | 'ground'
+  | 'testing'
+  | 'test wiring'
+  | 'schematic';
 
 /** The first that matches. */
 const LAYERS: readonly [RegExp, Layer][] = [
-  [/^(index|express|express-session|fastify|visit\.module|visit\.module-definition|store\/open-data-source)\.ts$|^cli\//, 'wiring'],
+  [
+    /^(index|express|express-session|fastify|visit\.module|visit\.module-definition|store\/open-data-source)\.ts$|^cli\//,
+    'wiring',
+  ],
   // Whoever calls the story, or is called from the application's code.
   [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$|^websockets\/gateways\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
@@ -125,7 +139,8 @@ const MAY_IMPORT: Record<Layer, readonly Layer[]> = {
 
 /** What the rule does not allow, and why it is so. Each must still be needed. */
 const EXCEPTIONS: Record<string, string> = {
-  'options/resolve-options.ts > session/session.codec.ts': 'the default serializer: a pure value, without Nest and without a store',
+  'options/resolve-options.ts > session/session.codec.ts':
+    'the default serializer: a pure value, without Nest and without a store',
   'options/option-table.ts > store/visit.store.ts': 'tells a store from something else',
 };
 
@@ -137,12 +152,26 @@ const adapterOf = (file: string): string => /^store\/[^/]+|^[^/]+/.exec(file)![0
 
 describe('Imports of lib', () => {
   test('are seen by this test', () => {
-    expect(edges).toContainEqual({ file: 'request/visit.interceptor.ts', target: 'request/request.story.ts', typeOnly: false });
-    expect(edges).toContainEqual({ file: 'session/session.injectable.ts', target: 'context/current-request.ts', typeOnly: true });
-    expect(edges).toContainEqual({ file: 'expunge/expunge.scheduler.ts', target: '@nestjs/schedule', typeOnly: false, isLate: true });
+    expect(edges).toContainEqual({
+      file: 'request/visit.interceptor.ts',
+      target: 'request/request.story.ts',
+      typeOnly: false,
+    });
+    expect(edges).toContainEqual({
+      file: 'session/session.injectable.ts',
+      target: 'context/current-request.ts',
+      typeOnly: true,
+    });
+    expect(edges).toContainEqual({
+      file: 'expunge/expunge.scheduler.ts',
+      target: '@nestjs/schedule',
+      typeOnly: false,
+      isLate: true,
+    });
     const { imports, needsEsm } = parse(
       'a/b.ts',
-      `import { type A, B } from './c.js'; import { type D } from '@e/f/g'; export * from '../h.js'; type I = import('j').K; await import('l');`,
+      `import { type A, B } from './c.js'; import { type D } from '@e/f/g'; export * from '../h.js'; type I = ` +
+        `import('j').K; await import('l');`,
     );
     expect(imports).toEqual([
       { target: 'a/c.ts', typeOnly: false },
@@ -162,7 +191,10 @@ describe('Imports of lib', () => {
   test('have no cycles', () => {
     expect(findCycle(new Map(Object.entries({ a: ['b'], b: ['c', 'd'], c: [], d: ['b'] })))).toEqual(['b', 'd', 'b']);
     const graph = new Map(
-      files.map((file) => [file, inLib.filter((edge) => edge.file === file && !edge.typeOnly).map(({ target }) => target)]),
+      files.map((file) => [
+        file,
+        inLib.filter((edge) => edge.file === file && !edge.typeOnly).map(({ target }) => target),
+      ]),
     );
     expect(findCycle(graph)).toBeUndefined();
   });
@@ -170,12 +202,17 @@ describe('Imports of lib', () => {
   test('lead from no room back to it, through types either: options and what it names as an exception apart', () => {
     const between = inLib.flatMap(({ file, target }) => {
       const [from, to] = [roomOf(file), roomOf(target)];
-      const isGround = (room: string | undefined): boolean => room === undefined || ['options', 'errors', 'cli', 'testing'].includes(room);
+      const isGround = (room: string | undefined): boolean =>
+        room === undefined || ['options', 'errors', 'cli', 'testing'].includes(room);
       return isGround(from) || isGround(to) || from === to ? [] : [{ from: from!, to: to! }];
     });
     const rooms = [...new Set(between.flatMap(({ from, to }) => [from, to]))];
-    const graph = new Map(rooms.map((room) => [room, [...new Set(between.filter(({ from }) => from === room).map(({ to }) => to))]]));
-    expect(rooms).toEqual(expect.arrayContaining(['context', 'request', 'visit', 'session', 'identity', 'plugin', 'key']));
+    const graph = new Map(
+      rooms.map((room) => [room, [...new Set(between.filter(({ from }) => from === room).map(({ to }) => to))]]),
+    );
+    expect(rooms).toEqual(
+      expect.arrayContaining(['context', 'request', 'visit', 'session', 'identity', 'plugin', 'key']),
+    );
     expect(findCycle(graph)).toBeUndefined();
   });
 
@@ -185,7 +222,10 @@ describe('Imports of lib', () => {
       .filter(({ typeOnly }) => !typeOnly)
       .filter(({ file, target }) => {
         const [from, to] = [layerOf(file)!, layerOf(target)!];
-        return !MAY_IMPORT[from].includes(to) && !(from === 'adapter' && to === 'adapter' && adapterOf(file) === adapterOf(target));
+        return (
+          !MAY_IMPORT[from].includes(to) &&
+          !(from === 'adapter' && to === 'adapter' && adapterOf(file) === adapterOf(target))
+        );
       })
       .map(({ file, target }) => `${file} > ${target}`);
     expect(wrong.sort()).toEqual(Object.keys(EXCEPTIONS).sort());
@@ -213,7 +253,8 @@ describe('Imports of lib', () => {
     const late = inLib.filter(({ isLate, target }) => isLate && target.startsWith('store/typeorm/'));
     expect(late.map(({ file }) => file)).toEqual(['store/open-data-source.ts']);
     const loaded = new Set(['index.ts', 'cli/main.ts']);
-    for (const file of loaded) for (const one of inLib) if (one.file === file && !one.typeOnly && !one.isLate) loaded.add(one.target);
+    for (const file of loaded)
+      for (const one of inLib) if (one.file === file && !one.typeOnly && !one.isLate) loaded.add(one.target);
     expect([...loaded].filter((file) => file.startsWith('store/typeorm/'))).toEqual([]);
     expect(loaded).toContain('store/open-data-source.ts');
   });
@@ -250,12 +291,22 @@ describe('Imports of lib', () => {
   });
 
   test('take from other packages only what package.json promises, at run time and for types', () => {
-    const { dependencies, peerDependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as Record<string, object>;
+    const { dependencies, peerDependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as Record<
+      string,
+      object
+    >;
     const promised = Object.keys({ ...dependencies, ...peerDependencies });
     // Who imports types for the requests of a framework has the framework.
     // The schematic reads modules with the TypeScript that the application has.
-    const isOfTheApplication = ({ file, target, typeOnly }: { file: string; target: string; typeOnly: boolean }): boolean =>
-      file === `${target}.ts` || (file.startsWith('nest-add/') && target === 'typescript' && typeOnly);
+    const isOfTheApplication = ({
+      file,
+      target,
+      typeOnly,
+    }: {
+      file: string;
+      target: string;
+      typeOnly: boolean;
+    }): boolean => file === `${target}.ts` || (file.startsWith('nest-add/') && target === 'typescript' && typeOnly);
     expect(ofPackages.filter((one) => !promised.includes(one.target) && !isOfTheApplication(one))).toEqual([]);
     expect(Object.keys(dependencies!).filter((name) => !ofPackages.some(({ target }) => target === name))).toEqual([]);
   });

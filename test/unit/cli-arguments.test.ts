@@ -17,7 +17,10 @@ test.each([
     ['--keep-days', '1.5', '--data-source=-x.js', 'expunge', '--batch-size', '500', '--json'],
     { is: 'expunge', source: '-x.js', keepDays: 1.5, ...common, batchSize: 500, json: true },
   ],
-  [['wipe', '--data-source', 'x.js', '--dry-run', '--quiet'], { is: 'wipe', source: 'x.js', ...common, dryRun: true, quiet: true }],
+  [
+    ['wipe', '--data-source', 'x.js', '--dry-run', '--quiet'],
+    { is: 'wipe', source: 'x.js', ...common, dryRun: true, quiet: true },
+  ],
   [['move', '--from', 'a.js', '--to', 'b.js'], { is: 'move', from: 'a.js', to: 'b.js', ...common }],
   [['list', '--user', '42', '--store', 'x.js'], { is: 'list', source: 'x.js', userId: '42', limit: 100, ...manner }],
   [
@@ -61,20 +64,48 @@ test.each<[string[], string | RegExp, string | undefined]>([
   [['wipe', '--from', 'x'], 'wipe takes no --from', 'wipe'],
   [['move', '--data-source', 'x'], 'move takes no --data-source', 'move'],
   [['move', '--to', 'x'], '--from is needed, such as --from ./dist/from-store.js', 'move'],
-  [['wipe', '--data-source', 'x', '--store', 'y'], '--data-source and --store are two names of one option: say one of them', 'wipe'],
+  [
+    ['wipe', '--data-source', 'x', '--store', 'y'],
+    '--data-source and --store are two names of one option: say one of them',
+    'wipe',
+  ],
   [['list', '--store', 'x'], '--user is needed, such as --user 42', 'list'],
-  [['list', '--store', 'x', '--user', 'a'.repeat(256)], /^--user: a user id must be text of 1 to 255 characters .*, got 256/, 'list'],
-  [['list', '--store', 'x', '--user', 'a', '--limit', '0'], '--limit must be a whole number of visits, 1 or more, got "0"', 'list'],
+  [
+    ['list', '--store', 'x', '--user', 'a'.repeat(256)],
+    /^--user: a user id must be text of 1 to 255 characters .*, got 256/,
+    'list',
+  ],
+  [
+    ['list', '--store', 'x', '--user', 'a', '--limit', '0'],
+    '--limit must be a whole number of visits, 1 or more, got "0"',
+    'list',
+  ],
   [['end', '--store', 'x'], NOBODY, 'end'],
   [['end', '--store', 'x', '--all', '--user', '5'], NOBODY, 'end'],
   [['end', '--store', 'x', '--all', ID], NOBODY, 'end'],
   // A key that somebody has pasted is not repeated.
-  [['end', '--store', 'x', ID, `${ID}.secret`], /^number 2 of the ids is none: an id of a visit has 32 hexadecimal digits/, 'end'],
-  [['end', '--store', 'x', '--all', '--reason', 'a'.repeat(33)], /^--reason: the reason .* a short word .*, got 33 characters/, 'end'],
+  [
+    ['end', '--store', 'x', ID, `${ID}.secret`],
+    /^number 2 of the ids is none: an id of a visit has 32 hexadecimal digits/,
+    'end',
+  ],
+  [
+    ['end', '--store', 'x', '--all', '--reason', 'a'.repeat(33)],
+    /^--reason: the reason .* a short word .*, got 33 characters/,
+    'end',
+  ],
   [['doctor'], /^say what to look at: --options, /, 'doctor'],
-  [['doctor', '--url', 'ftp://example.org'], '--url must be an address such as https://www.example.org/sign-in', 'doctor'],
+  [
+    ['doctor', '--url', 'ftp://example.org'],
+    '--url must be an address such as https://www.example.org/sign-in',
+    'doctor',
+  ],
   [['doctor', '--url', 'example.org'], '--url must be an address such as https://www.example.org/sign-in', 'doctor'],
-  [['expunge', '--data-source', 'x', '--keep-days', 'many'], '--keep-days must be a number of days, got "many"', 'expunge'],
+  [
+    ['expunge', '--data-source', 'x', '--keep-days', 'many'],
+    '--keep-days must be a number of days, got "many"',
+    'expunge',
+  ],
   ...['0', '501', '1.5', '1e2'].map((size): [string[], string, string] => [
     ['expunge', '--data-source', 'x', '--batch-size', size],
     `--batch-size must be a whole number of rows from 1 to 500, got "${size}"`,
@@ -88,6 +119,9 @@ test.each<[string[], string | RegExp, string | undefined]>([
     error = thrown;
   }
   expect(error).toBeInstanceOf(UsageError);
-  expect(error).toMatchObject({ message: typeof message === 'string' ? message : (expect.stringMatching(message) as string), command });
+  expect(error).toMatchObject({
+    message: typeof message === 'string' ? message : (expect.stringMatching(message) as string),
+    command,
+  });
   expect((error as Error).message).not.toContain('secret');
 });

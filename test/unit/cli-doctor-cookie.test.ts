@@ -6,9 +6,14 @@ import { MemoryVisitStore } from '../../lib/store/memory/memory-visit.store.js';
 const SOUND = '__Host-visit=key; Path=/; HttpOnly; Secure; SameSite=Lax';
 
 /** What the doctor says of a cookie that came with these headers. */
-function judge(cookie: string, { url = 'https://www.shop.example/cart', cache = 'no-store', more = {}, options = false } = {}) {
+function judge(
+  cookie: string,
+  { url = 'https://www.shop.example/cart', cache = 'no-store', more = {}, options = false } = {},
+) {
   const headers = new Headers({ ...(cache && { 'cache-control': cache }), ...more });
-  const resolved = options ? resolveOptions({ store: new MemoryVisitStore(), cookie: { secure: true } }).cookie : undefined;
+  const resolved = options
+    ? resolveOptions({ store: new MemoryVisitStore(), cookie: { secure: true } }).cookie
+    : undefined;
   const findings = judgedCookie(cookie, { url: new URL(url), status: 200, headers }, resolved);
   return findings.map(({ status, message }) => `${status}: ${message}`);
 }
@@ -24,22 +29,46 @@ describe('What the command says of a cookie that a server has sent', () => {
   test.each([
     ['visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: no Secure, though the address is https'],
     [SOUND, { url: 'http://shop.example/' }, 'failed: Secure over plain http'],
-    ['visit=key; Path=/; HttpOnly; SameSite=Lax', { url: 'http://shop.example/' }, 'warning: over plain http everybody'],
-    ['__Host-visit=key; Path=/; Domain=shop.example; HttpOnly; Secure; SameSite=Lax', {}, 'failed: the prefix __Host- without Secure'],
+    [
+      'visit=key; Path=/; HttpOnly; SameSite=Lax',
+      { url: 'http://shop.example/' },
+      'warning: over plain http everybody',
+    ],
+    [
+      '__Host-visit=key; Path=/; Domain=shop.example; HttpOnly; Secure; SameSite=Lax',
+      {},
+      'failed: the prefix __Host- without Secure',
+    ],
     ['__Host-visit=key; Path=/shop; HttpOnly; Secure; SameSite=Lax', {}, 'failed: the prefix __Host- without Secure'],
     ['__Secure-visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: the prefix __Secure- without Secure'],
     ['visit=key; Path=/; HttpOnly; Secure; SameSite=Lax', {}, 'warning: no prefix'],
     ['__Host-visit=key; Path=/; Secure; SameSite=Lax', {}, 'failed: no HttpOnly'],
     ['__Host-visit=key; Path=/; HttpOnly; Secure', {}, 'warning: no SameSite'],
     ['__Host-visit=key; Path=/; HttpOnly; Secure; SameSite=None', {}, 'warning: SameSite=None'],
-    ['__Secure-visit=key; Path=/; Domain=shop.example; HttpOnly; Secure; SameSite=Lax', {}, 'warning: Domain=shop.example'],
-    ['__Secure-visit=key; Path=/; Domain=inner.local; HttpOnly; Secure; SameSite=Lax', {}, 'failed: Domain=inner.local is not that of www'],
-    ['__Secure-visit=key; Path=/car; HttpOnly; Secure; SameSite=Lax', {}, 'failed: Path=/car: browsers do not send it back to /cart'],
+    [
+      '__Secure-visit=key; Path=/; Domain=shop.example; HttpOnly; Secure; SameSite=Lax',
+      {},
+      'warning: Domain=shop.example',
+    ],
+    [
+      '__Secure-visit=key; Path=/; Domain=inner.local; HttpOnly; Secure; SameSite=Lax',
+      {},
+      'failed: Domain=inner.local is not that of www',
+    ],
+    [
+      '__Secure-visit=key; Path=/car; HttpOnly; Secure; SameSite=Lax',
+      {},
+      'failed: Path=/car: browsers do not send it back to /cart',
+    ],
     [SOUND, { cache: 'public, max-age=60' }, 'failed: no Cache-Control: no-store'],
     [SOUND, { more: { age: '7' } }, 'failed: the answer comes from a cache'],
     [SOUND, { more: { 'x-cache': 'HIT from edge' } }, 'failed: the answer comes from a cache'],
     [SOUND.replace('Lax', 'Strict'), { options: true }, 'warning: SameSite is strict, and by the options lax'],
-    [SOUND.replace('__Host-', '__Secure-'), { options: true }, 'warning: name is __Secure-visit, and by the options __Host-visit'],
+    [
+      SOUND.replace('__Host-', '__Secure-'),
+      { options: true },
+      'warning: name is __Secure-visit, and by the options __Host-visit',
+    ],
   ])('R63: %s %j', (cookie, how, expected) => {
     const findings = judge(cookie, how);
     expect(findings.filter((finding) => finding.startsWith(expected))).toHaveLength(1);

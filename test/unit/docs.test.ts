@@ -27,7 +27,11 @@ function optionsOf(table: OptionTable, prefix = ''): Row[] {
 }
 
 const shown = (value: unknown): string =>
-  typeof value === 'string' ? `'${value}'` : typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
+  typeof value === 'string'
+    ? `'${value}'`
+    : typeof value === 'number' || typeof value === 'boolean'
+      ? String(value)
+      : '';
 /** Said in words, because a value would not say it. */
 const IN_WORDS: Record<string, string> = {
   'cookie.secure': "in production, else `'auto'`",
@@ -55,7 +59,10 @@ function anchorsOf(text: string): string[] {
 describe('The documentation', () => {
   test('docs/options.md has every option with its default', () => {
     const rows = [...optionsPage.matchAll(/^\| `([\w.]+)` \|(.*?)\|/gm)].map(([, name, text]) => [name, text!.trim()]);
-    const expected = optionsOf(optionTable).map(({ name, value }) => [name, IN_WORDS[name] ?? (shown(value) && `\`${shown(value)}\``)]);
+    const expected = optionsOf(optionTable).map(({ name, value }) => [
+      name,
+      IN_WORDS[name] ?? (shown(value) && `\`${shown(value)}\``),
+    ]);
     expect(rows.filter(([name]) => expected.some(([other]) => other === name))).toEqual(expected);
   });
 
@@ -69,7 +76,9 @@ describe('The documentation', () => {
         ? `interface Visit${name[0]!.toUpperCase()}${name.split('.')[0]!.slice(1)}Options`
         : 'interface VisitSettings';
       const text = source.slice(source.indexOf(room));
-      const comment = new RegExp(`@default ([^\\n]*?)(?: |\\n {3})\\*/\\n  ${property}\\?:`).exec(text)?.[1]?.replace('*\\/', '*/');
+      const comment = new RegExp(`@default ([^\\n]*?)(?: |\\n {3})\\*/\\n  ${property}\\?:`)
+        .exec(text)?.[1]
+        ?.replace('*\\/', '*/');
       expect(comment, name).toBe(shown(value) || (Array.isArray(value) ? '[]' : 'undefined'));
     }
   });
@@ -92,7 +101,10 @@ describe('The documentation', () => {
       [...read(`lib/${file}.ts`).matchAll(/^export interface (\w+)/gm)].map(([, name]) => name!),
     );
     const lists = [...sources.matchAll(/^export (?:type )?\{([^}]*)\}/gm)].map(([, list]) => list!);
-    const names = [...whole, ...lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!))];
+    const names = [
+      ...whole,
+      ...lists.flatMap((list) => [...list.matchAll(/(?:type )?(\w+)\s*(?:,|$)/g)].map(([, name]) => name!)),
+    ];
     expect(names).toEqual(
       expect.arrayContaining([
         ...Object.keys(library),
@@ -112,21 +124,27 @@ describe('The documentation', () => {
     expect(rows.length).toBeGreaterThan(10);
     for (const [, place, ids] of rows) {
       const path = join(root, place!);
-      const files = place!.endsWith('.ts') ? [path] : readdirSync(path).flatMap((file) => (file.endsWith('.ts') ? join(path, file) : []));
+      const files = place!.endsWith('.ts')
+        ? [path]
+        : readdirSync(path).flatMap((file) => (file.endsWith('.ts') ? join(path, file) : []));
       const text = files.map((file) => readFileSync(file, 'utf8')).join('\n');
       for (const [id] of ids!.matchAll(/[RB]\d+/g)) expect(text, `${place} ${id}`).toMatch(new RegExp(`\\b${id}\\b`));
     }
   });
 
   test('the tests that show what docs/security.md says exist, and say it', () => {
-    const rows = [...read('docs/security.md').matchAll(/^\| ([^|]*\d) \|.*\| (\[[^|]*\)) \|$/gm)].map(([, ids, links]) => ({
-      ids: ids!.split(', '),
-      files: [...links!.matchAll(/\]\(\.\.\/(test\/[^)]*)\)/g)].map(([, file]) => file!),
-    }));
+    const rows = [...read('docs/security.md').matchAll(/^\| ([^|]*\d) \|.*\| (\[[^|]*\)) \|$/gm)].map(
+      ([, ids, links]) => ({
+        ids: ids!.split(', '),
+        files: [...links!.matchAll(/\]\(\.\.\/(test\/[^)]*)\)/g)].map(([, file]) => file!),
+      }),
+    );
     expect(rows.flatMap(({ ids }) => ids)).toEqual(SECURITY_IDS);
     for (const { ids, files } of rows) {
       // The beginnings of the titles, up to the colon.
-      const titles = files.map((file) => [...read(file).matchAll(/['"`]([A-Z][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!));
+      const titles = files.map((file) =>
+        [...read(file).matchAll(/['"`]([A-Z][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!),
+      );
       const says = (beginning: string, id: string): boolean =>
         new RegExp(`(?<![\\w.])${id.replaceAll('.', '\\.')}(?![\\w.])`).test(beginning);
       for (const [index, file] of files.entries()) {
@@ -135,7 +153,8 @@ describe('The documentation', () => {
           `${file} for ${ids.join()}`,
         ).toBe(true);
       }
-      for (const id of ids) expect(titles.flat().filter((beginning) => says(beginning, id)).length, id).toBeGreaterThan(0);
+      for (const id of ids)
+        expect(titles.flat().filter((beginning) => says(beginning, id)).length, id).toBeGreaterThan(0);
     }
   });
 
@@ -145,7 +164,9 @@ describe('The documentation', () => {
     );
     const onBoth = suites.filter((text) => /describeStacks\(|describe\.each\(platforms\)/.test(text)).join('\n');
     const ids = [13, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 35].map((number) => `B${number}`);
-    expect(ids.filter((id) => !new RegExp(`['"\`]([A-Z][^'"\`\\n:]*)?\\b${id}\\b[^'"\`\\n:]*: `).test(onBoth))).toEqual([]);
+    expect(ids.filter((id) => !new RegExp(`['"\`]([A-Z][^'"\`\\n:]*)?\\b${id}\\b[^'"\`\\n:]*: `).test(onBoth))).toEqual(
+      [],
+    );
   });
 
   test('test/README.md has each id that titles of tests begin with, and no other', () => {
@@ -155,7 +176,9 @@ describe('The documentation', () => {
       ),
     );
     // A title: text that begins with ids and a colon.
-    const titles = files.flatMap((file) => [...read(file).matchAll(/['"`]([A-Z\d][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!));
+    const titles = files.flatMap((file) =>
+      [...read(file).matchAll(/['"`]([A-Z\d][^'"`\n:]*\d): /g)].map(([, beginning]) => beginning!),
+    );
     const used = new Set(titles.flatMap((beginning) => beginning.match(/(?<![\w.])[RB]\d+(?![\w.])/g) ?? []));
     const defined = [...read('test/README.md').matchAll(/^\| ([RB]\d+) \|/gm)].map(([, id]) => id!);
     expect(defined.length).toBeGreaterThan(100);
@@ -189,6 +212,8 @@ describe('The documentation', () => {
     }));
     if (page === 'README.md') expect(read(page)).not.toMatch(/\]\((?!https:)/);
     expect(links.filter(({ file }) => !existsSync(join(root, file)))).toEqual([]);
-    expect(links.filter(({ file, anchor }) => anchor !== undefined && !anchorsOf(read(file)).includes(anchor))).toEqual([]);
+    expect(links.filter(({ file, anchor }) => anchor !== undefined && !anchorsOf(read(file)).includes(anchor))).toEqual(
+      [],
+    );
   });
 });

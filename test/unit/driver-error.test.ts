@@ -19,7 +19,13 @@ test('B15: what a socket says is no state of a server: what was sent may have be
 });
 
 test("the driver's error is found in what libraries make of it, and says nothing of values", () => {
-  const details = { code: '23514', constraint: 'calm', detail: 'Failing row contains (secret).', where: "$1 = 'secret'", sql: "'secret'" };
+  const details = {
+    code: '23514',
+    constraint: 'calm',
+    detail: 'Failing row contains (secret).',
+    where: "$1 = 'secret'",
+    sql: "'secret'",
+  };
   const wrapped = [
     failed({ driverError: failed(details, 'refused') }),
     failed({ cause: failed(details, 'refused'), query: 'INSERT', params: ['secret'] }),

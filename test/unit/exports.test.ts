@@ -4,14 +4,15 @@ import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { expect, test } from 'vitest';
 
-// What the package promises to those who import it, in one file that a reviewer reads as a diff. Read from the source by its syntax alone: no
-// types are resolved, so it takes no time.
+// What the package promises to those who import it, in one file that a reviewer reads as a diff. Read from the source
+// by its syntax alone: no types are resolved, so it takes no time.
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 const parsed = new Map<string, ts.SourceFile>();
 function sourceOf(file: string): ts.SourceFile {
-  const source = parsed.get(file) ?? ts.createSourceFile(file, readFileSync(join(root, file), 'utf8'), ts.ScriptTarget.ES2022, true);
+  const source =
+    parsed.get(file) ?? ts.createSourceFile(file, readFileSync(join(root, file), 'utf8'), ts.ScriptTarget.ES2022, true);
   parsed.set(file, source);
   return source;
 }
@@ -73,7 +74,8 @@ function exportsOf(file: string): Map<string, Declaration[]> {
         }
       }
     } else if (ts.isVariableStatement(statement) && isExported(statement)) {
-      for (const declaration of statement.declarationList.declarations) names.set(declaration.name.getText(), [declaration]);
+      for (const declaration of statement.declarationList.declarations)
+        names.set(declaration.name.getText(), [declaration]);
     } else if (isDeclaration(statement) && isExported(statement)) {
       names.set(statement.name!.text, [...(names.get(statement.name!.text) ?? []), statement]);
     }
@@ -96,7 +98,8 @@ const SAID = new Set([ts.SyntaxKind.StaticKeyword, ts.SyntaxKind.AbstractKeyword
 
 function memberOf(member: ts.ClassElement | ts.TypeElement): string | undefined {
   const modifiers = ts.canHaveModifiers(member) ? (ts.getModifiers(member) ?? []) : [];
-  if (modifiers.some(({ kind }) => HIDDEN.has(kind)) || (member.name && ts.isPrivateIdentifier(member.name))) return undefined;
+  if (modifiers.some(({ kind }) => HIDDEN.has(kind)) || (member.name && ts.isPrivateIdentifier(member.name)))
+    return undefined;
   const start = modifiers.filter(({ kind }) => SAID.has(kind)).map((modifier) => `${flat(modifier)} `);
   const name = member.name ? member.name.getText() : '';
   const mark = 'questionToken' in member && member.questionToken ? '?' : '';
@@ -125,7 +128,9 @@ function linesOf(name: string, node: Declaration): string[] {
   if (ts.isVariableDeclaration(node)) return [`const ${name}${node.type ? `: ${flat(node.type)}` : ''}`];
   if (ts.isTypeAliasDeclaration(node)) return [`type ${name}${generics(node.typeParameters)} = ${flat(node.type)}`];
   if (ts.isFunctionDeclaration(node)) {
-    return [`function ${name}${generics(node.typeParameters)}(${list(node.parameters)})${node.type ? `: ${flat(node.type)}` : ''}`];
+    return [
+      `function ${name}${generics(node.typeParameters)}(${list(node.parameters)})${node.type ? `: ${flat(node.type)}` : ''}`,
+    ];
   }
   if (ts.isEnumDeclaration(node)) return [`enum ${name}`, ...node.members.map((member) => `  ${flat(member)}`)];
   const kind = ts.isClassDeclaration(node) ? 'class' : 'interface';
@@ -151,9 +156,13 @@ function reportOf(entry: string): string[] {
   return lines;
 }
 
-const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { exports: Record<string, { default: string }> };
+const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  exports: Record<string, { default: string }>;
+};
 const entries = Object.entries(exports).flatMap(([path, to]) =>
-  path === './package.json' ? [] : [[path.replace(/^\./, 'nest-visit'), to.default.replace('./dist/esm', 'lib').replace(/\.js$/, '.ts')]],
+  path === './package.json'
+    ? []
+    : [[path.replace(/^\./, 'nest-visit'), to.default.replace('./dist/esm', 'lib').replace(/\.js$/, '.ts')]],
 ) as [string, string][];
 
 test('every entry point has its source', () => {

@@ -70,7 +70,10 @@ test('R29: an application that ends tells what it has not told yet, and nothing 
   };
   for (let i = 0; i < 3; i++) await ask();
   access.close();
-  expect(lines).toEqual(['The store failed: Error ECONNREFUSED', 'The store failed 2 times in 5 s, the last time: Error ECONNREFUSED']);
+  expect(lines).toEqual([
+    'The store failed: Error ECONNREFUSED',
+    'The store failed 2 times in 5 s, the last time: Error ECONNREFUSED',
+  ]);
   await ask();
   await vi.advanceTimersByTimeAsync(60_000);
   expect(lines).toHaveLength(2);

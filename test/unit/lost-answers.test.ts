@@ -12,7 +12,10 @@ Logger.overrideLogger(false);
 /** As drivers and sockets say it. */
 const BREAKS: readonly (() => Error)[] = [
   () => Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }),
-  () => Object.assign(new Error('Connection lost: The server closed the connection.'), { code: 'PROTOCOL_CONNECTION_LOST' }),
+  () =>
+    Object.assign(new Error('Connection lost: The server closed the connection.'), {
+      code: 'PROTOCOL_CONNECTION_LOST',
+    }),
   () => new Error('Connection terminated unexpectedly'),
   () => new Error('Socket closed unexpectedly'),
   () => new Error('there is no connection to Redis'),

@@ -45,7 +45,12 @@ describe('A row', () => {
   test('gives a record', () => {
     const { userId, linked: _linked, authenticatedAt, ...columns } = whole;
     const numbers = { previousKeyUntil: 7, keyChanged: 1, expiry: 8_640_000_000_000_000 };
-    expect(read(rows['whole']!)).toEqual({ ...columns, ...numbers, permanent: false, identity: { userId, created: 5, authenticatedAt } });
+    expect(read(rows['whole']!)).toEqual({
+      ...columns,
+      ...numbers,
+      permanent: false,
+      identity: { userId, created: 5, authenticatedAt },
+    });
     expect(read(rows['of nobody']!)).toMatchObject({ id: 'a', identity: null });
     expect(read(rows['from before a column came']!)).toMatchObject({ userAgent: null });
   });
@@ -59,7 +64,10 @@ describe('A row', () => {
     const order = [...others, id];
     const byPlace = recordReader<readonly unknown[]>({ readers, placeOf: (field) => order.indexOf(field) });
     expect(byPlace(order.map((name) => whole[name as keyof typeof whole]))).toEqual(read(whole));
-    const nested = recordReader<{ owner: object | null }>({ readers, identityOf: ({ owner }: { owner: object | null }) => owner });
+    const nested = recordReader<{ owner: object | null }>({
+      readers,
+      identityOf: ({ owner }: { owner: object | null }) => owner,
+    });
     expect(nested({ ...whole, owner: { userId: 'alice', created: 5, authenticatedAt: 6 } })).toEqual(read(whole));
     expect(nested({ ...whole, owner: null })).toMatchObject({ identity: null });
     expect(nested({ ...whole, owner: {} })).toBeNull();

@@ -67,8 +67,12 @@ describe('The changelog of a release', () => {
 
 test('The workflows of the forge call commands that there are', () => {
   const root = fileURLToPath(new URL('../..', import.meta.url));
-  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> };
-  const workflows = ['ci', 'release'].map((name) => readFileSync(join(root, `.github/workflows/${name}.yml`), 'utf8')).join('\n');
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  const workflows = ['ci', 'release']
+    .map((name) => readFileSync(join(root, `.github/workflows/${name}.yml`), 'utf8'))
+    .join('\n');
   const called = [...workflows.matchAll(/run: npm (?:run )?([\w:]+)/g)].map(([, name]) => name!);
   expect(called.toSorted()).toEqual(['release', 'test', 'test:quick', 'test:quick']);
   expect(called.filter((name) => !(name in scripts))).toEqual([]);
@@ -119,7 +123,11 @@ describe('A dry run', () => {
       '> npm publish --provenance --access public --tag latest',
       '> git push --atomic origin main v0.2.0',
     ]);
-    expect([git('status', '--porcelain'), git('tag'), readFileSync(join(checkout, 'CHANGELOG.md'), 'utf8')]).toEqual(['', '', CHANGELOG]);
+    expect([git('status', '--porcelain'), git('tag'), readFileSync(join(checkout, 'CHANGELOG.md'), 'utf8')]).toEqual([
+      '',
+      '',
+      CHANGELOG,
+    ]);
     expect(release(['0.2.0-beta.1', '--dry-run']).stdout).toContain('--tag next');
   });
 

@@ -244,7 +244,12 @@ describe('Through compression() that stood there before', () => {
       res.write('first');
       (res as ServerResponse & { flush(): void }).flush();
     });
-    const client = http.get({ port, host: '127.0.0.1', agent: false, headers: { 'accept-encoding': 'gzip', 'x-compress': 'yes' } });
+    const client = http.get({
+      port,
+      host: '127.0.0.1',
+      agent: false,
+      headers: { 'accept-encoding': 'gzip', 'x-compress': 'yes' },
+    });
     const { keeper, res } = await requests[0]!;
     keeper.resolve();
     const [response] = (await once(client, 'response')) as [IncomingMessage];
@@ -260,7 +265,12 @@ describe('Through compression() that stood there before', () => {
       res.on('drain', () => res.end());
       expect(res.write('a'.repeat(100_000))).toBe(false);
     });
-    const client = http.get({ port, host: '127.0.0.1', agent: false, headers: { 'accept-encoding': 'gzip', 'x-compress': 'yes' } });
+    const client = http.get({
+      port,
+      host: '127.0.0.1',
+      agent: false,
+      headers: { 'accept-encoding': 'gzip', 'x-compress': 'yes' },
+    });
     (await requests[0]!).keeper.resolve();
     const [response] = (await once(client, 'response')) as [IncomingMessage];
     await once(response.resume(), 'end');
@@ -268,13 +278,19 @@ describe('Through compression() that stood there before', () => {
 
   test('a replacement is compressed, too, and has no trailers of the answer', async () => {
     const { port, requests } = await serve(({ res, keeper }) => {
-      keeper.replacementFor = () => ({ status: 503, headers: { 'content-type': 'text/plain' }, body: 'a'.repeat(5000) });
+      keeper.replacementFor = () => ({
+        status: 503,
+        headers: { 'content-type': 'text/plain' },
+        body: 'a'.repeat(5000),
+      });
       res.writeHead(200, 'Meant', { 'content-type': 'text/plain', Trailer: 'checksum' });
       res.addTrailers({ checksum: 'meant' });
       res.end('meant');
     });
     const client = await connect(port);
-    client.socket.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: gzip\r\nX-Compress: yes\r\n\r\n');
+    client.socket.write(
+      'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: gzip\r\nX-Compress: yes\r\n\r\n',
+    );
     (await requests[0]!).keeper.reject(new Error('not stored'));
     await once(client.socket, 'close');
     expect(client.text()).toMatch(/^HTTP\/1.1 503 Service Unavailable\r\n/);
@@ -299,7 +315,9 @@ describe('Responses of one connection', () => {
     else first!.keeper.reject(new Error('not stored'));
     await once(client.socket, 'close');
     expect(client.text().match(/HTTP\/1.1 \d+|first$|not stored|second/gm)).toEqual(
-      outcome === 'saved' ? ['HTTP/1.1 200', 'HTTP/1.1 200', 'second'] : ['HTTP/1.1 503', 'not stored', 'HTTP/1.1 200', 'second'],
+      outcome === 'saved'
+        ? ['HTTP/1.1 200', 'HTTP/1.1 200', 'second']
+        : ['HTTP/1.1 503', 'not stored', 'HTTP/1.1 200', 'second'],
     );
     expect(client.text().indexOf('first') >= 0).toBe(outcome === 'saved');
   });
@@ -391,7 +409,12 @@ describe('A replaced response', () => {
     };
     const { ask, requests } = await serve(({ res }) => {
       for (const [name, value] of Object.entries(kept)) res.setHeader(name, value);
-      res.writeHead(201, 'Meant', { etag: '"meant"', 'content-encoding': 'meant', 'set-cookie': 'meant=1', 'cache-control': 'public' });
+      res.writeHead(201, 'Meant', {
+        etag: '"meant"',
+        'content-encoding': 'meant',
+        'set-cookie': 'meant=1',
+        'cache-control': 'public',
+      });
       res.end('meant');
     });
     const answer = ask('GET');
@@ -403,7 +426,11 @@ describe('A replaced response', () => {
 
   test('has no body where its status forbids one', async () => {
     const { ask, requests } = await serve(({ res, keeper }) => {
-      keeper.replacementFor = () => ({ status: 204, headers: { 'Content-Type': 'text/plain', 'x-why': 'lost' }, body: '' });
+      keeper.replacementFor = () => ({
+        status: 204,
+        headers: { 'Content-Type': 'text/plain', 'x-why': 'lost' },
+        body: '',
+      });
       res.end('meant');
     });
     const answer = ask('GET');
@@ -433,26 +460,29 @@ describe('A replaced response', () => {
     expect(await answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
   });
 
-  test.each(['without', 'within'] as const)('fails a pipeline into it with the reason: %s compression()', async (where) => {
-    let outcome: Promise<unknown> | undefined;
-    const source = Readable.from(
-      (async function* () {
-        for (;;) yield await Promise.resolve(Buffer.alloc(10_000));
-      })(),
-    );
-    const { ask, requests } = await serve(({ req, res }) => {
-      if (where === 'within') compression()(req as never, res as never, () => undefined);
-      res.setHeader('content-type', 'text/plain');
-      outcome = pipeline(source, res).catch((error: unknown) => error);
-    });
-    const answer = ask('GET', '/', { 'accept-encoding': 'gzip' });
-    const { keeper } = await requests[0]!;
-    await keeper.wasAsked;
-    keeper.reject(new Error('not stored'));
-    expect(await answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
-    expect(await outcome).toMatchObject({ message: 'not stored' });
-    expect(source.destroyed).toBe(true);
-  });
+  test.each(['without', 'within'] as const)(
+    'fails a pipeline into it with the reason: %s compression()',
+    async (where) => {
+      let outcome: Promise<unknown> | undefined;
+      const source = Readable.from(
+        (async function* () {
+          for (;;) yield await Promise.resolve(Buffer.alloc(10_000));
+        })(),
+      );
+      const { ask, requests } = await serve(({ req, res }) => {
+        if (where === 'within') compression()(req as never, res as never, () => undefined);
+        res.setHeader('content-type', 'text/plain');
+        outcome = pipeline(source, res).catch((error: unknown) => error);
+      });
+      const answer = ask('GET', '/', { 'accept-encoding': 'gzip' });
+      const { keeper } = await requests[0]!;
+      await keeper.wasAsked;
+      keeper.reject(new Error('not stored'));
+      expect(await answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
+      expect(await outcome).toMatchObject({ message: 'not stored' });
+      expect(source.destroyed).toBe(true);
+    },
+  );
 
   test('returns from a generator that is written to it', async () => {
     let returned = false;
@@ -580,7 +610,9 @@ describe('Requests that are injected into Fastify', () => {
     app.addHook('onRequest', (_request, reply, done) => {
       const keeper = new Keeper(reply.raw, outcome);
       installGate(reply.raw, keeper);
-      void keeper.wasAsked.then(() => (outcome === 'saved' ? keeper.resolve() : keeper.reject(new Error('not stored'))));
+      void keeper.wasAsked.then(() =>
+        outcome === 'saved' ? keeper.resolve() : keeper.reject(new Error('not stored')),
+      );
       done();
     });
     app.get('/', () => ({ good: true }));

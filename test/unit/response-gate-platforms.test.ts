@@ -252,7 +252,9 @@ async function express(name: string, ...order: ('gate' | 'compression' | 'helmet
     helmet: helmet(),
   };
   for (const each of order) app.use(middleware[each]);
-  app.engine('txt', (_path: string, options: { word: string }, done: (error: null, page: string) => void) => done(null, options.word));
+  app.engine('txt', (_path: string, options: { word: string }, done: (error: null, page: string) => void) =>
+    done(null, options.word),
+  );
   app.setViewEngine('txt');
   app.setBaseViewsDir(`${FOLDER}../support/fixtures`);
   return listen(name, app, host);
@@ -277,7 +279,8 @@ const hosts = await Promise.all([
 afterAll(() => Promise.all(hosts.map((host) => host.close())));
 
 const COMMON =
-  'value large nothing redirected denied missing file streamed large-html events failing-events injected raw piped pipelined raw-redirect unknown';
+  'value large nothing redirected denied missing file streamed large-html events failing-events injected raw piped ' +
+  'pipelined raw-redirect unknown';
 const PATHS = {
   Express: `${COMMON} json send redirect send-status send-file download render`.split(' '),
   Fastify: `${COMMON} send redirect send-stream hijack`.split(' '),
@@ -314,19 +317,29 @@ for (const host of hosts) {
     for (const path of PATHS[host.name.startsWith('Express') ? 'Express' : 'Fastify']) {
       const request = { path: `/${path}`, headers: { 'accept-encoding': 'gzip' } };
 
-      test.each(['nothing unsaved', 'saved'] as const)(`GET /${path}: %s, and all is as without a gate`, async (outcome) => {
-        const bare = await exchange(host, 'bare', request);
-        const gated = await exchange(host, outcome, request);
-        const { 'set-cookie': cookies, ...others } = gated.answer.headers;
-        const { 'set-cookie': meant = [], ...expected } = bare.answer.headers;
-        expect(cookies).toEqual([...(meant as string[]), 'visit=key']);
-        expect({ ...gated.answer, headers: { ...others, date: '' } }).toEqual({ ...bare.answer, headers: { ...expected, date: '' } });
-      });
+      test.each(['nothing unsaved', 'saved'] as const)(
+        `GET /${path}: %s, and all is as without a gate`,
+        async (outcome) => {
+          const bare = await exchange(host, 'bare', request);
+          const gated = await exchange(host, outcome, request);
+          const { 'set-cookie': cookies, ...others } = gated.answer.headers;
+          const { 'set-cookie': meant = [], ...expected } = bare.answer.headers;
+          expect(cookies).toEqual([...(meant as string[]), 'visit=key']);
+          expect({ ...gated.answer, headers: { ...others, date: '' } }).toEqual({
+            ...bare.answer,
+            headers: { ...expected, date: '' },
+          });
+        },
+      );
 
       test(`GET /${path}: when the save fails nothing of it leaves`, async () => {
         const { answer, notes } = await exchange(host, 'failed', request);
         expect(answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
-        expect(answer.headers).toMatchObject({ 'content-type': 'application/json', 'content-length': '24', 'retry-after': '5' });
+        expect(answer.headers).toMatchObject({
+          'content-type': 'application/json',
+          'content-length': '24',
+          'retry-after': '5',
+        });
         expect(answer.headers['set-cookie']).toEqual(['visit=key']);
         expect(JSON.stringify(answer)).not.toContain('meant');
         expect(notes).toContain('finish');

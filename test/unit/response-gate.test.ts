@@ -5,7 +5,15 @@ import compression from 'compression';
 import express from 'express';
 import helmet from 'helmet';
 import { afterAll, describe, expect, test } from 'vitest';
-import { EVENTS, exchange, http1Host, http2Host, type Host, type Listener, type Outcome } from '../support/gated-server.js';
+import {
+  EVENTS,
+  exchange,
+  http1Host,
+  http2Host,
+  type Host,
+  type Listener,
+  type Outcome,
+} from '../support/gated-server.js';
 
 type Handler = (req: IncomingMessage, res: ServerResponse, note: (what: string) => void) => unknown;
 
@@ -164,21 +172,31 @@ for (const host of hosts) {
             const { 'set-cookie': cookies, ...others } = gated.answer.headers;
             const { 'set-cookie': meant = [], ...expected } = bare.answer.headers;
             expect(cookies).toEqual([...(meant as string[]), 'visit=key']);
-            expect({ ...gated.answer, headers: { ...others, date: '' } }).toEqual({ ...bare.answer, headers: { ...expected, date: '' } });
+            expect({ ...gated.answer, headers: { ...others, date: '' } }).toEqual({
+              ...bare.answer,
+              headers: { ...expected, date: '' },
+            });
             expect(withoutPrefinish(gated.notes)).toEqual(withoutPrefinish(bare.notes));
-            expect(gated.notes.filter((note) => EVENTS.includes(note))).toEqual(bare.notes.filter((note) => EVENTS.includes(note)));
+            expect(gated.notes.filter((note) => EVENTS.includes(note))).toEqual(
+              bare.notes.filter((note) => EVENTS.includes(note)),
+            );
           });
         }
         test(`${method}, ${name}: when the save fails nothing of it leaves`, async () => {
           const { answer, notes } = await run(host, handler, 'failed', method);
           expect(answer.status).toBe(503);
           expect(answer.body).toBe(method === 'HEAD' ? '' : '{"message":"not stored"}');
-          expect(answer.headers).toMatchObject({ 'content-type': 'application/json', 'content-length': '24', 'retry-after': '5' });
+          expect(answer.headers).toMatchObject({
+            'content-type': 'application/json',
+            'content-length': '24',
+            'retry-after': '5',
+          });
           expect(answer.headers['set-cookie']).toEqual(['visit=key']);
           expect(JSON.stringify(answer)).not.toContain('meant');
           expect(notes).toContain('finish');
           // Node ends the stream of a HEAD request under HTTP/2 at once, so that pipeline() may take it for finished.
-          if (name.startsWith('pipeline') && !(host.name === 'node:http2' && method === 'HEAD')) expect(notes).toContain('not stored');
+          if (name.startsWith('pipeline') && !(host.name === 'node:http2' && method === 'HEAD'))
+            expect(notes).toContain('not stored');
         });
       }
     }

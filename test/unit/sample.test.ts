@@ -37,8 +37,13 @@ test("what the sample's README lets its readers try is there", async () => {
 test("the variables, defaults and commands of the sample's README are those of the sample", () => {
   const environment = read('sample/environment.ts');
   const help = read('sample/start.mjs');
-  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| .* \| `(\S+)` \|$/gm)].map(([, name, usual]) => ({ name: name!, usual: usual! }));
-  expect(rows.map(({ name }) => name).toSorted()).toEqual(/\{ ([A-Z_, ]+) \}: NodeJS/.exec(environment)![1]!.split(', ').toSorted());
+  const rows = [...readme.matchAll(/^\| `([A-Z_]+)` \| .* \| `(\S+)` \|$/gm)].map(([, name, usual]) => ({
+    name: name!,
+    usual: usual!,
+  }));
+  expect(rows.map(({ name }) => name).toSorted()).toEqual(
+    /\{ ([A-Z_, ]+) \}: NodeJS/.exec(environment)![1]!.split(', ').toSorted(),
+  );
   for (const { name, usual } of rows) {
     expect(environment).toMatch(new RegExp(`${name} \\|\\| '?${usual.replaceAll('.', '\\.')}'?[; )]`));
     expect(help).toMatch(new RegExp(`^ {2}${name} `, 'm'));

@@ -77,8 +77,20 @@ const kept: Record<string, unknown> = {
   'an ArrayBuffer': new Uint8Array([1, 2, 3]).buffer,
   'a DataView': new DataView(new Uint8Array([1, 2, 3]).buffer, 1),
   'empty containers': [{}, [], new Map(), new Set(), new Uint8Array(0)],
-  'what looks like a node or a tag': [{ a: [0] }, ['Date', 1], ['undefined'], [['Map'], new Date(0)], { 0: ['-0', -0] }],
-  'names of properties of objects': { constructor: 1, toString: 2, hasOwnProperty: new Date(0), toJSON: 'text', length: 4 },
+  'what looks like a node or a tag': [
+    { a: [0] },
+    ['Date', 1],
+    ['undefined'],
+    [['Map'], new Date(0)],
+    { 0: ['-0', -0] },
+  ],
+  'names of properties of objects': {
+    constructor: 1,
+    toString: 2,
+    hasOwnProperty: new Date(0),
+    toJSON: 'text',
+    length: 4,
+  },
   'keys that are numbers': { b: 1, 10: 2, 9: new Date(0) },
 };
 
@@ -180,7 +192,12 @@ describe('R53 the default serializer keeps', () => {
       '({ list: [1, { a: 2 }], at: new Date(5), map: new Map([[1, 2]]), bytes: new Uint8Array([1]) })',
     ) as unknown;
 
-    expect(back(foreign)).toEqual({ list: [1, { a: 2 }], at: new Date(5), map: new Map([[1, 2]]), bytes: new Uint8Array([1]) });
+    expect(back(foreign)).toEqual({
+      list: [1, { a: 2 }],
+      at: new Date(5),
+      map: new Map([[1, 2]]),
+      bytes: new Uint8Array([1]),
+    });
   });
 
   test('whatever fast-check comes up with, and its bytes are the same the second time', () => {
@@ -441,7 +458,9 @@ describe('B15 no text is too long or too strange', () => {
     ['200 KB', 'ü'.repeat(200_000)],
     ['5 MB of emoji', '😀'.repeat(1_250_000)],
   ])('%s, as a value, a key and a session key', (_, text) => {
-    const read = serializer.decode(bytesOf({ text, [text]: { [text]: [text] }, rich: new Map([[text, new Set([text])]]) }));
+    const read = serializer.decode(
+      bytesOf({ text, [text]: { [text]: [text] }, rich: new Map([[text, new Set([text])]]) }),
+    );
 
     expect(read.get('text') === text).toBe(true);
     expect((read.get(text) as Record<string, string[]>)[text]![0] === text).toBe(true);
@@ -459,7 +478,8 @@ describe('B15 no text is too long or too strange', () => {
 
 describe('B16 format 1', () => {
   // Rows of a release that is out there. These lines must be read forever; never edit them to fit the code.
-  const plainRow = '015b7b2276697369746564223a332c2275736572223a7b226e616d65223a22416e6e20f09f9880222c227468656d65223a6e756c6c7d7d5d';
+  const plainRow =
+    '015b7b2276697369746564223a332c2275736572223a7b226e616d65223a22416e6e20f09f9880222c227468656d65223a6e756c6c7d7d5d';
   const richRow =
     '[{"2":"two","visited":3},{"cart":[{"items":[1],"at":[2],"total":["BigInt","-12"],"note":["undefined"],"self":[0]},' +
     '["Array","a",[3],["-0"],["NaN"],["Infinity"],["-Infinity"]],["Date",1752062400123],["Map","k",[4],[5],null],["Set",1,true],' +
@@ -485,7 +505,12 @@ describe('B16 format 1', () => {
       note: undefined,
     };
     cart['self'] = cart;
-    const bytes = [new Uint8Array([1, 2]), new Float64Array([1.5]), new Uint8Array([1]).buffer, new DataView(new Uint8Array([1]).buffer)];
+    const bytes = [
+      new Uint8Array([1, 2]),
+      new Float64Array([1.5]),
+      new Uint8Array([1]).buffer,
+      new DataView(new Uint8Array([1]).buffer),
+    ];
     return new Map<string, unknown>([
       ['cart', cart],
       ['visited', 3],
@@ -518,7 +543,9 @@ describe('B16 format 1', () => {
   });
 
   test('shows plain data as plain JSON', () => {
-    expect(textOf({ user: { name: 'Ann' }, list: [1, null, true] })).toBe('[{"user":{"name":"Ann"},"list":[1,null,true]}]');
+    expect(textOf({ user: { name: 'Ann' }, list: [1, null, true] })).toBe(
+      '[{"user":{"name":"Ann"},"list":[1,null,true]}]',
+    );
   });
 
   test('is read from a plain Uint8Array, and from a view in the middle of a buffer', () => {
@@ -670,7 +697,8 @@ describe('R54 what cannot be read', () => {
         for (let change = random(3); change >= 0; change--) {
           const [from, length] = [1 + random(bytes.length - 1), random(8)];
           if (round % 4 === 2) bytes[from] = random(256);
-          else bytes = Buffer.concat([bytes.subarray(0, from), Buffer.from(pick(pieces)), bytes.subarray(from + length)]);
+          else
+            bytes = Buffer.concat([bytes.subarray(0, from), Buffer.from(pick(pieces)), bytes.subarray(from + length)]);
         }
       }
       try {

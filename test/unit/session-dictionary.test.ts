@@ -101,7 +101,11 @@ describe('The dictionary', () => {
       one.session.set('b', 1);
       save(one, { a: 5, c: 5 });
       expect(one.session.changes()).toBeNull();
-      expect(Object.fromEntries(one.session.keys().map((key) => [key, one.session.get(key)]))).toEqual({ a: 5, b: 1, c: 5 });
+      expect(Object.fromEntries(one.session.keys().map((key) => [key, one.session.get(key)]))).toEqual({
+        a: 5,
+        b: 1,
+        c: 5,
+      });
     });
 
     test('an object in hand stays the one that is saved', () => {

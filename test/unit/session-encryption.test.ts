@@ -13,7 +13,8 @@ const [first, second] = [randomBytes(32), randomBytes(32)];
 const encryption = (keys: readonly unknown[] = [first], plainData: PlainData = 'refuse'): SessionEncryption =>
   new SessionEncryption(parseEncryption({ keys, plain: plainData }));
 
-const encrypt = (keys?: readonly unknown[], data: Uint8Array = plain): Buffer => Buffer.from(encryption(keys).encrypt(data, VISIT));
+const encrypt = (keys?: readonly unknown[], data: Uint8Array = plain): Buffer =>
+  Buffer.from(encryption(keys).encrypt(data, VISIT));
 
 function expectUnreadable(bytes: Uint8Array, reason: string | RegExp, keys?: readonly unknown[], visit = VISIT): void {
   let error: unknown;
@@ -76,7 +77,8 @@ describe('Encrypted session data', () => {
 
   test('R55: is unreadable when it is shorter or longer', () => {
     const stored = encrypt();
-    for (let length = 0; length < stored.length; length++) expectUnreadable(stored.subarray(0, length), /not encrypted|shorter|changed/);
+    for (let length = 0; length < stored.length; length++)
+      expectUnreadable(stored.subarray(0, length), /not encrypted|shorter|changed/);
     expectUnreadable(Buffer.concat([stored, Buffer.of(0)]), /has been changed/);
   });
 

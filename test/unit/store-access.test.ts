@@ -12,7 +12,10 @@ const TIMEOUT = 1000;
 /** What a store does with its calls, until it is told otherwise. */
 type Mood = 'answers' | 'hangs' | 'refuses' | 'refuses late';
 
-/** Tells what a test does, and the store that it has made, from what earlier tests of this process have left: logs of failures tick on. */
+/**
+ * Tells what a test does, and the store that it has made, from what earlier tests of this process have left: logs of
+ * failures tick on.
+ */
 const own = new AsyncLocalStorage<object>();
 let current = {};
 const isOwn = (): boolean => own.getStore() === current;

@@ -16,7 +16,11 @@ function queue(interval = 30_000) {
   const batches: (readonly Touch[])[] = [];
   let answer: () => Promise<void> = async () => {};
   const store = { touch: (touches: readonly Touch[]) => (batches.push(touches), answer()) };
-  return { queue: new TouchQueue(store, interval, 10_000), batches, answerWith: (next: () => Promise<void>) => (answer = next) };
+  return {
+    queue: new TouchQueue(store, interval, 10_000),
+    batches,
+    answerWith: (next: () => Promise<void>) => (answer = next),
+  };
 }
 
 describe('The touch queue', () => {

@@ -40,9 +40,13 @@ describe('The cookie', () => {
   });
 
   test('R15: SameSite is always sent, the other attributes as set', () => {
-    expect(cookie({ domain: 'example.org', path: '/app', secure: true, sameSite: 'strict', httpOnly: false }).write('k', null, 0)).toBe(
-      'visit=k; Domain=example.org; Path=/app; Secure; SameSite=Strict',
-    );
+    expect(
+      cookie({ domain: 'example.org', path: '/app', secure: true, sameSite: 'strict', httpOnly: false }).write(
+        'k',
+        null,
+        0,
+      ),
+    ).toBe('visit=k; Domain=example.org; Path=/app; Secure; SameSite=Strict');
   });
 
   test('R18, B32: is cleared with the same name, path and domain', () => {
@@ -52,7 +56,8 @@ describe('The cookie', () => {
   });
 
   test('ASVS 3.3.5: has never more than 4096 bytes, however long its name may be', () => {
-    const named = (name: string) => resolveOptions({ store: new MemoryVisitStore(), cookie: { name, secure: true } }).cookie;
+    const named = (name: string) =>
+      resolveOptions({ store: new MemoryVisitStore(), cookie: { name, secure: true } }).cookie;
     const longest = named('n'.repeat(128));
     expect(longest.name).toMatch(/^__Host-n/);
     const [pair] = new VisitCookie({ cookie: longest }).write(VisitKey.create().text, 1000, 0).split(';');
@@ -62,6 +67,8 @@ describe('The cookie', () => {
   });
 
   test('R19: a permanent one says how long, a whole number of seconds', () => {
-    expect(cookie().write('k', 1500, 0)).toBe('visit=k; Max-Age=2; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; HttpOnly; SameSite=Lax');
+    expect(cookie().write('k', 1500, 0)).toBe(
+      'visit=k; Max-Age=2; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; HttpOnly; SameSite=Lax',
+    );
   });
 });

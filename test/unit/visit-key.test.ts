@@ -43,7 +43,12 @@ describe('A key', () => {
 
   test('R77: shows its id and never its secret', () => {
     const key = VisitKey.create();
-    for (const shown of [String(key), JSON.stringify({ key }), inspect({ key }), inspect(key, { showHidden: true, depth: 5 })]) {
+    for (const shown of [
+      String(key),
+      JSON.stringify({ key }),
+      inspect({ key }),
+      inspect(key, { showHidden: true, depth: 5 }),
+    ]) {
       expect(shown).toContain(key.id);
       expect(shown).not.toContain(key.text.slice(33));
     }

@@ -6,7 +6,12 @@ import { many, type Report } from '../terminal.js';
 
 /** Clean-up as the application does it, but that nobody hears of it: plugins live in the application. */
 export function cleanUp(store: VisitStore, { keepDays = KEEP_DAYS, batchSize = BATCH_SIZE } = {}): ExpungeService {
-  const options = { expunge: { schedule: false as const, keepDays, batchSize }, touch: TOUCH, clock: Date, maxClockSkew: MAX_CLOCK_SKEW };
+  const options = {
+    expunge: { schedule: false as const, keepDays, batchSize },
+    touch: TOUCH,
+    clock: Date,
+    maxClockSkew: MAX_CLOCK_SKEW,
+  };
   return new ExpungeService(options, store, { emit: async () => {} });
 }
 
@@ -25,7 +30,11 @@ export async function expunge(store: VisitStore, wish: Wishes['expunge'], report
 /** Empties the session data of visits that have expired. */
 export async function wipe(store: VisitStore, wish: Wishes['wipe'], report: Report): Promise<void> {
   const { dryRun } = wish;
-  const wiped = (count: number): string => `${dryRun ? 'would wipe' : 'wiped'} the session data of ${many(count, 'visit')}`;
-  const visits = await cleanUp(store, wish).wipeExpired({ dryRun, onProgress: (soFar) => report.progress(wiped(soFar)) });
+  const wiped = (count: number): string =>
+    `${dryRun ? 'would wipe' : 'wiped'} the session data of ${many(count, 'visit')}`;
+  const visits = await cleanUp(store, wish).wipeExpired({
+    dryRun,
+    onProgress: (soFar) => report.progress(wiped(soFar)),
+  });
   report.result(wiped(visits), { visits });
 }

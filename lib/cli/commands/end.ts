@@ -10,7 +10,11 @@ import { many, type Report } from '../terminal.js';
 import { liveVisitsOf, visitsOf } from './pages.js';
 
 /** Ends visits by their ids, of a user, or all there are. */
-export async function endVisits(store: VisitStore, { victims, reason, dryRun }: Wishes['end'], report: Report): Promise<void> {
+export async function endVisits(
+  store: VisitStore,
+  { victims, reason, dryRun }: Wishes['end'],
+  report: Report,
+): Promise<void> {
   const progress = (soFar: number): void => report.progress(`${dryRun ? 'found' : 'ended'} ${many(soFar, 'visit')}`);
   if (victims.are !== 'ids' && !store.users) throw new VisitStoreUnsupportedError('end', 'users');
   if (!supports(store, 'revocable')) throw new VisitStoreUnsupportedError('end', 'revocable');
@@ -22,7 +26,12 @@ export async function endVisits(store: VisitStore, { victims, reason, dryRun }: 
   report.result(`ended ${many(visits, 'visit')}`, { visits });
 }
 
-async function end(store: VisitStore, victims: Victims, ending: Ending, progress: (soFar: number) => void): Promise<number> {
+async function end(
+  store: VisitStore,
+  victims: Victims,
+  ending: Ending,
+  progress: (soFar: number) => void,
+): Promise<number> {
   let visits = 0;
   if (victims.are === 'ids') {
     for (let index = 0; index < victims.ids.length; index += MAX_ROWS) {
@@ -33,7 +42,11 @@ async function end(store: VisitStore, victims: Victims, ending: Ending, progress
   }
   const users = store.users!;
   // What is remembered of it, by an instant, would hold against sign-ins that come later.
-  await requireClock(store, { clock: Date, maxClockSkew: MAX_CLOCK_SKEW }, victims.are === 'all' ? 'the end of all visits' : 'the end');
+  await requireClock(
+    store,
+    { clock: Date, maxClockSkew: MAX_CLOCK_SKEW },
+    victims.are === 'all' ? 'the end of all visits' : 'the end',
+  );
   const endBatch = (batch: EndingBatch): Promise<EndedBatch> =>
     victims.are === 'all' ? users.endAll(batch) : users.endAllForUser({ ...batch, userId: victims.userId });
   for (let after: unknown; after !== null;) {
@@ -52,7 +65,9 @@ async function count(store: VisitStore, victims: Victims, progress: (soFar: numb
     return found.filter((visit) => visit && visit.endedAt === null && visit.expiry > Date.now()).length;
   }
   let visits = 0;
-  for await (const page of victims.are === 'all' ? liveVisitsOf(store, 'end --all --dry-run') : visitsOf(store, victims.userId)) {
+  for await (const page of victims.are === 'all'
+    ? liveVisitsOf(store, 'end --all --dry-run')
+    : visitsOf(store, victims.userId)) {
     visits += page.length;
     progress(visits);
   }

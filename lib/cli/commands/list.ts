@@ -30,7 +30,10 @@ export async function listVisits(store: VisitStore, { userId, limit }: Wishes['l
     plain(deviceOf(visit.userAgent) ?? '-'),
   ]);
   const summary = `${many(found.length, 'visit')}${isAll ? '' : ', and there are more: --limit says how many are listed'}`;
-  report.result(rows.length > 0 ? `${table([HEAD, ...rows])}\n${summary}` : summary, { visits: found.map(described), isAll });
+  report.result(rows.length > 0 ? `${table([HEAD, ...rows])}\n${summary}` : summary, {
+    visits: found.map(described),
+    isAll,
+  });
 }
 
 function described(visit: ListedVisit): object {
@@ -43,7 +46,18 @@ function described(visit: ListedVisit): object {
     visit.identity?.authenticatedAt,
   ].map((one) => (one === null || one === undefined ? null : new Date(one).toISOString()));
   const device = deviceOf(userAgent);
-  return { id, created, accessed, expiry, absoluteExpiry, authenticatedAt, permanent, remoteAddress, userAgent, device };
+  return {
+    id,
+    created,
+    accessed,
+    expiry,
+    absoluteExpiry,
+    authenticatedAt,
+    permanent,
+    remoteAddress,
+    userAgent,
+    device,
+  };
 }
 
 function instant(milliseconds: number | undefined): string {

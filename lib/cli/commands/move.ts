@@ -9,7 +9,10 @@ import { many, type Report } from '../terminal.js';
 const MOST_NAMED = 20;
 
 /** Moves live visits to another store. @throws Error when that one has not taken all */
-export async function moveVisits({ from: oldFile, to: newFile, batchSize, dryRun }: Wishes['move'], report: Report): Promise<void> {
+export async function moveVisits(
+  { from: oldFile, to: newFile, batchSize, dryRun }: Wishes['move'],
+  report: Report,
+): Promise<void> {
   const from = await openStore(await readSource(oldFile));
   // A connection that stays open would keep the process from ending.
   const to = await readSource(newFile)
@@ -25,7 +28,9 @@ export async function moveVisits({ from: oldFile, to: newFile, batchSize, dryRun
       const visits = await store.countLive();
       return report.result(`would move ${many(visits, 'visit')}`, { visits });
     }
-    const { visits, refused } = await moveAll(store, batchSize, (count) => report.progress(`moved ${many(count, 'visit')}`));
+    const { visits, refused } = await moveAll(store, batchSize, (count) =>
+      report.progress(`moved ${many(count, 'visit')}`),
+    );
     const refusedIds = refused.length > 0 ? { refused: refused.map(({ id }) => id) } : {};
     report.result(`moved ${many(visits, 'visit')}`, { visits, ...refusedIds });
     if (refused.length > 0) throw new Error(refusalOf(refused));
@@ -56,5 +61,8 @@ async function moveAll(
 function refusalOf(refused: readonly RefusedVisit[]): string {
   const named = refused.slice(0, MOST_NAMED).map(({ id, error }) => `${id} (${reasonOf(error)})`);
   const more = refused.length > named.length ? ` and ${refused.length - named.length} more` : '';
-  return `${many(refused.length, 'visit')} not taken by the new store, and left in the old one: ${named.join(', ')}${more}`;
+  return (
+    `${many(refused.length, 'visit')} not taken by the new store, and left in the old one: ` +
+    `${named.join(', ')}${more}`
+  );
 }

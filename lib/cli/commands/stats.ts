@@ -36,6 +36,8 @@ export async function countVisits(store: VisitStore, { keepDays }: Wishes['stats
   ];
   const shown = lines.filter(([, count]) => count !== null);
   const width = Math.max(...shown.map(([, count]) => String(count).length));
-  const text = shown.map(([name, count, note]) => `${name.padEnd(10)}  ${String(count).padStart(width)}  ${note}`.trimEnd()).join('\n');
+  const text = shown
+    .map(([name, count, note]) => `${name.padEnd(10)}  ${String(count).padStart(width)}  ${note}`.trimEnd())
+    .join('\n');
   report.result(text, { ...counts, anonymous: counts.live - counts.signedIn, toExpunge, toWipe });
 }

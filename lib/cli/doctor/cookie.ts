@@ -31,8 +31,15 @@ export async function examineCookie(url: URL, options: CookieOptions | undefined
     const findings = judgedCookie(found.header, found.answer, options);
     const again = (await fetched(url)).flatMap((answer) => cookiesIn(answer, base))[0];
     if (again !== undefined && parseSetCookie(again).value === parseSetCookie(found.header).value)
-      findings.push(failed('two visitors got the same key: a cache in between keeps answers with cookies, and signs everybody in as one'));
-    return [...(findings.some(({ status }) => status === 'failed') ? [] : [ok(described(parseSetCookie(found.header)))]), ...findings];
+      findings.push(
+        failed(
+          'two visitors got the same key: a cache in between keeps answers with cookies, and signs everybody in as one',
+        ),
+      );
+    return [
+      ...(findings.some(({ status }) => status === 'failed') ? [] : [ok(described(parseSetCookie(found.header)))]),
+      ...findings,
+    ];
   } catch (error) {
     const reason = error instanceof Error && error.cause !== undefined ? error.cause : error;
     return [failed(`${shown(url)} does not answer: ${lineOf(reason)}`)];
@@ -76,7 +83,8 @@ function missing({ url, status, headers }: Answer, base: string): Finding {
   const names = headers.getSetCookie().map((header) => plain(parseSetCookie(header).name));
   const others = names.length > 0 ? ` (but ${names.join(', ')})` : '';
   return warning(
-    `${shown(url)} answered ${status} and sent no cookie "${base}"${others}: a visit begins when there is something to keep, ` +
+    `${shown(url)} answered ${status} and sent no cookie "${base}"${others}: a visit begins when there is ` +
+      'something to keep, ' +
       'so name an address where one does, such as a page with a form token',
   );
 }
@@ -92,7 +100,8 @@ function* judged(cookie: SetCookie, { url, headers }: Answer, options: CookieOpt
   const isLoopback = /^(?:localhost|.*\.localhost|127\..*|\[::1\])$/.test(url.hostname);
   if (isHttps && !secure)
     yield failed(
-      'no Secure, though the address is https: the application takes the request for http; set the trust-proxy setting of the framework, ' +
+      'no Secure, though the address is https: the application takes the request for http; set the trust-proxy ' +
+        'setting of the framework, ' +
         'and let the proxy send X-Forwarded-Proto, or set cookie.secure to true',
     );
   if (!isHttps && !isLoopback)
@@ -101,14 +110,19 @@ function* judged(cookie: SetCookie, { url, headers }: Answer, options: CookieOpt
       : warning('over plain http everybody on the way reads it');
   if (/^__host-/i.test(name) && (!secure || path !== '/' || domain !== undefined))
     yield failed(
-      'the prefix __Host- without Secure, with a Domain or another Path than /: browsers refuse it; does a proxy change cookies?',
+      'the prefix __Host- without Secure, with a Domain or another Path than /: browsers refuse it; does a proxy ' +
+        'change cookies?',
     );
   else if (/^__secure-/i.test(name) && !secure) yield failed('the prefix __Secure- without Secure: browsers refuse it');
   else if (isHttps && !PREFIX.test(name))
-    yield warning('no prefix, so that other hosts of the site can set one of their own: cookie.secure: true brings __Host-');
+    yield warning(
+      'no prefix, so that other hosts of the site can set one of their own: cookie.secure: true brings __Host-',
+    );
   if (!httpOnly) yield failed('no HttpOnly: every script of a page reads the key');
-  if (sameSite === undefined || sameSite === true || sameSite === false) yield warning('no SameSite: it is left to each browser');
-  else if (sameSite === 'none' && options?.sameSite !== 'none') yield warning('SameSite=None: other sites can send requests with it');
+  if (sameSite === undefined || sameSite === true || sameSite === false)
+    yield warning('no SameSite: it is left to each browser');
+  else if (sameSite === 'none' && options?.sameSite !== 'none')
+    yield warning('SameSite=None: other sites can send requests with it');
   if (domain !== undefined) {
     const host = domain.replace(/^\./, '').toLowerCase();
     yield url.hostname === host || url.hostname.endsWith(`.${host}`)
@@ -138,7 +152,10 @@ function* differences(cookie: SetCookie, options: CookieOptions): Iterable<Findi
   for (const [attribute, sent, meant] of pairs) {
     if (sent === meant) continue;
     const [is, shouldBe] = [sent, meant].map((one) => (one === undefined ? 'none' : plain(String(one))));
-    yield warning(`${attribute} is ${is}, and by the options ${shouldBe}: is NODE_ENV another one there, or does a proxy change it?`);
+    yield warning(
+      `${attribute} is ${is}, and by the options ${shouldBe}: is NODE_ENV another one there, or does a proxy ` +
+        'change it?',
+    );
   }
 }
 

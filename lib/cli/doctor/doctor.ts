@@ -49,10 +49,15 @@ function examineOptions(given: VisitModuleOptions, findings: Finding[]): Resolve
   const { ok, warning, failed } = findingsOf('options');
   try {
     const options = resolveOptions(given);
-    const mode = process.env['NODE_ENV'] === 'production' ? 'in production' : 'outside of production: set NODE_ENV to see what holds there';
+    const mode =
+      process.env['NODE_ENV'] === 'production'
+        ? 'in production'
+        : 'outside of production: set NODE_ENV to see what holds there';
     findings.push(ok(`valid ${mode}`));
     if (options.source.includes('query'))
-      findings.push(warning('"source" has "query": keys are accepted in addresses, which histories and logs get to see'));
+      findings.push(
+        warning('"source" has "query": keys are accepted in addresses, which histories and logs get to see'),
+      );
     return options;
   } catch (error) {
     if (!(error instanceof VisitOptionError)) throw error;

@@ -43,11 +43,16 @@ async function checked(store: VisitStore): Promise<Finding[]> {
   const name = store.constructor.name || 'the store';
   try {
     await store.check();
-    return [reached.ok(`${name} can be used`), tables.ok('all that this version needs is there'), server.ok('no setting is in the way')];
+    return [
+      reached.ok(`${name} can be used`),
+      tables.ok('all that this version needs is there'),
+      server.ok('no setting is in the way'),
+    ];
   } catch (error) {
     const answers = reached.ok(`${name} answers`);
     if (error instanceof VisitSchemaError) return [answers, tables.failed(lineOf(error))];
-    if (error instanceof VisitServerSettingError) return [answers, ...error.message.split('\n').map((line) => server.failed(lineOf(line)))];
+    if (error instanceof VisitServerSettingError)
+      return [answers, ...error.message.split('\n').map((line) => server.failed(lineOf(line)))];
     return [reached.failed(lineOf(error))];
   }
 }
@@ -58,7 +63,9 @@ async function indexesOf({ server }: VisitStore): Promise<Finding> {
   try {
     const missing = await server.missingIndexes();
     if (missing.length === 0) return ok('all are there');
-    return failed(`none begins with ${missing.join(', ')}: clean-up and lists read whole tables; run the migrations, or add them`);
+    return failed(
+      `none begins with ${missing.join(', ')}: clean-up and lists read whole tables; run the migrations, or add them`,
+    );
   } catch (error) {
     return skipped(lineOf(error));
   }
@@ -72,7 +79,8 @@ async function clockOf(store: VisitStore, options: Options | undefined): Promise
     if ((await store.server?.serverTime?.()) === undefined) return skipped('the store has no clock of its own');
     const skew = await clockSkew(store, { clock });
     const apart = `${Math.abs(Math.round(skew / 1000))} s ${skew > 0 ? 'ahead of' : 'behind'} that of the store`;
-    if (Math.abs(skew) <= maxClockSkew) return ok(skew === 0 ? 'as that of the store' : `that of this machine is ${apart}`);
+    if (Math.abs(skew) <= maxClockSkew)
+      return ok(skew === 0 ? 'as that of the store' : `that of this machine is ${apart}`);
     return failed(`that of this machine is ${apart}, and clean-up is refused: set both by NTP`);
   } catch (error) {
     return skipped(lineOf(error));

@@ -29,8 +29,8 @@ export interface BatcherOptions {
  * Gathers the questions of one turn of the event loop and asks them together. A question that arrives after a batch has
  * left waits for the next one, so no answer is older than its question.
  *
- * A batch is nobody's: it runs in the asynchronous context in which the batcher was made, and not in that of the request that came first.
- * What a store opens in it, such as a connection, keeps that context for long.
+ * A batch is nobody's: it runs in the asynchronous context in which the batcher was made, and not in that of the
+ * request that came first. What a store opens in it, such as a connection, keeps that context for long.
  */
 export class Batcher<Question, Answer> {
   private readonly scope = new AsyncResource('VisitBatcher');
@@ -97,7 +97,11 @@ export class Batcher<Question, Answer> {
     );
   }
 
-  private async askAgain(batch: Batch<Question, Answer>, questions: readonly Question[], first: readonly Outcome<Answer>[]): Promise<void> {
+  private async askAgain(
+    batch: Batch<Question, Answer>,
+    questions: readonly Question[],
+    first: readonly Outcome<Answer>[],
+  ): Promise<void> {
     const isWanted = (): boolean => batch.some(({ due }) => due < Infinity);
     const outcomes = await askAgain(questions, { ...this.asking, isWanted }, first);
     resolved(batch, outcomes);
@@ -110,7 +114,10 @@ export class Batcher<Question, Answer> {
     if (this.waiting.length > 0) this.schedule();
   }
 
-  /** One timer for all, which is looked after as often as it runs out, and not with each question: nearly none ever needs it. */
+  /**
+   * One timer for all, which is looked after as often as it runs out, and not with each question: nearly none ever
+   * needs it.
+   */
   private watch(): void {
     let first = Infinity;
     for (const { due } of this.unanswered()) first = Math.min(first, due);
@@ -130,7 +137,8 @@ export class Batcher<Question, Answer> {
     if (late.length > 0) this.reject(late, new Error(`there was no answer within ${this.options.deadline} ms`));
     for (const one of late) one.due = Infinity;
     this.waiting = this.waiting.filter(({ due }) => due < Infinity);
-    // What nobody waits for any more keeps no place: a call that hangs for ever must not stop those to a store that is well again.
+    // What nobody waits for any more keeps no place: a call that hangs for ever must not stop those to a store that is
+    // well again.
     for (const batch of this.underWay) if (batch.every(({ due }) => due === Infinity)) this.underWay.delete(batch);
     if (this.waiting.length > 0) this.schedule();
   }

@@ -18,7 +18,10 @@ export interface VisitAccess {
   refuseWrites(error: unknown): void;
 }
 
-/** Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers faster. */
+/**
+ * Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers
+ * faster.
+ */
 const GROUPED = { most: 256, inFlight: 2 };
 /** Where visits lie on several servers. As many as may wait. */
 const EACH_BY_ITSELF = { most: 1, inFlight: 10_000 };
@@ -55,7 +58,8 @@ export function createVisitAccess(
       return visits.map(() => true);
     },
     probe,
-    // It may have been inserted, and the answer lost. Ids are random: a row with this id and this key is ours, so inserting again is safe.
+    // It may have been inserted, and the answer lost. Ids are random: a row with this id and this key is ours, so
+    // inserting again is safe.
     inspect: async (visits, error) => {
       const stored = await findEach(visits);
       return stored.map((found, index) => {
@@ -70,7 +74,8 @@ export function createVisitAccess(
       const results = await store.save(saves);
       return results.map((result, index): Outcome<SaveOutcome> => {
         if (result.outcome === 'failed') return new Failed(result.error);
-        // It may have been written at first, and the answer lost. Then it is in its own way: a change that is made anew would count twice.
+        // It may have been written at first, and the answer lost. Then it is in its own way: a change that is made anew
+        // would count twice.
         if (again && result.outcome === 'conflict' && !isOfOthers(saves[index]!, result))
           return new Failed(new Error('it is not known whether a save was written'));
         return result;
@@ -80,7 +85,8 @@ export function createVisitAccess(
     inspect: async (some) => some.map(() => undefined),
   };
 
-  const grouped = <Question, Answer>(asking: Asking<Question, Answer>): Batcher<Question, Answer> => new Batcher(asking, options);
+  const grouped = <Question, Answer>(asking: Asking<Question, Answer>): Batcher<Question, Answer> =>
+    new Batcher(asking, options);
   const [finds, creates, saves] = [grouped(finding), grouped(creating), grouped(saving)];
   return {
     find: (id) => finds.load(id),
@@ -96,7 +102,10 @@ export function createVisitAccess(
 }
 
 /** Whether what is stored says that the save was not written: had it been, the next version would be its own. */
-function isOfOthers(save: SessionSave, stored: { readonly version: number; readonly data: Uint8Array | null }): boolean {
+function isOfOthers(
+  save: SessionSave,
+  stored: { readonly version: number; readonly data: Uint8Array | null },
+): boolean {
   if (stored.version !== save.version + 1) return false;
   return save.data && stored.data ? Buffer.compare(save.data, stored.data) !== 0 : save.data !== stored.data;
 }

@@ -30,9 +30,9 @@ const DEFINITIONS: Readonly<Record<SqlFamily, Definitions>> = {
 };
 
 /**
- * Visits in the application's own database, through its own Drizzle: PostgreSQL, MySQL, MariaDB, and SQLite with a driver that answers at once.
- * Their tables are those of `TypeOrmVisitStore`, which may use them at the same time; `pgVisitTables()`, `mysqlVisitTables()` and
- * `sqliteVisitTables()` define them for Drizzle's migrations.
+ * Visits in the application's own database, through its own Drizzle: PostgreSQL, MySQL, MariaDB, and SQLite with a
+ * driver that answers at once. Their tables are those of `TypeOrmVisitStore`, which may use them at the same time;
+ * `pgVisitTables()`, `mysqlVisitTables()` and `sqliteVisitTables()` define them for Drizzle's migrations.
  *
  * @example
  * new DrizzleVisitStore(drizzle(process.env.DATABASE_URL))
@@ -43,7 +43,8 @@ export class DrizzleVisitStore extends SqlVisitStore {
 
   /**
    * @param db what `drizzle()` returns; it stays the application's own, and is not closed with the store
-   * @param tables where their names are others than usual. @default the tables as `pgVisitTables()` and its siblings define them
+   * @param tables where their names are others than usual. @default the tables as `pgVisitTables()` and its siblings
+   *   define them
    * @throws VisitOptionError when visits cannot be kept there
    */
   constructor(db: DrizzleVisitDatabase, tables?: DrizzleVisitTables) {
@@ -67,14 +68,24 @@ export class DrizzleVisitStore extends SqlVisitStore {
 }
 
 /** The names in Drizzle's tables. */
-function tablesOf({ visit, visitIdentity, visitRevocation }: DrizzleVisitTables, configOf: Definitions['configOf']): VisitTables {
+function tablesOf(
+  { visit, visitIdentity, visitRevocation }: DrizzleVisitTables,
+  configOf: Definitions['configOf'],
+): VisitTables {
   const missing: string[] = [];
-  const table = <Name extends string>(property: string, given: Table, needed: Readonly<Record<Name, Column>>): SqlTable<Name> => {
+  const table = <Name extends string>(
+    property: string,
+    given: Table,
+    needed: Readonly<Record<Name, Column>>,
+  ): SqlTable<Name> => {
     const columns: Readonly<Record<string, { readonly name: string }>> = getTableColumns(given);
     missing.push(...namesIn(needed).flatMap((name) => (name in columns ? [] : `${property}.${name}`)));
     const { name, schema } = configOf(given as never);
     const names = namesIn(needed).map((column) => [column, columns[column]?.name]);
-    return { path: schema === undefined ? [name] : [schema, name], columns: Object.fromEntries(names) as Record<Name, string> };
+    return {
+      path: schema === undefined ? [name] : [schema, name],
+      columns: Object.fromEntries(names) as Record<Name, string>,
+    };
   };
   const tables = {
     visit: table('visit', visit, TABLE_COLUMNS.visit),

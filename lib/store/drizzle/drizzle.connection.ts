@@ -81,7 +81,10 @@ class ServerConnection implements SqlConnection {
   }
 }
 
-/** SQLite, by the driver's connection itself: Drizzle has no way to run a transaction in one turn of the event loop with statements of ours. */
+/**
+ * SQLite, by the driver's connection itself: Drizzle has no way to run a transaction in one turn of the event loop with
+ * statements of ours.
+ */
 class DrizzleSqliteConnection extends SqliteConnection {
   readonly #logger: { logQuery(sql: string, params: unknown[]): void } | undefined;
   protected readonly timeout: number;
@@ -91,7 +94,9 @@ class DrizzleSqliteConnection extends SqliteConnection {
     db: object,
   ) {
     super();
-    this.#logger = (db as { session?: { logger?: { logQuery(sql: string, params: unknown[]): void } } }).session?.logger;
+    this.#logger = (
+      db as { session?: { logger?: { logQuery(sql: string, params: unknown[]): void } } }
+    ).session?.logger;
     const [row = {}] = database.prepare('PRAGMA busy_timeout').all();
     this.timeout = Number(Object.values(row)[0] ?? 0);
   }
@@ -152,12 +157,19 @@ function postgres(db: DrizzleVisitDatabase): DrizzleAccess {
   if (client && 'processID' in client) throw noPool('pg');
   // Not every driver takes arrays, nor every version of Drizzle.
   const dialect = new PostgresDialect({ arrays: false });
-  return { connection: new ServerConnection(db as Server, dialect, ofPostgres), connections: client?.options?.max ?? USUAL_POOL };
+  return {
+    connection: new ServerConnection(db as Server, dialect, ofPostgres),
+    connections: client?.options?.max ?? USUAL_POOL,
+  };
 }
 
 function mysql(db: DrizzleVisitDatabase): DrizzleAccess {
   const { $client: client } = db as {
-    $client?: { beginTransaction?: unknown; config?: { connectionLimit?: number }; pool?: { config?: { connectionLimit?: number } } };
+    $client?: {
+      beginTransaction?: unknown;
+      config?: { connectionLimit?: number };
+      pool?: { config?: { connectionLimit?: number } };
+    };
   };
   if (client && 'beginTransaction' in client) throw noPool('mysql2');
   const connections = (client?.pool?.config ?? client?.config)?.connectionLimit ?? USUAL_POOL;
@@ -168,14 +180,16 @@ function sqlite(db: DrizzleVisitDatabase): DrizzleAccess {
   const { $client: client } = db as { $client?: Partial<SqliteDatabase> };
   if (!client) {
     throw new VisitOptionError(
-      'the database of `drizzle()` does not tell its driver, `$client`, which the store of visits needs in SQLite: either its driver has none, ' +
+      'the database of `drizzle()` does not tell its driver, `$client`, which the store of visits needs in SQLite: ' +
+        'either its driver has none, ' +
         'or the installed drizzle-orm is too old (0.34 is the first that tells)',
     );
   }
   // Whoever waits for an answer lets others in between, and their statements into a transaction of ours.
   if (typeof client.inTransaction !== 'boolean' || client.prepare?.('SELECT 1').reader !== true) {
     throw new VisitOptionError(
-      'in SQLite, the store of visits needs `drizzle()` of drizzle-orm/better-sqlite3, with better-sqlite3 or libsql: a driver that answers ' +
+      'in SQLite, the store of visits needs `drizzle()` of drizzle-orm/better-sqlite3, with better-sqlite3 or ' +
+        'libsql: a driver that answers ' +
         'at once. With another one, use the store of Kysely or TypeORM',
     );
   }
@@ -190,5 +204,7 @@ export function accessTo(db: DrizzleVisitDatabase): DrizzleAccess {
   if (is(db, PgDatabase)) return postgres(db);
   if (is(db, MySqlDatabase)) return mysql(db);
   if (is(db, BaseSQLiteDatabase)) return sqlite(db as DrizzleVisitDatabase);
-  throw new VisitOptionError('the store of visits needs what `drizzle()` returns for PostgreSQL, MySQL, MariaDB or SQLite');
+  throw new VisitOptionError(
+    'the store of visits needs what `drizzle()` returns for PostgreSQL, MySQL, MariaDB or SQLite',
+  );
 }

@@ -9,7 +9,9 @@ type Columns = Readonly<Record<string, Column>>;
 /** What makes a column of each kind. */
 type Builders = Readonly<Record<ColumnKind, (name: string, length: number) => ColumnBuilderBase>>;
 type Built<B extends Builders, C extends Columns> = {
-  [Name in keyof C]: C[Name] extends { readonly nullable: true } ? ReturnType<B[C[Name]['kind']]> : NotNull<ReturnType<B[C[Name]['kind']]>>;
+  [Name in keyof C]: C[Name] extends { readonly nullable: true }
+    ? ReturnType<B[C[Name]['kind']]>
+    : NotNull<ReturnType<B[C[Name]['kind']]>>;
 };
 
 const bytea = pg.customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' });
@@ -52,21 +54,27 @@ const SQLITE = {
 /** The first column is the primary key. */
 function columnsOf<B extends Builders, C extends Columns>(builders: B, columns: C): Built<B, C> {
   const made = listed(columns).map(({ name, kind, length = 0, nullable = false }, index) => {
-    const builder = builders[kind](columnNameOf(name), length) as ColumnBuilderBase & { notNull(): unknown; primaryKey(): unknown };
+    const builder = builders[kind](columnNameOf(name), length) as ColumnBuilderBase & {
+      notNull(): unknown;
+      primaryKey(): unknown;
+    };
     return [name, index === 0 ? builder.primaryKey() : nullable ? builder : builder.notNull()];
   });
   return Object.fromEntries(made) as Built<B, C>;
 }
 
 /**
- * The tables of visits in PostgreSQL, for the schema file of the application: Drizzle's migrations create them from there.
+ * The tables of visits in PostgreSQL, for the schema file of the application: Drizzle's migrations create them from
+ * there.
  *
  * @example
  * export const { visit, visitIdentity, visitRevocation } = pgVisitTables();
  *
  * @param table what makes a table, such as `pgSchema('app').table` or what `pgTableCreator()` gives. @default pgTable
  */
-export function pgVisitTables<Schema extends string | undefined = undefined>(table = pg.pgTable as unknown as pg.PgTableFn<Schema>) {
+export function pgVisitTables<Schema extends string | undefined = undefined>(
+  table = pg.pgTable as unknown as pg.PgTableFn<Schema>,
+) {
   const visit = table('visit', columnsOf(PG, TABLE_COLUMNS.visit), (own) => [
     pg.index('visit_expiry_index').on(own.expiry),
     pg.index('visit_ended_at_index').on(own.endedAt),

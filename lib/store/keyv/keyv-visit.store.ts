@@ -33,8 +33,8 @@ export interface KeyvVisitStoreOptions {
   /** Whether its values survive a restart of it: true for a file, false for memcached or memory. */
   readonly durable: boolean;
   /**
-   * Whether it may forget values before their time, as memcached does when its memory is full. Then the end of a visit may be forgotten,
-   * too, and the store is not `revocable`.
+   * Whether it may forget values before their time, as memcached does when its memory is full. Then the end of a visit
+   * may be forgotten, too, and the store is not `revocable`.
    */
   readonly evicts: boolean;
   /** Whether the Keyv is closed with the application. @default false */
@@ -50,11 +50,12 @@ const KEEP_FOR = DAY;
 const LONGEST_LIFE = 29 * DAY;
 
 /**
- * Visits in a Keyv: a file, memcached, or whatever else has an adapter. Such a store reads and writes single values, so it cannot compare and
- * write in one step, nor look through visits (`capabilities`). Within one object of this class all is done one after the other.
+ * Visits in a Keyv: a file, memcached, or whatever else has an adapter. Such a store reads and writes single values, so
+ * it cannot compare and write in one step, nor look through visits (`capabilities`). Within one object of this class
+ * all is done one after the other.
  *
- * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which nothing overwrites
- * and every look-up reads.
+ * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which
+ * nothing overwrites and every look-up reads.
  */
 export class KeyvVisitStore extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;
@@ -69,11 +70,15 @@ export class KeyvVisitStore extends VisitStore {
   constructor({ keyv, shared, durable, evicts, owned = false }: KeyvVisitStoreOptions) {
     super();
     if (typeof keyv?.get !== 'function' || typeof keyv.set !== 'function')
-      throw new VisitOptionError('KeyvVisitStore needs a "keyv": new Keyv(…) of the package keyv, version 5.4 or later');
+      throw new VisitOptionError(
+        'KeyvVisitStore needs a "keyv": new Keyv(…) of the package keyv, version 5.4 or later',
+      );
     // It would answer "no visit" when its server is away.
-    if (!keyv.throwOnErrors) throw new VisitOptionError('the "keyv" of KeyvVisitStore must be made with throwOnErrors: true');
+    if (!keyv.throwOnErrors)
+      throw new VisitOptionError('the "keyv" of KeyvVisitStore must be made with throwOnErrors: true');
     for (const [name, value] of Object.entries({ shared, durable, evicts })) {
-      if (typeof value !== 'boolean') throw new VisitOptionError(`"${name}" of KeyvVisitStore must be true or false, got ${String(value)}`);
+      if (typeof value !== 'boolean')
+        throw new VisitOptionError(`"${name}" of KeyvVisitStore must be true or false, got ${String(value)}`);
     }
     this.#keyv = keyv;
     this.#owned = owned;
@@ -105,7 +110,9 @@ export class KeyvVisitStore extends VisitStore {
   }
 
   save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
-    return Promise.all(saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))));
+    return Promise.all(
+      saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))),
+    );
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
@@ -186,7 +193,10 @@ export class KeyvVisitStore extends VisitStore {
     return turn;
   }
 
-  /** False: another process has ended the visit meanwhile. Its end must not be forgotten before what has been written over it. */
+  /**
+   * False: another process has ended the visit meanwhile. Its end must not be forgotten before what has been written
+   * over it.
+   */
   async #write(visit: VisitRecord, now: number): Promise<boolean> {
     await this.#set(visitKey(visit.id), visit, now);
     const end = this.capabilities.shared ? visitOf(visit.id, await this.#keyv.get(endKey(visit.id))) : null;

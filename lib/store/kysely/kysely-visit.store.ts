@@ -8,20 +8,26 @@ import { dialectOf, type KyselyVisitPlace } from './kysely.place.js';
 /** The size of a pool, by default, of `pg` and of `mysql2`. */
 const USUAL_CONNECTIONS = 10;
 
-/** What the store calls. Kysely is an optional peer of any version, so that npm installs the package beside all of them. */
+/**
+ * What the store calls. Kysely is an optional peer of any version, so that npm installs the package beside all of them.
+ */
 const USED = ['executeQuery', 'withoutPlugins', 'transaction', 'connection'] as const;
 
 /** What `KyselyVisitStore` is made of. */
 export interface KyselyVisitStoreOptions extends KyselyVisitPlace {
   /** The application's own instance; no transaction. It is not destroyed with the store. */
   readonly db: AnyKysely;
-  /** How many connections the pool has, which Kysely does not tell: 1 or more. SQLite has one, whatever is said. @default 10 */
+  /**
+   * How many connections the pool has, which Kysely does not tell: 1 or more. SQLite has one, whatever is said.
+   *
+   * @default 10
+   */
   readonly connections?: number;
 }
 
 /**
- * Visits in the application's own database, through its own Kysely instance: PostgreSQL, MySQL, MariaDB, SQLite. `createVisitTables` makes
- * the tables, which are those of `TypeOrmVisitStore`: both may use them at the same time.
+ * Visits in the application's own database, through its own Kysely instance: PostgreSQL, MySQL, MariaDB, SQLite.
+ * `createVisitTables` makes the tables, which are those of `TypeOrmVisitStore`: both may use them at the same time.
  *
  * @throws VisitOptionError when `db` is a transaction or no instance of Kysely, or its database is not supported
  */
@@ -39,9 +45,12 @@ export class KyselyVisitStore extends SqlVisitStore {
         `the installed kysely is too old: its instances have no ${missing.join(', ')}; 0.24 is the first that has all`,
       );
     }
-    if (db.isTransaction) throw new VisitOptionError('option "db" must be the Kysely instance itself, and no transaction of it');
+    if (db.isTransaction)
+      throw new VisitOptionError('option "db" must be the Kysely instance itself, and no transaction of it');
     if (!Number.isInteger(connections) || connections < 1) {
-      throw new VisitOptionError(`option "connections" must be a whole number of at least 1, got ${String(connections)}`);
+      throw new VisitOptionError(
+        `option "connections" must be a whole number of at least 1, got ${String(connections)}`,
+      );
     }
     const used = dialectOf(db, dialect);
     this.connections = used.family === 'sqlite' ? undefined : connections;
@@ -55,6 +64,9 @@ export class KyselyVisitStore extends SqlVisitStore {
   }
 
   protected remedyFor(): string {
-    return 'add a migration to those of the application that exports `createVisitTables` of nest-visit/kysely as `up`, and run it';
+    return (
+      'add a migration to those of the application that exports `createVisitTables` of nest-visit/kysely as `up`, ' +
+      'and run it'
+    );
   }
 }

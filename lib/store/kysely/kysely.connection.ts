@@ -64,8 +64,9 @@ const COMMIT: Statement = { sql: 'COMMIT', params: [] };
 const ROLLBACK: Statement = { sql: 'ROLLBACK', params: [] };
 
 /**
- * SQLite has one connection, which Kysely lends to one after the other. Drivers wait for the right to write of others within a call, and the
- * whole process with them: for another connection of the same process they would wait in vain. So those of one file take turns.
+ * SQLite has one connection, which Kysely lends to one after the other. Drivers wait for the right to write of others
+ * within a call, and the whole process with them: for another connection of the same process they would wait in vain.
+ * So those of one file take turns.
  */
 class SqliteConnection implements SqlConnection {
   readonly #isTransient = (error: unknown): boolean => this.dialect.isTransient(error);
@@ -82,10 +83,15 @@ class SqliteConnection implements SqlConnection {
   }
 
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
-    return this.#write(() => this.db.connection().execute((db) => this.#transact((statement) => send(db, this.dialect, statement), steps)));
+    return this.#write(() =>
+      this.db.connection().execute((db) => this.#transact((statement) => send(db, this.dialect, statement), steps)),
+    );
   }
 
-  /** The right to write is taken first: a transaction that has read already is not let in when another process has written since. */
+  /**
+   * The right to write is taken first: a transaction that has read already is not let in when another process has
+   * written since.
+   */
   async #transact(run: Run, steps: readonly Step[]): Promise<Result[] | null> {
     await run(BEGIN);
     try {
@@ -130,7 +136,9 @@ function inTurn<T>(file: string, work: () => Promise<T>): Promise<T> {
 
 let sent = 0;
 
-/** Made here, and not by `CompiledQuery.raw`: so nothing of Kysely is loaded, in whatever format the application has it. */
+/**
+ * Made here, and not by `CompiledQuery.raw`: so nothing of Kysely is loaded, in whatever format the application has it.
+ */
 async function send(db: AnyKysely, dialect: SqlDialect, { sql: text, params }: Statement): Promise<Result> {
   const sql = dialect.textOf(text);
   try {

@@ -25,7 +25,9 @@ const DIALECTS: Readonly<Record<KyselyVisitDialect, new () => SqlDialect>> = {
 /** @throws VisitOptionError when the database is none that is supported */
 export function dialectOf(db: AnyKysely, given: KyselyVisitDialect | undefined = guessed(db)): SqlDialect {
   if (given === undefined) {
-    throw new VisitOptionError('the Kysely instance is of no database that is known here: PostgreSQL, MySQL, MariaDB and SQLite are');
+    throw new VisitOptionError(
+      'the Kysely instance is of no database that is known here: PostgreSQL, MySQL, MariaDB and SQLite are',
+    );
   }
   if (!Object.hasOwn(DIALECTS, given)) {
     throw new VisitOptionError(`option "dialect" must be one of ${Object.keys(DIALECTS).join(', ')}, got "${given}"`);
@@ -33,7 +35,10 @@ export function dialectOf(db: AnyKysely, given: KyselyVisitDialect | undefined =
   return new DIALECTS[given]();
 }
 
-/** By what it can do, because names of classes do not survive every bundler. Dialects by others are made of Kysely's own adapters. */
+/**
+ * By what it can do, because names of classes do not survive every bundler. Dialects by others are made of Kysely's own
+ * adapters.
+ */
 function guessed(db: AnyKysely): KyselyVisitDialect | undefined {
   const { supportsReturning, supportsTransactionalDdl, supportsOutput = false } = db.getExecutor().adapter;
   if (supportsOutput) return undefined;

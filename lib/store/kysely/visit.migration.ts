@@ -42,8 +42,8 @@ const TYPES: Readonly<Record<KyselyVisitDialect, Readonly<Record<ColumnKind, (le
 const FIRST = 1;
 
 /**
- * Creates `visit`, `visit_identity` and `visit_revocation`, with their indexes: what a migration of Kysely exports as `up`. What is there
- * already is left as it is, so that a migration which was interrupted can run again.
+ * Creates `visit`, `visit_identity` and `visit_revocation`, with their indexes: what a migration of Kysely exports as
+ * `up`. What is there already is left as it is, so that a migration which was interrupted can run again.
  *
  * @example
  * ```ts
@@ -65,7 +65,8 @@ export async function dropVisitTables(db: AnyKysely, place: KyselyVisitPlace = {
   const dialect = dialectOf(db, place.dialect);
   const run = runOf(db, dialect);
   const { visit, identity, revocation } = visitTablesIn(place.schema);
-  for (const table of [revocation, identity, visit]) await run({ sql: `DROP TABLE IF EXISTS ${pathOf(dialect, table)}`, params: [] });
+  for (const table of [revocation, identity, visit])
+    await run({ sql: `DROP TABLE IF EXISTS ${pathOf(dialect, table)}`, params: [] });
 }
 
 function creating(dialect: SqlDialect, schema: string | undefined): string[] {
@@ -82,7 +83,10 @@ function creating(dialect: SqlDialect, schema: string | undefined): string[] {
     });
     const indexes = first
       .filter(({ indexed }) => indexed)
-      .map(({ name: column }) => ({ index: `${name}_${columns[column]!}_idx`, column: dialect.escape(columns[column]!) }));
+      .map(({ name: column }) => ({
+        index: `${name}_${columns[column]!}_idx`,
+        column: dialect.escape(columns[column]!),
+      }));
     if (family === 'mysql') {
       const keys = indexes.map(({ index, column }) => `INDEX ${dialect.escape(index)} (${column})`);
       return [`CREATE TABLE IF NOT EXISTS ${path} (${[...lines, ...keys, ...constraints].join(', ')}) ENGINE = InnoDB`];

@@ -48,15 +48,24 @@ import {
 /** Options of `MemoryVisitStore`. */
 export interface MemoryVisitStoreOptions {
   /**
-   * With more visits than this, those go first that have ended or expired, then those that were used least recently, as far as that has
-   * been recorded. A hundredth more goes at once, so that not every new visit looks for room. @default 100000
+   * With more visits than this, those go first that have ended or expired, then those that were used least recently, as
+   * far as that has been recorded. A hundredth more goes at once, so that not every new visit looks for room. @default
+   * 100000
    */
   maxVisits?: number;
 }
 
-/** Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises of the contract. */
+/**
+ * Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises
+ * of the contract.
+ */
 export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
-  override readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, shared: false, durable: false };
+  override readonly capabilities: VisitStoreCapabilities = {
+    atomic: true,
+    revocable: true,
+    shared: false,
+    durable: false,
+  };
   override readonly users = this;
   override readonly pages = this;
   override readonly locks = this;
@@ -70,7 +79,8 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
 
   constructor({ maxVisits = 100_000 }: MemoryVisitStoreOptions = {}) {
     super();
-    if (!(maxVisits >= 1)) throw new VisitOptionError(`option "maxVisits" must be a number of at least 1, got ${String(maxVisits)}`);
+    if (!(maxVisits >= 1))
+      throw new VisitOptionError(`option "maxVisits" must be a number of at least 1, got ${String(maxVisits)}`);
     this.#maxVisits = maxVisits;
   }
 
@@ -88,7 +98,8 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
     if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id)))
       throw new Error('[visit] a visit with this id exists already');
     for (const visit of visits) this.#visits.set(visit.id, copyOf(visit));
-    if (this.#visits.size > this.#maxVisits) this.#evict(visits.reduce((latest, { created: at }) => Math.max(latest, at), 0));
+    if (this.#visits.size > this.#maxVisits)
+      this.#evict(visits.reduce((latest, { created: at }) => Math.max(latest, at), 0));
   }
 
   async save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
@@ -209,8 +220,8 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
   }
 
   /**
-   * Makes room for more than one: looking through all of them at each new visit would be slow. The new visit tells what time it is, since a
-   * store has no clock of its own.
+   * Makes room for more than one: looking through all of them at each new visit would be slow. The new visit tells what
+   * time it is, since a store has no clock of its own.
    */
   #evict(now: number): void {
     const isDead = (visit: VisitRecord) => !isLive(visit, now);

@@ -35,7 +35,10 @@ import { byAccess, pageOf } from '../visit.record.js';
 /** Why a visit has ended that lives on in the other store. */
 const MOVED = 'moved';
 
-/** Stands before the session data of a visit that is just being moved. No serializer begins so: the first byte of ours is its format. */
+/**
+ * Stands before the session data of a visit that is just being moved. No serializer begins so: the first byte of ours
+ * is its format.
+ */
 const MARK = Buffer.from('\0moving\0');
 
 /** Before a place in `to`. */
@@ -73,8 +76,8 @@ export interface MovingVisitStoreOptions {
   /** Where they are to be. */
   readonly to: VisitStore;
   /**
-   * Whether visits move when they are used, and new ones begin in `to`. False for the time in which other processes still use `from` alone:
-   * then all stays there, but what has moved already is found. @default true
+   * Whether visits move when they are used, and new ones begin in `to`. False for the time in which other processes
+   * still use `from` alone: then all stays there, but what has moved already is found. @default true
    */
   readonly moves?: boolean;
   /** @default Date */
@@ -82,8 +85,9 @@ export interface MovingVisitStoreOptions {
 }
 
 /**
- * Two stores as one, while visits move from the first to the second: a visit is looked for in both, moves when it is used, and is written
- * where it is. No write that was acknowledged is lost, as long as every process that uses `from` does so through this class.
+ * Two stores as one, while visits move from the first to the second: a visit is looked for in both, moves when it is
+ * used, and is written where it is. No write that was acknowledged is lost, as long as every process that uses `from`
+ * does so through this class.
  *
  * A visit moves in steps, each of which can be done again by whoever comes next, if a process dies between them:
  *
@@ -92,10 +96,13 @@ export interface MovingVisitStoreOptions {
  * 3. It ends in `from`, for the reason "moved". Every other write there is refused from now on.
  * 4. What has happened to it between the steps (it was ended, its key was changed) is done in `to`, too.
  *
- * Until then the copy may be that of a visit that has ended, or have a key that was replaced, so nobody uses it: both stores are asked for
- * a visit, and who finds a move that is not done does the rest of it.
+ * Until then the copy may be that of a visit that has ended, or have a key that was replaced, so nobody uses it: both
+ * stores are asked for a visit, and who finds a move that is not done does the rest of it.
  */
-export class MovingVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer {
+export class MovingVisitStore
+  extends VisitStore
+  implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer
+{
   override readonly capabilities: VisitStoreCapabilities;
   // What both stores can.
   override readonly users: UserVisits | undefined;
@@ -112,7 +119,8 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   constructor({ from, to, moves = true, clock = Date }: MovingVisitStoreOptions) {
     super();
     if (from === to) throw sameVisits();
-    if (from.clients || to.clients) throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
+    if (from.clients || to.clients)
+      throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
     this.#from = from;
     this.#to = to;
     this.#moves = moves;
@@ -157,7 +165,8 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     const outlives = ({ capabilities: { shared, durable } }: VisitStore): boolean => shared || durable;
     if (outlives(this.#from) && !outlives(this.#to)) {
       throw new VisitOptionError(
-        `visits cannot be moved to ${this.#to.constructor.name}, which is neither shared nor durable: they would be gone with this process`,
+        `visits cannot be moved to ${this.#to.constructor.name}, which is neither shared nor durable: they would ` +
+          'be gone with this process',
       );
     }
     await this.#from.check();
@@ -214,7 +223,10 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
 
   async userAgentsOf(userId: string, before: number): Promise<(string | null)[]> {
     return [
-      ...new Set([...(await this.#from.users!.userAgentsOf(userId, before)), ...(await this.#to.users!.userAgentsOf(userId, before))]),
+      ...new Set([
+        ...(await this.#from.users!.userAgentsOf(userId, before)),
+        ...(await this.#to.users!.userAgentsOf(userId, before)),
+      ]),
     ];
   }
 
@@ -243,7 +255,10 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   }
 
   expunge(batch: CleanUpBatch): Promise<ExpungedBatch> {
-    return this.#inTurn(batch, async (store, one) => (await store.cleanup?.expunge(one)) ?? { visits: 0, identities: 0, next: null });
+    return this.#inTurn(
+      batch,
+      async (store, one) => (await store.cleanup?.expunge(one)) ?? { visits: 0, identities: 0, next: null },
+    );
   }
 
   wipe(batch: CleanUpBatch): Promise<WipedBatch> {
@@ -256,8 +271,8 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   }
 
   /**
-   * Moves a page of live visits, whether they are used or not. One that `to` does not take, such as one that is too large for it, is passed
-   * over; the others move.
+   * Moves a page of live visits, whether they are used or not. One that `to` does not take, such as one that is too
+   * large for it, is passed over; the others move.
    *
    * @param page `after`: '' at first, then what was given as `next`; `limit`: how many visits at most
    * @returns how many have moved, which have not, and where the next page begins; null: that was the last one
@@ -295,7 +310,11 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
   async countLive(): Promise<number> {
     let count = 0;
     for (let after: string | null = ''; after !== null;) {
-      const { visits, next }: VisitPage = await this.#from.pages!.liveVisits({ after, limit: 500, now: this.#clock.now() });
+      const { visits, next }: VisitPage = await this.#from.pages!.liveVisits({
+        after,
+        limit: 500,
+        now: this.#clock.now(),
+      });
       count += visits.length;
       after = next;
     }
@@ -394,7 +413,10 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     return this.#findMoved(copy.id);
   }
 
-  /** A visit is marked before it is copied. One with a copy and without a mark is its own copy: both stores look at the same rows. */
+  /**
+   * A visit is marked before it is copied. One with a copy and without a mark is its own copy: both stores look at the
+   * same rows.
+   */
   async #ensureMarked(old: VisitRecord): Promise<void> {
     const isOwnCopy = (visit: VisitRecord | null): boolean =>
       visit !== null && visit.endedAt === null && !isMarked(visit.sessionData) && visit.expiry > this.#clock.now();
@@ -404,7 +426,10 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     if (isOwnCopy(again)) throw sameVisits();
   }
 
-  /** What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was marked. */
+  /**
+   * What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was
+   * marked.
+   */
   async #catchUp(visit: VisitRecord, last: VisitRecord): Promise<void> {
     const { id, keyHash } = visit;
     const { accessed, expiry, absoluteExpiry, permanent, identity, previousKeyUntil } = last;
@@ -420,14 +445,16 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
       // Who ended all visits of the user before this has not seen that it is one of them.
       const isLinked = identity !== null && identity.userId !== visit.identity?.userId;
       const endedAll = isLinked && this.users ? await this.users.revokedAt(identity.userId) : null;
-      if (endedAll !== null && endedAll > identity!.created) await this.#to.end([id], { reason: 'revoked', at: endedAll });
+      if (endedAll !== null && endedAll > identity!.created)
+        await this.#to.end([id], { reason: 'revoked', at: endedAll });
     }
-    if (accessed > visit.accessed || expiry > visit.expiry) await this.#to.touch([{ id, accessed, expiry, keyChanged: last.keyChanged }]);
+    if (accessed > visit.accessed || expiry > visit.expiry)
+      await this.#to.touch([{ id, accessed, expiry, keyChanged: last.keyChanged }]);
   }
 
   /**
-   * Writes each where its visit is, which is asked first: a store may take what is inserted while it writes for something that it has
-   * written, as nobody else writes what is not there yet.
+   * Writes each where its visit is, which is asked first: a store may take what is inserted while it writes for
+   * something that it has written, as nobody else writes what is not there yet.
    */
   async #write<W extends { readonly id: string }, R extends SaveResult | RekeyResult | LockResult>(
     writes: readonly W[],
@@ -440,7 +467,9 @@ export class MovingVisitStore extends VisitStore implements UserVisits, VisitPag
     const there = writes.map(({ id }) => moved.has(id));
     const results: R[] = [];
     for (const store of [this.#to, this.#from]) {
-      const some = writes.map((write, index) => ({ write, index })).filter(({ index }) => there[index] === (store === this.#to));
+      const some = writes
+        .map((write, index) => ({ write, index }))
+        .filter(({ index }) => there[index] === (store === this.#to));
       if (some.length === 0) continue;
       const answers = await call(
         store,

@@ -27,7 +27,16 @@ import type {
   VisitServer,
 } from '../visit.facets.js';
 import { inParallel, saveEach } from '../save-each.js';
-import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord, WriteGuard } from '../visit.store.js';
+import type {
+  Ending,
+  Rekey,
+  RekeyResult,
+  SaveResult,
+  SessionSave,
+  Touch,
+  VisitRecord,
+  WriteGuard,
+} from '../visit.store.js';
 import { refusalOf, rekeyGuard } from '../visit.record.js';
 import { isMissing, isTransient, referenceIn } from './prisma.errors.js';
 import { IN_TRANSACTION, PrismaServer, READ_COMMITTED } from './prisma.server.js';
@@ -51,11 +60,12 @@ const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIEL
 const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
 
 /**
- * Visits in the application's own database, through its own `PrismaClient`: PostgreSQL, MySQL, MariaDB. Its schema needs the
- * models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which may use them
- * at the same time.
+ * Visits in the application's own database, through its own `PrismaClient`: PostgreSQL, MySQL, MariaDB. Its schema
+ * needs the models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which
+ * may use them at the same time.
  *
- * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`, `@@map` and `@@schema`.
+ * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`,
+ * `@@map` and `@@schema`.
  */
 export class PrismaVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
   /** The size of a pool, by default, of all its drivers. */
@@ -70,7 +80,9 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   /** The client stays the application's own: it is not disconnected with the store. */
   constructor(client: PrismaVisitClient) {
     super();
-    const missing = (['visit', 'visitIdentity', 'visitRevocation'] as const).filter((model) => !client?.[model]?.updateMany);
+    const missing = (['visit', 'visitIdentity', 'visitRevocation'] as const).filter(
+      (model) => !client?.[model]?.updateMany,
+    );
     if (missing.length > 0) {
       throw new VisitOptionError(
         `the Prisma client has no model for ${missing.map((model) => `\`${model}\``).join(', ')}: add the models of nest-visit to ` +
@@ -84,8 +96,12 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   async check(): Promise<void> {
     const { visit, visitIdentity, visitRevocation } = this.#client;
     await this.#probe('Visit', () => visit.findMany({ where: { id: '' }, select: VISIT_WITH_IDENTITY }));
-    await this.#probe('VisitIdentity', () => visitIdentity.findMany({ where: { visitId: '' }, select: IDENTITY_FIELDS }));
-    await this.#probe('VisitRevocation', () => visitRevocation.findMany({ where: { userHash: '' }, select: REVOCATION_FIELDS }));
+    await this.#probe('VisitIdentity', () =>
+      visitIdentity.findMany({ where: { visitId: '' }, select: IDENTITY_FIELDS }),
+    );
+    await this.#probe('VisitRevocation', () =>
+      visitRevocation.findMany({ where: { userHash: '' }, select: REVOCATION_FIELDS }),
+    );
     const settings = await this.#server.check();
     this.#longestStatement = Number(settings.get('max_allowed_packet') ?? Infinity);
   }
@@ -117,7 +133,9 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return saveEach(saves, {
       saveOne: (save) => this.#saveOne(save),
       look: async (ids) =>
-        (await this.#readEach(ids)).map((row) => (isFailed(row) ? row : { visit: recordOrNull(row), ...(row && { lease: row }) })),
+        (await this.#readEach(ids)).map((row) =>
+          isFailed(row) ? row : { visit: recordOrNull(row), ...(row && { lease: row }) },
+        ),
       atOnce: MAX_AT_ONCE,
     });
   }
@@ -146,7 +164,12 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   async liveVisits({ after, limit, now }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     const where = { ...isAfter(after), endedAt: null, expiry: { gt: BigInt(now) } };
-    const rows = await this.#visits({ where, orderBy: { id: 'asc' }, take: Math.min(limit, MAX_ROWS), select: LISTED_FIELDS });
+    const rows = await this.#visits({
+      where,
+      orderBy: { id: 'asc' },
+      take: Math.min(limit, MAX_ROWS),
+      select: LISTED_FIELDS,
+    });
     return { visits: rows.flatMap((row) => listedOf(row) ?? []), next: rows.at(-1)?.id ?? null };
   }
 
@@ -172,7 +195,9 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   protected async countUnwiped(before: number): Promise<number> {
-    return this.#do(() => this.#client.visit.count({ where: { expiry: { lt: BigInt(before) }, sessionData: { not: null } } }));
+    return this.#do(() =>
+      this.#client.visit.count({ where: { expiry: { lt: BigInt(before) }, sessionData: { not: null } } }),
+    );
   }
 
   async close(): Promise<void> {}
@@ -187,8 +212,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   /**
-   * Visits with their identities, of one moment: Prisma reads the two tables one after the other, and in between a key may change, and the
-   * user with it. A transaction that sees one state of the database keeps them together.
+   * Visits with their identities, of one moment: Prisma reads the two tables one after the other, and in between a key
+   * may change, and the user with it. A transaction that sees one state of the database keeps them together.
    */
   async #visits(query: { where: Where; select?: Where; orderBy?: unknown; take?: number }): Promise<VisitRow[]> {
     const select = { ...(query.select ?? VISIT_FIELDS), identity: { select: IDENTITY_FIELDS } };
@@ -198,7 +223,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   async #read(given: readonly string[]): Promise<Map<string, VisitRow>> {
     const found = new Map<string, VisitRow>();
-    for (const ids of chunks(given)) for (const row of await this.#visits({ where: { id: { in: ids } } })) found.set(row.id, row);
+    for (const ids of chunks(given))
+      for (const row of await this.#visits({ where: { id: { in: ids } } })) found.set(row.id, row);
     return found;
   }
 
@@ -231,7 +257,11 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return (await this.#update(where, { lockOwner: lock.owner, lockedUntil: BigInt(lock.until) })) > 0;
   }
 
-  protected async endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined> {
+  protected async endThese(
+    visits: readonly VisitToEnd[],
+    ending: Ending,
+    mark: string,
+  ): Promise<readonly string[] | undefined> {
     const ids = visits.map(({ id }) => id);
     const keyHashes = visits.flatMap(({ keyHash }) => keyHash ?? []);
     const id = ids.length === 1 ? ids[0]! : { in: ids };
@@ -256,7 +286,11 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return this.#idsOf({ endedAt: null, ...isAfter(after) }, most);
   }
 
-  protected async staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]> {
+  protected async staleBehind(
+    place: StalePlace,
+    before: number,
+    most: number,
+  ): Promise<{ id: string; instant: number }[]> {
     const { column, id } = place;
     const [instant, end] = [BigInt(place.instant), BigInt(before)];
     const where = {
@@ -264,7 +298,12 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
       ...(column === 'endedAt' && { expiry: { gte: end } }),
       OR: [{ [column]: { gt: instant } }, { id: { gt: id } }],
     };
-    const query = { where, select: { id: true, [column]: true }, orderBy: [{ [column]: 'asc' }, { id: 'asc' }], take: most };
+    const query = {
+      where,
+      select: { id: true, [column]: true },
+      orderBy: [{ [column]: 'asc' }, { id: 'asc' }],
+      take: most,
+    };
     const rows = await this.#do(() => this.#client.visit.findMany(query));
     return rows.map((row) => ({ id: row.id, instant: Number(row[column]) }));
   }
@@ -339,7 +378,10 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     throw unexplainedRefusal('rekey');
   }
 
-  /** `replaced` must be the current key. It is the one that the change came with, or that one is its predecessor in its grace. */
+  /**
+   * `replaced` must be the current key. It is the one that the change came with, or that one is its predecessor in its
+   * grace.
+   */
   async #replaceKey(change: Rekey, replaced: string): Promise<boolean> {
     const { id, keyHash, now, newKeyHash, previousKeyUntil, identity, permanent, expiry, absoluteExpiry } = change;
     const isInGrace = { previousKeyHash: keyHash, previousKeyUntil: { gt: BigInt(now) } };
@@ -363,7 +405,12 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
         if (identity === null) await visitIdentity.deleteMany({ where: { visitId: id } });
         else if (identity) {
           const update = identityData(identity);
-          await visitIdentity.upsert({ where: { visitId: id }, create: { visitId: id, ...update }, update, select: { visitId: true } });
+          await visitIdentity.upsert({
+            where: { visitId: id },
+            create: { visitId: id, ...update },
+            update,
+            select: { visitId: true },
+          });
         }
         return true;
       }, IN_TRANSACTION),
@@ -374,9 +421,13 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     const { visitRevocation } = this.#client;
     const [userHash, endedAt] = [userHashOf(userId), BigInt(at)];
     for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
-      const made = await this.#do(() => visitRevocation.createMany({ data: [{ userHash, endedAt }], skipDuplicates: true }));
+      const made = await this.#do(() =>
+        visitRevocation.createMany({ data: [{ userHash, endedAt }], skipDuplicates: true }),
+      );
       if (made.count > 0) return;
-      await this.#do(() => visitRevocation.updateMany({ where: { userHash, endedAt: { lt: endedAt } }, data: { endedAt } }));
+      await this.#do(() =>
+        visitRevocation.updateMany({ where: { userHash, endedAt: { lt: endedAt } }, data: { endedAt } }),
+      );
       // It may have been expunged in between.
       if ((await this.#do(() => visitRevocation.count({ where: { userHash, endedAt: { gte: endedAt } } }))) > 0) return;
     }
@@ -389,8 +440,10 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     } catch (error) {
       if (!isMissing(error)) throw error;
       throw new VisitSchemaError(
-        `the model "${model}" or its table is missing or lacks a column (${(error as Error).message.trim().split('\n').at(-1)}): compare it ` +
-          'with the models of nest-visit, then run `prisma migrate dev` (in production `prisma migrate deploy`) and `prisma generate`',
+        `the model "${model}" or its table is missing or lacks a column ` +
+          `(${(error as Error).message.trim().split('\n').at(-1)}): compare it ` +
+          'with the models of nest-visit, then run `prisma migrate dev` (in production `prisma migrate deploy`) ' +
+          'and `prisma generate`',
         { cause: error },
       );
     }
@@ -402,7 +455,10 @@ function isLive(id: string) {
   return { id, endedAt: null };
 }
 
-/** Beyond this id. An empty text is nothing to compare with: in the mode EMPTY_STRING_IS_NULL of MariaDB no id would be beyond it. */
+/**
+ * Beyond this id. An empty text is nothing to compare with: in the mode EMPTY_STRING_IS_NULL of MariaDB no id would be
+ * beyond it.
+ */
 function isAfter(id: string) {
   return id === '' ? {} : { id: { gt: id } };
 }
@@ -438,7 +494,11 @@ function forward(visit: Models['visit'], where: Where, column: 'accessed' | 'exp
 }
 
 /** Those of the visits that are stale still, with their identities. */
-async function expungeThem({ visit, visitIdentity }: Models, ids: readonly string[], before: number): Promise<StaleCounts> {
+async function expungeThem(
+  { visit, visitIdentity }: Models,
+  ids: readonly string[],
+  before: number,
+): Promise<StaleCounts> {
   const where = { id: { in: ids }, ...isStale(before) };
   // Changes nothing, but locks: a touch that is on its way comes before, and then its visit lives, or finds none.
   await visit.updateMany({ where, data: { sessionVersion: { increment: 0 } } });

@@ -1,8 +1,9 @@
 import type { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
 
 /**
- * What the store needs of a `PrismaClient`: the three models of `nest-visit`, and transactions. So wide that every generated
- * or extended client fits, whichever generator made it; `check()` looks at the rest when the application starts.
+ * What the store needs of a `PrismaClient`: the three models of `nest-visit`, and transactions. So wide that every
+ * generated or extended client fits, whichever generator made it; `check()` looks at the rest when the application
+ * starts.
  */
 export interface PrismaVisitClient {
   readonly visit: PrismaVisitModel;
@@ -56,10 +57,16 @@ export interface Client extends Models {
   /** Prisma's calls do nothing until they are awaited, or handed over here. */
   $transaction(calls: readonly Promise<Count>[], options: { isolationLevel: string }): Promise<Count[]>;
   /** Of every client; an extension may leave it out. */
-  readonly $queryRawUnsafe?: (sql: string, ...values: unknown[]) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  readonly $queryRawUnsafe?: (
+    sql: string,
+    ...values: unknown[]
+  ) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** Which database it speaks to. Not documented by Prisma: where it is missing, nothing is asked. */
   readonly _activeProvider?: string;
-  $transaction<T>(work: (models: Models) => Promise<T>, options: { isolationLevel: string; maxWait: number; timeout: number }): Promise<T>;
+  $transaction<T>(
+    work: (models: Models) => Promise<T>,
+    options: { isolationLevel: string; maxWait: number; timeout: number },
+  ): Promise<T>;
 }
 
 /** As Prisma gives values. */

@@ -29,11 +29,18 @@ export function serverCodeOf(error: unknown): string {
  */
 const IN_THE_WAY: readonly unknown[] = [1205, 1020, 3101];
 
-/** Whether the database undid everything because others were in the way (a deadlock, above all), so that the same can be tried again. */
+/**
+ * Whether the database undid everything because others were in the way (a deadlock, above all), so that the same can be
+ * tried again.
+ */
 export function isTransient(error: unknown): boolean {
   const { code, cause: own, meta } = (error ?? {}) as PrismaError;
   const cause = meta?.driverAdapterError?.cause ?? own;
-  return code === 'P2034' || cause?.kind === 'TransactionWriteConflict' || (cause?.kind === 'mysql' && IN_THE_WAY.includes(cause.code));
+  return (
+    code === 'P2034' ||
+    cause?.kind === 'TransactionWriteConflict' ||
+    (cause?.kind === 'mysql' && IN_THE_WAY.includes(cause.code))
+  );
 }
 
 /** Whether a table, a column, or a field of a model is not there. */
@@ -43,8 +50,8 @@ export function isMissing(error: unknown): boolean {
 }
 
 /**
- * What an error says of rows that refer to those that were to be deleted, by a foreign key that restricts (P2003), or by a relation that
- * Prisma itself looks after (P2014). Undefined for any other error.
+ * What an error says of rows that refer to those that were to be deleted, by a foreign key that restricts (P2003), or
+ * by a relation that Prisma itself looks after (P2014). Undefined for any other error.
  */
 export function referenceIn(error: unknown): { readonly constraint: string | undefined } | undefined {
   const { code, cause: own, meta } = (error ?? {}) as PrismaError;

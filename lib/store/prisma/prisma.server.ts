@@ -7,7 +7,10 @@ import { serverCodeOf } from './prisma.errors.js';
 
 /** The usual REPEATABLE READ of MySQL locks the gaps between rows, too, and inserts of others run into them. */
 export const READ_COMMITTED = { isolationLevel: 'ReadCommitted' };
-/** In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline of their own. */
+/**
+ * In milliseconds; the usual two and five seconds are short for a database that is busy, and who waits has a deadline
+ * of their own.
+ */
 export const IN_TRANSACTION = { ...READ_COMMITTED, maxWait: 10_000, timeout: 20_000 };
 
 /** What is asked of a server in SQL, and which answers visits cannot work with. */
@@ -50,7 +53,8 @@ const QUESTIONS: Readonly<Record<string, Questions>> = {
     charset: {
       names: ['character_set_client', 'character_set_connection', 'character_set_results'],
       remedy:
-        'let the adapter connect with utf8mb4, as it does by itself: look at its options `collation` and `initSql`, and at `init_connect`',
+        'let the adapter connect with utf8mb4, as it does by itself: look at its options `collation` and ' +
+        '`initSql`, and at `init_connect`',
       // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, ER_CANNOT_CONVERT_STRING, ER_CANNOT_CONVERT_CHARACTER.
       codes: ['1366', '3854', '3988'],
     },
@@ -58,7 +62,8 @@ const QUESTIONS: Readonly<Record<string, Questions>> = {
       // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
       codes: ['1290', '1792', '1836'],
       setting: 'read_only',
-      remedy: 'name the primary server in the options of the adapter, or set `read_only` and `transaction_read_only` to 0',
+      remedy:
+        'name the primary server in the options of the adapter, or set `read_only` and `transaction_read_only` to 0',
     },
     // ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR.
     denied: ['1044', '1142', '1143'],
@@ -72,7 +77,8 @@ const QUESTIONS: Readonly<Record<string, Questions>> = {
     charset: {
       names: ['client_encoding', 'server_encoding'],
       remedy:
-        'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role, its database or the adapter',
+        'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role, its ' +
+        'database or the adapter',
       // character_not_in_repertoire, untranslatable_character.
       codes: ['22021', '22P05'],
     },
@@ -90,8 +96,8 @@ const QUESTIONS: Readonly<Record<string, Questions>> = {
 type Asking = Questions & { readonly ask: NonNullable<Client['$queryRawUnsafe']> };
 
 /**
- * What Prisma's own calls cannot ask for: the time, and how the server is set up. Nothing is asked where the client does
- * not say which database it speaks to, or an extension has left out raw queries.
+ * What Prisma's own calls cannot ask for: the time, and how the server is set up. Nothing is asked where the client
+ * does not say which database it speaks to, or an extension has left out raw queries.
  */
 export class PrismaServer {
   readonly #client: Client;
@@ -114,7 +120,11 @@ export class PrismaServer {
     return row && Number(row['now']) * 1000;
   }
 
-  /** One look before the first request. @throws VisitServerSettingError for what visits cannot work with, by its name */
+  /**
+   * One look before the first request.
+   *
+   * @throws VisitServerSettingError for what visits cannot work with, by its name
+   */
   async check(): Promise<Settings> {
     const questions = this.#questions;
     const settings = new Map<string, string>();
@@ -124,7 +134,12 @@ export class PrismaServer {
     if (!(await this.#keepsText(questions))) {
       const { names, remedy } = questions.charset;
       const value = names.map((name) => settings.get(name)).join(', ');
-      refused.push({ name: names.join(', '), value, why: 'text changes on its way, so that one user would become another', remedy });
+      refused.push({
+        name: names.join(', '),
+        value,
+        why: 'text changes on its way, so that one user would become another',
+        remedy,
+      });
     }
     // Where a transaction is open all the time, none can begin.
     if (refused.length === 0) refused.push(...(await this.#whyNoWrites(questions)));

@@ -14,7 +14,8 @@ import type { VisitRow } from './prisma.client.js';
 type Data = Readonly<Record<string, unknown>>;
 
 /** Named one by one, because models may have columns of their own, and so that a missing one is noticed. */
-const selectionOf = (names: readonly string[]): Readonly<Record<string, true>> => Object.fromEntries(names.map((name) => [name, true]));
+const selectionOf = (names: readonly string[]): Readonly<Record<string, true>> =>
+  Object.fromEntries(names.map((name) => [name, true]));
 
 export const VISIT_FIELDS = selectionOf([...namesIn(VISIT_COLUMNS), ...namesIn(LOCK_COLUMNS)]);
 /** Of a list. */

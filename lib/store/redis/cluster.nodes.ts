@@ -3,7 +3,10 @@ import { CircuitBreaker } from '../circuit-breaker.js';
 import { Timeouts } from '../timeouts.js';
 import type { RedisVisitCluster } from './redis.connection.js';
 
-/** Sooner than others give up the call that is waited for: to them, a node that is away is an answer, and no sign that all of them are. */
+/**
+ * Sooner than others give up the call that is waited for: to them, a node that is away is an answer, and no sign that
+ * all of them are.
+ */
 const SHARE = 0.45;
 const SLOTS = 16_384;
 
@@ -20,7 +23,8 @@ interface Call {
 }
 
 /**
- * The nodes of a cluster. One may be away, and must not hold up what is about keys of the others: so each has a circuit breaker of its own.
+ * The nodes of a cluster. One may be away, and must not hold up what is about keys of the others: so each has a circuit
+ * breaker of its own.
  */
 export class ClusterNodes {
   private readonly logger = new Logger('Visit');
@@ -45,7 +49,8 @@ export class ClusterNodes {
     const node = slots?.[slotOf(key)]?.master;
     if (!node) return makeCall();
     // It would keep the command and send it when the node is back, long after the request was answered.
-    if (node.client && !node.client.isReady) throw new Error(`there is no connection to the node ${node.address} of the Redis cluster`);
+    if (node.client && !node.client.isReady)
+      throw new Error(`there is no connection to the node ${node.address} of the Redis cluster`);
     const breaker = this.breakerOf(node);
     return breaker.enter(() => this.inTime(breaker, makeCall));
   }
@@ -72,7 +77,8 @@ export class ClusterNodes {
     if (!breaker) {
       breaker = new CircuitBreaker({
         timeout: this.timeout,
-        opened: () => this.logger.error(`The node ${address} of the Redis cluster does not answer: what it has is refused at once`),
+        opened: () =>
+          this.logger.error(`The node ${address} of the Redis cluster does not answer: what it has is refused at once`),
         closed: () => this.logger.log(`The node ${address} of the Redis cluster answers again`),
       });
       this.breakers.set(address, breaker);
@@ -81,7 +87,10 @@ export class ClusterNodes {
   }
 }
 
-/** Where a key lies: CRC-16 (XMODEM) of what is between its first braces, or else of all of it (Redis cluster specification). */
+/**
+ * Where a key lies: CRC-16 (XMODEM) of what is between its first braces, or else of all of it (Redis cluster
+ * specification).
+ */
 export function slotOf(key: string): number {
   const begin = key.indexOf('{');
   const end = begin < 0 ? -1 : key.indexOf('}', begin);

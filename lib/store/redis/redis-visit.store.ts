@@ -33,19 +33,35 @@ import {
   type VisitRecord,
 } from '../visit.store.js';
 import { isLive, pageOf, rekeyGuard } from '../visit.record.js';
-import { isReply, RedisConnection, type RedisVisitClient, type RedisVisitCluster, type RedisVisitConnection } from './redis.connection.js';
+import {
+  isReply,
+  RedisConnection,
+  type RedisVisitClient,
+  type RedisVisitCluster,
+  type RedisVisitConnection,
+} from './redis.connection.js';
 import * as scripts from './redis.scripts.js';
 import { bytesOf, FIELDS, fieldsOf, LISTED_FIELDS, listedOf, recordOf, textOf } from './visit.hash.js';
 
 /** Options of `RedisVisitStore`. Exactly one of `client` and `connection` is needed. */
 export interface RedisVisitStoreOptions {
-  /** A connected client of the application, made by `createClient()` or `createCluster()` of the package `redis`, which stays its own. */
+  /**
+   * A connected client of the application, made by `createClient()` or `createCluster()` of the package `redis`, which
+   * stays its own.
+   */
   client?: RedisVisitClient | RedisVisitCluster;
-  /** Or where to connect to: a URL, or options of `createClient()` or `createCluster()`. Opened by `check()` or the first call, closed with the store. */
+  /**
+   * Or where to connect to: a URL, or options of `createClient()` or `createCluster()`. Opened by `check()` or the
+   * first call, closed with the store.
+   */
   connection?: RedisVisitConnection;
   /** What all keys begin with. @default 'nest-visit:' */
   prefix?: string;
-  /** A visit is known for this long after it has expired or ended, unless expunge takes it first; at least a day. @default '1d' */
+  /**
+   * A visit is known for this long after it has expired or ended, unless expunge takes it first; at least a day.
+   *
+   * @default '1d'
+   */
   keepFor?: Duration;
   /** Do not refuse a server that deletes keys when its memory is full. @default false */
   allowEviction?: boolean;
@@ -54,7 +70,10 @@ export interface RedisVisitStoreOptions {
 const DAY = 86_400_000;
 /** As long as Redis can count, and beyond every `Date`. */
 const LONGEST = 8_640_000_000_000_000;
-/** Ids of all visits are spread over as many pairs of sets, by the first digit, so that the nodes of a cluster share them. */
+/**
+ * Ids of all visits are spread over as many pairs of sets, by the first digit, so that the nodes of a cluster share
+ * them.
+ */
 const SHELVES = Array.from({ length: 16 }, (_, digit) => digit.toString(16));
 /** Visits asked for at once where there may be very many. */
 const CHUNK = 500;
@@ -62,7 +81,10 @@ const CHUNK = 500;
 const MANY = 32;
 const EVERYBODY = '*';
 
-/** What a script says of a visit whose expiry or user may have changed: the expiry, the life that is left, and whose it is. */
+/**
+ * What a script says of a visit whose expiry or user may have changed: the expiry, the life that is left, and whose it
+ * is.
+ */
 type Moved = readonly [Buffer, number, Buffer | null];
 
 /** An id in a sorted set, with the score that it was seen with. */
@@ -75,13 +97,17 @@ interface Entry {
 /**
  * Visits in Redis or Valkey, one server or a cluster: one hash per visit, and every write of a visit is one script.
  *
- * Beside the hashes there are sorted sets of ids: of each user, and two of each shelf, `current` and `past` (ended, or expired and
- * wiped). In a cluster no step can write a hash and a set at once. So an id is entered before its visit is made or linked, and
- * an entry says only that it is worth looking: whoever reads a set reads the visits, too, and drops what is too many. A score is
- * the instant before which there is nothing to look for. Once a visit is written the call has succeeded, whatever becomes of the
- * sets: what they miss by that is a later score, or the place of one that has ended.
+ * Beside the hashes there are sorted sets of ids: of each user, and two of each shelf, `current` and `past` (ended, or
+ * expired and wiped). In a cluster no step can write a hash and a set at once. So an id is entered before its visit is
+ * made or linked, and an entry says only that it is worth looking: whoever reads a set reads the visits, too, and drops
+ * what is too many. A score is the instant before which there is nothing to look for. Once a visit is written the call
+ * has succeeded, whatever becomes of the sets: what they miss by that is a later score, or the place of one that has
+ * ended.
  */
-export class RedisVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer {
+export class RedisVisitStore
+  extends VisitStore
+  implements UserVisits, VisitPages, VisitLocks, VisitCleanup, VisitServer
+{
   override readonly users = this;
   override readonly pages = this;
   override readonly locks = this;
@@ -93,14 +119,24 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
   readonly #allowEviction: boolean;
 
   /** @throws VisitOptionError */
-  constructor({ client, connection, prefix = 'nest-visit:', keepFor = '1d', allowEviction = false }: RedisVisitStoreOptions) {
+  constructor({
+    client,
+    connection,
+    prefix = 'nest-visit:',
+    keepFor = '1d',
+    allowEviction = false,
+  }: RedisVisitStoreOptions) {
     super();
-    if (!client === !connection) throw new VisitOptionError('RedisVisitStore needs either a "client" or a "connection"');
+    if (!client === !connection)
+      throw new VisitOptionError('RedisVisitStore needs either a "client" or a "connection"');
     // Braces say which part of a key decides on its slot.
-    if (/[{}]/.test(prefix)) throw new VisitOptionError(`"prefix" of RedisVisitStore must be without braces, got "${prefix}"`);
+    if (/[{}]/.test(prefix))
+      throw new VisitOptionError(`"prefix" of RedisVisitStore must be without braces, got "${prefix}"`);
     const milliseconds = parseDuration(keepFor);
     if (milliseconds === null || milliseconds < DAY)
-      throw new VisitOptionError(`"keepFor" of RedisVisitStore must be a duration of at least "1d", got ${JSON.stringify(keepFor)}`);
+      throw new VisitOptionError(
+        `"keepFor" of RedisVisitStore must be a duration of at least "1d", got ${JSON.stringify(keepFor)}`,
+      );
     this.#redis = new RedisConnection(client ? { client } : { connection: connection! });
     this.#prefix = prefix;
     this.#keepFor = milliseconds;
@@ -139,21 +175,32 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     const isTaken = results.some((result) => result.status === 'fulfilled' && result.value === 0);
     if (!failure && !isTaken) return;
     // None or all, as far as Redis can still be reached; what is left of them nobody has a key to, and it expires.
-    const made = visits.filter((_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1);
+    const made = visits.filter(
+      (_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1,
+    );
     await Promise.allSettled(
-      made.map(({ id, keyHash, sessionVersion }) => this.#onVisit(scripts.UNDO_CREATE, id, [keyHash, textOf(sessionVersion)])),
+      made.map(({ id, keyHash, sessionVersion }) =>
+        this.#onVisit(scripts.UNDO_CREATE, id, [keyHash, textOf(sessionVersion)]),
+      ),
     );
     throw failure ? failure.reason : existsAlready();
   }
 
   save(saves: readonly SessionSave[]): Promise<SaveResult[]> {
-    return Promise.all(saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))));
+    return Promise.all(
+      saves.map((save) => this.#save(save).catch((error: unknown): SaveResult => ({ outcome: 'failed', error }))),
+    );
   }
 
   async touch(touches: readonly Touch[]): Promise<void> {
     const moved = await Promise.all(
       touches.map(async (touch) => {
-        const args = [textOf(touch.accessed), textOf(touch.expiry), textOf(this.#lifeOf(touch)), optional(touch.keyChanged)];
+        const args = [
+          textOf(touch.accessed),
+          textOf(touch.expiry),
+          textOf(this.#lifeOf(touch)),
+          optional(touch.keyChanged),
+        ];
         const reply = (await this.#onVisit(scripts.TOUCH, touch.id, args)) as Moved | null;
         return { id: touch.id, now: touch.accessed, reply };
       }),
@@ -164,7 +211,16 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
   async rekey(changes: readonly Rekey[]): Promise<RekeyResult[]> {
     await Promise.all(
       changes.flatMap(({ id, now, identity, expiry = now }) =>
-        identity ? [this.#enterForUser(identity.userId, { id, expiry: now, now, life: this.#lifeOf({ accessed: now, expiry }) })] : [],
+        identity
+          ? [
+              this.#enterForUser(identity.userId, {
+                id,
+                expiry: now,
+                now,
+                life: this.#lifeOf({ accessed: now, expiry }),
+              }),
+            ]
+          : [],
       ),
     );
     const replies = await Promise.all(changes.map((change) => this.#rekey(change)));
@@ -207,7 +263,9 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
       now,
     );
     return pageOf(
-      visits.filter((visit) => visit !== null).filter((visit) => visit.identity?.userId === userId && isLive(visit, now)),
+      visits
+        .filter((visit) => visit !== null)
+        .filter((visit) => visit.identity?.userId === userId && isLive(visit, now)),
       page,
     );
   }
@@ -229,7 +287,9 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   async endAllForUser({ userId, except, ending, limit, after }: UserEndingBatch): Promise<EndedBatch> {
     if (after === undefined) await this.#remember(hashOf(userId), ending.at);
-    const ids = (after as string[] | undefined) ?? (await this.#entriesOfUser(userId)).map(({ id }) => id).filter((id) => id !== except);
+    const ids =
+      (after as string[] | undefined) ??
+      (await this.#entriesOfUser(userId)).map(({ id }) => id).filter((id) => id !== except);
     const rest = ids.slice(limit);
     return { ended: await this.#end(ids.slice(0, limit), ending, userId), next: rest.length > 0 ? rest : null };
   }
@@ -242,7 +302,11 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   async revokedAt(userId: string): Promise<number | null> {
     const set = this.#revoked();
-    const scores = (await this.#redis.send(set, ['ZMSCORE', set, hashOf(userId), EVERYBODY])) as (number | Buffer | null)[];
+    const scores = (await this.#redis.send(set, ['ZMSCORE', set, hashOf(userId), EVERYBODY])) as (
+      | number
+      | Buffer
+      | null
+    )[];
     const instants = scores.flatMap((score) => (score === null ? [] : [Number(String(score))]));
     return instants.length > 0 ? Math.max(...instants) : null;
   }
@@ -286,13 +350,16 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
         limit - wiped,
       );
       if (entries.length === 0) break;
-      // First out of the way, then wiped: a write that comes in between finds the visit unwiped, one that comes later enters it again.
+      // First out of the way, then wiped: a write that comes in between finds the visit unwiped, one that comes later
+      // enters it again.
       await this.#retire(entries);
       const replies = await Promise.all(
         entries.map(async ({ id }) => (await this.#onVisit(scripts.WIPE, id, [textOf(before)])) as [Buffer, Buffer?]),
       );
       await this.#enter(
-        replies.flatMap(([, expiry], index) => (expiry ? [{ id: entries[index]!.id, expiry: Number(String(expiry)) }] : [])),
+        replies.flatMap(([, expiry], index) =>
+          expiry ? [{ id: entries[index]!.id, expiry: Number(String(expiry)) }] : [],
+        ),
       );
       wiped += replies.filter(([kind]) => String(kind) === 'wiped').length;
     }
@@ -327,7 +394,11 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     return Promise.all(ids.map((id) => this.#fields(id, LISTED_FIELDS, listedOf)));
   }
 
-  async #fields<V>(id: string, fields: readonly string[], read: (id: string, values: (Buffer | null)[]) => V | null): Promise<V | null> {
+  async #fields<V>(
+    id: string,
+    fields: readonly string[],
+    read: (id: string, values: (Buffer | null)[]) => V | null,
+  ): Promise<V | null> {
     const key = this.#visit(id);
     try {
       return read(id, (await this.#redis.send(key, ['HMGET', key, ...fields])) as (Buffer | null)[]);
@@ -340,7 +411,11 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   async #save({ id, keyHash, now, version, data, lockOwner = '' }: SessionSave): Promise<SaveResult> {
     const args = [keyHash, textOf(now), textOf(version), data ? '1' : '0', data ? bytesOf(data) : '', lockOwner];
-    const [outcome, detail, more] = (await this.#onVisit(scripts.SAVE, id, args)) as [Buffer, Buffer | number, Buffer | null];
+    const [outcome, detail, more] = (await this.#onVisit(scripts.SAVE, id, args)) as [
+      Buffer,
+      Buffer | number,
+      Buffer | null,
+    ];
     switch (String(outcome)) {
       case 'saved':
         if (more) await this.#enter([{ id, expiry: Number(String(more)) }]).catch(() => {});
@@ -375,13 +450,28 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   /** The ids that this call ended; of one user only, if it is said. */
   async #end(ids: readonly string[], { at, reason, retiresKey = false }: Ending, userId?: string): Promise<string[]> {
-    const args = [textOf(at), reason, retiresKey ? '1' : '0', textOf(this.#keepFor), userId === undefined ? '0' : '1', userId ?? ''];
-    const replies = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as ([Buffer, Buffer | null] | null)[];
+    const args = [
+      textOf(at),
+      reason,
+      retiresKey ? '1' : '0',
+      textOf(this.#keepFor),
+      userId === undefined ? '0' : '1',
+      userId ?? '',
+    ];
+    const replies = (await Promise.all(ids.map((id) => this.#onVisit(scripts.END, id, args)))) as (
+      | [Buffer, Buffer | null]
+      | null
+    )[];
     const ended = replies.flatMap((reply, index) => {
       const id = ids[index]!;
       if (!reply) return [];
       const [expiry, whose] = reply;
-      return { set: this.#current(shelfOf(id)), id, score: Math.min(Number(String(expiry)), at), userId: whose && String(whose) };
+      return {
+        set: this.#current(shelfOf(id)),
+        id,
+        score: Math.min(Number(String(expiry)), at),
+        userId: whose && String(whose),
+      };
     });
     await Promise.allSettled([
       this.#retire(ended),
@@ -406,11 +496,16 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     await Promise.all([...shelves].map(([set, group]) => this.#enterInto(set, group, '')));
   }
 
-  async #enterForUser(userId: string, { id, expiry, now, life }: { id: string; expiry: number; now: number; life: number }): Promise<void> {
+  async #enterForUser(
+    userId: string,
+    { id, expiry, now, life }: { id: string; expiry: number; now: number; life: number },
+  ): Promise<void> {
     const set = this.#ofUser(userId);
     if ((await this.#enterInto(set, [{ id, expiry }], textOf(life))) <= MANY) return;
     const entries = await this.#entriesBefore(set, now, 0, CHUNK);
-    const there = await Promise.all(entries.map((entry) => this.#redis.send(this.#visit(entry.id), ['EXISTS', this.#visit(entry.id)])));
+    const there = await Promise.all(
+      entries.map((entry) => this.#redis.send(this.#visit(entry.id), ['EXISTS', this.#visit(entry.id)])),
+    );
     await this.#drop(
       entries.filter((_, index) => Number(there[index]) === 0),
       now,
@@ -418,9 +513,15 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
   }
 
   /** How many are in the set then. */
-  async #enterInto(set: string, visits: readonly { readonly id: string; readonly expiry: number }[], life: string): Promise<number> {
+  async #enterInto(
+    set: string,
+    visits: readonly { readonly id: string; readonly expiry: number }[],
+    life: string,
+  ): Promise<number> {
     const entries = visits.map(({ id, expiry }) => [id, textOf(expiry)]);
-    const counts = await Promise.all(chunks(entries).map((chunk) => this.#redis.run(scripts.ENTER, [set], [life, ...chunk.flat()])));
+    const counts = await Promise.all(
+      chunks(entries).map((chunk) => this.#redis.run(scripts.ENTER, [set], [life, ...chunk.flat()])),
+    );
     return Math.max(0, ...counts.map(Number));
   }
 
@@ -429,9 +530,18 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     return this.#settle(entries.filter(({ score }) => score < now).map((entry) => ({ entry, score: null })));
   }
 
-  /** After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back by this. */
+  /**
+   * After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back
+   * by this.
+   */
   async #follow(moved: readonly { readonly id: string; readonly now: number; readonly reply: Moved }[]): Promise<void> {
-    const visits = moved.map(({ id, now, reply: [expiry, life, userId] }) => ({ id, now, expiry: Number(String(expiry)), life, userId }));
+    const visits = moved.map(({ id, now, reply: [expiry, life, userId] }) => ({
+      id,
+      now,
+      expiry: Number(String(expiry)),
+      life,
+      userId,
+    }));
     await Promise.allSettled([
       this.#enter(visits),
       ...visits.flatMap((visit) => (visit.userId ? [this.#enterForUser(String(visit.userId), visit)] : [])),
@@ -463,7 +573,10 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
 
   /** Some of the ids of a set, and where to go on: '0' at the end. What is in it all the while comes at least once. */
   async #scan(set: string, cursor: string, count: number): Promise<[next: string, ids: string[]]> {
-    const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(count)])) as [unknown, unknown[]];
+    const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(count)])) as [
+      unknown,
+      unknown[],
+    ];
     // By the version of the protocol, scores follow their ids, or stand beside them.
     return [String(next), members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []))];
   }
@@ -549,7 +662,10 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
     return `${this.#prefix}revoked`;
   }
 
-  /** An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order none is missed. */
+  /**
+   * An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order
+   * none is missed.
+   */
   #everything(): string[] {
     return [...SHELVES.map((shelf) => this.#current(shelf)), ...SHELVES.map((shelf) => this.#past(shelf))];
   }
@@ -559,8 +675,8 @@ export class RedisVisitStore extends VisitStore implements UserVisits, VisitPage
   }
 
   /**
-   * How long Redis keeps a visit, from now: until it has expired, and then for as long as it is worth knowing. Counted from when it
-   * was last used, by the application's clock: so it does not matter what time it is on the server.
+   * How long Redis keeps a visit, from now: until it has expired, and then for as long as it is worth knowing. Counted
+   * from when it was last used, by the application's clock: so it does not matter what time it is on the server.
    */
   #lifeOf({ accessed, expiry }: { readonly accessed: number; readonly expiry: number }): number {
     return Math.min(LONGEST, Math.max(0, expiry - accessed) + this.#keepFor);
@@ -608,5 +724,7 @@ function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string
 }
 
 function chunks<T>(items: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(items.length / CHUNK) }, (_, index) => items.slice(index * CHUNK, (index + 1) * CHUNK));
+  return Array.from({ length: Math.ceil(items.length / CHUNK) }, (_, index) =>
+    items.slice(index * CHUNK, (index + 1) * CHUNK),
+  );
 }

@@ -31,13 +31,19 @@ export interface RedisVisitCluster {
   ): Promise<unknown>;
 }
 
-/** How to reach a server or a cluster: a URL such as `redis://localhost:6379`, or what `createClient()` or `createCluster()` take. */
+/**
+ * How to reach a server or a cluster: a URL such as `redis://localhost:6379`, or what `createClient()` or
+ * `createCluster()` take.
+ */
 export type RedisVisitConnection = string | redis.RedisClientOptions | redis.RedisClusterOptions;
 
 type Client = RedisVisitClient | RedisVisitCluster;
 type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis.createCluster>;
 
-/** Session data is bytes; everything else is made text where it is read. Whatever the application's client does otherwise. */
+/**
+ * Session data is bytes; everything else is made text where it is read. Whatever the application's client does
+ * otherwise.
+ */
 const optionsOf = (library: typeof redis) => ({ typeMapping: { [library.RESP_TYPES.BLOB_STRING]: Buffer } });
 
 /** In milliseconds. */
@@ -54,10 +60,10 @@ interface Call {
 /**
  * The way to Redis: a client that the application lends, or one that is opened here.
  *
- * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody waits, when there is
- * no connection for as long, and when the server has become a replica. A network may lose a connection in silence, and then the kernel
- * sends for a quarter of an hour, and the client takes that for a sign of life. Not so a cluster: of it, only one node may be away
- * (`ClusterNodes`).
+ * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody
+ * waits, when there is no connection for as long, and when the server has become a replica. A network may lose a
+ * connection in silence, and then the kernel sends for a quarter of an hour, and the client takes that for a sign of
+ * life. Not so a cluster: of it, only one node may be away (`ClusterNodes`).
  */
 export class RedisConnection {
   #library: Promise<typeof redis> | undefined;
@@ -88,12 +94,15 @@ export class RedisConnection {
   /** @throws VisitOptionError if the package is missing or too old, or the server cannot keep visits */
   async check(wanted: { readonly allowEviction: boolean }): Promise<void> {
     const client = await this.#client();
-    if (!isReady(client)) throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
+    if (!isReady(client))
+      throw new VisitOptionError('the Redis client is not connected: `await client.connect()` first');
     await withDeadline(this.#ask(client, wanted), this.#deadline);
   }
 
   async #ask(client: Client, { allowEviction }: { readonly allowEviction: boolean }): Promise<void> {
-    const nodes = isCluster(client) ? await Promise.all(client.masters.map((node) => client.nodeClient(node as never))) : [client];
+    const nodes = isCluster(client)
+      ? await Promise.all(client.masters.map((node) => client.nodeClient(node as never)))
+      : [client];
     for (const node of nodes as RedisVisitClient[]) {
       await node.sendCommand(['PING']);
       // Where an application may not ask, its administrator knows.
@@ -105,7 +114,8 @@ export class RedisConnection {
   /** Sends a command that is about one key. Commands of one turn of the event loop go out together. */
   async send(key: string, args: readonly Argument[], isAgain = false): Promise<unknown> {
     const client = await this.#client();
-    // A client that lost its connection would keep the command and send it when it is back, long after the request was answered.
+    // A client that lost its connection would keep the command and send it when it is back, long after the request was
+    // answered.
     if (!isReady(client)) throw new Error('there is no connection to Redis');
     // Never by a replica, which may lag behind.
     if (isCluster(client)) {
@@ -155,7 +165,8 @@ export class RedisConnection {
     const own = this.#own;
     this.#own = undefined;
     if (!own?.isOpen) return;
-    // Waits for the answers that are still to come, but not for a server that hangs; without a connection there are none.
+    // Waits for the answers that are still to come, but not for a server that hangs; without a connection there are
+    // none.
     const isClosed = isReady(own) && (await inTime(own.close()));
     if (!isClosed) own.destroy();
   }
@@ -169,7 +180,9 @@ export class RedisConnection {
     const library = await loadOptional('RedisVisitStore', 'redis', () => import('redis'));
     // Version 4, which other packages may ask for, cannot give bytes by this option.
     if (!(library as Partial<typeof redis>).RESP_TYPES)
-      throw new VisitOptionError('RedisVisitStore needs the package redis in version 5.12 or later: npm install redis@latest');
+      throw new VisitOptionError(
+        'RedisVisitStore needs the package redis in version 5.12 or later: npm install redis@latest',
+      );
     this.#options = optionsOf(library);
     return library;
   }
@@ -255,7 +268,9 @@ async function inTime(closing: Promise<unknown>): Promise<boolean> {
 
 /** Where the server is, as far as that may be told. */
 function placeOf(connection: RedisVisitConnection): string {
-  const { url, socket } = (typeof connection === 'string' ? { url: connection } : connection) as redis.RedisClientOptions;
+  const { url, socket } = (
+    typeof connection === 'string' ? { url: connection } : connection
+  ) as redis.RedisClientOptions;
   const { host, port, path } = (socket ?? {}) as { host?: string; port?: number; path?: string };
   if (url !== undefined) return URL.canParse(url) ? ` at ${new URL(url).host}` : '';
   return path ? ` at ${path}` : host ? ` at ${host}:${port ?? 6379}` : '';
@@ -294,7 +309,8 @@ function checkServer(info: string, allowEviction: boolean): void {
   const policy = fact('maxmemory_policy');
   if (!allowEviction && policy && policy !== 'noeviction' && fact('maxmemory') !== '0') {
     throw new VisitOptionError(
-      `the Redis server deletes live visits when its memory is full (maxmemory-policy ${policy}): set it to noeviction, ` +
+      `the Redis server deletes live visits when its memory is full (maxmemory-policy ${policy}): set it to ` +
+        'noeviction, ' +
         'or give the store `allowEviction: true` if visits may get lost',
     );
   }

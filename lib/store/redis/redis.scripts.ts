@@ -14,8 +14,8 @@ function script(...parts: string[]): Script {
 // Instants and versions go in and out as text: Lua would round them when it makes text of numbers of this size.
 
 /**
- * `read()` is what a write is judged by, or nil where there is no visit: nothing at all, something else than a hash, or a
- * hash that lacks what every visit has.
+ * `read()` is what a write is judged by, or nil where there is no visit: nothing at all, something else than a hash, or
+ * a hash that lacks what every visit has.
  */
 const READ = `
 local key = KEYS[1]
@@ -73,7 +73,10 @@ local function holds(owner, now)
   return lock[1] == owner and (whole(lock[2]) or 0) > tonumber(now)
 end`;
 
-/** ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Tells the expiry where the visit had been wiped. */
+/**
+ * ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Tells the expiry where the
+ * visit had been wiped.
+ */
 export const SAVE = script(
   READ,
   GUARD,
@@ -94,7 +97,10 @@ local unwiped = redis.call('HDEL', key, 'wiped') == 1
 return {'saved', version, unwiped and visit.expiryText}`,
 );
 
-/** ARGV: accessed · expiry · life · `keyChanged` as it was known, or ''. Where the expiry moves: the new one, the life that is left, and whose it is. */
+/**
+ * ARGV: accessed · expiry · life · `keyChanged` as it was known, or ''. Where the expiry moves: the new one, the life
+ * that is left, and whose it is.
+ */
 export const TOUCH = script(
   READ,
   EXTEND,
@@ -116,9 +122,9 @@ return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 
 /**
- * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link', 'unlink' or 'leave' ·
- * user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or '' · life ·
- * hash to be kept as the previous one, or '' for the replaced one.
+ * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link',
+ * 'unlink' or 'leave' · user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or
+ * '' · life · hash to be kept as the previous one, or '' for the replaced one.
  */
 export const REKEY = script(
   READ,
@@ -168,7 +174,10 @@ if read() and redis.call('HGET', key, 'lockOwner') == ARGV[1] then return redis.
 return 0`,
 );
 
-/** ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. Expiry and user of what it has ended. */
+/**
+ * ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. Expiry and user of
+ * what it has ended.
+ */
 export const END = script(
   READ,
   `
@@ -232,7 +241,10 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'WITHSCORES'
 /** Ids and scores of all. */
 export const ENTRIES = script(`return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')`);
 
-/** From the first set to the second, where the lower score counts, as one step: who looks at the first and then at the second misses none. ARGV: id · score, … */
+/**
+ * From the first set to the second, where the lower score counts, as one step: who looks at the first and then at the
+ * second misses none. ARGV: id · score, …
+ */
 export const RETIRE = script(`
 for i = 1, #ARGV, 2 do redis.call('ZREM', KEYS[1], ARGV[i]) end
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[2], 'LT', ARGV[i + 1], ARGV[i]) end
@@ -249,8 +261,8 @@ end
 return 0`);
 
 /**
- * Enters ids, or raises their scores. The set itself goes after a while without visits, if a life is given: that of the visit
- * that stays longest. ARGV: life or '' · id · score, … How many there are.
+ * Enters ids, or raises their scores. The set itself goes after a while without visits, if a life is given: that of the
+ * visit that stays longest. ARGV: life or '' · id · score, … How many there are.
  */
 export const ENTER = script(`
 -- Removes nothing, but what frees memory is allowed, and then the rest, when Redis is full.

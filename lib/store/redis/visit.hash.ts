@@ -5,7 +5,10 @@ import type { IdentityRecord, ListedVisit, VisitRecord } from '../visit.store.js
 const { id: _id, ...HASH_COLUMNS } = VISIT_COLUMNS;
 const OWNER_FIELDS = namesIn(IDENTITY_COLUMNS).map((name) => IDENTITY_FIELDS[name]);
 
-/** The fields of a visit's hash that make up a record; null is a field that is not there. The lock and `wiped` are the store's own. */
+/**
+ * The fields of a visit's hash that make up a record; null is a field that is not there. The lock and `wiped` are the
+ * store's own.
+ */
 export const FIELDS: readonly string[] = [...namesIn(HASH_COLUMNS), ...OWNER_FIELDS];
 
 /** Those of a list. */

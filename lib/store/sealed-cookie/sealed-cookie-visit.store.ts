@@ -1,4 +1,9 @@
-import { SessionDataError, VisitEndedError, VisitOptionError, VisitStoreUnsupportedError } from '../../errors/visit.error.js';
+import {
+  SessionDataError,
+  VisitEndedError,
+  VisitOptionError,
+  VisitStoreUnsupportedError,
+} from '../../errors/visit.error.js';
 import { parseKeys, type EncryptionKey } from '../../options/encryption.js';
 import { InvalidOption } from '../../options/invalid-option.js';
 import type { ClientStorage, ClientCopy, VisitClients } from '../visit.facets.js';
@@ -19,8 +24,9 @@ import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.
 /** Options of `SealedCookieVisitStore`. */
 export interface SealedCookieVisitStoreOptions {
   /**
-   * The first seals, all open, so that secrets can be changed: a new one in front, the old one goes when the visits that it sealed have
-   * expired. 32 random bytes each, or text that says them: 64 hexadecimal digits, base64 or base64url.
+   * The first seals, all open, so that secrets can be changed: a new one in front, the old one goes when the visits
+   * that it sealed have expired. 32 random bytes each, or text that says them: 64 hexadecimal digits, base64 or
+   * base64url.
    */
   readonly secrets: readonly EncryptionKey[];
 }
@@ -42,10 +48,11 @@ interface Held {
 }
 
 /**
- * Visits that live in the browser, encrypted and authenticated, in a cookie: for small applications without a database. The store
- * itself knows only the visits of requests that are under way.
+ * Visits that live in the browser, encrypted and authenticated, in a cookie: for small applications without a database.
+ * The store itself knows only the visits of requests that are under way.
  *
- * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also after a sign-out.
+ * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also
+ * after a sign-out.
  */
 export class SealedCookieVisitStore extends VisitStore implements VisitClients {
   override readonly clients = this;
@@ -62,7 +69,9 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
   constructor(options: SealedCookieVisitStoreOptions) {
     super();
     try {
-      this.#seal = new VisitSeal(parseKeys((options as SealedCookieVisitStoreOptions | undefined)?.secrets, 'secrets', 'an object'));
+      this.#seal = new VisitSeal(
+        parseKeys((options as SealedCookieVisitStoreOptions | undefined)?.secrets, 'secrets', 'an object'),
+      );
     } catch (error) {
       if (!(error instanceof InvalidOption)) throw error;
       throw new VisitOptionError(`the options of SealedCookieVisitStore must be ${error.message}, got ${error.got}`);
@@ -115,7 +124,8 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
   async create(visits: readonly VisitRecord[]): Promise<void> {
     const places = visits.map(({ id }) => this.#held.get(id));
     const ids = new Set(visits.map(({ id }) => id));
-    if (ids.size < visits.length || places.some((held) => held?.line)) throw new Error('[visit] a visit with this id exists already');
+    if (ids.size < visits.length || places.some((held) => held?.line))
+      throw new Error('[visit] a visit with this id exists already');
     const lines = visits.map((visit, index): [Held, Line] => {
       const held = places[index];
       if (!held) throw unreachable();
@@ -220,8 +230,8 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
 }
 
 /**
- * Of two copies that a browser sent at the same time. The age of the key counts first: somebody may have kept a copy from before the
- * sign-in and write to that, as often as they like. What has ended meanwhile has ended.
+ * Of two copies that a browser sent at the same time. The age of the key counts first: somebody may have kept a copy
+ * from before the sign-in and write to that, as often as they like. What has ended meanwhile has ended.
  */
 function isNewer(visit: SealedVisit, line: Line): boolean {
   if (line.record.endedAt !== null) return false;
@@ -241,11 +251,15 @@ function requireLength({ maxLength }: Held, visit: SealedVisit): void {
   if (length <= maxLength) return;
   throw new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the sealed visit has ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that leads to the rest`,
+    `the sealed visit has ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its ` +
+      `cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that ` +
+      'leads to the rest',
   );
 }
 
 function unreachable(): VisitStoreUnsupportedError {
-  const message = 'a visit that its browser keeps can only be made in a request of that browser: VisitService.create() needs another store';
+  const message =
+    'a visit that its browser keeps can only be made in a request of that browser: VisitService.create() needs ' +
+    'another store';
   return new VisitStoreUnsupportedError('create', 'pages', message);
 }

@@ -19,7 +19,8 @@ const FORMAT = 1;
 const LENGTH_BYTES = 2;
 const LABEL = 'nest-visit sealed cookie';
 
-// A visit that has ended is never sealed. Session data stands behind the rest, as it is, since text of it would be larger.
+// A visit that has ended is never sealed. Session data stands behind the rest, as it is, since text of it would be
+// larger.
 const { endedAt: _at, endReason: _reason, sessionData: _data, ...SEALED_COLUMNS } = VISIT_COLUMNS;
 
 const asIs = <T>(value: T): T => value;
@@ -39,7 +40,8 @@ const DATA = HEAD_LENGTH + places.size;
 const read = recordReader<readonly unknown[]>({
   readers: { ...SAME, flag: flag.toBoolean },
   placeOf: (field) => (field === 'sessionData' ? DATA : (places.get(field) ?? field)),
-  identityOf: ([, , , owner]: Head) => owner && Object.fromEntries(ownerPlaces.map((name, index) => [name, owner[index]])),
+  identityOf: ([, , , owner]: Head) =>
+    owner && Object.fromEntries(ownerPlaces.map((name, index) => [name, owner[index]])),
 });
 
 /** What a copy of this visit says: 2 bytes for the length of the JSON, the JSON, then the session data. */
@@ -69,7 +71,10 @@ export function sealedLength(encoded: Uint8Array): number {
   return FRAME + base64Length(encoded.length);
 }
 
-/** Seals visits as JWE (RFC 7516) with AES-256-GCM: nobody without the secret can read or make one. The first secret seals, all open. */
+/**
+ * Seals visits as JWE (RFC 7516) with AES-256-GCM: nobody without the secret can read or make one. The first secret
+ * seals, all open.
+ */
 export class VisitSeal {
   readonly #keys: readonly KeyObject[];
   #jose: Promise<typeof import('jose')> | undefined;

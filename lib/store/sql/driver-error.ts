@@ -14,11 +14,18 @@ export interface DriverError {
 
 /** The driver's error in what a library has made of it: TypeORM and Drizzle wrap it, Kysely hands it on. */
 export function driverError(error: unknown): DriverError {
-  const { driverError: wrapped, cause, query } = (error ?? {}) as { driverError?: DriverError; cause?: DriverError; query?: unknown };
+  const {
+    driverError: wrapped,
+    cause,
+    query,
+  } = (error ?? {}) as { driverError?: DriverError; cause?: DriverError; query?: unknown };
   return wrapped ?? (query !== undefined && cause ? cause : ((error ?? { message: '' }) as DriverError));
 }
 
-/** What has no state does not come from the server: the connection is gone. Names of errors such as `EPIPE` are no states, which have digits. */
+/**
+ * What has no state does not come from the server: the connection is gone. Names of errors such as `EPIPE` are no
+ * states, which have digits.
+ */
 export function sqlStateOf(error: unknown): string {
   const { sqlState, code = '' } = driverError(error);
   return sqlState ?? (/^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : code.startsWith('SQLITE_') ? 'HY000' : '08000');
@@ -28,8 +35,9 @@ export function sqlStateOf(error: unknown): string {
 const REVEALING = ['sql', 'query', 'parameters', 'params', 'args', 'detail', 'where', 'internalQuery'];
 
 /**
- * The driver's error, without values: session data and hashes of keys would get into logs with them. `mysql2` tells the statement with the
- * values in its text, PostgreSQL the row that a constraint has refused, Drizzle and TypeORM the parameters.
+ * The driver's error, without values: session data and hashes of keys would get into logs with them. `mysql2` tells the
+ * statement with the values in its text, PostgreSQL the row that a constraint has refused, Drizzle and TypeORM the
+ * parameters.
  */
 export function withoutValues(error: unknown): unknown {
   const said: unknown = driverError(error);

@@ -12,7 +12,11 @@ const MAX_SAVES = 64;
 type FindEach = (ids: readonly string[]) => Promise<readonly Outcome<VisitRecord | null>[]>;
 
 /** `save` by few statements, each for many visits. A save that the database refuses fails by itself. */
-export async function saveInGroups(saves: readonly SessionSave[], access: SqlAccess, findEach: FindEach): Promise<SaveResult[]> {
+export async function saveInGroups(
+  saves: readonly SessionSave[],
+  access: SqlAccess,
+  findEach: FindEach,
+): Promise<SaveResult[]> {
   const { dialect } = access.connection;
   const results: SaveResult[] = [];
   for (const [index, { data }] of saves.entries()) {
@@ -44,7 +48,9 @@ export async function saveInGroups(saves: readonly SessionSave[], access: SqlAcc
       const outcome = outcomes.get(save.id);
       if (!outcome) missed.push({ save, index });
       else
-        results[index] = isFailed(outcome) ? { outcome: 'failed', error: outcome.error } : { outcome: 'saved', version: save.version + 1 };
+        results[index] = isFailed(outcome)
+          ? { outcome: 'failed', error: outcome.error }
+          : { outcome: 'saved', version: save.version + 1 };
     }
     const stored = missed.length > 0 ? await findEach(missed.map(({ save }) => save.id)) : [];
     for (const [position, { save, index }] of missed.entries()) {
@@ -86,7 +92,11 @@ async function saveGroup(
 }
 
 /** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
-async function judge(save: SessionSave, stored: Outcome<VisitRecord | null>, { connection, sql }: SqlAccess): Promise<SaveResult | null> {
+async function judge(
+  save: SessionSave,
+  stored: Outcome<VisitRecord | null>,
+  { connection, sql }: SqlAccess,
+): Promise<SaveResult | null> {
   if (isFailed(stored)) return { outcome: 'failed', error: stored.error };
   if (save.lockOwner === undefined) return verdictOn(save, stored, {});
   try {

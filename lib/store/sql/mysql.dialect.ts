@@ -4,8 +4,9 @@ import { SqlDialect } from './sql.dialect.js';
 import type { Statement } from './statement.js';
 
 /**
- * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera says too, when another node was faster), ER_CHECKREAD (MariaDB 11.6
- * and later, when a snapshot is no longer current), ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of MySQL).
+ * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera says too, when another node was faster), ER_CHECKREAD (MariaDB
+ * 11.6 and later, when a snapshot is no longer current), ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of
+ * MySQL).
  */
 const IN_THE_WAY = [1205, 1213, 1020, 3101];
 /** ER_ERROR_DURING_COMMIT: of a node that has lost its cluster; the others may have the write. */
@@ -24,22 +25,29 @@ export class MysqlDialect extends SqlDialect {
   readonly unixTime = 'UNIX_TIMESTAMP()';
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
   override readonly returning = false;
-  // Left to itself, MySQL may prefer another index or the whole table, locks what it passes in that order, and runs into deadlocks.
+  // Left to itself, MySQL may prefer another index or the whole table, locks what it passes in that order, and runs
+  // into deadlocks.
   override readonly byPrimaryKey = ' FORCE INDEX (PRIMARY)';
   readonly #prepares: boolean;
   #safeUpdates = false;
   #longest = Infinity;
 
-  /** @param how `prepares`: whether the connection prepares statements that have a name, which it does not by default */
+  /**
+   * @param how `prepares`: whether the connection prepares statements that have a name, which it does not by default
+   */
   constructor(how: { readonly prepares?: boolean } = {}) {
     const { prepares = false } = how;
     super();
     this.#prepares = prepares;
   }
 
-  // The first comparison can use the index. The second decides: most collations ignore case, and even the binary ones trailing spaces.
+  // The first comparison can use the index. The second decides: most collations ignore case, and even the binary ones
+  // trailing spaces.
   sameText(column: string): string {
-    return `${column} = ? AND CAST(CONVERT(${column} USING utf8mb4) AS BINARY) = CAST(CONVERT(? USING utf8mb4) AS BINARY)`;
+    return (
+      `${column} = ? AND CAST(CONVERT(${column} USING utf8mb4) AS BINARY) = CAST(CONVERT(? USING utf8mb4) AS ` +
+      'BINARY)'
+    );
   }
 
   onDuplicate(): string {
@@ -60,22 +68,28 @@ export class MysqlDialect extends SqlDialect {
     return [...rows, ...Array.from({ length: size - rows.length }, () => filler(first))];
   }
 
-  // One more than the largest number there is fails, whatever the SQL mode, and undoes the statement: one trip instead of a transaction's four.
+  // One more than the largest number there is fails, whatever the SQL mode, and undoes the statement: one trip instead
+  // of a transaction's four.
   override allOrNone(condition: string, column: string): string {
     return `IF(${condition}, TRUE, ~0 + ${column} + 1)`;
   }
 
-  // Here the hint alone does not help: of a small table, or one whose statistics say so, MariaDB reads and locks all rows nevertheless.
+  // Here the hint alone does not help: of a small table, or one whose statistics say so, MariaDB reads and locks all
+  // rows nevertheless.
   override deleteAmong(table: string, key: string, ids: readonly string[]): Statement {
     // Its joins find no favor with `sql_safe_updates`, whatever their keys.
     if (this.#safeUpdates) {
       const { sql, params } = super.deleteAmong(table, key, ids);
       return { sql: `${sql}${this.unbounded}`, params };
     }
-    const rows = ids.length === 0 ? 'SELECT NULL AS id' : `SELECT ? AS id${' UNION ALL SELECT ?'.repeat(ids.length - 1)}`;
+    const rows =
+      ids.length === 0 ? 'SELECT NULL AS id' : `SELECT ? AS id${' UNION ALL SELECT ?'.repeat(ids.length - 1)}`;
     // In an encoding that fits into any other, so that the key is compared as it is stored.
     const isRow = `t.${key} = CONVERT(chosen.id USING ascii)`;
-    return { sql: `DELETE t FROM (${rows}) chosen STRAIGHT_JOIN ${table} t${this.byPrimaryKey} ON ${isRow}`, params: ids };
+    return {
+      sql: `DELETE t FROM (${rows}) chosen STRAIGHT_JOIN ${table} t${this.byPrimaryKey} ON ${isRow}`,
+      params: ids,
+    };
   }
 
   // `sql_safe_updates` asks for a key or a limit.

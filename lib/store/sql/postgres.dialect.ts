@@ -35,11 +35,14 @@ export class PostgresDialect extends SqlDialect {
     return value;
   }
 
-  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is made,
-  // and so the rows are locked, before the first is written.
+  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is
+  // made, and so the rows are locked, before the first is written.
   override isAmong(table: string, key: string, ids: readonly string[]): Statement {
     const { sql, params } = this.isOneOf(key, ids);
-    return { sql: `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${sql} ORDER BY ${key} FOR NO KEY UPDATE))`, params };
+    return {
+      sql: `${key} = ANY (ARRAY(SELECT ${key} FROM ${table} WHERE ${sql} ORDER BY ${key} FOR NO KEY UPDATE))`,
+      params,
+    };
   }
 
   // One text whatever the number of values: so it can be prepared.

@@ -17,7 +17,11 @@ interface Server {
   /** The settings that decide about text, and the option that sets them right. */
   readonly charset: { readonly names: readonly string[]; readonly remedy: string };
   /** Errors of a server or connection that takes no writes. */
-  readonly readOnly: { readonly codes: readonly (string | number | undefined)[]; readonly setting: string; readonly remedy: string };
+  readonly readOnly: {
+    readonly codes: readonly (string | number | undefined)[];
+    readonly setting: string;
+    readonly remedy: string;
+  };
   /** Errors of a user who has no right to write. */
   readonly denied: readonly (string | number | undefined)[];
 }
@@ -48,14 +52,19 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
       // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE.
       codes: [1290, 1792, 1836],
       setting: 'read_only',
-      remedy: 'name the primary server in the options of the connections, or set `read_only` and `transaction_read_only` to 0',
+      remedy:
+        'name the primary server in the options of the connections, or set `read_only` and `transaction_read_only` ' +
+        'to 0',
     },
     // ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR.
     denied: [1044, 1142, 1143],
   },
   postgres: {
     settings: [
-      { sql: `SELECT name AS "name", setting AS "value" FROM pg_settings WHERE name IN (${listed(POSTGRES_SETTINGS)})`, params: [] },
+      {
+        sql: `SELECT name AS "name", setting AS "value" FROM pg_settings WHERE name IN (${listed(POSTGRES_SETTINGS)})`,
+        params: [],
+      },
     ],
     rules: POSTGRES_RULES,
     text: {
@@ -65,13 +74,15 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
     bytes: { sql: `SELECT encode(CAST(? AS bytea), 'hex') AS "hex"`, params: [PROBE_BYTES], name: 'nest-visit-bytes' },
     charset: {
       names: POSTGRES_CHARSETS,
-      remedy: 'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role or database',
+      remedy:
+        'keep visits in a database with the encoding UTF8, and set no other `client_encoding` for its role or database',
     },
     readOnly: {
       // read_only_sql_transaction.
       codes: ['25006'],
       setting: 'transaction_read_only',
-      remedy: 'name the primary server in the options of the connections, or set `default_transaction_read_only` to off',
+      remedy:
+        'name the primary server in the options of the connections, or set `default_transaction_read_only` to off',
     },
     // insufficient_privilege.
     denied: ['42501'],
@@ -79,8 +90,9 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
 };
 
 /**
- * One look at a server that others have set up: what visits cannot work with is refused by its name, before the first request. Text, bytes
- * and a write that hits no row go through the connection, because many a setting shows only there. The dialect learns what it goes by.
+ * One look at a server that others have set up: what visits cannot work with is refused by its name, before the first
+ * request. Text, bytes and a write that hits no row go through the connection, because many a setting shows only there.
+ * The dialect learns what it goes by.
  *
  * @param write hits no row
  * @throws VisitServerSettingError
@@ -90,16 +102,23 @@ export async function checkServer(connection: SqlConnection, write: Statement): 
   const { family } = connection.dialect;
   if (family === 'sqlite') return settings;
   const server = SERVERS[family];
-  for (const statement of server.settings) for (const row of (await connection.run(statement)).rows) settings.set(...settingIn(row));
+  for (const statement of server.settings)
+    for (const row of (await connection.run(statement)).rows) settings.set(...settingIn(row));
   connection.dialect.adapt(settings);
   const refused = refusedSettings(server.rules, settings);
   if (!(await keepsText(connection, server))) {
     const { names, remedy } = server.charset;
     const value = names.map((name) => settings.get(name)).join(', ');
-    refused.push({ name: names.join(', '), value, why: 'text changes on its way, so that one user would become another', remedy });
+    refused.push({
+      name: names.join(', '),
+      value,
+      why: 'text changes on its way, so that one user would become another',
+      remedy,
+    });
   }
   // Where a transaction is open all the time, none can begin.
-  if (refused.length === 0) refused.push(...(await whyNoWrites(connection, write, { ...server, mode: settings.get('sql_mode') ?? '' })));
+  if (refused.length === 0)
+    refused.push(...(await whyNoWrites(connection, write, { ...server, mode: settings.get('sql_mode') ?? '' })));
   if (refused.length > 0) throw new VisitServerSettingError(refused);
   return settings;
 }
@@ -130,11 +149,20 @@ async function whyNoWrites(
     const { errno, code, message } = driverError(error);
     if (/statement pooling/.test(message)) {
       const why = 'sign-ins and clean-up are transactions';
-      return [{ name: 'pool_mode', value: 'statement', why, remedy: 'set it to transaction or session in the configuration of PgBouncer' }];
+      return [
+        {
+          name: 'pool_mode',
+          value: 'statement',
+          why,
+          remedy: 'set it to transaction or session in the configuration of PgBouncer',
+        },
+      ];
     }
     if (errno === PARSE_ERROR && mode.split(',').includes('ORACLE')) {
       const why = 'what this library begins is no transaction but a block of PL/SQL in this mode';
-      return [{ name: 'sql_mode', value: mode, why, remedy: 'leave ORACLE out of it, on the connections of visits at least' }];
+      return [
+        { name: 'sql_mode', value: mode, why, remedy: 'leave ORACLE out of it, on the connections of visits at least' },
+      ];
     }
     if (readOnly.codes.includes(errno ?? code)) {
       return [{ name: readOnly.setting, value: 'on', why: 'nothing can be written', remedy: readOnly.remedy }];

@@ -22,8 +22,8 @@ import type { Statement } from './statement.js';
 import { listedOf, recordOf } from './visit.row.js';
 
 /**
- * A store over SQL, whatever takes its statements to the database: TypeORM, Kysely and Drizzle do so here. All statements are `VisitSql`'s,
- * and what errors mean is known to the dialect of the connection.
+ * A store over SQL, whatever takes its statements to the database: TypeORM, Kysely and Drizzle do so here. All
+ * statements are `VisitSql`'s, and what errors mean is known to the dialect of the connection.
  */
 export abstract class SqlVisitStore extends TableVisitStore implements VisitServer {
   override readonly server = this;
@@ -78,7 +78,9 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
       if (error) throw error;
     }
     const statements = [
-      ...chunks(visits, (visit) => bytesFor(visit.sessionData), mostBytes(longest)).map((chunk) => sql.insertVisits(chunk)),
+      ...chunks(visits, (visit) => bytesFor(visit.sessionData), mostBytes(longest)).map((chunk) =>
+        sql.insertVisits(chunk),
+      ),
       ...chunks(linked).map((chunk) => sql.insertIdentities(chunk)),
     ];
     const [only] = statements;
@@ -151,7 +153,9 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
     const statements = sql.rekey(change);
     for (let unexplained = 0; unexplained <= MAX_UNEXPLAINED; unexplained++) {
       const [only] = statements.length === 1 ? statements : [];
-      const isDone = only ? (await connection.run(only)).affected === 1 : (await connection.atomic(statements)) !== null;
+      const isDone = only
+        ? (await connection.run(only)).affected === 1
+        : (await connection.atomic(statements)) !== null;
       if (isDone) return { outcome: 'done' };
       const [stored = null] = await this.find([change.id]);
       const reason = refusalOf(stored, rekeyGuard(change));
@@ -165,7 +169,11 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
     return (await connection.run(sql.lock(lock))).affected > 0;
   }
 
-  protected async endThese(visits: readonly VisitToEnd[], ending: Ending, mark: string): Promise<readonly string[] | undefined> {
+  protected async endThese(
+    visits: readonly VisitToEnd[],
+    ending: Ending,
+    mark: string,
+  ): Promise<readonly string[] | undefined> {
     const { connection, sql } = this.access();
     const { rows, affected } = await connection.run(sql.end(visits, ending, mark));
     if (connection.dialect.returning) return rows.map(({ id }) => String(id));
@@ -191,7 +199,11 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
     return this.#ids(this.access().sql.liveIds(after, most));
   }
 
-  protected async staleBehind(place: StalePlace, before: number, most: number): Promise<{ id: string; instant: number }[]> {
+  protected async staleBehind(
+    place: StalePlace,
+    before: number,
+    most: number,
+  ): Promise<{ id: string; instant: number }[]> {
     const { connection, sql } = this.access();
     const { rows } = await connection.run(sql.staleIds(place, before, most));
     return rows.map(({ id, instant }) => ({ id: String(id), instant: Number(instant) }));

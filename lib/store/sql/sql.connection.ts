@@ -7,14 +7,15 @@ export interface SqlConnection {
   readonly dialect: SqlDialect;
 
   /**
-   * Runs one statement, which is a transaction by itself. What the database undid because others were in the way (`dialect.isTransient`) is
-   * tried again, as with `retryOnConflict`. An error is the driver's, or holds it as `driverError`, so that the dialect understands it.
+   * Runs one statement, which is a transaction by itself. What the database undid because others were in the way
+   * (`dialect.isTransient`) is tried again, as with `retryOnConflict`. An error is the driver's, or holds it as
+   * `driverError`, so that the dialect understands it.
    */
   run(statement: Statement): Promise<Result>;
 
   /**
-   * Runs statements in one transaction, of level READ COMMITTED where there are levels, and tries again as `run` does. Null if one did not
-   * change what it must; then nothing is changed, as after an error.
+   * Runs statements in one transaction, of level READ COMMITTED where there are levels, and tries again as `run` does.
+   * Null if one did not change what it must; then nothing is changed, as after an error.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null>;
 }

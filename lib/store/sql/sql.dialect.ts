@@ -20,7 +20,9 @@ export abstract class SqlDialect {
   readonly lock: string = ' FOR UPDATE';
   /** Behind the name of a table: rows are to be found, and so locked, by their primary key alone. */
   readonly byPrimaryKey: string = '';
-  /** Whether an UPDATE can tell which rows it changed. If not, `allOrNone` lets it change all that are there, or none. */
+  /**
+   * Whether an UPDATE can tell which rows it changed. If not, `allOrNone` lets it change all that are there, or none.
+   */
   readonly returning: boolean = true;
   /** Whether a parameter can be an array, so that a statement for many rows has one text. */
   readonly arrays: boolean = false;
@@ -44,7 +46,10 @@ export abstract class SqlDialect {
     return value ? 1 : 0;
   }
 
-  /** A condition on a statement that writes many rows: its key is among these. Rows are locked in the order of their keys. */
+  /**
+   * A condition on a statement that writes many rows: its key is among these. Rows are locked in the order of their
+   * keys.
+   */
   isAmong(_table: string, key: string, ids: readonly string[]): Statement {
     return this.isOneOf(key, ids);
   }
@@ -119,8 +124,8 @@ export abstract class SqlDialect {
   }
 
   /**
-   * What an error says of a constraint that a DELETE would have broken: rows of other tables refer to those that were to be deleted.
-   * Undefined for any other error.
+   * What an error says of a constraint that a DELETE would have broken: rows of other tables refer to those that were
+   * to be deleted. Undefined for any other error.
    */
   referenceIn(error: unknown): Reference | undefined {
     // Integrity constraint violations: how they restrict (RESTRICT, NO ACTION, deferred, by a trigger) does not matter.

@@ -57,13 +57,13 @@ export abstract class SqliteConnection implements SqlConnection {
   }
 
   /**
-   * There is one connection, which the application's own transactions share. Running all statements in
-   * one turn of the event loop keeps the two apart: nothing else can come in between. If such a transaction is open at the
-   * moment, ours is a part of it.
+   * There is one connection, which the application's own transactions share. Running all statements in one turn of the
+   * event loop keeps the two apart: nothing else can come in between. If such a transaction is open at the moment, ours
+   * is a part of it.
    *
-   * The right to write is taken first, so that nothing after it is refused because another process writes. Not only is a
-   * transaction that has read already never let in later; libsql leaves a statement that was refused half done, and no
-   * transaction ends before that is garbage-collected.
+   * The right to write is taken first, so that nothing after it is refused because another process writes. Not only is
+   * a transaction that has read already never let in later; libsql leaves a statement that was refused half done, and
+   * no transaction ends before that is garbage-collected.
    *
    * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside.
    */

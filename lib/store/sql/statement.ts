@@ -2,7 +2,10 @@
 export interface Statement {
   readonly sql: string;
   readonly params: readonly unknown[];
-  /** Sent all the time: worth being prepared where the dialect can, under this name. Its texts differ in their number of rows only. */
+  /**
+   * Sent all the time: worth being prepared where the dialect can, under this name. Its texts differ in their number of
+   * rows only.
+   */
   readonly name?: string;
   /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
   readonly mustChange?: number;
@@ -37,7 +40,10 @@ export function isShort({ mustChange }: Statement, { affected }: Result): boolea
  *
  * @returns null if one did not change what it must: then the transaction is to be undone
  */
-export async function runSteps(steps: readonly Step[], run: (statement: Statement) => Promise<Result>): Promise<Result[] | null> {
+export async function runSteps(
+  steps: readonly Step[],
+  run: (statement: Statement) => Promise<Result>,
+): Promise<Result[] | null> {
   const results: Result[] = [];
   for (const step of steps) {
     const statement = statementOf(step, results);

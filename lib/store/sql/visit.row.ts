@@ -4,7 +4,10 @@ import type { Result } from './statement.js';
 
 const asIs = <T>(value: T): T => value;
 
-/** Wide integers may be text or `bigint`, flags numbers, and binary data comes in three kinds: as driver and application like it. */
+/**
+ * Wide integers may be text or `bigint`, flags numbers, and binary data comes in three kinds: as driver and application
+ * like it.
+ */
 const readers: Readers = {
   hex: asIs,
   text: asIs,

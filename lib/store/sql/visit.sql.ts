@@ -47,14 +47,25 @@ export const TABLE_COLUMNS = {
   revocation: REVOCATION_COLUMNS,
 } as const satisfies { readonly [Table in keyof VisitTables]: Readonly<Record<keyof Names<Table>, Column>> };
 
-/** The tables as they are called unless the application says otherwise. @param schema in which they are; in MySQL the database */
+/**
+ * The tables as they are called unless the application says otherwise.
+ *
+ * @param schema in which they are; in MySQL the database
+ */
 export function visitTablesIn(schema?: string): VisitTables {
   const table = <Name extends string>(name: string, columns: Readonly<Record<Name, Column>>): SqlTable<Name> => ({
     path: schema === undefined ? [name] : [schema, name],
-    columns: Object.fromEntries(namesIn(columns).map((column) => [column, columnNameOf(column)])) as Record<Name, string>,
+    columns: Object.fromEntries(namesIn(columns).map((column) => [column, columnNameOf(column)])) as Record<
+      Name,
+      string
+    >,
   });
   const { visit, identity, revocation } = TABLE_COLUMNS;
-  return { visit: table('visit', visit), identity: table('visit_identity', identity), revocation: table('visit_revocation', revocation) };
+  return {
+    visit: table('visit', visit),
+    identity: table('visit_identity', identity),
+    revocation: table('visit_revocation', revocation),
+  };
 }
 
 const VISIT_NAMES = namesIn(VISIT_COLUMNS);
@@ -74,9 +85,10 @@ const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => u
 ];
 
 /**
- * All statements of a store over SQL, as text with `?` for each parameter. What every write but an insert has in common: it finds
- * its rows by primary key, and it says again what must hold of them. That condition is written so that no index serves it
- * (`ended_at + 0`): a planner with old statistics would otherwise go through all visits that have not ended.
+ * All statements of a store over SQL, as text with `?` for each parameter. What every write but an insert has in
+ * common: it finds its rows by primary key, and it says again what must hold of them. That condition is written so that
+ * no index serves it (`ended_at + 0`): a planner with old statistics would otherwise go through all visits that have
+ * not ended.
  */
 export class VisitSql {
   readonly #dialect: SqlDialect;
@@ -99,17 +111,32 @@ export class VisitSql {
   readonly #identityValues: (identity: IdentityRecord) => unknown[];
 
   constructor(dialect: SqlDialect, tables: VisitTables) {
-    const escaped = <Name extends string>({ columns }: SqlTable<Name>, given: Readonly<Record<Name, Column>>): Record<Name, string> =>
+    const escaped = <Name extends string>(
+      { columns }: SqlTable<Name>,
+      given: Readonly<Record<Name, Column>>,
+    ): Record<Name, string> =>
       Object.fromEntries(namesIn(given).map((name) => [name, dialect.escape(columns[name])])) as Record<Name, string>;
     const pathOf = ({ path }: SqlTable<never>): string => path.map((name) => dialect.escape(name)).join('.');
     this.#dialect = dialect;
     this.#tables = tables;
-    [this.#visit, this.#identity, this.#revocation] = [pathOf(tables.visit), pathOf(tables.identity), pathOf(tables.revocation)];
+    [this.#visit, this.#identity, this.#revocation] = [
+      pathOf(tables.visit),
+      pathOf(tables.identity),
+      pathOf(tables.revocation),
+    ];
     this.#v = escaped(tables.visit, TABLE_COLUMNS.visit);
     this.#i = escaped(tables.identity, TABLE_COLUMNS.identity);
     this.#r = escaped(tables.revocation, TABLE_COLUMNS.revocation);
     const flag = (value: boolean): unknown => dialect.flag(value);
-    const writers: Writers = { hex: asIs, text: asIs, exact: asIs, instant: asIs, count: asIs, flag, bytes: toConfidential };
+    const writers: Writers = {
+      hex: asIs,
+      text: asIs,
+      exact: asIs,
+      instant: asIs,
+      count: asIs,
+      flag,
+      bytes: toConfidential,
+    };
     this.#visitValues = rowWriter(VISIT_COLUMNS, writers);
     this.#identityValues = rowWriter(IDENTITY_COLUMNS, writers);
     this.#isLive = `${this.#v.endedAt} + 0 IS NULL`;
@@ -117,10 +144,17 @@ export class VisitSql {
       `${isNumber(column) ? dialect.readNumber(name) : name} AS "${field}"`;
     const select = (given: Readonly<Partial<Record<VisitColumn, Column>>>): string => {
       const columns = [
-        ...listed(given as Record<VisitColumn, Column>).map((column) => read(column.name, column, `v.${this.#v[column.name]}`)),
-        ...listed(IDENTITY_COLUMNS).map((column) => read(IDENTITY_FIELDS[column.name], column, `i.${this.#i[column.name]}`)),
+        ...listed(given as Record<VisitColumn, Column>).map((column) =>
+          read(column.name, column, `v.${this.#v[column.name]}`),
+        ),
+        ...listed(IDENTITY_COLUMNS).map((column) =>
+          read(IDENTITY_FIELDS[column.name], column, `i.${this.#i[column.name]}`),
+        ),
       ];
-      return `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} = v.${this.#v.id}`;
+      return (
+        `SELECT ${columns.join(', ')} FROM ${this.#visit} v LEFT JOIN ${this.#identity} i ON i.${this.#i.visitId} ` +
+        `= v.${this.#v.id}`
+      );
     };
     this.#select = select(VISIT_COLUMNS);
     this.#list = select(LISTED_COLUMNS);
@@ -131,8 +165,8 @@ export class VisitSql {
   }
 
   /**
-   * By table, what reads nothing, but fails if a column of this version of the schema is not there. Columns are qualified: SQLite takes a lone
-   * quoted name it does not know for text.
+   * By table, what reads nothing, but fails if a column of this version of the schema is not there. Columns are
+   * qualified: SQLite takes a lone quoted name it does not know for text.
    */
   probes(version: number): { readonly table: string; readonly statement: Statement }[] {
     const probe = (
@@ -167,7 +201,8 @@ export class VisitSql {
   /** The whole rows of these visits, with their identities. */
   find(ids: readonly string[]): Statement {
     // PostgreSQL plans a prepared `= ANY` anew each time, and `=` once. That is felt where requests come one at a time.
-    if (ids.length === 1) return { sql: `${this.#select} WHERE v.${this.#v.id} = ?`, params: ids, name: `${this.#findName}-one` };
+    if (ids.length === 1)
+      return { sql: `${this.#select} WHERE v.${this.#v.id} = ?`, params: ids, name: `${this.#findName}-one` };
     const { sql, params } = this.#dialect.isOneOf(
       `v.${this.#v.id}`,
       this.#dialect.padded(ids, (id) => id),
@@ -190,7 +225,10 @@ export class VisitSql {
     return insert(this.#identity, Object.values(this.#i), rows);
   }
 
-  /** Where the dialect can, the statement returns the ids that it has written; elsewhere it writes all that are there, or none. */
+  /**
+   * Where the dialect can, the statement returns the ids that it has written; elsewhere it writes all that are there,
+   * or none.
+   */
   save(saves: readonly SessionSave[]): Statement {
     return this.#dialect.arrays ? this.#saveByArrays(saves) : this.#saveByCases(saves);
   }
@@ -216,8 +254,11 @@ export class VisitSql {
     const { returning, bytes } = this.#dialect;
     // The first case that fits counts.
     const saves = this.#dialect.padded(given, (save) => ({ ...save, data: null }));
-    const locked = (save: SessionSave) => (save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ? AND ${v.lockedUntil} > ?`);
-    const conditions = saves.map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard()}${locked(save)}`).join(' ');
+    const locked = (save: SessionSave) =>
+      save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ? AND ${v.lockedUntil} > ?`;
+    const conditions = saves
+      .map((save) => `WHEN ? THEN ${v.sessionVersion} = ? AND ${this.#guard()}${locked(save)}`)
+      .join(' ');
     const { sql: isAmong, params } = this.#isAmong(saves.map(({ id }) => id));
     const isLive = this.#dialect.allOrNone(`${this.#isLive} AND CASE ${v.id} ${conditions} END`, v.sessionVersion);
     return {
@@ -239,7 +280,9 @@ export class VisitSql {
     };
   }
 
-  /** When the visits were used and when they expire: neither ever goes back, and a visit that has ended stays as it is. */
+  /**
+   * When the visits were used and when they expire: neither ever goes back, and a visit that has ended stays as it is.
+   */
   touch(touches: readonly Required<Touch>[]): Statement {
     const { id, accessed, expiry, keyChanged } = this.#v;
     const given = `CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
@@ -296,7 +339,9 @@ export class VisitSql {
       ? `${lockOwner} = ? AND ${lockedUntil} > ?`
       : `(${lockOwner} IS NULL OR ${lockOwner} = ? OR ${lockedUntil} <= ?)`;
     return {
-      sql: `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ${this.#guard()} AND ${isFree}`,
+      sql:
+        `${this.#update} SET ${lockOwner} = ?, ${lockedUntil} = ? WHERE ${id} = ? AND ${this.#isLive} AND ` +
+        `${this.#guard()} AND ${isFree}`,
       params: [lock.owner, lock.until, lock.id, ...guardParams(lock), lock.owner, lock.now],
     };
   }
@@ -315,7 +360,10 @@ export class VisitSql {
     return { sql, params: [visitId] };
   }
 
-  /** `mark` becomes the owner of the locks. No two visits have the same key, nor does a key come back to a visit whose user is another one. */
+  /**
+   * `mark` becomes the owner of the locks. No two visits have the same key, nor does a key come back to a visit whose
+   * user is another one.
+   */
   end(visits: readonly VisitToEnd[], { reason, at, retiresKey = false }: Ending, mark: string): Statement {
     const v = this.#v;
     const retired = retiresKey ? `${v.previousKeyUntil} = ?, ${v.keyChanged} = ?, ` : '';
@@ -337,7 +385,10 @@ export class VisitSql {
   marked(ids: readonly string[], mark: string): Statement {
     const { id, lockOwner } = this.#v;
     const { sql, params } = this.#dialect.isOneOf(id, ids);
-    return { sql: `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${sql} AND ${lockOwner} = ?`, params: [...params, mark] };
+    return {
+      sql: `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${sql} AND ${lockOwner} = ?`,
+      params: [...params, mark],
+    };
   }
 
   /** All visits of the user end now; what was remembered before, if it is later, stays. */
@@ -379,7 +430,8 @@ export class VisitSql {
     const v = this.#v;
     return {
       sql:
-        `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${this.#i.visitId}` +
+        `SELECT v.${v.id} AS "id", v.${v.keyHash} AS "keyHash" FROM ${this.#identity} i JOIN ${this.#visit} v ON ` +
+        `v.${v.id} = i.${this.#i.visitId}` +
         ` WHERE ${this.#isOfUser} AND v.${v.endedAt} IS NULL AND v.${v.id} <> ? ORDER BY v.${v.id} LIMIT ${limit}`,
       params: [userId, userId, except],
     };
@@ -401,7 +453,8 @@ export class VisitSql {
   liveVisits(after: string, limit: number, now: number): Statement {
     const { id, endedAt, expiry } = this.#v;
     return {
-      sql: `${this.#list} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ${limit}`,
+      sql:
+        `${this.#list} WHERE v.${id} > ? AND v.${endedAt} IS NULL AND v.${expiry} > ? ORDER BY v.${id} LIMIT ` + limit,
       params: [after || NO_ID, now],
     };
   }
@@ -411,7 +464,8 @@ export class VisitSql {
     const [v, i] = [this.#v, this.#i];
     return {
       sql:
-        `SELECT DISTINCT v.${v.userAgent} AS "userAgent" FROM ${this.#identity} i JOIN ${this.#visit} v ON v.${v.id} = i.${i.visitId}` +
+        `SELECT DISTINCT v.${v.userAgent} AS "userAgent" FROM ${this.#identity} i JOIN ${this.#visit} v ON ` +
+        `v.${v.id} = i.${i.visitId}` +
         ` WHERE ${this.#isOfUser} AND i.${i.created} < ?`,
       params: [userId, userId, before],
     };
@@ -432,7 +486,10 @@ export class VisitSql {
     };
   }
 
-  /** Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two results count. */
+  /**
+   * Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two
+   * results count.
+   */
   expunge(ids: readonly string[], before: number): [Step, Step, Step] {
     const { id, expiry, endedAt } = this.#v;
     const { lock, byPrimaryKey } = this.#dialect;

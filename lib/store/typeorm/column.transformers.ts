@@ -1,7 +1,10 @@
 import type { ValueTransformer } from 'typeorm';
 import { toBuffer } from '../sql.values.js';
 
-/** Instants are kept as milliseconds since 1970 UTC, so that no time zone of process, connection or database can move them. */
+/**
+ * Instants are kept as milliseconds since 1970 UTC, so that no time zone of process, connection or database can move
+ * them.
+ */
 export const instant: ValueTransformer = {
   to: (value?: Date | number | null) => (value == null ? value : Number(value)),
   // Drivers give 64-bit integers as text.

@@ -1,9 +1,19 @@
 import type { DataSource, EntityMetadata } from 'typeorm';
 import type { ColumnMetadata } from 'typeorm/metadata/ColumnMetadata.js';
-import { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, VISIT_COLUMNS, type Column, type ColumnKind } from '../visit.columns.js';
+import {
+  IDENTITY_COLUMNS,
+  LOCK_COLUMNS,
+  REVOCATION_COLUMNS,
+  VISIT_COLUMNS,
+  type Column,
+  type ColumnKind,
+} from '../visit.columns.js';
 import { familyOf } from './connections/family.js';
 
-/** What columns of a kind need on MySQL, where the usual collation takes `a` for `A` and the default charset may not know emoji. */
+/**
+ * What columns of a kind need on MySQL, where the usual collation takes `a` for `A` and the default charset may not
+ * know emoji.
+ */
 const MYSQL_TEXT: Readonly<Partial<Record<ColumnKind, { charset: string; collation?: string }>>> = {
   hex: { charset: 'ascii', collation: 'ascii_bin' },
   exact: { charset: 'utf8mb4', collation: 'utf8mb4_bin' },
@@ -22,9 +32,9 @@ const COLUMNS: Readonly<Record<string, Column>> = {
 const BINARY_TYPES = { mysql: 'mediumblob', postgres: 'bytea', sqlite: 'blob' } as const;
 
 /**
- * The base of the entities. Decorators are evaluated before the kind of database is known, yet some columns differ there.
- * TypeORM offers one moment in between: when its metadata are built, and before it synchronizes or migrates, it calls
- * `useDataSource` on each entity that looks like an active record, which means: has these three static functions.
+ * The base of the entities. Decorators are evaluated before the kind of database is known, yet some columns differ
+ * there. TypeORM offers one moment in between: when its metadata are built, and before it synchronizes or migrates, it
+ * calls `useDataSource` on each entity that looks like an active record, which means: has these three static functions.
  */
 export abstract class DialectEntity {
   /** @internal */
@@ -56,9 +66,14 @@ export abstract class DialectEntity {
   }
 }
 
-/** MySQL refuses a foreign key between columns of different collations. Those of an application take theirs from what they refer to. */
+/**
+ * MySQL refuses a foreign key between columns of different collations. Those of an application take theirs from what
+ * they refer to.
+ */
 function alignReferences(metadata: EntityMetadata, { entityMetadatas }: DataSource): void {
-  for (const { referencedEntityMetadata, referencedColumns, columns } of entityMetadatas.flatMap(({ foreignKeys }) => foreignKeys)) {
+  for (const { referencedEntityMetadata, referencedColumns, columns } of entityMetadatas.flatMap(
+    ({ foreignKeys }) => foreignKeys,
+  )) {
     if (referencedEntityMetadata !== metadata) continue;
     for (const [index, { propertyName }] of referencedColumns.entries()) {
       const kind = COLUMNS[propertyName]?.kind;

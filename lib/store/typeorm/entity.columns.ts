@@ -26,7 +26,10 @@ export type EntityBase<Columns extends Readonly<Record<string, StoreColumn>>, De
 > &
   (new () => DialectEntity & Properties<Columns, Described>);
 
-/** How TypeORM keeps values of each kind. Binary columns are declared as text, and made binary when the kind of database is known. */
+/**
+ * How TypeORM keeps values of each kind. Binary columns are declared as text, and made binary when the kind of database
+ * is known.
+ */
 const OPTIONS: Readonly<Record<ColumnKind, ColumnOptions>> = {
   hex: { type: 'varchar' },
   text: { type: 'varchar' },
@@ -38,9 +41,16 @@ const OPTIONS: Readonly<Record<ColumnKind, ColumnOptions>> = {
 };
 
 /** Does what decorators on the properties of the entity would do. The first column is the primary key. */
-export function defineColumns(entity: { readonly prototype: object }, columns: Readonly<Record<string, StoreColumn>>): void {
+export function defineColumns(
+  entity: { readonly prototype: object },
+  columns: Readonly<Record<string, StoreColumn>>,
+): void {
   for (const [index, { name, kind, length, nullable = false, indexed = false }] of listed(columns).entries()) {
-    const options: ColumnOptions = { name: columnNameOf(name), ...OPTIONS[kind], ...(length !== undefined && { length }) };
+    const options: ColumnOptions = {
+      name: columnNameOf(name),
+      ...OPTIONS[kind],
+      ...(length !== undefined && { length }),
+    };
     const decorate = index === 0 ? PrimaryColumn(options as object) : Column({ ...options, nullable });
     decorate(entity.prototype, name);
     if (indexed) Index()(entity.prototype, name);

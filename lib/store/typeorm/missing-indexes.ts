@@ -18,7 +18,9 @@ export async function missingIndexesOf(dataSource: DataSource): Promise<string[]
     for (const { names, columns } of tables) {
       if (!names) continue;
       const table = await runner.getTable(names.path);
-      const first = new Set([...(table?.indices ?? []), ...(table?.uniques ?? [])].map(({ columnNames }) => columnNames[0]));
+      const first = new Set(
+        [...(table?.indices ?? []), ...(table?.uniques ?? [])].map(({ columnNames }) => columnNames[0]),
+      );
       for (const { name, indexed } of listed<string>(columns)) {
         const column = (names.columns as Readonly<Record<string, string>>)[name];
         if (indexed && column !== undefined && !first.has(column)) missing.push(`${names.path}.${column}`);

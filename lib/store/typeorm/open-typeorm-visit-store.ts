@@ -71,8 +71,8 @@ function withVisits(options: DataSourceOptions): DataSourceOptions {
 }
 
 /**
- * By itself, a driver may wait without a bound for a server that takes the connection and says nothing. We give up sooner, and say so; what
- * the driver does meanwhile ends by this.
+ * By itself, a driver may wait without a bound for a server that takes the connection and says nothing. We give up
+ * sooner, and say so; what the driver does meanwhile ends by this.
  */
 function withConnectLimit(options: DataSourceOptions, deadline: number): DataSourceOptions {
   const name = { mysql: 'connectTimeout', postgres: 'connectTimeoutMS', sqlite: undefined }[familyOf({ options })!];
@@ -130,7 +130,8 @@ function connectionError(options: DataSourceOptions, cause: unknown): Error {
 function secretsIn(options: object, depth = 0): string[] {
   return Object.entries(options).flatMap(([name, value]: [string, unknown]) => {
     if (typeof value === 'string') return /pass|secret|^key$|^url$/i.test(name) ? [value] : [];
-    const isMore = typeof value === 'object' && value !== null && ['replication', 'master', 'slaves', 'extra', 'ssl'].includes(name);
+    const isMore =
+      typeof value === 'object' && value !== null && ['replication', 'master', 'slaves', 'extra', 'ssl'].includes(name);
     if (!isMore || depth > 3) return [];
     return (Array.isArray(value) ? (value as object[]) : [value]).flatMap((one) => secretsIn(one, depth + 1));
   });

@@ -3,16 +3,16 @@ import type { DataSource, EntitySubscriberInterface, QueryRunner } from 'typeorm
 import { VisitOpenTransactionError } from '../../errors/visit.error.js';
 
 /**
- * The application's own transactions, where the pool has one connection: what is called within one, and needs a connection, too, would wait
- * for itself until its deadline, and all other requests with it. Code is within a transaction from the call that begins it; what it calls
- * beside it, not waiting for it, counts as well.
+ * The application's own transactions, where the pool has one connection: what is called within one, and needs a
+ * connection, too, would wait for itself until its deadline, and all other requests with it. Code is within a
+ * transaction from the call that begins it; what it calls beside it, not waiting for it, counts as well.
  */
 export class OwnTransactions {
   private readonly running = new AsyncLocalStorage<QueryRunner>();
 
   private readonly subscriber: EntitySubscriberInterface = {
-    // TypeORM calls it before it waits for anything: so the asynchronous context is that of whoever begins the transaction, and goes on in
-    // all that they call from there.
+    // TypeORM calls it before it waits for anything: so the asynchronous context is that of whoever begins the
+    // transaction, and goes on in all that they call from there.
     beforeTransactionStart: ({ queryRunner }) => this.running.enterWith(queryRunner),
   };
 

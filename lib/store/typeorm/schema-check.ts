@@ -4,14 +4,19 @@ import type { SqlConnection } from '../sql/sql.connection.js';
 import { visitMigrations } from './migrations/index.js';
 
 /** What is to be done where tables lack a column: which migrations bring it, or whether those have run. */
-export async function migrationsFor({ version }: MissingSchema, dataSource: DataSource, connection: SqlConnection): Promise<string> {
+export async function migrationsFor(
+  { version }: MissingSchema,
+  dataSource: DataSource,
+  connection: SqlConnection,
+): Promise<string> {
   const names = visitMigrations.slice(version).map((Migration) => new Migration().name);
   const recorded = await recordedIn(dataSource, connection);
   const done = names.filter((name) => recorded.has(name));
   return done.length > 0
     ? `${listOf(done)} was run on this database, and the tables have been changed since: compare them with the entities`
     : `run ${listOf(names)}: add \`...visitMigrations\` to \`migrations\` of the data source, and run ` +
-        '`npx typeorm migration:run -d <file of the data source>` (or `dataSource.runMigrations()`, or `migrationsRun: true`) before this ' +
+        '`npx typeorm migration:run -d <file of the data source>` (or `dataSource.runMigrations()`, or ' +
+        '`migrationsRun: true`) before this ' +
         'version of nest-visit starts';
 }
 

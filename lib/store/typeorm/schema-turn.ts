@@ -7,7 +7,9 @@ import { driverError } from '../sql/driver-error.js';
 import type { SqlFamily } from '../sql/sql.dialect.js';
 import { familyOf } from './connections/family.js';
 
-/** How long a process waits for others that change the tables: their own migrations may take some time. In milliseconds. */
+/**
+ * How long a process waits for others that change the tables: their own migrations may take some time. In milliseconds.
+ */
 const LONGEST_WAIT = 600_000;
 const LONGEST_PAUSE = 250;
 
@@ -15,8 +17,8 @@ const LONGEST_PAUSE = 250;
 const NAME = 'nest-visit:tables';
 
 /**
- * The lock of a connection: `take` does not wait for long, and the lock goes with its connection, so that of a process that has died nothing
- * is left.
+ * The lock of a connection: `take` does not wait for long, and the lock goes with its connection, so that of a process
+ * that has died nothing is left.
  */
 interface Lock {
   /** Before `take`. */
@@ -36,19 +38,23 @@ const LOCKS: Readonly<Record<'mysql' | 'postgres', Lock>> = {
 };
 
 /**
- * ER_SP_DOES_NOT_EXIST, ER_NOT_SUPPORTED_YET, ER_UNKNOWN_ERROR (by which a cluster refuses `GET_LOCK`); undefined_function,
- * feature_not_supported: a server that only speaks as MySQL or PostgreSQL, and has no such locks.
+ * ER_SP_DOES_NOT_EXIST, ER_NOT_SUPPORTED_YET, ER_UNKNOWN_ERROR (by which a cluster refuses `GET_LOCK`);
+ * undefined_function, feature_not_supported: a server that only speaks as MySQL or PostgreSQL, and has no such locks.
  */
 const UNKNOWN = [1305, 1235, 1105, '42883', '0A000'];
 
 /**
- * Changes the tables while no other process does: several that start on an empty database would make the same tables at once, and all but one
- * fail. The lock has a connection of its own, which also tells whether the database still answers; how long the work itself takes is its own
- * affair.
+ * Changes the tables while no other process does: several that start on an empty database would make the same tables at
+ * once, and all but one fail. The lock has a connection of its own, which also tells whether the database still
+ * answers; how long the work itself takes is its own affair.
  *
  * @param deadline how long an answer may take, in milliseconds
  */
-export async function changeTables(options: DataSourceOptions, deadline: number, work: () => Promise<void>): Promise<void> {
+export async function changeTables(
+  options: DataSourceOptions,
+  deadline: number,
+  work: () => Promise<void>,
+): Promise<void> {
   const family = familyOf({ options });
   if (!family || family === 'sqlite') return work();
   const guard = new DataSource(alone(options));
@@ -64,10 +70,14 @@ export async function changeTables(options: DataSourceOptions, deadline: number,
 }
 
 /**
- * The same within a migration, whoever runs it and has no such lock: one that comes later finds what the first has made. Where there is no
- * such lock, or on PostgreSQL no transaction, all is done as without it.
+ * The same within a migration, whoever runs it and has no such lock: one that comes later finds what the first has
+ * made. Where there is no such lock, or on PostgreSQL no transaction, all is done as without it.
  */
-export async function migrateAlone(connection: QueryRunner, family: SqlFamily, work: () => Promise<void>): Promise<void> {
+export async function migrateAlone(
+  connection: QueryRunner,
+  family: SqlFamily,
+  work: () => Promise<void>,
+): Promise<void> {
   if (family === 'postgres' && connection.isTransactionActive) {
     const none = 'feature_not_supported OR undefined_function';
     const lock = `PERFORM pg_advisory_xact_lock(${numberOf(`${NAME}:migration`)})`;
@@ -85,8 +95,8 @@ export async function migrateAlone(connection: QueryRunner, family: SqlFamily, w
 }
 
 /**
- * The same for what waits for snapshots, as indexes do that PostgreSQL makes `CONCURRENTLY`. Whoever waits here has none but for an instant,
- * while it asks. Without a transaction nothing is to be taken, and nothing waits for anybody.
+ * The same for what waits for snapshots, as indexes do that PostgreSQL makes `CONCURRENTLY`. Whoever waits here has
+ * none but for an instant, while it asks. Without a transaction nothing is to be taken, and nothing waits for anybody.
  */
 export async function migrateByTurns(connection: QueryRunner, work: () => Promise<void>): Promise<void> {
   const sql = `SELECT pg_try_advisory_xact_lock(${numberOf(`${NAME}:migration`)}) AS taken`;
@@ -101,7 +111,14 @@ export async function migrateByTurns(connection: QueryRunner, work: () => Promis
 /** One connection, and nothing else. */
 export function alone(options: DataSourceOptions): DataSourceOptions {
   const nothing = { entities: [], migrations: [], subscribers: [], cache: false };
-  return { ...options, ...nothing, migrationsRun: false, synchronize: false, dropSchema: false, poolSize: 1 } as DataSourceOptions;
+  return {
+    ...options,
+    ...nothing,
+    migrationsRun: false,
+    synchronize: false,
+    dropSchema: false,
+    poolSize: 1,
+  } as DataSourceOptions;
 }
 
 async function take(connection: QueryRunner, lock: Lock, deadline: number): Promise<void> {

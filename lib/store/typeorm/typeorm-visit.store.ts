@@ -41,7 +41,9 @@ export class TypeOrmVisitStore extends SqlVisitStore {
     this.#owned = owned;
   }
 
-  /** The size of the pool, which is 10 by default with both drivers. SQLite has one connection, which is not waited for. */
+  /**
+   * The size of the pool, which is 10 by default with both drivers. SQLite has one connection, which is not waited for.
+   */
   get connections(): number | undefined {
     const { poolSize, extra } = this.dataSource.options as {
       poolSize?: number;
@@ -97,13 +99,16 @@ interface Prepared extends SqlAccess {
 
 function prepare(dataSource: DataSource, deadline: number | undefined, connections: number | undefined): Prepared {
   const connection = connectionOf(dataSource);
-  if (!dataSource.isInitialized) throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
+  if (!dataSource.isInitialized)
+    throw new VisitOptionError('the data source is not initialized: await `dataSource.initialize()` first');
   const visit = namesOf(dataSource, Visit);
   const identity = namesOf(dataSource, VisitIdentity);
   const revocation = namesOf(dataSource, VisitRevocation);
   if (!visit || !identity || !revocation) {
     const missing = !visit ? 'Visit' : !identity ? 'VisitIdentity' : 'VisitRevocation';
-    throw new VisitOptionError(`the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``);
+    throw new VisitOptionError(
+      `the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``,
+    );
   }
   if (deadline !== undefined) connection.limit(deadline);
   const ownTransactions = connections === 1 ? new OwnTransactions(dataSource) : undefined;

@@ -10,8 +10,13 @@ export interface TableNames<E> {
   readonly columns: Readonly<Record<keyof E & string, string>>;
 }
 
-/** The metadata of the entity or of a subclass of it, whichever is most derived; undefined if the data source has none. */
-export function findMetadata<E extends ObjectLiteral>(dataSource: DataSource, entity: EntityClass<E>): EntityMetadata | undefined {
+/**
+ * The metadata of the entity or of a subclass of it, whichever is most derived; undefined if the data source has none.
+ */
+export function findMetadata<E extends ObjectLiteral>(
+  dataSource: DataSource,
+  entity: EntityClass<E>,
+): EntityMetadata | undefined {
   const isOne = ({ target }: EntityMetadata) => isSameOrSubclass(target, entity);
   return dataSource.entityMetadatas.filter(isOne).sort((a, b) => depth(b.target) - depth(a.target))[0];
 }
@@ -34,8 +39,13 @@ export function defaultNamesOf<E extends ObjectLiteral>(dataSource: DataSource, 
   const args = getMetadataArgsStorage();
   const table = `${dataSource.options.entityPrefix ?? ''}${args.tables.find(({ target }) => target === entity)?.name}`;
   const schema = 'schema' in dataSource.options ? dataSource.options.schema : undefined;
-  const columns = args.columns.filter(({ target }) => target === entity).map((column) => [column.propertyName, column.options.name]);
-  return { path: dataSource.driver.buildTableName(table, schema), columns: Object.fromEntries(columns) as TableNames<E>['columns'] };
+  const columns = args.columns
+    .filter(({ target }) => target === entity)
+    .map((column) => [column.propertyName, column.options.name]);
+  return {
+    path: dataSource.driver.buildTableName(table, schema),
+    columns: Object.fromEntries(columns) as TableNames<E>['columns'],
+  };
 }
 
 function depth(target: unknown): number {

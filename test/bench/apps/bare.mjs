@@ -1,4 +1,7 @@
-/** What the framework costs alone: nothing is kept but one number in memory. With `store: 'interceptor'`, behind one that does nothing. */
+/**
+ * What the framework costs alone: nothing is kept but one number in memory. With `store: 'interceptor'`, behind one
+ * that does nothing.
+ */
 export function prepare({ store }) {
   let counter = 0;
   return {

@@ -30,7 +30,13 @@ const stores = {
   async mysql(url) {
     const MySqlStore = require('express-mysql-session')(session);
     const { hostname: host, port, username: user, pathname } = new URL(url);
-    const store = new MySqlStore({ host, port: Number(port), user, database: pathname.slice(1), connectionLimit: POOL_SIZE });
+    const store = new MySqlStore({
+      host,
+      port: Number(port),
+      user,
+      database: pathname.slice(1),
+      connectionLimit: POOL_SIZE,
+    });
     await store.onReady();
     return store;
   },

@@ -1,5 +1,6 @@
-// What can be had at least while a hook finds the visit, AsyncLocalStorage knows it and an interceptor stands before the handler: look-ups
-// of one turn of the event loop in one prepared statement, the narrowest there is, by the driver alone. It reads only.
+// What can be had at least while a hook finds the visit, AsyncLocalStorage knows it and an interceptor stands before
+// the handler: look-ups of one turn of the event loop in one prepared statement, the narrowest there is, by the driver
+// alone. It reads only.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { createHash, randomBytes } from 'node:crypto';
 import { POOL_SIZE } from './session-handlers.mjs';
@@ -7,7 +8,8 @@ import { POOL_SIZE } from './session-handlers.mjs';
 const COOKIE = 'visit=';
 const IN_FLIGHT = 2;
 const TABLE =
-  'CREATE TABLE visit (id varchar(32) PRIMARY KEY, key_hash varchar(64) NOT NULL, expiry bigint NOT NULL, counter int NOT NULL)';
+  'CREATE TABLE visit (id varchar(32) PRIMARY KEY, key_hash varchar(64) NOT NULL, expiry bigint NOT NULL, counter ' +
+  'int NOT NULL)';
 const SELECT = 'SELECT id, key_hash, expiry, counter FROM visit WHERE id';
 
 const databases = {
@@ -33,7 +35,9 @@ const databases = {
     return {
       run: (sql, values) => pool.query(sql, values),
       find: (ids, answer) =>
-        pool.query({ name: 'find', text: `${SELECT} = ANY($1)`, values: [ids] }, (error, result) => answer(error, result?.rows)),
+        pool.query({ name: 'find', text: `${SELECT} = ANY($1)`, values: [ids] }, (error, result) =>
+          answer(error, result?.rows),
+        ),
       insert: 'INSERT INTO visit VALUES ($1, $2, $3, 0)',
       close: () => pool.end(),
     };
@@ -72,7 +76,8 @@ export async function prepare({ database, url }) {
 
   function enter(error, visit, secret, next) {
     if (error) next(error);
-    else if (visit?.key_hash !== hashOf(secret) || Number(visit.expiry) < Date.now()) next(new Error('A request without a visit'));
+    else if (visit?.key_hash !== hashOf(secret) || Number(visit.expiry) < Date.now())
+      next(new Error('A request without a visit'));
     else running.run({ visit }, next);
   }
 

@@ -1,5 +1,6 @@
-// The process under load: a Nest application with the same four routes whatever keeps its sessions. Argument: { platform, app,
-// database, … } as JSON. Tells its parent the address when it listens, answers "usage", and ends with its parent at the latest.
+// The process under load: a Nest application with the same four routes whatever keeps its sessions. Argument: {
+// platform, app, database, … } as JSON. Tells its parent the address when it listens, answers "usage", and ends with
+// its parent at the latest.
 import 'reflect-metadata';
 import { Controller, Get, Module, Post, Req, Res } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';

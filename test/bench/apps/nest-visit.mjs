@@ -7,7 +7,12 @@ import { POOL_SIZE } from './session-handlers.mjs';
 const dataSources = {
   mariadb: (url) => ({ type: 'mariadb', url, poolSize: POOL_SIZE }),
   postgres: (url) => ({ type: 'postgres', url, poolSize: POOL_SIZE }),
-  sqlite: (file) => ({ type: 'better-sqlite3', driver: createRequire(import.meta.url)('libsql'), database: file, enableWAL: true }),
+  sqlite: (file) => ({
+    type: 'better-sqlite3',
+    driver: createRequire(import.meta.url)('libsql'),
+    database: file,
+    enableWAL: true,
+  }),
 };
 
 /** Where visits are kept: options of the module, and what is to be closed in the end. */

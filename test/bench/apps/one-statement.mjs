@@ -1,10 +1,12 @@
-// The least that can be done without grouping: one SELECT for each request, one UPDATE for each write, by the driver alone.
+// The least that can be done without grouping: one SELECT for each request, one UPDATE for each write, by the driver
+// alone.
 import { createHash, randomBytes } from 'node:crypto';
 import { POOL_SIZE } from './session-handlers.mjs';
 
 const COOKIE = 'visit=';
 const TABLE =
-  'CREATE TABLE visit (id varchar(32) PRIMARY KEY, key_hash varchar(64) NOT NULL, expiry bigint NOT NULL, counter int NOT NULL)';
+  'CREATE TABLE visit (id varchar(32) PRIMARY KEY, key_hash varchar(64) NOT NULL, expiry bigint NOT NULL, counter ' +
+  'int NOT NULL)';
 
 const databases = {
   async mariadb(url) {
@@ -45,7 +47,8 @@ export async function prepare({ database, url }) {
     if (start === -1) throw new Error('A request without a cookie');
     const [id, secret] = cookie.slice(start + COOKIE.length).split('.');
     const [visit] = await run(find, [id]);
-    if (visit?.key_hash !== hashOf(secret) || Number(visit.expiry) < Date.now()) throw new Error('A request without a visit');
+    if (visit?.key_hash !== hashOf(secret) || Number(visit.expiry) < Date.now())
+      throw new Error('A request without a visit');
     return visit;
   }
 

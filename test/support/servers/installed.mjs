@@ -9,17 +9,28 @@ const postgresFolders = existsSync(POSTGRES_HOME)
       .map((version) => join(POSTGRES_HOME, version, 'bin'))
   : [];
 const PREFIXES = ['/usr', '/usr/local', '/opt/homebrew'];
-const PROGRAMS = [...PREFIXES.flatMap((prefix) => [`${prefix}/bin`, `${prefix}/sbin`]), '/usr/libexec', ...postgresFolders];
+const PROGRAMS = [
+  ...PREFIXES.flatMap((prefix) => [`${prefix}/bin`, `${prefix}/sbin`]),
+  '/usr/libexec',
+  ...postgresFolders,
+];
 const CHROME_ON_MAC = '/Applications/Google Chrome.app/Contents/MacOS';
 const LIBRARIES = PREFIXES.flatMap((prefix) =>
-  ['lib/galera', 'lib/galera-4', 'lib64/galera', 'lib64/galera-4', 'lib', 'lib64', 'lib/x86_64-linux-gnu', 'lib/aarch64-linux-gnu'].map(
-    (folder) => `${prefix}/${folder}`,
-  ),
+  [
+    'lib/galera',
+    'lib/galera-4',
+    'lib64/galera',
+    'lib64/galera-4',
+    'lib',
+    'lib64',
+    'lib/x86_64-linux-gnu',
+    'lib/aarch64-linux-gnu',
+  ].map((folder) => `${prefix}/${folder}`),
 );
 
 /**
- * The file with the first of these names that is installed, or undefined. Looked for on the PATH and then in `folders`; with
- * VISIT_TEST_PATH set only in the folders that it names.
+ * The file with the first of these names that is installed, or undefined. Looked for on the PATH and then in `folders`;
+ * with VISIT_TEST_PATH set only in the folders that it names.
  */
 export function find(names, folders = PROGRAMS) {
   const only = process.env.VISIT_TEST_PATH;
@@ -45,7 +56,10 @@ export const findPgBouncer = () => process.env.VISIT_TEST_PGBOUNCER || find(['pg
 
 export const findMemcached = () => find(['memcached']);
 export const findChromium = () =>
-  find(['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'Google Chrome'], [...PROGRAMS, CHROME_ON_MAC]);
+  find(
+    ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'Google Chrome'],
+    [...PROGRAMS, CHROME_ON_MAC],
+  );
 
 export function findPostgres() {
   const [postgres, initdb] = [find(['postgres']), find(['initdb'])];

@@ -15,7 +15,9 @@ export async function startMariaDb({ args: more = [] } = {}) {
   return startServer('mariadb', (folder) => {
     const data = join(folder, 'data');
     const asRoot = isRoot ? ['--user=root'] : [];
-    const isMariaDb = spawnSync(program, ['--no-defaults', '--version'], { encoding: 'utf8' }).stdout?.includes('MariaDB');
+    const isMariaDb = spawnSync(program, ['--no-defaults', '--version'], { encoding: 'utf8' }).stdout?.includes(
+      'MariaDB',
+    );
     // A server clears its folder for temporary files when it starts: shared, it would take those of others.
     const temporary = join(folder, 'tmp');
     mkdirSync(temporary);

@@ -9,15 +9,16 @@ import { isRoot } from './watched.mjs';
 function postgresAccount() {
   if (!isRoot) return undefined;
   const accounts = readFileSync('/etc/passwd', 'utf8');
-  const [, uid, gid] = /^postgres:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? /^nobody:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? [];
+  const [, uid, gid] =
+    /^postgres:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? /^nobody:[^:]*:(\d+):(\d+)/m.exec(accounts) ?? [];
   if (!uid) throw new Error('PostgreSQL does not run as root, and there is neither a user "postgres" nor "nobody"');
   return { uid: Number(uid), gid: Number(gid) };
 }
 
 /**
- * Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are further arguments of the
- * server; no file of it gets longer than `largestFile` bytes, as on a disk that is full. With `standbyOf`, the URL of another one, it is a
- * copy of that and follows it.
+ * Starts PostgreSQL. The URL names the user `postgres`, without a password, and the database `visit`. `args` are
+ * further arguments of the server; no file of it gets longer than `largestFile` bytes, as on a disk that is full. With
+ * `standbyOf`, the URL of another one, it is a copy of that and follows it.
  */
 export async function startPostgres({ args: more = [], largestFile, standbyOf } = {}) {
   const programs = findPostgres();
@@ -30,7 +31,12 @@ export async function startPostgres({ args: more = [], largestFile, standbyOf } 
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name)));
     const options = { ...account, cwd: folder, env: { ...env, LC_ALL: 'C' } };
     if (standbyOf) runToEnd(findPgBaseBackup(), ['-D', data, '-R', '-c', 'fast', '-d', serverOnly(standbyOf)], options);
-    else runToEnd(programs.initdb, ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'], options);
+    else
+      runToEnd(
+        programs.initdb,
+        ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'],
+        options,
+      );
     return {
       name: 'PostgreSQL',
       command: programs.postgres,
@@ -61,8 +67,8 @@ export async function startPostgres({ args: more = [], largestFile, standbyOf } 
 }
 
 /**
- * Starts PgBouncer in front of a PostgreSQL, with few connections to it, so that clients take turns. The URL names the same user and
- * database as `server`. `mode` is its `pool_mode`.
+ * Starts PgBouncer in front of a PostgreSQL, with few connections to it, so that clients take turns. The URL names the
+ * same user and database as `server`. `mode` is its `pool_mode`.
  */
 export async function startPgBouncer(server, mode) {
   const program = findPgBouncer();
@@ -76,7 +82,8 @@ export async function startPgBouncer(server, mode) {
     const writeSettings = (port) =>
       writeFileSync(
         settings,
-        `[databases]\n* = ${destination}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ${port}\nunix_socket_dir =\n` +
+        `[databases]\n* = ${destination}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = ` +
+          `${port}\nunix_socket_dir =\n` +
           `auth_type = any\npool_mode = ${mode}\ndefault_pool_size = 3\nmax_client_conn = 200\n`,
       );
     return {

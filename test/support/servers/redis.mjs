@@ -4,8 +4,8 @@ import { findRedis } from './installed.mjs';
 import { START_TIMEOUT, startServer } from './server.mjs';
 
 /**
- * Starts Redis, or Valkey where that is what is installed, in memory only. `args` are further arguments of the server, such as
- * `--appendonly yes` for data that survives a restart.
+ * Starts Redis, or Valkey where that is what is installed, in memory only. `args` are further arguments of the server,
+ * such as `--appendonly yes` for data that survives a restart.
  */
 export async function startRedis({ args: more = [] } = {}) {
   const program = findRedis();
@@ -14,7 +14,19 @@ export async function startRedis({ args: more = [] } = {}) {
   return startServer('redis', (folder) => ({
     name: isValkey ? 'Valkey' : 'Redis',
     command: program,
-    args: (port) => ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...more],
+    args: (port) => [
+      '--port',
+      String(port),
+      '--bind',
+      '127.0.0.1',
+      '--dir',
+      folder,
+      '--save',
+      '',
+      '--appendonly',
+      'no',
+      ...more,
+    ],
     options: { cwd: folder },
     readyLine: 'Ready to accept connections',
     stopSignal: 'SIGTERM',
@@ -24,12 +36,16 @@ export async function startRedis({ args: more = [] } = {}) {
 
 const SLOTS = 16_384;
 
-/** Starts a cluster of three servers without replicas. The URL is those of the nodes, with commas between. `args` are further arguments of each. */
+/**
+ * Starts a cluster of three servers without replicas. The URL is those of the nodes, with commas between. `args` are
+ * further arguments of each.
+ */
 export async function startRedisCluster({ args: more = [] } = {}) {
   const nodes = [];
   const stop = async () => void (await Promise.all(nodes.map((node) => node.stop())));
   try {
-    for (let index = 0; index < 3; index++) nodes.push(await startRedis({ args: ['--cluster-enabled', 'yes', ...more] }));
+    for (let index = 0; index < 3; index++)
+      nodes.push(await startRedis({ args: ['--cluster-enabled', 'yes', ...more] }));
     await becomeCluster(nodes);
   } catch (error) {
     await stop();

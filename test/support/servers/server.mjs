@@ -11,7 +11,10 @@ const STOP_TIMEOUT = 60_000;
 /** Of each database. */
 export const MAX_CONNECTIONS = 200;
 
-/** A port that nothing listens on, below the range that systems take the ports of outgoing connections from: it stays free for a restart. */
+/**
+ * A port that nothing listens on, below the range that systems take the ports of outgoing connections from: it stays
+ * free for a restart.
+ */
 async function freePort() {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000);
@@ -31,8 +34,8 @@ export function runToEnd(command, args, options) {
 }
 
 /**
- * One server: its folder and port stay the same through `kill` and `restart`.
- * `recipe` says how to run it: `{ name, command, args(port), options, readyLine, stopSignal, url(port), largestFile?, prepare?(port), cleanUp?() }`.
+ * One server: its folder and port stay the same through `kill` and `restart`. `recipe` says how to run it:
+ * `{ name, command, args(port), options, readyLine, stopSignal, url(port), largestFile?, prepare?(port), cleanUp?() }`.
  */
 class Server {
   #recipe;
@@ -119,7 +122,9 @@ class Server {
     throw new Error(`${name} did not start: ${outcome}\n${this.log()}`);
   }
 
-  /** Kills it without a warning (SIGKILL), its own child processes too, and waits until all are gone. The data stays. */
+  /**
+   * Kills it without a warning (SIGKILL), its own child processes too, and waits until all are gone. The data stays.
+   */
   async kill() {
     const { pid } = this;
     if (!pid || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
@@ -164,12 +169,20 @@ class Server {
 
 /** The ids of a process's children. Not by the group: those of PostgreSQL make groups of their own. */
 function childrenOf(pid) {
-  const [file, command] = [`/proc/${pid}/task/${pid}/children`, `ps -A -o pid=,ppid= | awk '$2 == ${pid} { print $1 }'`];
-  const text = existsSync(file) ? readFileSync(file, 'utf8') : spawnSync('/bin/sh', ['-c', command], { encoding: 'utf8' }).stdout;
+  const [file, command] = [
+    `/proc/${pid}/task/${pid}/children`,
+    `ps -A -o pid=,ppid= | awk '$2 == ${pid} { print $1 }'`,
+  ];
+  const text = existsSync(file)
+    ? readFileSync(file, 'utf8')
+    : spawnSync('/bin/sh', ['-c', command], { encoding: 'utf8' }).stdout;
   return text.split(/\s+/).filter(Boolean).map(Number);
 }
 
-/** How to start a program whose files get no longer than so many bytes: a write beyond is an error, and not the end of the process. */
+/**
+ * How to start a program whose files get no longer than so many bytes: a write beyond is an error, and not the end of
+ * the process.
+ */
 function limited(largestFile, command, args) {
   if (largestFile === undefined) return [command, args];
   return ['/bin/sh', ['-c', `trap '' XFSZ; ulimit -f ${largestFile / 512}; exec "$0" "$@"`, command, ...args]];

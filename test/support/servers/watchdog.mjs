@@ -1,5 +1,6 @@
-// Ends what a killed test process leaves behind. Its parent tells it by lines on stdin: "+process <id>", "+folder <path>",
-// and "-…" when one is gone again. When stdin ends, the parent has ended, and whatever is left then must not outlive it.
+// Ends what a killed test process leaves behind. Its parent tells it by lines on stdin: "+process <id>", "+folder
+// <path>", and "-…" when one is gone again. When stdin ends, the parent has ended, and whatever is left then must not
+// outlive it.
 import { rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,7 +11,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   else left.delete(line.slice(1));
 }
 
-const of = (kind) => [...left].filter((entry) => entry.startsWith(`${kind} `)).map((entry) => entry.slice(kind.length + 1));
+const of = (kind) =>
+  [...left].filter((entry) => entry.startsWith(`${kind} `)).map((entry) => entry.slice(kind.length + 1));
 const signal = (id, name) => {
   try {
     return process.kill(id, name);
@@ -19,8 +21,8 @@ const signal = (id, name) => {
   }
 };
 
-// A negative id is a group of processes. SIGQUIT is an orderly stop to MariaDB and an immediate one to PostgreSQL, which
-// after SIGKILL would leave a segment of shared memory.
+// A negative id is a group of processes. SIGQUIT is an orderly stop to MariaDB and an immediate one to PostgreSQL,
+// which after SIGKILL would leave a segment of shared memory.
 const processes = of('process').map(Number);
 for (const id of processes) signal(id, 'SIGQUIT');
 const deadline = Date.now() + 10_000;

@@ -11,7 +11,9 @@ export const isRoot = process.getuid?.() === 0;
 let watchdog;
 const watched = new Set();
 
-/** Has `entry` ("process <id>" or "folder <path>") removed should this process end without `unwatch`, even by SIGKILL. */
+/**
+ * Has `entry` ("process <id>" or "folder <path>") removed should this process end without `unwatch`, even by SIGKILL.
+ */
 export function watch(entry) {
   if (!watchdog) {
     // In a group of its own: Ctrl-C in a terminal must not reach it.

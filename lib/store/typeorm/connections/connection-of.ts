@@ -27,5 +27,7 @@ export function connectionOf(dataSource: DataSource): TypeOrmConnection {
 export function requireFamily(options: DataSource['options']): SqlFamily {
   const family = familyOf({ options });
   if (family) return family;
-  throw new VisitOptionError(`the type of the data source must be one of ${SUPPORTED_TYPES.join(', ')}; got "${options.type}"`);
+  throw new VisitOptionError(
+    `the type of the data source must be one of ${SUPPORTED_TYPES.join(', ')}; got "${options.type}"`,
+  );
 }

@@ -1,7 +1,9 @@
 import type { DataSource, QueryRunner } from 'typeorm';
 import { Timeouts } from '../../timeouts.js';
 
-/** A statement that others wait for ends within `storeTimeout`; what nobody waits for may take so many times as long. */
+/**
+ * A statement that others wait for ends within `storeTimeout`; what nobody waits for may take so many times as long.
+ */
 const LONG = 10;
 
 /** How often connections are opened anew while the server, whichever it is, can only be read; in milliseconds. */
@@ -80,9 +82,10 @@ export interface Work<T> {
 }
 
 /**
- * The connections of a data source, as far as the store uses them. One that has led nowhere is closed and not lent on: else the pool fills
- * with those that a failover, or a firewall that forgets, has left behind, until the kernel gives them up after a quarter of an hour.
- * What went wrong on one throws suspicion on others, which are closed when their turn comes, before they are used:
+ * The connections of a data source, as far as the store uses them. One that has led nowhere is closed and not lent on:
+ * else the pool fills with those that a failover, or a firewall that forgets, has left behind, until the kernel gives
+ * them up after a quarter of an hour. What went wrong on one throws suspicion on others, which are closed when their
+ * turn comes, before they are used:
  *
  * - After one that did not answer in time, or broke, those that have not answered since.
  * - After one that can only be read, all that are older: the name of the server may lead to another one by now.
@@ -112,8 +115,8 @@ export class Connections {
   }
 
   /**
-   * Works with a connection. What surely was not done is done once more with another one, and so is what may be done twice when its
-   * connection has ended.
+   * Works with a connection. What surely was not done is done once more with another one, and so is what may be done
+   * twice when its connection has ended.
    */
   use<T>(work: Work<T>): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -168,7 +171,8 @@ export class Connections {
         await queryRunner.release();
         throw new Error('there was no connection in time');
       }
-      const raw = (queryRunner as unknown as { databaseConnection?: object }).databaseConnection ?? (connection as object);
+      const raw =
+        (queryRunner as unknown as { databaseConnection?: object }).databaseConnection ?? (connection as object);
       const known = knownConnections.get(raw) ?? this.meet(raw);
       const isSuspect = known.opened < this.openedSince || known.answered < this.answeredSince;
       if (!isSuspect || suspects === MOST_SUSPECTS) return { queryRunner, connection, known, since: performance.now() };
@@ -203,7 +207,8 @@ export class Connections {
     lease.state = OVER;
     const error = new Error(
       state.is === 'waiting'
-        ? `no connection of the pool became free within ${milliseconds} ms: what holds one, such as a transaction, must not wait for visits`
+        ? `no connection of the pool became free within ${milliseconds} ms: what holds one, such as a transaction, ` +
+            'must not wait for visits'
         : `the database has not answered within ${milliseconds} ms`,
     );
     lease.fail(error);
@@ -220,7 +225,10 @@ export class Connections {
     return known;
   }
 
-  /** Watches the pools. Whether all of them have been watched before: a data source may have been closed and opened anew. */
+  /**
+   * Watches the pools. Whether all of them have been watched before: a data source may have been closed and opened
+   * anew.
+   */
   private watch(): boolean {
     const { driver } = this;
     const pools = driver.pools();

@@ -6,14 +6,15 @@ import type { ConnectionDriver, Fate, Pool } from './connections.js';
 import { PooledConnection, type PreparedStatement } from './pooled.connection.js';
 
 /**
- * ER_UNKNOWN_STMT_HANDLER, ER_UNSUPPORTED_PS, ER_MAX_PREPARED_STMT_COUNT_REACHED, ER_NEED_REPREPARE: a proxy between us and
- * the server does not know prepared statements, the server has no room for more of them, or the table has been altered.
+ * ER_UNKNOWN_STMT_HANDLER, ER_UNSUPPORTED_PS, ER_MAX_PREPARED_STMT_COUNT_REACHED, ER_NEED_REPREPARE: a proxy between us
+ * and the server does not know prepared statements, the server has no room for more of them, or the table has been
+ * altered.
  */
 const UNPREPARED = [1243, 1295, 1461, 1615];
 
 /**
- * ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE: the server has become one that can only be
- * read. ER_UNKNOWN_COM_ERROR, by which a node of Galera says that it has left its cluster.
+ * ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE: the server has become one
+ * that can only be read. ER_UNKNOWN_COM_ERROR, by which a node of Galera says that it has left its cluster.
  */
 const USELESS = [1290, 1792, 1836, 1047];
 
@@ -77,7 +78,11 @@ export class MysqlConnection extends PooledConnection {
     return new MysqlConnections(dataSource);
   }
 
-  protected prepared(connection: unknown, { sql, params }: PreparedStatement, generation: number): Promise<Result> | undefined {
+  protected prepared(
+    connection: unknown,
+    { sql, params }: PreparedStatement,
+    generation: number,
+  ): Promise<Result> | undefined {
     const client = connection as Client;
     // The driver `mysql` has none.
     if (!client.execute) return undefined;

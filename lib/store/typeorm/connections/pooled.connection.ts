@@ -28,8 +28,16 @@ export abstract class PooledConnection implements SqlConnection {
 
   protected abstract driver(dataSource: DataSource): ConnectionDriver;
 
-  /** Sends a statement by the driver's own connection, prepared. Undefined: that cannot. @param generation other statements are other ones */
-  protected abstract prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
+  /**
+   * Sends a statement by the driver's own connection, prepared. Undefined: that cannot.
+   *
+   * @param generation other statements are other ones
+   */
+  protected abstract prepared(
+    connection: unknown,
+    statement: PreparedStatement,
+    generation: number,
+  ): Promise<Result> | undefined;
 
   /** Whether a prepared statement failed for being one. */
   protected abstract isUnprepared(error: DriverError): boolean;
@@ -64,11 +72,15 @@ export abstract class PooledConnection implements SqlConnection {
   }
 
   /**
-   * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs. Undefined: it was not
-   * possible, and nothing has happened. Then the connection prepares anew, under other names: after `DISCARD ALL`, or a change of a column,
-   * all is well again. Where it fails again, it is left alone for a while.
+   * TypeORM prepares no statements, the drivers do; what they save is more than what the statement itself costs.
+   * Undefined: it was not possible, and nothing has happened. Then the connection prepares anew, under other names:
+   * after `DISCARD ALL`, or a change of a column, all is well again. Where it fails again, it is left alone for a
+   * while.
    */
-  private async sendPrepared({ queryRunner, connection, known }: Held, statement: PreparedStatement): Promise<Result | undefined> {
+  private async sendPrepared(
+    { queryRunner, connection, known }: Held,
+    statement: PreparedStatement,
+  ): Promise<Result | undefined> {
     const { logger } = this.dataSource;
     const { sql, params } = statement;
     try {

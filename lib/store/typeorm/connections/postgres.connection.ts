@@ -7,7 +7,10 @@ import { PooledConnection, type PreparedStatement } from './pooled.connection.js
 
 /** read_only_sql_transaction. */
 const USELESS = ['25006'];
-/** Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle for too long. */
+/**
+ * Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle
+ * for too long.
+ */
 const LOST = /^(08|57P0|25P03)/;
 
 /** The part of a pool of `pg` that is used here. */
@@ -31,7 +34,10 @@ class PostgresConnections implements ConnectionDriver<PostgresPool> {
   constructor(private readonly dataSource: DataSource) {}
 
   pools(): readonly PostgresPool[] {
-    const { master, slaves = [] } = this.dataSource.driver as unknown as { master?: PostgresPool; slaves?: PostgresPool[] };
+    const { master, slaves = [] } = this.dataSource.driver as unknown as {
+      master?: PostgresPool;
+      slaves?: PostgresPool[];
+    };
     return master ? [master, ...slaves] : slaves;
   }
 
@@ -47,7 +53,10 @@ class PostgresConnections implements ConnectionDriver<PostgresPool> {
     pool.Client = class extends Client {
       constructor(given: object) {
         super(
-          Object.create(Object.getPrototypeOf(given) as object, { ...Object.getOwnPropertyDescriptors(given), connectionTimeoutMillis }),
+          Object.create(Object.getPrototypeOf(given) as object, {
+            ...Object.getOwnPropertyDescriptors(given),
+            connectionTimeoutMillis,
+          }),
         );
       }
     };
@@ -58,7 +67,9 @@ class PostgresConnections implements ConnectionDriver<PostgresPool> {
     const stream = client.connection?.stream;
     // A pool does not lend on what ends; some versions of TypeORM do not tell it of the error.
     client.end().catch(() => {});
-    void (queryRunner as unknown as { releasePostgresConnection(error: Error): Promise<void> }).releasePostgresConnection(error);
+    void (
+      queryRunner as unknown as { releasePostgresConnection(error: Error): Promise<void> }
+    ).releasePostgresConnection(error);
     // Without it, the socket waits for a farewell of the other side.
     stream?.destroy();
   }
@@ -83,8 +94,9 @@ interface PreparedQuery {
 const listenedTo = new WeakSet<PostgresPool>();
 
 /**
- * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change): a
- * pooler between us and the server gives statements to connections that do not know them, or the table has been altered.
+ * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change):
+ * a pooler between us and the server gives statements to connections that do not know them, or the table has been
+ * altered.
  */
 const UNPREPARED = ['26000', '42P05', '0A000'];
 
@@ -95,8 +107,8 @@ export class PostgresConnection extends PooledConnection {
   private readonly texts = new Map<string, string>();
 
   /**
-   * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which TypeORM does
-   * not listen or not any more; nobody listening would end the process. Whoever uses the connection learns of it
+   * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which TypeORM
+   * does not listen or not any more; nobody listening would end the process. Whoever uses the connection learns of it
    * from the statement that fails.
    */
   constructor(dataSource: DataSource) {

@@ -66,15 +66,19 @@ export class CreateVisit1790000000000 implements MigrationInterface {
   readonly name = 'CreateVisit1790000000000';
 
   /**
-   * Creates the tables with their indexes. One that is there is left: MySQL has no transactions for tables, so a process that died in between
-   * has made some of them, each with its indexes. So has another process that migrates at the same time.
+   * Creates the tables with their indexes. One that is there is left: MySQL has no transactions for tables, so a
+   * process that died in between has made some of them, each with its indexes. So has another process that migrates at
+   * the same time.
    */
   async up(queryRunner: QueryRunner): Promise<void> {
     const tables = tablesOf(queryRunner);
     await migrateAlone(queryRunner, tables.family, () => this.make(queryRunner, tables));
   }
 
-  private async make(queryRunner: QueryRunner, { family, visit, identity, revocation }: ReturnType<typeof tablesOf>): Promise<void> {
+  private async make(
+    queryRunner: QueryRunner,
+    { family, visit, identity, revocation }: ReturnType<typeof tablesOf>,
+  ): Promise<void> {
     const shape = shapes(family);
     await queryRunner.createTable(
       new Table({
@@ -127,7 +131,10 @@ function tablesOf(queryRunner: QueryRunner) {
   // `connection` is what TypeORM 0.3 calls it, and the deprecated name in 1.x.
   const dataSource = queryRunner.dataSource ?? queryRunner.connection;
   const family = familyOf(dataSource);
-  if (!family) throw new VisitOptionError(`the migrations of visits do not know data sources of type "${dataSource.options.type}"`);
+  if (!family)
+    throw new VisitOptionError(
+      `the migrations of visits do not know data sources of type "${dataSource.options.type}"`,
+    );
   return {
     family,
     visit: namesOf(dataSource, Visit) ?? defaultNamesOf(dataSource, Visit),

@@ -7,11 +7,15 @@ import { alone, migrateAlone, migrateByTurns } from '../schema-turn.js';
 
 // How migrations change tables that are in use, however many rows they have.
 
-/** So long one attempt waits for others that use the table, in seconds: whoever comes meanwhile stands in line behind it. */
+/**
+ * So long one attempt waits for others that use the table, in seconds: whoever comes meanwhile stands in line behind
+ * it.
+ */
 const LOCK_TIMEOUT = 1;
 /**
- * So long an index of PostgreSQL waits for transactions that are older, in seconds. Nobody stands in line behind it; but one of these
- * transactions may be another process that waits for this one, and without a bound that would never end.
+ * So long an index of PostgreSQL waits for transactions that are older, in seconds. Nobody stands in line behind it;
+ * but one of these transactions may be another process that waits for this one, and without a bound that would never
+ * end.
  */
 const SNAPSHOT_TIMEOUT = 60;
 /** Between attempts, in milliseconds. */
@@ -21,11 +25,14 @@ const MOST_ATTEMPTS = 200;
 
 /** ER_LOCK_WAIT_TIMEOUT; lock_not_available, deadlock_detected (of two that make indexes at once). */
 const LOCKED: readonly unknown[] = [1205, '55P03', '40P01'];
-/** ER_ALTER_OPERATION_NOT_SUPPORTED, ER_ALTER_OPERATION_NOT_SUPPORTED_REASON: for this row format, or of this version. */
+/**
+ * ER_ALTER_OPERATION_NOT_SUPPORTED, ER_ALTER_OPERATION_NOT_SUPPORTED_REASON: for this row format, or of this version.
+ */
 const NOT_INSTANT: readonly unknown[] = [1845, 1846];
 
 /**
- * Adds a nullable column: no row is written, old versions of the library know nothing of it, and so write NULL. One that is there is left.
+ * Adds a nullable column: no row is written, old versions of the library know nothing of it, and so write NULL. One
+ * that is there is left.
  *
  * @param table as the data source names it, such as `app.visit`
  */
@@ -40,7 +47,8 @@ export async function addColumn(
   const type = `${online.dataSource.driver.createFullType(column)}${charset ? ` CHARACTER SET ${charset}` : ''}`;
   const definition = `${online.escape(column.name)} ${type}${collation ? ` COLLATE ${collation}` : ''} NULL`;
   await online.alone(async () => {
-    if (!(await queryRunner.hasColumn(table, column.name))) await online.alter('ADD COLUMN', 'IF NOT EXISTS', definition);
+    if (!(await queryRunner.hasColumn(table, column.name)))
+      await online.alter('ADD COLUMN', 'IF NOT EXISTS', definition);
   });
 }
 
@@ -65,10 +73,11 @@ export async function dropIndex(queryRunner: QueryRunner, table: string, columns
 }
 
 /**
- * - MySQL, MariaDB: `ALGORITHM=INSTANT`, which changes what is known of a table and none of its rows, otherwise `INPLACE, LOCK=NONE`.
- * - PostgreSQL: columns without a default, and indexes `CONCURRENTLY`, which no transaction allows: so on a connection of its own. In the
- *   transaction of the migration, a lock would last until all migrations of this run are done. Where that transaction has the table locked
- *   already, because it has just made it for example, nothing is gained any more.
+ * - MySQL, MariaDB: `ALGORITHM=INSTANT`, which changes what is known of a table and none of its rows, otherwise
+ *   `INPLACE, LOCK=NONE`.
+ * - PostgreSQL: columns without a default, and indexes `CONCURRENTLY`, which no transaction allows: so on a connection
+ *   of its own. In the transaction of the migration, a lock would last until all migrations of this run are done. Where
+ *   that transaction has the table locked already, because it has just made it for example, nothing is gained any more.
  * - SQLite has nothing of the kind: the file is locked while an index is made.
  *
  * All of them wait until nobody uses the table for a moment. A long transaction is waited for in short attempts.
@@ -84,7 +93,10 @@ class OnlineChange {
     // `connection` is what TypeORM 0.3 calls it.
     this.dataSource = queryRunner.dataSource ?? queryRunner.connection;
     const family = familyOf(this.dataSource);
-    if (!family) throw new VisitOptionError(`migrations of visits do not know data sources of type "${this.dataSource.options.type}"`);
+    if (!family)
+      throw new VisitOptionError(
+        `migrations of visits do not know data sources of type "${this.dataSource.options.type}"`,
+      );
     this.family = family;
   }
 
@@ -97,7 +109,9 @@ class OnlineChange {
 
   /** Other processes that migrate at the same time come later, and find that it has been done. */
   alone(work: () => Promise<void>): Promise<void> {
-    return this.family === 'postgres' ? migrateByTurns(this.queryRunner, work) : migrateAlone(this.queryRunner, this.family, work);
+    return this.family === 'postgres'
+      ? migrateByTurns(this.queryRunner, work)
+      : migrateAlone(this.queryRunner, this.family, work);
   }
 
   async alter(what: string, unlessDone: string, column: string): Promise<void> {
@@ -114,7 +128,9 @@ class OnlineChange {
       });
     } else if (this.family === 'postgres') {
       const checked = `ALTER TABLE ${table} ${what} ${unlessDone} ${column}`;
-      await this.inPostgres((connection, isOutside) => (isOutside ? alterBriefly(connection, checked) : connection.query(checked)));
+      await this.inPostgres((connection, isOutside) =>
+        isOutside ? alterBriefly(connection, checked) : connection.query(checked),
+      );
     } else {
       await this.queryRunner.query(sql);
     }
@@ -134,7 +150,8 @@ class OnlineChange {
           await this.requireNoSnapshot();
           const state = await stateOf(connection, this.escape(this.pathOf(name)));
           if (state === 'made') return;
-          if (state === 'given up') await concurrently(connection, `DROP INDEX CONCURRENTLY ${this.escape(this.pathOf(name))}`);
+          if (state === 'given up')
+            await concurrently(connection, `DROP INDEX CONCURRENTLY ${this.escape(this.pathOf(name))}`);
         }
         const sql = `IF NOT EXISTS ${this.escape(name)} ON ${table} (${list})`;
         if (!isOutside) await connection.query(`CREATE INDEX ${sql}`);
@@ -154,7 +171,9 @@ class OnlineChange {
     } else if (this.family === 'postgres') {
       const index = `IF EXISTS ${this.escape(this.pathOf(name))}`;
       await this.inPostgres((connection, isOutside) =>
-        isOutside ? concurrently(connection, `DROP INDEX CONCURRENTLY ${index}`) : connection.query(`DROP INDEX ${index}`),
+        isOutside
+          ? concurrently(connection, `DROP INDEX CONCURRENTLY ${index}`)
+          : connection.query(`DROP INDEX ${index}`),
       );
     } else {
       await this.queryRunner.query(`DROP INDEX IF EXISTS ${this.escape(name)}`);
@@ -182,7 +201,9 @@ class OnlineChange {
   }
 
   private async hasIndexInMysql(name: string): Promise<boolean> {
-    const rows = (await this.queryRunner.query(`SHOW INDEX FROM ${this.escape(this.table)} WHERE Key_name = ?`, [name])) as unknown[];
+    const rows = (await this.queryRunner.query(`SHOW INDEX FROM ${this.escape(this.table)} WHERE Key_name = ?`, [
+      name,
+    ])) as unknown[];
     return rows.length > 0;
   }
 
@@ -238,7 +259,8 @@ async function concurrently(connection: QueryRunner, sql: string): Promise<void>
 /** How far an index has come. One that another process makes is waited for, by asking again. */
 async function stateOf(connection: QueryRunner, name: string): Promise<'missing' | 'made' | 'given up'> {
   const sql =
-    'SELECT indisvalid AS valid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = indexrelid) AS making' +
+    'SELECT indisvalid AS valid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = ' +
+    'indexrelid) AS making' +
     ' FROM pg_index WHERE indexrelid = to_regclass($1)';
   for (;;) {
     const [row] = (await connection.query(sql, [name])) as { valid: boolean; making: boolean }[];
