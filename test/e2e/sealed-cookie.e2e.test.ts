@@ -304,6 +304,37 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     for (const cookie of filled.cookies) expect(cookie.length).toBeLessThanOrEqual(4096);
   });
 
+  test('a session that fills its cookie to the last byte stays through uses, renewals and a sign-out', async () => {
+    const app = await start([secret], { timeout: '20m', touch: { resolution: '60s' }, renewAfter: '30m' });
+    const fits = async (bytes: number): Promise<boolean> => (await app.browser().post(`/fill/${bytes}`)).status === 201;
+    let [most, tooMany] = [2000, 3000];
+    while (tooMany - most > 1) {
+      const middle = Math.floor((most + tooMany) / 2);
+      if (await fits(middle)) most = middle;
+      else tooMany = middle;
+    }
+    expect([await fits(most), await fits(most + 1)]).toEqual([true, false]);
+
+    const browser = app.browser();
+    await browser.post(`/fill/${most}`);
+    const { id, filling } = await json(browser, '/look');
+    expect(filling).toHaveLength(most);
+    const longest = async (ask: Promise<Answer>): Promise<number> => {
+      const { status, cookies } = await ask;
+      expect(status).toBeLessThan(300);
+      return Math.max(0, ...cookies.map((cookie) => cookie.length));
+    };
+    // More writes than one digit counts, some of which renew the key.
+    for (let use = 0; use < 25; use++) {
+      clock.advance(5 * MINUTE);
+      expect(await longest(use % 5 === 4 ? browser.post('/renew') : browser.get('/look'))).toBeLessThanOrEqual(4096);
+    }
+    expect(await json(browser, '/look')).toMatchObject({ id, filling });
+    expect((await browser.post(`/fill/${most + 1}`)).status).toBe(500);
+    expect(await json(browser, '/look')).toMatchObject({ id, filling });
+    expect(await longest(browser.post('/logout'))).toBeLessThanOrEqual(4096);
+  });
+
   test('a visit in use goes on, sealed anew only as often as its expiry is written; an unused one expires', async () => {
     const browser = (
       await start([secret], { timeout: '20m', absoluteTimeout: '50m', touch: { resolution: '60s' } })

@@ -130,7 +130,7 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
       const held = places[index];
       if (!held) throw unreachable();
       const line: Line = { record: copyOf(visit), revision: 0, copy: undefined };
-      requireLength(held, line);
+      requireLength(held, visit);
       return [held, line];
     });
     for (const [held, line] of lines) held.line = line;
@@ -161,7 +161,7 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
       const line = this.#held.get(touch.id)?.line;
       const next = touched(line?.record ?? null, touch);
       if (!line || !next) continue;
-      // Instants have the same number of digits, so its length is not looked at.
+      // There is room for it, see `requireLength`.
       write(line, next);
       written.add(line);
     }
@@ -241,20 +241,35 @@ function isNewer(visit: SealedVisit, line: Line): boolean {
 
 /** @throws SessionDataError when it would not fit into its cookie; nothing is written then */
 function write(line: Line, record: VisitRecord, held?: Held): void {
-  const next = { record, revision: line.revision + 1 };
-  if (held) requireLength(held, next);
-  Object.assign(line, next);
+  if (held) requireLength(held, record);
+  Object.assign(line, { record, revision: line.revision + 1 });
 }
 
-function requireLength({ maxLength }: Held, visit: SealedVisit): void {
-  const length = sealedLength(encodeVisit(visit));
+/**
+ * What is left for the session is what the visit never needs itself: a use or a renewal that finds the cookie filled to
+ * its last byte could not be refused, and a cookie that is too long is dropped by the browser.
+ */
+function requireLength({ maxLength }: Held, record: VisitRecord): void {
+  const length = sealedLength(encodeVisit({ record: grown(record), revision: Number.MAX_SAFE_INTEGER }));
   if (length <= maxLength) return;
   throw new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the sealed visit has ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its ` +
-      `cookie), and ${visit.record.sessionData?.length ?? 0} of it are the session; keep less in it, or an id that ` +
-      'leads to the rest',
+    `the sealed visit has up to ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its ` +
+      `cookie), and ${record.sessionData?.length ?? 0} of it are the session: keep at least ` +
+      `${Math.ceil(((length - maxLength) * 3) / 4)} bytes less in it, or an id that leads to the rest`,
   );
+}
+
+/** The visit as long as it may become while nobody changes its session or its user: with the key from before a renewal. */
+function grown(record: VisitRecord): VisitRecord {
+  const { keyHash, keyChanged, absoluteExpiry, expiry } = record;
+  return {
+    ...record,
+    previousKeyHash: keyHash,
+    previousKeyUntil: keyChanged,
+    absoluteExpiry: absoluteExpiry ?? expiry,
+    sessionVersion: Number.MAX_SAFE_INTEGER,
+  };
 }
 
 function unreachable(): VisitStoreUnsupportedError {
