@@ -88,3 +88,16 @@ export function settingIn({
 }: Readonly<Record<string, unknown>>): [string, string] {
   return [String(Variable_name), String(Value)];
 }
+
+/** For a connection that changes text on its way. */
+export function changedText(
+  { names, remedy }: { readonly names: readonly string[]; readonly remedy: string },
+  settings: Settings,
+): RefusedSetting {
+  return {
+    name: names.join(', '),
+    value: names.map((name) => settings.get(name)).join(', '),
+    why: 'text changes on its way, so that one user would become another',
+    remedy,
+  };
+}

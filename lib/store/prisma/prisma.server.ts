@@ -1,6 +1,14 @@
 import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
 import { isHexOf, PROBE_BYTES, PROBE_TEXT } from '../server-probe.js';
-import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule, type Settings } from '../server-rules.js';
+import {
+  changedText,
+  MYSQL_RULES,
+  POSTGRES_RULES,
+  refusedSettings,
+  settingIn,
+  type Rule,
+  type Settings,
+} from '../server-rules.js';
 import { NO_ID } from '../table-visit.store.js';
 import type { Client } from './prisma.client.js';
 import { serverCodeOf } from './prisma.errors.js';
@@ -131,16 +139,7 @@ export class PrismaServer {
     if (!questions) return settings;
     for (const sql of questions.settings) for (const row of await questions.ask(sql)) settings.set(...settingIn(row));
     const refused = refusedSettings(questions.rules, settings);
-    if (!(await this.#keepsText(questions))) {
-      const { names, remedy } = questions.charset;
-      const value = names.map((name) => settings.get(name)).join(', ');
-      refused.push({
-        name: names.join(', '),
-        value,
-        why: 'text changes on its way, so that one user would become another',
-        remedy,
-      });
-    }
+    if (!(await this.#keepsText(questions))) refused.push(changedText(questions.charset, settings));
     // Where a transaction is open all the time, none can begin.
     if (refused.length === 0) refused.push(...(await this.#whyNoWrites(questions)));
     if (refused.length > 0) throw new VisitServerSettingError(refused);

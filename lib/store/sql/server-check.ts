@@ -1,6 +1,14 @@
 import { VisitServerSettingError, type RefusedSetting } from '../../errors/visit.error.js';
 import { isHexOf, PROBE_BYTES, PROBE_TEXT } from '../server-probe.js';
-import { MYSQL_RULES, POSTGRES_RULES, refusedSettings, settingIn, type Rule, type Settings } from '../server-rules.js';
+import {
+  changedText,
+  MYSQL_RULES,
+  POSTGRES_RULES,
+  refusedSettings,
+  settingIn,
+  type Rule,
+  type Settings,
+} from '../server-rules.js';
 import { driverError } from './driver-error.js';
 import type { SqlConnection } from './sql.connection.js';
 import type { SqlFamily } from './sql.dialect.js';
@@ -106,16 +114,7 @@ export async function checkServer(connection: SqlConnection, write: Statement): 
     for (const row of (await connection.run(statement)).rows) settings.set(...settingIn(row));
   connection.dialect.adapt(settings);
   const refused = refusedSettings(server.rules, settings);
-  if (!(await keepsText(connection, server))) {
-    const { names, remedy } = server.charset;
-    const value = names.map((name) => settings.get(name)).join(', ');
-    refused.push({
-      name: names.join(', '),
-      value,
-      why: 'text changes on its way, so that one user would become another',
-      remedy,
-    });
-  }
+  if (!(await keepsText(connection, server))) refused.push(changedText(server.charset, settings));
   // Where a transaction is open all the time, none can begin.
   if (refused.length === 0)
     refused.push(...(await whyNoWrites(connection, write, { ...server, mode: settings.get('sql_mode') ?? '' })));
