@@ -81,7 +81,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     [{ secure: true, name: '__Secure-mine' }, /^__Secure-mine=/],
     [{ secure: true, sameSite: 'none', partitioned: true }, /^__Host-visit=.*; Secure; Partitioned; SameSite=None$/],
     [{ secure: false, domain: 'example.org' }, /^visit=(?!.*Secure)/],
-  ] as const)('3.3.1, B69: %j', async (cookie, expected) => {
+  ] as const)('ASVS 3.3.1, B69: %j', async (cookie, expected) => {
     const { cookies } = await (await start({ cookie })).browser().post('/set');
     expect(cookies).toEqual([expect.stringMatching(expected)]);
   });
@@ -90,11 +90,11 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     [{ partitioned: true }],
     [{ partitioned: true, secure: 'auto' }],
     [{ name: '__Secure-x', secure: 'auto' }],
-  ] as const)('3.3.1: %j is refused at start', async (cookie) => {
+  ] as const)('ASVS 3.3.1: %j is refused at start', async (cookie) => {
     await expect(start({ cookie })).rejects.toThrow('needs cookie.secure true');
   });
 
-  test('3.3.1: in production the default is Secure, and "auto" has to be allowed', async () => {
+  test('ASVS 3.3.1: in production the default is Secure, and "auto" has to be allowed', async () => {
     vi.stubEnv('NODE_ENV', 'production');
     const { cookies } = await (await start({ cookie: { path: '/app' } })).browser().post('/set');
     expect(cookies[0]).toMatch(/^__Secure-visit=.*Secure/);
@@ -105,7 +105,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect((await both.browser().post('/set')).cookies[0]).toMatch(/^visit=(?!.*Secure)/);
   });
 
-  test('3.3.1: elsewhere it is Secure where the request came by https, if the proxy is to be believed', async () => {
+  test('ASVS 3.3.1: elsewhere it is Secure where the request came by https, if the proxy is to be believed', async () => {
     const headers = { 'x-forwarded-proto': 'https' };
     const trusting = await startBehindProxy(platform, { store: new MemoryVisitStore() }, parts);
     onTestFinished(() => trusting.close());
@@ -116,7 +116,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect((await (await start()).browser().post('/set', { headers })).cookies[0]).not.toContain('Secure');
   });
 
-  test('3.3.1: a Secure cookie over plain http is logged once', async () => {
+  test('ASVS 3.3.1: a Secure cookie over plain http is logged once', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn');
     const app = await start({ cookie: { secure: true } });
     for (let i = 0; i < 3; i++) await app.browser().post('/set');
@@ -126,7 +126,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain http'))).toHaveLength(0);
   });
 
-  test('14.2.1: handlers that take keys in addresses are named at start', async () => {
+  test('ASVS 14.2.1: handlers that take keys in addresses are named at start', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn');
     await start();
     expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('in addresses'))).toEqual([

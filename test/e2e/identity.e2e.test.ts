@@ -538,7 +538,7 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await renewed.get('/secret')).text).toBe(`for ${user}`);
   });
 
-  test('B24: a sign-in ends the grace of an older key', async () => {
+  test('B24, S6: a sign-in ends the grace of an older key', async () => {
     const app = await start();
     const { browser } = await signedIn(app, 'first');
     const before = key(browser);
@@ -548,7 +548,7 @@ describeStacks('Identity', (stack: Stack) => {
   });
 
   describe('seen from elsewhere', () => {
-    test('R42: lists and ends the visits of a user by public id; the others are gone at once', async () => {
+    test('R42, ASVS 7.5.2: lists and ends the visits of a user by public id; the others are gone at once', async () => {
       const app = await start();
       const other = await start();
       const { browser, user } = await signedIn(app);

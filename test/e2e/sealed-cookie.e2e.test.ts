@@ -254,7 +254,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ userId: 'alice', count: 6 });
   });
 
-  test('what is damaged, foreign, doubled or missing is a clean new visit, and never a failure of the server', async () => {
+  test('ASVS 7.2.1: what is damaged, foreign, doubled or missing is a clean new visit, and never a failure of the server', async () => {
     const app = await start();
     const [browser, other] = [app.browser(), app.browser()];
     await browser.get('/count');
@@ -291,7 +291,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     );
   });
 
-  test('a session that is too large is refused before anything is sent, and the one before stays', async () => {
+  test('ASVS 3.3.5: a session that is too large is refused before anything is sent, and the one before stays', async () => {
     const browser = (await start()).browser();
     expect((await browser.post('/fill/5000')).status).toBe(500);
     expect(browser.jar.size).toBe(0);
