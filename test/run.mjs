@@ -50,6 +50,7 @@ const SOAKED = [
   'test/e2e/turns',
   'contract/moving',
   'contract/prisma',
+  'consumer/nest-add',
 ];
 /** What shows most of what can be seen without a server, in a minute. */
 const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];
