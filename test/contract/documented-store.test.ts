@@ -47,7 +47,12 @@ function load(text: string): { MapVisitStore: new () => library.VisitStore } {
 
 describe('docs/writing-a-store.md', () => {
   test('R66: opens with a whole store, and shows how it is tested', () => {
-    expect([...files.keys()]).toEqual(['map-visit.store.ts', 'map-visit.store.test.ts', 'map-visit.store.spec.ts']);
+    expect([...files.keys()]).toEqual([
+      'map-visit.store.ts',
+      'pg-visit.store.ts',
+      'map-visit.store.test.ts',
+      'map-visit.store.spec.ts',
+    ]);
   });
 
   test('R66: its code compiles under strict rules', () => {

@@ -510,9 +510,8 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
     const name = `latin1_${hex(4)}`;
     const isPostgres = db.name === 'postgres';
     await usual.query(
-      `CREATE DATABASE ${name} ` + isPostgres
-        ? "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
-        : 'CHARACTER SET latin1',
+      `CREATE DATABASE ${name} ` +
+        (isPostgres ? "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0" : 'CHARACTER SET latin1'),
     );
     const url = new URL((database.options as { url: string }).url);
     url.pathname = `/${name}`;

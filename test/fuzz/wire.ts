@@ -120,9 +120,10 @@ export function hostileRequest(
   const headers = Object.entries(otherHeaders(random)).filter(([name]) => name !== 'host');
   const lines = headers.map(([name, value]) => `${name}: ${field(random, value)}`);
   lines.unshift(
-    'Host: ' + random.chance(0.8)
-      ? 'localhost'
-      : field(random, random.of(['', '[', 'a:b:c', 'localhost:99999', '__proto__', random.latin1(50)])),
+    'Host: ' +
+      (random.chance(0.8)
+        ? 'localhost'
+        : field(random, random.of(['', '[', 'a:b:c', 'localhost:99999', '__proto__', random.latin1(50)]))),
     'Connection: close',
   );
   if (presents) lines.push(`Cookie: visit=${random.chance(0.5) ? forgedKey(random) : wrongSecret(random, keys)}`);
