@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { SessionDataError, VisitOptionError, VisitStoreUnsupportedError } from './errors/visit.error.js';
 import { reasonOf } from './errors/failure.js';
-import { parseDuration, type Duration } from './options/duration.js';
+import { LONGEST_DURATION, LONGEST_TIMER, parseDuration, type Duration } from './options/duration.js';
 import type { Clock } from './options/visit-options.interface.js';
 import { DefaultSessionSerializer } from './session/session.codec.js';
 import { StoreAccess } from './store/store-access.js';
@@ -142,8 +142,8 @@ class Sessions {
     if (store?.clients) throw new VisitOptionError('option "store" must be a store that keeps visits on the server');
     if (typeof store?.find !== 'function') throw new VisitOptionError('option "store" must be a VisitStore');
     this.store = store;
-    this.timeout = durationOf('timeout', timeout);
-    this.access = new StoreAccess(store, { storeTimeout: durationOf('storeTimeout', storeTimeout) });
+    this.timeout = durationOf('timeout', timeout, LONGEST_DURATION);
+    this.access = new StoreAccess(store, { storeTimeout: durationOf('storeTimeout', storeTimeout, LONGEST_TIMER) });
     this.clock = clock;
   }
 
@@ -290,8 +290,9 @@ function sessionIn({ sessionData, expiry }: VisitRecord): StoredSession | null {
   return session;
 }
 
-function durationOf(name: string, value: Duration): number {
+function durationOf(name: string, value: Duration, max: number): number {
   const parsed = parseDuration(value);
-  if (parsed === null || parsed < 1) throw new VisitOptionError(`option "${name}" must be a duration such as "1d"`);
+  if (parsed === null || parsed < 1 || parsed > max)
+    throw new VisitOptionError(`option "${name}" must be a duration such as "1d", at most ${max} ms`);
   return parsed;
 }

@@ -9,7 +9,7 @@ import {
   type ExecutionContext,
 } from '@nestjs/common';
 import { FreshIdentityRequiredError, IdentityRequiredError, VisitOptionError } from '../errors/visit.error.js';
-import { parseDuration, type Duration } from '../options/duration.js';
+import { LONGEST_DURATION, parseDuration, type Duration } from '../options/duration.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { contextOf, requireContext } from '../context/request.context.js';
@@ -58,9 +58,9 @@ export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards
 /** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401. */
 export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(maxAge);
-  if (parsed === null)
+  if (parsed === null || parsed > LONGEST_DURATION)
     throw new VisitOptionError(
-      `@RequireFresh() "maxAge" must be a duration such as "15m", got ${JSON.stringify(maxAge)}`,
+      `@RequireFresh() "maxAge" must be a duration such as "15m", at most 36500 days, got ${JSON.stringify(maxAge)}`,
     );
   return applyDecorators(SetMetadata(FRESH, parsed), UseGuards(IdentityGuard));
 }

@@ -541,9 +541,10 @@ describe('Options of RedisVisitStore', () => {
     [
       'too short a time',
       { client, keepFor: '1h' },
-      '"keepFor" of RedisVisitStore must be a duration of at least "1d", got "1h"',
+      '"keepFor" of RedisVisitStore must be a duration of at least "1d" and at most "36500d", got "1h"',
     ],
-    ['no time', { client, keepFor: 'long' }, 'must be a duration of at least "1d", got "long"'],
+    ['a time beyond all dates', { client, keepFor: '36501d' }, 'at most "36500d", got "36501d"'],
+    ['no time', { client, keepFor: 'long' }, 'must be a duration of at least "1d" and at most "36500d", got "long"'],
   ])('R74: %s is refused', (_, options, text) => {
     expect(() => new RedisVisitStore(options as RedisVisitStoreOptions)).toThrow(text);
   });

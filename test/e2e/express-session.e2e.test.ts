@@ -164,8 +164,18 @@ describe('A store for express-session', () => {
   test('needs a store that keeps visits, and durations', () => {
     const sealed = new SealedCookieVisitStore({ secrets: [Buffer.alloc(32, 1).toString('base64')] });
     const invalid = expect.objectContaining({ code: 'VISIT_OPTION' }) as Error;
-    for (const options of [{ store: sealed }, {}, { store: {} }, { store: new MemoryVisitStore(), timeout: 'soon' }])
+    const store = new MemoryVisitStore();
+    for (const options of [
+      { store: sealed },
+      {},
+      { store: {} },
+      { store, timeout: 'soon' },
+      { store, timeout: '36501d' },
+      // A timer of Node would end such a wait at once.
+      { store, storeTimeout: 2 ** 31 },
+    ])
       expect(() => visitSessionStore(Base, options as never)).toThrow(invalid);
+    expect(() => visitSessionStore(Base, { store, timeout: '36500d', storeTimeout: 2 ** 31 - 1 })).not.toThrow();
   });
 
   test('tells errors to the callback, and none where there is no callback', async () => {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { VisitOptionError } from '../../errors/visit.error.js';
-import { parseDuration, type Duration } from '../../options/duration.js';
+import { LONGEST_DURATION, parseDuration, type Duration } from '../../options/duration.js';
 import type {
   CleanUpBatch,
   EndedBatch,
@@ -133,9 +133,9 @@ export class RedisVisitStore
     if (/[{}]/.test(prefix))
       throw new VisitOptionError(`"prefix" of RedisVisitStore must be without braces, got "${prefix}"`);
     const milliseconds = parseDuration(keepFor);
-    if (milliseconds === null || milliseconds < DAY)
+    if (milliseconds === null || milliseconds < DAY || milliseconds > LONGEST_DURATION)
       throw new VisitOptionError(
-        `"keepFor" of RedisVisitStore must be a duration of at least "1d", got ${JSON.stringify(keepFor)}`,
+        `"keepFor" of RedisVisitStore must be a duration of at least "1d" and at most "36500d", got ${JSON.stringify(keepFor)}`,
       );
     this.#redis = new RedisConnection(client ? { client } : { connection: connection! });
     this.#prefix = prefix;
