@@ -153,7 +153,7 @@ class Reading {
   }
 
   private keepDays(): number {
-    return this.number('keep-days', KEEP_DAYS, 'a number of days', Number.isFinite);
+    return this.number('keep-days', KEEP_DAYS, 'a number of days from 0 to 36500', (value) => value <= 36_500);
   }
 
   private limit(): number {

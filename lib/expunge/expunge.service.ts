@@ -1,5 +1,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { Inject, Injectable, Logger } from '@nestjs/common';
+import { VisitOptionError } from '../errors/visit.error.js';
+import { InvalidOption } from '../options/invalid-option.js';
+import { optionTable } from '../options/option-table.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { PluginRegistry } from '../plugin/plugin.registry.js';
@@ -17,9 +20,9 @@ const LEAST_REST = 25;
 
 /** Options of `ExpungeService.expunge()`. */
 export interface ExpungeOptions {
-  /** Visits stay this many days after they expired or ended. @default `expunge.keepDays` */
+  /** Visits stay this many days after they expired or ended, from 0 to 36500. @default `expunge.keepDays` */
   keepDays?: number;
-  /** Rows deleted by one statement. @default `expunge.batchSize` */
+  /** Rows deleted by one statement, from 1 to 500. @default `expunge.batchSize` */
   batchSize?: number;
   /** Only count. @default false */
   dryRun?: boolean;
@@ -70,10 +73,11 @@ export class ExpungeService {
    * application ends meanwhile, those that were done by then. Visits that rows of other tables refer to by a foreign
    * key that restricts stay (`onKept`).
    *
-   * @throws VisitClockError when the clock of the database says otherwise
+   * @throws VisitClockError when the clock of the database says otherwise; VisitOptionError before anything is done
    */
   async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
-    const { keepDays = this.options.expunge.keepDays, batchSize = this.options.expunge.batchSize } = options;
+    const keepDays = checked('keepDays', options.keepDays) ?? this.options.expunge.keepDays;
+    const batchSize = checked('batchSize', options.batchSize) ?? this.options.expunge.batchSize;
     const { dryRun = false, onProgress, onKept = warnOfKept } = options;
     const before = this.options.clock.now() - keepDays * DAY;
     const counts = { visits: 0, identities: 0 };
@@ -142,6 +146,16 @@ export class ExpungeService {
     const share = shareDone(result);
     if (share > 0) await this.sleep(Math.max(performance.now() - began, LEAST_REST * share));
     return result;
+  }
+}
+
+/** As at the start: with days below zero visits would be deleted that live. */
+function checked(name: 'keepDays' | 'batchSize', value: number | undefined): number | undefined {
+  try {
+    return value === undefined ? undefined : (optionTable.expunge[name].parse(value) as number);
+  } catch (error) {
+    if (!(error instanceof InvalidOption)) throw error;
+    throw new VisitOptionError(`"${name}" of expunge.run() must be ${error.message}, got ${String(value)}`);
   }
 }
 

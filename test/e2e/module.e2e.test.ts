@@ -9,6 +9,7 @@ import {
   ExclusiveSession,
   ExpungeService,
   MemoryVisitStore,
+  RequireFresh,
   Session,
   SkipVisit,
   UseVisit,
@@ -18,6 +19,7 @@ import {
   VisitService,
   VisitStore,
   type EndedVisit,
+  type ExpungeOptions,
   type ExpungedVisits,
   type VisitModuleOptions,
   type VisitStoreCapabilities,
@@ -279,6 +281,7 @@ describe('Options', () => {
     expect(() => ExclusiveSession({ timeout: wait })).not.toThrow();
     expect(() => ExclusiveSession({ timeout: wait + 1 })).toThrow(/at most 2147483647 ms/);
     expect(() => UseVisit({ timeout: '36501d' })).toThrow(/at most 36500 days/);
+    expect(() => RequireFresh({ maxAge: '36501d' })).toThrow(/at most 36500 days/);
   });
 
   test.each([
@@ -610,6 +613,24 @@ describeStacks('The module', (stack: Stack) => {
       expect(await visits.find(stale.visit.id)).toBeNull();
       expect(await visits.find(browser.jar.get('visit')!.slice(0, 32))).not.toBeNull();
       expect(await stack.dataSource().getRepository(VisitIdentity).countBy({ userId: 'stale' })).toBe(0);
+    });
+
+    test.each<[string, ExpungeOptions, string]>([
+      ['days below zero', { keepDays: -30 }, '"keepDays" of expunge.run() must be a number of days from 0 to 36500'],
+      ['days that are none', { keepDays: Number.NaN }, '"keepDays" of expunge.run()'],
+      ['days beyond all dates', { keepDays: 1e9 }, '"keepDays" of expunge.run()'],
+      ['no rows at once', { batchSize: 0 }, '"batchSize" of expunge.run() must be a whole number from 1 to 500'],
+      ['more rows than a statement has', { batchSize: 501 }, '"batchSize" of expunge.run()'],
+    ])('R16, B37: %s are refused, and nothing is deleted', async (_, options, text) => {
+      const app = await stack.start(parts, { timeout: '1h' });
+      const { visits, stale, browser } = await withVisits(app);
+      await expect(app.app.get(ExpungeService).run(options)).rejects.toMatchObject({
+        code: 'VISIT_OPTION',
+        message: expect.stringContaining(text) as string,
+      });
+      // They live.
+      for (const id of [stale.visit.id, browser.jar.get('visit')!.slice(0, 32)])
+        expect(await visits.find(id)).not.toBeNull();
     });
 
     test('R62: the data of what has expired, and keeps its row', async () => {

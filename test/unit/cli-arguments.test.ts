@@ -103,7 +103,12 @@ test.each<[string[], string | RegExp, string | undefined]>([
   [['doctor', '--url', 'example.org'], '--url must be an address such as https://www.example.org/sign-in', 'doctor'],
   [
     ['expunge', '--data-source', 'x', '--keep-days', 'many'],
-    '--keep-days must be a number of days, got "many"',
+    '--keep-days must be a number of days from 0 to 36500, got "many"',
+    'expunge',
+  ],
+  [
+    ['expunge', '--data-source', 'x', '--keep-days', '36501'],
+    '--keep-days must be a number of days from 0 to 36500, got "36501"',
     'expunge',
   ],
   ...['0', '501', '1.5', '1e2'].map((size): [string[], string, string] => [
