@@ -167,8 +167,13 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     const watched = new WatchedStore(new MemoryVisitStore());
     const app = await start({ store: watched.store });
     const key = `${'0'.repeat(32)}.${'A'.repeat(43)}`;
-    watched.calls.length = 0;
+    const lookedUp: unknown[] = [];
+    watched.around = ({ method, args }, go) => {
+      if (method === 'find') lookedUp.push(...(args[0] as readonly string[]));
+      return go();
+    };
     await app.browser().get('/me', { cookie: Array(8).fill(`visit=${key}`).join('; ') });
+    expect(lookedUp).toEqual([key.slice(0, 32)]);
     expect(refused.map(({ reason }) => reason)).toEqual(['forged']);
   });
 
