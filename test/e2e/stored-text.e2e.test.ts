@@ -36,6 +36,7 @@ const withUserId: Record<string, (tools: Tools, userId: any) => Promise<unknown>
   'visits.create': ({ visits }, userId) => visits.create({ userId }),
   'visits.listForUser': ({ visits }, userId) => visits.listForUser(userId),
   'visits.endAllForUser': ({ visits }, userId) => visits.endAllForUser(userId),
+  'visits.end of a user': ({ visits }, userId) => visits.end('0'.repeat(32), 'revoked', { userId }),
 };
 
 /** All that take a reason. */
