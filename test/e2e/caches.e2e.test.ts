@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import {
   Controller,
   Get,
@@ -13,6 +14,7 @@ import {
   type INestApplication,
   type LoggerService,
 } from '@nestjs/common';
+import type { NestExpressApplication } from '@nestjs/platform-express';
 import {
   CurrentUserId,
   CurrentVisit,
@@ -92,6 +94,10 @@ class Pages {
     raw.write('of ');
     raw.end(user);
   }
+  /** Only its template reads. */
+  @Get('template') template(@Req() request: object, @Res() response: any) {
+    response.render('page', { request });
+  }
   @Get('redirected') @Redirect('/elsewhere') redirected() {
     return { url: `/of/${this.identity.userId}` };
   }
@@ -154,6 +160,14 @@ const write = (...parts: unknown[]): void => void lines.push(parts.map(String).j
 const logger: LoggerService = { log: write, error: write, warn: write, debug: write, verbose: write, fatal: write };
 const middleware = (nest: INestApplication): void => {
   nest.useLogger(logger);
+  if (nest.getHttpAdapter().getType() === 'express') {
+    const express = nest as NestExpressApplication;
+    express.engine('txt', (_: string, { request }: any, done: (error: null, page: string) => void) =>
+      done(null, `of ${request.session.name}`),
+    );
+    express.setViewEngine('txt');
+    express.setBaseViewsDir(fileURLToPath(new URL('../support/fixtures', import.meta.url)));
+  }
   nest.use((request: any, response: any, next: () => void) => {
     if (request.url.startsWith('/middleware')) response.end(`of ${request.session.name}`);
     else if (request.url.startsWith('/static')) response.end('of anybody');
@@ -187,7 +201,8 @@ describe.each(platforms)('Caches under %s', (platform) => {
   const ask = (browser: Browser, headers: Record<string, string>): Promise<Answer> =>
     browser.get(`/says?headers=${encodeURIComponent(JSON.stringify(headers))}`);
 
-  test.each([...READS, 'middleware'])(
+  // Fastify has no templates of its own.
+  test.each([...READS, 'middleware', ...(platform === 'express' ? ['template'] : [])])(
     'R100, B70, ASVS 14.2.2, 14.2.5: a response for which somebody looked at the visit is private: %s',
     async (path) => {
       for (const browser of [ann, anonymous]) {
