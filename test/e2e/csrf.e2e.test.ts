@@ -295,6 +295,16 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post(`/by-hand?token=${await newToken(browser)}`, { headers: SAME })).text).toBe('true');
   });
 
+  test('R59, R60: the field has the name of the option, where it is written, read and taken out', async () => {
+    const app = await start({ requireToken: true }, { formTokens: { field: 'ticket' } });
+    const browser = app.browser();
+    const [, ticket] = /name="ticket" value="([^"]+)"/.exec((await browser.get('/form')).text)!;
+    const send = (json: object): Promise<Answer> => browser.post('/body', { headers: SAME, json });
+    expect(codeOf(await send({ form_token: ticket }))).toBe('VISIT_FORM_TOKEN_MISSING');
+    const answer = await send({ ticket, form_token: 'of somebody else', name: 'Ann' });
+    expect([answer.status, JSON.parse(answer.text)]).toEqual([201, { form_token: 'of somebody else', name: 'Ann' }]);
+  });
+
   test('R12: no pipe takes session or visit for something to be made anew', async () => {
     const seen: ArgumentMetadata[] = [];
     const pipe: PipeTransform = {
