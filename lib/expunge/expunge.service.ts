@@ -18,7 +18,7 @@ const DAY = 86_400_000;
  */
 const LEAST_REST = 25;
 
-/** Options of `ExpungeService.expunge()`. */
+/** Options of `ExpungeService.run()`. */
 export interface ExpungeOptions {
   /** Visits stay this many days after they expired or ended, from 0 to 36500. @default `expunge.keepDays` */
   keepDays?: number;
@@ -36,7 +36,7 @@ export interface ExpungeOptions {
   onKept?: (kept: KeptVisits) => void;
 }
 
-/** Options of `ExpungeService.wipe()`. */
+/** Options of `ExpungeService.wipeExpired()`. */
 export interface WipeOptions {
   /** Only count. @default false */
   dryRun?: boolean;
