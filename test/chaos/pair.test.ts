@@ -45,6 +45,7 @@ describeServerPairs('A pair of servers', (start) => {
       await load.thrives(2);
       for (const event of EVENTS) {
         await pair[event]();
+        // That of MariaDB keeps its connections when it can only be read: whoever stays with it never writes again.
         proxy.lead(pair.url);
         await load.thrives();
       }
