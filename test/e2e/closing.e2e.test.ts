@@ -1,3 +1,5 @@
+import type { Server } from 'node:http';
+import { connect, type AddressInfo } from 'node:net';
 import {
   Controller,
   Get,
@@ -8,15 +10,18 @@ import {
   type BeforeApplicationShutdown,
   type OnModuleDestroy,
 } from '@nestjs/common';
-import { Session, type VisitModuleOptions } from 'nest-visit';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { MemoryVisitStore, Session, VisitModule, type VisitModuleOptions } from 'nest-visit';
 import { RedisVisitStore } from 'nest-visit/redis';
 import { createClient } from 'redis';
-import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { describeDatabases } from '../support/databases.js';
 import { describeWith, redisUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { PATIENCE } from '../support/patience.js';
 import { uniquePrefix } from '../support/redis.js';
 
 /** A moment that others wait for. */
@@ -162,5 +167,42 @@ describe('An application that ends, and has closed what it had lent', () => {
         close: async () => client.destroy(),
       };
     });
+  });
+});
+
+describe('A request that comes on an open connection while Fastify closes', () => {
+  test.each([
+    [true, '503 Service Unavailable'],
+    [false, '200 OK'],
+  ])('with return503OnClosing %s is answered %s', async (option, expected) => {
+    [held, goOn] = [new Moment(), new Moment()];
+    const imports = [VisitModule.forRoot({ store: new MemoryVisitStore() })];
+    class App {}
+    const app = await NestFactory.create(
+      { module: App, imports, controllers: [Site] },
+      new FastifyAdapter({ return503OnClosing: option }),
+      { logger: false },
+    );
+    await app.listen(0, '127.0.0.1');
+    const server = app.getHttpServer() as Server;
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    onTestFinished(() => void socket.destroy());
+    let text = '';
+    socket.on('data', (data) => (text += data.toString()));
+    socket.write('POST /hold/update HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n');
+    await held.reached;
+    const closed = app.close();
+    const asked = new Promise((resolve) => server.once('request', resolve));
+    await vi.waitUntil(() => !server.listening, { timeout: PATIENCE });
+    socket.write('GET /read HTTP/1.1\r\nHost: a\r\n\r\n');
+    await asked;
+    goOn.reach();
+    await vi.waitUntil(() => text.includes(expected), { timeout: PATIENCE });
+    const [, first, second] = text.split('HTTP/1.1 ');
+    expect(first).toContain('201 Created');
+    // The 503 is Fastify's own, which asks nobody: it does not say when to come again.
+    expect(second).toContain(expected);
+    expect(text).not.toMatch(/retry-after/i);
+    await closed;
   });
 });
