@@ -191,7 +191,7 @@ describe('A request that comes on an open connection while Fastify closes', () =
     socket.on('data', (data) => (text += data.toString()));
     socket.write('POST /hold/update HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n');
     await held.reached;
-    const closed = app.close();
+    const ended = app.close();
     const asked = new Promise((resolve) => server.once('request', resolve));
     await vi.waitUntil(() => !server.listening, { timeout: PATIENCE });
     socket.write('GET /read HTTP/1.1\r\nHost: a\r\n\r\n');
@@ -203,6 +203,6 @@ describe('A request that comes on an open connection while Fastify closes', () =
     // The 503 is Fastify's own, which asks nobody: it does not say when to come again.
     expect(second).toContain(expected);
     expect(text).not.toMatch(/retry-after/i);
-    await closed;
+    await ended;
   });
 });
