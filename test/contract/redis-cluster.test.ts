@@ -7,6 +7,7 @@ import { slotOf } from '../../lib/store/redis/cluster.nodes.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
+import { startProxy } from '../support/proxy.js';
 import { uniquePrefix } from '../support/redis.js';
 import { findRedis, startRedisCluster, type TestCluster } from '../support/servers.mjs';
 
@@ -24,7 +25,7 @@ const nodeOf = (key: string): number => Math.floor(slotOf(key) / Math.ceil(16_38
 
 describeUnlessMissing(
   findRedis() ? [] : ['redis-server or valkey-server'],
-  'R67, R28: One node of a Redis cluster',
+  'R67, R28, B44: One node of a Redis cluster',
   () => {
     let cluster: TestCluster;
     beforeAll(async () => {
@@ -122,6 +123,37 @@ describeUnlessMissing(
           expect(found.map((visit) => visit?.sessionVersion)).toEqual(served.map(() => ROUNDS));
         },
       );
+    });
+
+    test.each([
+      ['has lost in silence', false],
+      ['loses, as it does the next one,', true],
+    ])('whose connection the network %s is reached by another one', async (_, losesNext) => {
+      const proxies = await Promise.all(cluster.nodes.map(({ url }) => startProxy(url)));
+      onTestFinished(async () => void (await Promise.all(proxies.map((proxy) => proxy.close()))));
+      const placeOf = (url: string) => ({ host: '127.0.0.1', port: Number(new URL(url).port) });
+      const nodeAddressMap = Object.fromEntries(
+        cluster.nodes.map(({ port }, node) => [`127.0.0.1:${port}`, placeOf(proxies[node]!.url)]),
+      );
+      const prefix = uniquePrefix();
+      const store = new RedisVisitStore({ connection: { rootNodes: rootNodes(), nodeAddressMap }, prefix });
+      store.setDeadline(1000);
+      await store.check();
+      onTestFinished(() => store.close());
+      const visits = Array.from({ length: 20 }, () => newVisit());
+      await store.create(visits);
+      const ids = visits.map(({ id }) => id);
+      const found = (): Promise<unknown> => store.find(ids).then((all) => all.map((visit) => visit?.id), String);
+      expect(await found()).toEqual(ids);
+      const lost = proxies[AWAY]!;
+      lost.goSilent();
+      const before = lost.open;
+      if (!losesNext) lost.comeBack();
+      expect(await found()).toContain('Error');
+      if (losesNext)
+        await expect.poll(async () => (await found(), lost.open), { timeout: PATIENCE }).toBeGreaterThan(before);
+      lost.comeBack();
+      await expect.poll(found, { timeout: PATIENCE }).toEqual(ids);
     });
 
     test('knows where a key lies as the cluster does', async () => {

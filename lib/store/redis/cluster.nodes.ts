@@ -14,7 +14,13 @@ const SLOTS = 16_384;
 interface Node {
   readonly address: string;
   /** Undefined until it is needed. */
-  readonly client?: { readonly isReady: boolean };
+  client?: NodeClient | undefined;
+}
+
+interface NodeClient {
+  readonly isReady: boolean;
+  readonly isOpen?: boolean;
+  destroy?(): void;
 }
 
 interface Call {
@@ -25,10 +31,15 @@ interface Call {
 /**
  * The nodes of a cluster. One may be away, and must not hold up what is about keys of the others: so each has a circuit
  * breaker of its own.
+ *
+ * Of a cluster that was opened here, the connection to a node is replaced that gave no answer in time, or is away for
+ * as long: a network may have lost it in silence.
  */
 export class ClusterNodes {
   private readonly logger = new Logger('Visit');
   private readonly breakers = new Map<string, CircuitBreaker>();
+  /** By `performance.now()`. */
+  private readonly awaySince = new WeakMap<NodeClient, number>();
   private readonly calls: Timeouts<Call>;
   private readonly timeout: number;
 
@@ -36,6 +47,7 @@ export class ClusterNodes {
   constructor(
     private readonly cluster: RedisVisitCluster,
     deadline: number,
+    private readonly isOwn: boolean,
   ) {
     this.timeout = deadline * SHARE;
     this.calls = new Timeouts<Call>(this.timeout, ({ fail }) =>
@@ -49,15 +61,20 @@ export class ClusterNodes {
     const node = slots?.[slotOf(key)]?.master;
     if (!node) return makeCall();
     // It would keep the command and send it when the node is back, long after the request was answered.
-    if (node.client && !node.client.isReady)
+    if (node.client && this.isAway(node, node.client))
       throw new Error(`there is no connection to the node ${node.address} of the Redis cluster`);
     const breaker = this.breakerOf(node);
-    return breaker.enter(() => this.inTime(breaker, makeCall));
+    return breaker.enter(() => this.inTime(node, breaker, makeCall));
   }
 
-  private inTime(breaker: CircuitBreaker, makeCall: () => Promise<unknown>): Promise<unknown> {
+  private inTime(node: Node, breaker: CircuitBreaker, makeCall: () => Promise<unknown>): Promise<unknown> {
+    const { client } = node;
     return new Promise((resolve, reject) => {
-      const call = { began: performance.now(), fail: reject };
+      const fail = (error: Error): void => {
+        reject(error);
+        if (client) this.replace(node, client);
+      };
+      const call = { began: performance.now(), fail };
       this.calls.add(call);
       breaker.watch(makeCall).then(
         (answer) => {
@@ -70,6 +87,26 @@ export class ClusterNodes {
         },
       );
     });
+  }
+
+  /** It connects again by itself, but not for longer than anybody waits: it may wait for an answer to its greeting. */
+  private isAway(node: Node, client: NodeClient): boolean {
+    if (client.isReady) {
+      this.awaySince.delete(client);
+      return false;
+    }
+    const now = performance.now();
+    const since = this.awaySince.get(client) ?? now;
+    this.awaySince.set(client, since);
+    if (now - since >= this.timeout) this.replace(node, client);
+    return true;
+  }
+
+  /** The next call opens another one; what is under way by this one fails. */
+  private replace(node: Node, client: NodeClient): void {
+    if (!this.isOwn || node.client !== client || !client.isOpen) return;
+    node.client = undefined;
+    client.destroy?.();
   }
 
   private breakerOf({ address }: Node): CircuitBreaker {

@@ -63,7 +63,7 @@ interface Call {
  * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody
  * waits, when there is no connection for as long, and when the server has become a replica. A network may lose a
  * connection in silence, and then the kernel sends for a quarter of an hour, and the client takes that for a sign of
- * life. Not so a cluster: of it, only one node may be away (`ClusterNodes`).
+ * life. Of a cluster, only one node may be away: there, it is the connection to that node (`ClusterNodes`).
  */
 export class RedisConnection {
   #library: Promise<typeof redis> | undefined;
@@ -119,7 +119,7 @@ export class RedisConnection {
     if (!isReady(client)) throw new Error('there is no connection to Redis');
     // Never by a replica, which may lag behind.
     if (isCluster(client)) {
-      this.#nodes ??= new ClusterNodes(client, this.#deadline);
+      this.#nodes ??= new ClusterNodes(client, this.#deadline, client === this.#own);
       return this.#nodes.ask(key, () => client.sendCommand(key, false, args, this.#options));
     }
     if (client !== this.#own) return client.sendCommand(args, this.#options);
