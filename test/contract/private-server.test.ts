@@ -59,6 +59,24 @@ describeUnlessMissing(
       expect(await own.expunge({ before: 2, limit: 10 })).toMatchObject({ visits: 1 });
     });
 
+    test('B80: while the server has no room for prepared statements, plain ones do, and then they are prepared again', async () => {
+      const fresh = await openMigrated({ type: 'mariadb', url: server.url, poolSize: 1 } as DataSourceOptions);
+      onTestFinished(() => fresh.destroy());
+      const own = new TypeOrmVisitStore(fresh);
+      const visit = newVisit();
+      await own.create([visit]);
+      const look = async (): Promise<number> => {
+        expect(await own.find([visit.id])).toMatchObject([{ id: visit.id }]);
+        const [row] = await fresh.query<{ Value: string }[]>("SHOW SESSION STATUS LIKE 'Com_stmt_execute'");
+        return Number(row!.Value);
+      };
+      await dataSource.query('SET GLOBAL max_prepared_stmt_count = 0');
+      onTestFinished(async () => void (await dataSource.query('SET GLOBAL max_prepared_stmt_count = DEFAULT')));
+      expect(await look()).toBe(0);
+      await dataSource.query('SET GLOBAL max_prepared_stmt_count = DEFAULT');
+      expect(await look()).toBe(1);
+    });
+
     test('one by STATEMENT is refused at the start, because a sign-in would fail there', async () => {
       await dataSource.query("SET GLOBAL binlog_format = 'STATEMENT'");
       onTestFinished(async () => void (await dataSource.query("SET GLOBAL binlog_format = 'MIXED'")));
