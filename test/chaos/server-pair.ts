@@ -163,7 +163,9 @@ async function startPostgresPair(): Promise<ServerPair> {
     await askPostgres(first, "ALTER SYSTEM SET synchronous_standby_names = '*'", 'SELECT pg_reload_conf()');
   };
   const lead = async (server: TestServer): Promise<void> => {
-    await askPostgres(server, "ALTER SYSTEM SET synchronous_standby_names = ''", 'SELECT pg_promote(true, 180)');
+    // One that has led before would wait for a standby that nobody is any more.
+    const alone = ["ALTER SYSTEM SET synchronous_standby_names = ''", 'SELECT pg_reload_conf()'];
+    await askPostgres(server, ...alone, 'SELECT pg_promote(true, 180)');
   };
   await isFollowed();
   return {
