@@ -165,7 +165,7 @@ import 'reflect-metadata';
 import { Controller, Get, Injectable, Module, Post, Res, UseGuards, type CanActivate } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import {
-  CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
+  CsrfGuard, CurrentUserId, CurrentVisit, ExclusiveSession, IdentityService, RequireIdentity, Session, VisitModule, VisitPlugin, VisitService,
   type VisitPluginHooks, type VisitSummary,
 } from 'nest-visit';
 import type { DataSource } from 'typeorm';
@@ -246,6 +246,7 @@ class AppController {
   }
 
   @Post('logout')
+  @UseGuards(CsrfGuard)
   logout(): Promise<void> {
     return this.identity.logout();
   }
@@ -400,7 +401,13 @@ describe.each(Object.entries(APPLICATIONS))('An empty application with %s', (_, 
     expect(browser.jar.get('visit')).not.toBe(before);
     expect(JSON.parse((await browser.get('/visits')).text)).toMatchObject([{ userId: '7', isCurrent: true }]);
     expect((await browser.get('/mine')).text).toBe('mine');
-    await browser.post('/logout');
+    // Its own origin has its port, which Express 4 leaves out of the name of the host.
+    const { origin, hostname } = new URL(browser.address);
+    const from = async (site: string): Promise<number> =>
+      (await browser.post('/logout', { headers: { origin: site } })).status;
+    expect(await from(`http://${hostname}:1`)).toBe(403);
+    expect((await browser.get('/visits')).status).toBe(200);
+    expect(await from(origin)).toBe(201);
     expect((await browser.get('/visits')).status).toBe(401);
     const { stdout } = await run('npx', ['--no-install', 'nest-visit', '--version'], { cwd: place });
     expect(stdout).toMatch(/^\d+\.\d+\.\d+/);

@@ -133,6 +133,12 @@ class IdentityController {
     return String(await this.visits.end(id));
   }
 
+  @Delete('recent/visits/:id')
+  @RequireFresh({ maxAge: '15m' })
+  endRecently(@Param('id') id: string) {
+    return this.visits.end(id);
+  }
+
   @Delete('users/:id')
   async endAllOf(@Param('id') id: string, @Query('gate') gate = '') {
     await this.gates.pass(gate);
@@ -497,6 +503,19 @@ describeStacks('Identity', (stack: Stack) => {
     expect(key(browser)).not.toBe(before);
     expect((await browser.get('/fresh')).status).toBe(200);
     expect((await app.browser().post('/reauthenticate')).status).toBe(401);
+  });
+
+  test('ASVS 7.5.2: a handler that ends visits may ask for a recent sign-in', async () => {
+    const app = await start({ timeout: '5h' });
+    const { browser, user } = await signedIn(app);
+    const { browser: other } = await signedIn(app, user);
+    stack.clock.advance(16 * 60_000);
+    const end = () => browser.get(`/recent/visits/${key(other).slice(0, 32)}`, { method: 'DELETE' });
+    expect(json(await end())).toMatchObject({ statusCode: 401, code: 'VISIT_FRESH_IDENTITY_REQUIRED' });
+    expect((await other.get('/secret')).status).toBe(200);
+    await browser.post('/reauthenticate');
+    expect((await end()).text).toBe('true');
+    expect((await other.get('/secret')).status).toBe(401);
   });
 
   test('B17: renew() changes the key and nothing else: the old one works for a grace, and gets no cookie', async () => {
