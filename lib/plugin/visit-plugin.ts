@@ -14,7 +14,9 @@ export interface VisitPluginOptions {
 /** A visit that has ended. */
 export interface EndedVisit {
   readonly id: string;
-  /** Why, as given to `end()`; the library's own are `ended`, `logout`, `replaced`, `revoked`, `limit`, `retired-key`. */
+  /**
+   * Why, as given to `end()`; the library's own are `ended`, `logout`, `replaced`, `revoked`, `limit`, `retired-key`.
+   */
   readonly reason: string;
   readonly endedAt: Date;
 }

@@ -135,7 +135,8 @@ export class RedisVisitStore
     const milliseconds = parseDuration(keepFor);
     if (milliseconds === null || milliseconds < DAY || milliseconds > LONGEST_DURATION)
       throw new VisitOptionError(
-        `"keepFor" of RedisVisitStore must be a duration of at least "1d" and at most "36500d", got ${JSON.stringify(keepFor)}`,
+        '"keepFor" of RedisVisitStore must be a duration of at least "1d" and at most "36500d", got ' +
+          JSON.stringify(keepFor),
       );
     this.#redis = new RedisConnection(client ? { client } : { connection: connection! });
     this.#prefix = prefix;

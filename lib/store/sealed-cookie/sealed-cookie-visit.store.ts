@@ -260,7 +260,9 @@ function requireLength({ maxLength }: Held, record: VisitRecord): void {
   );
 }
 
-/** The visit as long as it may become while nobody changes its session or its user: with the key from before a renewal. */
+/**
+ * The visit as long as it may become while nobody changes its session or its user: with the key from before a renewal.
+ */
 function grown(record: VisitRecord): VisitRecord {
   const { keyHash, keyChanged, absoluteExpiry, expiry } = record;
   return {
