@@ -76,7 +76,7 @@ export default defineConfig({
       // them do.
       kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
       // Servers and several processes, for each test file. Most of the time they wait for what those do.
-      kind('chaos', 1, ['chaos'], { maxWorkers: 2 * availableParallelism() }),
+      kind('chaos', 1, ['chaos'], { isolate: false, maxWorkers: 2 * availableParallelism() }),
     ],
     sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],

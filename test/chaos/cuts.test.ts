@@ -13,9 +13,9 @@ import { describeServers } from './servers.js';
 import { Shopper } from './shopper.js';
 import { Dice, SEED } from './visitor.js';
 
-const SHOPPERS = 40;
+const SHOPPERS = isSoak ? 40 : 20;
 /** Redis has one connection for each process: all that is under way ends with it. */
-const CUTS = isSoak ? { sql: 1000, redis: 300 } : { sql: 100, redis: 15 };
+const CUTS = isSoak ? { sql: 1000, redis: 300 } : { sql: 50, redis: 10 };
 /** What is sent one time of so many ends its connection. */
 const ONE_OF = { sql: 25, redis: 60 };
 const MOMENTS: readonly Moment[] = ['asked', 'answered', 'amid'];

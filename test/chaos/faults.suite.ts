@@ -7,7 +7,7 @@ import { PATIENCE } from '../support/patience.js';
 import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
-import { complainAboutFailure, Load } from './load.js';
+import { complainAboutFailure, Load, VISITORS } from './load.js';
 import { Dice, idOf, SEED, Visitor, type Reply } from './visitor.js';
 
 /** How long a request waits for a database that hangs. */
@@ -22,7 +22,7 @@ export function describeFaults(name: FaultServer['name']): void {
     let apps: AppProcess[] = [];
     /**
      * With which options they were started: those that a test has left in order serve the next one, as they would go on
-     * after a fault.
+     * after a fault. Tests with the same options follow each other.
      */
     let started = '';
     const endApps = async (): Promise<void> => {
@@ -35,18 +35,22 @@ export function describeFaults(name: FaultServer['name']): void {
       await dataSource.destroy();
     });
     afterEach(async ({ task }) => {
-      if (task.result?.state === 'fail' || !apps.every(({ serving }) => serving)) await endApps();
+      if (task.result?.state === 'fail') await endApps();
     });
     afterAll(async () => {
       await endApps();
       await db?.stop();
     });
 
+    /** Only those that are missing, where the options are still the same. */
     async function start(visits: VisitSettings): Promise<void> {
       const options = { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits };
-      if (apps.length > 0 && started === JSON.stringify(options)) return;
-      await endApps();
-      apps = await startApps(platforms.map((platform) => ({ platform, dataSource: db.dataSource, visits: options })));
+      if (started !== JSON.stringify(options)) await endApps();
+      apps = apps.filter(({ serving }) => serving);
+      const missing = platforms.filter((platform) => !apps.some((app) => app.platform === platform));
+      apps.push(
+        ...(await startApps(missing.map((platform) => ({ platform, dataSource: db.dataSource, visits: options })))),
+      );
       started = JSON.stringify(options);
     }
 
@@ -56,7 +60,7 @@ export function describeFaults(name: FaultServer['name']): void {
       { visits = {}, mayBreak = false }: { visits?: VisitSettings; mayBreak?: boolean } = {},
     ): Promise<Load> {
       await start(visits);
-      const load = await new Load(apps, 40, mayBreak).begin();
+      const load = await new Load(apps, VISITORS, mayBreak).begin();
       try {
         await load.thrives(2);
         await fault(load);
@@ -155,7 +159,8 @@ export function describeFaults(name: FaultServer['name']): void {
         await expectNothingLost(async (load) => {
           // Hardly a request fails of it: what has not been written is asked again on another connection.
           let dropped = 0;
-          await load.until(async () => (dropped += await db.dropConnections()) >= 200, '200 connections were dropped');
+          const most = isSoak ? 200 : 60;
+          await load.until(async () => (dropped += await db.dropConnections()) >= most, `${most} were dropped`);
           await load.thrives();
           await touchesArrive(load);
         });
@@ -175,7 +180,38 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     });
 
+    describe('of an application', () => {
+      test('B21: it is killed while it writes: what it has acknowledged is there', async () => {
+        await expectNothingLost(
+          async (load) => {
+            await apps[0]!.end('SIGKILL');
+            await load.thrives();
+            await touchesArrive(load);
+          },
+          { mayBreak: true },
+        );
+      });
+    });
+
     describe('of others who work with the same rows', () => {
+      test('B21: a lock that is held for long delays, and loses nothing', async () => {
+        await expectNothingLost(async (load) => {
+          const session = await db.connect();
+          await session.query('BEGIN');
+          const held = load.clients.slice(0, 3);
+          for (const { key } of held)
+            await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${idOf(key)}'`);
+          try {
+            await load.suffers(3);
+          } finally {
+            await session.query('ROLLBACK');
+            await session.close();
+          }
+          await load.thrives();
+          await touchesArrive(load);
+        });
+      });
+
       test('B21, B36: deadlocks are not noticed', async () => {
         await db.ask('CREATE TABLE IF NOT EXISTS ballast (id INT PRIMARY KEY, n INT)');
         await db.ask(`INSERT INTO ballast VALUES ${Array.from({ length: 200 }, (_, id) => `(${id}, 0)`).join()}`);
@@ -216,24 +252,6 @@ export function describeFaults(name: FaultServer['name']): void {
           { visits: { storeTimeout: PATIENCE } },
         );
       });
-
-      test('B21: a lock that is held for long delays, and loses nothing', async () => {
-        await expectNothingLost(async (load) => {
-          const session = await db.connect();
-          await session.query('BEGIN');
-          const held = load.clients.slice(0, 3);
-          for (const { key } of held)
-            await session.query(`UPDATE visit SET user_agent = 'x' WHERE id = '${idOf(key)}'`);
-          try {
-            await load.suffers(3);
-          } finally {
-            await session.query('ROLLBACK');
-            await session.close();
-          }
-          await load.thrives();
-          await touchesArrive(load);
-        });
-      });
     });
 
     if (name === 'postgres') {
@@ -259,18 +277,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     }
 
-    describe('of the application', () => {
-      test('B21: it is killed while it writes: what it has acknowledged is there', async () => {
-        await expectNothingLost(
-          async (load) => {
-            await apps[0]!.end('SIGKILL');
-            await load.thrives();
-            await touchesArrive(load);
-          },
-          { mayBreak: true },
-        );
-      });
-
+    describe('at the end of an application', () => {
       test.each(platforms)(
         'R29, B39: %s ends in order under load: requests are finished, what waits is written',
         async (platform) => {
@@ -306,6 +313,8 @@ export function describeFaults(name: FaultServer['name']): void {
       );
 
       test.each(['with the database', 'alone'])('B51: it ends while clean-up stands still %s', async (how) => {
+        await endApps();
+        started = 'for the clean-up';
         const [app] = (apps = await startApps([
           {
             platform: 'express',
@@ -350,7 +359,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
 
       test.each(['away', 'hanging'])('B39: it ends in bounded time while the database is %s', async (state) => {
-        await start({ touch: { interval: HOUR, resolution: 1 } });
+        await start({ touch: { interval: HOUR, resolution: 1 }, timeout: 24 * HOUR });
         for (const app of apps) {
           const visitor = new Visitor(() => app.address);
           await visitor.post('/add');

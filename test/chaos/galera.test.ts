@@ -12,7 +12,7 @@ import { Load } from './load.js';
 import { Dice, idOf, SEED, Visitor } from './visitor.js';
 
 const VISITORS = 60;
-const SECONDS = isSoak ? 90 : 8;
+const SECONDS = isSoak ? 90 : 4;
 /** Between what one visitor does and the next thing. */
 const THINKING = 60;
 const USERS = Array.from({ length: 30 }, (_, i) => `user ${i}`);
@@ -130,7 +130,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
 
   test('B21, B36: what a node has done and the others refuse is done again, and nobody notices', async () => {
     const before = await conflicts();
-    const rounds = 25;
+    const rounds = isSoak ? 25 : 10;
     for (let round = 0; round < rounds; round++) {
       const clients = aroundTheCluster(3);
       const { given } = await clients[0]!.post('/add');
@@ -191,7 +191,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
 
   test('B7: no sign-in at one node survives that another one ends all visits of the user', async () => {
     const refused = new Map<unknown, number>();
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < (isSoak ? 40 : 15); round++) {
       const user = `leaves in round ${round}`;
       const visitors = aroundTheCluster(4);
       await Promise.all(visitors.map((visitor) => visitor.post('/add')));
@@ -247,7 +247,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     const [first, second, third] = cluster.nodes;
     // As a load balancer has it.
     const inUse = [...apps];
-    const load = await new Load(inUse, 30).begin();
+    const load = await new Load(inUse).begin();
     try {
       await load.thrives(2);
       await third!.kill();

@@ -1,69 +1,77 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { describeWith, redisUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { uniquePrefix } from '../support/redis.js';
 import { temporaryFolder } from '../support/servers.mjs';
 import { startApps, type AppProcess, type AppSetting } from './app-process.js';
 import { describeServers } from './servers.js';
-import { Visitor } from './visitor.js';
+import { idOf, Visitor, type Reply } from './visitor.js';
 
 /** Longer than a lease. */
 const LATER = 31_000;
 
 type Place = Pick<AppSetting, 'dataSource' | 'redis'>;
 
-/** Two processes with one store and one clock, which the test moves on. */
+interface Browser {
+  /** The same browser at the second process. */
+  readonly elsewhere: Visitor;
+  /** The answer of the first one. */
+  readonly write: Promise<Reply>;
+}
+
+/**
+ * Two processes with one store and one clock. Requests of two browsers have exclusive access in the first process, which
+ * stands still until their leases have run out; one of the browsers goes to the second process meanwhile.
+ */
 function suite(place: () => Promise<Place>): void {
   let apps: AppProcess[] = [];
-  afterEach(async () => {
+  const folder = temporaryFolder('lease');
+  afterAll(async () => {
     await Promise.all(apps.map((app) => app.end('SIGKILL')));
-    apps = [];
+    await folder.remove();
   });
 
-  /** A request has exclusive access in the first process, which then stands still. */
-  async function standStill() {
-    const folder = temporaryFolder('lease');
-    onTestFinished(() => folder.remove());
+  let busy: Browser;
+  let waiting: Browser;
+  beforeAll(async () => {
     const clockFile = join(folder.path, 'clock');
     writeFileSync(clockFile, '0');
     const where = await place();
     apps = await startApps((['express', 'fastify'] as const).map((platform) => ({ platform, clockFile, ...where })));
     const [first, second] = apps as [AppProcess, AppProcess];
-    const at = ({ address }: AppProcess): Visitor => {
-      const visitor = new Visitor(() => address);
-      visitor.key = browser.key;
-      return visitor;
+    const arrive = async (): Promise<Browser> => {
+      const visitor = new Visitor(() => first.address);
+      await visitor.post('/set', { key: 'by', value: 'nobody' });
+      const elsewhere = new Visitor(() => second.address);
+      elsewhere.key = visitor.key;
+      const write = visitor.post('/hold-alone', { by: 'first' });
+      await first.printed(`${idOf(visitor.key!)} is alone`);
+      // As long as its lease lasts, nobody else gets in.
+      expect(await elsewhere.post('/write-alone', { by: 'second' })).toMatchObject({ status: 423 });
+      return { elsewhere, write };
     };
-    const browser = new Visitor(() => first.address);
-    await browser.post('/set', { key: 'by', value: 'nobody' });
-    const write = at(first).post('/hold-alone', { by: 'first' });
-    await first.printed('a request is alone');
-    // As long as its lease lasts, nobody else gets in.
-    expect(await at(second).post('/write-alone', { by: 'second' })).toMatchObject({ status: 423 });
+    busy = await arrive();
+    waiting = await arrive();
     first.signal('SIGSTOP');
     writeFileSync(clockFile, String(LATER));
-    const goOn = async () => {
-      first.signal('SIGCONT');
-      expect((await new Visitor(() => first.address).post('/go-on')).status).toBe(201);
-      return write;
-    };
-    const stored = async () => (await at(second).get('/data')).body!['data'];
-    return { second: at(second), goOn, stored };
-  }
+    expect(await busy.elsewhere.post('/write-alone', { by: 'second' })).toMatchObject({ status: 201 });
+    first.signal('SIGCONT');
+    expect((await new Visitor(() => first.address).post('/go-on')).status).toBe(201);
+    await Promise.all([busy.write, waiting.write]);
+  });
+
+  const stored = async ({ elsewhere }: Browser): Promise<unknown> => (await elsewhere.get('/data')).body!['data'];
 
   test('B78, R52: what it writes when it goes on is refused, and what another process has written meanwhile stays', async () => {
-    const { second, goOn, stored } = await standStill();
-    expect(await second.post('/write-alone', { by: 'second' })).toMatchObject({ status: 201 });
-    expect(await goOn()).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
-    expect(await stored()).toEqual({ by: 'second' });
+    expect(await busy.write).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
+    expect(await stored(busy)).toEqual({ by: 'second' });
   });
 
   test('B78, R52: it is refused, too, where nobody else has been there: it cannot know', async () => {
-    const { goOn, stored } = await standStill();
-    expect(await goOn()).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
-    expect(await stored()).toEqual({ by: 'nobody' });
+    expect(await waiting.write).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
+    expect(await stored(waiting)).toEqual({ by: 'nobody' });
   });
 }
 

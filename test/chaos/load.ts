@@ -1,8 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect, vi } from 'vitest';
 import { PATIENCE } from '../support/patience.js';
+import { isSoak } from '../support/soak.js';
 import type { AppProcess } from './app-process.js';
 import { idOf, Visitor, type Reply } from './visitor.js';
+
+/** As many as two processors can bear for hours; by day a third shows the same, and leaves room for other tests. */
+export const VISITORS = isSoak ? 40 : 15;
+/** What a visitor waits after what succeeded, and after what failed: nobody hammers a service that is away. */
+const THINKING = isSoak ? 20 : 50;
+const BACKING_OFF = 100;
 
 /** One visitor, who does one thing after the other and remembers what came of it. */
 class Client {
@@ -61,7 +68,7 @@ export class Load {
 
   constructor(
     readonly apps: readonly AppProcess[],
-    count = 40,
+    count = VISITORS,
     /** Whether a connection may break: only when an application is killed, or ends. */
     private readonly mayBreak = false,
   ) {
@@ -98,8 +105,7 @@ export class Load {
       const succeeded = await (reads ? this.read(client) : turn % 2 ? this.set(client) : this.add(client));
       // A server that can only be read serves readers as if nothing were wrong.
       if (succeeded && !reads) client.writes++;
-      // The load is to be one that two processors can bear, and nobody hammers a service that is away.
-      await pause(succeeded ? 20 : 100);
+      await pause(succeeded ? THINKING : BACKING_OFF);
     }
   }
 

@@ -10,9 +10,6 @@ import { describeServerPairs, type ServerPair } from './server-pair.js';
 
 /** How long a request waits for a server that is gone. */
 const STORE_TIMEOUT = 2000;
-/** Two servers and two applications on two processors. */
-const VISITORS = 20;
-
 const EVENTS = isSoak ? (['swap', 'swap', 'swap', 'failOver'] as const) : (['swap', 'failOver'] as const);
 
 describeServerPairs('A pair of servers', (start) => {
@@ -40,7 +37,7 @@ describeServerPairs('A pair of servers', (start) => {
         visits: { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 } },
       })),
     );
-    const load = await new Load(apps, VISITORS).begin();
+    const load = await new Load(apps).begin();
     try {
       await load.thrives(2);
       for (const event of EVENTS) {

@@ -9,11 +9,11 @@ import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 import { Dice, SEED, Visitor } from './visitor.js';
 
-const VISITORS = 240;
-const SECONDS = isSoak ? 90 : 8;
+const VISITORS = isSoak ? 240 : 120;
+const SECONDS = isSoak ? 90 : 4;
 /** Between what one visitor does and the next thing. */
 const THINKING = 60;
-const USERS = Array.from({ length: 120 }, (_, i) => `user ${i}`);
+const USERS = Array.from({ length: VISITORS / 2 }, (_, i) => `user ${i}`);
 
 /** What visitors do, and how often. Requests of one line are on their way at the same time. */
 const habits: readonly { often: number; act: (visitor: Visitor, others: Others) => Promise<void> }[] = [
