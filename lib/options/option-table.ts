@@ -140,6 +140,16 @@ const SCHEMES: Readonly<Record<string, readonly string[]>> = {
   postgres: ['postgres:', 'postgresql:'],
 };
 
+/** Each of them says where the server is, without a url. */
+const SERVER_OPTIONS = ['host', 'port', 'socketPath', 'database', 'replication', 'extra'];
+
+/** A url that comes from an environment variable that is not set. The driver would connect to its default address. */
+function isAddressMissing(options: object): boolean {
+  const { url, ...others } = options as { url?: unknown } & Record<string, unknown>;
+  const isUnset = 'url' in options && (url === undefined || url === '');
+  return isUnset && SERVER_OPTIONS.every((name) => others[name] === undefined);
+}
+
 function parseDataSource(value: unknown): unknown {
   if (has(value, 'createQueryRunner')) return value;
   if (typeof value !== 'object' || value === null || !('type' in value)) {
@@ -151,6 +161,12 @@ function parseDataSource(value: unknown): unknown {
     replication?: { master?: { url?: unknown } };
   };
   const schemes = SCHEMES[String(type)];
+  if (schemes && isAddressMissing(value)) {
+    throw new InvalidOption(
+      `options with the address of the server, such as url: "${schemes[0]}//user:password@host/database"`,
+      'a url that is not set: check the environment variable that it is read from',
+    );
+  }
   for (const address of [url, replication?.master?.url]) {
     if (!schemes || typeof address !== 'string' || !URL.canParse(address)) continue;
     const { protocol } = new URL(address);

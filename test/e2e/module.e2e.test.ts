@@ -236,6 +236,17 @@ describe('Options', () => {
       },
       'for type "mariadb" a url such as "mariadb://…", got one that begins with "postgres:"',
     ],
+    [
+      'an address from an environment variable that is not set',
+      { dataSource: { type: 'mysql', url: undefined, migrationsRun: true } },
+      'option "dataSource" must be options with the address of the server, such as ' +
+        'url: "mysql://user:password@host/database", got a url that is not set',
+    ],
+    [
+      'the same, empty',
+      { dataSource: { type: 'postgres', url: '' } },
+      'such as url: "postgres://user:password@host/database", got a url that is not set',
+    ],
     ['a password with an @', { dataSource: 'mysql://app:first@SECRET@db/app' }, 'got "mysql://***@db/app" (string)'],
     ['a password without a scheme before it', { dataSource: 'app:SECRET@db/app' }, 'got "***@db/app" (string)'],
     [
