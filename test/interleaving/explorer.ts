@@ -13,6 +13,8 @@ const PROBES = 8;
 export interface ExplorerOptions {
   /** Where there are more orders than this, so many are picked at random. */
   readonly most: number;
+  /** Of the random choice. */
+  readonly seed?: number;
   /** Runs orders too that differ only in which of two neighbouring reads comes first. */
   readonly everyRead?: boolean;
   readonly rewrite?: Rewrite;
@@ -22,11 +24,11 @@ export interface ExplorerOptions {
   readonly signal: AbortSignal;
 }
 
-/** Runs all orders of a scene, or a random choice of them, the same every time. @throws FailedOrder */
+/** Runs all orders of a scene, or a random choice of them, the same for the same seed. @throws FailedOrder */
 export async function explore(
   laboratory: Laboratory,
   scene: Scene,
-  { most, everyRead = false, rewrite, twin, signal }: ExplorerOptions,
+  { most, seed = scene.operations.length, everyRead = false, rewrite, twin, signal }: ExplorerOptions,
 ): Promise<Exploration> {
   const run = async (schedule: readonly number[], choose: (choices: readonly number[]) => number): Promise<Course> => {
     const options = { schedule, choose, skipReads: !everyRead, rewrite, signal };
@@ -35,7 +37,7 @@ export async function explore(
   const first = (choices: readonly number[]): number => choices[0]!;
 
   // How many there are is guessed from some picked at random: by the choices that each of them had (Knuth).
-  const random = randomFrom(scene.operations.length);
+  const random = randomFrom(seed);
   const seen = new Set<string>();
   const pick = async (): Promise<number> => {
     const { crossings } = await run([], (choices) => choices[Math.floor(random() * choices.length)]!);
