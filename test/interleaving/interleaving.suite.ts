@@ -9,12 +9,12 @@ import { operations, type OperationName } from './operations.js';
 import { KNOWN_ORDERS, scenes } from './orders.js';
 
 /**
- * All orders of many pairs; of the others, and of three at once, there are too many for every day: each day has others.
+ * All orders of the simplest pairs; of the others, and of three at once, there are too many for every day: each day has others.
  * Servers show their locks in fewer.
  */
 function mostOrders(name: DatabaseName, { operations: { length } }: Scene): number {
   if (isSoak) return 20_000;
-  return length > 2 ? 20 : name === 'sqlite' ? 40 : 25;
+  return length > 2 ? 10 : name === 'sqlite' ? 24 : 12;
 }
 
 /** Of a scene in which something must show: it ends with the first order that shows it. */
