@@ -49,6 +49,7 @@ export { ExclusiveSession, PassiveVisit, SkipVisit, UseVisit, type VisitOverride
 
 // Operations
 export { VisitHealth, type VisitHealthStatus } from './observe/visit-health.js';
+export type { ObservedCall, TelemetryEvent, VisitTelemetry } from './observe/visit-telemetry.js';
 
 // Session
 export {

@@ -63,6 +63,7 @@ import { SessionLock } from './session/session.lock.js';
 import { SessionSaver } from './session/session.saver.js';
 import { clockSkew } from './store/clock-skew.js';
 import { withDeadline } from './store/deadline.js';
+import { observedStore } from './observe/observed-store.js';
 import { VisitHealth } from './observe/visit-health.js';
 import { openDataSource } from './store/open-data-source.js';
 import { StoreAccess } from './store/store-access.js';
@@ -119,7 +120,7 @@ const ANSWERS_AT_START = 5;
           if (!options.store) withDeadline(store.close(), LONGEST_CLOSE).catch(() => {});
           throw error;
         }
-        return store;
+        return options.telemetry ? observedStore(store, options.telemetry) : store;
       },
     },
     {

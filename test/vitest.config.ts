@@ -59,6 +59,7 @@ export default defineConfig({
       { find: /^nest-visit\/kysely$/, replacement: path('../lib/store/kysely/index.ts') },
       { find: /^nest-visit\/express-session$/, replacement: path('../lib/express-session.ts') },
       { find: /^nest-visit\/fastify$/, replacement: path('../lib/fastify.ts') },
+      { find: /^nest-visit\/opentelemetry$/, replacement: path('../lib/observe/opentelemetry.ts') },
       { find: /^nest-visit\/keyv$/, replacement: path('../lib/store/keyv/index.ts') },
       { find: /^nest-visit\/prisma$/, replacement: path('../lib/store/prisma/index.ts') },
       { find: /^nest-visit\/drizzle$/, replacement: path('../lib/store/drizzle/index.ts') },

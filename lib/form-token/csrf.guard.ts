@@ -56,9 +56,15 @@ export class CsrfGuard implements CanActivate {
     if (context && this.resolver.isByHeaderAlone(context.exchange, sources)) return true;
     const bringsNothing =
       context !== undefined && isForHeadersOnly(sources) && !this.resolver.hasCookie(context.exchange);
-    const refusal = await this.refusalOf(request, execution, bringsNothing);
+    const refusal = await this.refusalOf(request, execution, bringsNothing).catch((error: unknown) => {
+      this.story.noteRefusal(error);
+      throw error;
+    });
     if (!refusal) return true;
-    if (!this.options.csrf.reportOnly) throw refusal;
+    if (!this.options.csrf.reportOnly) {
+      this.story.noteRefusal(refusal);
+      throw refusal;
+    }
     this.logger.warn(`${refusal.message} (let through by "csrf.reportOnly"): ${described(request)}`);
     return true;
   }

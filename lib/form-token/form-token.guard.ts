@@ -19,10 +19,15 @@ export class FormTokenGuard implements CanActivate {
   ) {}
 
   async canActivate(execution: ExecutionContext): Promise<boolean> {
-    await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
-    const outcome = await this.tokens.accept(requireContext(execution));
-    if (outcome === 'accepted') return true;
-    throw new FormTokenError(outcome);
+    try {
+      await this.story.applyPolicy(contextOf(execution), readHandlerPolicy(execution));
+      const outcome = await this.tokens.accept(requireContext(execution));
+      if (outcome === 'accepted') return true;
+      throw new FormTokenError(outcome);
+    } catch (error) {
+      this.story.noteRefusal(error);
+      throw error;
+    }
   }
 }
 

@@ -37,6 +37,7 @@ export class IdentityGuard implements CanActivate {
       await this.story.applyPolicy(context, readHandlerPolicy(execution));
       return this.isIdentified(execution);
     } catch (error) {
+      this.story.noteRefusal(error);
       throw context.exchange.errorFor(error);
     }
   }

@@ -277,4 +277,9 @@ export const optionTable = {
     () => Date,
     (value) => (isClock(value) ? value : invalid('an object with now(), which gives whole milliseconds since 1970')),
   ),
+  telemetry: option(undefined, (value) =>
+    has(value, 'lookup', 'storeCall', 'count')
+      ? value
+      : invalid('what openTelemetry() of nest-visit/opentelemetry gives'),
+  ),
 } satisfies OptionTable;

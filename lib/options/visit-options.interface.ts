@@ -1,4 +1,5 @@
 import type { SessionSerializer } from '../session/session.codec.js';
+import type { VisitTelemetry } from '../observe/visit-telemetry.js';
 import type { VisitStore } from '../store/visit.store.js';
 import type { Duration } from './duration.js';
 import type { EncryptionKey, PlainData, ResolvedEncryption } from './encryption.js';
@@ -323,6 +324,13 @@ export interface VisitSettings {
   identity?: VisitIdentityOptions;
   record?: VisitRecordOptions;
   /**
+   * Watches requests and calls of the store: `openTelemetry()` of `nest-visit/opentelemetry` makes metrics and spans of
+   * it.
+   *
+   * @default undefined
+   */
+  telemetry?: VisitTelemetry;
+  /**
    * How far the clock of this process may differ from the database's, where that has one. Beyond it, clean-up and the
    * end of all visits are refused with `VisitClockError`: a clock that is an hour ahead would empty the sessions of
    * live visits. False: any, for an application with a `clock` of its own that goes otherwise. @default '1m'
@@ -385,6 +393,7 @@ export interface ResolvedVisitOptions {
     readonly passportUserId: ((user: unknown) => string | number) | false | undefined;
   };
   readonly record: { readonly remoteAddress: 'full' | 'truncated' | false; readonly userAgent: boolean };
+  readonly telemetry: VisitTelemetry | undefined;
   readonly maxClockSkew: number | false;
   readonly clock: Clock;
 }

@@ -1,6 +1,8 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { VisitOptionError } from '../errors/visit.error.js';
+import { VISIT_OPTIONS } from '../options/tokens.js';
+import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitView } from '../context/visit-view.js';
 import { unknownHooks } from './unknown-hooks.js';
 import { pluginOptionsOf, VISIT_EVENTS, type VisitPluginHooks, type VisitPluginOptions } from './visit-plugin.js';
@@ -29,7 +31,10 @@ export class PluginRegistry {
   private readonly plugins = new Map<Hook, Plugin[]>();
   private emitter: Emitter | undefined;
 
-  constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
+  constructor(
+    @Inject(DiscoveryService) private readonly discovery: DiscoveryService,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'telemetry'>,
+  ) {}
 
   /**
    * Called once, when all providers exist.
@@ -47,6 +52,8 @@ export class PluginRegistry {
         found.push({ name: metatype!.name, instance: instance as VisitPluginHooks, options });
     }
     this.checkNames(found);
+    const { telemetry } = this.options;
+    if (telemetry) found.push({ name: 'telemetry', instance: telemetry.hooks, options: UNORDERED });
     found.sort((one, other) => one.options.order - other.options.order);
     for (const plugin of found) {
       for (const hook of HOOKS) {
@@ -119,5 +126,7 @@ function isEmitter(instance: unknown): instance is Emitter {
   const { emit, onAny } = (instance ?? {}) as { emit?: unknown; onAny?: unknown };
   return typeof emit === 'function' && typeof onAny === 'function';
 }
+
+const UNORDERED = { order: 0, onError: 'log', enabled: true } as const;
 
 const HOOKS = [...Object.keys(VISIT_EVENTS), 'onRecordRequest'] as readonly Hook[];

@@ -9,7 +9,7 @@ import {
   type HeldLock,
   type RequestEnvironment,
 } from '../context/request.context.js';
-import { VisitHeadersSentError } from '../errors/visit.error.js';
+import { VisitError, VisitHeadersSentError } from '../errors/visit.error.js';
 import type { VisitKey } from '../key/visit-key.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
@@ -182,6 +182,11 @@ export class RequestStory {
   /** Reports keys that open nothing, where no handler will do it. */
   reportRefusals(context: RequestContext): Promise<void> | undefined {
     return this.recorder.reportRefusals(context);
+  }
+
+  /** A request is not served, because of this. Only what the library itself has thrown is counted. */
+  noteRefusal(error: unknown): void {
+    if (error instanceof VisitError) this.options.telemetry?.count({ is: 'refused', code: error.code });
   }
 
   /** The handler is done, whatever became of it. @param lock the exclusive access that it had */

@@ -71,7 +71,10 @@ export class VisitInterceptor implements NestInterceptor {
       const kept = lock ? untilGivenUp(observer, () => isGivenUp, leave) : observer;
       handler = context.environment.requests.run(context.scope, () => next.handle().subscribe(kept));
     };
-    const refuse = (error: unknown): void => subscriber.error(context.exchange.errorFor(error));
+    const refuse = (error: unknown): void => {
+      story.noteRefusal(error);
+      subscriber.error(context.exchange.errorFor(error));
+    };
     context.handlers++;
     try {
       const beginning = story.begin(context, policy);

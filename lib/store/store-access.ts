@@ -52,7 +52,8 @@ export class StoreAccess {
 
   constructor(
     @Inject(VisitStore) private readonly store: VisitStore,
-    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'>,
+    @Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'storeTimeout'> &
+      Partial<Pick<ResolvedVisitOptions, 'telemetry'>>,
   ) {
     const { storeTimeout } = options;
     this.breaker = new CircuitBreaker({
@@ -101,6 +102,11 @@ export class StoreAccess {
 
   /** @throws VisitStoreUnavailableError (503), as all of these do: a failed look-up is never "no visit" */
   find(id: string): Promise<VisitRecord | null> {
+    const { telemetry } = this.options;
+    return telemetry ? telemetry.lookup(id, () => this.findSettled(id)) : this.findSettled(id);
+  }
+
+  private findSettled(id: string): Promise<VisitRecord | null> {
     return this.refusal() ?? this.unfinished.settle(id)?.then(() => this.look(id)) ?? this.look(id);
   }
 

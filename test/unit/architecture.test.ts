@@ -107,18 +107,18 @@ const LAYERS: readonly [RegExp, Layer][] = [
   [/^visit\.service\.ts$|^request\/visit\.(interceptor|guard)\.ts$|^websockets\/gateways\.ts$/, 'door'],
   [/^identity\/identity\.(service|guard)\.ts$|^form-token\/(form-token\.service|.*\.guard)\.ts$/, 'door'],
   [/^session\/session(\.injectable)?\.ts$|^visit\/current-visit\.ts$/, 'door'],
-  [/^expunge\/expunge\.scheduler\.ts$|^observe\//, 'door'],
+  [/^expunge\/expunge\.scheduler\.ts$|^observe\/visit-health\.ts$/, 'door'],
   [/^request\/(request\.story|visit\.finder|visit\.recorder)\.ts$/, 'story'],
   [/^testing\/(index|application)\.ts$/, 'test wiring'],
   [/^testing\//, 'testing'],
   [/^nest-add\//, 'schematic'],
   [/^(errors|options)\/|^key\/visit-key\.ts$/, 'ground'],
   [
-    /^store\/sql\/|^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-(?:rules|probe)|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$/,
+    /^store\/sql\/|^store\/(visit\.store|visit\.facets|table-visit\.store|visit\.record|visit\.columns|record\.rows|sql\.values|retry-on-conflict|save-each|timeouts|deadline|circuit-breaker|clock-skew|ask-each|optional-package|server-(?:rules|probe)|statement-size)\.ts$|^platform\/(exchange|handshake)\.ts$|^plugin\/visit-plugin\.ts$|^observe\/(visit-telemetry|observed-store)\.ts$/,
     'contract',
   ],
   [/^store\/batching\/|^store\/(store-access|failure-log|lost-answers|no-connection|places|unfinished)\.ts$/, 'room'],
-  [/^store\/[^/]+\/|^platform\//, 'adapter'],
+  [/^store\/[^/]+\/|^platform\/|^observe\/opentelemetry\.ts$/, 'adapter'],
   [/^(context|request|key|visit|session|identity|plugin|expunge|form-token|websockets|graphql)\//, 'room'],
 ];
 
@@ -274,6 +274,13 @@ describe('Imports of lib', () => {
     expect(inLib.filter(({ file, target }) => target.startsWith(room) && !file.startsWith(room))).toEqual([]);
   });
 
+  test('name @opentelemetry/api in its entry point only, which nothing else loads', () => {
+    const file = 'observe/opentelemetry.ts';
+    const naming = ofPackages.filter(({ target }) => target.startsWith('@opentelemetry'));
+    expect(new Set(naming.map((one) => one.file))).toEqual(new Set([file]));
+    expect(inLib.filter(({ target }) => target === file)).toEqual([]);
+  });
+
   test('name kysely in its store only, and as a type', () => {
     const naming = ofPackages.filter(({ target }) => target === 'kysely');
     expect(naming.filter(({ file, typeOnly }) => !file.startsWith('store/kysely/') || !typeOnly)).toEqual([]);
@@ -318,6 +325,12 @@ describe('Sources of lib', () => {
     const others = ['express-session.ts', 'express.ts', 'fastify.ts', 'session/compatible.session.ts'];
     expect(naming.filter((file) => !file.startsWith('platform/')).toSorted()).toEqual(others);
     expect(naming).toContain('platform/fastify.platform.ts');
+  });
+
+  test("write to Nest's logger: only the command has a terminal", () => {
+    const writing = [...modules].filter(([, { text }]) => /\bconsole\.|process\.(stdout|stderr)/.test(text));
+    expect(writing.map(([file]) => file).filter((file) => !file.startsWith('cli/'))).toEqual([]);
+    expect(writing).not.toEqual([]);
   });
 
   test('can be compiled to ES modules and to CommonJS', () => {

@@ -87,6 +87,7 @@ describe('The documentation', () => {
     const sources = [
       'index',
       'testing/index',
+      'observe/opentelemetry',
       'store/drizzle/index',
       'store/keyv/index',
       'store/kysely/index',

@@ -1,0 +1,48 @@
+import type { VisitErrorCode } from '../errors/visit.error.js';
+import type { VisitPluginHooks } from '../plugin/visit-plugin.js';
+
+/** What is called of a store, and of its facets. */
+export const STORE_CALLS = [
+  ...(['find', 'create', 'save', 'touch', 'rekey', 'end'] as const),
+  ...(['listForUser', 'userAgentsOf', 'endAllForUser', 'endAll', 'revokedAt'] as const),
+  ...(['liveVisits', 'lock', 'unlock', 'expunge', 'wipe'] as const),
+] as const;
+
+/** One call of the store. */
+export interface ObservedCall {
+  /** The method of the store or of its facet, such as `find` or `lock`. */
+  readonly name: (typeof STORE_CALLS)[number];
+  /** The public ids of the visits that are looked up; empty for every other call. */
+  readonly lookedUp: readonly string[];
+}
+
+/** What has happened, without a word of whom it happened to. */
+export type TelemetryEvent =
+  /** Visits have been stored for the first time, or ended for this reason, or been deleted long after their end. */
+  | { readonly is: 'created' | 'expunged'; readonly visits: number }
+  | { readonly is: 'ended'; readonly visits: number; readonly reason: string }
+  /** Saves have met a newer version of their session; their changes are made anew on it. */
+  | { readonly is: 'conflict'; readonly saves: number }
+  /** A guard of the library has refused a request, or its visit could not be had before its handler. */
+  | { readonly is: 'refused'; readonly code: VisitErrorCode };
+
+/**
+ * What watches the library at work: the option `telemetry`. `openTelemetry()` of `nest-visit/opentelemetry` makes one.
+ *
+ * Nothing here may throw, and nobody waits for it: it is called where requests are served.
+ */
+export interface VisitTelemetry {
+  /** Called as those of a plugin. */
+  readonly hooks: VisitPluginHooks;
+
+  /**
+   * A request looks for its visit, by its public id. Called in the asynchronous context of the request, and gives what
+   * `work` gives.
+   */
+  lookup<T>(visitId: string, work: () => Promise<T>): Promise<T>;
+
+  /** A call of the store, on behalf of any number of requests, in the context of none of them. Gives what `work` gives. */
+  storeCall<T>(call: ObservedCall, work: () => Promise<T>): Promise<T>;
+
+  count(event: TelemetryEvent): void;
+}
