@@ -1,6 +1,6 @@
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 import type { Platform, RequestEntry } from './platform.js';
-import { requestProperties } from './request-properties.js';
+import { noStore, requestProperties } from './request-properties.js';
 
 interface ExpressApplication {
   /** The prototype of this application's requests. */
@@ -10,8 +10,13 @@ interface ExpressApplication {
 
 export const bindExpress: Platform = {
   bind(application: ExpressApplication, entry: RequestEntry) {
-    application.use((request, response, next) => entry.enter(request, response, next));
+    application.use((request, response, next) => {
+      // Sent through the application once more, by a handler that has given it another address.
+      if (entry.hasEntered(request)) next();
+      else entry.enter(request, response, next);
+    });
     Object.defineProperties(application.request, requestProperties(entry));
+    Object.defineProperty(application.request, 'sessionStore', noStore);
   },
   bindAfterBody(application: ExpressApplication, _readsBodies, goOn) {
     application.use((request, _response, next) => goOn(request, next));

@@ -1,3 +1,4 @@
+import { SessionDataError } from '../errors/visit.error.js';
 import type { FrameworkRequest } from './exchange.js';
 import type { RequestEntry } from './platform.js';
 
@@ -23,3 +24,19 @@ export function requestProperties(entry: RequestEntry): Record<'session' | 'sess
     },
   };
 }
+
+/** What code looks for that loads or destroys the sessions of others. It may still put a store of its own there. */
+export const noStore: PropertyDescriptor = {
+  configurable: true,
+  enumerable: false,
+  get() {
+    throw new SessionDataError(
+      'SESSION_RESERVED_NAME',
+      'there is no request.sessionStore: VisitService lists and ends visits, and verify() tells whose a key is',
+      'sessionStore',
+    );
+  },
+  set(this: object, value: unknown) {
+    Object.defineProperty(this, 'sessionStore', { value, configurable: true, enumerable: true, writable: true });
+  },
+};

@@ -163,9 +163,9 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
     return Turn.take(this.context, 'session.destroy()', (turn) => this.context.environment.life.destroy(turn));
   }
 
-  /** `request.session = value`: null empties the session, an object takes the place of what was in it. */
+  /** `request.session = value`: null or undefined empties the session, an object takes the place of what was in it. */
   assign(value: unknown): void {
-    if (value === this.own || (value !== undefined && value === this.shown?.object)) return;
+    if (value && (value === this.own || value === this.shown?.object)) return;
     if (value !== null && value !== undefined && typeof value !== 'object') {
       throw new SessionDataError('SESSION_VALUE', `request.session takes an object or null, got ${typeof value}`);
     }

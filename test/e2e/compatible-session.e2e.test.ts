@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { SessionDataError, VisitEndedError } from 'nest-visit';
+import { SessionDataError, VisitEndedError, VisitStoreUnavailableError } from 'nest-visit';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { platforms } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
@@ -85,6 +85,20 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ cart: ['apple'], save2: 1 });
     });
 
+    test('the cookie of the old session is taken over when it is assigned with the rest, as Passport does', async () => {
+      await ask((session) => (session['cart'] = ['apple']));
+      const answer = await app.call(browser, async ({ request }) => {
+        const before = request.session as Shared;
+        before['cookie'].maxAge = 7 * DAY;
+        await before['regenerate']();
+        for (const name in before) (request.session as Shared)[name] = before[name];
+      });
+      expect([answer.status, answer.cookies.length]).toEqual([200, 1]);
+      expect(answer.cookies[0]).toMatch(new RegExp(`max-age=${(7 * DAY) / 1000};`, 'i'));
+      expect(await data()).toEqual({ cart: ['apple'] });
+      expect(await app.ask(browser, ({ visits }) => visits.current().permanent)).toBe(true);
+    });
+
     test('keys that are to stay, by a promise and by a callback', async () => {
       await ask((session) => void Object.assign(session, { a: 1, b: { c: 2 }, d: 3 }));
       await ask((session) => session['regenerate'](['a', 'b', 'none']));
@@ -163,6 +177,27 @@ describe.each(platforms)('The session of a request under %s, for code of others,
         return failed;
       });
       expect(error).toBeInstanceOf(SessionDataError);
+    });
+
+    test('that the store is away goes to each callback, and to each promise', async () => {
+      await ask((session) => (session['n'] = 1));
+      const acts = ['regenerate', 'save', 'reload', 'destroy'];
+      for (const isCallback of [true, false]) {
+        for (const act of acts) {
+          const error = await ask(async (session) => {
+            if (act === 'save') session['n'] = 2;
+            store.isAway = true;
+            try {
+              return await errorOf(() => (isCallback ? called((done) => session[act](done)) : session[act]()));
+            } finally {
+              store.isAway = false;
+              delete session['n'];
+            }
+          });
+          expect(error, act).toBeInstanceOf(VisitStoreUnavailableError);
+          await ask((session) => (session['n'] = 1));
+        }
+      }
     });
 
     test('what is stored is loaded again', async () => {
@@ -361,6 +396,65 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ b: 2, size: 3 });
       await ask((_, { request }) => (request.session = null));
       expect(await data()).toEqual({});
+      await ask((session) => (session['a'] = 1));
+      await ask((_, { request }) => (request.session = undefined));
+      expect(await data()).toEqual({});
+    });
+
+    test('text is refused, and nothing is lost', async () => {
+      await ask((session) => (session['a'] = 1));
+      const error = await ask((_, { request }) => errorOf(() => (request.session = 'x')));
+      expect((error as SessionDataError).code).toBe('SESSION_VALUE');
+      expect(await data()).toEqual({ a: 1 });
+    });
+
+    test('and deleted, which has no effect: the session is there, and what is in it', async () => {
+      await ask((session) => (session['a'] = 1));
+      const seen = await ask((session, { request }) => {
+        delete request.session;
+        if (request.raw) delete request.raw.session;
+        return [request.session === session, request.session.a as number];
+      });
+      expect(seen).toEqual([true, 1]);
+      expect(await data()).toEqual({ a: 1 });
+    });
+  });
+
+  describe('is found once', () => {
+    test.runIf(platform === 'express')(
+      'by a request that is sent through the application again: what it has changed is there, and is saved',
+      async () => {
+        await ask((session) => (session['a'] = 1));
+        store.calls.length = 0;
+        const seen: unknown[] = [];
+        const second = app.sendingPath(({ request, reply }) => {
+          request.session.c = 3;
+          seen.push(request.session, { ...request.session });
+          reply.send('second');
+        });
+        const answer = await app.send(browser, ({ request, reply }) => {
+          request.session.b = 2;
+          seen.push(request.session);
+          request.url = second;
+          request.app.handle(request, reply);
+        });
+        expect(answer.text).toBe('second');
+        expect(seen[1]).toBe(seen[0]);
+        expect(seen[2]).toMatchObject({ a: 1, b: 2, c: 3 });
+        expect(store.calls).toEqual(['find', 'save']);
+        expect(await data()).toEqual({ a: 1, b: 2, c: 3 });
+      },
+    );
+
+    test.runIf(platform === 'express')('and its store is named by nobody, but what there is instead', async () => {
+      const error = await ask((_, { request }) => errorOf(() => request.sessionStore as unknown));
+      expect((error as Error).message).toMatch(/VisitService lists and ends visits/);
+      const seen = await ask((_, { request }) => {
+        const before = Object.keys(request).includes('sessionStore');
+        request.sessionStore = 'its own';
+        return [before, request.sessionStore as string];
+      });
+      expect(seen).toEqual([false, 'its own']);
     });
   });
 
