@@ -2,7 +2,8 @@ import { createServer, type Server } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { Controller, Get, Header, Post, UseGuards } from '@nestjs/common';
-import { CsrfGuard, FormTokenService, RequireFormToken, Session } from 'nest-visit';
+import { CsrfGuard, CurrentUserId, FormTokenService, RequireFormToken, RequireIdentity, Session } from 'nest-visit';
+import { signIn } from 'nest-visit/testing';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
@@ -28,6 +29,12 @@ class ShopController {
       '<!doctype ' +
       `html><output>${bought}</output>${form('/buy')}${form('/once', await this.formTokens.hiddenField())}`
     );
+  }
+
+  @Get('account')
+  @RequireIdentity()
+  account(@CurrentUserId() userId: string) {
+    return userId;
   }
 
   @Post('buy')
@@ -124,6 +131,21 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
           expect(await fallFor(page, '127.0.0.1', `${app.address}/buy`, enctype), enctype).toBe(403);
         }
         expect(await bought(app, page)).toBe('2');
+      });
+
+      test('a browser that is signed in by nest-visit/testing keeps its cookie from scripts, and buys for its user', async () => {
+        const app = await start();
+        const page = await arrive(app);
+        expect((await page.goto(`${app.address}/account`))!.status()).toBe(401);
+        const ada = await signIn(app.app, 'ada');
+        await page.context().addCookies([ada.cookieFor(app.address)]);
+        await page.goto(`${app.address}/account`);
+        expect(await page.locator('body').innerText()).toBe('ada');
+        expect(await page.evaluate('document.cookie')).toBe('');
+        await page.goto(app.address);
+        await page.getByRole('button', { name: '/buy' }).click();
+        expect(await bought(app, page)).toBe('1');
+        expect((await page.context().cookies()).map(({ name, value }) => [name, value])).toEqual([['visit', ada.key]]);
       });
 
       test('R60: a page of another site is refused, by a form and by a script', async () => {

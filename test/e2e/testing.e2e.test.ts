@@ -1,4 +1,6 @@
 import { Controller, Get, Post, UseGuards, type INestApplication } from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
 import {
@@ -38,6 +40,17 @@ class OrdersController {
   @UseGuards(CsrfGuard)
   pay() {
     return 'paid';
+  }
+
+  @Post('transfer')
+  @UseGuards(CsrfGuard)
+  transfer() {
+    return 'transferred';
+  }
+
+  @Post('free')
+  free() {
+    return 'free';
   }
 
   @Post('order')
@@ -125,5 +138,55 @@ describe('What nest-visit/testing has for tests of applications', () => {
     const controller = module.get(OrdersController);
     expect(controller.list('ada')).toBe('orders of ada');
     expect([controller.count(), controller.count()]).toEqual(['1', '2']);
+  });
+
+  test.each(['express', 'fastify'] as const)(
+    'the same over HTTP under %s: each guard by itself, and the one of the whole application',
+    async (platform) => {
+      const replaced = { canActivate: () => true };
+      const start = async (...guards: (typeof CsrfGuard | typeof FormTokenGuard | typeof IdentityGuard)[]) => {
+        const builder = Test.createTestingModule({
+          imports: [VisitTestingModule.forRoot()],
+          controllers: [OrdersController],
+        });
+        for (const guard of guards) builder.overrideGuard(guard).useValue(replaced);
+        app = (await builder.compile()).createNestApplication(
+          (platform === 'fastify' ? new FastifyAdapter() : new ExpressAdapter()) as FastifyAdapter,
+        );
+        await app.init();
+        await (app as Partial<NestFastifyApplication>).getHttpAdapter?.().getInstance().ready?.();
+        const server = app.getHttpServer() as Parameters<typeof request>[0];
+        const { status: orders, text } = await request(server).get('/orders');
+        const { status: order } = await request(server).post('/order');
+        const { status: transfer } = await request(server).post('/transfer').set('sec-fetch-site', 'cross-site');
+        await app.close();
+        return { orders: `${orders} ${text.slice(0, 9)}`, order, transfer };
+      };
+      expect(await start()).toEqual({ orders: expect.stringMatching(/^401 /), order: 403, transfer: 403 });
+      expect(await start(IdentityGuard)).toEqual({ orders: '200 orders of', order: 403, transfer: 403 });
+      expect(await start(FormTokenGuard)).toMatchObject({ order: 201, transfer: 403 });
+      expect(await start(CsrfGuard)).toMatchObject({ order: 403, transfer: 201 });
+      expect(await start(IdentityGuard, FormTokenGuard, CsrfGuard)).toEqual({
+        orders: '200 orders of',
+        order: 201,
+        transfer: 201,
+      });
+    },
+  );
+
+  test('a guard of the whole application is replaced as a provider', async () => {
+    const module = await Test.createTestingModule({
+      imports: [VisitTestingModule.forRoot()],
+      controllers: [OrdersController],
+      providers: [{ provide: APP_GUARD, useExisting: CsrfGuard }],
+    })
+      .overrideProvider(CsrfGuard)
+      .useValue({ canActivate: () => true })
+      .compile();
+    app = module.createNestApplication();
+    await app.init();
+    const server = app.getHttpServer() as Parameters<typeof request>[0];
+    const { status, text } = await request(server).post('/free').set('sec-fetch-site', 'cross-site');
+    expect([status, text]).toEqual([201, 'free']);
   });
 });
