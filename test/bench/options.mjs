@@ -9,11 +9,13 @@ package as it was built last (npm run build). Takes about a quarter of an hour; 
 
   --cpu                only the CPU time that a request takes, which other programs move less than requests per second, and the
                        latency of one connection; few variants, some minutes; writes nothing
+  --stores             only the CPU time that a request takes with each store; some minutes; writes nothing
   --quick              only whether all works: few variants, one short round, about a minute; writes nothing
-  --only <regex>       only variants whose key, such as express/visit-mariadb/node20, matches; and the bare application
+  --only <regex>       only variants whose key, such as express/visit-mariadb/node20, matches; and the bare application, or
+                       MariaDB by TypeORM for --stores
   --route <names>      of static, read and write only these, such as read,write
-  --rounds <n>         rounds, 3 by default, or 5 for --cpu
-  --seconds <s>        of each measuring; by default as many as fit into the time, or 1 for --cpu
+  --rounds <n>         rounds, 3 by default, or 5 for --cpu and --stores
+  --seconds <s>        of each measuring; by default as many as fit into the time, or 1 for --cpu and --stores
   --node <20,24>       on these versions of Node; others than the running one are fetched by npx
   --scale              also a large table, which takes long to fill
   --expunge            also three processes that expunge old visits while others are in use
@@ -25,9 +27,9 @@ package as it was built last (npm run build). Takes about a quarter of an hour; 
   --write              write the report after --quick, too
   --help               this text`;
 
-const DEFAULT_ROUNDS = { full: 3, quick: 1, cpu: 5 };
+const DEFAULT_ROUNDS = { full: 3, quick: 1, cpu: 5, stores: 5 };
 /** The other modes have as many as fit into the time. */
-const DEFAULT_SECONDS = { quick: 1.5, cpu: 1 };
+const DEFAULT_SECONDS = { quick: 1.5, cpu: 1, stores: 1 };
 
 /** How CPU time is measured; --rounds and --seconds are for it where nothing else is. */
 const SLICES = { rounds: 5, seconds: 1, warmUp: { requests: 20_000, seconds: 5 } };
@@ -42,6 +44,7 @@ export function readOptions(args) {
       args,
       options: {
         cpu: { type: 'boolean', default: false },
+        stores: { type: 'boolean', default: false },
         quick: { type: 'boolean', default: false },
         only: { type: 'string' },
         route: { type: 'string' },
@@ -59,16 +62,17 @@ export function readOptions(args) {
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
-    if (values.quick && values.cpu) throw new Error('--quick and --cpu exclude each other');
-    if (values.write && values.cpu)
-      throw new Error('--cpu measures too little for a report, so --write makes no sense');
-    const mode = values.quick ? 'quick' : values.cpu ? 'cpu' : 'full';
+    const chosen = ['quick', 'cpu', 'stores'].filter((name) => values[name]);
+    if (chosen.length > 1) throw new Error(`--${chosen.join(' and --')} exclude each other`);
+    const [mode = 'full'] = chosen;
+    if (values.write && ['cpu', 'stores'].includes(mode))
+      throw new Error(`--${mode} measures too little for a report, so --write makes no sense`);
     const rounds = Math.max(1, Math.trunc(number('rounds', values.rounds, DEFAULT_ROUNDS[mode])));
     const seconds = number('seconds', values.seconds, DEFAULT_SECONDS[mode]);
     return {
       help: values.help,
       mode,
-      slices: { full: SLICES, quick: QUICK_SLICES, cpu: { ...SLICES, rounds, seconds } }[mode],
+      slices: mode === 'full' ? SLICES : mode === 'quick' ? QUICK_SLICES : { ...SLICES, rounds, seconds },
       only: values.only === undefined ? undefined : new RegExp(values.only),
       routes: values.route?.split(',').map((route) => oneOf('route', route, Object.keys(ROUTES))),
       rounds,

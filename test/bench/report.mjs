@@ -94,6 +94,24 @@ function cpuSection(results, { name, apps, subjects }) {
 }
 
 /** @returns {Section} */
+function storeCpuSection(results, { name, apps, subjects }) {
+  const routes = measured(results, subjects, 64);
+  const cpu = (sample) => sample.cpu;
+  return {
+    title: `${name}: CPU time of a request with each store, in µs, and as a multiple of MariaDB by TypeORM`,
+    head: ['64 connections', ...routes, ...routes.map((route) => `${route} ÷ MariaDB`), 'errors'],
+    rows: apps.map(({ subject, warmUp }) => [
+      subject.variant.title,
+      ...routes.map((route) => micros(results.spread(subject, route, 64, cpu))),
+      ...routes.map((route) =>
+        ratio(results.ratio(subject, results.sibling(subject, 'visit-mariadb'), route, 64, cpu)),
+      ),
+      troubles([...results.samplesOf(subject), subject.variant.counts ? warmUp : { ...warmUp, lost: 0 }]),
+    ]),
+  };
+}
+
+/** @returns {Section} */
 function storeSection(results, { name, apps, subjects }) {
   const own = apps.filter(({ subject }) => subject.variant.app === 'nest-visit');
   const routes = measured(
@@ -332,6 +350,7 @@ const verdict = (met, gap) => (met ? 'met' : `missed by ${(gap * 100).toFixed(0)
 /** @returns {Section[]} */
 function sectionsFor(results, { options, cpu, scale, expunge, memory, codecs }) {
   const groups = groupsOf(results);
+  if (options.mode === 'stores') return groups.map((group) => storeCpuSection(cpu, group));
   const sections =
     options.mode === 'cpu'
       ? groups.flatMap((group) => [cpuSection(cpu, group), latencySection(results, group)])

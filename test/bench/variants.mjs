@@ -17,6 +17,8 @@
 
 const both = ['express', 'fastify'];
 
+const LIBRARIES = { kysely: 'Kysely', drizzle: 'Drizzle' };
+
 /** @type {Variant[]} */
 export const variants = [
   { id: 'bare', title: 'bare Nest, no sessions', app: 'bare', platforms: both },
@@ -122,6 +124,21 @@ export const variants = [
     { id: 'visit-sqlite', title: 'nest-visit (SQLite)', database: 'sqlite' },
     { id: 'visit-prisma-mariadb', title: 'nest-visit (MariaDB, by Prisma)', store: 'prisma', database: 'mariadb' },
     { id: 'visit-prisma-postgres', title: 'nest-visit (PostgreSQL, by Prisma)', store: 'prisma', database: 'postgres' },
+    ...['kysely', 'drizzle'].flatMap((store) => [
+      {
+        id: `visit-${store}-mariadb`,
+        title: `nest-visit (MariaDB, by ${LIBRARIES[store]})`,
+        store,
+        database: 'mariadb',
+      },
+      {
+        id: `visit-${store}-postgres`,
+        title: `nest-visit (PostgreSQL, by ${LIBRARIES[store]})`,
+        store,
+        database: 'postgres',
+      },
+      { id: `visit-${store}-sqlite`, title: `nest-visit (SQLite, by ${LIBRARIES[store]})`, store, database: 'sqlite' },
+    ]),
     { id: 'visit-redis', title: 'nest-visit (Redis)', database: 'redis' },
     { id: 'visit-memory', title: 'nest-visit (memory)', database: 'memory' },
     { id: 'visit-memcached', title: 'nest-visit (memcached, by Keyv)', store: 'keyv', database: 'memcached' },
@@ -168,6 +185,7 @@ const loadsOf = {
     },
   ],
   cpu: [{ connections: 1, routes: ['read'], only: beside }],
+  stores: [],
 };
 
 /** Whose CPU time is measured, all with one connection after the other. */
@@ -196,6 +214,13 @@ const slicesOf = {
       ],
     },
   ],
+  stores: [
+    {
+      connections: 64,
+      routes: ['read', 'write'],
+      only: variants.filter(({ app, isForCpu }) => app === 'nest-visit' && !isForCpu).map(({ id }) => id),
+    },
+  ],
 };
 
 /** Without the routes that nobody asked for. */
@@ -218,12 +243,13 @@ export function subjectsFor({ mode, routes, only = /^/, nodes }) {
           variant,
           platform,
           node,
-          flags: mode === 'cpu' && !variant.isForCpu ? CPU_FLAGS : [],
+          flags: ['cpu', 'stores'].includes(mode) && !variant.isForCpu ? CPU_FLAGS : [],
         }))
         .filter(wanted);
       const named = all.filter(({ key }) => only.test(key));
-      // Without the bare application there is nothing to compare with.
-      return named.length > 0 ? all.filter((subject) => subject.variant.id === 'bare' || named.includes(subject)) : [];
+      // Without these there is nothing to compare with.
+      const unit = mode === 'stores' ? 'visit-mariadb' : 'bare';
+      return named.length > 0 ? all.filter((subject) => subject.variant.id === unit || named.includes(subject)) : [];
     }),
   );
 }

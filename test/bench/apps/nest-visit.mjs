@@ -15,6 +15,43 @@ const dataSources = {
   }),
 };
 
+/** Kysely with the tables of visits, and what it is made of. */
+async function openKysely(database, url) {
+  const { Kysely, MysqlDialect, PostgresDialect, SqliteDialect } = await import('kysely');
+  const { createVisitTables } = await import('../../../dist/esm/store/kysely/index.js');
+  const client = await openClient(database, url);
+  const dialect = {
+    mariadb: () => new MysqlDialect({ pool: client }),
+    postgres: () => new PostgresDialect({ pool: client }),
+    sqlite: () => new SqliteDialect({ database: client }),
+  }[database]();
+  const db = new Kysely({ dialect });
+  await createVisitTables(db);
+  return { db, client };
+}
+
+async function openClient(database, url) {
+  if (database === 'mariadb') return (await import('mysql2')).createPool({ uri: url, connectionLimit: POOL_SIZE });
+  if (database === 'postgres') {
+    const { default: pg } = await import('pg');
+    return new pg.Pool({ connectionString: url, max: POOL_SIZE });
+  }
+  const client = new (createRequire(import.meta.url)('libsql'))(url);
+  client.pragma('journal_mode = WAL');
+  return client;
+}
+
+async function drizzleOf(database, client) {
+  if (database === 'mariadb') return (await import('drizzle-orm/mysql2')).drizzle(client);
+  if (database === 'postgres') return (await import('drizzle-orm/node-postgres')).drizzle(client);
+  // As `drizzle()` of drizzle-orm/better-sqlite3 does, which cannot be loaded without better-sqlite3.
+  const { BaseSQLiteDatabase, SQLiteSyncDialect } = await import('drizzle-orm/sqlite-core');
+  const { BetterSQLiteSession } = await import('drizzle-orm/better-sqlite3/session');
+  const dialect = new SQLiteSyncDialect();
+  const session = new BetterSQLiteSession(client, dialect, undefined);
+  return Object.assign(new BaseSQLiteDatabase('sync', dialect, session, undefined), { $client: client });
+}
+
 /** Where visits are kept: options of the module, and what is to be closed in the end. */
 const places = {
   async typeorm({ database, url }) {
@@ -35,6 +72,19 @@ const places = {
     });
     await createPrismaTables(database, prisma);
     return { store: new PrismaVisitStore(prisma), close: () => prisma.$disconnect() };
+  },
+  async kysely({ database, url }) {
+    const { KyselyVisitStore } = await import('../../../dist/esm/store/kysely/index.js');
+    const { db, client } = await openKysely(database, url);
+    return {
+      store: new KyselyVisitStore({ db, ...(database !== 'sqlite' && { pool: client }) }),
+      close: () => db.destroy(),
+    };
+  },
+  async drizzle({ database, url }) {
+    const { DrizzleVisitStore } = await import('../../../dist/esm/store/drizzle/index.js');
+    const { db, client } = await openKysely(database, url);
+    return { store: new DrizzleVisitStore(await drizzleOf(database, client)), close: () => db.destroy() };
   },
   async keyv({ database, url }) {
     const { Keyv } = await import('keyv');
