@@ -63,6 +63,18 @@ function columnsOf<B extends Builders, C extends Columns>(builders: B, columns: 
   return Object.fromEntries(made) as Built<B, C>;
 }
 
+type Indexed<C extends Columns> = {
+  [Name in keyof C]: C[Name] extends { readonly indexed: true } ? Name : never;
+}[keyof C];
+
+function indexedIn<C extends Columns>(columns: C): Indexed<C>[] {
+  return listed(columns).flatMap(({ name, indexed }) => (indexed ? [name as Indexed<C>] : []));
+}
+
+function indexName(table: string, column: string): string {
+  return `${table}_${columnNameOf(column)}_index`;
+}
+
 /**
  * The tables of visits in PostgreSQL, for the schema file of the application: Drizzle's migrations create them from
  * there.
@@ -76,15 +88,14 @@ export function pgVisitTables<Schema extends string | undefined = undefined>(
   table = pg.pgTable as unknown as pg.PgTableFn<Schema>,
 ) {
   const visit = table('visit', columnsOf(PG, TABLE_COLUMNS.visit), (own) => [
-    pg.index('visit_expiry_index').on(own.expiry),
-    pg.index('visit_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.visit).map((name) => pg.index(indexName('visit', name)).on(own[name])),
   ]);
   const visitIdentity = table('visit_identity', columnsOf(PG, TABLE_COLUMNS.identity), (own) => [
-    pg.index('visit_identity_user_id_index').on(own.userId),
+    ...indexedIn(TABLE_COLUMNS.identity).map((name) => pg.index(indexName('visit_identity', name)).on(own[name])),
     pg.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
   const visitRevocation = table('visit_revocation', columnsOf(PG, TABLE_COLUMNS.revocation), (own) => [
-    pg.index('visit_revocation_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => pg.index(indexName('visit_revocation', name)).on(own[name])),
   ]);
   return { visit, visitIdentity, visitRevocation };
 }
@@ -98,15 +109,14 @@ export function mysqlVisitTables<Schema extends string | undefined = undefined>(
   table = my.mysqlTable as unknown as my.MySqlTableFn<Schema>,
 ) {
   const visit = table('visit', columnsOf(MYSQL, TABLE_COLUMNS.visit), (own) => [
-    my.index('visit_expiry_index').on(own.expiry),
-    my.index('visit_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.visit).map((name) => my.index(indexName('visit', name)).on(own[name])),
   ]);
   const visitIdentity = table('visit_identity', columnsOf(MYSQL, TABLE_COLUMNS.identity), (own) => [
-    my.index('visit_identity_user_id_index').on(own.userId),
+    ...indexedIn(TABLE_COLUMNS.identity).map((name) => my.index(indexName('visit_identity', name)).on(own[name])),
     my.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
   const visitRevocation = table('visit_revocation', columnsOf(MYSQL, TABLE_COLUMNS.revocation), (own) => [
-    my.index('visit_revocation_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => my.index(indexName('visit_revocation', name)).on(own[name])),
   ]);
   return { visit, visitIdentity, visitRevocation };
 }
@@ -118,15 +128,14 @@ export function mysqlVisitTables<Schema extends string | undefined = undefined>(
  */
 export function sqliteVisitTables(table: lite.SQLiteTableFn = lite.sqliteTable) {
   const visit = table('visit', columnsOf(SQLITE, TABLE_COLUMNS.visit), (own) => [
-    lite.index('visit_expiry_index').on(own.expiry),
-    lite.index('visit_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.visit).map((name) => lite.index(indexName('visit', name)).on(own[name])),
   ]);
   const visitIdentity = table('visit_identity', columnsOf(SQLITE, TABLE_COLUMNS.identity), (own) => [
-    lite.index('visit_identity_user_id_index').on(own.userId),
+    ...indexedIn(TABLE_COLUMNS.identity).map((name) => lite.index(indexName('visit_identity', name)).on(own[name])),
     lite.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
   const visitRevocation = table('visit_revocation', columnsOf(SQLITE, TABLE_COLUMNS.revocation), (own) => [
-    lite.index('visit_revocation_ended_at_index').on(own.endedAt),
+    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => lite.index(indexName('visit_revocation', name)).on(own[name])),
   ]);
   return { visit, visitIdentity, visitRevocation };
 }
