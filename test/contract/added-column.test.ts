@@ -2,7 +2,9 @@ import { Keyv } from 'keyv';
 import ts from 'typescript';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type * as DrizzleStore from '../../lib/store/drizzle/index.js';
 import type * as KeyvStore from '../../lib/store/keyv/keyv-visit.store.js';
+import type * as KyselyStore from '../../lib/store/kysely/index.js';
 import type * as MemoryStore from '../../lib/store/memory/memory-visit.store.js';
 import type * as PrismaRows from '../../lib/store/prisma/visit.rows.js';
 import type * as RedisHash from '../../lib/store/redis/visit.hash.js';
@@ -12,6 +14,8 @@ import type * as Migrations from '../../lib/store/typeorm/migrations/index.js';
 import type * as TypeOrmStore from '../../lib/store/typeorm/typeorm-visit.store.js';
 import type { VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
 import { openDatabase } from '../support/databases.js';
+import { createDrizzleTables, openDrizzle } from '../support/drizzle.js';
+import { openKysely } from '../support/kysely.js';
 import { buildNextVersion, changedFiles, storeFile, type NextVersion, type Place } from '../support/next-version.js';
 
 // A visit gets another column.
@@ -103,6 +107,26 @@ describe('Another column of a visit', () => {
     const all = { ...database.options, entities: visitEntities, migrations: visitMigrations, migrationsRun: true };
     const dataSource = await new DataSource(all).initialize();
     await expectKept(new TypeOrmVisitStore(dataSource, { owned: true }));
+    await database.drop();
+  });
+
+  test('is kept by Drizzle, in the tables that it defines, with its index; and by Kysely, in the same', async () => {
+    const { DrizzleVisitStore, sqliteVisitTables } = await next.load<typeof DrizzleStore>('drizzle/index.js');
+    const { KyselyVisitStore } = await next.load<typeof KyselyStore>('kysely/index.js');
+    const database = await openDatabase('sqlite');
+    const drizzle = openDrizzle('sqlite', database);
+    await createDrizzleTables('sqlite', drizzle, sqliteVisitTables());
+    const one = new DrizzleVisitStore(drizzle.db);
+    await one.check();
+    expect(await one.missingIndexes()).toEqual([]);
+    await drizzle.execute('DROP INDEX visit_nickname_index');
+    expect(await one.missingIndexes()).toEqual(['visit.nickname']);
+    await expectKept(one);
+    await drizzle.execute('DELETE FROM visit');
+    const kysely = openKysely('sqlite', database);
+    await expectKept(new KyselyVisitStore({ db: kysely }));
+    await kysely.destroy();
+    await drizzle.close();
     await database.drop();
   });
 

@@ -64,7 +64,7 @@ const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
  * needs the models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which
  * may use them at the same time.
  *
- * Prisma's own calls only, no SQL but to ask for the time: what they find and write follows the schema's `@map`,
+ * Prisma's own calls only, no SQL but to ask for time, settings and indexes: what they find and write follows the schema's `@map`,
  * `@@map` and `@@schema`.
  */
 export class PrismaVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
@@ -322,6 +322,11 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
 
   serverTime(): Promise<number | undefined> {
     return this.#server.time();
+  }
+
+  /** See `VisitServer.missingIndexes`. */
+  missingIndexes(): Promise<string[]> {
+    return this.#server.missingIndexes();
   }
 
   protected async unwiped({

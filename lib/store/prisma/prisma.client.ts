@@ -53,6 +53,13 @@ export interface Models {
   readonly visitRevocation: Model<RevocationRow>;
 }
 
+/** How a model and its fields are called in the database; left out or null: as in the schema. */
+export interface ModelNames {
+  readonly dbName?: string | null;
+  readonly schema?: string | null;
+  readonly fields: readonly { readonly name: string; readonly dbName?: string | null }[];
+}
+
 export interface Client extends Models {
   /** Prisma's calls do nothing until they are awaited, or handed over here. */
   $transaction(calls: readonly Promise<Count>[], options: { isolationLevel: string }): Promise<Count[]>;
@@ -61,6 +68,11 @@ export interface Client extends Models {
     sql: string,
     ...values: unknown[]
   ) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  /**
+   * What the schema says of its models, for the client itself. Not documented by Prisma: where it is missing, nobody
+   * learns how tables are called.
+   */
+  readonly _runtimeDataModel?: { readonly models: Readonly<Record<string, ModelNames | undefined>> };
   /** Which database it speaks to. Not documented by Prisma: where it is missing, nothing is asked. */
   readonly _activeProvider?: string;
   $transaction<T>(

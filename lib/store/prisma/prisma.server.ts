@@ -9,8 +9,15 @@ import {
   type Rule,
   type Settings,
 } from '../server-rules.js';
+import { missingIndexes } from '../sql/missing-indexes.js';
+import { MysqlDialect } from '../sql/mysql.dialect.js';
+import { PostgresDialect } from '../sql/postgres.dialect.js';
+import type { SqlDialect } from '../sql/sql.dialect.js';
+import type { Result, Statement } from '../sql/statement.js';
+import { TABLE_COLUMNS, VisitSql, type SqlTable, type VisitTables } from '../sql/visit.sql.js';
 import { NO_ID } from '../table-visit.store.js';
-import type { Client } from './prisma.client.js';
+import { namesIn, type Column } from '../visit.columns.js';
+import type { Client, ModelNames } from './prisma.client.js';
 import { serverCodeOf } from './prisma.errors.js';
 
 /** The usual REPEATABLE READ of MySQL locks the gaps between rows, too, and inserts of others run into them. */
@@ -101,6 +108,8 @@ const QUESTIONS: Readonly<Record<string, Questions>> = {
   },
 };
 
+const DIALECTS: Readonly<Record<string, new () => SqlDialect>> = { mysql: MysqlDialect, postgresql: PostgresDialect };
+
 type Asking = Questions & { readonly ask: NonNullable<Client['$queryRawUnsafe']> };
 
 /**
@@ -146,6 +155,23 @@ export class PrismaServer {
     return settings;
   }
 
+  /** @throws Error where it cannot be told */
+  async missingIndexes(): Promise<string[]> {
+    const { _activeProvider: provider = '', _runtimeDataModel: schema } = this.#client;
+    const Dialect = DIALECTS[provider];
+    const ask = this.#questions?.ask;
+    const tables = schema && visitTablesOf(schema);
+    if (!Dialect || !ask || !tables) throw new Error('this Prisma client does not say where its tables are');
+    const dialect = new Dialect();
+    const run = async ({ sql, params }: Statement): Promise<Pick<Result, 'rows'>> => {
+      const rows = await ask(dialect.textOf(sql), ...params);
+      // Each has a primary key. Raw queries may look in another schema than Prisma's own calls.
+      if (rows.length === 0) throw new Error("the tables are not where Prisma's raw queries look for them");
+      return { rows };
+    };
+    return missingIndexes(run, new VisitSql(dialect, tables));
+  }
+
   async #keepsText({ ask, text, bytes, charset }: Asking): Promise<boolean> {
     try {
       const [row] = await ask(text, PROBE_TEXT, PROBE_TEXT);
@@ -174,4 +200,27 @@ export class PrismaServer {
       return [{ name: 'the rights of the database user', value: 'too few', why: 'it cannot write', remedy }];
     }
   }
+}
+
+/** How the tables of visits and their columns are called by the schema. Undefined: it does not know them all. */
+function visitTablesOf({ models }: NonNullable<Client['_runtimeDataModel']>): VisitTables | undefined {
+  const { Visit, VisitIdentity, VisitRevocation } = models;
+  if (!Visit || !VisitIdentity || !VisitRevocation) return undefined;
+  const table = <Name extends string>(
+    model: string,
+    { dbName, schema, fields }: ModelNames,
+    columns: Readonly<Record<Name, Column>>,
+  ): SqlTable<Name> => {
+    const names = namesIn(columns).map((name) => [name, fields.find((field) => field.name === name)?.dbName ?? name]);
+    const path = [dbName ?? model];
+    return {
+      path: typeof schema === 'string' ? [schema, ...path] : path,
+      columns: Object.fromEntries(names) as Record<Name, string>,
+    };
+  };
+  return {
+    visit: table('Visit', Visit, TABLE_COLUMNS.visit),
+    identity: table('VisitIdentity', VisitIdentity, TABLE_COLUMNS.identity),
+    revocation: table('VisitRevocation', VisitRevocation, TABLE_COLUMNS.revocation),
+  };
 }

@@ -106,6 +106,16 @@ export class MysqlDialect extends SqlDialect {
     this.#longest = Number(settings.get('max_allowed_packet') ?? Infinity);
   }
 
+  indexesOf(path: readonly string[]): Statement {
+    const [table, schema = null] = path.toReversed();
+    return {
+      sql:
+        'SELECT COLUMN_NAME AS "first" FROM information_schema.STATISTICS ' +
+        'WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1',
+      params: [schema, table],
+    };
+  }
+
   override valuesOf(params: readonly unknown[]): readonly unknown[] {
     return params.map(toMysqlValue);
   }

@@ -56,6 +56,17 @@ export class PostgresDialect extends SqlDialect {
     return sql.replace(/"[^"]*"|\?/g, (match) => (match === '?' ? `$${++count}` : match));
   }
 
+  // One that was interrupted while it was made is there, but of no use.
+  indexesOf(path: readonly string[]): Statement {
+    return {
+      sql:
+        'SELECT a.attname AS "first" FROM pg_catalog.pg_index x JOIN pg_catalog.pg_attribute a ' +
+        'ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] ' +
+        'WHERE x.indrelid = to_regclass(CAST(? AS text)) AND x.indisvalid',
+      params: [path.map((name) => this.escape(name)).join('.')],
+    };
+  }
+
   isTransient(error: unknown): boolean {
     return IN_THE_WAY.includes(sqlStateOf(error));
   }

@@ -15,6 +15,7 @@ import type { ListPosition, Lock, StaleCounts, UserList, VisitPage, VisitServer 
 import { refusalOf, rekeyGuard } from '../visit.record.js';
 import type { Ending, Rekey, RekeyResult, SaveResult, SessionSave, Touch, VisitRecord } from '../visit.store.js';
 import { saveInGroups } from './group-save.js';
+import { missingIndexes } from './missing-indexes.js';
 import { missingSchema, type MissingSchema } from './schema-check.js';
 import { checkServer } from './server-check.js';
 import type { SqlAccess } from './sql.connection.js';
@@ -141,6 +142,12 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
     const { connection, sql } = this.access();
     const { rows } = await connection.run(sql.time);
     return Number(rows[0]?.['now']) * 1000;
+  }
+
+  /** See `VisitServer.missingIndexes`. */
+  async missingIndexes(): Promise<string[]> {
+    const { connection, sql } = this.access();
+    return missingIndexes((statement) => connection.run(statement), sql);
   }
 
   protected async touchEach(touches: readonly Required<Touch>[]): Promise<void> {

@@ -93,6 +93,13 @@ export abstract class SqlDialect {
   /** Goes by what the server is set to. */
   adapt(_settings: ReadonlyMap<string, string>): void {}
 
+  /**
+   * Gives the first column of each index of a table, as `first`: of that of the primary key, too.
+   *
+   * @param path as in `SqlTable`
+   */
+  abstract indexesOf(path: readonly string[]): Statement;
+
   /** The text of a statement as drivers want it. */
   textOf(sql: string): string {
     return sql;

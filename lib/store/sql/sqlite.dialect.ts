@@ -1,6 +1,7 @@
 import type { Reference } from '../table-visit.store.js';
 import { driverError } from './driver-error.js';
 import { SqlDialect } from './sql.dialect.js';
+import type { Statement } from './statement.js';
 
 /** SQLite. */
 export class SqliteDialect extends SqlDialect {
@@ -16,6 +17,16 @@ export class SqliteDialect extends SqlDialect {
 
   onDuplicate(key: string): string {
     return `ON CONFLICT (${key}) DO UPDATE SET`;
+  }
+
+  indexesOf(path: readonly string[]): Statement {
+    const [table, schema = null] = path.toReversed();
+    return {
+      sql:
+        'SELECT i.name AS "first" FROM pragma_index_list(?, ?) l ' +
+        'JOIN pragma_index_info(l.name, ?) i WHERE i.seqno = 0',
+      params: [table, schema, schema],
+    };
   }
 
   isTransient(error: unknown): boolean {

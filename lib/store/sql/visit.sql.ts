@@ -187,6 +187,24 @@ export class VisitSql {
     ];
   }
 
+  /** By table, the columns that rows are looked for by, and what gives those that an index begins with, as `first`. */
+  get indexes(): { readonly table: string; readonly columns: readonly string[]; readonly statement: Statement }[] {
+    const indexesOf = <Name extends string>(
+      { path, columns: names }: SqlTable<Name>,
+      columns: Readonly<Record<Name, Column>>,
+    ) => ({
+      table: path.join('.'),
+      columns: listed(columns).flatMap(({ name, indexed }) => (indexed ? names[name] : [])),
+      statement: this.#dialect.indexesOf(path),
+    });
+    const { visit, identity, revocation } = this.#tables;
+    return [
+      indexesOf(visit, TABLE_COLUMNS.visit),
+      indexesOf(identity, TABLE_COLUMNS.identity),
+      indexesOf(revocation, TABLE_COLUMNS.revocation),
+    ];
+  }
+
   /** What time it is on the server, in seconds. */
   get time(): Statement {
     return { sql: `SELECT ${this.#dialect.unixTime} AS "now"`, params: [] };

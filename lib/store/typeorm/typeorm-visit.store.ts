@@ -9,7 +9,6 @@ import { SqlVisitStore } from '../sql/sql-visit.store.js';
 import { VisitSql, type SqlTable } from '../sql/visit.sql.js';
 import { connectionOf, type TypeOrmConnection } from './connections/connection-of.js';
 import { familyOf } from './connections/family.js';
-import { missingIndexesOf } from './missing-indexes.js';
 import { OwnTransactions } from './own-transactions.js';
 import { migrationsFor } from './schema-check.js';
 import { VisitIdentity } from './visit-identity.entity.js';
@@ -61,11 +60,6 @@ export class TypeOrmVisitStore extends SqlVisitStore {
 
   override async check(): Promise<void> {
     warnOfType(this.dataSource, await this.checkDatabase());
-  }
-
-  /** See `VisitServer.missingIndexes`. */
-  missingIndexes(): Promise<string[]> {
-    return missingIndexesOf(this.dataSource);
   }
 
   /** See `VisitServer.requireConnection`. @throws VisitOpenTransactionError */
