@@ -6,6 +6,7 @@ import { VisitOptionError } from '../../errors/visit.error.js';
 import { retryOnConflict } from '../retry-on-conflict.js';
 import { withoutValues } from '../sql/driver-error.js';
 import { MysqlDialect } from '../sql/mysql.dialect.js';
+import { accessToPool } from '../sql/pool/driver-pool.js';
 import { PostgresDialect } from '../sql/postgres.dialect.js';
 import type { SqlConnection } from '../sql/sql.connection.js';
 import type { SqlDialect } from '../sql/sql.dialect.js';
@@ -81,12 +82,18 @@ class ServerConnection implements SqlConnection {
   }
 }
 
+/** Tells the logger that `drizzle()` was given of a statement that does not pass through it. */
+function logOf(db: object): (statement: Pick<Statement, 'sql' | 'params'>) => void {
+  const { session } = db as { session?: { logger?: { logQuery(sql: string, params: unknown[]): void } } };
+  return ({ sql, params }) => session?.logger?.logQuery(sql, [...params]);
+}
+
 /**
  * SQLite, by the driver's connection itself: Drizzle has no way to run a transaction in one turn of the event loop with
  * statements of ours.
  */
 class DrizzleSqliteConnection extends SqliteConnection {
-  readonly #logger: { logQuery(sql: string, params: unknown[]): void } | undefined;
+  readonly #log: (statement: Pick<Statement, 'sql' | 'params'>) => void;
   protected readonly timeout: number;
 
   constructor(
@@ -94,9 +101,7 @@ class DrizzleSqliteConnection extends SqliteConnection {
     db: object,
   ) {
     super();
-    this.#logger = (
-      db as { session?: { logger?: { logQuery(sql: string, params: unknown[]): void } } }
-    ).session?.logger;
+    this.#log = logOf(db);
     const [row = {}] = database.prepare('PRAGMA busy_timeout').all();
     this.timeout = Number(Object.values(row)[0] ?? 0);
   }
@@ -106,7 +111,7 @@ class DrizzleSqliteConnection extends SqliteConnection {
   }
 
   protected override logged<T>(sql: string, work: () => T, params?: readonly unknown[]): T {
-    if (params) this.#logger?.logQuery(sql, [...params]);
+    if (params) this.#log({ sql, params });
     return work();
   }
 }
@@ -155,6 +160,8 @@ function noPool(kind: string): VisitOptionError {
 function postgres(db: DrizzleVisitDatabase): DrizzleAccess {
   const { $client: client } = db as { $client?: { processID?: unknown; options?: { max?: number } } };
   if (client && 'processID' in client) throw noPool('pg');
+  const pooled = accessToPool('postgres', client, logOf(db));
+  if (pooled) return pooled;
   // Not every driver takes arrays, nor every version of Drizzle.
   const dialect = new PostgresDialect({ arrays: false });
   return {
@@ -172,6 +179,8 @@ function mysql(db: DrizzleVisitDatabase): DrizzleAccess {
     };
   };
   if (client && 'beginTransaction' in client) throw noPool('mysql2');
+  const pooled = accessToPool('mysql', client, logOf(db));
+  if (pooled) return pooled;
   const connections = (client?.pool?.config ?? client?.config)?.connectionLimit ?? USUAL_POOL;
   return { connection: new ServerConnection(db as Server, new MysqlDialect(), ofMysql), connections };
 }

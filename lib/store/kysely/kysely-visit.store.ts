@@ -1,4 +1,5 @@
 import { VisitOptionError } from '../../errors/visit.error.js';
+import { accessToPool } from '../sql/pool/driver-pool.js';
 import type { SqlAccess } from '../sql/sql.connection.js';
 import { SqlVisitStore } from '../sql/sql-visit.store.js';
 import { VisitSql, visitTablesIn } from '../sql/visit.sql.js';
@@ -18,9 +19,15 @@ export interface KyselyVisitStoreOptions extends KyselyVisitPlace {
   /** The application's own instance; no transaction. It is not destroyed with the store. */
   readonly db: AnyKysely;
   /**
+   * The pool of `pg` or `mysql2` that the dialect of `db` was given. Kysely does not hand it out; with it, statements are
+   * prepared, and connections that lead nowhere are closed, which Kysely offers no way to. Statements of visits then do
+   * not pass through Kysely, nor its `log`. @default none: all goes through Kysely
+   */
+  readonly pool?: object;
+  /**
    * How many connections the pool has, which Kysely does not tell: 1 or more. SQLite has one, whatever is said.
    *
-   * @default 10
+   * @default those of `pool`, or else 10
    */
   readonly connections?: number;
 }
@@ -36,7 +43,7 @@ export class KyselyVisitStore extends SqlVisitStore {
   readonly connections: number | undefined;
   readonly #access: SqlAccess;
 
-  constructor({ db, schema, dialect, connections = USUAL_CONNECTIONS }: KyselyVisitStoreOptions) {
+  constructor({ db, schema, dialect, pool, connections }: KyselyVisitStoreOptions) {
     super();
     if (typeof db?.getExecutor !== 'function') throw new VisitOptionError('option "db" must be an instance of Kysely');
     const missing = USED.filter((name) => typeof db[name] !== 'function');
@@ -47,14 +54,22 @@ export class KyselyVisitStore extends SqlVisitStore {
     }
     if (db.isTransaction)
       throw new VisitOptionError('option "db" must be the Kysely instance itself, and no transaction of it');
-    if (!Number.isInteger(connections) || connections < 1) {
+    if (connections !== undefined && (!Number.isInteger(connections) || connections < 1)) {
       throw new VisitOptionError(
         `option "connections" must be a whole number of at least 1, got ${String(connections)}`,
       );
     }
     const used = dialectOf(db, dialect);
-    this.connections = used.family === 'sqlite' ? undefined : connections;
-    this.#access = { connection: connectionOf(db, used), sql: new VisitSql(used, visitTablesIn(schema)) };
+    const pooled = accessToPool(used.family, pool);
+    if (pool !== undefined && !pooled) {
+      throw new VisitOptionError(
+        'option "pool" must be the pool of `pg` or `mysql2` that the dialect of "db" was given; leave it out for others',
+      );
+    }
+    const connection = pooled?.connection ?? connectionOf(db, used);
+    const inPool = connections ?? pooled?.connections ?? USUAL_CONNECTIONS;
+    this.connections = used.family === 'sqlite' ? undefined : inPool;
+    this.#access = { connection, sql: new VisitSql(connection.dialect, visitTablesIn(schema)) };
   }
 
   async close(): Promise<void> {}

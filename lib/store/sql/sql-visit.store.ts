@@ -40,6 +40,11 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
   /** How the application gets what its tables lack. */
   protected abstract remedyFor(missing: MissingSchema): string | Promise<string>;
 
+  /** See `VisitServer.setDeadline`. */
+  setDeadline(milliseconds: number): void {
+    this.access().connection.limit?.(milliseconds);
+  }
+
   /** @throws VisitSchemaError, VisitServerSettingError */
   async check(): Promise<void> {
     await this.checkDatabase();

@@ -18,6 +18,12 @@ export interface SqlConnection {
    * Null if one did not change what it must; then nothing is changed, as after an error.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null>;
+
+  /**
+   * Nobody waits longer than this for a statement, in milliseconds; one that is slow may take ten times as long. The
+   * connection of one that is overdue is closed. Left out: the connections are not the store's to close.
+   */
+  limit?(milliseconds: number): void;
 }
 
 /** What a store over SQL works with. */

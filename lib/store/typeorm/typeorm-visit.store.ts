@@ -7,7 +7,7 @@ import type { MissingSchema } from '../sql/schema-check.js';
 import type { SqlAccess } from '../sql/sql.connection.js';
 import { SqlVisitStore } from '../sql/sql-visit.store.js';
 import { VisitSql, type SqlTable } from '../sql/visit.sql.js';
-import { connectionOf, type TypeOrmConnection } from './connections/connection-of.js';
+import { connectionOf } from './connections/connection-of.js';
 import { familyOf } from './connections/family.js';
 import { OwnTransactions } from './own-transactions.js';
 import { migrationsFor } from './schema-check.js';
@@ -53,9 +53,9 @@ export class TypeOrmVisitStore extends SqlVisitStore {
   }
 
   /** See `VisitServer.setDeadline`. */
-  setDeadline(milliseconds: number): void {
+  override setDeadline(milliseconds: number): void {
     this.#deadline = milliseconds;
-    this.#prepared?.connection.limit(milliseconds);
+    this.#prepared?.connection.limit?.(milliseconds);
   }
 
   override async check(): Promise<void> {
@@ -86,7 +86,6 @@ export class TypeOrmVisitStore extends SqlVisitStore {
 
 /** What the store works with, made once from the metadata of the data source. */
 interface Prepared extends SqlAccess {
-  readonly connection: TypeOrmConnection;
   /** Where the pool has one connection. */
   readonly ownTransactions: OwnTransactions | undefined;
 }
@@ -104,7 +103,7 @@ function prepare(dataSource: DataSource, deadline: number | undefined, connectio
       `the data source does not know the entity ${missing}: add \`...visitEntities\` to its \`entities\``,
     );
   }
-  if (deadline !== undefined) connection.limit(deadline);
+  if (deadline !== undefined) connection.limit?.(deadline);
   const ownTransactions = connections === 1 ? new OwnTransactions(dataSource) : undefined;
   const tables = { visit: tableOf(visit), identity: tableOf(identity), revocation: tableOf(revocation) };
   return { connection, sql: new VisitSql(connection.dialect, tables), ownTransactions };

@@ -8,9 +8,6 @@ export class TypeOrmSqliteConnection extends SqliteConnection {
     super();
   }
 
-  /** Nothing: the driver's own option does. */
-  limit(_milliseconds: number): void {}
-
   protected get database(): SqliteDatabase {
     return (this.dataSource.driver as unknown as { databaseConnection: SqliteDatabase }).databaseConnection;
   }

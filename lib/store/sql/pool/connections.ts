@@ -1,5 +1,5 @@
-import type { DataSource, QueryRunner } from 'typeorm';
 import { Timeouts } from '../../timeouts.js';
+import type { Result, Statement } from '../statement.js';
 
 /**
  * A statement that others wait for ends within `storeTimeout`; what nobody waits for may take so many times as long.
@@ -32,9 +32,9 @@ export interface KnownConnection {
   unprepared?: { readonly generation: number; readonly inRow: number; readonly at: number };
 }
 
-/** A connection in use. */
-export interface Held {
-  readonly queryRunner: QueryRunner;
+/** A connection in use. @typeParam R what the lender knows it by */
+export interface Held<R = unknown> {
+  readonly runner: R;
   /** The driver's. */
   readonly connection: unknown;
   readonly known: KnownConnection;
@@ -42,39 +42,76 @@ export interface Held {
 }
 
 /** Work that waits for a connection, or has it. */
-interface Lease {
+interface Lease<R> {
   readonly began: number;
   readonly fail: (error: Error) => void;
-  state: { readonly is: 'waiting' } | { readonly is: 'using'; readonly held: Held } | { readonly is: 'over' };
+  state: { readonly is: 'using'; readonly held: Held<R> } | typeof WAITING | typeof OVER;
 }
 
-const WAITING: Lease['state'] = { is: 'waiting' };
-const OVER: Lease['state'] = { is: 'over' };
+const WAITING = { is: 'waiting' } as const;
+const OVER = { is: 'over' } as const;
 
 /** A pool of the driver's. */
 export interface Pool {
   on(event: string, listener: (connection: object) => void): unknown;
 }
 
-/** What differs from driver to driver. */
-export interface ConnectionDriver<P extends Pool = Pool> {
+/** What differs from driver to driver, whoever lends its connections. */
+export interface PoolDriver {
   /** The event by which a pool tells of a connection that it has opened. */
   readonly opened: string;
-  /** Those whose connections can be watched. */
-  pools(): readonly P[];
+  /** Once for each pool, before anything is sent. */
+  prepare?(pool: Pool): void;
   /** No attempt of this pool to open a connection takes longer. May be said more than once. */
-  limitConnects(pool: P, milliseconds: number): void;
-  /** Closes a connection for good, without waiting for anything, and releases its query runner. */
-  discard(queryRunner: QueryRunner, connection: unknown, error: Error): void;
+  limitConnects(pool: Pool, milliseconds: number): void;
+  /** Closes a connection for good, without waiting for anything. @param abandon its lender's `abandon` */
+  close(connection: unknown, abandon: () => void): void;
   fateOf(error: unknown): Fate;
+
+  /**
+   * Sends a statement by the driver's own connection, prepared. Undefined: that cannot.
+   *
+   * @param generation other statements are other ones
+   */
+  prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
+
+  /** Whether a prepared statement failed for being one. */
+  isUnprepared(error: unknown): boolean;
+}
+
+export type PreparedStatement = Statement & { readonly name: string };
+
+/** Who lends connections of pools: a library of SQL, or the driver itself. @typeParam R what it knows a connection by */
+export interface Lender<R = unknown> {
+  /** Those whose connections can be watched. */
+  pools(): readonly Pool[];
+  /** What a connection is to be had by. */
+  runner(): R;
+  /** Gives the driver's connection. */
+  connect(runner: R): Promise<unknown>;
+  /** The connection as the events of its pool tell of it. */
+  rawOf(runner: R, connection: unknown): object;
+  release(runner: R, connection: unknown): Promise<void> | void;
+  /** The pool is not to lend this connection on, which ends. */
+  abandon(runner: R, connection: unknown, error: Error): void;
+  /** Sends what is not prepared. */
+  send(held: Held<R>, statement: Statement): Promise<Result>;
+  begin(held: Held<R>): Promise<unknown>;
+  commit(held: Held<R>): Promise<unknown>;
+  rollback(held: Held<R>): Promise<unknown>;
+  /** Tells the application's log of what is sent prepared. */
+  log?(held: Held<R>, statement: Statement): void;
+  logError?(held: Held<R>, statement: Statement, error: Error): void;
+  /** What is thrown for an error of the driver. Left out: the same. */
+  errorOf?(error: unknown): unknown;
 }
 
 /** By the driver's connection. Several stores may share a pool, and learn from each other. */
 const knownConnections = new WeakMap<object, KnownConnection>();
 const watchedPools = new WeakSet<Pool>();
 
-export interface Work<T> {
-  readonly run: (held: Held) => Promise<T>;
+export interface Work<R, T> {
+  readonly run: (held: Held<R>) => Promise<T>;
   /** Whether it may be done twice. */
   readonly isIdempotent: boolean;
   /** Whether nobody waits for it: it may take longer. */
@@ -82,7 +119,7 @@ export interface Work<T> {
 }
 
 /**
- * The connections of a data source, as far as the store uses them. One that has led nowhere is closed and not lent on:
+ * The connections of pools, as far as the store uses them. One that has led nowhere is closed and not lent on:
  * else the pool fills with those that a failover, or a firewall that forgets, has left behind, until the kernel gives
  * them up after a quarter of an hour. What went wrong on one throws suspicion on others, which are closed when their
  * turn comes, before they are used:
@@ -90,9 +127,9 @@ export interface Work<T> {
  * - After one that did not answer in time, or broke, those that have not answered since.
  * - After one that can only be read, all that are older: the name of the server may lead to another one by now.
  */
-export class Connections {
-  private usual: Timeouts<Lease> | undefined;
-  private slow: Timeouts<Lease> | undefined;
+export class Connections<R> {
+  private usual: Timeouts<Lease<R>> | undefined;
+  private slow: Timeouts<Lease<R>> | undefined;
   private longestConnect: number | undefined;
   /** Those that were opened before are suspect. */
   private openedSince = -Infinity;
@@ -100,27 +137,27 @@ export class Connections {
   private answeredSince = -Infinity;
 
   constructor(
-    private readonly dataSource: DataSource,
-    private readonly driver: ConnectionDriver,
+    private readonly lender: Lender<R>,
+    private readonly driver: PoolDriver,
   ) {
     this.watch();
   }
 
   /** From now on work fails that takes longer, and its connection is closed. */
   limit(milliseconds: number): void {
-    this.usual = new Timeouts<Lease>(milliseconds, (lease) => this.giveUp(lease, milliseconds));
-    this.slow = new Timeouts<Lease>(milliseconds * LONG, (lease) => this.giveUp(lease, milliseconds * LONG));
+    this.usual = new Timeouts<Lease<R>>(milliseconds, (lease) => this.giveUp(lease, milliseconds));
+    this.slow = new Timeouts<Lease<R>>(milliseconds * LONG, (lease) => this.giveUp(lease, milliseconds * LONG));
     this.longestConnect = milliseconds;
-    for (const pool of this.driver.pools()) this.driver.limitConnects(pool, milliseconds);
+    for (const pool of this.lender.pools()) this.driver.limitConnects(pool, milliseconds);
   }
 
   /**
    * Works with a connection. What surely was not done is done once more with another one, and so is what may be done
    * twice when its connection has ended.
    */
-  use<T>(work: Work<T>): Promise<T> {
+  use<T>(work: Work<R, T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const lease: Lease = { began: performance.now(), fail: reject, state: WAITING };
+      const lease: Lease<R> = { began: performance.now(), fail: reject, state: WAITING };
       const timeouts = work.isSlow ? this.slow : this.usual;
       timeouts?.add(lease);
       this.serve(lease, work).then(
@@ -136,7 +173,7 @@ export class Connections {
     });
   }
 
-  private async serve<T>(lease: Lease, work: Work<T>): Promise<T> {
+  private async serve<T>(lease: Lease<R>, work: Work<R, T>): Promise<T> {
     try {
       return await this.attempt(lease, work);
     } catch (error) {
@@ -148,7 +185,7 @@ export class Connections {
     }
   }
 
-  private async attempt<T>(lease: Lease, work: Work<T>): Promise<T> {
+  private async attempt<T>(lease: Lease<R>, work: Work<R, T>): Promise<T> {
     const held = await this.acquire(lease);
     lease.state = { is: 'using', held };
     try {
@@ -162,31 +199,31 @@ export class Connections {
   }
 
   /** A connection that is not suspect. */
-  private async acquire(lease: Lease): Promise<Held> {
+  private async acquire(lease: Lease<R>): Promise<Held<R>> {
+    const { lender } = this;
     for (let suspects = 0; ; suspects++) {
-      const queryRunner = this.dataSource.createQueryRunner();
-      const connection: unknown = await queryRunner.connect();
+      const runner = lender.runner();
+      const connection = await lender.connect(runner);
       // Nobody waits any more. Whatever was to be sent is not.
       if (isOver(lease)) {
-        await queryRunner.release();
+        await lender.release(runner, connection);
         throw new Error('there was no connection in time');
       }
-      const raw =
-        (queryRunner as unknown as { databaseConnection?: object }).databaseConnection ?? (connection as object);
+      const raw = lender.rawOf(runner, connection);
       const known = knownConnections.get(raw) ?? this.meet(raw);
       const isSuspect = known.opened < this.openedSince || known.answered < this.answeredSince;
-      if (!isSuspect || suspects === MOST_SUSPECTS) return { queryRunner, connection, known, since: performance.now() };
-      this.driver.discard(queryRunner, connection, new Error('the connection may be dead'));
+      if (!isSuspect || suspects === MOST_SUSPECTS) return { runner, connection, known, since: performance.now() };
+      this.discard({ runner, connection }, new Error('the connection may be dead'));
     }
   }
 
-  private async release({ queryRunner, known }: Held): Promise<void> {
+  private async release({ runner, connection, known }: Held<R>): Promise<void> {
     known.answered = performance.now();
-    await queryRunner.release();
+    await this.lender.release(runner, connection);
   }
 
   /** What is to become of a connection by which an error came. */
-  private async judge(held: Held, error: unknown): Promise<void> {
+  private async judge(held: Held<R>, error: unknown): Promise<void> {
     const fate = this.driver.fateOf(error);
     if (fate === 'fine') {
       await this.release(held);
@@ -199,10 +236,14 @@ export class Connections {
     }
     if (fate === 'useless') this.openedSince = now;
     else this.answeredSince = Math.max(this.answeredSince, held.since);
-    this.driver.discard(held.queryRunner, held.connection, error as Error);
+    this.discard(held, error as Error);
   }
 
-  private giveUp(lease: Lease, milliseconds: number): void {
+  private discard({ runner, connection }: Pick<Held<R>, 'runner' | 'connection'>, error: Error): void {
+    this.driver.close(connection, () => this.lender.abandon(runner, connection, error));
+  }
+
+  private giveUp(lease: Lease<R>, milliseconds: number): void {
     const { state } = lease;
     lease.state = OVER;
     const error = new Error(
@@ -214,7 +255,7 @@ export class Connections {
     lease.fail(error);
     if (state.is !== 'using') return;
     this.answeredSince = Math.max(this.answeredSince, state.held.since);
-    this.driver.discard(state.held.queryRunner, state.held.connection, error);
+    this.discard(state.held, error);
   }
 
   /** A connection that nobody has told of: of a pool that was there before, or whose connections cannot be watched. */
@@ -231,10 +272,11 @@ export class Connections {
    */
   private watch(): boolean {
     const { driver } = this;
-    const pools = driver.pools();
+    const pools = this.lender.pools();
     const others = pools.filter((pool) => !watchedPools.has(pool));
     for (const pool of others) {
       watchedPools.add(pool);
+      driver.prepare?.(pool);
       if (this.longestConnect !== undefined) driver.limitConnects(pool, this.longestConnect);
       pool.on(driver.opened, (connection) => {
         const now = performance.now();
@@ -246,6 +288,6 @@ export class Connections {
 }
 
 /** A function, because work that is waited for changes it. */
-function isOver({ state }: Lease): boolean {
+function isOver({ state }: Lease<unknown>): boolean {
   return state.is === 'over';
 }

@@ -1,0 +1,85 @@
+import { withoutValues, type DriverError } from '../driver-error.js';
+import type { SqlDialect } from '../sql.dialect.js';
+import type { Result, Statement } from '../statement.js';
+import type { Held, Lender, Pool } from './connections.js';
+import { resultOf, type MysqlClient, type MysqlQuery } from './mysql.driver.js';
+
+/** A pool of `mysql2`, which calls back. */
+export interface Mysql2Pool extends Pool {
+  readonly config: { readonly connectionLimit: number; readonly connectionConfig: object };
+  getConnection(done: (error: Error | null, connection: Mysql2Client) => void): void;
+}
+
+interface Mysql2Client extends MysqlClient {
+  query(query: MysqlQuery, done: (error: DriverError | null, answer: Parameters<typeof resultOf>[0]) => void): unknown;
+  release(): void;
+}
+
+/** The usual REPEATABLE READ locks the gaps between rows too, and inserts of others run into them. */
+const ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED';
+
+/** A pool of `mysql2` lends its connections itself. @param onStatement told of each statement that is sent */
+export class MysqlLender implements Lender<undefined> {
+  constructor(
+    private readonly pool: Mysql2Pool,
+    private readonly dialect: SqlDialect,
+    private readonly onStatement?: (statement: Statement) => void,
+  ) {}
+
+  pools(): readonly Pool[] {
+    return [this.pool];
+  }
+
+  runner(): undefined {}
+
+  connect(): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.pool.getConnection((error, connection) => (error ? reject(error) : resolve(connection)));
+    });
+  }
+
+  rawOf(_runner: undefined, connection: unknown): object {
+    return connection as object;
+  }
+
+  release(_runner: undefined, connection: unknown): void {
+    (connection as Mysql2Client).release();
+  }
+
+  // The pool has forgotten what was destroyed.
+  abandon(): void {}
+
+  send({ connection }: Held<undefined>, statement: Statement): Promise<Result> {
+    this.onStatement?.(statement);
+    const { sql, params } = statement;
+    const query = { sql, values: this.dialect.valuesOf(params), rowsAsArray: false, nestTables: false } as const;
+    return new Promise((resolve, reject) => {
+      (connection as Mysql2Client).query(query, (error, answer) =>
+        error ? reject(withoutValues(error) as Error) : resolve(resultOf(answer)),
+      );
+    });
+  }
+
+  async begin(held: Held<undefined>): Promise<void> {
+    await this.send(held, plain(ISOLATION));
+    await this.send(held, plain('START TRANSACTION'));
+  }
+
+  commit(held: Held<undefined>): Promise<unknown> {
+    return this.send(held, plain('COMMIT'));
+  }
+
+  rollback(held: Held<undefined>): Promise<unknown> {
+    return this.send(held, plain('ROLLBACK'));
+  }
+
+  log(_held: Held<undefined>, statement: Statement): void {
+    this.onStatement?.(statement);
+  }
+
+  errorOf(error: unknown): unknown {
+    return withoutValues(error);
+  }
+}
+
+const plain = (sql: string): Statement => ({ sql, params: [] });

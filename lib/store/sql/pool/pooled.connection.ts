@@ -1,0 +1,110 @@
+import { retryOnConflict } from '../../retry-on-conflict.js';
+import type { SqlConnection } from '../sql.connection.js';
+import type { SqlDialect } from '../sql.dialect.js';
+import { runSteps, type Result, type Statement, type Step } from '../statement.js';
+import {
+  Connections,
+  type Held,
+  type KnownConnection,
+  type Lender,
+  type PoolDriver,
+  type PreparedStatement,
+} from './connections.js';
+
+/** After the second failure of a prepared statement on a connection, in milliseconds; each further one doubles it. */
+const FIRST_PAUSE = 1000;
+const LONGEST_PAUSE = 3_600_000;
+/** A failure so long after the one before has nothing to do with it. */
+const LEAST_PEACE = 60_000;
+
+/** A server that is reached by a pool of connections. */
+export class PooledConnection<R> implements SqlConnection {
+  private readonly connections: Connections<R>;
+  private readonly isTransient = (error: unknown): boolean => this.dialect.isTransient(error);
+
+  constructor(
+    readonly dialect: SqlDialect,
+    private readonly driver: PoolDriver,
+    private readonly lender: Lender<R>,
+  ) {
+    this.connections = new Connections(lender, driver);
+  }
+
+  /** Nobody waits longer than this for a statement. */
+  limit(milliseconds: number): void {
+    this.connections.limit(milliseconds);
+  }
+
+  run(statement: Statement): Promise<Result> {
+    const { sql, isSlow = false, isIdempotent = sql.startsWith('SELECT') } = statement;
+    const work = { run: (held: Held<R>) => this.send(held, statement), isIdempotent, isSlow };
+    return retryOnConflict(() => this.connections.use(work), this.isTransient);
+  }
+
+  atomic(steps: readonly Step[]): Promise<Result[] | null> {
+    const isSlow = steps.some((step) => typeof step === 'object' && step.isSlow);
+    const work = { run: (held: Held<R>) => this.transact(held, steps), isIdempotent: false, isSlow };
+    return retryOnConflict(() => this.connections.use(work), this.isTransient);
+  }
+
+  private async send(held: Held<R>, statement: Statement): Promise<Result> {
+    const { name } = statement;
+    if (name !== undefined && mayPrepare(held)) {
+      const result = await this.sendPrepared(held, { ...statement, name });
+      if (result) return result;
+    }
+    return this.lender.send(held, statement);
+  }
+
+  /**
+   * Libraries of SQL prepare no statements, drivers do; what they save is more than what the statement itself costs.
+   * Undefined: it was not possible, and nothing has happened. Then the connection prepares anew, under other names:
+   * after `DISCARD ALL`, or a change of a column, all is well again. Where it fails again, it is left alone for a
+   * while.
+   */
+  private async sendPrepared(held: Held<R>, statement: PreparedStatement): Promise<Result | undefined> {
+    const { driver, lender } = this;
+    const { connection, known } = held;
+    try {
+      const sent = driver.prepared(connection, statement, known.unprepared?.generation ?? 0);
+      if (sent) lender.log?.(held, statement);
+      return await sent;
+    } catch (error) {
+      if (!this.dialect.isUnmet(error)) lender.logError?.(held, statement, error as Error);
+      if (!driver.isUnprepared(error)) throw lender.errorOf ? lender.errorOf(error) : error;
+      noteUnprepared(known);
+      return undefined;
+    }
+  }
+
+  private async transact(held: Held<R>, steps: readonly Step[]): Promise<Result[] | null> {
+    const { lender } = this;
+    await lender.begin(held);
+    try {
+      const results = await runSteps(steps, (statement) => this.send(held, statement));
+      if (results) await lender.commit(held);
+      else await lender.rollback(held);
+      return results;
+    } catch (error) {
+      // Fails too when the connection is gone; the first error is the one that tells why.
+      await lender.rollback(held).catch(() => undefined);
+      throw error;
+    }
+  }
+}
+
+function mayPrepare({ known: { unprepared }, since }: Held): boolean {
+  return !unprepared || since > unprepared.at + pauseAfter(unprepared.inRow);
+}
+
+function noteUnprepared(known: KnownConnection): void {
+  const at = performance.now();
+  const { generation = 0, inRow = 0, at: before = at } = known.unprepared ?? {};
+  const isInRow = at - before <= 2 * pauseAfter(inRow) + LEAST_PEACE;
+  known.unprepared = { generation: generation + 1, inRow: isInRow ? inRow + 1 : 1, at };
+}
+
+/** How long a connection sends plain statements after so many failures in a row. */
+function pauseAfter(failures: number): number {
+  return failures < 2 ? 0 : Math.min(FIRST_PAUSE * 2 ** (failures - 2), LONGEST_PAUSE);
+}

@@ -1,0 +1,119 @@
+import { driverError, sqlStateOf } from '../driver-error.js';
+import type { SqlDialect } from '../sql.dialect.js';
+import type { Result } from '../statement.js';
+import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js';
+
+/** read_only_sql_transaction. */
+const USELESS = ['25006'];
+/**
+ * Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle
+ * for too long.
+ */
+const LOST = /^(08|57P0|25P03)/;
+
+/**
+ * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change):
+ * a pooler between us and the server gives statements to connections that do not know them, or the table has been
+ * altered.
+ */
+const UNPREPARED = ['26000', '42P05', '0A000'];
+
+/** The part of a pool of `pg` that is used. */
+interface PostgresPool extends Pool {
+  on(event: string, listener: (client: object) => void): unknown;
+  readonly options?: { readonly connectionTimeoutMillis?: number };
+  Client?: new (options: object) => object;
+}
+
+/** A statement as `pg` takes it; with a name, it is prepared. */
+export interface PostgresQuery {
+  readonly name?: string;
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+/** The part of a client of `pg` that is used. */
+export interface PostgresClient {
+  query(query: PostgresQuery): Promise<{ rows: Result['rows']; rowCount: number | null }>;
+  listeners(event: 'error'): unknown[];
+  on(event: 'error', listener: () => void): unknown;
+  end(): Promise<void>;
+  readonly connection?: { readonly stream?: { destroy?(): void } };
+}
+
+const limits = new WeakMap<PostgresPool, { value: number }>();
+
+/** `pg`. */
+export class PostgresDriver implements PoolDriver {
+  readonly opened = 'connect';
+  /** Of prepared statements, by name. */
+  private readonly texts = new Map<string, string>();
+
+  constructor(private readonly dialect: SqlDialect) {}
+
+  /**
+   * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which its
+   * lender does not listen or not any more; nobody listening would end the process. Whoever uses the connection learns
+   * of it from the statement that fails.
+   */
+  prepare(pool: PostgresPool): void {
+    pool.on('acquire', (one) => {
+      const client = one as PostgresClient;
+      if (!client.listeners('error').includes(ignore)) client.on('error', ignore);
+    });
+  }
+
+  // The pool's own option would also limit how long the application waits for a connection that is in use.
+  limitConnects(pool: PostgresPool, milliseconds: number): void {
+    const { Client, options } = pool;
+    const known = limits.get(pool);
+    if (known) known.value = milliseconds;
+    if (known || !Client || options?.connectionTimeoutMillis) return;
+    const connectionTimeoutMillis = { value: milliseconds, enumerable: true };
+    limits.set(pool, connectionTimeoutMillis);
+    // Not copied by a spread: the pool hides the password, among others.
+    pool.Client = class extends Client {
+      constructor(given: object) {
+        super(
+          Object.create(Object.getPrototypeOf(given) as object, {
+            ...Object.getOwnPropertyDescriptors(given),
+            connectionTimeoutMillis,
+          }),
+        );
+      }
+    };
+  }
+
+  close(connection: unknown, abandon: () => void): void {
+    const client = connection as PostgresClient;
+    const stream = client.connection?.stream;
+    // A pool does not lend on what ends; some versions of TypeORM do not tell it of the error.
+    client.end().catch(() => {});
+    abandon();
+    // Without it, the socket waits for a farewell of the other side.
+    stream?.destroy?.();
+  }
+
+  fateOf(error: unknown): Fate {
+    const state = sqlStateOf(error);
+    if (USELESS.includes(state)) return 'useless';
+    if (/not queryable/.test(driverError(error).message)) return 'unsent';
+    return LOST.test(state) ? 'lost' : 'fine';
+  }
+
+  // Planning takes PostgreSQL longer than doing it.
+  async prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> {
+    const { sql, params } = statement;
+    let text = this.texts.get(statement.name);
+    if (text === undefined) this.texts.set(statement.name, (text = this.dialect.textOf(sql)));
+    const name = generation === 0 ? statement.name : `${statement.name}-${generation}`;
+    const { rows } = await (connection as PostgresClient).query({ name, text, values: params });
+    return { rows, affected: 0 };
+  }
+
+  isUnprepared(error: unknown): boolean {
+    return UNPREPARED.includes(driverError(error).code ?? '');
+  }
+}
+
+function ignore(): void {}
