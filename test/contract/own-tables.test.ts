@@ -1,4 +1,7 @@
 import { Logger } from '@nestjs/common';
+import { sql } from 'kysely';
+import { DrizzleVisitStore } from 'nest-visit/drizzle';
+import { createVisitTables, KyselyVisitStore } from 'nest-visit/kysely';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { Column, DataSource, Entity, JoinColumn, ManyToOne, PrimaryGeneratedColumn } from 'typeorm';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -13,6 +16,8 @@ import type { KeptVisits } from '../../lib/store/visit.facets.js';
 import type { VisitRecord, VisitStore } from '../../lib/store/visit.store.js';
 import { DAY, identityOf, newVisit, NOW } from '../../lib/testing/samples.js';
 import { describeDatabases, type DatabaseName } from '../support/databases.js';
+import { openDrizzle } from '../support/drizzle.js';
+import { openKysely } from '../support/kysely.js';
 import { describePrisma } from '../support/prisma.js';
 import { endAll, endAllOf } from '../../lib/testing/many.js';
 
@@ -247,6 +252,34 @@ describe('Clean-up that has to keep visits', () => {
     expect(onKept.mock.calls).toEqual([[{ visits: 4, constraints: [] }]]);
     expect(warn).not.toHaveBeenCalled();
   });
+});
+
+describeDatabases('A table that refers to visits of Kysely or Drizzle', (db) => {
+  test.each(['Kysely', 'Drizzle'] as const)(
+    'and restricts keeps its visits, and clean-up of %s goes on with the others',
+    async (by) => {
+      const database = await db.open();
+      const [kysely, drizzle] = [openKysely(db.name, database), openDrizzle(db.name, database)];
+      onTestFinished(() => Promise.all([kysely.destroy(), drizzle.close()]).then(() => {}));
+      if (db.name === 'sqlite') {
+        await sql`PRAGMA foreign_keys = ON`.execute(kysely);
+        await drizzle.execute('PRAGMA foreign_keys = ON');
+      }
+      await createVisitTables(kysely);
+      await sql.raw(table(ID_TYPES[db.name], 'ON DELETE RESTRICT')).execute(kysely);
+      const made = by === 'Kysely' ? new KyselyVisitStore({ db: kysely }) : new DrizzleVisitStore(drizzle.db);
+      // As HastyStore.
+      const store = Object.assign(made, { staleIdsAtOnce: 4 });
+      const stale = await makeStale(store);
+      const kept = stale.filter(isEven);
+      for (const { id } of kept) await sql`INSERT INTO basket (visit_id) VALUES (${id})`.execute(kysely);
+      const gone = stale.length - kept.length;
+      const constraints = new Set(db.name === 'sqlite' ? [] : ['basket_visit']);
+      expect(await expunge(store, 5)).toEqual({ visits: gone, identities: gone, kept: kept.length, constraints });
+      await sql`DELETE FROM basket`.execute(kysely);
+      expect(await expunge(store, 100)).toMatchObject({ visits: kept.length, kept: 0 });
+    },
+  );
 });
 
 describePrisma('A table that refers to visits of Prisma', (db) => {

@@ -1,11 +1,16 @@
 import { createSecretKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { sql } from 'kysely';
 import { Keyv } from 'keyv';
+import { DrizzleVisitStore } from 'nest-visit/drizzle';
 import { KeyvVisitStore } from 'nest-visit/keyv';
+import { createVisitTables, KyselyVisitStore } from 'nest-visit/kysely';
 import { PrismaVisitStore } from 'nest-visit/prisma';
 import { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import type * as DrizzleStore from '../../lib/store/drizzle/index.js';
 import type * as KeyvStore from '../../lib/store/keyv/keyv-visit.store.js';
+import type * as KyselyStore from '../../lib/store/kysely/index.js';
 import type * as PrismaStore from '../../lib/store/prisma/prisma-visit.store.js';
 import type * as RedisStore from '../../lib/store/redis/redis-visit.store.js';
 import { encodeVisit, VisitSeal } from '../../lib/store/sealed-cookie/visit.seal.js';
@@ -21,6 +26,8 @@ import { SCHEMA_VERSION } from '../../lib/store/visit.columns.js';
 import type { VisitStore } from '../../lib/store/visit.store.js';
 import { DAY, identityOf, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { describeDatabases } from '../support/databases.js';
+import { createDrizzleTables, openDrizzle, visitTables } from '../support/drizzle.js';
+import { openKysely } from '../support/kysely.js';
 import { buildNextVersion, NEXT_MIGRATION, type NextVersion } from '../support/next-version.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { createPrismaTables } from '../support/prisma-client.mjs';
@@ -242,6 +249,35 @@ describePrisma('A rolling deployment with Prisma', (db) => {
     await old.create([visit]);
     expect(await old.save([saveOf(visit, { data: null })])).toMatchObject([{ outcome: 'saved' }]);
   });
+});
+
+describeDatabases('A rolling deployment with Kysely or Drizzle', (db) => {
+  test.each(['Kysely', 'Drizzle'] as const)(
+    '%s: waits for the column, then has both versions side by side',
+    async (by) => {
+      const database = await db.open();
+      const kysely = openKysely(db.name, database);
+      const drizzle = openDrizzle(db.name, database);
+      onTestFinished(() => Promise.all([kysely.destroy(), drizzle.close()]).then(() => {}));
+      const nextKysely = await build.load<typeof KyselyStore>('kysely/index.js');
+      const nextDrizzle = await build.load<typeof DrizzleStore>('drizzle/index.js');
+      const [old, next]: VisitStore[] =
+        by === 'Kysely'
+          ? [new KyselyVisitStore({ db: kysely }), new nextKysely.KyselyVisitStore({ db: kysely })]
+          : [new DrizzleVisitStore(drizzle.db), new nextDrizzle.DrizzleVisitStore(drizzle.db)];
+      if (by === 'Kysely') await createVisitTables(kysely);
+      else await createDrizzleTables(db.name, drizzle, visitTables[db.name]());
+      await old!.check();
+      await expect(next!.check()).rejects.toMatchObject({
+        code: 'VISIT_SCHEMA',
+        message: expect.stringContaining('nickname') as string,
+      });
+      await sql`ALTER TABLE visit ADD COLUMN nickname varchar(40) NULL`.execute(kysely);
+      await old!.check();
+      await next!.check();
+      await expectSideBySide({ old: old!, next: next! }, { keepsUnknown: true });
+    },
+  );
 });
 
 describeRedis('A rolling deployment', (redis) => {
