@@ -4,8 +4,13 @@ import { compileFunction } from 'node:vm';
 import * as library from 'nest-visit';
 import * as kit from 'nest-visit/store-kit';
 import { describeVisitStore } from 'nest-visit/testing';
+import { Pool } from 'pg';
 import ts from 'typescript';
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { expungeAll } from '../../lib/testing/cleanup.js';
+import { endAll } from '../../lib/testing/many.js';
+import { describeDatabases } from '../support/databases.js';
+import { openMigrated } from '../support/open-migrated.js';
 import { documentedFiles, transpiled } from '../support/documented-store.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -37,12 +42,12 @@ function complaintsAbout(texts: ReadonlyMap<string, string>): string[] {
   });
 }
 
-function load(text: string): { MapVisitStore: new () => library.VisitStore } {
+function load<Exports>(text: string): Exports {
   const exports = {};
   const known: Record<string, object> = { 'nest-visit': library, 'nest-visit/store-kit': kit };
   const require = (name: string) => known[name] ?? expect.fail(`it imports ${name}`);
   compileFunction(transpiled(text, ts.ModuleKind.CommonJS), ['require', 'exports'])(require, exports);
-  return exports as ReturnType<typeof load>;
+  return exports as Exports;
 }
 
 describe('docs/writing-a-store.md', () => {
@@ -64,6 +69,54 @@ describe('docs/writing-a-store.md', () => {
     expect(complaints).toEqual(["wrong.ts: Type 'number' is not assignable to type 'string'."]);
   });
 
-  const { MapVisitStore } = load(files.get('map-visit.store.ts')!);
+  const { MapVisitStore } = load<{ MapVisitStore: new () => library.VisitStore }>(files.get('map-visit.store.ts')!);
   describeVisitStore('the one of the page', () => ({ store: new MapVisitStore() }), { runner: { describe, test } });
 });
+
+describeDatabases(
+  'The store over SQL of docs/writing-a-store.md',
+  (db) => {
+    const { PgVisitStore } = load<{ PgVisitStore: new (pool: Pool) => library.VisitStore }>(
+      files.get('pg-visit.store.ts')!,
+    );
+    const pools: Pool[] = [];
+    let open: () => library.VisitStore;
+    beforeAll(async () => {
+      const { options } = await db.open();
+      await (await openMigrated(options)).destroy();
+      const { url } = options as { url: string };
+      open = () => {
+        const pool = new Pool({ connectionString: url });
+        pools.push(pool);
+        return new PgVisitStore(pool);
+      };
+    });
+    afterAll(() => Promise.all(pools.map((pool) => pool.end())));
+
+    let fixture: { store: library.VisitStore; second: library.VisitStore; reopen: () => library.VisitStore };
+    beforeAll(() => void (fixture = { store: open(), second: open(), reopen: () => open() }));
+    const emptied = async (): Promise<typeof fixture> => {
+      await endAll(fixture.store, { reason: 'test', at: 0 });
+      await expungeAll({ store: fixture.store }, { before: 8_640_000_000_000_000, limit: 10_000 });
+      return fixture;
+    };
+
+    // Its races are those of the statements, which other stores run more often.
+    describeVisitStore('it', emptied, {
+      runner: { describe, test },
+      rounds: 2,
+      capabilities: { atomic: true, revocable: true, shared: true, durable: true },
+    });
+
+    test('tells what tables lack, and the way out that it names', async () => {
+      const { options } = await db.open();
+      const pool = new Pool({ connectionString: (options as { url: string }).url });
+      pools.push(pool);
+      await expect(new PgVisitStore(pool).check()).rejects.toMatchObject({
+        code: 'VISIT_SCHEMA',
+        message: expect.stringContaining('run the migration that creates the tables of visits') as string,
+      });
+    });
+  },
+  ['postgres'],
+);
