@@ -36,14 +36,14 @@ interface Opened {
 
 describeDatabases(
   "Connections of the application's own pool",
-  (db) => {
-    const isMariaDb = db.name === 'mariadb';
+  ({ name, open: openDatabase }) => {
+    const isMariaDb = name === 'mariadb';
     const setReadOnly = isMariaDb ? 'SET SESSION TRANSACTION READ ONLY' : 'SET default_transaction_read_only = on';
     let url: string;
     let direct: DataSource;
     let proxy: Proxy;
     beforeAll(async () => {
-      const { options } = await db.open();
+      const { options } = await openDatabase();
       direct = await openMigrated(options);
       ({ url } = options as { url: string });
       proxy = await startProxy(url);
@@ -251,7 +251,7 @@ describeDatabases(
       onTestFinished(() => kysely.destroy());
       const lite = new Kysely<object>({ dialect: new SqliteDialect({ database: {} as never }) });
       const [own, other] = [createPool({ uri: url }), new Pool({ connectionString: url })];
-      onTestFinished(() => void own.end(() => {}));
+      onTestFinished(() => own.end(() => {}));
       for (const [db, pool] of [
         [kysely, {}],
         [kysely, isMariaDb ? other : own],

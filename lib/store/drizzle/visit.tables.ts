@@ -87,16 +87,16 @@ function indexName(table: string, column: string): string {
 export function pgVisitTables<Schema extends string | undefined = undefined>(
   table = pg.pgTable as unknown as pg.PgTableFn<Schema>,
 ) {
-  const visit = table('visit', columnsOf(PG, TABLE_COLUMNS.visit), (own) => [
-    ...indexedIn(TABLE_COLUMNS.visit).map((name) => pg.index(indexName('visit', name)).on(own[name])),
-  ]);
+  const visit = table('visit', columnsOf(PG, TABLE_COLUMNS.visit), (own) =>
+    indexedIn(TABLE_COLUMNS.visit).map((name) => pg.index(indexName('visit', name)).on(own[name])),
+  );
   const visitIdentity = table('visit_identity', columnsOf(PG, TABLE_COLUMNS.identity), (own) => [
     ...indexedIn(TABLE_COLUMNS.identity).map((name) => pg.index(indexName('visit_identity', name)).on(own[name])),
     pg.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
-  const visitRevocation = table('visit_revocation', columnsOf(PG, TABLE_COLUMNS.revocation), (own) => [
-    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => pg.index(indexName('visit_revocation', name)).on(own[name])),
-  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(PG, TABLE_COLUMNS.revocation), (own) =>
+    indexedIn(TABLE_COLUMNS.revocation).map((name) => pg.index(indexName('visit_revocation', name)).on(own[name])),
+  );
   return { visit, visitIdentity, visitRevocation };
 }
 
@@ -108,16 +108,16 @@ export function pgVisitTables<Schema extends string | undefined = undefined>(
 export function mysqlVisitTables<Schema extends string | undefined = undefined>(
   table = my.mysqlTable as unknown as my.MySqlTableFn<Schema>,
 ) {
-  const visit = table('visit', columnsOf(MYSQL, TABLE_COLUMNS.visit), (own) => [
-    ...indexedIn(TABLE_COLUMNS.visit).map((name) => my.index(indexName('visit', name)).on(own[name])),
-  ]);
+  const visit = table('visit', columnsOf(MYSQL, TABLE_COLUMNS.visit), (own) =>
+    indexedIn(TABLE_COLUMNS.visit).map((name) => my.index(indexName('visit', name)).on(own[name])),
+  );
   const visitIdentity = table('visit_identity', columnsOf(MYSQL, TABLE_COLUMNS.identity), (own) => [
     ...indexedIn(TABLE_COLUMNS.identity).map((name) => my.index(indexName('visit_identity', name)).on(own[name])),
     my.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
-  const visitRevocation = table('visit_revocation', columnsOf(MYSQL, TABLE_COLUMNS.revocation), (own) => [
-    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => my.index(indexName('visit_revocation', name)).on(own[name])),
-  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(MYSQL, TABLE_COLUMNS.revocation), (own) =>
+    indexedIn(TABLE_COLUMNS.revocation).map((name) => my.index(indexName('visit_revocation', name)).on(own[name])),
+  );
   return { visit, visitIdentity, visitRevocation };
 }
 
@@ -127,15 +127,15 @@ export function mysqlVisitTables<Schema extends string | undefined = undefined>(
  * @param table what makes a table, such as what `sqliteTableCreator()` gives. @default sqliteTable
  */
 export function sqliteVisitTables(table: lite.SQLiteTableFn = lite.sqliteTable) {
-  const visit = table('visit', columnsOf(SQLITE, TABLE_COLUMNS.visit), (own) => [
-    ...indexedIn(TABLE_COLUMNS.visit).map((name) => lite.index(indexName('visit', name)).on(own[name])),
-  ]);
+  const visit = table('visit', columnsOf(SQLITE, TABLE_COLUMNS.visit), (own) =>
+    indexedIn(TABLE_COLUMNS.visit).map((name) => lite.index(indexName('visit', name)).on(own[name])),
+  );
   const visitIdentity = table('visit_identity', columnsOf(SQLITE, TABLE_COLUMNS.identity), (own) => [
     ...indexedIn(TABLE_COLUMNS.identity).map((name) => lite.index(indexName('visit_identity', name)).on(own[name])),
     lite.foreignKey({ columns: [own.visitId], foreignColumns: [visit.id] }).onDelete('cascade'),
   ]);
-  const visitRevocation = table('visit_revocation', columnsOf(SQLITE, TABLE_COLUMNS.revocation), (own) => [
-    ...indexedIn(TABLE_COLUMNS.revocation).map((name) => lite.index(indexName('visit_revocation', name)).on(own[name])),
-  ]);
+  const visitRevocation = table('visit_revocation', columnsOf(SQLITE, TABLE_COLUMNS.revocation), (own) =>
+    indexedIn(TABLE_COLUMNS.revocation).map((name) => lite.index(indexName('visit_revocation', name)).on(own[name])),
+  );
   return { visit, visitIdentity, visitRevocation };
 }

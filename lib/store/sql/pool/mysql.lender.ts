@@ -55,7 +55,7 @@ export class MysqlLender implements Lender<undefined> {
     const query = { sql, values: this.dialect.valuesOf(params), rowsAsArray: false, nestTables: false } as const;
     return new Promise((resolve, reject) => {
       (connection as Mysql2Client).query(query, (error, answer) =>
-        error ? reject(withoutValues(error) as Error) : resolve(resultOf(answer)),
+        error ? reject(withoutValues(error)) : resolve(resultOf(answer)),
       );
     });
   }
