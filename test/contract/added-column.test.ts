@@ -39,6 +39,7 @@ function complaints(...places: readonly Place[]): string[] {
     strict: true,
     noEmit: true,
     types: [],
+    lib: ['lib.es2022.d.ts'],
     module: ts.ModuleKind.NodeNext,
     target: ts.ScriptTarget.ES2022,
   };

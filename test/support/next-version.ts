@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
@@ -71,7 +71,7 @@ export interface NextVersion {
   remove(): void;
 }
 
-/** Builds it where it finds its packages, in a folder that git ignores. */
+/** Makes it where it finds its packages, in a folder that git ignores. A module is built when somebody loads it. */
 export function buildNextVersion(): NextVersion {
   mkdirSync(join(root, 'artifacts'), { recursive: true });
   const folder = mkdtempSync(join(root, 'artifacts/next-version-'));
@@ -81,16 +81,24 @@ export function buildNextVersion(): NextVersion {
     module: ts.ModuleKind.ES2022,
     experimentalDecorators: true,
   };
-  for (const file of readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })) {
-    if (!file.endsWith('.ts')) continue;
-    const source = join(root, 'lib', file);
+  const built = new Set<string>();
+  /** Builds a file of `lib`, named without its extension, and all that it imports. */
+  const build = (module: string): void => {
+    if (built.has(module)) return;
+    built.add(module);
+    const source = join(root, 'lib', `${module}.ts`);
     const { outputText } = ts.transpileModule(texts.get(source) ?? readFileSync(source, 'utf8'), { compilerOptions });
-    const target = join(folder, file.replace(/\.ts$/, '.js'));
+    const target = join(folder, `${module}.js`);
     mkdirSync(dirname(target), { recursive: true });
     writeFileSync(target, outputText);
-  }
+    for (const [, imported] of outputText.matchAll(/(?:from |import |import\()'(\.[^']+)\.js'/g))
+      build(join(dirname(module), imported!));
+  };
   return {
-    load: async <Module>(file: string) => (await import(pathToFileURL(join(folder, 'store', file)).href)) as Module,
+    load: async <Module>(file: string) => {
+      build(join('store', file.replace(/\.js$/, '')));
+      return (await import(pathToFileURL(join(folder, 'store', file)).href)) as Module;
+    },
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
