@@ -29,7 +29,8 @@ whose server is missing are skipped and named; with CI=true they fail.
 
 Environment:
   CI=true                   a suite that could not run is a failure
-  VISIT_TEST_SEED           the seed that a test with random input has printed: the same input again
+  VISIT_TEST_SEED           the seed that a test with random input, or a run for its samples of the day, has printed: the
+                            same input again
   VISIT_TEST_ARTIFACTS      a folder for screenshots of the sample; without it there are none
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an
@@ -47,7 +48,14 @@ const SOAKED = [
   'test/model',
   'test/chaos',
   'test/fuzz',
+  'test/attack/flooding',
+  'test/unit/session-codec',
   'test/e2e/turns',
+  'test/e2e/entry',
+  'test/e2e/handler-policy',
+  'test/e2e/outside',
+  'test/e2e/right-request',
+  'test/e2e/unsaved',
   'contract/moving',
   'contract/prisma',
   'consumer/nest-add',
@@ -245,7 +253,8 @@ async function runTests(args, env, folder) {
     ...reporters,
     ...args,
   ];
-  console.log('\n> vitest');
+  const today = process.env.VISIT_TEST_SEED ?? Math.floor(Date.now() / 86_400_000);
+  console.log(`\n> vitest, with the samples of VISIT_TEST_SEED=${today}`);
   const failedBefore = tally.failed;
   const code = await run({ ...node(...vitest), env });
   const executed = existsSync(report) ? count(JSON.parse(readFileSync(report, 'utf8'))) : 0;

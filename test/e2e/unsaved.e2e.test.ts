@@ -35,6 +35,7 @@ import { from, merge, of, retry, switchMap, tap, throwError } from 'rxjs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { platforms } from '../support/app.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { isForToday } from '../support/today.js';
 import { WatchedStore } from '../support/watched-store.js';
 
 const FILE = fileURLToPath(import.meta.url);
@@ -288,7 +289,11 @@ for (const platform of platforms) {
       });
 
     describe.each(Object.entries(kinds))('with %s unsaved', (kind, makeUnsaved) => {
-      test.each(paths)(
+      // What wraps the response sees what leaves, and not why it was kept back: each way of sending with some of the kinds.
+      const shift = Object.keys(kinds).indexOf(kind);
+      const some = variant === 'plain' ? paths : paths.filter((_, index) => isForToday(index + shift, 3));
+
+      test.each(some)(
         'law 7: %s waits until that is stored, and a request sent at its first byte finds it',
         async (_, path) => {
           make = makeUnsaved;
@@ -318,7 +323,7 @@ for (const platform of platforms) {
         },
       );
 
-      test.each(paths)('law 7: of %s nothing leaves when that cannot be stored', async (_, path) => {
+      test.each(some)('law 7: of %s nothing leaves when that cannot be stored', async (_, path) => {
         make = makeUnsaved;
         const browser = await begin();
         watched.away('save', 'rekey');

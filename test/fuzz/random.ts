@@ -3,8 +3,8 @@ import { isSoak } from '../support/soak.js';
 /** Tells which inputs a run makes: the same seed, the same inputs. */
 export const seed = Number(process.env['VISIT_TEST_SEED'] || Date.now());
 
-/** Fifty times as many inputs, for who has the time. */
-export const inputs = (usual: number): number => (isSoak ? usual * 50 : usual);
+/** A hundred times as many inputs, for who has the time. */
+export const inputs = (usual: number): number => (isSoak ? usual * 100 : usual);
 
 /** What a failure says, so that it can be had again. */
 export function replay(index?: number, input?: unknown): string {

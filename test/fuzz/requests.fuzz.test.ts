@@ -147,7 +147,7 @@ describe('Hostile text for the parsers of keys', () => {
   test('R7, R9, R21: gives at most eight values, of which none is a key of others', () => {
     const expectUntouched = watchBuiltIns();
     inTime(() => {
-      const count = inputs(20_000);
+      const count = inputs(8_000);
       for (let index = 0; index < count; index++) {
         const random = new Random(index, 4);
         const header = cookieHeader(random, keys);
@@ -166,7 +166,7 @@ describe('Hostile text for the parsers of keys', () => {
 
   test('an address that is none is cut to nothing', () => {
     const strange: string[] = [];
-    const count = inputs(15_000);
+    const count = inputs(6_000);
     for (let index = 0; index < count; index++) {
       const address = addressText(new Random(index, 5));
       const network = truncateAddress(address);
@@ -194,7 +194,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
   test('R5, R6, R7, R9, B25, B35: open nothing, make no row, leave no trace, and are answered', async () => {
     door.store.writes.length = 0;
     await inWaves(
-      inputs(6_000),
+      inputs(2_500),
       async (index) => {
         const random = new Random(index, creation === 'lazy' ? 0 : 1);
         const { knock, query, body } = hostileKnock(random, people.keys, creation === 'immediate');
@@ -220,7 +220,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
 
   test('R6, R21: a genuine key is found among hostile ones, by cookie, query and body', async () => {
     door.store.writes.length = 0;
-    await inWaves(inputs(700), async (index) => {
+    await inWaves(inputs(300), async (index) => {
       const random = new Random(index, 2);
       const { knock, query } = hostileKnock(random, people.keys, false);
       const others = random.list(random.below(7), () => `visit=${keyText(random, people.keys)}`.replace(/[;"]/g, '.'));
@@ -243,7 +243,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
 
   test('R53: what a client sends becomes session data, and nothing else', async () => {
     const { key } = await door.visits.create();
-    const count = inputs(700);
+    const count = inputs(300);
     for (let index = 0; index < count; index++) {
       const random = new Random(index, 3);
       const sent = JSON.parse(
@@ -360,7 +360,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
       const { port, visits } = await start(creation);
       const before = await stored();
       const statuses = new Map<number, number>();
-      const count = inputs(300);
+      const count = inputs(150);
       await inWaves(
         count,
         async (index) => {
@@ -394,7 +394,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
   test('what a hostile client makes the table keep of it is short', async () => {
     const { port } = await start('lazy');
     await inWaves(
-      inputs(200),
+      inputs(100),
       async (index) => {
         const random = new Random(index, 22);
         const request = hostileRequest(random, keys, { presents: false, path: '/keep', cookie: undefined });
@@ -405,7 +405,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
       20,
     );
     const visits = await dataSource.getRepository(Visit).find();
-    expect(visits.length, replay()).toBeGreaterThan(inputs(200) / 2);
+    expect(visits.length, replay()).toBeGreaterThan(inputs(100) / 2);
     for (const { remoteAddress, userAgent } of visits) {
       expect(remoteAddress?.length ?? 0, replay()).toBeLessThanOrEqual(45);
       expect(userAgent?.length ?? 0, replay()).toBeLessThanOrEqual(255);
