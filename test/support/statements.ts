@@ -1,0 +1,121 @@
+import { createRequire } from 'node:module';
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo } from 'node:net';
+
+/** Sees the text of each statement that goes to a database. */
+export interface StatementTap {
+  /** The URL of the database, through this. */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+const PROTOCOLS = { mariadb: statementsOfMysql, postgres: statementsOfPostgres };
+
+/** Between an application and its database: what it tells is what the server gets, whichever driver sends it. */
+export async function tapStatements(
+  name: 'mariadb' | 'postgres',
+  target: string,
+  note: (text: string) => void,
+): Promise<StatementTap> {
+  const url = new URL(target);
+  const { hostname, port } = url;
+  const ends = new Set<() => void>();
+  const listener = createServer((client) => {
+    const server = connect({ host: hostname, port: Number(port) });
+    const end = (): void => {
+      client.destroy();
+      server.destroy();
+    };
+    ends.add(end);
+    const read = PROTOCOLS[name](note);
+    client.on('data', (data) => {
+      read(data);
+      server.write(data);
+    });
+    server.on('data', (data) => client.write(data));
+    for (const one of [client, server]) {
+      one.on('error', () => {});
+      one.on('close', () => {
+        ends.delete(end);
+        end();
+      });
+    }
+  });
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  url.port = String((listener.address() as AddressInfo).port);
+  return {
+    url: url.href,
+    async close() {
+      listener.close();
+      for (const end of ends) end();
+      await once(listener, 'close');
+    },
+  };
+}
+
+/** Gathers what comes into messages, whose length the function tells from their beginning; undefined: not yet. */
+function messages(
+  lengthOf: (bytes: Buffer) => number | undefined,
+  take: (message: Buffer) => void,
+): (data: Buffer) => void {
+  let rest: Buffer = Buffer.alloc(0);
+  return (data) => {
+    rest = Buffer.concat([rest, data]);
+    for (let length = lengthOf(rest); length !== undefined && rest.length >= length; length = lengthOf(rest)) {
+      take(rest.subarray(0, length));
+      rest = rest.subarray(length);
+    }
+  };
+}
+
+const COM_QUERY = 0x03;
+const COM_STMT_PREPARE = 0x16;
+
+function statementsOfMysql(note: (text: string) => void): (data: Buffer) => void {
+  return messages(
+    (bytes) => (bytes.length < 4 ? undefined : 4 + bytes.readUIntLE(0, 3)),
+    (packet) => {
+      // A command is the first of its packets; those of the greeting are not.
+      if (packet[3] === 0 && [COM_QUERY, COM_STMT_PREPARE].includes(packet[4]!)) note(packet.toString('utf8', 5));
+    },
+  );
+}
+
+function statementsOfPostgres(note: (text: string) => void): (data: Buffer) => void {
+  let isGreeting = true;
+  return messages(
+    (bytes) => {
+      if (isGreeting) return bytes.length < 4 ? undefined : bytes.readUInt32BE(0);
+      return bytes.length < 5 ? undefined : 1 + bytes.readUInt32BE(1);
+    },
+    (message) => {
+      // A request for TLS would come first; none of our drivers sends one here.
+      if (isGreeting) isGreeting = false;
+      // Query; Parse, where the name of the prepared statement comes first.
+      else if (message[0] === 0x51) note(message.toString('utf8', 5, message.length - 1));
+      else if (message[0] === 0x50) {
+        const from = message.indexOf(0, 5) + 1;
+        note(message.toString('utf8', from, message.indexOf(0, from)));
+      }
+    },
+  );
+}
+
+interface Libsql {
+  prototype: Record<'prepare' | 'exec' | 'pragma', (text: string, ...more: unknown[]) => unknown>;
+}
+
+/** The same for SQLite, in the driver itself. Gives what ends it. */
+export function tapSqlite(note: (text: string) => void): () => void {
+  const { prototype } = createRequire(import.meta.url)('libsql') as Libsql;
+  const names = ['prepare', 'exec'] as const;
+  const before = names.map((name) => prototype[name]);
+  for (const [index, name] of names.entries()) {
+    prototype[name] = function (this: unknown, text, ...more) {
+      note(text);
+      return before[index]!.call(this, text, ...more);
+    };
+  }
+  return () => names.forEach((name, index) => (prototype[name] = before[index]!));
+}
