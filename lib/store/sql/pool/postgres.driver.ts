@@ -6,10 +6,10 @@ import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js
 /** read_only_sql_transaction. */
 const USELESS = ['25006'];
 /**
- * Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle
- * for too long.
+ * Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle,
+ * or lasted, for too long.
  */
-const LOST = /^(08|57P0|25P03)/;
+const LOST = /^(08|57P0|25P0[34])/;
 
 /**
  * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change):
