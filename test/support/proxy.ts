@@ -15,6 +15,8 @@ export interface Proxy {
   readonly url: string;
   /** How many connections are open, those that are silent too. */
   readonly open: number;
+  /** Those of them that the application has not ended. */
+  readonly inUse: number;
   /** No connection that is open, or is opened from now on, leads anywhere. Neither side is told. */
   goSilent(): void;
   /** What is opened from now on leads to another server. */
@@ -103,6 +105,9 @@ export async function startProxy(target: string): Promise<Proxy> {
     url: url.href,
     get open() {
       return links.size;
+    },
+    get inUse() {
+      return [...links].filter(({ client }) => !client.readableEnded).length;
     },
     goSilent() {
       isSilent = true;
