@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 import { afterEach, expect, onTestFinished, test } from 'vitest';
+import { platforms } from '../support/app.js';
 import { startProxy } from '../support/proxy.js';
 import { AppProcess, startApps, type AppSetting } from './app-process.js';
 import { describeServers } from './servers.js';
@@ -48,7 +49,7 @@ describeServers('Processes that start on an empty database', (db) => {
   test('B79: at once all start, with a pool of one connection and with tables by `synchronize`', async () => {
     const { options } = await db.open();
     await start(
-      PLATFORMS.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })),
+      platforms.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })),
     );
     await expectAllToServe();
   });
@@ -74,7 +75,7 @@ describeServers('Processes that start on an empty database', (db) => {
       if (line.includes('Another process changes the tables') && ++waiting === 2) kill!();
     };
     await start(
-      (['express', 'fastify'] as const).map((platform) => ({
+      platforms.map((platform) => ({
         platform,
         dataSource: { ...options, migrationsRun: true },
         onLine,
