@@ -280,7 +280,13 @@ describeDatabases(
     afterAll(() => usual?.destroy());
 
     const cases = Object.entries<Case>(BY_OTHERS[name]).flatMap(([title, one]) =>
-      ['Kysely', 'Drizzle'].map((library) => ({ title, library, ...one })),
+      ['Kysely', 'Drizzle'].map((library) => ({
+        title,
+        library,
+        ...one,
+        // The `begin` by which Kysely opens transactions is a block of PL/SQL in this mode. The pool of Drizzle has ours.
+        refused: title === 'ORACLE' && library === 'Drizzle' ? undefined : one.refused,
+      })),
     );
     test.each(cases)('$library: $title', async ({ library, set = [], options: more = {}, refused }) => {
       const { url } = options as { url: string };
