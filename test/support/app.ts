@@ -10,7 +10,10 @@ import { openMigrated } from './open-migrated.js';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
 import { ManualClock } from './manual-clock.js';
+import { has } from './needs.js';
 import { PATIENCE } from './patience.js';
+import { isSoak } from './soak.js';
+import { TODAY } from './today.js';
 
 export type PlatformName = 'express' | 'fastify';
 
@@ -101,8 +104,9 @@ export interface Stack {
 }
 
 /**
- * Runs a suite on MariaDB and PostgreSQL, each under Express or Fastify by turns, and on SQLite under both.
- * Applications it starts are closed after it.
+ * Runs a suite on MariaDB, PostgreSQL and SQLite: under Express on one of the servers, under Fastify on the other, and on
+ * SQLite under one of them each day. Where it does not run on both servers, SQLite has both platforms. Applications it
+ * starts are closed after it.
  *
  * @param names of the databases, where not all of them matter
  */
@@ -122,7 +126,7 @@ export function describeStacks(
         dataSource = await openMigrated(options);
       });
       afterAll(() => dataSource?.destroy());
-      for (const platform of platformsFor(db.name, title)) {
+      for (const platform of platformsFor(db.name, title, names)) {
         describe(`under ${platform}`, () => {
           const running: RunningApp[] = [];
           const [free, lent] = [new Pool(), new Pool()];
@@ -177,10 +181,15 @@ export function describeStacks(
   );
 }
 
-/** Both where no server is needed. Else one: the next suite has the other one on the same database. */
-function platformsFor(database: TestDatabase['name'], title: string): readonly PlatformName[] {
-  if (database === 'sqlite') return platforms;
-  const turn = title.length + (database === 'mariadb' ? 0 : 1);
+/** One: the next suite has the other one on the same database. */
+function platformsFor(
+  database: TestDatabase['name'],
+  title: string,
+  names: readonly TestDatabase['name'][] = ['mariadb', 'postgres', 'sqlite'],
+): readonly PlatformName[] {
+  const areBothServed = has('mysql') && has('postgres') && names.includes('mariadb') && names.includes('postgres');
+  if (database === 'sqlite' && (isSoak || !areBothServed)) return platforms;
+  const turn = title.length + { mariadb: 0, postgres: 1, sqlite: TODAY }[database];
   return [platforms[turn % platforms.length]!];
 }
 
