@@ -48,6 +48,7 @@ const SOAKED = [
   'test/model',
   'test/chaos',
   'test/fuzz',
+  'test/browser',
   'test/attack/flooding',
   'test/unit/session-codec',
   'test/e2e/turns',
@@ -58,6 +59,7 @@ const SOAKED = [
   'test/e2e/unsaved',
   'contract/moving',
   'contract/prisma',
+  'contract/redis-visit-store',
   'consumer/nest-add',
 ];
 /** What shows most of what can be seen without a server, in a minute. */

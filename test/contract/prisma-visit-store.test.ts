@@ -12,6 +12,7 @@ import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/
 import { expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
+import { describeWith } from '../support/needs.js';
 import { describePrisma } from '../support/prisma.js';
 import { isSoak } from '../support/soak.js';
 import { endAll } from '../../lib/testing/many.js';
@@ -224,7 +225,8 @@ describePrisma('R65: Prisma', (db) => {
   });
 });
 
-describe('PrismaVisitStore', () => {
+// It needs no server; but to generate the client and to compile with it takes longer than most that does.
+describeWith('postgres', 'PrismaVisitStore', () => {
   test('R65: the documented module compiles with the client that is generated, and takes an extended one', async () => {
     const generated = dirname(await prismaClientFile('postgresql'));
     const folder = await mkdtemp(join(dirname(generated), 'module-'));

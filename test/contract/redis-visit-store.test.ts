@@ -10,6 +10,7 @@ import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
+import { isSoak } from '../support/soak.js';
 import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
 import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
 import { created } from '../../lib/store/visit.record.js';
@@ -31,7 +32,13 @@ describeRedis('R67: RedisVisitStore', (redis) => {
     const [store, second, again] = clients.map((client) => new RedisVisitStore({ client, prefix }));
     return { store: store!, second: second!, reopen: () => again! };
   };
-  describeVisitStore(redis.name, () => fixtureOf(uniquePrefix()), { runner: { describe, test }, capabilities: all });
+  // A cluster runs the same scripts, each on one of its nodes.
+  const rounds = isSoak || redis.name === 'redis' ? 15 : 5;
+  describeVisitStore(redis.name, () => fixtureOf(uniquePrefix()), {
+    runner: { describe, test },
+    capabilities: all,
+    rounds,
+  });
 
   describe('keeps in Redis', () => {
     let prefix: string;

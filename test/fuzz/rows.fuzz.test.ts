@@ -205,7 +205,8 @@ describe('Stored session data, by the serializer', () => {
       spaces: `[${fill(' ')}`,
     };
     const expectUntouched = watchBuiltIns();
-    for (const [name, text] of Object.entries(rows)) inTime(() => expectDataOrError(format1(text), () => name));
+    for (const [index, [name, text]] of Object.entries(rows).entries())
+      if (isForToday(index, 3)) inTime(() => expectDataOrError(format1(text), () => name));
     expectUntouched();
   });
 });
