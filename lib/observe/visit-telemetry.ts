@@ -44,5 +44,6 @@ export interface VisitTelemetry {
   /** A call of the store, on behalf of any number of requests, in the context of none of them. Gives what `work` gives. */
   storeCall<T>(call: ObservedCall, work: () => Promise<T>): Promise<T>;
 
+  /** Something has happened that is worth counting. */
   count(event: TelemetryEvent): void;
 }
