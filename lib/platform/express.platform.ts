@@ -16,7 +16,8 @@ export const bindExpress: Platform = {
       else entry.enter(request, response, next);
     });
     Object.defineProperties(application.request, requestProperties(entry));
-    Object.defineProperty(application.request, 'sessionStore', noStore);
+    const { getter: get, setter: set } = noStore;
+    Object.defineProperty(application.request, 'sessionStore', { get, set, configurable: true });
   },
   bindAfterBody(application: ExpressApplication, _readsBodies, goOn) {
     application.use((request, _response, next) => goOn(request, next));

@@ -1,6 +1,6 @@
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 import type { Platform, RequestEntry } from './platform.js';
-import { requestProperties } from './request-properties.js';
+import { noStore, requestProperties } from './request-properties.js';
 
 type Hook = (request: FrameworkRequest, reply: FrameworkResponse, done: () => void) => void;
 
@@ -39,6 +39,7 @@ export const bindFastify: Platform = {
         entry.assignSession(this, value);
       },
     });
+    application.decorateRequest('sessionStore', noStore);
   },
   bindAfterBody(application: FastifyApplication, readsBodies, goOn) {
     if (readsBodies) application.addHook('preValidation', (request, _reply, done) => goOn(request, done));

@@ -26,17 +26,15 @@ export function requestProperties(entry: RequestEntry): Record<'session' | 'sess
 }
 
 /** What code looks for that loads or destroys the sessions of others. It may still put a store of its own there. */
-export const noStore: PropertyDescriptor = {
-  configurable: true,
-  enumerable: false,
-  get() {
+export const noStore: { readonly getter: () => never; readonly setter: (this: object, value: unknown) => void } = {
+  getter(): never {
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
       'there is no request.sessionStore: VisitService lists and ends visits, and verify() tells whose a key is',
       'sessionStore',
     );
   },
-  set(this: object, value: unknown) {
+  setter(this: object, value: unknown): void {
     Object.defineProperty(this, 'sessionStore', { value, configurable: true, enumerable: true, writable: true });
   },
 };

@@ -446,7 +446,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       },
     );
 
-    test.runIf(platform === 'express')('and its store is named by nobody, but what there is instead', async () => {
+    test('and its store is not there, but the name of what there is instead', async () => {
       const error = await ask((_, { request }) => errorOf(() => request.sessionStore as unknown));
       expect((error as Error).message).toMatch(/VisitService lists and ends visits/);
       const seen = await ask((_, { request }) => {
