@@ -295,6 +295,20 @@ describe('The doctor', () => {
     });
   });
 
+  test('R63: compares the clocks, where the store has one', async () => {
+    const hourApart = await file(
+      `import { MemoryVisitStore } from ${here('dist/esm/index.js')};
+       const store = new MemoryVisitStore();
+       Object.defineProperty(store, 'server', { value: { serverTime: async () => Date.now() - 3_600_000 } });
+       export default { store };`,
+    );
+    const { code, out } = await program(['doctor', '--options', hourApart]);
+    expect(out).toMatch(
+      /\nfailed +clock +that of this machine is \d+ s ahead of that of the store, and clean-up is refused: set both by NTP/,
+    );
+    expect(code).toBe(1);
+  });
+
   test('R63: says that no cookie came, and where nobody answers, without passwords', async () => {
     const { out, code } = await program([
       'doctor',
