@@ -33,6 +33,9 @@ export interface Ended {
   readonly signal: NodeJS.Signals | null;
 }
 
+/** What no process may print, whatever becomes of its servers. */
+const NEGLECTED = /unhandled|uncaught|MaxListenersExceeded|^Node\.js v\d/i;
+
 /** One process of an application, from the built package. */
 export class AppProcess {
   private isEnding = false;
@@ -40,6 +43,8 @@ export class AppProcess {
   private constructor(
     private readonly child: ChildProcess,
     private readonly lines: readonly string[],
+    /** Of all that it printed. */
+    private readonly neglected: readonly string[],
     readonly platform: PlatformName,
     readonly address: string,
   ) {}
@@ -51,11 +56,13 @@ export class AppProcess {
     const child = spawn(process.execPath, ['--expose-gc', FIXTURE, setting], { stdio: ['pipe', 'pipe', 'pipe'], env });
     child.stdin.on('error', () => {});
     const lines: string[] = [];
+    const neglected: string[] = [];
     const address = await new Promise<string>((resolve, reject) => {
       for (const stream of [child.stdout, child.stderr]) {
         createInterface({ input: stream }).on('line', (line) => {
           lines.push(line);
           if (lines.length > 300) lines.shift();
+          if (NEGLECTED.test(line)) neglected.push(line);
           onLine?.(line, child);
           if (line.startsWith('listening: ')) resolve(line.slice('listening: '.length));
         });
@@ -64,7 +71,7 @@ export class AppProcess {
         reject(new Error(`The application ended with ${signal ?? code}:\n${lines.join('\n')}`)),
       );
     });
-    return new AppProcess(child, lines, platform, address);
+    return new AppProcess(child, lines, neglected, platform, address);
   }
 
   /** The last lines that it printed. */
@@ -98,7 +105,20 @@ export class AppProcess {
     this.child.kill(signal);
   }
 
+  /**
+   * Ends it, if it runs still. Fails if it ended by itself, as with a rejection that nobody handles, or spoke of one.
+   */
   async end(signal: NodeJS.Signals): Promise<Ended> {
+    const endedItself = !this.running && !this.child.killed;
+    const ended = await this.ended(signal);
+    if (endedItself || this.neglected.length > 0) {
+      const what = endedItself ? `ended by itself with ${ended.signal ?? ended.code}` : 'neglected an error';
+      throw new Error(`An application under ${this.platform} ${what}:\n${this.neglected.join('\n')}\n${this.log}`);
+    }
+    return ended;
+  }
+
+  private async ended(signal: NodeJS.Signals): Promise<Ended> {
     this.isEnding = true;
     if (!this.running) return { code: this.child.exitCode, signal: this.child.signalCode };
     const ended = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
