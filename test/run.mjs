@@ -23,6 +23,7 @@ starts private database servers on free ports of 127.0.0.1, runs the tests and r
   npm run test:quick                   all that needs no server: types, lint, units, whole applications on SQLite and in memory
   npm run test:soak                    the tests that look for rare things, for an hour or two: every order of statements,
                                        longer load, more random input; takes filters, too
+  npm run matrix                       the packed package with many versions of what it stands on; --help tells more
 
 On Debian and Ubuntu, root gets missing servers and the browser installed by apt-get; on a terminal it is asked first. Suites
 whose server is missing are skipped and named; with CI=true they fail.
@@ -60,7 +61,7 @@ const SOAKED = [
   'contract/moving',
   'contract/prisma',
   'contract/redis-visit-store',
-  'consumer/nest-add',
+  'test/consumer',
 ];
 /** What shows most of what can be seen without a server, in a minute. */
 const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];

@@ -53,6 +53,7 @@ export const sidebar = [
       page('Operations', '/operations'),
       page('The command line', '/command-line'),
       page('Upgrading', '/upgrading'),
+      page('Compatibility', '/compatibility'),
       page('Performance', '/performance'),
       page('Benchmarks', '/benchmarks'),
       page('Security', '/security'),

@@ -52,7 +52,8 @@ async function runUnderNode(
   }
   const { NODE_OPTIONS: _, ...env } = process.env;
   return new Promise<{ code: number; passed: number; failed: number; output: string }>((resolve) => {
-    const args = ['--test', '--test-reporter=tap', 'map-visit.store.test.js'];
+    // Without `--test`, which would start another process for the file.
+    const args = ['--test-reporter=tap', 'map-visit.store.test.js'];
     execFile(process.execPath, args, { cwd: app, env, maxBuffer: 10_000_000 }, (error, output, errors) => {
       const count = (name: string) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? Number.NaN);
       resolve({

@@ -1,0 +1,83 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { tryRow } from '../matrix/application.mjs';
+import { pack, type Packed } from '../matrix/pack.mjs';
+import { nameOf, rows } from '../matrix/rows.mjs';
+import { installByNpm } from '../matrix/tools.mjs';
+import { temporaryFolder } from '../support/servers.mjs';
+import { isSoak } from '../support/soak.js';
+import { nestAdd, nestAddInstalled } from './nest-add.js';
+import { expectGateways, expectMissing, expectStoreSuite, installOlder, OLDER_NESTS } from './older-nests.js';
+
+// An application a day, installed as users install it, and all of them in test:soak. `npm run matrix` writes what it has
+// seen into docs/compatibility.md.
+
+const folder = temporaryFolder('matrix');
+let packed: Packed;
+
+beforeAll(async () => {
+  packed = await pack(folder.path);
+});
+afterAll(() => folder.remove());
+
+const applications = rows.map((row) => (place: string) => {
+  test(`An application with ${nameOf(row)}`, async () => {
+    const { tarball } = packed;
+    const result = await tryRow(row, { place, folder: folder.path, tarball, checksTypes: isSoak });
+    await Promise.all([place, `${place}-bundle`].map((path) => rm(path, { recursive: true, force: true })));
+    expect(result, `npm run matrix -- --only "${nameOf(row)}"`).toMatchObject({ outcome: 'works' });
+  });
+});
+
+const olderNests = OLDER_NESTS.map((older) => (place: string) => {
+  describe(`An application with Nest ${older.nest} and gateways`, () => {
+    beforeAll(() => installOlder(older, place, packed.tarball));
+
+    test('knows the visit of the handshake, is closed to other sites, and closes with it: by ws and by socket.io', async () => {
+      await expect(expectGateways(place)).resolves.toBeUndefined();
+    });
+
+    test('R74: says at the start what to install, in both formats, where an optional package is missing', async () => {
+      await expect(expectMissing(place)).resolves.toBeUndefined();
+    });
+
+    if (older.more.some((name) => name.startsWith('jest')))
+      test('R66: under Jest the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
+        await expect(expectStoreSuite(place)).resolves.toBeUndefined();
+      });
+  });
+});
+
+// npm refuses whatever two packages do not agree on, also where it is optional and nobody uses it.
+const olderPackages = (place: string): void => {
+  test('Old versions of what others use do not keep npm from installing the package', async () => {
+    await mkdir(place);
+    await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }));
+    const packages = [
+      '@nestjs/common@10',
+      '@nestjs/core@10',
+      'typeorm@0.3.4',
+      'pg@8',
+      'redis@3',
+      'jose@5',
+      'keyv@4',
+      '@prisma/client@5',
+      'drizzle-orm@0.36',
+      'kysely@0.27',
+    ];
+    await expect(installByNpm(place, '--package-lock-only', packed.tarball, ...packages)).resolves.toBeDefined();
+  });
+};
+
+const all = [...applications, ...olderNests, olderPackages];
+/** `nest add` has more days than others. */
+const byDay = all.flatMap((define, index) => (index % 5 === 4 ? [define, nestAdd] : [define]));
+
+if (isSoak) {
+  for (const [index, define] of [...all, nestAdd].entries()) define(join(folder.path, `app-${index}`));
+  nestAddInstalled(folder.path, () => packed.tarball);
+} else {
+  const day = Number(process.env['VISIT_TEST_SEED'] || Math.floor(Date.now() / 86_400_000));
+  byDay[day % byDay.length]!(join(folder.path, 'app'));
+}
