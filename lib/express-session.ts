@@ -227,7 +227,7 @@ class Sessions {
     }
     throw new SessionDataError(
       'SESSION_VALUE',
-      `the session was stored by others ${MOST_TRIES} times while it was to be stored`,
+      `other requests stored the session ${MOST_TRIES} times while this request tried to store it`,
     );
   }
 

@@ -293,13 +293,13 @@ export class VisitModule
     const listener = this.plugins.pluginWith('onNewDevice');
     if (listener !== undefined && !supports(this.store, 'users')) {
       throw new VisitOptionError(
-        `${listener}.onNewDevice() needs ${lackOf(this.store, 'users')} (earlier visits of the user are looked at)`,
+        `${listener}.onNewDevice() needs ${lackOf(this.store, 'users')} (it reads earlier visits of the user)`,
       );
     }
     if (process.env['NODE_ENV'] === 'production' && !supports(this.store, 'shared')) {
       new Logger('Visit').warn(
-        `Visits are kept where other processes do not see them (${this.store.constructor.name}): with more than ` +
-          'one process, visitors lose their visits from request to request',
+        `Other processes cannot see the visits of this store (${this.store.constructor.name}): with more than ` +
+          'one process, visitors lose their visits between requests',
       );
     }
     await this.compareClocks();
@@ -311,8 +311,8 @@ export class VisitModule
           .map(({ name }) => `@UseVisit() of ${name}`);
     if (inAddresses.length > 0) {
       new Logger('Visit').warn(
-        `Keys are accepted in addresses (${inAddresses.join(', ')}), which histories, logs and other sites get to ` +
-          'see: use links with a key for as little as you can',
+        `Keys are accepted in URLs (${inAddresses.join(', ')}), which are visible in browser histories, logs and ` +
+          'to other sites: use links with a key as rarely as possible',
       );
     }
   }
@@ -341,7 +341,7 @@ export class VisitModule
     await this.touches.close();
     // A pool waits for connections that hang, and the process would be killed for it.
     await withDeadline(this.store.close(), LONGEST_CLOSE).catch((error: unknown) =>
-      new Logger('Visit').warn(`The store could not be closed: ${reasonOf(error)}`),
+      new Logger('Visit').warn(`Could not close the store: ${reasonOf(error)}`),
     );
     this.access.close();
     this.requests.close();

@@ -285,8 +285,8 @@ export class VisitService {
       return this.write('visits.end()', async (turn) => this.endOf(checkedUserId(userId), turn, id, reason));
     if (!this.requests.context) {
       const refused = new VisitNotResolvedError(
-        'visits.end(id) outside of a request does not know whose visit may end: pass { userId }, or { anyUser: ' +
-          'true } where any may',
+        'visits.end(id) outside of a request needs to know whose visit it may end: pass { userId }, or { ' +
+          'anyUser: true } to allow any visit',
       );
       return this.requests.refuse(refused);
     }

@@ -62,8 +62,7 @@ export class CurrentRequest {
    */
   require(): RequestContext {
     const scope = this.running.getStore();
-    if (!scope)
-      throw new VisitNotResolvedError('there is no request here, so there is neither visit, session nor user');
+    if (!scope) throw new VisitNotResolvedError('there is no request here, so there is no visit, session or user');
     return this.requireIn(scope.context);
   }
 

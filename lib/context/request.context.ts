@@ -200,7 +200,7 @@ export class RequestContext {
     if (this.state) return this.state;
     if (this.lookup.is === 'failed') throw this.lookup.error;
     throw new VisitNotResolvedError(
-      'the visit is not known yet: its key may be in the body, and that has not been parsed; use it in a guard or ' +
+      'the visit is not known yet: its key may be in the body, which has not been parsed; use it in a guard or ' +
         'handler, or after the body parser',
     );
   }
@@ -238,8 +238,8 @@ export class RequestContext {
   requireOpen(): void {
     if (!this.isOver) return;
     throw new VisitNotResolvedError(
-      'the request that this belongs to is over, and nothing acts for its user any more; work that goes on after a ' +
-        'response takes what it needs with it (an id, or visits.create())',
+      'the request has ended, so its session, visit and user can no longer be used; read what you need before ' +
+        'the response is sent (such as an id), or use visits.create()',
     );
   }
 
@@ -337,7 +337,7 @@ export class RequestContext {
 /** @internal */
 export function skipped(): VisitNotResolvedError {
   return new VisitNotResolvedError(
-    'this handler is marked with @SkipVisit(), so it has neither visit nor session, and nor do its guards',
+    'this handler is marked with @SkipVisit(), so neither the handler nor its guards have a visit or a session',
   );
 }
 
@@ -394,8 +394,8 @@ function servedFor(client: object): RequestContext | undefined {
   const context = requests.scope?.context;
   if (context?.exchange.client === client) return context;
   throw new VisitNotResolvedError(
-    'this message is handled in the asynchronous context of something else, maybe of another client: ' +
-      'what calls back must do so in the context of whoever waits for it (AsyncResource.bind)',
+    'this message is handled in a foreign asynchronous context, maybe that of another client: bind the callback ' +
+      'to the context of its caller (AsyncResource.bind)',
   );
 }
 

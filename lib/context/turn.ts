@@ -99,7 +99,7 @@ export class TurnQueue {
       if (promise.isWatched) return;
       const { isOver, haveHeadersLeft, handlers } = this.context;
       if (isOver || (haveHeadersLeft && handlers === 0))
-        logger.error(`A write that nobody awaited has failed after its response: ${reasonOf(error)}`);
+        logger.error(`A write that was not awaited failed after the response: ${reasonOf(error)}`);
       else (this.failures ??= []).push({ error, promise });
     });
     return promise;

@@ -135,7 +135,7 @@ export class VisitView {
     if (this.#viewed.environment.options.source.includes(source)) return;
     throw new VisitError(
       'VISIT_SOURCE_OFF',
-      `a key in the ${source} would not be read: switch it on with source: 'cookie, ${source}'`,
+      `a key in the ${source} would not be read: set the option source: 'cookie, ${source}'`,
     );
   }
 }

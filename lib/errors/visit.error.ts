@@ -105,7 +105,7 @@ export class VisitServerSettingError extends VisitError {
 
   constructor(readonly settings: readonly RefusedSetting[]) {
     const lines = settings.map(
-      ({ name, value, why, remedy }) => `${name} = ${value} of the database: ${why}; ${remedy}`,
+      ({ name, value, why, remedy }) => `unsupported database setting ${name} = ${value}: ${why}; ${remedy}`,
     );
     super('VISIT_SERVER_SETTING', lines.join('\n[visit] '));
   }
@@ -122,7 +122,7 @@ export class VisitStoreUnsupportedError extends VisitError {
      * capabilities.
      */
     readonly feature: string,
-    message = `${call}() needs a store with "${feature}", which this one does not have`,
+    message = `${call}() needs a store that supports "${feature}", which this store does not`,
   ) {
     super('VISIT_STORE_UNSUPPORTED', message);
   }
@@ -143,10 +143,9 @@ export class VisitClockError extends VisitError {
     const direction = skew > 0 ? 'ahead of' : 'behind';
     super(
       'VISIT_CLOCK',
-      `${act} is refused: the clock of this process is ${Math.round(Math.abs(skew) / 1000)} s ${direction} that of ` +
-        'the database; ' +
-        'set both by NTP, or allow it by the option "maxClockSkew" (false where a "clock" of the application is ' +
-        'meant to differ)',
+      `${act} is refused: the clock of this process is ${Math.round(Math.abs(skew) / 1000)} s ${direction} that ` +
+        'of the database; synchronize both with NTP, or raise the option "maxClockSkew" (false if the option ' +
+        '"clock" differs on purpose)',
     );
   }
 }
@@ -170,8 +169,8 @@ export class VisitHeadersSentError extends VisitError {
   constructor(act: string) {
     super(
       'VISIT_HEADERS_SENT',
-      `${act} after the headers of the response have left; do it before, or use session.update() and ` +
-        'session.take(), which save at once',
+      `${act} after the response headers were sent; do it before, or use session.update() or session.take(), ` +
+        'which save immediately',
     );
   }
 }
@@ -186,8 +185,8 @@ export class VisitNoResponseError extends VisitError {
   constructor(act: string) {
     super(
       'VISIT_NO_RESPONSE',
-      `${act} in a message of a socket: it has no response, so that no key can reach its client; do it in a ` +
-        'request, after which the client connects again',
+      `${act} in a socket message: a message has no response that could bring a key to the client; do it in an ` +
+        'HTTP request, and let the client reconnect afterwards',
     );
   }
 }
@@ -201,8 +200,8 @@ export class VisitNestedCallError extends VisitError {
   constructor(act: string, outer: string) {
     super(
       'VISIT_NESTED_CALL',
-      `${act} was called from within a callback of ${outer}, which it would wait for; call it after ${outer}, or ` +
-        'return what is to be kept from the callback',
+      `${act} was called inside a callback of ${outer} and would wait for it forever; call it after ${outer}, or ` +
+        'return the new value from the callback',
     );
   }
 }
@@ -217,9 +216,9 @@ export class VisitOpenTransactionError extends VisitError {
   constructor() {
     super(
       'VISIT_OPEN_TRANSACTION',
-      'a transaction of the application holds the only connection of the pool, which this call would wait for: end ' +
-        'the transaction first ' +
-        '(sign in after the commit), or give the pool two connections or more',
+      'a transaction of the application uses the only connection of the pool, so this call would wait for it ' +
+        'forever: end the transaction first (for example, sign in after the commit), or configure at least two ' +
+        'connections',
     );
   }
 }
@@ -315,7 +314,7 @@ export class VisitWriteConflictError extends VisitHttpError {
   constructor(tries: number) {
     super(
       'VISIT_WRITE_CONFLICT',
-      `The session was changed by others ${tries} times in a row`,
+      `Other requests changed the session ${tries} times while this request tried to save it`,
       HttpStatus.SERVICE_UNAVAILABLE,
     );
   }
@@ -328,7 +327,11 @@ export class VisitLimitError extends VisitHttpError {
   declare readonly code: 'VISIT_LIMIT';
 
   constructor(most: number) {
-    super('VISIT_LIMIT', `This user is signed in ${most} times already: sign out elsewhere first`, HttpStatus.CONFLICT);
+    super(
+      'VISIT_LIMIT',
+      `This user is already signed in ${most} times: sign out on another device first`,
+      HttpStatus.CONFLICT,
+    );
   }
 }
 
@@ -349,17 +352,17 @@ export class CrossSiteRequestError extends VisitHttpError {
 export type FormTokenFault = 'unknown' | 'used' | 'missing' | 'no-origin';
 
 const FORM_TOKEN_FAULTS = {
-  unknown: ['VISIT_FORM_TOKEN', 'This form is too old: open it again'],
-  used: ['VISIT_FORM_TOKEN_USED', 'This form has been sent already'],
+  unknown: ['VISIT_FORM_TOKEN', 'This form has expired: open it again'],
+  used: ['VISIT_FORM_TOKEN_USED', 'This form has already been submitted'],
   missing: [
     'VISIT_FORM_TOKEN_MISSING',
-    'This request needs a form token, in the form or in the header x-form-token; of uploads (multipart) only the ' +
-      'header is read',
+    'This request needs a form token, in a form field or in the header x-form-token; for uploads (multipart), ' +
+      'only the header is read',
   ],
   'no-origin': [
     'VISIT_ORIGIN_UNKNOWN',
-    'This request does not say where it comes from, as browsers do: tests and API clients send "Sec-Fetch-Site: ' +
-      'same-origin", or a form token in x-form-token',
+    'This request has no header that tells its origin, as browsers send: tests and API clients must send ' +
+      '"Sec-Fetch-Site: same-origin", or a form token in x-form-token',
   ],
 } as const;
 

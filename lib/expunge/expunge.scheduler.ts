@@ -66,7 +66,7 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
   /** The data source may be closed after this. A batch that hangs is left to the database. */
   async beforeApplicationShutdown(): Promise<void> {
     await withDeadline(Promise.all(this.running), LONGEST_BATCH).catch(() =>
-      this.logger.warn('The application ends while a batch of the clean-up is still with the store'),
+      this.logger.warn('The application is shutting down while a clean-up batch is still running in the store'),
     );
   }
 

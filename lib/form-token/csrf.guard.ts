@@ -65,7 +65,7 @@ export class CsrfGuard implements CanActivate {
       this.story.noteRefusal(refusal);
       throw refusal;
     }
-    this.logger.warn(`${refusal.message} (let through by "csrf.reportOnly"): ${described(request)}`);
+    this.logger.warn(`${refusal.message} (allowed by "csrf.reportOnly"): ${described(request)}`);
     return true;
   }
 

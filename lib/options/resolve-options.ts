@@ -77,7 +77,8 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   options.session.serializer ??= new DefaultSessionSerializer({ instances: options.session.instances });
   if (given.session?.serializer && given.session.instances) {
     problems.push(
-      'option "session.instances" is for the default serializer: with "session.serializer" that one decides, got both',
+      'options "session.serializer" and "session.instances" exclude each other, got both: "instances" is for the ' +
+        'default serializer',
     );
   }
   // It is on without being asked for, so a store that cannot count does without it.
@@ -116,19 +117,19 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
   }
   if (process.env['NODE_ENV'] === 'production' && !cookie.allowInsecure) {
     const dangers = {
-      secure: 'everybody on the way reads the key',
-      httpOnly: 'every script of a page reads the key',
+      secure: 'everyone on the network path can read the key',
+      httpOnly: 'every script on a page can read the key',
     } as const;
     for (const name of ['secure', 'httpOnly'] as const) {
       if (cookie[name] === true) continue;
       problems.push(
-        `option "cookie.${name}" must be true in production, or ${dangers[name]}; cookie.allowInsecure says that ` +
-          `you want that, got ${JSON.stringify(cookie[name])}`,
+        `option "cookie.${name}" must be true in production, because otherwise ${dangers[name]}; set ` +
+          `cookie.allowInsecure to allow it, got ${JSON.stringify(cookie[name])}`,
       );
     }
   }
   if (cookie.name.length + VISIT_KEY_LENGTH > 4096)
-    problems.push('option "cookie.name" is too long: name and value may have 4096 bytes');
+    problems.push('option "cookie.name" is too long: browsers allow 4096 bytes for name and value');
 }
 
 /**

@@ -27,8 +27,8 @@ export function supports(store: Partial<Pick<VisitStore, 'capabilities' | Facet>
 export function lackOf(store: VisitStore, feature: Feature): string {
   const name = store.constructor.name || 'the store';
   return CAPABILITIES.has(feature)
-    ? `a store that is "${feature}", and ${name} is not`
-    : `a store that has "${feature}", and ${name} has not`;
+    ? `a store that is "${feature}", but ${name} is not`
+    : `a store that has "${feature}", but ${name} does not`;
 }
 
 /** Whether a store that keeps visits in cookies can serve clients with keys from these sources. */
@@ -47,14 +47,14 @@ export function unsupportedByStore(
       got: maxVisitsPerUser,
       isOn: maxVisitsPerUser !== false,
       feature: 'users',
-      why: 'the visits of a user are counted, and those that are too many are ended',
+      why: 'it counts and ends visits of a user',
     },
     {
       option: 'onRetiredKey',
       got: '"end"',
       isOn: options.onRetiredKey === 'end',
       feature: 'revocable',
-      why: 'the visit is ended from elsewhere',
+      why: 'it ends visits without their client',
     },
   ];
   const isWrong = store.clients !== undefined && !suitsClients(options.source);

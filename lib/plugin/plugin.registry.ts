@@ -70,7 +70,7 @@ export class PluginRegistry {
         if (meant) problems.push(`${plugin}.${name}() is no hook of a plugin: did you mean ${meant}()?`);
         else
           this.logger.warn(
-            `${plugin}.${name}() is no hook of a plugin, and is never called; there are ${HOOKS.join(', ')}`,
+            `${plugin}.${name}() is not a plugin hook and would never be called; the hooks are ${HOOKS.join(', ')}`,
           );
       }
     }

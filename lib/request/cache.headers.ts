@@ -55,9 +55,8 @@ export class CacheHeaders {
     if (this.warned.has(route) || this.warned.size === MOST_ROUTES) return;
     this.warned.add(route);
     this.logger.warn(
-      `${route} lets shared caches keep a response for which somebody has looked at the visit: it leaves as ` +
-        '"private". ' +
-        'Do not read session, visit or user there, or leave "public" and "s-maxage" out',
+      `${route} allows shared caches to store a response that depends on the visit, so it is sent as "private". ` +
+        'Do not read the session, visit or user there, or remove "public" and "s-maxage"',
     );
   }
 }

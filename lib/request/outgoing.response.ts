@@ -139,9 +139,9 @@ export class OutgoingResponse {
     if (this.hasWarnedOfHttp) return;
     this.hasWarnedOfHttp = true;
     this.logger.warn(
-      'A cookie with Secure has left over plain http, where browsers do not keep it: behind a proxy that ends ' +
-        'https, set the trust-proxy ' +
-        'setting of the framework; for applications that serve both there is cookie.secure: "auto"',
+      'A cookie with the attribute Secure was sent over plain HTTP, where browsers reject it: behind a proxy ' +
+        'that terminates TLS, enable the trust-proxy setting of the framework; if the application serves both HTTP ' +
+        'and HTTPS, set cookie.secure to "auto"',
     );
   }
 

@@ -41,7 +41,7 @@ export class UnsavedWork {
     try {
       let rounds = 0;
       do {
-        if (++rounds > MOST_ROUNDS) throw new Error('the session is changed again and again while it is saved');
+        if (++rounds > MOST_ROUNDS) throw new Error('the session was changed repeatedly while it was being saved');
         await context.turns.settle();
         await Turn.take(context, 'the save at the end of the request', (turn) => context.environment.life.save(turn));
       } while (this.isIn(context));

@@ -103,7 +103,9 @@ export class VisitRecorder {
     const { key, record } = context.visit;
     if (key.matches(record.keyHash) && context.presented.keys.some((one) => one.equals(key))) {
       await this.writer.noteKeySeen(context).catch((error: unknown) => {
-        this.logger.warn(`That a client has the new key of visit ${record.id} could not be noted: ${reasonOf(error)}`);
+        this.logger.warn(
+          `Could not record that the client received the new key of visit ${record.id}: ${reasonOf(error)}`,
+        );
       });
     }
     await this.useUnlessPassive(context, policy);
@@ -132,7 +134,7 @@ export class VisitRecorder {
     try {
       await Turn.take(context, 'the renewal of a key', (turn) => this.writer.renew(turn));
     } catch (error) {
-      this.logger.warn(`The key of visit ${context.visit.record.id} could not be renewed: ${reasonOf(error)}`);
+      this.logger.warn(`Could not renew the key of visit ${context.visit.record.id}: ${reasonOf(error)}`);
     }
   }
 

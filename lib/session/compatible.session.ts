@@ -101,8 +101,8 @@ class CompatibleFastifySession extends CompatibleSession {
   get encryptedSessionId(): never {
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
-      'there is no request.session.encryptedSessionId: what the cookie has is the key of the visit, which ' +
-        'CurrentVisit.key gives',
+      'request.session.encryptedSessionId is not supported: the cookie contains the key of the visit, which is ' +
+        'CurrentVisit.key',
     );
   }
 
@@ -119,7 +119,7 @@ class CompatibleFastifySession extends CompatibleSession {
   delete(): never {
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
-      'there is no request.session.delete(): destroy() ends the session, and set(key, undefined) takes a key out',
+      'request.session.delete() is not supported: destroy() ends the session, and set(key, undefined) removes a key',
     );
   }
 }
@@ -161,7 +161,7 @@ const handlerFor = (yielding: readonly string[]): ProxyHandler<CompatibleSession
       if (name === 'cookie') return takeOver(session.cookie, value);
       throw new SessionDataError(
         'SESSION_RESERVED_NAME',
-        `request.session.${name} belongs to the session; keep the value under another name`,
+        `request.session.${name} is a member of the session; store the value under another name`,
         name,
       );
     },

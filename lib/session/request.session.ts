@@ -66,8 +66,8 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
   change<T>(make: (dictionary: SessionDictionary) => T): T | undefined {
     if (!this.context.isOver) return make(this.dictionary);
     logger.error(
-      'A session was changed after its request was over, and nothing of that is kept; await session.update() ' +
-        'before the response is sent',
+      'A session was changed after the end of its request, and the change is lost; await session.update() before ' +
+        'the response is sent',
       new Error().stack,
     );
     return undefined;

@@ -144,7 +144,7 @@ function read(bytes: Uint8Array): Map<string, unknown> {
   if (bytes[0] !== FORMAT) {
     const format = bytes[0]!.toString(16).padStart(2, '0');
     throw unreadable(
-      `its format 0x${format} is unknown here, where 0x01 is read; another serializer, a newer version or option ` +
+      `its format 0x${format} is unknown (expected 0x01); another serializer, a newer version, or option ` +
         '"session.encryption" may have written it',
     );
   }

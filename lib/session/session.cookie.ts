@@ -145,7 +145,8 @@ export class SessionCookie implements CookieLife {
     if (value === this[name] || value === other) return;
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
-      `session.cookie.${name} cannot be changed for one response: the option "cookie.${name}" says it for all`,
+      `session.cookie.${name} cannot be changed for a single response: set the option "cookie.${name}" for all ` +
+        'responses',
       `cookie.${name}`,
     );
   }

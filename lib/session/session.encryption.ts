@@ -53,16 +53,15 @@ export class SessionEncryption {
       if (this.plain !== 'refuse') return bytes;
       throw unreadable('it is not encrypted, and option "session.encryption.plain" is "refuse"');
     }
-    if (bytes.length < HEADER + NONCE + TAG) throw unreadable('it is shorter than encrypted data can be');
+    if (bytes.length < HEADER + NONCE + TAG) throw unreadable('it is too short for encrypted data');
     const named = this.keys.filter(({ header }) => header.equals(bytes.subarray(0, HEADER)));
-    if (named.length === 0)
-      throw unreadable('the key it was encrypted with is not among those of option "session.encryption"');
+    if (named.length === 0) throw unreadable('it was encrypted with a key that is not in option "session.encryption"');
     // Two keys may have one id, once in four billion pairs.
     for (const one of named) {
       const plain = decryptWith(one, bytes, visitId);
       if (plain) return plain;
     }
-    throw unreadable('it has been changed, or was stored with another visit');
+    throw unreadable('it was changed, or belongs to another visit');
   }
 }
 

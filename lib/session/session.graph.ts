@@ -205,14 +205,14 @@ class GraphWriter {
 
   private refuse(parent: number, step: Step, what: string, remedy: string): never {
     const path = this.path(parent, step);
-    throw new SessionDataError('SESSION_VALUE', `the session cannot keep ${path}, which is ${what}; ${remedy}`, path);
+    throw new SessionDataError('SESSION_VALUE', `the session cannot store ${path}, which is ${what}; ${remedy}`, path);
   }
 
   private unread(parent: number, step: Step, cause: unknown): never {
     const path = this.path(parent, step);
     throw new SessionDataError(
       'SESSION_VALUE',
-      `the session cannot keep ${path}, reading it failed: ${reasonOf(cause)}`,
+      `the session cannot store ${path}, because reading it failed: ${reasonOf(cause)}`,
       path,
       { cause },
     );

@@ -135,7 +135,9 @@ export class SessionLock {
     };
     const giveUp = (why: string): void => {
       letGo();
-      this.logger.warn(`Exclusive access to the session of visit ${id} ends while its handler still runs: ${why}`);
+      this.logger.warn(
+        `Exclusive access to the session of visit ${id} ends although its handler is still running: ${why}`,
+      );
     };
     const timer = setInterval(() => {
       if (context.visit.record.id !== id) return; // The request has ended its visit and goes on with another one.
@@ -145,7 +147,7 @@ export class SessionLock {
       this.take(context, owner, true).then(
         ({ outcome }) => outcome !== 'locked' && giveUp('its lease was lost'),
         (error: unknown) =>
-          this.logger.warn(`The lease on the session of visit ${id} could not be renewed: ${reasonOf(error)}`),
+          this.logger.warn(`Could not renew the exclusive access to the session of visit ${id}: ${reasonOf(error)}`),
       );
     }, RENEW_EVERY).unref();
     const locks = this.store.facet('locks', 'unlock');

@@ -215,7 +215,7 @@ const OWN = asPlainObject<SessionObject>({
   assign: (_, name) => {
     throw new SessionDataError(
       'SESSION_RESERVED_NAME',
-      `session.${name} is a method; keep the value with session.set("${name}", …)`,
+      `session.${name} is a method; store the value with session.set("${name}", …)`,
       name,
     );
   },

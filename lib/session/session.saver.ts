@@ -60,9 +60,9 @@ export class SessionSaver {
     if (this.hasWarnedOfLife) return;
     this.hasWarnedOfLife = true;
     this.logger.warn(
-      'session.cookie.maxAge was set to another time than the option "permanentTimeout": the visit lives for ' +
-        'permanentTimeout on the server, and ' +
-        'cookies that are sent later last as long; set that option to how long the application remembers its users',
+      'session.cookie.maxAge differs from the option "permanentTimeout", which decides how long the visit lives ' +
+        'on the server and how long later cookies last; set that option to the time for which the application ' +
+        'remembers its users',
     );
   }
 
@@ -276,8 +276,8 @@ export class SessionSaver {
     if (bytes.length > maxBytes) {
       throw new SessionDataError(
         'SESSION_TOO_LARGE',
-        `the session has ${bytes.length} bytes, ${maxBytes} are allowed (option "session.maxBytes"); keep less in ` +
-          'it, or an id that leads to the rest',
+        `the session has ${bytes.length} bytes, but the option "session.maxBytes" allows ${maxBytes}; store less ` +
+          'in it, or store an id and keep the data elsewhere',
       );
     }
     return this.encryption ? this.encryption.encrypt(bytes, id) : bytes;

@@ -124,7 +124,7 @@ export class CircuitBreaker {
 
 /** The store has not answered for some time, and was not asked. */
 export function away(): Error {
-  return new Error('the store has not answered for some time, so it was not asked');
+  return new Error('the store has not answered for some time, so this request did not wait for it');
 }
 
 /** Also where it fails before there is a promise. */

@@ -52,14 +52,14 @@ export class FailureLog {
     if (this.failures > 0) {
       this.tellHowMany();
     } else if (this.hasAnswered) {
-      this.logger.log('The store works again');
+      this.logger.log('The store is available again');
       return;
     }
     this.timer = setTimeout(() => this.tell(), EVERY).unref();
   }
   private tellHowMany(): void {
     this.logger.error(
-      `The store failed ${this.failures} times in ${EVERY / 1000} s, the last time: ${reasonOf(this.latest)}`,
+      `The store failed ${this.failures} times in ${EVERY / 1000} s, most recently: ${reasonOf(this.latest)}`,
     );
     this.failures = 0;
     this.latest = undefined;

@@ -73,6 +73,6 @@ export class Places {
 
   private refuse(one: Waiting): void {
     this.waiting.delete(one);
-    one.refuse(new Error('no connection was free in time: the calls that have them do not end'));
+    one.refuse(new Error('no connection became free in time, because the calls that use them do not complete'));
   }
 }

@@ -16,39 +16,39 @@ const LEAST_PACKET = 524_288;
 
 const OFF = ['OFF', '0'];
 const WHERE_SET =
-  'look at the configuration of the server, at `init_connect`, and at what the application sends on its connections';
+  'check the server configuration, `init_connect`, and the statements that the application sends on new connections';
 
 export const MYSQL_RULES: readonly Rule[] = [
   {
     names: ['autocommit'],
     isRefused: (value) => OFF.includes(value),
-    why: 'what a single statement writes would never be committed',
+    why: 'writes of single statements would never be committed',
     remedy: `set it to 1; ${WHERE_SET}`,
   },
   {
     names: ['completion_type'],
     isRefused: (value) => !['NO_CHAIN', '0'].includes(value),
     why:
-      'after each commit, the next statement would be in a transaction that nobody commits, or on a closed ' +
+      'after each commit, the next statement would run in a transaction that is never committed, or on a closed ' +
       'connection',
     remedy: `set it to NO_CHAIN; ${WHERE_SET}`,
   },
   {
     names: ['sql_select_limit'],
     isRefused: (value) => BigInt(value) < 2n ** 32n,
-    why: 'lists would be cut off, and some visits of a user would not end with the others',
+    why: 'lists would be incomplete, and some visits of a user would not be ended with the others',
     remedy: `set it to DEFAULT; ${WHERE_SET}`,
   },
   {
     names: ['max_allowed_packet'],
     isRefused: (value) => Number(value) < LEAST_PACKET,
-    why: 'what is written of many visits at once would not fit into a statement',
+    why: 'a statement that writes several visits would be too large',
     remedy: `set it to ${LEAST_PACKET} or more, and to four times the option \`session.maxBytes\``,
   },
   {
     names: ['transaction_isolation', 'tx_isolation'],
     isRefused: (value) => value === 'READ-UNCOMMITTED',
-    why: 'requests would see a sign-in that is taken back',
+    why: 'requests would see a sign-in that is rolled back later',
     remedy: 'set it to READ-COMMITTED or REPEATABLE-READ',
   },
   {
@@ -97,7 +97,7 @@ export function changedText(
   return {
     name: names.join(', '),
     value: names.map((name) => settings.get(name)).join(', '),
-    why: 'text changes on its way, so that one user would become another',
+    why: 'the connection changes text, so one user id could become another',
     remedy,
   };
 }

@@ -23,8 +23,8 @@ export function tooLong(data: Uint8Array | null, longest: number): SessionDataEr
   if (bytesFor(data) <= longest) return undefined;
   return new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the session has ${data?.length} bytes, and the database takes statements of ${longest} (max_allowed_packet), ` +
-      'in which each ' +
-      'byte may take two; raise that, or lower the option "session.maxBytes"',
+    `the session has ${data?.length} bytes, and a byte may need two in a statement, but the database limits ` +
+      `statements to ${longest} bytes (max_allowed_packet); raise that setting, or lower the option ` +
+      '"session.maxBytes"',
   );
 }

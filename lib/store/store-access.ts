@@ -61,7 +61,7 @@ export class StoreAccess {
       opened: () => {
         this.failures.stop();
         this.logger.error(
-          'The store does not answer: requests are refused at once, but for one at a time that tries again',
+          'The store does not answer: requests are refused immediately, except for one at a time that tries again',
         );
         this.grouped.refuse(away());
       },
@@ -76,11 +76,12 @@ export class StoreAccess {
       opened: () => {
         if (!this.breaker.isClosed) return;
         this.logger.error(
-          'Writes to the store do not end: they are refused at once, but for one at a time that tries again',
+          'Writes to the store do not complete: they are refused immediately, except for one at a time that ' +
+            'tries again',
         );
         this.grouped.refuseWrites(away());
       },
-      closed: () => this.logger.log('Writes to the store end again'),
+      closed: () => this.logger.log('Writes to the store complete again'),
       answered: () => this.breaker.answered(),
       succeeded: () => this.failures.answered(),
     });

@@ -382,5 +382,5 @@ export function byId(a: { id: string }, b: { id: string }): number {
 
 /** A write has hit nothing `MAX_UNEXPLAINED` times, though nothing speaks against it. @param method of the store */
 export function unexplainedRefusal(method: string): Error {
-  return new Error(`[visit] ${method}: the database refuses a write repeatedly, though the row allows it`);
+  return new Error(`[visit] ${method}: the database repeatedly refused a write that the stored row allows`);
 }

@@ -75,7 +75,8 @@ export class EndInBatches {
         if (progress.after === undefined) return;
         if (++tries > MOST_TRIES) {
           this.logger.error(
-            `Visits that are to end for the reason "${many.ending.reason}" may still be alive: ${reasonOf(error)}`,
+            `Ending visits (reason "${many.ending.reason}") failed; some of them may still be live: ` +
+              `${reasonOf(error)}`,
           );
           return;
         }

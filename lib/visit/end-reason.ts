@@ -9,7 +9,7 @@ export function checkedReason(reason: unknown): string {
   const got = typeof reason === 'string' ? `${Array.from(reason).length} characters` : typeof reason;
   throw new VisitError(
     'VISIT_END_REASON',
-    `the reason for the end of a visit must be a short word of 1 to ${MOST} characters of well-formed Unicode, got ` +
-      `${got}; keep a longer text elsewhere`,
+    `the reason for the end of a visit must be 1 to ${MOST} characters of well-formed Unicode, got ${got}; store ` +
+      'longer text elsewhere',
   );
 }

@@ -93,7 +93,9 @@ export class OpenStreams {
       for (const stream of stored) if (streams.has(stream)) streams.set(stream, streams.get(stream)! + 1);
       const isGivenUp = (stream: OpenStream): boolean => (streams.get(stream) ?? 0) >= MOST_FAILURES;
       if (stored.some(isGivenUp))
-        this.logger.warn(`Streams of visit ${id} end, because the visit could not be looked up: ${reasonOf(error)}`);
+        this.logger.warn(
+          `Ending the streams of visit ${id} because the visit could not be looked up: ${reasonOf(error)}`,
+        );
       this.endWhere(id, isGivenUp);
     }
   }

@@ -97,7 +97,9 @@ export class TouchQueue {
     await withDeadline(this.flush(), Math.min(this.storeTimeout, LONGEST_CLOSE)).catch(() => {});
     const lost = this.queued.size + this.urgent.size + this.inFlight.size;
     if (lost > 0)
-      this.logger.warn(`${lost} expiry updates could not be written before the end: these visits may expire earlier`);
+      this.logger.warn(
+        `${lost} expiry updates could not be written before shutdown: these visits may expire too early`,
+      );
     this.queued.clear();
     this.urgent.clear();
   }
@@ -177,12 +179,12 @@ export class TouchQueue {
   }
 
   private noteSuccess(): void {
-    if (this.failing) this.logger.log('Expiry updates are written again');
+    if (this.failing) this.logger.log('Expiry updates can be written again');
     this.failing = false;
   }
 
   private noteFailure(error: unknown): void {
-    if (!this.failing) this.logger.warn(`Expiry updates could not be written and wait: ${reasonOf(error)}`);
+    if (!this.failing) this.logger.warn(`Expiry updates could not be written and will be retried: ${reasonOf(error)}`);
     this.failing = true;
   }
 

@@ -116,7 +116,7 @@ export class Connection implements MessageConnection {
   /** Nobody knows whose it is: closes the connection. */
   giveUp(error: unknown): void {
     if (this.isClosed) return;
-    Connection.logger.warn(`A connection is closed, because its visit could not be looked up: ${reasonOf(error)}`);
+    Connection.logger.warn(`Closing a connection because its visit could not be looked up: ${reasonOf(error)}`);
     this.end('away');
   }
 

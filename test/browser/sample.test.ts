@@ -522,7 +522,7 @@ describeWith('chromium', 'the sample in a browser', () => {
       // It was not waited for: left to itself, Node closes it after a minute, and says so with a 408.
       expect(received).toBe('');
       // It says that it takes keys from addresses, and where it is; nothing else.
-      expect(first.output).toMatch(/^[^\n]*Keys are accepted in addresses[^\n]*\nnest-visit sample: http[^\n]*\n$/);
+      expect(first.output).toMatch(/^[^\n]*Keys are accepted in URLs[^\n]*\nnest-visit sample: http[^\n]*\n$/);
 
       const second = await SampleProcess.start({ ...env, DATABASE_URL: `file:${env.DATABASE_URL}` });
       visitor.moveTo(second.address);

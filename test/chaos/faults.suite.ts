@@ -352,10 +352,12 @@ export function describeFaults(name: FaultServer['name']): void {
           await holder.close();
         }
         expect(code, app!.log).toBe(0);
-        expect(app!.log).toContain('The application ends while a batch of the clean-up is still with the store');
+        expect(app!.log).toContain(
+          'The application is shutting down while a clean-up batch is still running in the store',
+        );
         const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(visitor.key!)}'`);
         if (how === 'alone') expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
-        else expect(app!.log).toContain('1 expiry updates could not be written before the end');
+        else expect(app!.log).toContain('1 expiry updates could not be written before shutdown');
       });
 
       test.each(['away', 'hanging'])('B39: it ends in bounded time while the database is %s', async (state) => {

@@ -72,7 +72,7 @@ describeServers('Processes that start on an empty database', (db) => {
     await migrates;
     let waiting = 0;
     const onLine: AppSetting['onLine'] = (line) => {
-      if (line.includes('Another process changes the tables') && ++waiting === 2) kill!();
+      if (line.includes('another process that is changing the tables') && ++waiting === 2) kill!();
     };
     await start(
       platforms.map((platform) => ({

@@ -115,8 +115,8 @@ describeDatabases(
       await store.create([held, other]);
       await holding(held.id);
       store.setDeadline(SHORT);
-      await expect(store.rekey([rekeyOf(held)])).rejects.toThrow('has not answered within');
-      await expect(store.rekey([rekeyOf(held, { identity })])).rejects.toThrow('has not answered within');
+      await expect(store.rekey([rekeyOf(held)])).rejects.toThrow('did not answer within');
+      await expect(store.rekey([rekeyOf(held, { identity })])).rejects.toThrow('did not answer within');
       store.setDeadline(PATIENCE);
       // By the only connection there is.
       expect(await store.find([other.id])).toMatchObject([{ id: other.id }]);
@@ -144,7 +144,7 @@ describeDatabases(
       const end = await holding(stale.id);
       store.setDeadline(SHORT);
       const expunged = store.expunge({ before: NOW - 99 * DAY, limit: 10 });
-      await expect(store.end([stale.id], { reason: 'x', at: NOW })).rejects.toThrow('has not answered within');
+      await expect(store.end([stale.id], { reason: 'x', at: NOW })).rejects.toThrow('did not answer within');
       await end();
       expect((await expunged).visits).toBe(1);
     });

@@ -142,7 +142,7 @@ describeDatabases('R65: Kysely', (db) => {
     expect(() => new KyselyVisitStore({ db: kysely, connections: 0 })).toThrow('option "connections"');
     expect(() => new KyselyVisitStore({ db: kysely, dialect: 'oracle' as never })).toThrow('option "dialect"');
     await kysely.transaction().execute(async (transaction) => {
-      expect(() => new KyselyVisitStore({ db: transaction })).toThrow('no transaction');
+      expect(() => new KyselyVisitStore({ db: transaction })).toThrow('not a transaction');
     });
   });
 });

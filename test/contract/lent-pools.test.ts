@@ -131,8 +131,8 @@ describeDatabases(
         await holder.query(`UPDATE visit SET accessed = accessed WHERE id = '${held.id}'`);
         store.setDeadline(SHORT);
         const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
-        await expect(store.rekey([rekeyOf(held)])).rejects.toThrow('has not answered within');
-        await expect(store.rekey([rekeyOf(held, { identity })])).rejects.toThrow('has not answered within');
+        await expect(store.rekey([rekeyOf(held)])).rejects.toThrow('did not answer within');
+        await expect(store.rekey([rekeyOf(held, { identity })])).rejects.toThrow('did not answer within');
         store.setDeadline(PATIENCE);
         // By the only connection there is.
         expect(await store.find([other.id])).toMatchObject([{ id: other.id }]);

@@ -243,7 +243,7 @@ describe('A visit that moves', () => {
 
   test('is left alone where both stores keep the same visits', async () => {
     const store = new MemoryVisitStore();
-    expect(() => new MovingVisitStore({ from: store, to: store })).toThrow('keep the same visits');
+    expect(() => new MovingVisitStore({ from: store, to: store })).toThrow('are the same store of visits');
     const database = await openDatabase('sqlite');
     onTestFinished(() => database.drop());
     const source = await openMigrated(database.options);
@@ -259,7 +259,7 @@ describe('A visit that moves', () => {
     ]) {
       await expect(work()).rejects.toMatchObject({
         code: 'VISIT_OPTION',
-        message: expect.stringContaining('keep the same visits') as string,
+        message: expect.stringContaining('are the same store of visits') as string,
       });
     }
     expect((await from.find([visit.id]))[0]).toMatchObject({

@@ -811,9 +811,9 @@ describeUnlessMissing(
         await nextServer.replicaOf(hostname, Number(port));
         // There is nobody else to go to.
         await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow(
-          'is a replica',
+          'is a read-only replica',
         );
-        await expect(within(next.url).check()).rejects.toThrow('is a replica');
+        await expect(within(next.url).check()).rejects.toThrow('is a read-only replica');
       });
     });
 

@@ -100,7 +100,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
       ]),
     ),
     'a read-only session': { set: ['default_transaction_read_only = on'], refused: 'transaction_read_only' },
-    'a role that may only read': { set: ['ROLE reader'], refused: 'the rights of the database user' },
+    'a role that may only read': { set: ['ROLE reader'], refused: 'privileges' },
     standard_conforming_strings: { set: ['standard_conforming_strings = off', "backslash_quote = 'off'"] },
     array_nulls: { set: ['array_nulls = off'], refused: 'array_nulls' },
     transform_null_equals: { set: ['transform_null_equals = on'] },
@@ -364,7 +364,7 @@ const OF_PRISMA: typeof CASES = {
     'dates and intervals': CASES.postgres['dates and intervals']!,
     SERIALIZABLE: CASES.postgres['SERIALIZABLE']!,
     'a read-only session': CASES.postgres['a read-only session']!,
-    'a role that may only read': { set: ['ROLE = reader'], refused: 'the rights of the database user' },
+    'a role that may only read': { set: ['ROLE = reader'], refused: 'privileges' },
   },
 };
 

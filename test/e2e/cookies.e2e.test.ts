@@ -120,16 +120,16 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     const warn = vi.spyOn(Logger.prototype, 'warn');
     const app = await start({ cookie: { secure: true } });
     for (let i = 0; i < 3; i++) await app.browser().post('/set');
-    expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain http'))).toHaveLength(1);
+    expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain HTTP'))).toHaveLength(1);
     warn.mockClear();
     await (await start()).browser().post('/set');
-    expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain http'))).toHaveLength(0);
+    expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain HTTP'))).toHaveLength(0);
   });
 
   test('ASVS 14.2.1: handlers that take keys in addresses are named at start', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn');
     await start();
-    expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('in addresses'))).toEqual([
+    expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('in URLs'))).toEqual([
       expect.stringContaining('@UseVisit() of Cookies.download()'),
     ]);
   });

@@ -141,7 +141,7 @@ describeStacks('Logs', (stack) => {
     await browser.post('/end');
     Logger.overrideLogger(false);
     expect(new Set(keys).size).toBe(4);
-    for (const told of ['clumsy', 'clumsy, too', 'csrf.reportOnly', 'Keys are accepted in addresses'])
+    for (const told of ['clumsy', 'clumsy, too', 'csrf.reportOnly', 'Keys are accepted in URLs'])
       expect(lines.join('\n')).toContain(told);
     expect(lines.join('\n')).not.toContain(token);
     expect(lines.join('\n')).toMatch(/The store failed: Error/);

@@ -315,7 +315,7 @@ describe('Options', () => {
     for (const source of ['cookie', 'cookie, body', 'cookie, form']) {
       warn.mockClear();
       await (await compile({ store, source })).init();
-      const lines = warn.mock.calls.filter(([line]) => String(line).includes('Keys are accepted in addresses'));
+      const lines = warn.mock.calls.filter(([line]) => String(line).includes('Keys are accepted in URLs'));
       expect(lines, source).toHaveLength(source.endsWith('form') ? 1 : 0);
     }
   });
@@ -325,8 +325,8 @@ describe('Options', () => {
     await expect(compile({ store: without('users'), identity })).rejects.toMatchObject({
       code: 'VISIT_OPTION',
       message:
-        '[visit] option "identity.maxVisitsPerUser" needs a store that has "users", and LimitedStore has not (the ' +
-        'visits of a user are counted, and those that are too many are ended), got 3',
+        '[visit] option "identity.maxVisitsPerUser" needs a store that has "users", but LimitedStore ' +
+        'does not (it counts and ends visits of a user), got 3',
     });
     await expect(compile({ store: without('revocable'), identity, onRetiredKey: 'end' })).rejects.toThrow(
       /"identity\.maxVisitsPerUser"[^]*"users"[^]*"onRetiredKey"[^]*"revocable"/,
@@ -398,10 +398,10 @@ describe('Options', () => {
           'that keeps visits in cookies, got query',
         '@UseVisit() "path" of ShopController.linked() needs another option "cookie.name" than "__Host-visit", ' +
           'such as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
-        '@ExclusiveSession() of ShopController.alone() needs a store that has "locks", and LimitedStore has not',
+        '@ExclusiveSession() of ShopController.alone() needs a store that has "locks", but LimitedStore does not',
         '@UseVisit() "path" of ShopController.alone() needs another option "cookie.name" than "__Host-visit", such ' +
           'as "__Secure-visit": browsers refuse "__Host-" unless the path is "/", got "/shop"',
-        '@ExclusiveSession() of ShopResolver.cart() needs a store that has "locks", and LimitedStore has not',
+        '@ExclusiveSession() of ShopResolver.cart() needs a store that has "locks", but LimitedStore does not',
       ].join('\n[visit] '),
     });
     for (const cookie of [
@@ -455,7 +455,7 @@ describe('Options', () => {
     const refusal = (feature: string, call: string) => ({
       code: 'VISIT_STORE_UNSUPPORTED',
       feature,
-      message: expect.stringContaining(`${call}() needs a store with "${feature}"`) as string,
+      message: expect.stringContaining(`${call}() needs a store that supports "${feature}"`) as string,
     });
     const unlisted = (await compile({ store: without('users') })).get(VisitService);
     await expect(unlisted.listForUser(7)).rejects.toMatchObject(refusal('users', 'listForUser'));
@@ -478,7 +478,7 @@ describe('Options', () => {
     const warnings = async (visits: VisitStore) => {
       warn.mockClear();
       await (await compile({ store: visits })).init();
-      return warn.mock.calls.filter(([line]) => String(line).includes('other processes do not see'));
+      return warn.mock.calls.filter(([line]) => String(line).includes('Other processes cannot see'));
     };
     expect(await warnings(store)).toEqual([]);
     vi.stubEnv('NODE_ENV', 'production');

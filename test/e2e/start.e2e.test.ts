@@ -125,9 +125,11 @@ describe('The start says what a plugin is never called for', () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     await start([VisitModule.forRoot({ store })], [Others, NoPlugin, SwitchedOff]);
-    expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('is no hook'))).toEqual([
+    expect(
+      warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('is not a plugin hook')),
+    ).toEqual([
       expect.stringContaining(
-        'Others.onPaymentReceived() is no hook of a plugin, and is never called; there are onNewVisit, ',
+        'Others.onPaymentReceived() is not a plugin hook and would never be called; the hooks are onNewVisit, ',
       ) as string,
     ]);
   });

@@ -536,7 +536,7 @@ for (const platform of platforms) {
           }
         });
         expect(results).toEqual(Object.fromEntries(Object.keys(nested).map((name) => [name, 'VISIT_NESTED_CALL'])));
-        for (const message of messages) expect(message).toContain(`from within a callback of ${outer.act}`);
+        for (const message of messages) expect(message).toContain(`inside a callback of ${outer.act}`);
         expect(actual).toEqual(expected);
       });
 

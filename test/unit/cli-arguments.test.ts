@@ -91,7 +91,7 @@ test.each<[string[], string | RegExp, string | undefined]>([
   ],
   [
     ['end', '--store', 'x', '--all', '--reason', 'a'.repeat(33)],
-    /^--reason: the reason .* a short word .*, got 33 characters/,
+    /^--reason: the reason .* must be 1 to 32 characters .*, got 33 characters/,
     'end',
   ],
   [['doctor'], /^say what to look at: --options, /, 'doctor'],

@@ -38,13 +38,13 @@ test('an outage writes a line at once, then one every five seconds with a count,
   await ask(130);
   expect(lines).toEqual(['The store failed: Error ECONNREFUSED']);
   await vi.advanceTimersByTimeAsync(5000);
-  expect(lines.slice(1)).toEqual(['The store failed 129 times in 5 s, the last time: Error ECONNREFUSED']);
+  expect(lines.slice(1)).toEqual(['The store failed 129 times in 5 s, most recently: Error ECONNREFUSED']);
   await vi.advanceTimersByTimeAsync(60_000);
   expect(lines).toHaveLength(2);
   store.fails = false;
   await ask(1);
   await vi.advanceTimersByTimeAsync(5000);
-  expect(lines.slice(2)).toEqual(['The store works again']);
+  expect(lines.slice(2)).toEqual(['The store is available again']);
   await vi.advanceTimersByTimeAsync(60_000);
   await ask(100);
   expect(lines).toHaveLength(3);
@@ -57,7 +57,7 @@ test('an outage writes a line at once, then one every five seconds with a count,
   store.fails = true;
   await ask(1);
   await vi.advanceTimersByTimeAsync(65_000);
-  expect(lines.slice(4)).toEqual(['The store failed 1 times in 5 s, the last time: Error ECONNREFUSED']);
+  expect(lines.slice(4)).toEqual(['The store failed 1 times in 5 s, most recently: Error ECONNREFUSED']);
 });
 
 test('R29: an application that ends tells what it has not told yet, and nothing from then on', async () => {
@@ -72,7 +72,7 @@ test('R29: an application that ends tells what it has not told yet, and nothing 
   access.close();
   expect(lines).toEqual([
     'The store failed: Error ECONNREFUSED',
-    'The store failed 2 times in 5 s, the last time: Error ECONNREFUSED',
+    'The store failed 2 times in 5 s, most recently: Error ECONNREFUSED',
   ]);
   await ask();
   await vi.advanceTimersByTimeAsync(60_000);

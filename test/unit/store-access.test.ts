@@ -204,7 +204,7 @@ describe('While the store does not answer', () => {
       ask(() => one.access.create(newVisit()));
       await pass(TIMEOUT);
     }
-    expect(lines.filter((line) => line.includes('Writes to the store do not end'))).toHaveLength(1);
+    expect(lines.filter((line) => line.includes('Writes to the store do not complete'))).toHaveLength(1);
     for (let tries = 0; tries < 3; tries++) {
       const calls = one.calls.length;
       const [probe, ...writes] = [...WRITES, ...WRITES].map(([, work]) => ask(() => work(one.access)));
@@ -219,7 +219,7 @@ describe('While the store does not answer', () => {
     one.become('answers');
     one.letGo();
     await settle();
-    expect(lines.at(-1)).toBe('Writes to the store end again');
+    expect(lines.at(-1)).toBe('Writes to the store complete again');
     const all = KINDS.map(([, work]) => ask(() => work(one.access)));
     await settle();
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));

@@ -47,7 +47,7 @@ export class Batcher<Question, Answer> {
   load(question: Question): Promise<Answer> {
     return new Promise((resolve, reject) => {
       if (this.waiting.length >= MOST_WAITING) {
-        reject(this.options.explain(new Error(`${MOST_WAITING} requests wait for the store already`)));
+        reject(this.options.explain(new Error(`${MOST_WAITING} requests are already waiting for the store`)));
         return;
       }
       this.waiting.push({ question, resolve, reject, due: performance.now() + this.options.deadline });

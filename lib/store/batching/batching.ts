@@ -77,7 +77,7 @@ export function createVisitAccess(
         // It may have been written at first, and the answer lost. Then it is in its own way: a change that is made anew
         // would count twice.
         if (again && result.outcome === 'conflict' && !isOfOthers(saves[index]!, result))
-          return new Failed(new Error('it is not known whether a save was written'));
+          return new Failed(new Error('it is unknown whether the save was written'));
         return result;
       });
     },

@@ -152,8 +152,8 @@ function ofMysql(answer: unknown): Result {
 
 function noPool(kind: string): VisitOptionError {
   return new VisitOptionError(
-    `the Drizzle database of visits has a single connection of \`${kind}\`: what requests do at the same time would get into each ` +
-      `other's transactions. Give \`drizzle()\` a pool`,
+    `the Drizzle database has a single connection of \`${kind}\`, so concurrent requests would end up in each ` +
+      `other's transactions: pass a pool to \`drizzle()\``,
   );
 }
 
@@ -189,17 +189,15 @@ function sqlite(db: DrizzleVisitDatabase): DrizzleAccess {
   const { $client: client } = db as { $client?: Partial<SqliteDatabase> };
   if (!client) {
     throw new VisitOptionError(
-      'the database of `drizzle()` does not tell its driver, `$client`, which the store of visits needs in SQLite: ' +
-        'either its driver has none, ' +
-        'or the installed drizzle-orm is too old (0.34 is the first that tells)',
+      'the database of `drizzle()` has no `$client`, which the visit store needs for SQLite: either its driver ' +
+        'does not provide it, or the installed drizzle-orm is older than 0.34',
     );
   }
   // Whoever waits for an answer lets others in between, and their statements into a transaction of ours.
   if (typeof client.inTransaction !== 'boolean' || client.prepare?.('SELECT 1').reader !== true) {
     throw new VisitOptionError(
-      'in SQLite, the store of visits needs `drizzle()` of drizzle-orm/better-sqlite3, with better-sqlite3 or ' +
-        'libsql: a driver that answers ' +
-        'at once. With another one, use the store of Kysely or TypeORM',
+      'for SQLite, the visit store needs `drizzle()` of drizzle-orm/better-sqlite3 with a synchronous driver ' +
+        '(better-sqlite3 or libsql). For other drivers, use the store for Kysely or TypeORM',
     );
   }
   return { connection: new DrizzleSqliteConnection(client as SqliteDatabase, db), connections: undefined };
@@ -208,12 +206,12 @@ function sqlite(db: DrizzleVisitDatabase): DrizzleAccess {
 /** @throws VisitOptionError when it is none of the databases that visits can be kept in */
 export function accessTo(db: DrizzleVisitDatabase): DrizzleAccess {
   if (is(db, PgTransaction) || is(db, MySqlTransaction) || is(db, SQLiteTransaction)) {
-    throw new VisitOptionError('the store of visits needs what `drizzle()` returns, and no transaction of it');
+    throw new VisitOptionError('the visit store needs the database that `drizzle()` returns, not a transaction');
   }
   if (is(db, PgDatabase)) return postgres(db);
   if (is(db, MySqlDatabase)) return mysql(db);
   if (is(db, BaseSQLiteDatabase)) return sqlite(db as DrizzleVisitDatabase);
   throw new VisitOptionError(
-    'the store of visits needs what `drizzle()` returns for PostgreSQL, MySQL, MariaDB or SQLite',
+    'the visit store needs a database that `drizzle()` returns for PostgreSQL, MySQL, MariaDB or SQLite',
   );
 }

@@ -49,11 +49,11 @@ export class KyselyVisitStore extends SqlVisitStore {
     const missing = USED.filter((name) => typeof db[name] !== 'function');
     if (missing.length > 0) {
       throw new VisitOptionError(
-        `the installed kysely is too old: its instances have no ${missing.join(', ')}; 0.24 is the first that has all`,
+        `the installed kysely is too old: its instances have no ${missing.join(', ')}; install 0.24 or later`,
       );
     }
     if (db.isTransaction)
-      throw new VisitOptionError('option "db" must be the Kysely instance itself, and no transaction of it');
+      throw new VisitOptionError('option "db" must be the Kysely instance itself, not a transaction');
     if (connections !== undefined && (!Number.isInteger(connections) || connections < 1)) {
       throw new VisitOptionError(
         `option "connections" must be a whole number of at least 1, got ${String(connections)}`,

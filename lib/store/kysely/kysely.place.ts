@@ -26,7 +26,7 @@ const DIALECTS: Readonly<Record<KyselyVisitDialect, new () => SqlDialect>> = {
 export function dialectOf(db: AnyKysely, given: KyselyVisitDialect | undefined = guessed(db)): SqlDialect {
   if (given === undefined) {
     throw new VisitOptionError(
-      'the Kysely instance is of no database that is known here: PostgreSQL, MySQL, MariaDB and SQLite are',
+      'the database of the Kysely instance is not supported; PostgreSQL, MySQL, MariaDB and SQLite are',
     );
   }
   if (!Object.hasOwn(DIALECTS, given)) {

@@ -120,7 +120,7 @@ export class MovingVisitStore
     super();
     if (from === to) throw sameVisits();
     if (from.clients || to.clients)
-      throw new VisitOptionError('visits that clients keep cannot be moved, neither from them nor to them');
+      throw new VisitOptionError('MovingVisitStore does not support stores that keep visits in cookies');
     this.#from = from;
     this.#to = to;
     this.#moves = moves;
@@ -166,7 +166,7 @@ export class MovingVisitStore
     if (outlives(this.#from) && !outlives(this.#to)) {
       throw new VisitOptionError(
         `visits cannot be moved to ${this.#to.constructor.name}, which is neither shared nor durable: they would ` +
-          'be gone with this process',
+          'be lost with this process',
       );
     }
     await this.#from.check();
@@ -369,7 +369,7 @@ export class MovingVisitStore
       if (marked) return this.#insert(unmarked(marked));
       [old = null] = await this.#from.find([found.id]);
     }
-    throw new Error(`[visit] visit ${found.id} is written all the time and could not be moved`);
+    throw new Error(`[visit] visit ${found.id} could not be moved, because it was changed at each attempt`);
   }
 
   /** Null: somebody else has written the visit. */
@@ -488,7 +488,7 @@ export class MovingVisitStore
 }
 
 function sameVisits(): Error {
-  return new VisitOptionError('"from" and "to" of MovingVisitStore keep the same visits: nothing can be moved');
+  return new VisitOptionError('"from" and "to" of MovingVisitStore are the same store of visits: nothing can be moved');
 }
 
 type Result = SaveResult | RekeyResult | LockResult;

@@ -197,7 +197,7 @@ export class PrismaServer {
       }
       if (!denied.includes(code)) throw error;
       const remedy = 'grant SELECT, INSERT, UPDATE and DELETE on the tables of visits';
-      return [{ name: 'the rights of the database user', value: 'too few', why: 'it cannot write', remedy }];
+      return [{ name: 'privileges', value: 'insufficient', why: 'the database user cannot write', remedy }];
     }
   }
 }

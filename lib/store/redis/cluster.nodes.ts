@@ -51,7 +51,7 @@ export class ClusterNodes {
   ) {
     this.timeout = deadline * SHARE;
     this.calls = new Timeouts<Call>(this.timeout, ({ fail }) =>
-      fail(new Error(`a node of the Redis cluster has not answered within ${this.timeout} ms`)),
+      fail(new Error(`a node of the Redis cluster did not answer within ${this.timeout} ms`)),
     );
   }
 
@@ -115,7 +115,10 @@ export class ClusterNodes {
       breaker = new CircuitBreaker({
         timeout: this.timeout,
         opened: () =>
-          this.logger.error(`The node ${address} of the Redis cluster does not answer: what it has is refused at once`),
+          this.logger.error(
+            `The node ${address} of the Redis cluster does not answer: requests for its visits are refused ` +
+              'immediately',
+          ),
         closed: () => this.logger.log(`The node ${address} of the Redis cluster answers again`),
       });
       this.breakers.set(address, breaker);

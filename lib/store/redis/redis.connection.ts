@@ -287,7 +287,7 @@ async function requirePrimary(client: Client): Promise<void> {
   if (isCluster(client)) return;
   // Where an application may not ask, its first write tells.
   const [role] = (await client.sendCommand(['ROLE']).catch(() => [])) as unknown[];
-  if (String(role) === 'slave') throw new Error('the server is a replica, which cannot be written');
+  if (String(role) === 'slave') throw new Error('the server is a read-only replica');
 }
 
 function createOwn(library: typeof redis, connection: RedisVisitConnection): OwnClient {
@@ -309,9 +309,8 @@ function checkServer(info: string, allowEviction: boolean): void {
   const policy = fact('maxmemory_policy');
   if (!allowEviction && policy && policy !== 'noeviction' && fact('maxmemory') !== '0') {
     throw new VisitOptionError(
-      `the Redis server deletes live visits when its memory is full (maxmemory-policy ${policy}): set it to ` +
-        'noeviction, ' +
-        'or give the store `allowEviction: true` if visits may get lost',
+      `the Redis server deletes live visits when its memory is full (maxmemory-policy ${policy}): set ` +
+        'maxmemory-policy to noeviction, or set `allowEviction: true` on the store if visits may be lost',
     );
   }
 }

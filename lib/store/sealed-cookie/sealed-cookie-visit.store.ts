@@ -254,9 +254,9 @@ function requireLength({ maxLength }: Held, record: VisitRecord): void {
   if (length <= maxLength) return;
   throw new SessionDataError(
     'SESSION_TOO_LARGE',
-    `the sealed visit has up to ${length} bytes, ${maxLength} are allowed (4096 with the name and attributes of its ` +
-      `cookie), and ${record.sessionData?.length ?? 0} of it are the session: keep at least ` +
-      `${Math.ceil(((length - maxLength) * 3) / 4)} bytes less in it, or an id that leads to the rest`,
+    `the sealed visit has up to ${length} bytes, but ${maxLength} are allowed (4096 with the name and attributes ` +
+      `of its cookie); the session is ${record.sessionData?.length ?? 0} of them: store at least ` +
+      `${Math.ceil(((length - maxLength) * 3) / 4)} bytes less in it, or store an id and keep the data elsewhere`,
   );
 }
 

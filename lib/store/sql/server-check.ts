@@ -147,7 +147,7 @@ async function whyNoWrites(
   } catch (error) {
     const { errno, code, message } = driverError(error);
     if (/statement pooling/.test(message)) {
-      const why = 'sign-ins and clean-up are transactions';
+      const why = 'sign-ins and clean-up use transactions';
       return [
         {
           name: 'pool_mode',
@@ -158,9 +158,14 @@ async function whyNoWrites(
       ];
     }
     if (errno === PARSE_ERROR && mode.split(',').includes('ORACLE')) {
-      const why = 'what this library begins is no transaction but a block of PL/SQL in this mode';
+      const why = 'in this mode, BEGIN starts a block of PL/SQL instead of a transaction';
       return [
-        { name: 'sql_mode', value: mode, why, remedy: 'leave ORACLE out of it, on the connections of visits at least' },
+        {
+          name: 'sql_mode',
+          value: mode,
+          why,
+          remedy: 'remove ORACLE from it, at least for the connections that visits use',
+        },
       ];
     }
     if (readOnly.codes.includes(errno ?? code)) {
@@ -168,6 +173,6 @@ async function whyNoWrites(
     }
     if (!denied.includes(errno ?? code)) throw error;
     const remedy = 'grant SELECT, INSERT, UPDATE and DELETE on the tables of visits';
-    return [{ name: 'the rights of the database user', value: 'too few', why: `it cannot write (${message})`, remedy }];
+    return [{ name: 'privileges', value: 'insufficient', why: `the database user cannot write (${message})`, remedy }];
   }
 }

@@ -126,7 +126,7 @@ async function take(connection: QueryRunner, lock: Lock, deadline: number): Prom
   await withDeadline(lock.begin?.(connection) ?? Promise.resolve(), deadline);
   for (let tries = 0; ; tries++) {
     if (await isTaken(connection, lock, deadline)) return;
-    if (tries === 0) new Logger('Visit').log('Another process changes the tables of the database: waiting for it');
+    if (tries === 0) new Logger('Visit').log('Waiting for another process that is changing the tables of the database');
     if (performance.now() - began > LONGEST_WAIT) {
       throw new Error(`another process has been changing its tables for more than ${LONGEST_WAIT / 1000} s`);
     }

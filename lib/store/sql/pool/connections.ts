@@ -207,7 +207,7 @@ export class Connections<R> {
       // Nobody waits any more. Whatever was to be sent is not.
       if (isOver(lease)) {
         await lender.release(runner, connection);
-        throw new Error('there was no connection in time');
+        throw new Error('no connection was available in time');
       }
       const raw = lender.rawOf(runner, connection);
       const known = knownConnections.get(raw) ?? this.meet(raw);
@@ -248,9 +248,9 @@ export class Connections<R> {
     lease.state = OVER;
     const error = new Error(
       state.is === 'waiting'
-        ? `no connection of the pool became free within ${milliseconds} ms: what holds one, such as a transaction, ` +
-            'must not wait for visits'
-        : `the database has not answered within ${milliseconds} ms`,
+        ? `no connection of the pool became free within ${milliseconds} ms: code that holds a connection, such as ` +
+            'a transaction, must not wait for visits'
+        : `the database did not answer within ${milliseconds} ms`,
     );
     lease.fail(error);
     if (state.is !== 'using') return;

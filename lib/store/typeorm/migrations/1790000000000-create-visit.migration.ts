@@ -133,7 +133,7 @@ function tablesOf(queryRunner: QueryRunner) {
   const family = familyOf(dataSource);
   if (!family)
     throw new VisitOptionError(
-      `the migrations of visits do not know data sources of type "${dataSource.options.type}"`,
+      `the migrations of nest-visit do not support data sources of type "${dataSource.options.type}"`,
     );
   return {
     family,

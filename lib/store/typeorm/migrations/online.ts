@@ -187,7 +187,8 @@ class OnlineChange {
     const level = row?.transaction_isolation ?? '';
     if (level.startsWith('read ')) return;
     throw new VisitOptionError(
-      `an index cannot be made beside a transaction of level "${level}": run the migrations with transaction "none"`,
+      'an index cannot be created concurrently inside a transaction (migrations run with transaction ' +
+        `"${level}"): run them with transaction "none"`,
     );
   }
 
