@@ -108,9 +108,10 @@ export function readArguments(args: readonly string[]): Wish {
   const [command, ...operands] = words;
   if (command !== undefined && !isCommand(command))
     throw new UsageError(`there is no command "${command}", only ${list(NAMES)}`);
-  if (operands.length > 0 && command !== 'end') throw new UsageError(`one command at a time, got ${words.join(' ')}`);
+  if (operands.length > 0 && command !== 'end')
+    throw new UsageError(`only one command can be given, got ${words.join(' ')}`);
   if (values.has('help')) return { is: 'help', command };
-  if (command === undefined) throw new UsageError(`say what to do: ${list(NAMES, 'or')}`);
+  if (command === undefined) throw new UsageError(`no command given: use ${list(NAMES, 'or')}`);
 
   const taken: readonly OptionName[] = COMMANDS[command];
   for (const name of values.keys()) if (!taken.includes(name)) throw new UsageError(refusalOf(command, name), command);
@@ -167,7 +168,7 @@ class Reading {
 
   private source(): string {
     if (this.has('data-source') && this.has('store'))
-      this.refuse('--data-source and --store are two names of one option: say one of them');
+      this.refuse('--data-source and --store are the same option: use only one of them');
     return this.values.get('store') ?? this.needed('data-source');
   }
 
@@ -181,13 +182,15 @@ class Reading {
 
   private victims(): Victims {
     const ways = [this.operands.length > 0, this.has('user'), this.has('all')].filter(Boolean).length;
-    if (ways !== 1) this.refuse('say whose visits are to end: their ids, or --user <id>, or --all');
+    if (ways !== 1) this.refuse('specify which visits to end: their ids, --user <id> or --all');
     if (this.has('all')) return { are: 'all' };
     if (this.has('user')) return { are: 'user', userId: this.user() };
     const wrong = this.operands.findIndex((id) => !VisitKey.isId(id));
     // Not what it is instead: whoever pastes a cookie here has pasted a key.
     if (wrong >= 0)
-      this.refuse(`number ${wrong + 1} of the ids is none: an id of a visit has 32 hexadecimal digits, in lower case`);
+      this.refuse(
+        `id number ${wrong + 1} is invalid: the id of a visit consists of 32 hexadecimal digits in lower case`,
+      );
     return { are: 'ids', ids: [...new Set(this.operands)] };
   }
 
@@ -196,7 +199,7 @@ class Reading {
     const [options, url] = [values.get('options'), values.get('url')];
     const isNamed = this.has('data-source') || this.has('store');
     if (!isNamed && options === undefined && url === undefined)
-      this.refuse('say what to look at: --options, --data-source, --store or --url, or several of them');
+      this.refuse('specify what to check: one or more of --options, --data-source, --store and --url');
     return {
       ...(isNamed && { source: this.source() }),
       ...(options !== undefined && { options }),
@@ -207,7 +210,7 @@ class Reading {
   private address(text: string): URL {
     const url = URL.canParse(text) ? new URL(text) : undefined;
     if (url && /^https?:$/.test(url.protocol)) return url;
-    return this.refuse('--url must be an address such as https://www.example.org/sign-in');
+    return this.refuse('--url must be a URL such as https://www.example.org/sign-in');
   }
 
   private needed(name: 'data-source' | 'from' | 'to' | 'user'): string {
@@ -219,7 +222,7 @@ class Reading {
       to: './dist/to-store.js',
       user: '42',
     };
-    return this.refuse(`--${name} is needed, such as --${name} ${examples[name]}`);
+    return this.refuse(`--${name} is required, such as --${name} ${examples[name]}`);
   }
 
   private number(name: OptionName, fallback: number, expected: string, isRight: (value: number) => boolean): number {
@@ -262,7 +265,7 @@ function checkedOption({ name, rawName, value, inlineValue = false }: OptionToke
 }
 
 function refusalOf(command: CommandName, name: OptionName): string {
-  const reason = command === 'wipe' && name === 'keep-days' ? ': it keeps the rows' : '';
+  const reason = command === 'wipe' && name === 'keep-days' ? ' because it keeps the rows' : '';
   return `${command} takes no --${name}${reason}`;
 }
 

@@ -18,7 +18,7 @@ export type Source = DataSource | DataSourceOptions | VisitStore;
  * @throws UsageError when there is no such file, or nothing of that kind is its default export
  */
 export function readSource(file: string): Promise<Source> {
-  return readExport(file, isSource, 'DataSource of typeorm, nor options of one, nor a store of visits');
+  return readExport(file, isSource, 'a DataSource of typeorm, its options, or a visit store');
 }
 
 /**
@@ -29,7 +29,7 @@ export function readSource(file: string): Promise<Source> {
 export function readModuleOptions(file: string): Promise<VisitModuleOptions> {
   const isOptions = (value: unknown): value is VisitModuleOptions =>
     typeof value === 'object' && value !== null && !types.isModuleNamespaceObject(value) && !isSource(value);
-  return readExport(file, isOptions, 'options of VisitModule');
+  return readExport(file, isOptions, 'the options of VisitModule');
 }
 
 async function readExport<T>(file: string, isWanted: (value: unknown) => value is T, kind: string): Promise<T> {
@@ -39,9 +39,8 @@ async function readExport<T>(file: string, isWanted: (value: unknown) => value i
   const value = await given(byDefault);
   if (isWanted(value)) return value;
   const name = others.find(([, other]) => isSource(other))?.[0];
-  const remedy =
-    name === undefined ? '' : `: export the one that is meant by default, as in \`export default ${name};\``;
-  throw new UsageError(`${file} exports no ${kind} by default${remedy}`);
+  const remedy = name === undefined ? '' : `: add a default export, such as \`export default ${name};\``;
+  throw new UsageError(`the default export of ${file} is not ${kind}${remedy}`);
 }
 
 async function load(file: string, path: string): Promise<Record<string, unknown>> {
@@ -56,16 +55,15 @@ async function load(file: string, path: string): Promise<Record<string, unknown>
 /** Why this Node does not load a file in TypeScript, where it is that. */
 function reasonOfTypeScript(error: unknown): string | undefined {
   const { code, name } = error as NodeJS.ErrnoException;
-  const remedy =
-    'name the file that it is compiled to, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
-  if (code === 'ERR_UNKNOWN_FILE_EXTENSION') return `this Node loads no TypeScript: ${remedy}`;
+  const remedy = 'use the compiled file, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
+  if (code === 'ERR_UNKNOWN_FILE_EXTENSION') return `this version of Node cannot load TypeScript: ${remedy}`;
   // Entities have decorators, which are more than types that can be left out.
   if (
     code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ||
     code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' ||
     name === 'SyntaxError'
   )
-    return `it has more of TypeScript than types, such as decorators, which Node does not load by itself: ${remedy}`;
+    return `it contains TypeScript syntax that Node cannot load by itself, such as decorators: ${remedy}`;
   // What it imports without an extension, as compiled modules of CommonJS may.
   return code === 'ERR_MODULE_NOT_FOUND' ? `${(error as Error).message.split('\n')[0]}: ${remedy}` : undefined;
 }

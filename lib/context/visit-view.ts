@@ -98,7 +98,7 @@ export class VisitView {
     if (!isOurs) {
       throw new VisitError(
         'VISIT_SOURCE_OFF',
-        'link() takes a path of this site, such as "/cart": the key would leak to another one, got ' +
+        'link() needs a path of this site, such as "/cart", because the key would leak to another site, got ' +
           JSON.stringify(url),
       );
     }

@@ -24,10 +24,9 @@ export function userOfEntry(
   if (typeof id === 'string' || typeof id === 'number') return checkedUserId(id);
   throw new VisitError(
     'VISIT_USER_ID',
-    'what Passport keeps of this user in the session (see serializeUser()) is no id and has none, so whose visit ' +
-      'it is cannot be known: ' +
-      'option "identity.passportUserId" takes a function that gives the id, or false for users who are known to ' +
-      'Passport alone',
+    'the value that Passport stores for this user (see serializeUser()) is not an id and has no id: set the ' +
+      'option "identity.passportUserId" to a function that returns the id, or to false if only Passport knows its ' +
+      'users',
   );
 }
 

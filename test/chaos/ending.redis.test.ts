@@ -48,7 +48,7 @@ describeUnlessMissing(
           process.kill(server.pid, 'SIGSTOP');
           const { code } = await app.end('SIGTERM');
           expect(code, app.log).toBe(0);
-          expect(app.log).toContain('1 expiry updates could not be written before the end');
+          expect(app.log).toContain('1 expiry updates could not be written before shutdown');
         } finally {
           process.kill(server.pid, 'SIGCONT');
           await app.end('SIGKILL');

@@ -76,7 +76,7 @@ describe('The command that moves', () => {
     const first = await move('--batch-size', '2');
     expect(first).toMatchObject({ code: 1, out: 'moved 4 visits\n' });
     expect(first.err).toMatch(
-      new RegExp(`^nest-visit: 1 visit not taken by the new store, and left in the old one: ${refused} \\(\\w+`),
+      new RegExp(`^nest-visit: the new store refused 1 visit, now left in the old one: ${refused} \\(\\w+`),
     );
     expect(first.err).not.toContain('owner');
     expect(await move('--json')).toMatchObject({ code: 1, out: `{"visits":0,"refused":["${refused}"]}\n` });

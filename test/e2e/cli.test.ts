@@ -47,7 +47,7 @@ describe('The command', () => {
   test.each([
     [['purge'], /there is no command "purge"/, ''],
     [['wipe', '--quite', '--data-source', 'x'], /there is no option --quite/, ''],
-    [['expunge'], /--data-source is needed/, 'expunge '],
+    [['expunge'], /--data-source is required/, 'expunge '],
     [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/, ''],
     [['move', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/, ''],
     [['expunge', '--data-source', 'package.json'], /cannot be loaded/, ''],
@@ -65,7 +65,7 @@ describe('The command', () => {
     );
     expect(await command('expunge', '--data-source', none)).toMatchObject({
       code: 2,
-      err: expect.stringContaining('exports no DataSource'),
+      err: expect.stringContaining('is not a DataSource'),
     });
     // What it exports besides is not called: whoever wrote it did not ask for that.
     const called = join(commands.folder, 'called');
@@ -76,7 +76,9 @@ describe('The command', () => {
     );
     expect(await command('expunge', '--data-source', functions)).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/exports no DataSource of typeorm, nor [^\n:]* by default\n/) as string,
+      err: expect.stringMatching(
+        /the default export of [^\n]* is not a DataSource of typeorm, its options, or a visit store\n/,
+      ) as string,
     });
     expect(existsSync(called)).toBe(false);
     for (const [text, extension] of [
@@ -85,9 +87,7 @@ describe('The command', () => {
     ] as const) {
       expect(await command('expunge', '--data-source', await file(text, extension))).toMatchObject({
         code: 2,
-        err: expect.stringContaining(
-          'by default: export the one that is meant by default, as in `export default AppDataSource;`',
-        ) as string,
+        err: expect.stringContaining('store: add a default export, such as `export default AppDataSource;`') as string,
       });
     }
   });
@@ -107,7 +107,7 @@ describe('The command', () => {
     const isLoaded = Boolean((process.features as { typescript?: unknown }).typescript);
     expect(code).toBe(isLoaded ? 1 : 2);
     if (!isLoaded)
-      expect(err).toMatch(/this Node loads no TypeScript: name the file that it is compiled to, .*--import tsx"\n/);
+      expect(err).toMatch(/this version of Node cannot load TypeScript: use the compiled file, .*--import tsx"\n/);
     else expect(err).not.toContain('TypeScript');
     const decorated = await file(
       `function one(..._: unknown[]) {} @one export class Entity {} export default { type: 'mysql' };`,
@@ -218,7 +218,7 @@ describeDatabases('The command', (db) => {
     const move = async (...more: string[]) => command('move', '--from', from, '--to', await to(), ...more);
     expect(await command('move', '--from', from)).toMatchObject({
       code: 2,
-      err: expect.stringContaining('--to is needed') as string,
+      err: expect.stringContaining('--to is required') as string,
     });
     // It ends, although the first store was open by then.
     expect(await command('move', '--from', from, '--to', 'nowhere.js')).toMatchObject({ code: 2 });

@@ -45,31 +45,31 @@ test.each([
   expect(readArguments(args)).toEqual(wish);
 });
 
-const NOBODY = 'say whose visits are to end: their ids, or --user <id>, or --all';
+const NOBODY = 'specify which visits to end: their ids, --user <id> or --all';
 
 test.each<[string[], string | RegExp, string | undefined]>([
-  [[], `say what to do: ${COMMANDS} or doctor`, undefined],
+  [[], `no command given: use ${COMMANDS} or doctor`, undefined],
   [['purge'], `there is no command "purge", only ${COMMANDS} and doctor`, undefined],
   [['constructor'], `there is no command "constructor", only ${COMMANDS} and doctor`, undefined],
-  [['expunge', 'wipe'], 'one command at a time, got expunge wipe', undefined],
+  [['expunge', 'wipe'], 'only one command can be given, got expunge wipe', undefined],
   [['expunge', '--cleanup'], 'there is no option --cleanup', undefined],
   [['expunge', '--toString'], 'there is no option --toString', undefined],
   [['expunge', '-x'], 'there is no option -x', undefined],
-  [['expunge'], '--data-source is needed, such as --data-source ./dist/data-source.js', 'expunge'],
+  [['expunge'], '--data-source is required, such as --data-source ./dist/data-source.js', 'expunge'],
   [['expunge', '--data-source'], '--data-source needs a value', undefined],
   [['expunge', '--data-source='], '--data-source needs a value', undefined],
   [['move', '--from', '--to', 'x'], '--from needs a value', undefined],
   [['expunge', '--json=yes'], '--json takes no value, got "yes"', undefined],
-  [['wipe', '--data-source', 'x', '--keep-days', '7'], 'wipe takes no --keep-days: it keeps the rows', 'wipe'],
+  [['wipe', '--data-source', 'x', '--keep-days', '7'], 'wipe takes no --keep-days because it keeps the rows', 'wipe'],
   [['wipe', '--from', 'x'], 'wipe takes no --from', 'wipe'],
   [['move', '--data-source', 'x'], 'move takes no --data-source', 'move'],
-  [['move', '--to', 'x'], '--from is needed, such as --from ./dist/from-store.js', 'move'],
+  [['move', '--to', 'x'], '--from is required, such as --from ./dist/from-store.js', 'move'],
   [
     ['wipe', '--data-source', 'x', '--store', 'y'],
-    '--data-source and --store are two names of one option: say one of them',
+    '--data-source and --store are the same option: use only one of them',
     'wipe',
   ],
-  [['list', '--store', 'x'], '--user is needed, such as --user 42', 'list'],
+  [['list', '--store', 'x'], '--user is required, such as --user 42', 'list'],
   [
     ['list', '--store', 'x', '--user', 'a'.repeat(256)],
     /^--user: a user id must be text of 1 to 255 characters .*, got 256/,
@@ -86,7 +86,7 @@ test.each<[string[], string | RegExp, string | undefined]>([
   // A key that somebody has pasted is not repeated.
   [
     ['end', '--store', 'x', ID, `${ID}.secret`],
-    /^number 2 of the ids is none: an id of a visit has 32 hexadecimal digits/,
+    /^id number 2 is invalid: the id of a visit consists of 32 hexadecimal digits/,
     'end',
   ],
   [
@@ -94,13 +94,9 @@ test.each<[string[], string | RegExp, string | undefined]>([
     /^--reason: the reason .* must be 1 to 32 characters .*, got 33 characters/,
     'end',
   ],
-  [['doctor'], /^say what to look at: --options, /, 'doctor'],
-  [
-    ['doctor', '--url', 'ftp://example.org'],
-    '--url must be an address such as https://www.example.org/sign-in',
-    'doctor',
-  ],
-  [['doctor', '--url', 'example.org'], '--url must be an address such as https://www.example.org/sign-in', 'doctor'],
+  [['doctor'], /^specify what to check: one or more of --options, /, 'doctor'],
+  [['doctor', '--url', 'ftp://example.org'], '--url must be a URL such as https://www.example.org/sign-in', 'doctor'],
+  [['doctor', '--url', 'example.org'], '--url must be a URL such as https://www.example.org/sign-in', 'doctor'],
   [
     ['expunge', '--data-source', 'x', '--keep-days', 'many'],
     '--keep-days must be a number of days from 0 to 36500, got "many"',

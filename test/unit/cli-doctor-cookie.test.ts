@@ -27,20 +27,16 @@ describe('What the command says of a cookie that a server has sent', () => {
   });
 
   test.each([
-    ['visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: no Secure, though the address is https'],
-    [SOUND, { url: 'http://shop.example/' }, 'failed: Secure over plain http'],
-    [
-      'visit=key; Path=/; HttpOnly; SameSite=Lax',
-      { url: 'http://shop.example/' },
-      'warning: over plain http everybody',
-    ],
+    ['visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: no Secure although the URL is https'],
+    [SOUND, { url: 'http://shop.example/' }, 'failed: Secure over plain HTTP'],
+    ['visit=key; Path=/; HttpOnly; SameSite=Lax', { url: 'http://shop.example/' }, 'warning: plain HTTP: everyone'],
     [
       '__Host-visit=key; Path=/; Domain=shop.example; HttpOnly; Secure; SameSite=Lax',
       {},
-      'failed: the prefix __Host- without Secure',
+      'failed: the prefix __Host- requires Secure',
     ],
-    ['__Host-visit=key; Path=/shop; HttpOnly; Secure; SameSite=Lax', {}, 'failed: the prefix __Host- without Secure'],
-    ['__Secure-visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: the prefix __Secure- without Secure'],
+    ['__Host-visit=key; Path=/shop; HttpOnly; Secure; SameSite=Lax', {}, 'failed: the prefix __Host- requires Secure'],
+    ['__Secure-visit=key; Path=/; HttpOnly; SameSite=Lax', {}, 'failed: the prefix __Secure- requires Secure'],
     ['visit=key; Path=/; HttpOnly; Secure; SameSite=Lax', {}, 'warning: no prefix'],
     ['__Host-visit=key; Path=/; Secure; SameSite=Lax', {}, 'failed: no HttpOnly'],
     ['__Host-visit=key; Path=/; HttpOnly; Secure', {}, 'warning: no SameSite'],
@@ -53,7 +49,7 @@ describe('What the command says of a cookie that a server has sent', () => {
     [
       '__Secure-visit=key; Path=/; Domain=inner.local; HttpOnly; Secure; SameSite=Lax',
       {},
-      'failed: Domain=inner.local is not that of www',
+      'failed: Domain=inner.local does not match www',
     ],
     [
       '__Secure-visit=key; Path=/car; HttpOnly; Secure; SameSite=Lax',
@@ -61,13 +57,13 @@ describe('What the command says of a cookie that a server has sent', () => {
       'failed: Path=/car: browsers do not send it back to /cart',
     ],
     [SOUND, { cache: 'public, max-age=60' }, 'failed: no Cache-Control: no-store'],
-    [SOUND, { more: { age: '7' } }, 'failed: the answer comes from a cache'],
-    [SOUND, { more: { 'x-cache': 'HIT from edge' } }, 'failed: the answer comes from a cache'],
-    [SOUND.replace('Lax', 'Strict'), { options: true }, 'warning: SameSite is strict, and by the options lax'],
+    [SOUND, { more: { age: '7' } }, 'failed: the response comes from a cache'],
+    [SOUND, { more: { 'x-cache': 'HIT from edge' } }, 'failed: the response comes from a cache'],
+    [SOUND.replace('Lax', 'Strict'), { options: true }, 'warning: SameSite is strict, but the options say lax'],
     [
       SOUND.replace('__Host-', '__Secure-'),
       { options: true },
-      'warning: name is __Secure-visit, and by the options __Host-visit',
+      'warning: name is __Secure-visit, but the options say __Host-visit',
     ],
   ])('R63: %s %j', (cookie, how, expected) => {
     const findings = judge(cookie, how);

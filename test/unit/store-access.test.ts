@@ -321,7 +321,7 @@ describe('While the store does not answer', () => {
       await settle();
       expect(asked.outcome).toBe('answered');
     }
-    expect(lines.filter((line) => line.includes('at once'))).toEqual([]);
+    expect(lines.filter((line) => line.includes('refused immediately'))).toEqual([]);
   });
 
   test('what is refused at once is an answer; what is refused after long is none', async () => {
@@ -372,7 +372,7 @@ describe('While the store does not answer', () => {
   test('the log tells when it begins and when it ends, and not of each request', async () => {
     const one = moody();
     await open(one);
-    expect(lines.filter((line) => line.includes('at once'))).toHaveLength(1);
+    expect(lines.filter((line) => line.includes('refused immediately'))).toHaveLength(1);
     const before = lines.length;
     for (let round = 0; round < 5; round++) {
       for (let request = 0; request < 100; request++) find(one);

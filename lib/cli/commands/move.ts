@@ -61,8 +61,5 @@ async function moveAll(
 function refusalOf(refused: readonly RefusedVisit[]): string {
   const named = refused.slice(0, MOST_NAMED).map(({ id, error }) => `${id} (${reasonOf(error)})`);
   const more = refused.length > named.length ? ` and ${refused.length - named.length} more` : '';
-  return (
-    `${many(refused.length, 'visit')} not taken by the new store, and left in the old one: ` +
-    `${named.join(', ')}${more}`
-  );
+  return `the new store refused ${many(refused.length, 'visit')}, now left in the old one: ${named.join(', ')}${more}`;
 }

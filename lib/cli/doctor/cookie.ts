@@ -33,7 +33,7 @@ export async function examineCookie(url: URL, options: CookieOptions | undefined
     if (again !== undefined && parseSetCookie(again).value === parseSetCookie(found.header).value)
       findings.push(
         failed(
-          'two visitors got the same key: a cache in between keeps answers with cookies, and signs everybody in as one',
+          'two visitors received the same key: a cache stores responses with cookies, so everyone shares one visit',
         ),
       );
     return [
@@ -83,9 +83,8 @@ function missing({ url, status, headers }: Answer, base: string): Finding {
   const names = headers.getSetCookie().map((header) => plain(parseSetCookie(header).name));
   const others = names.length > 0 ? ` (but ${names.join(', ')})` : '';
   return warning(
-    `${shown(url)} answered ${status} and sent no cookie "${base}"${others}: a visit begins when there is ` +
-      'something to keep, ' +
-      'so name an address where one does, such as a page with a form token',
+    `${shown(url)} answered ${status} without the cookie "${base}"${others}: a visit begins when there is ` +
+      'something to store, so use a page that starts one, such as a page with a form token',
   );
 }
 
@@ -100,41 +99,39 @@ function* judged(cookie: SetCookie, { url, headers }: Answer, options: CookieOpt
   const isLoopback = /^(?:localhost|.*\.localhost|127\..*|\[::1\])$/.test(url.hostname);
   if (isHttps && !secure)
     yield failed(
-      'no Secure, though the address is https: the application takes the request for http; set the trust-proxy ' +
-        'setting of the framework, ' +
-        'and let the proxy send X-Forwarded-Proto, or set cookie.secure to true',
+      'no Secure although the URL is https: the application sees the request as http; enable the trust-proxy ' +
+        'setting of the framework and let the proxy send X-Forwarded-Proto, or set cookie.secure to true',
     );
   if (!isHttps && !isLoopback)
     yield secure
-      ? failed('Secure over plain http: browsers do not keep it; open the https address')
-      : warning('over plain http everybody on the way reads it');
+      ? failed('Secure over plain HTTP: browsers reject the cookie; use the https URL')
+      : warning('plain HTTP: everyone on the network path can read the key');
   if (/^__host-/i.test(name) && (!secure || path !== '/' || domain !== undefined))
     yield failed(
-      'the prefix __Host- without Secure, with a Domain or another Path than /: browsers refuse it; does a proxy ' +
-        'change cookies?',
+      'the prefix __Host- requires Secure, Path=/ and no Domain: browsers reject the cookie; check whether a ' +
+        'proxy changes cookies',
     );
-  else if (/^__secure-/i.test(name) && !secure) yield failed('the prefix __Secure- without Secure: browsers refuse it');
+  else if (/^__secure-/i.test(name) && !secure)
+    yield failed('the prefix __Secure- requires Secure: browsers reject the cookie');
   else if (isHttps && !PREFIX.test(name))
-    yield warning(
-      'no prefix, so that other hosts of the site can set one of their own: cookie.secure: true brings __Host-',
-    );
-  if (!httpOnly) yield failed('no HttpOnly: every script of a page reads the key');
+    yield warning('no prefix, so other hosts of the site can overwrite the cookie: cookie.secure: true adds __Host-');
+  if (!httpOnly) yield failed('no HttpOnly: every script on a page can read the key');
   if (sameSite === undefined || sameSite === true || sameSite === false)
-    yield warning('no SameSite: it is left to each browser');
+    yield warning('no SameSite: browsers use different defaults');
   else if (sameSite === 'none' && options?.sameSite !== 'none')
-    yield warning('SameSite=None: other sites can send requests with it');
+    yield warning('SameSite=None: other sites can send requests with the cookie');
   if (domain !== undefined) {
     const host = domain.replace(/^\./, '').toLowerCase();
     yield url.hostname === host || url.hostname.endsWith(`.${host}`)
-      ? warning(`Domain=${plain(domain)}: all hosts below it get the key`)
-      : failed(`Domain=${plain(domain)} is not that of ${url.hostname}: browsers refuse it`);
+      ? warning(`Domain=${plain(domain)}: all hosts below this domain receive the key`)
+      : failed(`Domain=${plain(domain)} does not match ${url.hostname}: browsers reject the cookie`);
   }
   if (path !== '' && !covers(path, url.pathname))
     yield failed(`Path=${plain(path)}: browsers do not send it back to ${plain(url.pathname)}`);
   if (!/\bno-store\b/i.test(headers.get('cache-control') ?? ''))
-    yield failed('no Cache-Control: no-store beside it: a proxy has taken it away, and caches may keep the key');
+    yield failed('no Cache-Control: no-store: a proxy has removed it, so caches may store the key');
   if (Number(headers.get('age') ?? 0) > 0 || /\bhit\b/i.test(headers.get('x-cache') ?? ''))
-    yield failed('the answer comes from a cache, with the key of somebody else');
+    yield failed(`the response comes from a cache, with another visitor's key`);
   if (options) yield* differences(cookie, options);
 }
 
@@ -153,8 +150,8 @@ function* differences(cookie: SetCookie, options: CookieOptions): Iterable<Findi
     if (sent === meant) continue;
     const [is, shouldBe] = [sent, meant].map((one) => (one === undefined ? 'none' : plain(String(one))));
     yield warning(
-      `${attribute} is ${is}, and by the options ${shouldBe}: is NODE_ENV another one there, or does a proxy ` +
-        'change it?',
+      `${attribute} is ${is}, but the options say ${shouldBe}: check whether NODE_ENV differs there, or whether ` +
+        'a proxy changes it',
     );
   }
 }

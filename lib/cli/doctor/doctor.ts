@@ -16,15 +16,15 @@ export async function examine(wish: Wishes['doctor'], report: Report): Promise<b
   const given = wish.options === undefined ? undefined : await readModuleOptions(wish.options);
   const source = wish.source === undefined ? sourceOf(given) : await readSource(wish.source);
   const options = given && examineOptions(withSource(given, source), findings);
-  report.progress('looked at the options', 'nothing was changed');
+  report.progress('checked the options', 'nothing was changed');
   if (source) findings.push(...(await examineStore(source, options)));
-  report.progress('looked at the store', 'nothing was changed');
+  report.progress('checked the store', 'nothing was changed');
   if (wish.url) findings.push(...(await examineCookie(wish.url, options?.cookie)));
 
   const countOf = (status: Finding['status']): number => findings.filter((finding) => finding.status === status).length;
   const [failed, warnings] = [countOf('failed'), countOf('warning')];
   const lines = findings.map(({ check, status, message }) => `${status.padEnd(7)}  ${check.padEnd(7)}  ${message}`);
-  const summary = failed + warnings === 0 ? 'nothing wrong was found' : `${failed} failed, ${warnings} to be looked at`;
+  const summary = failed + warnings === 0 ? 'no problems found' : `${failed} failed, ${warnings} warnings`;
   report.result([...lines, summary].join('\n'), { isWell: failed === 0, findings });
   return failed === 0;
 }
@@ -52,11 +52,13 @@ function examineOptions(given: VisitModuleOptions, findings: Finding[]): Resolve
     const mode =
       process.env['NODE_ENV'] === 'production'
         ? 'in production'
-        : 'outside of production: set NODE_ENV to see what holds there';
+        : 'outside of production: set NODE_ENV=production to check the production options';
     findings.push(ok(`valid ${mode}`));
     if (options.source.includes('query'))
       findings.push(
-        warning('"source" has "query": keys are accepted in addresses, which histories and logs get to see'),
+        warning(
+          '"source" contains "query": keys are accepted in URLs, which are visible in browser histories and logs',
+        ),
       );
     return options;
   } catch (error) {

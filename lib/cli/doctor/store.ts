@@ -33,8 +33,9 @@ export async function examineStore(source: Source, options: Options | undefined)
 function natureOf(store: VisitStore, options: Options | undefined): Finding[] {
   const { warning, failed } = findingsOf('store');
   const findings = options ? unsupportedByStore(options as ResolvedVisitOptions, store).map(failed) : [];
-  if (!supports(store, 'shared')) findings.push(warning('other processes do not see its visits: for one process only'));
-  if (!supports(store, 'durable')) findings.push(warning('its visits are gone when it ends'));
+  if (!supports(store, 'shared'))
+    findings.push(warning('other processes cannot see its visits: use it with a single process only'));
+  if (!supports(store, 'durable')) findings.push(warning('its visits are lost when it stops'));
   return findings;
 }
 
@@ -45,8 +46,8 @@ async function checked(store: VisitStore): Promise<Finding[]> {
     await store.check();
     return [
       reached.ok(`${name} can be used`),
-      tables.ok('all that this version needs is there'),
-      server.ok('no setting is in the way'),
+      tables.ok('they have everything that this version needs'),
+      server.ok('all settings are supported'),
     ];
   } catch (error) {
     const answers = reached.ok(`${name} answers`);
@@ -59,12 +60,13 @@ async function checked(store: VisitStore): Promise<Finding[]> {
 
 async function indexesOf({ server }: VisitStore): Promise<Finding> {
   const { ok, failed, skipped } = findingsOf('indexes');
-  if (!server?.missingIndexes) return skipped('this store does not tell');
+  if (!server?.missingIndexes) return skipped('this store does not report them');
   try {
     const missing = await server.missingIndexes();
-    if (missing.length === 0) return ok('all are there');
+    if (missing.length === 0) return ok('none is missing');
     return failed(
-      `none begins with ${missing.join(', ')}: clean-up and lists read whole tables; run the migrations, or add them`,
+      `missing for ${missing.join(', ')}: clean-up and lists must read whole tables; run the migrations, or add ` +
+        'indexes that begin with these columns',
     );
   } catch (error) {
     return skipped(lineOf(error));
@@ -80,8 +82,8 @@ async function clockOf(store: VisitStore, options: Options | undefined): Promise
     const skew = await clockSkew(store, { clock });
     const apart = `${Math.abs(Math.round(skew / 1000))} s ${skew > 0 ? 'ahead of' : 'behind'} that of the store`;
     if (Math.abs(skew) <= maxClockSkew)
-      return ok(skew === 0 ? 'as that of the store' : `that of this machine is ${apart}`);
-    return failed(`that of this machine is ${apart}, and clean-up is refused: set both by NTP`);
+      return ok(skew === 0 ? `the same as the store's` : `that of this machine is ${apart}`);
+    return failed(`that of this machine is ${apart}, so clean-up is refused: synchronize both with NTP`);
   } catch (error) {
     return skipped(lineOf(error));
   }
