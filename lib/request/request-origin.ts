@@ -22,7 +22,7 @@ export interface OriginRules {
 export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: OriginRules): RequestOrigin {
   const { origin, 'sec-fetch-site': site } = request.headers;
   if (origin !== undefined && trustedOrigins.includes(origin)) return 'own';
-  // `none`: the user did it, by an entry in the address bar or an extension. A `same-site` neighbour is somebody else.
+  // `none`: the user did it, by an entry in the address bar or an extension. A `same-site` neighbor is somebody else.
   if (site !== undefined) return site === 'same-origin' || site === 'none' ? 'own' : 'foreign';
   if (origin === undefined) return 'unknown';
   // A sandboxed frame, a redirect between sites and a local file say "null".

@@ -86,19 +86,19 @@ export function describeFindAndCreate({ check }: Suite): void {
 
   check('an id that exists is an error, and nothing of that call is stored', async ({ store, read, made }) => {
     const visit = await made({ sessionData: bytes('first') });
-    const neighbour = newVisit({ identity: identityOf('1') });
+    const neighbor = newVisit({ identity: identityOf('1') });
     await assert.rejects(async () =>
-      store.create([neighbour, newVisit({ id: visit.id, sessionData: bytes('second'), identity: identityOf('2') })]),
+      store.create([neighbor, newVisit({ id: visit.id, sessionData: bytes('second'), identity: identityOf('2') })]),
     );
-    same(await store.find([neighbour.id]), [null]);
+    same(await store.find([neighbor.id]), [null]);
     same(textOf(await read(visit.id)), 'first');
     same((await read(visit.id)).identity, null);
   });
 
   check('an id twice in one call is an error, and nothing of that call is stored', async ({ store }) => {
-    const [visit, neighbour] = [newVisit(), newVisit()];
-    await assert.rejects(async () => store.create([neighbour, visit, newVisit({ id: visit.id })]));
-    same(await store.find([visit.id, neighbour.id]), [null, null]);
+    const [visit, neighbor] = [newVisit(), newVisit()];
+    await assert.rejects(async () => store.create([neighbor, visit, newVisit({ id: visit.id })]));
+    same(await store.find([visit.id, neighbor.id]), [null, null]);
   });
 
   check('tell ids in another case apart', async ({ store, made }) => {

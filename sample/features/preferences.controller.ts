@@ -8,7 +8,7 @@ import { languageNames, type Language } from '../web/texts.js';
 
 const languageCodes = Object.keys(languageNames) as Language[];
 
-/** Language and colours, remembered in the session. `Pages` applies them. */
+/** Language and colors, remembered in the session. `Pages` applies them. */
 @Controller('preferences')
 export class PreferencesController {
   constructor(private readonly pages: Pages) {}

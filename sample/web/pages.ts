@@ -18,7 +18,7 @@ export class PageException extends HttpException {
 }
 
 /**
- * Makes whole pages, in the language and colours of the visitor. One object for all requests; `session` is always that
+ * Makes whole pages, in the language and colors of the visitor. One object for all requests; `session` is always that
  * of the one that is served.
  */
 @Injectable()

@@ -76,7 +76,7 @@ async function fill(database, kind, url, wished, signal) {
 function spread(rows, active) {
   const count = Math.min(active, rows);
   const numbers = Array.from({ length: count }, (_, index) => 1 + Math.floor((index * rows) / count));
-  // Neighbours in the table shall not be neighbours in time.
+  // Neighbors in the table shall not be neighbors in time.
   return numbers
     .map((number) => ({ number, at: md5(`order${number}`) }))
     .sort((a, b) => (a.at < b.at ? -1 : 1))

@@ -170,7 +170,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         });
 
       if (isInTurn())
-        test('R60: a trusted origin passes, and its neighbours do not', async () => {
+        test('R60: a trusted origin passes, and its neighbors do not', async () => {
           const app = await start({ trustedOrigins: [`http://127.0.0.1:${attacker.port}`] });
           const page = await arrive(app);
           expect(await fallFor(page, '127.0.0.1', `${app.address}/buy`)).toBe(201);

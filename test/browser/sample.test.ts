@@ -278,7 +278,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(new Set(seen.map(([, id]) => id)).size).toBe(3);
       });
 
-      test('R45: preferences change language and colours of every page', async () => {
+      test('R45: preferences change language and colors of every page', async () => {
         const visitor = await arrive({ colorScheme: 'light' });
         const { page } = visitor;
         const ground = (): Promise<string> =>

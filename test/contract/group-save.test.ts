@@ -53,7 +53,7 @@ describeDatabases('A group of saves', (db) => {
   };
 
   test.each([[[0]], [[3]], [[0, 6]]])(
-    'B15: one that the database refuses does not fail its neighbours: %j',
+    'B15: one that the database refuses does not fail its neighbors: %j',
     async (bad) => {
       const saves = await group(7, bad);
       const results = await store.save(saves);
@@ -65,7 +65,7 @@ describeDatabases('A group of saves', (db) => {
     },
   );
 
-  test('B1, R31, B8: what may not be written stays as it is, and its neighbours are written', async () => {
+  test('B1, R31, B8: what may not be written stays as it is, and its neighbors are written', async () => {
     const saves = await group(6, []);
     const ids = saves.map(({ id }) => id);
     await store.end([ids[1]!], { reason: 'ended', at: NOW });

@@ -378,7 +378,7 @@ describeWays('What a handler asks for', (way) => {
         else expect([place, value]).toEqual([place, 'VISIT_NOT_RESOLVED']);
       }
       const own = { 'sec-fetch-site': 'same-origin' };
-      const foreign = { 'sec-fetch-site': 'same-site', origin: 'https://neighbour.example' };
+      const foreign = { 'sec-fetch-site': 'same-site', origin: 'https://neighbor.example' };
       // A guard that needs a visit closes a handler that has none, wherever the request comes from.
       for (const headers of [own, foreign])
         expect((await browser.post('/skipped-secret', { headers })).status).toBe(500);

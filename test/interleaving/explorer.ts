@@ -15,7 +15,7 @@ export interface ExplorerOptions {
   readonly most: number;
   /** Of the random choice. */
   readonly seed?: number;
-  /** Runs orders too that differ only in which of two neighbouring reads comes first. */
+  /** Runs orders too that differ only in which of two neighboring reads comes first. */
   readonly everyRead?: boolean;
   readonly rewrite?: Rewrite;
   /** Another scene that must come to the same in each order. */

@@ -38,7 +38,7 @@ export interface CourseOptions {
   readonly schedule: readonly number[];
   /** Decides where the schedule is silent. */
   readonly choose: (choices: readonly number[]) => number;
-  /** Leaves out orders that differ from another one only in which of two neighbouring reads comes first. */
+  /** Leaves out orders that differ from another one only in which of two neighboring reads comes first. */
   readonly skipReads: boolean;
   readonly rewrite: (sql: string) => string;
   readonly onStep: (step: Step) => Promise<void>;

@@ -57,7 +57,7 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1`);
 
-/** Takes back a create whose neighbours failed; nobody has been told of it. ARGV: hash of the key · version. */
+/** Takes back a create whose neighbors failed; nobody has been told of it. ARGV: hash of the key · version. */
 export const UNDO_CREATE = script(
   READ,
   `
