@@ -11,46 +11,48 @@ import type { VisitRecord, VisitStore } from './store/visit.store.js';
 
 /** Options of `visitSessionStore()`. */
 export interface VisitSessionStoreOptions {
-  /** Where the sessions are kept: any store of nest-visit but sealed cookies. Who has made it closes it. */
+  /** The store: any store of nest-visit except sealed cookies. It is closed by the code that created it. */
   store: VisitStore;
   /**
-   * How long a session lives after its last request whose cookie says nothing of it (`cookie.maxAge`,
-   * `cookie.expires`).
+   * How long a session lives after its last request if its cookie has neither `cookie.maxAge` nor `cookie.expires`.
    *
    * @default '1d'
    */
   timeout?: Duration;
-  /** A call waits this long for the store, then it fails. @default '10s' */
+  /** How long a call waits for the store before it fails. @default '10s' */
   storeTimeout?: Duration;
   /** @default Date */
   clock?: Clock;
 }
 
-/** What express-session and @fastify/session keep of a session. */
+/** The session data of express-session and @fastify/session. */
 export interface StoredSession {
-  /** Code that writes to the store by itself may leave it out. */
+  /** Optional, for code that writes to the store directly. */
   cookie?: { expires?: Date | string | null; maxAge?: number | null; originalMaxAge?: number | null };
   [name: string]: any;
 }
 
-/** What they call of a store. Each callback is called once, and never before the call has returned. */
+/**
+ * The methods of a store that these libraries call. Each callback is called once, and never before the call has
+ * returned.
+ */
 export interface VisitSessionStore {
-  /** The session, or null if there is none, or it has expired or been destroyed. */
+  /** Gets the session, or null if it does not exist, has expired or was destroyed. */
   get(sessionId: string, callback: (error: unknown, session?: any) => void): void;
   /**
-   * Stores all of the session, as the last of several calls has it. One that has expired or been destroyed is not
-   * stored: it never comes back.
+   * Stores the whole session. Of several concurrent calls, the last one wins. A session that has expired or was
+   * destroyed is not stored again.
    */
   set(sessionId: string, session: any, callback?: (error?: any) => void): void;
-  /** Ends a session for good: no later save brings it back. One that is not there is no error. */
+  /** Ends a session permanently: no later save restores it. If it does not exist, nothing happens. */
   destroy(sessionId: string, callback?: (error?: any) => void): void;
-  /** Moves the expiry of a session that is there. */
+  /** Moves the expiry of an existing session. */
   touch(sessionId: string, session: any, callback?: (error?: any) => void): void;
-  /** All live sessions, without their ids, of which the store has hashes only. */
+  /** Gets all live sessions, without their ids, because only hashes of the ids are stored. */
   all(callback: (error: unknown, sessions?: any) => void): void;
-  /** How many sessions are live. */
+  /** Gets the number of live sessions. */
   length(callback: (error: unknown, length?: number) => void): void;
-  /** Destroys all sessions; visits of `VisitModule` in the same store are left alone. */
+  /** Destroys all sessions. Visits of `VisitModule` in the same store are not affected. */
   clear(callback?: (error?: any) => void): void;
 }
 
@@ -115,9 +117,9 @@ function answer<T>(work: Promise<T>, callback: ((error: unknown, value?: T) => v
   );
 }
 
-/** The only entry of the data of such a visit, by which it is told from others. */
+/** The only entry of the data of such a visit, which distinguishes it from other visits. */
 const ENTRY = 'express-session';
-/** Saves of one session from several processes are in each other's way; within one they are queued. */
+/** Saves of one session from several processes can conflict; within a process they are queued. */
 const MOST_TRIES = 10;
 const PAGE = 250;
 /** A moment that two requests of one session may be apart says nothing of a shorter life. */

@@ -4,10 +4,10 @@ declare global {
   namespace Express {
     interface Request {
       /**
-       * The session of the visit, see `SessionData` for its shape.
+       * The session of the current request; `SessionData` declares its shape.
        *
-       * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError
-       *   (503) when the store could not be asked
+       * @throws VisitNotResolvedError in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) if the look-up
+       * failed
        */
       session: RequestSession;
       /** The same as `session.id`. */

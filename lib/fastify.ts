@@ -38,47 +38,47 @@ import { TimeLimits } from './visit/time-limits.js';
 declare module 'fastify' {
   interface FastifyRequest {
     /**
-     * The session of the visit, see `SessionData` for its shape.
+     * The session of the current request; `SessionData` declares its shape.
      *
-     * @throws VisitNotResolvedError when it is read in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503)
-     *   when the store could not be asked
+     * @throws VisitNotResolvedError in a handler with `@SkipVisit()`; VisitStoreUnavailableError (503) if the look-up
+     * failed
      */
     session: RequestSession & {
       /** All data, as a plain object. */
       data(): Record<string, any>;
-      /** Of the cookie, for this response; `maxAge` in milliseconds. */
+      /** Sets options of the cookie for this response; `maxAge` is in milliseconds. */
       options(options: { maxAge?: number | null }): void;
     };
-    /** The visit, where the plugin `visits` is registered. @throws like `session` */
+    /** The visit, if the plugin `visits` is registered. @throws like `session` */
     readonly visit: CurrentVisit;
   }
 
   interface FastifyInstance {
-    /** Where the plugin `visits` is registered, as are the next two. */
+    /** Available if the plugin `visits` is registered, like the next two. */
     readonly visits: VisitService;
     readonly identity: IdentityService;
     readonly formTokens: FormTokenService;
   }
 
   interface FastifyContextConfig {
-    /**
-     * What a handler of Nest says by decorators, where the plugin `visits` is registered: `[PassiveVisit()]`,
-     * `[RequireIdentity()]`.
-     */
+    /** The decorators of the route, if the plugin `visits` is registered: `[PassiveVisit()]`, `[RequireIdentity()]`. */
     visit?: readonly ClassDecorator[];
   }
 }
 
-/** Options of the plugin `visits`: those of `VisitModule`, and what Nest's modules have otherwise. */
+/**
+ * Options of the plugin `visits`: those of `VisitModule`, and those that other modules of a Nest application would
+ * define.
+ */
 export type FastifyVisitOptions = VisitModuleOptions & FastifyVisitExtras;
 
-/** What the plugin `visits` takes beside the options of `VisitModule`. */
+/** The options of the plugin `visits` that `VisitModule` does not have. */
 export interface FastifyVisitExtras {
   /** Classes with `@VisitPlugin()`. @default [] */
   plugins?: readonly Type<VisitPluginHooks>[];
-  /** Guards before all routes, such as `CsrfGuard`. @default [] */
+  /** Guards for all routes, such as `CsrfGuard`. @default [] */
   guards?: readonly Type<CanActivate>[];
-  /** Where warnings go; it is the logger of Nest for all of this process. @default Nest's, as it is */
+  /** The logger for warnings. It becomes Nest's logger for the whole process. @default Nest's current logger */
   logger?: LoggerService | LogLevel[] | false;
 }
 

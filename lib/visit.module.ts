@@ -80,18 +80,15 @@ import { GraphqlOperations } from './graphql/graphql-operations.js';
 import { Connections } from './websockets/connections.js';
 import { Gateways } from './websockets/gateways.js';
 
-/** How long the end of the application waits for the store to close, in milliseconds. */
+/** How long shutdown waits for the store to close, in milliseconds. */
 const LONGEST_CLOSE = 2000;
-/**
- * A store asks its server more than one thing before it is used. Together they may take so many times as long as one
- * answer.
- */
+/** The check at startup sends several statements. Together they may take this many times as long as one call. */
 const ANSWERS_AT_START = 5;
 
 /**
- * Gives every request its visit. Imported once, in the root module: by `VisitModule.forRoot(options)`, or by
- * `VisitModule.forRootAsync({ inject, useFactory })` where the options come from other providers; see
- * `VisitModuleOptions`. It is global.
+ * Provides visits for all requests. Import it once, in the root module: with `VisitModule.forRoot(options)`, or with
+ * `VisitModule.forRootAsync({ inject, useFactory })` if the options come from other providers. The options are
+ * `VisitModuleOptions`. The module is global.
  *
  * @throws VisitOptionError, VisitSchemaError or VisitServerSettingError while the application starts
  */
@@ -240,7 +237,7 @@ export class VisitModule
     this.gateways.bind(this.configuration, { guard, interceptor }, () => this.orderGuards());
   }
 
-  /** What goes wrong here is thrown by `configure`, where it fails the start of the application. */
+  /** An error here is thrown by `configure`, where it makes the start of the application fail. */
   private bindEntry(): void {
     const { httpAdapter } = this.host;
     // An application without HTTP has none.
@@ -274,8 +271,8 @@ export class VisitModule
   }
 
   /**
-   * Nest runs global guards in the order of modules. What a handler asks for has to hold for those that come before
-   * ours, too.
+   * Nest runs global guards in the order of modules. The settings of a handler must also apply to guards that run
+   * before ours.
    */
   private orderGuards(): void {
     this.configuration
@@ -317,7 +314,7 @@ export class VisitModule
     }
   }
 
-  /** Requests are served with a clock that is off; what clean-up does is refused when it comes to it. */
+  /** Requests are served even if the clock is wrong; clean-up is refused when it runs. */
   private async compareClocks(): Promise<void> {
     const { maxClockSkew, storeTimeout } = this.options;
     if (maxClockSkew === false) return;
@@ -330,7 +327,8 @@ export class VisitModule
   }
 
   /**
-   * Requests still run now, but the data source of the host may be closed before `onApplicationShutdown` comes to us.
+   * Requests are still running now, but the host's data source may be closed before our `onApplicationShutdown` is
+   * called.
    */
   async beforeApplicationShutdown(): Promise<void> {
     await this.touches.close();
@@ -349,9 +347,9 @@ export class VisitModule
 }
 
 /**
- * A server may take connections and never answer. Then the application does not start, rather than wait without a word.
+ * A server may accept connections and never answer. The application then fails to start, instead of waiting silently.
  *
- * @throws VisitError `VISIT_STORE_UNAVAILABLE`, and whatever `check()` throws of ours
+ * @throws VisitError `VISIT_STORE_UNAVAILABLE`, and the library's own errors of `check()`
  */
 async function check(store: VisitStore, storeTimeout: number): Promise<void> {
   try {
@@ -366,8 +364,8 @@ async function check(store: VisitStore, storeTimeout: number): Promise<void> {
 }
 
 /**
- * Before anything is opened. Nest would say that it cannot resolve a dependency; two of these would open two stores and
- * save twice.
+ * Called before anything is opened. Without options, Nest would only report that it cannot resolve a dependency. Two
+ * imports would open two stores and save twice.
  */
 function requireOnce(options: VisitModuleOptions | undefined, modules: ModulesContainer): void {
   const times = [...modules.values()].filter(({ metatype }) => metatype === VisitModule).length;

@@ -34,7 +34,7 @@ import { TouchQueue } from './visit/touch.queue.js';
 import { OpenStreams } from './visit/open-streams.js';
 import { failedSignIn, runAll, VisitWriter } from './visit/visit.writer.js';
 
-/** A visit as it may be listed: without anything its client holds. */
+/** A visit as lists show it, without anything secret. */
 export interface VisitSummary {
   readonly id: string;
   readonly created: Date;
@@ -43,69 +43,69 @@ export interface VisitSummary {
   readonly permanent: boolean;
   readonly remoteAddress: string | null;
   readonly userAgent: string | null;
-  /** What the user agent says of itself, such as "Firefox on Windows"; null if that is nothing known. */
+  /** The browser and operating system, such as "Firefox on Windows", or null if the user agent is unknown. */
   readonly device: string | null;
   readonly userId: string | null;
-  /** When the user of this visit last proved who they are. */
+  /** When the user of this visit last authenticated. */
   readonly authenticatedAt: Date | null;
   readonly endedAt: Date | null;
   readonly endReason: string | null;
-  /** Whether it is the visit of the request that is being served. */
+  /** Whether this is the visit of the current request. */
   readonly isCurrent: boolean;
 }
 
 /** Options of `VisitService.create()`. */
 export interface CreateVisitOptions {
-  /** Whose the visit is from the start. @default nobody's */
+  /** The id of the visit's user. @default no user */
   userId?: string | number;
   /** @default `cookie.permanent` */
   permanent?: boolean;
   /**
-   * When the user proved who they are: what `@RequireFresh()` and `absoluteTimeout` go by. One that lies ahead counts
-   * as now.
+   * When the user authenticated. `@RequireFresh()` and `absoluteTimeout` use it. An instant in the future counts as
+   * now.
    *
-   * @default in a request of this user, when they did so there; elsewhere now
+   * @default in a request of the same user, the instant of their sign-in there; otherwise now
    */
   authenticatedAt?: Date;
 }
 
-/** Who somebody is, at the moment of the look-up. */
+/** A visit and its user at the time of the look-up. */
 export interface VerifiedVisit<T extends object = DefaultData> {
   readonly visit: VisitSummary;
-  /** The id of the user who is signed in, or null. */
+  /** The id of the signed-in user, or null. */
   readonly userId: string | null;
-  /** A copy of the session data: what is changed in it is kept nowhere. */
+  /** A copy of the session data. Changes to it are not stored. */
   readonly session: Partial<T>;
 }
 
-/** How many visits a list has at most, unless it says otherwise. */
+/** The default number of visits in a list. */
 const USUAL_LIMIT = 1000;
 
 /** Options of `VisitService.listForUser()`. */
 export interface ListVisitsOptions {
-  /** How many at most: a whole number, 1 or more. @default 1000 */
+  /** The maximum number of visits: a whole number, 1 or more. @default 1000 */
   limit?: number;
   /**
-   * The last visit of the page before, or what there is of it.
+   * The last visit of the previous page, or its `id` and `accessed`.
    *
    * @default the list begins with the visit that was used most recently
    */
   after?: Pick<VisitSummary, 'id' | 'accessed'>;
 }
 
-/** Whose visit `VisitService.end()` may end. */
+/** Restricts which visit `VisitService.end()` may end. */
 export interface EndVisitOptions {
   /**
-   * End the visit whoever its user is, as an administrator or a job does: the caller has checked who may do this.
+   * Ends the visit regardless of its user, for administrators and jobs. The caller must check who may do this.
    *
    * @default false
    */
   anyUser?: boolean;
-  /** End the visit only if it belongs to this user. @default the user of the request */
+  /** Ends the visit only if it belongs to this user. @default the user of the request */
   userId?: string | number;
 }
 
-/** Visits, in requests and outside of them. */
+/** Finds, lists, creates and ends visits, in requests and outside of them. */
 @Injectable()
 export class VisitService {
   constructor(
@@ -126,21 +126,21 @@ export class VisitService {
   ) {}
 
   /**
-   * The visit of the request that is being served.
+   * The visit of the current request.
    *
-   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
-   *   (503)
+   * @throws VisitNotResolvedError outside of a request, after its end, and under `@SkipVisit()`;
+   * VisitStoreUnavailableError (503)
    */
   current(): CurrentVisit {
     return this.requests.require().current;
   }
 
   /**
-   * The visit of a request. It is found before any code of the application runs, so there is no need to ask for it. In
-   * a callback of others (a connection pool, an event emitter), call it first with the request that is at hand: what
-   * follows runs for that one, whatever the asynchronous context was.
+   * The visit of a request. It is found before any code of the application runs, so you rarely need this method. Call
+   * it first in a callback of another library, such as a connection pool or an event emitter, with the request that the
+   * callback belongs to. The code after it then runs in the context of that request.
    *
-   * @throws VisitNotResolvedError, VisitStoreUnavailableError (503) when the store could not be asked
+   * @throws VisitNotResolvedError; VisitStoreUnavailableError (503) if the look-up failed
    */
   resolve(source: FrameworkRequest | ExecutionContext): Promise<CurrentVisit> {
     try {
@@ -157,16 +157,16 @@ export class VisitService {
   }
 
   /**
-   * Who is this? For what is no request of this application: the handshake of a socket, a job, another server. Reads
-   * only: no row, touch, event or cookie comes of it, and the visit lives no longer by it.
+   * Identifies a client outside of the application's requests: by the handshake of a socket, in a job, or on another
+   * server. It only reads: it stores nothing, emits no event, sets no cookie, and does not extend the visit.
    *
-   * @param credential a key; a `Cookie` header; or a handshake: the request that opened a socket, or a socket that a
-   * gateway was given. A handshake is looked through for keys as the option `source` says. One that a page of another
-   * site has opened with the cookie of its visitor is nobody's, unless `csrf.trustedOrigins` has that site (RFC 6455,
+   * @param credential a key; a `Cookie` header; or a handshake: the request that opened a socket, or the socket that a
+   * gateway receives. The keys of a handshake are read according to the option `source`. If a page of another site
+   * opened it with the visitor's cookie, the result is null, unless `csrf.trustedOrigins` contains that site (RFC 6455,
    * 10.2)
-   * @returns null for nobody: no key, an expired, ended or replaced one, or cookies of different users
-   * @throws VisitStoreUnavailableError (503): a failed look-up is never "nobody"; SessionDataError with
-   *   `session.onUnreadable: 'throw'`
+   * @returns null if there is no key, if it has expired, ended or was replaced, or if cookies belong to different users
+   * @throws VisitStoreUnavailableError (503): a failed look-up never returns null; SessionDataError with
+   * `session.onUnreadable: 'throw'`
    */
   async verify<T extends object = DefaultData>(
     credential: string | Handshake | null | undefined,
@@ -177,7 +177,7 @@ export class VisitService {
     return { visit, userId: visit.userId, session: verified.session as Partial<T> };
   }
 
-  /** The visit with this public id, also if it has expired or ended, or null if there is none. */
+  /** The visit with this public id, even if it has expired or ended, or null if there is none. */
   async find(id: string): Promise<VisitSummary | null> {
     if (!VisitKey.isId(id)) return null;
     const record = await this.store.find(id);
@@ -185,16 +185,15 @@ export class VisitService {
   }
 
   /**
-   * Makes a visit on the server side: for a hand-over sign-in, or for tests. The key is to be given to its client and
-   * nobody else.
+   * Creates a visit on the server, for a hand-over sign-in or for tests. Give the key only to its client.
    *
-   * It is a sign-in like another one: plugins hear of it, and it does not survive the end of all visits of its user
-   * that comes while it is made. In a request of that user it is as old as their sign-in there.
+   * With a user, this is a sign-in: plugins are called, and the visit does not survive if all visits of the user are
+   * ended while it is created. In a request of the same user, it is as old as their sign-in there.
    *
-   * @throws VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`; VisitEndedError
-   * (409) when all visits of the user have been ended meanwhile; FreshIdentityRequiredError (401) when
-   * `authenticatedAt` is longer ago than `absoluteTimeout`; what a plugin with `onError: 'throw'` throws. Nothing is
-   * left of the visit then
+   * @throws VisitLimitError (409) if the user has too many visits and `identity.onLimit` is `refuse`; VisitEndedError
+   * (409) if all visits of the user have been ended in the meantime; FreshIdentityRequiredError (401) if
+   * `authenticatedAt` is longer ago than `absoluteTimeout`; errors of plugins with `onError: 'throw'`. In each case,
+   * the visit is removed again
    */
   create(options: CreateVisitOptions = {}): Promise<{ visit: VisitSummary; key: string }> {
     return this.requests.watch(this.make(options));
@@ -243,31 +242,32 @@ export class VisitService {
   }
 
   /**
-   * Gives the current visit a new key. Nothing else changes, so requests that are on their way with the old one are
-   * served as ever until half a minute after the client was first seen with the new one. When rights change,
-   * `IdentityService` renews the key by itself, and without such a grace.
+   * Gives the current visit a new key. Requests in flight with the previous key are still served, until half a minute
+   * after the client first used the new one. When the rights of a visit change, `IdentityService` renews the key
+   * automatically, without this grace period.
    *
-   * If the key has been changed a moment ago, nothing is left to do.
+   * If the key has just been changed, this method does nothing.
    *
-   * @throws VisitEndedError (409) when another request has ended the visit meanwhile
+   * @throws VisitEndedError (409) if another request has ended the visit in the meantime
    */
   renew(): Promise<void> {
     return this.requests.take('visits.renew()', (turn) => this.writer.renew(turn));
   }
 
   /**
-   * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, its key never works
+   * Ends a visit, by default the current one, whose cookie is then cleared. Its data is wiped, and its key never works
    * again.
    *
-   * Only visits of the user who is signed in can be ended. A job, and work that goes on after the response have no
-   * request, and so no user: there, and for an administrator, `anyUser` or `userId` says whose visit it may be.
+   * Only visits of the signed-in user can be ended. Jobs, and work that continues after the response, have no request
+   * and therefore no user. There, and for administrators, specify `anyUser` or `userId`.
    *
-   * @throws VisitStoreUnsupportedError when the store is not `revocable` and it is not the current visit;
-   * VisitNotResolvedError where there is no user, outside of a request and under `@SkipVisit()`, unless `anyUser` or
-   * `userId` is given; VisitKeyRetiredError (409) when the current visit is to end, and another request has replaced
-   * its key: it has not ended; VisitError `VISIT_END_REASON`
-   * @param reason a short word for the record, at most 32 characters
-   * @returns whether this call ended it; false if it had ended, there is none, or it is somebody else's
+   * @throws VisitStoreUnsupportedError if the store is not `revocable` and it is not the current visit;
+   * VisitNotResolvedError if there is no user, outside of a request and under `@SkipVisit()`, unless `anyUser` or
+   * `userId` is given; VisitKeyRetiredError (409) if the current visit should end, but another request has replaced its
+   * key: it has not ended; VisitError `VISIT_END_REASON`
+   * @param reason a short reason to record, at most 32 characters
+   * @returns whether this call ended the visit; false if it had already ended, does not exist, or belongs to another
+   * user
    */
   end(
     id?: string,
@@ -327,10 +327,10 @@ export class VisitService {
   }
 
   /**
-   * Ends all visits of the current user but the current one. How many. 0 if nobody is signed in.
+   * Ends all other visits of the current user, and returns their number. 0 if no user is signed in.
    *
-   * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_END_REASON`
+   * @param reason a short reason to record, at most 32 characters
+   * @throws VisitStoreUnsupportedError if the store has no `users`; VisitError `VISIT_END_REASON`
    */
   endOthers(reason = 'revoked'): Promise<number> {
     return this.write('visits.endOthers()', async () => {
@@ -343,10 +343,11 @@ export class VisitService {
   }
 
   /**
-   * Ends all visits of a user, at once and for every process; the current one too, if it is theirs. How many.
+   * Ends all visits of a user immediately and for every process, and returns their number. This includes the current
+   * visit if it belongs to the user.
    *
-   * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
+   * @param reason a short reason to record, at most 32 characters
+   * @throws VisitStoreUnsupportedError if the store has no `users`; VisitError `VISIT_USER_ID`, `VISIT_END_REASON`
    */
   endAllForUser(userId: string | number, reason = 'revoked'): Promise<number> {
     return this.write('visits.endAllForUser()', async (turn) => {
@@ -366,10 +367,10 @@ export class VisitService {
   }
 
   /**
-   * Ends every visit there is. How many.
+   * Ends all visits of all users, including anonymous ones, and returns their number.
    *
-   * @param reason a short word for the record, at most 32 characters
-   * @throws VisitStoreUnsupportedError when the store has no `users`; VisitError `VISIT_END_REASON`
+   * @param reason a short reason to record, at most 32 characters
+   * @throws VisitStoreUnsupportedError if the store has no `users`; VisitError `VISIT_END_REASON`
    */
   endAll(reason = 'revoked'): Promise<number> {
     return this.write('visits.endAll()', async (turn) => {
@@ -394,19 +395,19 @@ export class VisitService {
   }
 
   /**
-   * What holds for all visits here: time limits, renewal, the limit per user, the cookie, and what handlers ask for
-   * (ASVS 7.1.1).
+   * The settings in effect for all visits: time limits, renewal, the limit per user, the cookie, and the settings of
+   * handlers (ASVS 7.1.1).
    */
   describePolicy(): DescribedPolicy {
     return describePolicy(this.options, describedHandlers(handlersOf(this.discovery)));
   }
 
-  /** Writes the expiry updates that wait. It is done by itself, also at shutdown. */
+  /** Writes pending expiry updates now. They are also written periodically and at shutdown. */
   flush(): Promise<void> {
     return this.touches.flush();
   }
 
-  /** In a request it is one of its turns; elsewhere, in a job for example, there is none to take. */
+  /** In a request, the work is one of its turns. Outside of a request, for example in a job, there are no turns. */
   // No `async` around it, nor in the methods that return it: that would hear of a failure in the place of a caller who
   // does not wait.
   private write<T>(act: string, work: (turn: Turn | undefined) => Promise<T>): Promise<T> {
@@ -435,7 +436,7 @@ export class VisitService {
     return (await this.writer.end([id], reason)).length > 0;
   }
 
-  /** Whether this call ended it. */
+  /** Whether this call ended the visit. */
   private async endOwn(turn: Turn, reason: string): Promise<boolean> {
     let isEnded = false;
     await this.endCurrent(turn, reason, () => (isEnded = true));

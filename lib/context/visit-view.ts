@@ -6,15 +6,15 @@ import type { VisitState } from './request.context.js';
 const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
 
-/** Where a view looks: a request, or one visit as it was made. */
+/** What a view shows: the current visit of a request, or one particular visit. */
 export interface ViewedVisit {
   readonly environment: { readonly options: ResolvedVisitOptions };
   requireVisit(): VisitState;
-  /** A link or field with the key has been made. */
+  /** Called when a link or a form field with the key was created. */
   noteKeyInPage(): void;
 }
 
-/** The visit of the request that is being served. Follows it through sign-in and sign-out. */
+/** The visit of the current request. After a sign-in or sign-out, it shows the new state. */
 export class VisitView {
   readonly #viewed: ViewedVisit;
 
@@ -27,12 +27,12 @@ export class VisitView {
     return this.#viewed.requireVisit();
   }
 
-  /** The public id: 32 hexadecimal digits; may be listed and logged. */
+  /** The public id: 32 hexadecimal digits. It can be listed and logged. */
   get id(): string {
     return this.#state.record.id;
   }
 
-  /** The key itself, a secret of its client. Not enumerable, so that no log shows it by accident. */
+  /** The key, which is a secret of the client. The property is not enumerable, so that it is not logged by accident. */
   get key(): string {
     return this.#state.key.text;
   }
@@ -46,12 +46,12 @@ export class VisitView {
     return new Date(this.#state.record.created);
   }
 
-  /** When the visit was used before this request, to within `touch.resolution`. */
+  /** When the visit was last used before this request, with the precision of `touch.resolution`. */
   get accessed(): Date {
     return new Date(this.#state.record.accessed);
   }
 
-  /** When the visit ends unless it is used again. */
+  /** When the visit expires if it is not used again. */
   get expiry(): Date {
     return new Date(this.#state.record.expiry);
   }
@@ -60,12 +60,12 @@ export class VisitView {
     return this.#state.record.permanent;
   }
 
-  /** The address the visit began at, or null. A hint, never a proof. */
+  /** The address of the client when the visit began, or null. A hint, not a proof. */
   get remoteAddress(): string | null {
     return this.#state.record.remoteAddress;
   }
 
-  /** The browser the visit began with, or null. A hint, never a proof. */
+  /** The User-Agent of the client when the visit began, or null. A hint, not a proof. */
   get userAgent(): string | null {
     return this.#state.record.userAgent;
   }
@@ -75,18 +75,18 @@ export class VisitView {
     return this.#viewed.environment.options.clock.now() - this.#state.record.created;
   }
 
-  /** Milliseconds since the visit was used before this request. */
+  /** Milliseconds since the visit was last used before this request. */
   idle(): number {
     return this.#viewed.environment.options.clock.now() - this.#state.record.accessed;
   }
 
   /**
-   * The address with the key in its query, for clients without cookies. Percent-encoded; in HTML it has to be escaped
-   * like every attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
+   * A URL with the key in its query, for clients without cookies. It is percent-encoded; escape it in HTML like every
+   * attribute. The response gets `Referrer-Policy: no-referrer` and `Cache-Control: no-store`.
    *
    * @param url a path of this site, such as `/cart?page=2#top`
-   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `query` is on, or for an address of another site: the key
-   *   would leak there
+   * @throws VisitError `VISIT_SOURCE_OFF` if the source `query` is not enabled, or for a URL of another site, to which
+   * the key would leak
    */
   link(url: string): string {
     this.requireSource('query');
@@ -108,9 +108,9 @@ export class VisitView {
   }
 
   /**
-   * `<input type="hidden" …>` with the key, escaped, for a form of a client without cookies.
+   * A hidden form field with the key, as escaped HTML, for clients without cookies.
    *
-   * @throws VisitError `VISIT_SOURCE_OFF` unless the source `body` is on
+   * @throws VisitError `VISIT_SOURCE_OFF` if the source `body` is not enabled
    */
   hiddenField(): string {
     this.requireSource('body');
@@ -121,7 +121,7 @@ export class VisitView {
     );
   }
 
-  /** What may be shown; without the key. */
+  /** The public properties, without the key. */
   toJSON(): Record<string, unknown> {
     const { id, isNew, created, accessed, expiry, permanent, remoteAddress, userAgent } = this;
     return { id, isNew, created, accessed, expiry, permanent, remoteAddress, userAgent };

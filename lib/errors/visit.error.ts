@@ -1,6 +1,6 @@
 import { HttpException, HttpStatus } from '@nestjs/common';
 
-/** Stable identifiers of everything this library throws. Messages may change, codes do not. */
+/** Stable identifiers of all errors of this library. Messages may change; codes do not. */
 export type VisitErrorCode =
   | 'VISIT_OPTION'
   | 'VISIT_NOT_RESOLVED'
@@ -37,12 +37,12 @@ export type VisitErrorCode =
 const BRAND = Symbol.for('nest-visit.error');
 
 /**
- * The base of all errors of this library: `error instanceof VisitError` holds for every one of them, also for those
- * that are HTTP exceptions of Nest, and whichever copy of the package made them.
+ * The base class of all errors of this library. `error instanceof VisitError` is true for all of them, including those
+ * that are HTTP exceptions of Nest, and for errors of another copy of the package.
  */
 export class VisitError extends Error {
   constructor(
-    /** What went wrong, as a stable identifier. */
+    /** The stable identifier of the error. */
     readonly code: VisitErrorCode,
     message: string,
     options?: { cause?: unknown },
@@ -52,14 +52,13 @@ export class VisitError extends Error {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
-  /** What servers of GraphQL tell of an error beside its message. */
+  /** The extensions of the error in GraphQL responses. */
   get extensions(): Readonly<Pick<this, 'code'>> {
     return { code: this.code };
   }
 
   /**
-   * True for all errors of this library, whichever copy of the package made them; of subclasses, for their own
-   * instances.
+   * True for all errors of this library, from any copy of the package. For subclasses, true for their own instances.
    */
   static override [Symbol.hasInstance](this: unknown, value: unknown): boolean {
     if (typeof value !== 'object' || value === null) return false;
@@ -68,7 +67,7 @@ export class VisitError extends Error {
   }
 }
 
-/** An option that cannot work. Thrown while the application starts; lists every wrong option, one per line. */
+/** One or more options are invalid. Thrown while the application starts; the message has a line for each of them. */
 export class VisitOptionError extends VisitError {
   declare readonly code: 'VISIT_OPTION';
 
@@ -77,7 +76,7 @@ export class VisitOptionError extends VisitError {
   }
 }
 
-/** The tables are missing or lack a column. Thrown while the application starts. */
+/** Tables or columns are missing. Thrown while the application starts. */
 export class VisitSchemaError extends VisitError {
   declare readonly code: 'VISIT_SCHEMA';
 
@@ -86,20 +85,17 @@ export class VisitSchemaError extends VisitError {
   }
 }
 
-/** A setting of a database server, or of the connections to it, that visits cannot work with. */
+/** An unsupported setting of a database server or of the connections to it. */
 export interface RefusedSetting {
   /** As the server names it, such as `autocommit`. */
   readonly name: string;
   readonly value: string;
-  /** What would happen. */
+  /** The consequence of the setting. */
   readonly why: string;
   readonly remedy: string;
 }
 
-/**
- * The database server, or the connections to it, have settings that visits cannot work with. Thrown while the
- * application starts.
- */
+/** The database server or the connections to it have unsupported settings. Thrown while the application starts. */
 export class VisitServerSettingError extends VisitError {
   declare readonly code: 'VISIT_SERVER_SETTING';
 
@@ -111,16 +107,13 @@ export class VisitServerSettingError extends VisitError {
   }
 }
 
-/** The store cannot do what this call needs, such as `users`. Nothing was done. */
+/** The store does not support what this call needs, such as `users`. The call had no effect. */
 export class VisitStoreUnsupportedError extends VisitError {
   declare readonly code: 'VISIT_STORE_UNSUPPORTED';
 
   constructor(
     call: string,
-    /**
-     * What the store does not have: one of its facets (`users`, `pages`, `locks`, `cleanup`, `clients`) or
-     * capabilities.
-     */
+    /** The unsupported feature: a facet (`users`, `pages`, `locks`, `cleanup`, `clients`) or a capability. */
     readonly feature: string,
     message = `${call}() needs a store that supports "${feature}", which this store does not`,
   ) {
@@ -129,15 +122,15 @@ export class VisitStoreUnsupportedError extends VisitError {
 }
 
 /**
- * The clock of this process and that of the database differ by more than the option `maxClockSkew`. Nothing was deleted
- * or ended.
+ * The clocks of this process and of the database differ by more than the option `maxClockSkew`. Nothing was deleted or
+ * ended.
  */
 export class VisitClockError extends VisitError {
   declare readonly code: 'VISIT_CLOCK';
 
   constructor(
     act: string,
-    /** In milliseconds; negative: this process is behind. */
+    /** In milliseconds; negative if this process is behind. */
     readonly skew: number,
   ) {
     const direction = skew > 0 ? 'ahead of' : 'behind';
@@ -151,7 +144,7 @@ export class VisitClockError extends VisitError {
 }
 
 /**
- * The session or visit was asked for where there is none: outside of a request, after its response, or under
+ * The session or visit was used where it does not exist: outside of a request, after its response, or under
  * `@SkipVisit()`.
  */
 export class VisitNotResolvedError extends VisitError {
@@ -162,7 +155,10 @@ export class VisitNotResolvedError extends VisitError {
   }
 }
 
-/** The headers of the response have left, so neither a key nor an error could reach the client. Nothing was done. */
+/**
+ * The response headers have already been sent, so neither a key nor an error could reach the client. The call had no
+ * effect.
+ */
 export class VisitHeadersSentError extends VisitError {
   declare readonly code: 'VISIT_HEADERS_SENT';
 
@@ -176,8 +172,8 @@ export class VisitHeadersSentError extends VisitError {
 }
 
 /**
- * A message of a socket has no response that could bring a key to its client: nobody can sign in there, no key can be
- * renewed, and no visit can begin. Nothing was done.
+ * A socket message has no response that could bring a key to its client. Therefore no user can sign in, no key can be
+ * renewed, and no visit can begin. The call had no effect.
  */
 export class VisitNoResponseError extends VisitError {
   declare readonly code: 'VISIT_NO_RESPONSE';
@@ -192,7 +188,8 @@ export class VisitNoResponseError extends VisitError {
 }
 
 /**
- * A write was called from a callback of another write of the same request, and would wait for itself. Nothing was done.
+ * A write was called inside a callback of another write of the same request, and would wait for itself. The call had no
+ * effect.
  */
 export class VisitNestedCallError extends VisitError {
   declare readonly code: 'VISIT_NESTED_CALL';
@@ -207,8 +204,8 @@ export class VisitNestedCallError extends VisitError {
 }
 
 /**
- * Visits were asked for within a transaction of the application that holds the only connection of the pool, for which
- * they would wait until the transaction ends, and it for them. Nothing was done.
+ * The library was called inside a transaction of the application that uses the only connection of the pool. The call
+ * and the transaction would wait for each other. The call had no effect.
  */
 export class VisitOpenTransactionError extends VisitError {
   declare readonly code: 'VISIT_OPEN_TRANSACTION';
@@ -223,7 +220,10 @@ export class VisitOpenTransactionError extends VisitError {
   }
 }
 
-/** A value the session cannot keep, or data it cannot read. `path` names the place, such as `cart.items[2].price`. */
+/**
+ * A value that the session cannot store, or data that it cannot read. `path` is its position, such as
+ * `cart.items[2].price`.
+ */
 export class SessionDataError extends VisitError {
   declare readonly code: 'SESSION_VALUE' | 'SESSION_UNREADABLE' | 'SESSION_TOO_LARGE' | 'SESSION_RESERVED_NAME';
 
@@ -237,7 +237,7 @@ export class SessionDataError extends VisitError {
   }
 }
 
-/** An error that answers the request with a status of its own. */
+/** An error with an HTTP status. */
 export abstract class VisitHttpError extends HttpException {
   constructor(
     readonly code: VisitErrorCode,
@@ -251,13 +251,13 @@ export abstract class VisitHttpError extends HttpException {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
-  /** What servers of GraphQL tell of an error beside its message. */
+  /** The extensions of the error in GraphQL responses. */
   get extensions(): Readonly<Pick<this, 'code'>> {
     return { code: this.code };
   }
 }
 
-/** 503: the store did not answer. Nothing was saved, no cookie is sent; the response carries `Retry-After`. */
+/** 503: the store did not answer. Nothing was saved, and no cookie is set. The response contains `Retry-After`. */
 export class VisitStoreUnavailableError extends VisitHttpError {
   declare readonly code: 'VISIT_STORE_UNAVAILABLE';
 
@@ -284,9 +284,7 @@ export class VisitKeyRetiredError extends VisitHttpError {
   }
 }
 
-/**
- * 423: another request with exclusive access to this session did not end in time. The response carries `Retry-After`.
- */
+/** 423: another request kept exclusive access to this session for too long. The response contains `Retry-After`. */
 export class VisitLockedError extends VisitHttpError {
   declare readonly code: 'VISIT_LOCKED';
 
@@ -296,8 +294,8 @@ export class VisitLockedError extends VisitHttpError {
 }
 
 /**
- * 409: this request's exclusive access ended before it did, because its process stood still for too long. Nothing was
- * saved.
+ * 409: the exclusive access of this request ended before the request did, because its process was suspended for too
+ * long. Nothing was saved.
  */
 export class VisitLockLostError extends VisitHttpError {
   declare readonly code: 'VISIT_LOCK_LOST';
@@ -307,7 +305,7 @@ export class VisitLockLostError extends VisitHttpError {
   }
 }
 
-/** 503: other requests changed the same session each time that this one tried to save. Nothing was saved. */
+/** 503: other requests changed the session each time this request tried to save it. Nothing was saved. */
 export class VisitWriteConflictError extends VisitHttpError {
   declare readonly code: 'VISIT_WRITE_CONFLICT';
 
@@ -320,9 +318,7 @@ export class VisitWriteConflictError extends VisitHttpError {
   }
 }
 
-/**
- * 409: the user has as many visits as they may have (`identity.maxVisitsPerUser`). Nobody is signed in by this request.
- */
+/** 409: the user has reached `identity.maxVisitsPerUser`. This request did not sign the user in. */
 export class VisitLimitError extends VisitHttpError {
   declare readonly code: 'VISIT_LIMIT';
 
@@ -345,9 +341,9 @@ export class CrossSiteRequestError extends VisitHttpError {
 }
 
 /**
- * What is wrong with a form token. `unknown`: it is too old, from before a sign-in or sign-out, or of another visit.
- * `used`: this form has been sent. `missing`: none came. `no-origin`: none came, and the request does not say where it
- * is from either, as browsers do.
+ * The problem with a form token. `unknown`: it has expired, was created before a sign-in or sign-out, or belongs to
+ * another visit. `used`: this form was already submitted. `missing`: the request has no token. `no-origin`: the request
+ * has no token, and no header that tells its origin either.
  */
 export type FormTokenFault = 'unknown' | 'used' | 'missing' | 'no-origin';
 
@@ -366,7 +362,7 @@ const FORM_TOKEN_FAULTS = {
   ],
 } as const;
 
-/** 403: the form token is missing, has been used, or is not valid any more. */
+/** 403: the form token is missing, was already used, or is no longer valid. */
 export class FormTokenError extends VisitHttpError {
   declare readonly code:
     | 'VISIT_FORM_TOKEN'
@@ -380,7 +376,7 @@ export class FormTokenError extends VisitHttpError {
   }
 }
 
-/** 401: nobody is signed in. */
+/** 401: no user is signed in. */
 export class IdentityRequiredError extends VisitHttpError {
   declare readonly code: 'VISIT_IDENTITY_REQUIRED';
 
@@ -389,7 +385,7 @@ export class IdentityRequiredError extends VisitHttpError {
   }
 }
 
-/** 401: the sign-in is too long ago for this action. */
+/** 401: the user has not authenticated recently enough for this action. */
 export class FreshIdentityRequiredError extends VisitHttpError {
   declare readonly code: 'VISIT_FRESH_IDENTITY_REQUIRED';
 

@@ -5,8 +5,8 @@ import { CurrentRequest } from '../context/current-request.js';
 import { FormTokens } from './form-tokens.js';
 
 /**
- * Tokens for forms, each of which can be used once: so that a form which is sent twice is done once, and one that
- * another site made is not done at all. Kept in the session, but not seen there.
+ * Creates and consumes form tokens. A token can be used once, so a form that is submitted twice is processed once, and
+ * a form of another site is not processed at all. Tokens are stored in the session, but are not visible there.
  */
 @Injectable()
 export class FormTokenService {
@@ -17,8 +17,8 @@ export class FormTokenService {
   ) {}
 
   /**
-   * A new token of the visit, stored when this resolves; a visit begins with it if there is none. A visit keeps the
-   * last `formTokens.max` of them.
+   * Creates a token, which is stored when the promise resolves. Begins a visit if there is none. A visit stores the
+   * last `formTokens.max` tokens.
    *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */
@@ -27,8 +27,7 @@ export class FormTokenService {
   }
 
   /**
-   * A hidden field with a new token, to be put into a form as it is:
-   * `<input type="hidden" name="form_token" value="…">`.
+   * A hidden form field with a new token, as HTML: `<input type="hidden" name="form_token" value="…">`.
    *
    * @throws like `create`
    */
@@ -41,11 +40,11 @@ export class FormTokenService {
   }
 
   /**
-   * Uses a token up. Of all who try at the same moment, on whatever machine, exactly one gets true. A token from
-   * before a sign-in, a sign-out or a renewed proof of identity is worth nothing after it.
+   * Consumes a token. Of several concurrent requests with the same token, on any machine, exactly one gets true. A
+   * sign-in, a sign-out or a re-authentication makes all earlier tokens invalid.
    *
-   * Given a token, whatever the client has sent, it uses that. Without an argument it uses the one that the request has
-   * in the field `formTokens.field` or in the header `x-form-token`.
+   * With an argument, which may be anything that the client has sent, that token is used. Without one, the token is
+   * read from the form field `formTokens.field` or the header `x-form-token`.
    *
    * @throws VisitEndedError, VisitKeyRetiredError (409), VisitStoreUnavailableError (503)
    */

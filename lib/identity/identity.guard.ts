@@ -19,7 +19,7 @@ import { RequestStory } from '../request/request.story.js';
 const FRESH = 'nest-visit:fresh';
 
 /**
- * What `@RequireIdentity()` and `@RequireFresh()` put before a handler. Named only to be replaced in tests, by
+ * The guard behind `@RequireIdentity()` and `@RequireFresh()`. It is exported only so that tests can replace it with
  * `overrideGuard(IdentityGuard)`.
  *
  * @throws IdentityRequiredError, FreshIdentityRequiredError (401); VisitStoreUnavailableError (503)
@@ -53,10 +53,15 @@ export class IdentityGuard implements CanActivate {
   }
 }
 
-/** Lets only requests through whose visit belongs to a user; others get 401. */
+/** Allows only requests of signed-in users; others get 401. */
 export const RequireIdentity = (): MethodDecorator & ClassDecorator => UseGuards(IdentityGuard);
 
-/** Lets only requests through whose user has signed in, or signed in again, within `maxAge`; others get 401. */
+/**
+ * Allows only requests of users who have authenticated within `maxAge`; others get 401.
+ *
+ * @param options `maxAge`: a duration such as `'15m'`, at most 36500 days
+ * @throws VisitOptionError immediately, for an invalid duration
+ */
 export function RequireFresh({ maxAge }: { maxAge: Duration }): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(maxAge);
   if (parsed === null || parsed > LONGEST_DURATION)

@@ -13,16 +13,17 @@ import { SignIn } from './sign-in.js';
 /** Options of `IdentityService.login()`. */
 export interface LoginOptions {
   /**
-   * "Remember me": the visit outlives the browser's session, for `permanentTimeout`. False takes that back from a visit
-   * that had it.
+   * "Remember me": the visit outlives the browser session and lasts for `permanentTimeout`. `false` turns a permanent
+   * visit into a normal one.
    *
    * @default `cookie.permanent`
    */
   permanent?: boolean;
   /**
-   * When the user proved who they are, where that was earlier and elsewhere, such as `auth_time` of an identity
-   * provider (OpenID Connect Core, 2). `@RequireFresh()` and `absoluteTimeout` go by it. One that lies ahead counts as
-   * now. @default now
+   * When the user authenticated, if that was earlier and elsewhere, such as `auth_time` of an identity provider (OpenID
+   * Connect Core, 2). `@RequireFresh()` and `absoluteTimeout` use it. An instant in the future counts as now.
+   *
+   * @default now
    */
   authenticatedAt?: Date;
 }
@@ -30,16 +31,16 @@ export interface LoginOptions {
 /** Options of `IdentityService.logout()`. */
 export interface LogoutOptions {
   /**
-   * Keep the visit and its session data, with a new key and without the user.
+   * Keeps the visit and its session data, with a new key and without the user.
    *
-   * @default false: the visit ends, its data is wiped
+   * @default false: the visit ends, and its data is wiped
    */
   keepVisit?: boolean;
 }
 
 /**
- * The user of the visit of the request that is being served. Each call that writes is one turn of the request: it
- * begins when the writes called before it are done, and those called after it wait for all of it.
+ * The user of the current request. Methods that write run one after the other, in the order of the calls: each one
+ * begins after the earlier writes of the request are done.
  */
 @Injectable()
 export class IdentityService {
@@ -52,24 +53,24 @@ export class IdentityService {
   ) {}
 
   /**
-   * The id of the user who is signed in, or null. Costs no query: it comes with the visit.
+   * The id of the signed-in user, or null. It needs no query, because it is loaded with the visit.
    *
-   * @throws VisitNotResolvedError outside of a request and under `@SkipVisit()`, VisitStoreUnavailableError (503)
+   * @throws VisitNotResolvedError outside of a request and under `@SkipVisit()`; VisitStoreUnavailableError (503)
    */
   get userId(): string | null {
     return this.requests.require().visit.record.identity?.userId ?? null;
   }
 
-  /** When the user last proved who they are, or null if nobody is signed in. @throws like `userId` */
+  /** When the user last authenticated, or null if no user is signed in. @throws like `userId` */
   get authenticatedAt(): Date | null {
     const { identity } = this.requests.require().visit.record;
     return identity ? new Date(identity.authenticatedAt) : null;
   }
 
   /**
-   * What the option `identity.loadUser` gives for the user who is signed in, once per request; null if nobody is.
+   * The signed-in user, loaded by the option `identity.loadUser` once per request, or null if no user is signed in.
    *
-   * @throws like `userId`
+   * @throws like `userId`; VisitError `VISIT_OPTION` if `identity.loadUser` is not set
    */
   async user<User = unknown>(): Promise<User | null> {
     const context = this.requests.require();
@@ -79,16 +80,16 @@ export class IdentityService {
   }
 
   /**
-   * Signs a user in. The key is renewed in the same step: the one from before is dead at once. The session data of an
-   * anonymous visit stays; that of another user does not: their visit ends and a new one begins.
+   * Signs a user in. The key is renewed in the same step, and the previous key stops working immediately. The session
+   * data of an anonymous visit is kept. If the visit belongs to another user, it ends, and a new visit begins.
    *
-   * If another request has ended the visit or changed its key meanwhile, a new visit begins, too. When anything fails,
-   * nobody is signed in, no key leaves, and the client keeps the visit that it came with.
+   * A new visit also begins if another request has ended the visit or changed its key in the meantime. If anything
+   * fails, the user is not signed in, no key is sent, and the client keeps its previous visit.
    *
-   * @throws VisitEndedError (409) when all visits of this user have been ended since the request came in,
-   * VisitLimitError (409) when the user has too many visits and `identity.onLimit` is `refuse`,
-   * FreshIdentityRequiredError (401) when `authenticatedAt` is longer ago than `absoluteTimeout`,
-   * VisitStoreUnavailableError (503), what a plugin with `onError: 'throw'` throws
+   * @throws VisitEndedError (409) if all visits of this user have been ended since the request arrived; VisitLimitError
+   * (409) if the user has too many visits and `identity.onLimit` is `refuse`; FreshIdentityRequiredError (401) if
+   * `authenticatedAt` is longer ago than `absoluteTimeout`; VisitStoreUnavailableError (503); errors of plugins with
+   * `onError: 'throw'`
    */
   login(
     userId: string | number,
@@ -100,10 +101,10 @@ export class IdentityService {
   }
 
   /**
-   * Signs out. By default the visit ends and the cookie is cleared.
+   * Signs the user out. By default, the visit ends and the cookie is cleared.
    *
-   * @throws VisitKeyRetiredError (409) when another request has changed the key of the visit just now, by a sign-in for
-   * example, so that this one may not end it: whoever is signed in by then still is
+   * @throws VisitKeyRetiredError (409) if another request has just changed the key of the visit, for example by a
+   * sign-in. The visit does not end, and that user stays signed in
    */
   logout({ keepVisit = false }: LogoutOptions = {}): Promise<void> {
     return this.requests.take('identity.logout()', async (turn) => {
@@ -118,11 +119,11 @@ export class IdentityService {
   }
 
   /**
-   * The user has proved again who they are: the key is renewed and `authenticatedAt` is now. Limits hold as for a
-   * sign-in, also those that are new since then.
+   * Records that the user has authenticated again: renews the key and sets `authenticatedAt` to now. The limits of a
+   * sign-in apply, including those that were introduced since then.
    *
-   * @throws IdentityRequiredError (401); VisitLimitError (409) when the user has too many visits and `identity.onLimit`
-   * is `refuse`: the visit ends then
+   * @throws IdentityRequiredError (401); VisitLimitError (409) if the user has too many visits and `identity.onLimit`
+   * is `refuse`; the visit then ends
    */
   reauthenticate(): Promise<void> {
     return this.requests.take('identity.reauthenticate()', (turn) => this.identities.reauthenticate(turn));

@@ -1,16 +1,16 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { StoreAccess } from '../store/store-access.js';
 
-/** No visit has it: a visit's id is 32 hexadecimal digits. */
+/** An id that no visit has: ids have 32 hexadecimal digits. */
 const NOBODY = '-';
 
-/** How the store of visits is. */
+/** The state of the visit store. */
 export interface VisitHealthStatus {
-  /** `up`: visits can be read. `down`: they cannot, and requests that need their visit get 503. */
+  /** `up`: visits can be read. `down`: they cannot be read, and requests that need their visit get 503. */
   readonly status: 'up' | 'down';
-  /** Visits can be read, but writes do not end at the moment: sign-ins and changed sessions get 503. */
+  /** Visits can be read, but writes do not complete at the moment: sign-ins and changed sessions get 503. */
   readonly degraded?: true;
-  /** What is wrong, without any word of the database's. */
+  /** A description of the problem, without text from the database. */
   readonly message?: string;
 }
 
@@ -33,11 +33,11 @@ export class VisitHealth {
   constructor(@Inject(StoreAccess) private readonly store: StoreAccess) {}
 
   /**
-   * Asks the store for a visit that nobody has, which takes part in the look-ups of the moment, writes nothing, and
-   * waits as long as any request would: at most `storeTimeout`, and not at all while the store is known to be away.
-   * Never throws.
+   * Looks up a visit that does not exist, together with the look-ups of requests. It writes nothing and waits as long
+   * as a request would: at most `storeTimeout`, and not at all while the store is known to be unavailable. Never
+   * throws.
    *
-   * @param key the name of the entry in the answer
+   * @param key the name of the entry in the result
    */
   async check<Key extends string = 'visits'>(key: Key = 'visits' as Key): Promise<Record<Key, VisitHealthStatus>> {
     return { [key]: await this.status() } as Record<Key, VisitHealthStatus>;

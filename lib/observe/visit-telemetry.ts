@@ -1,7 +1,7 @@
 import type { VisitErrorCode } from '../errors/visit.error.js';
 import type { VisitPluginHooks } from '../plugin/visit-plugin.js';
 
-/** What is called of a store, and of its facets. */
+/** The observed methods of a store and its facets. */
 export const STORE_CALLS = [
   ...(['find', 'create', 'save', 'touch', 'rekey', 'end'] as const),
   ...(['listForUser', 'userAgentsOf', 'endAllForUser', 'endAll', 'revokedAt'] as const),
@@ -16,20 +16,19 @@ export interface ObservedCall {
   readonly lookedUp: readonly string[];
 }
 
-/** What has happened, without a word of whom it happened to. */
+/** An event, without any information about the user. */
 export type TelemetryEvent =
-  /** Visits have been stored for the first time, or ended for this reason, or been deleted long after their end. */
+  /** Visits were stored for the first time, ended for this reason, or deleted long after their end. */
   | { readonly is: 'created' | 'expunged'; readonly visits: number }
   | { readonly is: 'ended'; readonly visits: number; readonly reason: string }
-  /** Saves have met a newer version of their session; their changes are made anew on it. */
+  /** Saves met a newer version of their session; their changes are applied to it. */
   | { readonly is: 'conflict'; readonly saves: number }
-  /** A guard of the library has refused a request, or its visit could not be had before its handler. */
+  /** A guard of the library refused a request, or its visit could not be loaded before its handler. */
   | { readonly is: 'refused'; readonly code: VisitErrorCode };
 
 /**
- * What watches the library at work: the option `telemetry`. `openTelemetry()` of `nest-visit/opentelemetry` makes one.
- *
- * Nothing here may throw, and nobody waits for it: it is called where requests are served.
+ * Observes the library: the option `telemetry`. `openTelemetry()` of `nest-visit/opentelemetry` creates one. Its
+ * methods must not throw and are not awaited, because they are called while requests are served.
  */
 export interface VisitTelemetry {
   /** Called as those of a plugin. */

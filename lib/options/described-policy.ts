@@ -2,45 +2,45 @@ import { parseDuration } from './duration.js';
 import { nistPolicies } from './nist-policies.js';
 import type { ResolvedVisitOptions } from './visit-options.interface.js';
 
-/** What a handler asks for by `@UseVisit()`, `@PassiveVisit()` and `@SkipVisit()`. */
+/** The settings of a handler with `@UseVisit()`, `@PassiveVisit()` or `@SkipVisit()`. */
 export interface DescribedHandler {
   /** Such as `CartController.add()`. */
   readonly name: string;
-  /** A visit that was used here ends after so long without a request; left out where it is as everywhere. */
+  /** The idle timeout after a request to this handler, if it differs from that of the application. */
   readonly idleTimeout?: number;
-  /** Requests to it do not keep the visit alive. */
+  /** Whether requests to it do not keep the visit alive. */
   readonly passive?: true;
-  /** It has no visit. */
+  /** Whether the handler has no visit. */
   readonly skip?: true;
   readonly source?: ResolvedVisitOptions['source'];
   readonly cookiePath?: string;
 }
 
 /**
- * What holds for the visits of this application, for an auditor or a page of documentation (ASVS 7.1.1, 7.1.2). Times
- * in milliseconds.
+ * The settings in effect for the visits of this application, for an auditor or for documentation (ASVS 7.1.1, 7.1.2).
+ * Durations are in milliseconds.
  */
 export interface DescribedPolicy {
-  /** A visit ends after so long without a request. */
+  /** How long a visit lives without a request. */
   readonly idleTimeout: number;
   /** The same for permanent visits ("remember me"). */
   readonly permanentIdleTimeout: number;
-  /** A visit ends so long after its user proved who they are, whatever happens in it; null: never. */
+  /** How long a visit lives after its user authenticated, regardless of activity; null: no limit. */
   readonly absoluteTimeout: number | null;
-  /** Keys are replaced at this age; null: at changes of rights only. */
+  /** The age at which keys are replaced; null: they are replaced only when rights change. */
   readonly renewAfter: number | null;
-  /** How many live visits a user may have; null: any number. */
+  /** How many live visits a user may have; null: no limit. */
   readonly maxVisitsPerUser: number | null;
   readonly onLimit: 'end-oldest' | 'refuse';
   readonly cookie: Pick<
     ResolvedVisitOptions['cookie'],
     'name' | 'path' | 'domain' | 'secure' | 'sameSite' | 'httpOnly' | 'partitioned' | 'permanent'
   >;
-  /** Handlers that ask for something else by decorators. */
+  /** Handlers whose settings differ. */
   readonly handlers: readonly DescribedHandler[];
-  /** Which levels of NIST SP 800-63B-4 these time limits suffice for. */
+  /** The levels of NIST SP 800-63B-4 whose time limits are fulfilled. */
   readonly nist: readonly ('AAL1' | 'AAL2' | 'AAL3')[];
-  /** All of it as sentences. */
+  /** All settings as sentences. */
   readonly text: string;
 }
 

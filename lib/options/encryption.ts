@@ -2,18 +2,18 @@ import { createSecretKey, type KeyObject } from 'node:crypto';
 import { types } from 'node:util';
 import { InvalidOption } from './invalid-option.js';
 
-/** 32 random bytes, or text that says them: 64 hexadecimal digits, base64 or base64url. */
+/** 32 random bytes, or the same as text: 64 hexadecimal digits, base64 or base64url. */
 export type EncryptionKey = Uint8Array | string;
 
 /**
- * What becomes of data that is not encrypted: it is refused; read, while all that is written is encrypted; or written,
- * while encrypted data is read, too.
+ * What happens to data that is not encrypted. `refuse`: it is unreadable. `read`: it is read, and new data is
+ * encrypted. `write`: new data is written without encryption, and encrypted data is read too.
  */
 export type PlainData = 'refuse' | 'read' | 'write';
 
 const PLAIN_DATA: readonly unknown[] = ['refuse', 'read', 'write'] satisfies PlainData[];
 
-/** The option `session.encryption`, checked. Keys are objects that show nothing when they are logged. */
+/** The option `session.encryption` after validation. The keys are objects that show nothing when they are logged. */
 export interface ResolvedEncryption {
   readonly keys: readonly KeyObject[];
   readonly plain: PlainData;
@@ -24,7 +24,8 @@ const HEXADECIMAL = /^[0-9a-f]{64}$/i;
 const BASE64 = /^(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9_-]{43})=?$/;
 
 /**
- * Checks the option. What is wrong is told by its place and kind: it may hold a key, so it is never shown.
+ * Validates the option. Errors name the position and type of a wrong value, but never show it, because it may contain a
+ * key.
  *
  * @throws InvalidOption
  */
@@ -44,10 +45,10 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
 }
 
 /**
- * Checks a list of keys, and shows none of them.
+ * Validates a list of keys, and never shows one.
  *
- * @param name of the list, as it is told
- * @param owner what has such a list
+ * @param name the name of the list, for errors
+ * @param owner what contains the list, for errors
  * @throws InvalidOption
  */
 export function parseKeys(keys: unknown, name: string, owner: string): readonly KeyObject[] {

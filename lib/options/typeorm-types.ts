@@ -3,17 +3,14 @@
 /** @ts-ignore: no TypeORM, no type */
 type TypeOrmOptions = import('typeorm').DataSourceOptions;
 
-/** An open data source of TypeORM 0.3 or 1, by its shape, so that any copy of the package can have made it. */
+/** An open data source of TypeORM 0.3 or 1, by its shape, so that it can come from any copy of the package. */
 export interface OpenDataSource {
   readonly options: { readonly type: string };
   readonly isInitialized: boolean;
   readonly entityMetadatas: readonly object[];
-  /** Told apart from options by this. */
+  /** Distinguishes a data source from options. */
   createQueryRunner(mode?: 'master' | 'slave'): object;
 }
 
-/**
- * The options of a data source, as the installed TypeORM declares them. Without it, what they are is `any`, which has
- * every key.
- */
+/** The options of a data source, as declared by the installed TypeORM. Without TypeORM, these are `any`. */
 export type NewDataSource = string extends keyof TypeOrmOptions ? { readonly type: string } : TypeOrmOptions;

@@ -5,22 +5,22 @@ import type { Duration } from './duration.js';
 import type { EncryptionKey, PlainData, ResolvedEncryption } from './encryption.js';
 import type { NewDataSource, OpenDataSource } from './typeorm-types.js';
 
-/** The one clock that every "now" comes from. `Date` is one. */
+/** The clock that the library uses for every "now". `Date` is one. */
 export interface Clock {
   /** Milliseconds since 1970 UTC. */
   now(): number;
 }
 
 /**
- * Where a visit key may come from. `header` is `Authorization: Bearer <key>` (RFC 6750, 2.1), for clients that are no
- * browsers; `form` is short for `query` and `body`.
+ * Where the key of a visit is read from. `header` is `Authorization: Bearer <key>` (RFC 6750, 2.1), for clients other
+ * than browsers; `form` means `query` and `body`.
  */
 export type VisitSource = 'cookie' | 'header' | 'query' | 'body' | 'form';
 
-/** The same, each by itself. */
+/** A single source, without the abbreviation `form`. */
 export type KeySource = Exclude<VisitSource, 'form'>;
 
-/** What a browser keeps of a site, as `Clear-Site-Data` names it. */
+/** The kinds of data that a browser stores for a site, as named in `Clear-Site-Data`. */
 export type SiteData =
   | 'cache'
   | 'cookies'
@@ -33,19 +33,20 @@ export type SiteData =
 /** The cookie that carries the key: its name and attributes (RFC 6265bis). */
 export interface VisitCookieOptions {
   /**
-   * With `secure: true` the browser sees `__Host-` before it, or `__Secure-` where `path` or `domain` is set (RFC
-   * 6265bis, 4.1.3).
+   * With `secure: true`, the name gets the prefix `__Host-`, or `__Secure-` if `path` or `domain` is set (RFC 6265bis,
+   * 4.1.3).
    *
    * @default 'visit'
    */
   name?: string;
   /** @default '/' */
   path?: string;
-  /** Left out, the cookie goes to this host only. @default undefined */
+  /** If not set, browsers send the cookie only to the host that set it. @default undefined */
   domain?: string;
   /**
-   * Whether browsers send it over https only. `'auto'`: where the request came by https, as the framework sees it by
-   * its trust-proxy setting; for applications that serve both, without a prefix of the name.
+   * Whether browsers send the cookie only over HTTPS. `'auto'`: if the request came over HTTPS according to the
+   * framework and its trust-proxy setting. Use it for applications that serve both HTTP and HTTPS; the name then gets
+   * no prefix.
    *
    * @default true if `NODE_ENV` is `production`, else 'auto'
    */
@@ -55,32 +56,39 @@ export interface VisitCookieOptions {
   /** @default true */
   httpOnly?: boolean;
   /**
-   * A cookie of its own under each site that shows this one in a frame (CHIPS). Needs `secure: true`.
+   * Whether browsers keep a separate cookie for each site that embeds this one in a frame (CHIPS). Requires `secure:
+   * true`.
    *
    * @default false
    */
   partitioned?: boolean;
-  /** Every visit outlives the browser's session, not only those made so. @default false */
+  /**
+   * Whether the cookie of every visit outlives the browser session, not only that of permanent visits.
+   *
+   * @default false
+   */
   permanent?: boolean;
   /**
-   * What else the browser is to forget when its visit ends or its user signs out; true: `cache` and `storage`.
+   * The data that the browser deletes when the visit ends or its user signs out (`Clear-Site-Data`). `true` means
+   * `cache` and `storage`.
    *
    * @default false
    */
   clearSiteData?: boolean | readonly SiteData[];
   /**
-   * Without it, `secure: false` and `httpOnly: false` are refused at start where `NODE_ENV` is `production`.
+   * Allows `secure: false` and `httpOnly: false` in production (`NODE_ENV`). Without it, they fail at startup.
    *
    * @default false
    */
   allowInsecure?: boolean;
 }
 
-/** What caches are told of responses that depend on a visit (RFC 9111). */
+/** The `Cache-Control` header of responses that depend on a visit (RFC 9111). */
 export interface VisitCacheOptions {
   /**
-   * What caches are told of responses for a user who is signed in. `no-cache`: a browser may keep them, and asks before
-   * it shows one again. `no-store`: nothing keeps them, unless the handler says `private` itself (ASVS 14.3.2).
+   * The `Cache-Control` of responses for a signed-in user. `no-cache`: a browser may store the response, but
+   * revalidates it before each use. `no-store`: nothing may store it, unless the handler sets `private` itself (ASVS
+   * 14.3.2).
    *
    * @default 'no-cache'
    */
@@ -89,38 +97,47 @@ export interface VisitCacheOptions {
 
 /** How often the expiry of visits in use is written. */
 export interface VisitTouchOptions {
-  /** How long expiry updates are gathered before they are written. @default '30s' */
+  /** How long expiry updates are collected before they are written together. @default '30s' */
   interval?: Duration;
-  /** An update that would move the expiry by less is skipped; never more than a tenth of the timeout. @default '60s' */
+  /**
+   * An update that would move the expiry by less than this is skipped. At most a tenth of the timeout is used.
+   *
+   * @default '60s'
+   */
   resolution?: Duration;
 }
 
-/** What becomes of server-sent events when their visit ends. */
+/** What happens to streams and sockets when their visit ends. */
 export interface VisitStreamsOptions {
   /**
-   * Server-sent events (`@Sse()`), sockets of gateways and subscriptions end when their visit ends, expires, or belongs
-   * to somebody else: at once where this process did it, otherwise within `interval`. A stream keeps no visit alive;
-   * messages of a socket do.
+   * Whether server-sent events (`@Sse()`), sockets of gateways and subscriptions end when their visit ends, expires, or
+   * belongs to another user: immediately if this happened in the same process, otherwise within `interval`. A stream
+   * does not keep its visit alive; messages of a socket do.
    *
    * @default true
    */
   endWithVisit?: boolean;
   /**
-   * How often the visits of all that is open are looked up, with one query: as long something may go on after its
-   * visit.
+   * How often the visits of all open streams and sockets are looked up, with one query. A stream may outlive its visit
+   * by this time.
    *
    * @default '5s'
    */
   interval?: Duration;
 }
 
-/** When stale visits are deleted, and how many at a time. */
+/** When stale visits are deleted, and how many in one statement. */
 export interface VisitExpungeOptions {
   /** A cron expression, or false for never. @default '0 3 * * *' */
   schedule?: string | false;
-  /** Visits stay this many days after they expired or ended. @default 7 */
+  /** How many days visits are kept after they expired or ended. @default 7 */
   keepDays?: number;
-  /** Rows deleted by one statement, at most 500; more take less time, and keep requests waiting longer. @default 250 */
+  /**
+   * How many rows one statement deletes, at most 500. With a larger number, clean-up takes less time but delays
+   * requests longer.
+   *
+   * @default 250
+   */
   batchSize?: number;
 }
 
@@ -130,17 +147,17 @@ export interface VisitWipeOptions {
   schedule?: string | false;
 }
 
-/** The keys that session data is encrypted with, by AES-256-GCM. */
+/** The keys for the encryption of session data (AES-256-GCM). */
 export interface VisitEncryptionOptions {
   /**
-   * The first one encrypts, all decrypt: a new key goes in front. Each has 32 bytes; `openssl rand -base64 32` makes
-   * one.
+   * The first key encrypts, every key decrypts: put a new key first. A key has 32 bytes; `openssl rand -base64 32`
+   * creates one.
    */
   keys: readonly EncryptionKey[];
   /**
-   * What becomes of data that is not encrypted: it is refused as unreadable; `read`, while all that is written is
-   * encrypted; or `write`: all that is written is plain, and both are read. By these steps encryption is switched on
-   * and off while several processes run.
+   * What happens to data that is not encrypted. `refuse`: it is unreadable. `read`: it is read, but new data is
+   * encrypted. `write`: new data is written without encryption, and both are read. With these steps you can switch
+   * encryption on or off while several processes are running.
    *
    * @default 'refuse'
    */
@@ -149,167 +166,179 @@ export interface VisitEncryptionOptions {
 
 /** How session data is encoded, and its limits. */
 export interface VisitSessionOptions {
-  /** The most bytes one encoded session may have. @default 1048576 */
+  /** The maximum size of an encoded session, in bytes. @default 1048576 */
   maxBytes?: number;
   /**
-   * The longest that one request keeps its session to itself (`@ExclusiveSession()`), however long its handler runs.
-   * After that, and within half a minute, others have their turn, and what the handler writes is refused. @default '5m'
+   * The longest time for which one request has exclusive access to its session (`@ExclusiveSession()`), even if its
+   * handler runs longer. After that, and within half a minute, other requests get access, and writes of the handler are
+   * refused.
+   *
+   * @default '5m'
    */
   maxExclusive?: Duration;
   /**
-   * What happens to instances of classes of the application, such as entities and validated bodies: their own
-   * enumerable properties are kept as a plain object, or the save fails with `SESSION_VALUE`. For the default
-   * serializer.
+   * What happens to instances of the application's classes, such as entities and validated bodies. `plain`: their own
+   * enumerable properties are stored as a plain object. `refuse`: the save fails with `SESSION_VALUE`. Only for the
+   * default serializer.
    *
    * @default 'plain'
    */
   instances?: 'plain' | 'refuse';
-  /** Turns session data into bytes and back. @default the format described in docs/session.md */
+  /** Converts session data to bytes and back. @default the format described in docs/session.md */
   serializer?: SessionSerializer;
   /**
-   * What happens to data that cannot be read: the session starts empty with a warning, or the request fails.
+   * What happens if session data cannot be read. `empty`: the session starts empty, with a warning. `throw`: the
+   * request fails with `SESSION_UNREADABLE`.
    *
    * @default 'empty'
    */
   onUnreadable?: 'empty' | 'throw';
-  /** Session data is stored encrypted, by AES-256-GCM. @default undefined */
+  /** Encrypts session data with AES-256-GCM. @default undefined */
   encryption?: VisitEncryptionOptions;
 }
 
-/** How many form tokens a visit keeps, and the field that carries one. */
+/** How many form tokens a visit stores, and the name of their form field. */
 export interface VisitFormTokensOptions {
-  /** A visit keeps so many form tokens; the oldest goes first. @default 16 */
+  /** How many form tokens a visit stores. A new token replaces the oldest one. @default 16 */
   max?: number;
-  /** The name of the field that carries one. @default 'form_token' */
+  /** The name of the form field that contains the token. @default 'form_token' */
   field?: string;
 }
 
-/** What `CsrfGuard` goes by. */
+/** Options of `CsrfGuard`. */
 export interface VisitCsrfOptions {
-  /** Other origins whose pages may send requests here, such as `https://www.example.org`. @default [] */
+  /**
+   * Other origins whose pages may send unsafe requests to this application, such as `https://www.example.org`.
+   *
+   * @default []
+   */
   trustedOrigins?: readonly string[];
-  /** A form token is needed besides, for every unsafe request. @default false */
+  /** Whether every unsafe request also needs a form token. @default false */
   requireToken?: boolean;
-  /** What would be refused is logged and let through: for the first days in production. @default false */
+  /** Whether requests that would be refused are logged and allowed, for the first days in production. @default false */
   reportOnly?: boolean;
 }
 
-/** Users: how many visits each may have, and how they are loaded. */
+/** How many visits a user may have, and how users are loaded. */
 export interface VisitIdentityOptions {
   /**
-   * How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond it. False: any number,
-   * which saves a sign-in one question to the store. A store that cannot list the visits of a user (`users`) has no
-   * bound. @default 1000
+   * How many live visits a user may have; `onLimit` decides what happens to a sign-in beyond this number. `false` means
+   * no limit, which saves one query per sign-in. There is no limit if the store cannot list the visits of a user
+   * (`users`).
+   *
+   * @default 1000
    */
   maxVisitsPerUser?: number | false;
-  /** The visits that were signed in first end, or the new sign-in is refused with 409. @default 'end-oldest' */
+  /** Whether the oldest sign-ins end, or the new sign-in is refused with 409. @default 'end-oldest' */
   onLimit?: 'end-oldest' | 'refuse';
   /**
-   * Whether handlers find the user at `request.user`, too: what `loadUser` gives (a load for each request), or else
-   * `{ id }`. Set before the handler runs, and so not for guards; what somebody else has put there stays.
+   * Whether `request.user` is set for handlers: to the result of `loadUser` (one call for each request), or to `{ id
+   * }`. It is set just before the handler runs, so guards do not see it. An existing `request.user` is not replaced.
    *
    * @default false
    */
   requestUser?: boolean;
-  /** Gives the user of an id, for `IdentityService.user()`; called at most once per request. @default undefined */
+  /** Loads a user for `IdentityService.user()`. Called at most once per request. @default undefined */
   loadUser?: (userId: string) => unknown;
   /**
-   * The id of a user whom Passport has signed in, from what its `serializeUser()` has given; such a user is signed in
-   * as by `IdentityService.login()`. Undefined: the text or number itself, or the `id` of an object. False: Passport's
-   * users are no business of visits.
+   * Returns the id of a user that Passport has signed in, from the value that its `serializeUser()` returned. The user
+   * is then signed in as with `IdentityService.login()`. `undefined`: the value itself if it is text or a number, or
+   * its property `id`. `false`: the library ignores Passport's users.
    *
    * @default undefined
    */
   passportUserId?: ((user: unknown) => string | number) | false;
 }
 
-/** What is recorded of the client of a visit. */
+/** What is recorded about the client of a visit. */
 export interface VisitRecordOptions {
-  /** What is kept of the client's address; it respects the framework's trust-proxy setting. @default 'full' */
+  /** How the client's address is stored. It respects the framework's trust-proxy setting. @default 'full' */
   remoteAddress?: 'full' | 'truncated' | false;
-  /** Whether the User-Agent header is kept, cut to 255 characters. @default true */
+  /** Whether the User-Agent header is stored, truncated to 255 characters. @default true */
   userAgent?: boolean;
 }
 
-/** Visits in TypeORM's tables. */
+/** Visits are stored with a TypeORM data source. */
 export interface VisitsInDataSource {
-  /** A TypeORM data source that is open, or the options of one that the module opens and closes itself. */
+  /** An open TypeORM data source, or the options of one that the module opens and closes. */
   dataSource: OpenDataSource | NewDataSource;
   store?: undefined;
 }
 
-/** Visits somewhere else. */
+/** Visits are stored in another store. */
 export interface VisitsInStore {
-  /** Another store of visits. */
+  /** The store. */
   store: VisitStore;
   dataSource?: undefined;
 }
 
 /**
- * What `VisitModule.forRoot()` takes: where visits are kept, by exactly one of `dataSource` and `store`, and all the
- * rest.
+ * The options of `VisitModule.forRoot()`: where visits are stored, by exactly one of `dataSource` and `store`, and all
+ * other settings.
  */
 export type VisitModuleOptions = VisitSettings & (VisitsInDataSource | VisitsInStore);
 
-/** All options but where visits are kept. */
+/** All options other than where visits are stored. */
 export interface VisitSettings {
   /**
-   * How long a request waits for the store, before whoever needs the visit gets 503. After three calls in a row that
-   * took as long, requests are refused at once, and one at a time tries until the store answers again.
+   * How long a request waits for the store before it gets 503. After three such timeouts in a row, requests are refused
+   * immediately, except for one at a time that tries again, until the store answers.
    *
    * @default '10s'
    */
   storeTimeout?: Duration;
   /** A visit expires this long after its last request. @default '20m' */
   timeout?: Duration;
-  /** The same for permanent visits ("remember me"); their cookie lasts as long. @default '30d' */
+  /** The same for permanent visits ("remember me"). Their cookie lasts as long. @default '30d' */
   permanentTimeout?: Duration;
   /**
-   * The longest a visit may live, whatever happens in it; counted anew when its user proves who they are.
+   * The longest time that a visit may live, regardless of activity. It starts again when the user authenticates.
    *
    * @default false
    */
   absoluteTimeout?: Duration | false;
   /**
-   * Whether limits that are new or stricter hold at once for visits that exist: those that have been idle, or signed
-   * in, for longer are over. A handler's own `timeout` counts where it is longer. Otherwise limits reach a visit at its
-   * next change of rights.
+   * Whether new or stricter limits apply to existing visits immediately: visits that have been idle, or signed in, for
+   * longer are over. The `timeout` of a handler applies if it is longer. Without this option, limits apply to a visit
+   * from its next change of rights.
    *
    * @default false
    */
   shortenExisting?: boolean;
   /**
-   * A key of this age is replaced in the next request to a handler. The old one works until half a minute after the new
+   * A key of this age is replaced at the next request to a handler. The old key works until half a minute after the new
    * one was first used.
    *
    * @default false
    */
   renewAfter?: Duration | false;
   /**
-   * A key that was replaced some time ago and is used again may be a stolen one: it opens nothing; or its visit ends,
-   * too.
+   * What happens if a key that was replaced some time ago is used again, which may mean that it was stolen. `refuse`:
+   * it is ignored. `end`: its visit also ends.
    *
    * @default 'refuse'
    */
   onRetiredKey?: 'refuse' | 'end';
   /**
-   * Where the key is looked for, in this order: `'cookie, form'` or a list. One in the body is known from guards on,
-   * and in middleware after the body parser. A client whose key comes in the header gets new ones in the header
-   * `Visit-Key` of responses, and no cookie.
+   * Where the key is looked for, in order: a list, or text such as `'cookie, form'`. A key in the body is available in
+   * guards and later, and in middleware after the body parser. A client that sends its key in the header receives new
+   * keys in the response header `Visit-Key`, and no cookie.
    *
    * @default 'cookie'
    */
   source?: string | readonly VisitSource[];
   /**
-   * The parameter's name in query and body. Of several, the first is that of new links and fields; keys are found under
-   * each, so that links with a former name go on working: `['visit_key', 'tg_visit']`. @default 'visit_key'
+   * The name of the parameter in query and body. If it is a list, the first name is used for new links and fields, and
+   * keys are accepted under each name, so that links with an earlier name keep working: `['visit_key', 'tg_visit']`.
+   *
+   * @default 'visit_key'
    */
   paramName?: string | readonly string[];
   cookie?: VisitCookieOptions;
   cache?: VisitCacheOptions;
   /**
-   * `lazy`: a row and a cookie only when there is something to keep. `immediate`: from the first request to a handler
-   * on.
+   * `lazy`: a visit gets a row and a cookie only when it has something to store. `immediate`: from the first request to
+   * a handler.
    *
    * @default 'lazy'
    */
@@ -324,23 +353,26 @@ export interface VisitSettings {
   identity?: VisitIdentityOptions;
   record?: VisitRecordOptions;
   /**
-   * Watches requests and calls of the store: `openTelemetry()` of `nest-visit/opentelemetry` makes metrics and spans of
-   * it.
+   * Observes requests and calls of the store. `openTelemetry()` of `nest-visit/opentelemetry` creates metrics and spans
+   * from it.
    *
    * @default undefined
    */
   telemetry?: VisitTelemetry;
   /**
-   * How far the clock of this process may differ from the database's, where that has one. Beyond it, clean-up and the
-   * end of all visits are refused with `VisitClockError`: a clock that is an hour ahead would empty the sessions of
-   * live visits. False: any, for an application with a `clock` of its own that goes otherwise. @default '1m'
+   * How far the clock of this process may differ from that of the database, if it has one. If they differ more,
+   * clean-up and the end of all visits are refused with `VisitClockError`, because a clock that is an hour ahead would
+   * delete the session data of live visits. `false` means no limit, for an application whose `clock` differs on
+   * purpose.
+   *
+   * @default '1m'
    */
   maxClockSkew?: Duration | false;
   /** @default Date */
   clock?: Clock;
 }
 
-/** The options, checked, complete and in milliseconds. */
+/** The options after validation: complete, with durations in milliseconds. */
 export interface ResolvedVisitOptions {
   readonly dataSource: OpenDataSource | NewDataSource | undefined;
   readonly store: VisitStore | undefined;

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import { Exchange, type FrameworkRequest } from './exchange.js';
 
-/** A request as far as a visit is told by it: Node's own, that of a framework, or one of the Fetch API. */
+/** The part of a request that identifies its visit: a request of Node, of a framework, or of the Fetch API. */
 export interface RequestWithHeaders {
   readonly headers: IncomingHttpHeaders | Headers;
   readonly url?: string;
@@ -9,8 +9,8 @@ export interface RequestWithHeaders {
 }
 
 /**
- * What opened a connection, or what holds it: the request itself; a socket of socket.io; a socket that a gateway was
- * given; the context of an operation of graphql-ws.
+ * The source of a handshake: the request that opened a connection; a socket of socket.io; the socket that a gateway
+ * receives; or the context of an operation of graphql-ws.
  */
 export type Handshake =
   | RequestWithHeaders
@@ -18,15 +18,15 @@ export type Handshake =
   | { readonly extra: object }
   | object;
 
-/** Sockets whose handshake cannot be found in them. */
+/** Handshakes of sockets that do not refer to them. */
 const known = new WeakMap<object, FrameworkRequest>();
 
-/** From now on the handshake of this connection can be found by its socket. */
+/** Makes the handshake of a connection available by its socket. */
 export function bindHandshake(client: object, request: FrameworkRequest): void {
   known.set(client, request);
 }
 
-/** The request that opened a connection, in whatever a caller has at hand. Undefined: there is none in it. */
+/** The request that opened a connection, or undefined if the source does not contain it. */
 export function handshakeIn(source: unknown): FrameworkRequest | undefined {
   if (typeof source !== 'object' || source === null) return undefined;
   const { headers, request, extra } = source as { headers?: unknown; request?: unknown; extra?: unknown };
@@ -36,7 +36,7 @@ export function handshakeIn(source: unknown): FrameworkRequest | undefined {
   return handshakeIn(request) ?? handshakeIn(extra);
 }
 
-/** What stands for the response where there is none: its headers have left before anything could be said in them. */
+/** Stands for the response of a message, which has none: its headers count as sent. */
 class NoResponse {
   readonly headersSent = true;
   isOver = false;
@@ -48,19 +48,16 @@ class NoResponse {
   }
 }
 
-/** The connection that messages come on. */
+/** The connection of a message. */
 export interface MessageConnection {
-  /** Its socket, as handlers see it. */
+  /** The socket that handlers receive. */
   readonly client: object;
   readonly isClosed: boolean;
-  /** An error as whatever answers messages takes it. */
+  /** Converts an error to the form that the message protocol expects. */
   errorFor(error: unknown): unknown;
 }
 
-/**
- * A handshake, or a message of the connection that it opened: it is read like a request, and nothing can be said in
- * headers.
- */
+/** A handshake, or a message of the connection that it opened. It is read like a request, and cannot send headers. */
 export class MessageExchange extends Exchange {
   readonly #response: NoResponse;
 
@@ -85,15 +82,15 @@ export class MessageExchange extends Exchange {
     return this.connection.errorFor(error);
   }
 
-  /** The message has been dealt with. */
+  /** Called when the message has been handled. */
   close(): void {
     this.#response.isOver = true;
   }
 }
 
 /**
- * A request of its own for each message, so that what is set at it stays with that. A bare handshake has no parsed
- * query yet.
+ * Creates a request object for each message, so that properties set on it stay with that message. A bare handshake has
+ * no parsed query yet.
  */
 function requestFrom(handshake: FrameworkRequest): FrameworkRequest {
   const { url, query, method, headers } = handshake as FrameworkRequest & { readonly url?: string };
@@ -108,7 +105,7 @@ function requestFrom(handshake: FrameworkRequest): FrameworkRequest {
   return Object.create(handshake, Object.fromEntries(descriptors)) as FrameworkRequest;
 }
 
-/** Like the parsers of frameworks: a name that comes several times has a list. */
+/** Parses the query like the frameworks: a name that occurs several times has a list of values. */
 function queryIn(url = ''): Record<string, string | string[]> {
   const start = url.indexOf('?');
   const parameters = new URLSearchParams(start < 0 ? '' : url.slice(start + 1));

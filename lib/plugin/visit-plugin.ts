@@ -3,9 +3,9 @@ import type { VisitView } from '../context/visit-view.js';
 
 /** Options of `@VisitPlugin()`. */
 export interface VisitPluginOptions {
-  /** Lower numbers are called first. @default 0 */
+  /** Plugins with lower numbers are called first. @default 0 */
   order?: number;
-  /** What happens when the plugin throws: it is logged, or the request fails. @default 'log' */
+  /** What happens if the plugin throws: the error is logged, or the request fails. @default 'log' */
   onError?: 'log' | 'throw';
   /** @default true */
   enabled?: boolean;
@@ -15,27 +15,28 @@ export interface VisitPluginOptions {
 export interface EndedVisit {
   readonly id: string;
   /**
-   * Why, as given to `end()`; the library's own are `ended`, `logout`, `replaced`, `revoked`, `limit`, `retired-key`.
+   * The reason that was passed to `end()`, or one of the library's own: `ended`, `logout`, `replaced`, `revoked`,
+   * `limit`, `retired-key`.
    */
   readonly reason: string;
   readonly endedAt: Date;
 }
 
-/** All visits have ended at once. */
+/** All visits of all users have been ended. */
 export interface EndedAll {
-  /** How many this call has ended. */
+  /** How many visits this call has ended. */
   readonly visits: number;
   readonly reason: string;
   readonly endedAt: Date;
 }
 
-/** How many rows a clean-up has deleted. */
+/** How many rows clean-up has deleted. */
 export interface ExpungedVisits {
   readonly visits: number;
   readonly identities: number;
 }
 
-/** A user has been linked to a visit, or unlinked from one that goes on without them. */
+/** A user was linked to a visit, or unlinked from a visit that continues without them. */
 export interface IdentityChange {
   readonly visitId: string;
   readonly userId: string;
@@ -45,13 +46,13 @@ export interface IdentityChange {
 /** A request came with a key that does not open a visit. */
 export interface RefusedKey {
   /**
-   * `forged`: there is no such key. `retired`: there was, but it has been replaced or its visit has ended.
-   * `conflicting`: it opens a visit, and another key of the same request that of another user.
+   * `forged`: there is no such key. `retired`: the key was replaced, or its visit has ended. `conflicting`: the key
+   * opens a visit, but another key of the same request opens a visit of another user.
    */
   readonly reason: 'forged' | 'retired' | 'conflicting';
-  /** The public id that the key names, whether there is such a visit or not. */
+  /** The public id in the key, whether or not such a visit exists. */
   readonly visitId: string;
-  /** As the framework sees it. */
+  /** The client's address, according to the framework. */
   readonly remoteAddress: string | undefined;
 }
 
@@ -59,10 +60,10 @@ export interface RefusedKey {
 export interface NewDevice {
   readonly visitId: string;
   readonly userId: string;
-  /** Such as "Firefox on Windows"; null where the client says nothing known. A label, never a proof. */
+  /** A label such as "Firefox on Windows", or null if the client is unknown. Not a proof of anything. */
   readonly device: string | null;
   readonly remoteAddress: string | null;
-  /** No earlier visit of the user is known at all. */
+  /** Whether no earlier visit of the user is stored. */
   readonly isFirst: boolean;
   readonly at: Date;
 }
@@ -71,57 +72,63 @@ export interface NewDevice {
 export interface ReachedLimit {
   readonly userId: string;
   readonly maxVisitsPerUser: number;
-  /** What has been done about it. */
+  /** What happened because of it. */
   readonly onLimit: 'end-oldest' | 'refuse';
 }
 
-/** What a class marked with `@VisitPlugin()` may implement. Each hook is awaited, plugin by plugin. */
+/**
+ * The hooks that a class with `@VisitPlugin()` can implement. Plugins are called one after the other, and each hook is
+ * awaited.
+ */
 export interface VisitPluginHooks {
   /**
-   * A visit has been stored for the first time. `request` is the framework's; undefined for a visit made by
-   * `visits.create()`.
+   * Called when a visit has been stored for the first time. `request` is the framework's request, or undefined for a
+   * visit that `visits.create()` created.
    */
   onNewVisit?(visit: VisitView, request: unknown): unknown;
   /**
-   * A handler is about to run for this visit. Called once per request: not for handlers with `@SkipVisit()`, nor for
-   * requests that reach no handler, because a guard has denied them, middleware has answered, or the path leads
-   * nowhere.
+   * Called once per request, before the handler runs. Not called for handlers with `@SkipVisit()`, nor for requests
+   * that reach no handler because a guard denied them, middleware answered them, or the path does not exist.
    */
   onRecordRequest?(visit: VisitView, request: unknown): unknown;
   /**
-   * A visit has ended; called once, in the process that ended it. Not called for the visits that `visits.endAll()`
-   * ends, which may be millions, but for the caller's own.
+   * Called once when a visit has ended, in the process that ended it. For `visits.endAll()`, which may end millions of
+   * visits, it is called only for the caller's own visit.
    */
   onVisitEnded?(visit: EndedVisit): unknown;
-  /** `visits.endAll()` was called. */
+  /** Called after `visits.endAll()`. */
   onAllVisitsEnded?(ended: EndedAll): unknown;
-  /** A user has signed in, also by `visits.create({ userId })`. Called when that is stored, once. */
+  /** Called once when a sign-in has been stored, including `visits.create({ userId })`. */
   onIdentityLinked?(change: IdentityChange): unknown;
-  /** A user has signed out of a visit that goes on without them; one that ends is told by `onVisitEnded`. */
+  /**
+   * Called when a user has signed out of a visit that continues without them. If the visit ends, `onVisitEnded` is
+   * called instead.
+   */
   onIdentityUnlinked?(change: IdentityChange): unknown;
   /**
-   * A request came with nothing but keys that open no visit; called for each of them, so that many from one address can
-   * be seen. Not for one whose visit was just not used in time: each browser that was left open has such a key. Called
-   * when the handler is known, before its guards; not for one with `@SkipVisit()`, nor for a path that leads nowhere.
+   * Called for each key of a request if none of them opens a visit, so that many attempts from one address can be
+   * detected. Not called for visits that have merely expired, because every browser that was left open has such a key.
+   * Called when the handler is known, before its guards; not for handlers with `@SkipVisit()`, nor for paths that do
+   * not exist.
    */
   onKeyRefused?(refused: RefusedKey): unknown;
   /**
-   * Called at a sign-in, compared with the visits of the user that are still stored: those that have ended stay for
-   * `expunge.keepDays`.
+   * Called at a sign-in from a new device. It is compared with the stored visits of the user; ended visits are stored
+   * for `expunge.keepDays`.
    */
   onNewDevice?(device: NewDevice): unknown;
-  /** A user has signed in more often than `identity.maxVisitsPerUser` allows; called at that sign-in. */
+  /** Called at a sign-in beyond `identity.maxVisitsPerUser`. */
   onLimitReached?(reached: ReachedLimit): unknown;
-  /** Stale visits have been deleted. */
+  /** Called when stale visits have been deleted. */
   onExpunge?(expunged: ExpungedVisits): unknown;
 }
 
 /**
- * What is emitted to `@nestjs/event-emitter`, if the application has it. Each with the payload of the hook of the
- * plugins, but for `visit.created`.
+ * The events that are emitted with `@nestjs/event-emitter`, if the application uses it. The payload is that of the
+ * plugin hook, except for `visit.created`.
  */
 export const VISIT_EVENTS = {
-  /** With `{ id }`. */
+  /** The payload is `{ id }`. */
   onNewVisit: 'visit.created',
   onVisitEnded: 'visit.ended',
   onAllVisitsEnded: 'visit.all.ended',
@@ -135,7 +142,7 @@ export const VISIT_EVENTS = {
 
 const PLUGIN = Symbol.for('nest-visit.plugin');
 
-/** Marks a provider as a plugin; every module's providers are searched for it while the application starts. */
+/** Marks a provider as a plugin. Providers of all modules are searched for plugins at startup. */
 export function VisitPlugin(options: VisitPluginOptions = {}): ClassDecorator {
   return (target) => {
     Injectable()(target);

@@ -12,33 +12,36 @@ const USE = 'nest-visit:use';
 const PASSIVE = 'nest-visit:passive';
 const EXCLUSIVE = 'nest-visit:exclusive';
 
-/** What a handler may have otherwise than the rest of the application. */
+/** Settings of a handler that differ from those of the application. */
 export interface VisitOverrides {
-  /** How long the visit lives on after a request to this handler. */
+  /** How long the visit lives after a request to this handler. */
   timeout?: Duration;
   /** Where the key is looked for. */
   source?: string | readonly VisitSource[];
-  /** The path of a cookie that is sent from here. */
+  /** The path of a cookie that this handler sets. */
   path?: string;
 }
 
 /**
- * No visit, session and user for this controller or handler: whoever reads them there gets a `VisitNotResolvedError`,
- * guards before the handler too. Nothing is recorded, and a store that is away does not matter. A key that came with
- * the request has been looked up when it arrived, before the handler was known. `@SkipVisit(false)` takes it back.
+ * This controller or handler has no visit, session or user. Reading them in the handler, or in guards before it, throws
+ * `VisitNotResolvedError`. Nothing is recorded, and the handler works while the store is unavailable. If the request
+ * contains a key, it has still been looked up, because that happens before the handler is known. `@SkipVisit(false)` on
+ * a handler overrides the decorator of its controller.
  */
 export const SkipVisit = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
-/** Requests to this controller or handler do not keep the visit alive: no touch and no renewal by age; for polling. */
+/** Requests to this controller or handler do not keep the visit alive, and do not renew its key by age. For polling. */
 export const PassiveVisit = (passive = true): MethodDecorator & ClassDecorator => SetMetadata(PASSIVE, passive);
 
 /**
- * Requests of one visit to handlers marked so run one after the other, on whatever machine. Access ends when the
- * handler is done, also where a time limit has answered for it before. It ends earlier, within 40 seconds, when the
- * process has died, when the client has gone, or after the option `session.maxExclusive`; what the handler writes then
- * is refused with `VisitLockLostError` (409). Who waits longer than `timeout` gets 423.
+ * Requests of the same visit run handlers with this decorator one after the other, across all machines. Exclusive
+ * access lasts until the handler is done, even if a time limit has answered the request before. It ends earlier, within
+ * 40 seconds, if the process has died, if the client has disconnected, or after the option `session.maxExclusive`.
+ * Later writes of the handler are refused with `VisitLockLostError` (409). A request that waits longer than `timeout`
+ * gets 423.
  *
- * @param options `timeout`: how long to wait, `'10s'` by default
+ * @param options `timeout`: how long to wait, by default `'10s'`
+ * @throws VisitOptionError immediately, for an invalid duration
  */
 export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {}): MethodDecorator & ClassDecorator {
   const parsed = parseDuration(timeout);
@@ -52,10 +55,10 @@ export function ExclusiveSession({ timeout = '10s' }: { timeout?: Duration } = {
 }
 
 /**
- * Other settings for this controller or handler. Fields of GraphQL may have another `timeout` only: their request has
- * one visit, from one source, with one cookie.
+ * Overrides settings for this controller or handler. Fields of GraphQL can only override `timeout`, because a request
+ * has one visit, one source and one cookie.
  *
- * @throws VisitOptionError at once for a value that cannot be
+ * @throws VisitOptionError immediately, for an invalid value
  */
 export function UseVisit(overrides: VisitOverrides): MethodDecorator & ClassDecorator {
   const parse = <T>(name: string, option: { parse(value: unknown): unknown }, value: unknown): T | undefined => {
@@ -88,7 +91,7 @@ const NO_POLICY: HandlerPolicy = {
   sends: false,
 };
 
-/** What the handler, or its controller, asks for. Read once per handler: metadata does not change. */
+/** The settings of the handler or its controller. Read once per handler, because metadata does not change. */
 export function readHandlerPolicy(execution: ExecutionContext): HandlerPolicy {
   const controller = execution.getClass();
   const handler = execution.getHandler();
@@ -99,7 +102,7 @@ export function readHandlerPolicy(execution: ExecutionContext): HandlerPolicy {
   return policy;
 }
 
-/** The same, read anew. */
+/** The same, without the cache. */
 export function policyOf(controller: object, handler: object & { readonly name?: string }): HandlerPolicy {
   const read = <T>(key: string): T | undefined =>
     (Reflect.getMetadata(key, handler) as T | undefined) ?? (Reflect.getMetadata(key, controller) as T | undefined);
@@ -118,7 +121,7 @@ export function policyOf(controller: object, handler: object & { readonly name?:
   };
 }
 
-/** Whether the method has a parameter with `@Res()` or `@Next()`, unless it passes the response through. */
+/** Whether the method has a parameter with `@Res()` or `@Next()` without `passthrough`. */
 function injectsResponse(controller: object, method: string): boolean {
   const parameters = (Reflect.getMetadata(ROUTE_ARGS_METADATA, controller, method) ?? {}) as Record<
     string,

@@ -5,39 +5,39 @@ import type { SessionData } from './session-data.js';
 
 type Key<T> = Extract<keyof T, string>;
 
-/** `any`: a session without a declared shape holds anything. */
+/** `any`: without a declared shape, a session can hold anything. */
 export type DefaultData = keyof SessionData extends never ? Record<string, any> : SessionData;
 
 /**
- * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` take turns with all
- * other writes of the request, in the order of the calls.
+ * The methods of a session; `T` is the shape of its data. `save`, `update`, `take` and `reload` run one after the other
+ * with all other writes of the request, in the order of the calls.
  *
- * @throws VisitNotResolvedError when the request is over; a plain change is logged and ignored then.
- * VisitHeadersSentError for a plain change after the headers of the response have left. VisitNestedCallError for a
- * write within a callback of another one
+ * @throws VisitNotResolvedError after the end of the request (a plain assignment is logged and ignored instead);
+ * VisitHeadersSentError for a plain change after the response headers were sent; VisitNestedCallError for a write
+ * inside a callback of another write
  */
 export interface SessionMethods<T extends object> {
-  /** The value, or `fallback` (undefined if left out) if the key is not there. */
+  /** The value, or undefined if the key does not exist. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
-  /** The value, or `fallback` if the key is not there. */
+  /** The value, or `fallback` if the key does not exist. */
   get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
   /**
-   * Sets a value, which is saved before the response leaves.
+   * Sets a value, which is saved before the response is sent.
    *
-   * @throws SessionDataError (`SESSION_VALUE`) for one that cannot be kept
+   * @throws SessionDataError (`SESSION_VALUE`) if the value cannot be stored
    */
   set<K extends Key<T>>(key: K, value: T[K]): this;
-  /** Whether the key is there. */
+  /** Whether the key exists. */
   has(key: Key<T>): boolean;
-  /** Whether it was there. */
+  /** Deletes a key. Returns whether it existed. */
   delete(key: Key<T>): boolean;
-  /** The value, which is then no longer in the session. */
+  /** Gets a value and deletes it. */
   pop<K extends Key<T>>(key: K): T[K] | undefined;
-  /** The value, which is then no longer in the session, or `fallback` if the key is not there. */
+  /** Gets a value and deletes it, or `fallback` if the key does not exist. */
   pop<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
-  /** The value, which is set first if the key is not there. */
+  /** The value, after setting it if the key does not exist. */
   setDefault<K extends Key<T>>(key: K, value: NonNullable<T[K]>): NonNullable<T[K]>;
-  /** Deletes everything that is there when the session is saved. */
+  /** Deletes everything that is stored at the time of the save. */
   clear(): void;
   /** The keys, in the order in which they were set. */
   keys(): Key<T>[];
@@ -45,27 +45,29 @@ export interface SessionMethods<T extends object> {
   values(): T[Key<T>][];
   /** Pairs of key and value, in the order of the keys. */
   entries(): [Key<T>, T[Key<T>]][];
-  /** How many keys there are. */
+  /** The number of keys. */
   readonly size: number;
   /**
-   * Changes one key atomically, at once, on the newest stored data, whatever other request or process writes it;
-   * `change` may be called again with a newer value. Resolves to the new value; undefined takes the key out.
+   * Changes one key atomically and saves it immediately. `change` receives the newest stored value, whichever request
+   * or process has written it, and may be called again with a newer one. Resolves to the new value. Return undefined to
+   * delete the key.
    */
   update<K extends Key<T>>(
     key: K,
     change: (value: T[K] | undefined) => T[K] | undefined | Promise<T[K] | undefined>,
   ): Promise<T[K] | undefined>;
   /**
-   * Takes one key out atomically, at once: of all requests that try, exactly one gets the value, the others undefined.
+   * Gets and deletes one key atomically and immediately. Of several concurrent requests, exactly one gets the value;
+   * the others get undefined.
    */
   take<K extends Key<T>>(key: K): Promise<T[K] | undefined>;
-  /** Keeps a value that is to be read once, with `take`. */
+  /** Sets a value that is read once, with `take`. */
   flash<K extends Key<T>>(key: K, value: T[K]): this;
-  /** Saves now what has changed. There is no need to: every response waits until that is done. */
+  /** Saves changes now. This is rarely needed, because every response waits until changes are saved. */
   save(): Promise<void>;
-  /** Loads again what is stored; what has not been saved is gone. */
+  /** Loads the stored data again, and discards unsaved changes. */
   reload(): Promise<void>;
-  /** Forgets what has not been saved. */
+  /** Discards unsaved changes. */
   revert(): void;
 }
 
@@ -74,14 +76,14 @@ export type Session<T extends object = DefaultData> = SessionMethods<T> &
   Partial<Omit<T, keyof SessionMethods<object>>>;
 
 /**
- * `request.session.cookie`. Only how long it lasts can be set, for this response; everything else is said by the
- * options of the module.
+ * `request.session.cookie`. Only its lifetime can be set, for the current response; the options of the module define
+ * everything else.
  */
 export interface RequestSessionCookie {
   /**
-   * Milliseconds until the browser forgets it; null: when the browser is closed. More than the option `timeout` makes
-   * the visit a permanent one, whose life on the server is `permanentTimeout`; less shortens the life of this cookie
-   * only.
+   * Milliseconds until the browser deletes the cookie; null: until the browser is closed. A value greater than the
+   * option `timeout` makes the visit permanent, with a lifetime of `permanentTimeout` on the server. A smaller value
+   * only shortens the lifetime of this cookie.
    */
   maxAge: number | null;
   expires: Date | null;
@@ -97,53 +99,53 @@ export interface RequestSessionCookie {
 type Done = (error?: unknown) => void;
 
 /**
- * What `request.session` has besides the data, for code that was written for another library. Whatever takes a callback
- * gives a promise without one. Every other name is free for data.
+ * The methods and properties of `request.session`, for code that was written for other libraries. A method that takes a
+ * callback returns a promise if it is called without one. All other names can be used for data.
  *
- * @throws SessionDataError `SESSION_RESERVED_NAME` when one of these names is assigned
+ * @throws SessionDataError `SESSION_RESERVED_NAME` if one of these names is assigned
  */
 export interface RequestSessionMethods<T extends object = DefaultData> {
   /**
-   * 32 hexadecimal digits, the same until rights change; asking for it begins a visit. No secret, and not the id of the
-   * visit.
+   * 32 hexadecimal digits that stay the same until rights change. Reading it begins a visit. It is not secret, and it
+   * is not the id of the visit.
    */
   readonly id: string;
   cookie: RequestSessionCookie;
-  /** The value, or undefined if the key is not there. */
+  /** The value, or undefined if the key does not exist. */
   get<K extends Key<T>>(key: K): T[K] | undefined;
-  /** The value, or `fallback` if the key is not there. */
+  /** The value, or `fallback` if the key does not exist. */
   get<K extends Key<T>>(key: K, fallback: NonNullable<T[K]>): NonNullable<T[K]>;
-  /** Undefined takes the key out. */
+  /** Sets a value. Undefined deletes the key. */
   set<K extends Key<T>>(key: K, value: T[K] | undefined): this;
-  /** Saves now what has changed. There is no need to: every response waits until that is done. */
+  /** Saves changes now. This is rarely needed, because every response waits until changes are saved. */
   save(): Promise<void>;
-  /** Saves now, and calls back when that is done, with the error if it failed. */
+  /** Saves now, then calls back, with the error if it failed. */
   save(callback: Done): this;
-  /** Loads again what is stored; what has not been saved is gone. */
+  /** Loads the stored data again, and discards unsaved changes. */
   reload(): Promise<void>;
-  /** Loads again what is stored, and calls back. */
+  /** Loads the stored data again, then calls back. */
   reload(callback: Done): this;
   /**
-   * Ends the visit; the request goes on with a new one, and a new object at `request.session`.
+   * Ends the visit. The request continues with a new visit and a new object at `request.session`.
    *
-   * @param keep keys whose values it gets, too
+   * @param keep the keys whose values are copied to the new session
    */
   regenerate(keep?: readonly string[]): Promise<void>;
-  /** Ends the visit, goes on with a new one, and calls back when the new object is at `request.session`. */
+  /** Ends the visit, begins a new one, and calls back when the new object is at `request.session`. */
   regenerate(callback: Done): this;
-  /** The same; `keep`: keys whose values the new session gets, too. */
+  /** The same. `keep`: the keys whose values are copied to the new session. */
   regenerate(keep: readonly string[], callback: Done): this;
-  /** Ends the visit; nothing is at `request.session` any more. */
+  /** Ends the visit. `request.session` is undefined afterwards. */
   destroy(): Promise<void>;
-  /** Ends the visit, and calls back; nothing is at `request.session` any more. */
+  /** Ends the visit, then calls back. `request.session` is undefined afterwards. */
   destroy(callback: Done): this;
-  /** Does nothing: each request to a handler counts as use. */
+  /** Does nothing, because every request to a handler counts as use. */
   touch(): this;
-  /** The cookie lasts as long again as when it was made. */
+  /** Restarts the lifetime of the cookie. */
   resetMaxAge(): this;
 }
 
-/** What is at `request.session`. */
+/** The type of `request.session`. */
 export type RequestSession<T extends object = DefaultData> = RequestSessionMethods<T> &
   Partial<Omit<T, keyof RequestSessionMethods>>;
 
@@ -151,12 +153,12 @@ export type RequestSession<T extends object = DefaultData> = RequestSessionMetho
 type SessionToken = (() => ParameterDecorator) & (abstract new (...args: never[]) => Session);
 
 /**
- * Three things under one name: the parameter decorator `@Session()`, the injection token of the session of the request
- * that is being served (also in singletons), and the type. It is there from the arrival of a request on, in middleware,
- * guards and filters as in handlers.
+ * The parameter decorator `@Session()`, the injection token of the session of the current request (in singletons, too),
+ * and the type of the session. It is available from the arrival of a request: in middleware, guards, handlers and
+ * filters.
  *
- * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
- * (503) when the store could not be asked
+ * @throws VisitNotResolvedError outside of a request, after its end, and under `@SkipVisit()`;
+ * VisitStoreUnavailableError (503) if the look-up failed
  */
 export const Session = opaque(
   createParamDecorator((_: unknown, execution: ExecutionContext) => requireContext(execution).session),

@@ -3,24 +3,26 @@ import type { VisitRecord, VisitStore, VisitStoreCapabilities } from '../store/v
 import { refusals } from './refusals.js';
 import { newVisit } from './samples.js';
 
-/** A store without visits, and what shows that it is more than one object. */
+/** A store without visits for one test, and other objects on the same visits. */
 export interface VisitStoreFixture {
   readonly store: VisitStore;
-  /** Another object on the same visits, as another process would have it. Needed for a store that is `shared`. */
+  /**
+   * Another store object on the same visits, as another process would have it. Required for a store that is `shared`.
+   */
   readonly second?: VisitStore;
-  /** Makes one more, as after a restart; the suite closes it. Needed for a store that is `durable`. */
+  /** Opens another store object, as after a restart; the suite closes it. Required for a store that is `durable`. */
   readonly reopen?: () => VisitStore | Promise<VisitStore>;
   /** Called once, after the test. */
   readonly close?: () => unknown;
 }
 
-/** What a store has or has not. */
+/** The facets that a store can have. */
 export const FACETS = ['users', 'pages', 'locks', 'cleanup', 'clients'] as const satisfies readonly Facet[];
 
-/** Gives a store without visits, for one test. */
+/** Returns a store without visits, for one test. */
 export type VisitStoreFactory = () => VisitStoreFixture | Promise<VisitStoreFixture>;
 
-/** The functions that a test runner has. `import * as runner from 'node:test'` is one, and so is that of vitest. */
+/** The functions of a test runner. `import * as runner from 'node:test'` has them, and so does vitest. */
 export interface TestRunner {
   /** Defines a group of tests. */
   describe(title: string, define: () => void): unknown;
@@ -30,26 +32,26 @@ export interface TestRunner {
 
 /** Options of `describeVisitStore()`. */
 export interface VisitStoreSuiteOptions {
-  /** What the store must say that it can or cannot give. @default what it says */
+  /** The capabilities that the store must declare. @default what it declares */
   readonly capabilities?: Partial<VisitStoreCapabilities>;
-  /** What the store must have: `['users', 'cleanup']`, for example. @default what it has */
+  /** The facets that the store must have, such as `['users', 'cleanup']`. @default those it has */
   readonly facets?: readonly Facet[];
   /** @default the global `describe` and `test` */
   readonly runner?: TestRunner;
-  /** How often a race is run: enough for both orders to come up. @default 15 */
+  /** How often each race is repeated, so that both orders occur. @default 15 */
   readonly rounds?: number;
 }
 
-/** What a test of the suite works with. */
+/** The environment of a test of the suite. */
 export interface Bench {
   readonly fixture: VisitStoreFixture;
   readonly capabilities: VisitStoreCapabilities;
   readonly facets: readonly Facet[] | undefined;
   readonly store: VisitStore;
-  /** Whoever writes at the same time: another machine, if the store keeps its word between machines. */
+  /** The store object of a concurrent writer: `second` if the store is shared and atomic, otherwise the same object. */
   readonly second: VisitStore;
   readonly rounds: number;
-  /** The visit with this id, which must be there. */
+  /** The visit with this id, which must exist. */
   readonly read: (id: string) => Promise<VisitRecord>;
   readonly made: (given?: Partial<VisitRecord>) => Promise<VisitRecord>;
   readonly madeMany: (count: number, given?: (index: number) => Partial<VisitRecord>) => Promise<VisitRecord[]>;
@@ -57,10 +59,10 @@ export interface Bench {
 
 type Check = (title: string, body: (bench: Bench) => Promise<void>) => void;
 
-/** What the sections of the suite are written with. */
+/** The functions that the sections of the suite use. */
 export interface Suite {
   readonly check: Check;
-  /** For what only stores can do that have this. What others must refuse instead is checked. */
+  /** Defines tests for stores with these features. For other stores, it checks that they refuse the calls. */
   readonly needing: (...features: readonly Feature[]) => Check;
 }
 
