@@ -12,25 +12,21 @@ import { VisitStore } from '../store/visit.store.js';
 
 const DAY = 86_400_000;
 
-/**
- * After a full batch, the database is left to the requests for at least so many milliseconds; after a smaller one, for
- * a share of them.
- */
+/** After a full batch, clean-up pauses for at least this many milliseconds; after a smaller one, for a part of them. */
 const LEAST_REST = 25;
 
 /** Options of `ExpungeService.run()`. */
 export interface ExpungeOptions {
-  /** Visits stay this many days after they expired or ended, from 0 to 36500. @default `expunge.keepDays` */
+  /** How many days visits are kept after they expired or ended, from 0 to 36500. @default `expunge.keepDays` */
   keepDays?: number;
-  /** Rows deleted by one statement, from 1 to 500. @default `expunge.batchSize` */
+  /** How many rows one statement deletes, from 1 to 500. @default `expunge.batchSize` */
   batchSize?: number;
-  /** Only count. @default false */
+  /** Whether to count only. @default false */
   dryRun?: boolean;
   /** Called after each batch with the counts so far. */
   onProgress?: (soFar: Readonly<StaleCounts>) => void;
   /**
-   * Called at the end if visits stay because rows of other tables refer to them, by foreign keys that restrict.
-   *
+   * Called at the end if visits were kept because rows of other tables refer to them with a restricting foreign key.
    * @default a warning in the log
    */
   onKept?: (kept: KeptVisits) => void;
@@ -38,18 +34,19 @@ export interface ExpungeOptions {
 
 /** Options of `ExpungeService.wipeExpired()`. */
 export interface WipeOptions {
-  /** Only count. @default false */
+  /** Whether to count only. @default false */
   dryRun?: boolean;
   /** Called after each batch with the count so far. */
   onProgress?: (soFar: number) => void;
 }
 
 /**
- * Removes what has outlived its use. In small batches, safe on several machines at once. Throws what the store throws.
+ * Deletes stale visits and wipes session data, in small batches. It can run on several machines at the same time.
+ * Errors of the store are thrown.
  */
 @Injectable()
 export class ExpungeService {
-  /** A property, for tests that are held up by it. */
+  /** A property, so that tests can replace it. */
   private readonly sleep: (milliseconds: number) => Promise<unknown> = (milliseconds) =>
     setTimeout(milliseconds, undefined, { signal: this.ending.signal }).catch(() => undefined);
   private readonly ending = new AbortController();
@@ -63,17 +60,18 @@ export class ExpungeService {
     @Inject(PluginRegistry) private readonly plugins: Pick<PluginRegistry, 'emit'>,
   ) {}
 
-  /** The application ends: what runs stops after its batch, and nothing begins any more. */
+  /** Called at shutdown: a running clean-up stops after its current batch, and no new one begins. */
   stop(): void {
     this.ending.abort();
   }
 
   /**
-   * Deletes visits that expired or ended more than `keepDays` ago, with their identities. How many of each; when the
-   * application ends meanwhile, those that were done by then. Visits that rows of other tables refer to by a foreign
-   * key that restricts stay (`onKept`).
+   * Deletes visits that expired or ended more than `keepDays` ago, with their identities, and returns how many of each.
+   * If the application shuts down meanwhile, it returns the numbers up to then. Visits to which rows of other tables
+   * refer with a restricting foreign key are kept (`onKept`).
    *
-   * @throws VisitClockError when the clock of the database says otherwise; VisitOptionError before anything is done
+   * @throws VisitClockError if the clock of the database differs too much; VisitOptionError for invalid options, before
+   * anything is deleted
    */
   async run(options: ExpungeOptions = {}): Promise<StaleCounts> {
     const keepDays = checked('keepDays', options.keepDays) ?? this.options.expunge.keepDays;
@@ -100,9 +98,9 @@ export class ExpungeService {
   }
 
   /**
-   * Empties the session data of visits that have expired, and keeps their rows. How many.
+   * Deletes the session data of expired visits, keeps their rows, and returns how many there were.
    *
-   * @throws VisitClockError when the clock of the database says otherwise
+   * @throws VisitClockError if the clock of the database differs too much
    */
   async wipeExpired({ dryRun = false, onProgress }: WipeOptions = {}): Promise<number> {
     // An expiry update may still wait in some process: what it would prolong is not wiped.
@@ -120,7 +118,7 @@ export class ExpungeService {
     return wiped;
   }
 
-  /** One batch after the other, until nothing is left or the application ends. */
+  /** Runs one batch after the other until nothing is left or the application shuts down. */
   private async eachBatch<B extends { readonly visits: number; readonly next: unknown }>(
     batch: CleanUpBatch,
     work: (batch: CleanUpBatch) => Promise<B>,
@@ -137,8 +135,8 @@ export class ExpungeService {
   }
 
   /**
-   * Works, then rests for as long; at least until requests have had their turn, where the database works within the
-   * process (SQLite).
+   * Runs the work, then pauses for the same time; at least until waiting requests had their turn, if the database runs
+   * within the process (SQLite).
    */
   private async thenRest<T>(work: () => Promise<T>, shareDone: (result: T) => number): Promise<T> {
     const began = performance.now();
@@ -149,7 +147,7 @@ export class ExpungeService {
   }
 }
 
-/** As at the start: with days below zero visits would be deleted that live. */
+/** Validates like the options at startup: a negative number of days would delete live visits. */
 function checked(name: 'keepDays' | 'batchSize', value: number | undefined): number | undefined {
   try {
     return value === undefined ? undefined : (optionTable.expunge[name].parse(value) as number);
@@ -159,7 +157,7 @@ function checked(name: 'keepDays' | 'batchSize', value: number | undefined): num
   }
 }
 
-/** For people; no data. */
+/** A message for people, without data. */
 export function describeKept({ visits, constraints }: KeptVisits): string {
   const [stay, them] = visits === 1 ? ['visit stays', 'it'] : ['visits stay', 'them'];
   const names = constraints.length > 0 ? ` (${constraints.join(', ')})` : '';

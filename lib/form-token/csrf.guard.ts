@@ -10,25 +10,27 @@ import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 import { originOf } from '../request/request-origin.js';
 
-/** RFC 9110, 9.2.1. What they do has to be safe: a guard cannot make it so. */
+/** RFC 9110, 9.2.1. Their handlers must not change anything; a guard cannot ensure this. */
 const SAFE = ['GET', 'HEAD', 'OPTIONS'];
 
 const SKIP = 'nest-visit:skip-csrf';
 
 /**
- * `CsrfGuard` lets requests to this controller or handler through, whoever sends them, with their visit: for a webhook
- * or a callback that proves by other means where it comes from. `@SkipCsrf(false)` takes it back.
+ * `CsrfGuard` allows all requests to this controller or handler, with their visit: for a webhook or a callback that
+ * verifies its origin by other means. `@SkipCsrf(false)` on a handler overrides the decorator of its controller.
  */
 export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator => SetMetadata(SKIP, skip);
 
 /**
- * Refuses requests that another site made its visitor's browser send, on a controller or for the whole application:
- * `{ provide: APP_GUARD, useExisting: CsrfGuard }`. Safe methods pass, and handlers with `@SkipVisit()`, which have no
- * visit to abuse; so do requests whose key comes in the header `Authorization`, where none comes in a cookie. Of
- * others, a browser says where they come from; who does not say needs a form token.
+ * Refuses requests that another site has caused a visitor's browser to send. Use it on a controller or for the whole
+ * application: `{ provide: APP_GUARD, useExisting: CsrfGuard }`.
  *
- * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly`; VisitStoreUnavailableError (503) for a
- *   token
+ * It allows safe methods, handlers with `@SkipVisit()`, which have no visit to abuse, and requests with a key in the
+ * header `Authorization` and none in a cookie. For other requests, the browser's headers tell the origin. A request
+ * without these headers needs a form token.
+ *
+ * @throws CrossSiteRequestError, FormTokenError (403) unless `csrf.reportOnly` is set; VisitStoreUnavailableError (503)
+ * if a token cannot be looked up
  */
 @Injectable()
 export class CsrfGuard implements CanActivate {
@@ -70,7 +72,8 @@ export class CsrfGuard implements CanActivate {
   }
 
   /**
-   * @param bringsNothing the request has no visit, and its response sets no cookie: an app signs in that is no browser
+   * @param bringsNothing whether the request has no visit and its response sets no cookie, as at the sign-in of a
+   * native app
    */
   private async refusalOf(
     request: FrameworkRequest,
@@ -96,7 +99,7 @@ function isSkipped(execution: ExecutionContext): boolean {
   return Boolean(of(execution.getHandler()) ?? of(execution.getClass()));
 }
 
-/** What a client sends may be long, and may try to look like lines of the log. */
+/** Shortens and cleans what a client has sent, which may be long or imitate log lines. */
 function described({ method, headers }: FrameworkRequest): string {
   const shown = { method, origin: headers.origin, 'sec-fetch-site': headers['sec-fetch-site'], host: headers.host };
   return JSON.stringify(shown, (_, value: unknown) => (typeof value === 'string' ? value.slice(0, 100) : value));

@@ -6,7 +6,7 @@ import { RequestStory } from '../request/request.story.js';
 import { FormTokens } from './form-tokens.js';
 
 /**
- * What `@RequireFormToken()` puts before a handler. Named only to be replaced in tests, by
+ * The guard behind `@RequireFormToken()`. It is exported only so that tests can replace it with
  * `overrideGuard(FormTokenGuard)`.
  *
  * @throws FormTokenError (403); VisitStoreUnavailableError (503)
@@ -32,7 +32,7 @@ export class FormTokenGuard implements CanActivate {
 }
 
 /**
- * Lets only requests through that bring a form token of their visit, and uses it up: a form that is sent twice is done
- * once. The token is in the field `formTokens.field` of the body or in the header `x-form-token`; others get 403.
+ * Requires a form token of the visit and consumes it, so a form that is submitted twice is processed once. The token is
+ * read from the form field `formTokens.field` or the header `x-form-token`. Other requests get 403.
  */
 export const RequireFormToken = (): MethodDecorator & ClassDecorator => UseGuards(FormTokenGuard);

@@ -22,15 +22,13 @@ import type { ObservedCall, TelemetryEvent, VisitTelemetry } from './visit-telem
 
 /** Options of `openTelemetry()`. */
 export interface OpenTelemetryOptions {
-  /** Where metrics go. @default the global one of `@opentelemetry/api` */
+  /** The meter provider. @default the global one of `@opentelemetry/api` */
   meterProvider?: MeterProvider;
-  /** Where spans go. @default the global one of `@opentelemetry/api` */
+  /** The tracer provider. @default the global one of `@opentelemetry/api` */
   tracerProvider?: TracerProvider;
   /**
-   * The public id of the visit is told as `session.id`: on the span in which a handler runs, and on the links of
-   * `nest_visit.lookup`. It opens nothing, but shows which requests belong together.
-   *
-   * @default false
+   * Whether the public id of the visit is recorded as `session.id`: on the span of the handler, and on the links of
+   * `nest_visit.lookup`. The id gives no access, but shows which requests belong together. @default false
    */
   visitIds?: boolean;
 }
@@ -108,7 +106,7 @@ class OpenTelemetry implements VisitTelemetry {
     }
   }
 
-  /** What it is done for is told by links: it may be many requests. */
+  /** The requests that wait for it are links, because there may be many of them. */
   private startLookup(ids: readonly string[]) {
     const { batchSizes, tracer } = this.get();
     batchSizes.record(ids.length);

@@ -5,13 +5,13 @@ import { flatten, isRecord, unflatten, unreadable, type Instances } from './sess
 import { reasonOf } from '../errors/failure.js';
 
 /**
- * Turns session data into bytes and back. Must be deterministic: the same data gives the same bytes, since changes are
- * found by comparing them.
+ * Converts session data to bytes and back. It must be deterministic: equal data must give equal bytes, because changes
+ * are detected by comparing them.
  */
 export interface SessionSerializer {
-  /** Throws SessionDataError (code SESSION_VALUE) with the path of a value it cannot keep. */
+  /** Throws SessionDataError (code SESSION_VALUE) with the path of a value that cannot be stored. */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array;
-  /** Throws when it cannot read the bytes. */
+  /** Throws if the bytes cannot be read. */
   decode(bytes: Uint8Array): Map<string, unknown>;
 }
 
@@ -21,33 +21,31 @@ const FORMAT = 1;
 const PLAIN_DEPTH = 200;
 
 /**
- * Keeps plain data, and besides: Date, Map, Set, BigInt, Buffer, ArrayBuffer, DataView and typed arrays, undefined,
- * NaN, infinities and -0, cycles, and one object in several places of the same entry. Any depth.
+ * The default serializer. It supports plain data, Date, Map, Set, BigInt, Buffer, ArrayBuffer, DataView and typed
+ * arrays, undefined, NaN, infinities and -0, cycles, and the same object in several places of one entry, to any depth.
  *
- * What comes back a little different: a hole of an array as undefined, an object without a prototype as a plain one, a
- * getter as the value it had, a view with a buffer of its own. Two entries that share an object come back with one
- * each. Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not kept.
+ * Some values come back slightly different: a hole of an array as undefined, an object without a prototype as a plain
+ * object, a getter as its value, a view with its own buffer. Two entries that share an object come back with one object
+ * each. Symbol keys, and properties added to an array, Map, Set, Date or buffer, are not stored. An instance of a class
+ * of the application comes back as a plain object with its own enumerable properties.
  *
- * Of an instance of a class of the application its own enumerable properties are kept, and it comes back as a plain
- * object. Functions, symbols, what has a `toJSON` method (which is never called), and instances of what the language
- * and the platform bring besides (Error, RegExp and URL among them) are refused with the path of the value.
+ * Functions, symbols, objects with a `toJSON` method (which is never called), and instances of other built-in classes
+ * (such as Error, RegExp and URL) are refused with the path of the value.
  *
- * Format 1 is the byte 1 and then JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if an entry is
- * more than JSON can say, and `[…, …, [keys]]` if the keys have another order than these objects give.
+ * Format 1 is the byte 1 followed by JSON text: `[{plain entries}]`, `[{plain entries}, {entry: nodes}]` if JSON cannot
+ * represent an entry directly, and `[…, …, [keys]]` if the keys have a different order than these objects.
  */
 export class DefaultSessionSerializer implements SessionSerializer {
   private readonly instances: Instances;
 
   /**
-   * @param options `instances: 'refuse'`: instances of classes of the application are refused, too.
-   *
-   * @default 'plain'
+   * @param options `instances`: with `'refuse'`, instances of the application's classes are refused. @default 'plain'
    */
   constructor({ instances = 'plain' }: { readonly instances?: Instances } = {}) {
     this.instances = instances;
   }
 
-  /** @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be kept */
+  /** @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be stored */
   encode(data: ReadonlyMap<string, unknown>): Uint8Array {
     const plain: [string, unknown][] = [];
     const graphs: [string, unknown[]][] = [];
@@ -91,7 +89,7 @@ export class DefaultSessionSerializer implements SessionSerializer {
   }
 }
 
-/** Whether JSON gives the value back as it is: no other types, nothing twice. */
+/** Whether JSON represents the value exactly: no other types, and no object twice. */
 function isPlainEntry(value: unknown, instances: Instances): boolean {
   if (typeof value !== 'object') return isPlain(value, undefined, 0, instances);
   try {

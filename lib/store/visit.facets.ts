@@ -1,46 +1,46 @@
 import type { Ending, ListedVisit, Refusal, WriteGuard } from './visit.store.js';
 
-// What a store has or has not, beside what each store can.
+// The optional features of stores.
 
-/** Visits by user, in a store that is `revocable`. */
+/** Lists and ends the visits of users. For stores that are `revocable`. */
 export interface UserVisits {
   /**
-   * At most `limit` of the visits of a user that are neither ended nor expired at `now`: the most recently used first,
-   * and of those that were used at the same instant the one with the lowest id. `after` is the `next` of the page
-   * before. One that is used between two pages moves to the front, and so may be missing, or come twice.
+   * Returns at most `limit` visits of a user that are neither ended nor expired at `now`: the most recently used first,
+   * and for equal instants the lowest id first. `after` is the `next` of the previous page. A visit that is used
+   * between two pages moves to the front, so it may be missing or occur twice.
    */
   listForUser(list: UserList): Promise<VisitPage<ListPosition>>;
 
   /**
-   * The User-Agent headers, each once, of the visits of a user that were linked to them before that instant: as many of
-   * those as are still there, ended and expired ones too.
+   * Returns the distinct User-Agent headers of the stored visits that were linked to the user before this instant,
+   * including ended and expired ones.
    */
   userAgentsOf(userId: string, before: number): Promise<(string | null)[]>;
 
   /**
-   * Ends visits of a user, expired ones too: all but `except`, one batch a call, until `next` is null. The first batch
-   * remembers when.
+   * Ends all visits of a user except `except`, including expired ones. Each call ends one batch, until `next` is null.
+   * The first batch stores the instant.
    *
-   * First it remembers, then it looks which visits there are: a sign-in that links the user afterwards finds by
-   * `revokedAt` that it began too early. What is linked to somebody else when its turn comes stays; what was linked
-   * before the first batch is not missed, though its key may be renewed meanwhile.
+   * The instant is stored before the store looks for visits: a sign-in that links the user later finds by `revokedAt`
+   * that it began too early. A visit that has been linked to another user in the meantime is not ended. A visit that
+   * was linked before the first batch must not be missed, even if its key is renewed meanwhile.
    */
   endAllForUser(batch: UserEndingBatch): Promise<EndedBatch>;
 
   /**
-   * Ends every visit that has not ended, one batch a call, until `next` is null. The first batch remembers when, as
-   * that of `endAllForUser` does. What begins meanwhile may stay.
+   * Ends all visits that have not ended. Each call ends one batch, until `next` is null. The first batch stores the
+   * instant, as in `endAllForUser`. Visits that begin meanwhile may remain.
    */
   endAll(batch: EndingBatch): Promise<EndedBatch>;
 
   /**
-   * When `endAllForUser` or `endAll` last ended all visits of the user, whichever is later, or null if never, or so
-   * long ago that it has been expunged. The latest instant counts, in whatever order they came.
+   * Returns when `endAllForUser` or `endAll` last ended all visits of the user, whichever is later; null if never, or
+   * if the instant has been expunged. The latest instant counts, in whatever order they were stored.
    */
   revokedAt(userId: string): Promise<number | null>;
 }
 
-/** Where a list of visits by use goes on: behind this one. */
+/** The position in a list of visits by use: it continues behind this visit. */
 export interface ListPosition {
   readonly accessed: number;
   readonly id: string;
@@ -52,166 +52,170 @@ export interface UserList {
   readonly now: number;
   /** 1 or more. */
   readonly limit: number;
-  /** Left out: from the beginning. */
+  /** If not set, the list begins at the start. */
   readonly after?: ListPosition | undefined;
 }
 
-/** Which visits are to end next. */
+/** The next batch of visits to end. */
 export interface EndingBatch {
   readonly ending: Ending;
-  /** About so many in one call. */
+  /** About how many visits to end in one call. */
   readonly limit: number;
-  /** Where the batch before ended, as it was given as `next`; left out, from the beginning. */
+  /** The `next` of the previous batch. If not set, the first batch. */
   readonly after?: unknown;
 }
 
-/** As `EndingBatch`, of one user. */
+/** The next batch of visits of a user to end. */
 export interface UserEndingBatch extends EndingBatch {
   readonly userId: string;
-  /** The id of a visit that stays. */
+  /** The id of a visit that must not end. */
   readonly except?: string | undefined;
 }
 
-/** What one batch has ended. */
+/** The result of one batch. */
 export interface EndedBatch {
-  /** The ids of those that this call ended. */
+  /** The ids that this call has ended. */
   readonly ended: string[];
-  /** Where the next batch begins: whatever the store makes of it. Null: there is nothing left. */
+  /** The start of the next batch, in any form that the store chooses. Null: done. */
   readonly next: unknown;
 }
 
 /** One page of a list of visits. */
 export interface VisitPage<Position = string> {
   readonly visits: ListedVisit[];
-  /** Where the next page begins; null: there is none. */
+  /** The start of the next page. Null: no more pages. */
   readonly next: Position | null;
 }
 
-/** All visits, page by page: to move them to another store. */
+/** Goes through all visits, page by page, to move them to another store. */
 export interface VisitPages {
   /**
-   * Some `limit` of the visits that are neither ended nor expired at `now`. `after` is '' at first, and then the `next`
-   * of the page before; null: there are no more. What is live all the while comes at least once.
+   * Returns about `limit` visits that are neither ended nor expired at `now`. `after` is '' for the first page, then
+   * the `next` of the previous page; null: no more pages. A visit that is live during the whole iteration occurs at
+   * least once.
    */
   liveVisits(page: { readonly after: string; readonly limit: number; readonly now: number }): Promise<VisitPage>;
 }
 
 export interface Lock extends WriteGuard {
-  /** Who wants the lock: 32 random hexadecimal digits. */
+  /** The owner of the lock: 32 random hexadecimal digits. */
   readonly owner: string;
-  /** The lock is free again at this instant, whatever became of its owner. */
+  /** When the lock becomes free, whatever happens to its owner. */
   readonly until: number;
   /**
-   * Only lengthens the lease that this owner holds at `now`. One that has run out is lost, also when nobody else has
-   * had it since: an owner that stood still cannot tell. Then it is refused as `unlocked`. @default false
+   * Whether to only extend the lease that this owner holds at `now`. An expired lease is lost even if no other owner
+   * has had it since, because an owner that was suspended cannot know. It is then refused with `unlocked`. @default
+   * false
    */
   readonly renews?: boolean;
 }
 
-/** `held`: somebody else has it. */
+/** The result of taking a lock. `held`: another owner has it. */
 export type LockResult =
   | { readonly outcome: 'locked' | 'held' }
   | { readonly outcome: 'refused'; readonly reason: Refusal };
 
-/** Exclusive access to visits, in a store that is `atomic`. */
+/** Gives exclusive access to visits. For stores that are `atomic`. */
 export interface VisitLocks {
   /**
-   * Takes the exclusive lock of a visit, again where this owner holds it already, or renews its lease. Only while the
-   * visit is not ended and the guard holds. A lock is free from `until` on.
+   * Takes the exclusive lock of a visit, even if this owner already holds it, or renews its lease. It is refused if the
+   * visit has ended or the guard does not hold. A lock is free from `until` on.
    */
   lock(lock: Lock): Promise<LockResult>;
 
-  /** Gives the lock back; nothing happens if somebody else holds it by now, or the visit is not there. */
+  /** Releases the lock. Does nothing if another owner holds it, or if the visit does not exist. */
   unlock(id: string, owner: string): Promise<void>;
 }
 
-/** How many rows were deleted, or would be. */
+/** How many rows were deleted, or would be deleted. */
 export interface StaleCounts {
   readonly visits: number;
   readonly identities: number;
 }
 
-/** What clean-up is to do next. */
+/** The next batch of a clean-up. */
 export interface CleanUpBatch {
   readonly before: number;
-  /** At most so many visits in one call. */
+  /** The maximum number of visits in one call. */
   readonly limit: number;
-  /** Where the batch before ended, as it was given as `next`; left out, from the beginning. */
+  /** The `next` of the previous batch. If not set, the first batch. */
   readonly after?: unknown;
-  /** Only counts: what is to come, in as many batches as the store likes. @default false */
+  /** Whether to count only. The store may count in as many batches as it likes. @default false */
   readonly dryRun?: boolean;
 }
 
-/** Visits that clean-up has passed over. */
+/** Visits that clean-up has skipped. */
 export interface KeptVisits {
   readonly visits: number;
-  /** The names of the constraints, as far as the database gives them. */
+  /** The names of the constraints, if the database provides them. */
   readonly constraints: readonly string[];
 }
 
-/** What one batch has done. */
+/** The result of one batch of `expunge`. */
 export interface ExpungedBatch extends StaleCounts {
-  /** Visits that stay, because rows of other tables refer to them, by foreign keys that restrict. Left out: none. */
+  /**
+   * Visits that are kept because rows of other tables refer to them with a restricting foreign key. If not set: none.
+   */
   readonly kept?: KeptVisits;
-  /** Where the next batch begins: whatever the store makes of it. Null: there is nothing left. */
+  /** The start of the next batch, in any form that the store chooses. Null: done. */
   readonly next: unknown;
 }
 
-/** What one batch has emptied. */
+/** The result of one batch of `wipe`. */
 export interface WipedBatch {
   readonly visits: number;
-  /** As `ExpungedBatch.next`. */
+  /** The start of the next batch, as in `ExpungedBatch`. */
   readonly next: unknown;
 }
 
-/** Removes what has outlived its use. A store without this lets go of it by itself. */
+/** Deletes stale visits and wipes session data. A store without this facet does so by itself. */
 export interface VisitCleanup {
   /**
-   * Deletes at most `limit` visits that expired or ended before `before`, with their identities; at the end, what is
-   * remembered of ends before then. A visit that has been touched meanwhile stays.
+   * Deletes at most `limit` visits that expired or ended before `before`, with their identities. At the end, it also
+   * deletes instants of `endAll` and `endAllForUser` from before then. A visit that has been touched meanwhile is kept.
    */
   expunge(batch: CleanUpBatch): Promise<ExpungedBatch>;
 
-  /** Empties the session data of at most `limit` visits that expired before `before`, and raises their version. */
+  /** Wipes the session data of at most `limit` visits that expired before `before`, and increments their version. */
   wipe(batch: CleanUpBatch): Promise<WipedBatch>;
 }
 
-/** What a client is to keep of its visit. */
+/** The copy of a visit for its client. */
 export interface ClientCopy {
   readonly text: string;
   /**
-   * The hash of the key that it was made with: whoever gets this copy must hold that key, or still have it in its
-   * grace.
+   * The hash of the key at that time. The client that receives this copy must have this key, or still have it within
+   * its grace period.
    */
   readonly keyHash: string;
 }
 
-/** One request and its response, as a store sees them that keeps visits with their clients. */
+/** The storage of one request and its response, for a store that keeps visits in clients. */
 export interface ClientStorage {
   /**
-   * These visits are in use by the request: what is found of them in the texts that its client brought is known to the
-   * store until `close`, and so is what is created of them. Texts that are damaged, foreign or of other visits are
-   * passed over; that is no error.
+   * Begins the use of these visits by the request: what the texts of its client contain of them is known to the store
+   * until `close`, and so are visits that it creates. Texts that are damaged, foreign or belong to other visits are
+   * ignored.
    *
-   * @throws VisitEndedError when it has been closed already
+   * @throws VisitEndedError if it has already been closed
    */
   load(ids: readonly string[], texts: readonly string[]): Promise<void>;
   /**
-   * The headers leave now: what the client is to keep from here on. Undefined: nothing has changed, or the guard does
-   * not hold.
+   * Called when the headers are sent. Returns the copy for the client, or undefined if nothing has changed or the guard
+   * does not hold.
    */
   copyFor(guard: WriteGuard): ClientCopy | undefined;
-  /** The response is finished, or the client went away. */
+  /** Called when the response is finished or the client has disconnected. */
   close(): void;
 }
 
-/** Visits that their clients keep, in a second cookie beside that of the key. */
+/** Visits that clients store, in a second cookie beside that of the key. */
 export interface VisitClients {
   /**
-   * Called when a request comes in that may have a visit. A write of such a store resolves when the copy for the client
-   * is made, since headers cannot wait for it.
+   * Called when a request arrives that may have a visit. A write of such a store resolves when the copy for the client
+   * exists, because headers cannot wait for it.
    *
-   * @param maxLength how many characters the copy may have
+   * @param maxLength the maximum length of the copy, in characters
    */
   openStorage(maxLength: number): ClientStorage;
 }
@@ -219,40 +223,39 @@ export interface VisitClients {
 /** The server behind a store. */
 export interface VisitServer {
   /**
-   * How many calls it can have under way at once: writes leave some of them to reads, and wait their turn. Left out:
-   * any number.
+   * The number of concurrent calls that it supports. Writes leave some of them to reads, and wait. If not set: no
+   * limit.
    */
   readonly connections?: number | undefined;
 
   /**
-   * Whether visits lie on several servers, of which one may be away. Then each call is about one visit, as a group
-   * would fail as a whole.
-   * @default false
+   * Whether visits are distributed over several servers that can fail independently. Then each call is about one visit,
+   * because a group would fail as a whole. @default false
    */
   readonly isDivided?: boolean | undefined;
 
   /**
-   * What time it is by the clock that all processes share, such as the database's, in milliseconds since 1970, to the
-   * second at least. Only compared with the application's clock, before much is deleted or ended by it. Left out, or
-   * undefined: there is no such clock, or it cannot be asked.
+   * Returns the time of a clock that all processes share, such as the database's, in milliseconds since 1970, with a
+   * precision of at least one second. It is only compared with the application's clock, before clean-up or the end of
+   * many visits. Not set, or undefined: there is no such clock, or it cannot be read.
    */
   serverTime?(): Promise<number | undefined>;
 
   /**
-   * Nobody waits longer for a call (option `storeTimeout`, in milliseconds). Said once, before `check`. A store that
-   * holds connections closes one that has not answered by then, instead of using it again: it may lead nowhere.
+   * Called once, before `check`, with the option `storeTimeout` in milliseconds: callers do not wait longer for a call.
+   * A store that holds connections should close one that has not answered by then, because it may be broken.
    */
   setDeadline?(milliseconds: number): void;
 
   /**
-   * The columns that rows are looked for by, and that no index begins with, such as `visit.expiry`. Asked by the
-   * command `doctor` alone. Left out: it cannot be told.
+   * Returns the columns that need an index and have none, such as `visit.expiry`. Used only by the command `doctor`. If
+   * not set: unknown.
    */
   missingIndexes?(): Promise<string[]>;
 
   /**
-   * Called before each call, in the asynchronous context of whoever waits for it. Throws where that holds the only
-   * connection there is, so that the call would wait for itself.
+   * Called before each call, in the asynchronous context of the caller. Throws if that context holds the only
+   * connection, because the call would wait for itself.
    *
    * @throws VisitOpenTransactionError
    */

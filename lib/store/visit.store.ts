@@ -1,184 +1,190 @@
 import type { UserVisits, VisitCleanup, VisitClients, VisitLocks, VisitPages, VisitServer } from './visit.facets.js';
 
-/** A visit as a store keeps it. Instants are milliseconds since 1970 UTC, so that no time zone can move them. */
+/** A visit as stores keep it. Instants are milliseconds since 1970 UTC, so that no time zone can change them. */
 export interface VisitRecord {
-  /** Public, random, 32 lower-case hexadecimal digits; the primary key; stays for the life of the visit. */
+  /** The public id and primary key: 32 random lower-case hexadecimal digits. It never changes. */
   readonly id: string;
   /** SHA-256 of the secret in the cookie, 64 lower-case hexadecimal digits. */
   readonly keyHash: string;
-  /** The hash that was replaced last, or null. */
+  /** The previous hash, or null. */
   readonly previousKeyHash: string | null;
-  /** Until when the previous hash is as good as the current one; null: it has not been since it was replaced. */
+  /**
+   * Until when the previous hash is accepted like the current one; null: it has not been accepted since it was
+   * replaced.
+   */
   readonly previousKeyUntil: number | null;
-  /** When the current key was made. */
+  /** When the current key was created. */
   readonly keyChanged: number;
   readonly created: number;
-  /** When the visit was last used, as far as it has been recorded. */
+  /** When the visit was last used, as far as this has been recorded. */
   readonly accessed: number;
   readonly expiry: number;
-  /** The instant that no activity moves, or null. */
+  /** The absolute expiry, which activity does not move, or null. */
   readonly absoluteExpiry: number | null;
   readonly endedAt: number | null;
   readonly endReason: string | null;
   readonly permanent: boolean;
   readonly remoteAddress: string | null;
   readonly userAgent: string | null;
-  /** The encoded session, or null when it is empty. */
+  /** The encoded session, or null if it is empty. */
   readonly sessionData: Uint8Array | null;
-  /** Grows by one with every write of `sessionData`. Starts at 0. */
+  /** Incremented by every write of `sessionData`. Starts at 0. */
   readonly sessionVersion: number;
   readonly identity: IdentityRecord | null;
 }
 
-/** Whose a visit is. */
+/** The user of a visit. */
 export interface IdentityRecord {
   /** At most 255 characters; compared byte by byte. */
   readonly userId: string;
   /** When this user was linked to this visit. */
   readonly created: number;
-  /** When the user last proved who they are. */
+  /** When the user last authenticated. */
   readonly authenticatedAt: number;
 }
 
-/** A visit in a list: without its session data, which a list never loads. */
+/** A visit in a list, without its session data. Lists never load session data. */
 export type ListedVisit = Omit<VisitRecord, 'sessionData'>;
 
-/** Who writes: the visit, and the hash of the key that the request came with. */
+/** The condition for a write: the id of the visit, and the hash of the key that the request came with. */
 export interface WriteGuard {
   readonly id: string;
-  /** Must be the visit's current hash, or its previous one while `previousKeyUntil` lies after `now`. */
+  /** Must be the visit's current hash, or its previous one while `previousKeyUntil` is later than `now`. */
   readonly keyHash: string;
   readonly now: number;
 }
 
-/**
- * Why a write was refused. Nothing was written. `unlocked`: the writer does not hold the lock any more that it relies
- * on.
- */
+/** Why a write was refused. Nothing was written. `unlocked`: the writer no longer holds the lock that it relies on. */
 export type Refusal = 'unknown' | 'ended' | 'retired' | 'unlocked';
 
 export interface SessionSave extends WriteGuard {
-  /** The version the new data was made from. */
+  /** The version that the new data is based on. */
   readonly version: number;
   readonly data: Uint8Array | null;
-  /** Who must hold the lock of the visit at `now`, in a lease that has not run out; left out, locks do not matter. */
+  /**
+   * The owner who must hold the lock of the visit at `now`, with a lease that has not expired. If not set, locks are
+   * ignored.
+   */
   readonly lockOwner?: string;
 }
 
-/** What became of one save of a group. */
+/** The result of one save of a group. */
 export type SaveResult =
   | { readonly outcome: 'saved'; readonly version: number }
-  /** The version has moved on; here is what is stored now. */
+  /** Another write has changed the version. This is what is stored now. */
   | { readonly outcome: 'conflict'; readonly version: number; readonly data: Uint8Array | null }
   | { readonly outcome: 'refused'; readonly reason: Refusal }
   /**
-   * This one could not be written, for example because it is too large for the database; it says nothing of the others.
+   * This save could not be written, for example because it is too large for the database. Other saves of the group are
+   * not affected.
    */
   | { readonly outcome: 'failed'; readonly error: unknown };
 
-/** A later expiry for a visit that was used. Instants are milliseconds since 1970. */
+/** A later expiry for a visit that was used. Instants are milliseconds since 1970 UTC. */
 export interface Touch {
   readonly id: string;
   readonly accessed: number;
   readonly expiry: number;
   /**
-   * `keyChanged` as the request knew it. A visit whose key was changed later is left alone: a change of rights may have
-   * given it a shorter life than the one that this was made for. Left out, it does not matter.
+   * The `keyChanged` that the request has seen. If the key was changed later, the visit is not touched, because a
+   * change of rights may have given it a shorter lifetime. If not set, it is ignored.
    */
   readonly keyChanged?: number;
 }
 
 /**
- * As `previousKeyUntil`: the client has not been seen with the current key. The response that brought it may be lost,
- * so the previous key works until it has. The last instant of `Date`.
+ * A value of `previousKeyUntil`: the client has not used the current key yet. The response with it may be lost, so the
+ * previous key is accepted until the client uses the new one. It is the latest instant of `Date`.
  */
 export const UNSEEN = 8_640_000_000_000_000;
 
 export interface Rekey extends WriteGuard {
   readonly newKeyHash: string;
   /**
-   * A renewal: until when the replaced key still works. Only the current key can be renewed; a key in its grace would
-   * cut that grace short, for others and for itself. Null, a change of rights: the replaced key is dead at once,
+   * For a renewal: until when the replaced key is accepted. Only the current key can be renewed; renewing a previous
+   * key would cut its own grace period short. Null for a change of rights: the replaced key is rejected immediately,
    * whatever the clocks of other machines say.
    */
   readonly previousKeyUntil: number | null;
-  /** What is kept as the previous hash, where it is not the one that is replaced: see `UNSEEN`. */
+  /** The previous hash to store, if it is not the replaced one: see `UNSEEN`. */
   readonly previousKeyHash?: string;
-  /** The identity from now on: a record links, null unlinks, undefined leaves it. */
+  /** The new identity: a record links a user, null unlinks, undefined changes nothing. */
   readonly identity?: IdentityRecord | null;
   readonly permanent?: boolean;
-  /** A renewal only moves the stored expiry forward. A change of rights sets it, also to an earlier instant. */
+  /**
+   * The new expiry. A renewal only moves the stored expiry forward; a change of rights sets it, even to an earlier
+   * instant.
+   */
   readonly expiry?: number;
-  /** The instant that no activity moves, from now on; null: there is none. Undefined leaves it. */
+  /** The new absolute expiry; null: none. Undefined changes nothing. */
   readonly absoluteExpiry?: number | null;
 }
 
-/** What became of a change of the key. */
+/** The result of a change of the key. */
 export type RekeyResult = { readonly outcome: 'done' } | { readonly outcome: 'refused'; readonly reason: Refusal };
 
-/** Why and when visits end. */
+/** The reason and the instant of an end. */
 export interface Ending {
-  /** A short word such as `logout`; at most 32 characters. */
+  /** A short word such as `logout`, at most 32 characters. */
   readonly reason: string;
   readonly at: number;
   /**
-   * The client ends the visit itself and knows: `previousKeyUntil` and `keyChanged` become `at`, so that a request that
-   * still comes with the key is known for a late one. False for a visit that is ended from elsewhere.
+   * Whether the client ends its own visit. Then `previousKeyUntil` and `keyChanged` become `at`, so that a late request
+   * with the key is recognized as such. False for a visit that is ended by others.
    */
   readonly retiresKey?: boolean;
 }
 
 /**
- * What may not hold for a store. What a store can do besides is told by its facets (`users`, `pages`, `locks`,
- * `cleanup`, `clients`). Options and handlers that need what a store is without are refused while the application
- * starts.
+ * The guarantees that a store may lack. Its optional features are its facets (`users`, `pages`, `locks`, `cleanup`,
+ * `clients`). If options or handlers need something that the store does not have, the application fails at startup.
  */
 export interface VisitStoreCapabilities {
   /**
-   * Versions, keys and locks are compared and written in one step, whoever else writes: of two saves from the same
-   * version one conflicts, whatever processes they come from. Without it this holds for the calls of one store object
-   * only, and there are no `locks`.
+   * Versions, keys and locks are compared and written in one step, even when other processes write: of two saves based
+   * on the same version, one conflicts. If false, this holds only for calls to the same store object, and there are no
+   * `locks`.
    */
   readonly atomic: boolean;
   /**
-   * A visit that has ended is refused everywhere from then on. Without it, only the client that ends its own visit can
-   * end it (`Ending.retiresKey`); every other `end` is refused, and there are no `users`.
+   * After a visit has ended, it is refused everywhere. If false, only the client itself can end its visit
+   * (`Ending.retiresKey`). Every other `end` is refused, and there are no `users`.
    */
   readonly revocable: boolean;
-  /** Several processes see the same visits. Without it, the module warns in production. */
+  /** Several processes see the same visits. If false, the module logs a warning in production. */
   readonly shared: boolean;
   /** Visits survive a restart. */
   readonly durable: boolean;
 }
 
 /**
- * Where visits are kept. The contract and its injection token.
+ * Stores visits. This class is the contract for stores and its injection token.
  *
- * What holds for all methods:
+ * Rules for all methods:
  *
- * - Lists in, answers in the same order, one for each. An empty list is a question without an answer, not an error.
- * - "No" is an answer: null for a visit that is not there, a refusal or a conflict for a write that may not be. A
- *   method throws only when the store itself fails, or lacks a capability; nothing of that call may have been
- *   acknowledged then.
- * - Once a call is answered, every later call sees what it wrote.
- * - Every instant comes with the call. A store goes by no clock of its own, and does not judge expiry: it returns what
- *   it has, and the application decides.
- * - What a caller holds and what is stored share no bytes.
+ * - Methods that take a list return one result for each element, in the same order. An empty list is not an error.
+ * - "No" is a result: null for a visit that does not exist, a refusal or a conflict for a write that is not allowed. A
+ *   method throws only if the store itself fails or lacks a capability. In this case, nothing of the call may have been
+ *   acknowledged.
+ * - After a call has returned, every later call sees what it has written.
+ * - Every instant is a parameter. A store does not use its own clock and does not evaluate expiry: it returns what is
+ *   stored, and the application decides.
+ * - Callers and the store do not share bytes: each has its own copy.
  *
- * The laws of writing, also when calls meet:
+ * Rules for writes, including concurrent ones:
  *
- * - Only `create` brings a visit into being; no other method may make one live that has ended.
- * - A method writes its own columns and no others.
+ * - Only `create` inserts a visit. No other method may bring back a visit that has ended.
+ * - A method writes only its own columns.
  * - `save`, `rekey` and `lock` compare and write in one step.
- * - `accessed` and `expiry` only move forward, but for a change of rights (`rekey`), which sets the expiry.
+ * - `accessed` and `expiry` only move forward, except for a change of rights (`rekey`), which sets the expiry.
  *
- * `describeVisitStore` of `nest-visit/testing` holds a store to all of this.
+ * `describeVisitStore` of `nest-visit/testing` tests all of this.
  */
 export abstract class VisitStore {
-  /** By default all of it holds. */
+  /** By default, all are true. */
   readonly capabilities: VisitStoreCapabilities = { atomic: true, revocable: true, shared: true, durable: true };
 
-  // What a store has or has not: an object, which may be the store itself, or undefined.
+  // The optional features of the store. A facet is an object, which may be the store itself, or undefined.
   readonly users?: UserVisits | undefined;
   readonly pages?: VisitPages | undefined;
   readonly locks?: VisitLocks | undefined;
@@ -187,49 +193,49 @@ export abstract class VisitStore {
   readonly server?: VisitServer | undefined;
 
   /**
-   * Resolves when the store can be used; throws an error that says what to do when it cannot (for example: which
-   * migration to run).
+   * Resolves if the store can be used. Otherwise it throws an error that says what to do, such as which migration to
+   * run.
    */
   abstract check(): Promise<void>;
 
   /**
-   * The visits with these ids (each id at most once), or null where there is none; ended and expired ones too. Ids in
-   * another case are others.
+   * Returns the visits with these ids, or null where there is none; each id occurs at most once. Ended and expired
+   * visits are included. Ids are case-sensitive.
    */
   abstract find(ids: readonly string[]): Promise<(VisitRecord | null)[]>;
 
   /**
-   * Inserts visits as they are, with their identities. None of them has ended; one that moves in from another store has
-   * a past: a previous key, and a version. An id that exists already is an error, and nothing of that call is stored.
+   * Inserts visits with their identities. None of them has ended, but a visit that moves in from another store already
+   * has a previous key and a version. If an id exists, the call throws, and nothing is stored.
    */
   abstract create(visits: readonly VisitRecord[]): Promise<void>;
 
   /**
-   * Writes session data, each as a compare-and-set on its version: `saved` raises it by one, and null empties the
-   * session. Only while the visit is not ended, the guard holds, and the lock is held that the save relies on. A guard
-   * that does not hold is told before a conflict. Of one visit twice in a list, the second is a conflict.
+   * Writes session data, each as a compare-and-set on its version: `saved` increments the version, and null empties the
+   * session. A save is refused if the visit has ended, if the guard does not hold, or if its lock is required and not
+   * held. A refusal takes precedence over a conflict. If a list contains a visit twice, the second save conflicts.
    */
   abstract save(saves: readonly SessionSave[]): Promise<SaveResult[]>;
 
   /**
-   * Moves `accessed` and `expiry` forward, each by itself, never back; leaves ended and unknown visits alone, and those
-   * whose key was changed since the touch was made (`Touch.keyChanged`).
+   * Moves `accessed` and `expiry` forward, independently of each other, never back. Ignores ended and unknown visits,
+   * and those whose key has changed since (`Touch.keyChanged`).
    */
   abstract touch(touches: readonly Touch[]): Promise<void>;
 
   /**
-   * Replaces keys and, in the same step, links or unlinks identities. Only while the visit is not ended and the guard
-   * holds, and for a renewal (`previousKeyUntil`) only with the current key. `keyChanged` becomes `now`.
+   * Replaces keys and, in the same step, links or unlinks identities. It is refused if the visit has ended or the guard
+   * does not hold; a renewal (`previousKeyUntil`) needs the current key. `keyChanged` becomes `now`.
    */
   abstract rekey(changes: readonly Rekey[]): Promise<RekeyResult[]>;
 
   /**
-   * Ends visits, wipes their data, which raises the version, and unlinks nobody (the row still tells whose it was). The
-   * ids that this call ended: a visit that has ended before keeps its instant and its reason, and one that is not there
-   * is none. Expiry does not matter. Needs a store that is `revocable`, unless `retiresKey` is set.
+   * Ends visits and wipes their data, which increments the version. Identities remain, so that the row still shows the
+   * user. Returns the ids that this call has ended: visits that had already ended keep their instant and reason. Expiry
+   * does not matter. Requires a store that is `revocable`, unless `retiresKey` is set.
    */
   abstract end(ids: readonly string[], ending: Ending): Promise<string[]>;
 
-  /** Closes what the store opened itself. Called once, after the last request. */
+  /** Closes what the store has opened itself. Called once, after the last request. */
   abstract close(): Promise<void>;
 }

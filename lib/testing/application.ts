@@ -6,11 +6,11 @@ import { MemoryVisitStore } from '../store/memory/memory-visit.store.js';
 import { VisitModule } from '../visit.module.js';
 import { VisitService, type CreateVisitOptions, type VisitSummary } from '../visit.service.js';
 
-/** A clock that only goes on when it is told to: the option `clock` of the module. */
+/** A clock that advances only when a test advances it: for the option `clock` of the module. */
 export class TestClock implements Clock {
   private time: number;
 
-  /** @param start milliseconds since 1970, or a date. @default the time of the computer */
+  /** @param start milliseconds since 1970, or a date. @default the current time */
   constructor(start: Date | number = Date.now()) {
     this.time = Number(start);
   }
@@ -21,10 +21,10 @@ export class TestClock implements Clock {
   }
 
   /**
-   * Goes on by that much.
+   * Advances the clock.
    *
    * @param duration milliseconds, or text such as `'21m'`
-   * @throws TypeError when it is neither
+   * @throws TypeError for an invalid duration
    */
   advance(duration: Duration): void {
     const milliseconds = parseDuration(duration);
@@ -54,7 +54,7 @@ export class VisitTestingModule {
   }
 }
 
-/** A cookie as Playwright's `context.addCookies([…])` takes it. */
+/** A cookie for Playwright's `context.addCookies([…])`. */
 export interface BrowserCookie {
   name: string;
   value: string;
@@ -68,25 +68,24 @@ export interface SignedInBrowser {
   /** The visit key. */
   readonly key: string;
   /**
-   * What such a browser sends with a request of the application's own pages: for
-   * `request(server).get('/').set(ada.headers)` of supertest and `app.inject({ url: '/', headers: ada.headers })` of
-   * light-my-request. `CsrfGuard` lets it through.
+   * The headers of a request from the application's own pages: for `request(server).get('/').set(ada.headers)` of
+   * supertest and `app.inject({ url: '/', headers: ada.headers })` of light-my-request. `CsrfGuard` allows it.
    */
   readonly headers: { readonly cookie: string; readonly 'sec-fetch-site': 'same-origin' };
   /**
-   * For Playwright: `await context.addCookies([ada.cookieFor(baseURL)])`.
+   * The cookie for Playwright: `await context.addCookies([ada.cookieFor(baseURL)])`.
    *
-   * @param baseUrl where the application is served, such as `http://127.0.0.1:3000`
+   * @param baseUrl the URL of the application, such as `http://127.0.0.1:3000`
    */
   cookieFor(baseUrl: string): BrowserCookie;
 }
 
 /**
- * Signs a user in without the application's sign-in page. Plugins hear of it as of any other sign-in.
+ * Signs a user in without the sign-in page of the application. Plugins are called as for every sign-in.
  *
- * @param app an application that has been initialized, or a module that has been compiled
- * @param options `authenticatedAt` for a sign-in that is not fresh any more, `permanent` for one with "remember me"
- * @throws what `VisitService.create()` throws
+ * @param app an initialized application, or a compiled testing module
+ * @param options `authenticatedAt` for a sign-in that is no longer fresh, `permanent` for one with "remember me"
+ * @throws the errors of `VisitService.create()`
  */
 export async function signIn(
   app: INestApplicationContext,

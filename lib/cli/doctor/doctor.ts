@@ -24,7 +24,7 @@ export async function examine(wish: Wishes['doctor'], report: Report): Promise<b
   const countOf = (status: Finding['status']): number => findings.filter((finding) => finding.status === status).length;
   const [failed, warnings] = [countOf('failed'), countOf('warning')];
   const lines = findings.map(({ check, status, message }) => `${status.padEnd(7)}  ${check.padEnd(7)}  ${message}`);
-  const summary = failed + warnings === 0 ? 'no problems found' : `${failed} failed, ${warnings} warnings`;
+  const summary = failed + warnings === 0 ? 'no problems found' : `failed: ${failed}, warnings: ${warnings}`;
   report.result([...lines, summary].join('\n'), { isWell: failed === 0, findings });
   return failed === 0;
 }

@@ -11,7 +11,7 @@ import { namesIn, type Column } from '../visit.columns.js';
 import { accessTo, type DrizzleVisitDatabase } from './drizzle.connection.js';
 import { mysqlVisitTables, pgVisitTables, sqliteVisitTables } from './visit.tables.js';
 
-/** The three tables of visits, as `pgVisitTables()`, `mysqlVisitTables()` or `sqliteVisitTables()` defines them. */
+/** The three tables of the store, as defined by `pgVisitTables()`, `mysqlVisitTables()` or `sqliteVisitTables()`. */
 export interface DrizzleVisitTables {
   readonly visit: Table;
   readonly visitIdentity: Table;
@@ -42,10 +42,10 @@ export class DrizzleVisitStore extends SqlVisitStore {
   readonly #access: SqlAccess;
 
   /**
-   * @param db what `drizzle()` returns; it stays the application's own, and is not closed with the store
-   * @param tables where their names are others than usual. @default the tables as `pgVisitTables()` and its siblings
-   *   define them
-   * @throws VisitOptionError when visits cannot be kept there
+   * @param db the database that `drizzle()` returns. It is not closed with the store
+   * @param tables the tables, if they have other names. @default the tables that `pgVisitTables()`,
+   * `mysqlVisitTables()` and `sqliteVisitTables()` define
+   * @throws VisitOptionError if the database is not supported
    */
   constructor(db: DrizzleVisitDatabase, tables?: DrizzleVisitTables) {
     super();

@@ -13,12 +13,12 @@ import {
 import { ended, rekeyed, saved, touched } from '../visit.record.js';
 import { valueOf, visitOf } from './visit.values.js';
 
-/** The part of a Keyv, version 5, that is used here. */
+/** The part of a Keyv, version 5, that the store uses. */
 export interface VisitKeyv {
   throwOnErrors: boolean;
   /** The value, or undefined if there is none. */
   get(key: string): Promise<unknown>;
-  /** Sets a value that is kept for `ttl` milliseconds; false where it could not be. */
+  /** Sets a value for `ttl` milliseconds. Resolves to false if this failed. */
   set(key: string, value: string, ttl?: number): Promise<boolean>;
   /** Closes the connection. */
   disconnect(): Promise<unknown>;
@@ -26,15 +26,15 @@ export interface VisitKeyv {
 
 /** Options of `KeyvVisitStore`. */
 export interface KeyvVisitStoreOptions {
-  /** Made with `throwOnErrors: true`, and a `namespace` of its own. */
+  /** The Keyv, created with `throwOnErrors: true` and its own `namespace`. */
   readonly keyv: VisitKeyv;
   /** Whether other processes use the same store: true for memcached, false for a file or memory. */
   readonly shared: boolean;
-  /** Whether its values survive a restart of it: true for a file, false for memcached or memory. */
+  /** Whether values survive a restart: true for a file, false for memcached or memory. */
   readonly durable: boolean;
   /**
-   * Whether it may forget values before their time, as memcached does when its memory is full. Then the end of a visit
-   * may be forgotten, too, and the store is not `revocable`.
+   * Whether values may disappear early, as in memcached when its memory is full. Then the end of a visit may also be
+   * lost, so the store is not `revocable`.
    */
   readonly evicts: boolean;
   /** Whether the Keyv is closed with the application. @default false */

@@ -6,40 +6,41 @@ import { VisitSql, visitTablesIn } from '../sql/visit.sql.js';
 import { connectionOf, type AnyKysely } from './kysely.connection.js';
 import { dialectOf, type KyselyVisitPlace } from './kysely.place.js';
 
-/** The size of a pool, by default, of `pg` and of `mysql2`. */
+/** The default pool size of `pg` and `mysql2`. */
 const USUAL_CONNECTIONS = 10;
 
 /**
- * What the store calls. Kysely is an optional peer of any version, so that npm installs the package beside all of them.
+ * The methods that the store calls. Kysely is an optional peer dependency of any version, so that npm installs this
+ * package beside all of them.
  */
 const USED = ['executeQuery', 'withoutPlugins', 'transaction', 'connection'] as const;
 
-/** What `KyselyVisitStore` is made of. */
+/** Options of `KyselyVisitStore`. */
 export interface KyselyVisitStoreOptions extends KyselyVisitPlace {
-  /** The application's own instance; no transaction. It is not destroyed with the store. */
+  /** The application's Kysely instance, not a transaction. It is not destroyed with the store. */
   readonly db: AnyKysely;
   /**
-   * The pool of `pg` or `mysql2` that the dialect of `db` was given. Kysely does not hand it out; with it, statements are
-   * prepared, and connections that lead nowhere are closed, which Kysely offers no way to. Statements of visits then do
-   * not pass through Kysely, nor its `log`. @default none: all goes through Kysely
+   * The pool of `pg` or `mysql2` that the dialect of `db` uses, which Kysely does not expose. With it, statements are
+   * prepared, and broken connections are closed, which is not possible through Kysely. The statements of the store then
+   * bypass Kysely and its `log`. @default none: all statements are sent through Kysely
    */
   readonly pool?: object;
   /**
-   * How many connections the pool has, which Kysely does not tell: 1 or more. SQLite has one, whatever is said.
-   *
-   * @default those of `pool`, or else 10
+   * The number of connections in the pool, which Kysely does not expose: 1 or more. For SQLite, it is always one.
+   * @default that of `pool`, or 10
    */
   readonly connections?: number;
 }
 
 /**
- * Visits in the application's own database, through its own Kysely instance: PostgreSQL, MySQL, MariaDB, SQLite.
- * `createVisitTables` makes the tables, which are those of `TypeOrmVisitStore`: both may use them at the same time.
+ * Stores visits in the application's database, through its Kysely instance: PostgreSQL, MySQL, MariaDB, SQLite.
+ * `createVisitTables` creates the tables. They are the same as those of `TypeOrmVisitStore`, and both stores can use
+ * them at the same time.
  *
- * @throws VisitOptionError when `db` is a transaction or no instance of Kysely, or its database is not supported
+ * @throws VisitOptionError if `db` is a transaction or not an instance of Kysely, or if its database is not supported
  */
 export class KyselyVisitStore extends SqlVisitStore {
-  /** How many calls it can have under way at once; undefined: any number, one after the other. */
+  /** The number of concurrent calls; undefined: no limit, because they run one after the other. */
   readonly connections: number | undefined;
   readonly #access: SqlAccess;
 

@@ -48,16 +48,16 @@ import {
 /** Options of `MemoryVisitStore`. */
 export interface MemoryVisitStoreOptions {
   /**
-   * With more visits than this, those go first that have ended or expired, then those that were used least recently, as
-   * far as that has been recorded. A hundredth more goes at once, so that not every new visit looks for room. @default
-   * 100000
+   * The maximum number of visits. Beyond it, ended and expired visits are removed first, then the least recently used
+   * ones, as far as their use has been recorded. One percent more is removed at a time, so that not every new visit has
+   * to search. @default 100000
    */
   maxVisits?: number;
 }
 
 /**
- * Visits in the memory of one process, for tests and applications that may lose them at a restart. Keeps all promises
- * of the contract.
+ * Keeps visits in the memory of one process, for tests and for applications that may lose them at a restart. It fulfils
+ * the whole contract otherwise.
  */
 export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
   override readonly capabilities: VisitStoreCapabilities = {
@@ -72,7 +72,7 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
   override readonly cleanup = this;
 
   readonly #visits = new Map<string, VisitRecord>();
-  /** By user id; the empty one is everybody. */
+  /** By user id; an empty id stands for all users. */
   readonly #revocations = new Map<string, number>();
   readonly #leases = new Map<string, Lease>();
   readonly #maxVisits: number;
@@ -220,8 +220,8 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
   }
 
   /**
-   * Makes room for more than one: looking through all of them at each new visit would be slow. The new visit tells what
-   * time it is, since a store has no clock of its own.
+   * Removes more visits than necessary, because searching all of them for each new visit would be slow. The new visit
+   * provides the current time, because a store has no clock of its own.
    */
   #evict(now: number): void {
     const isDead = (visit: VisitRecord) => !isLive(visit, now);

@@ -32,7 +32,7 @@ import {
 } from '../visit.store.js';
 import { byAccess, pageOf } from '../visit.record.js';
 
-/** Why a visit has ended that lives on in the other store. */
+/** The end reason of a visit that continues in the other store. */
 const MOVED = 'moved';
 
 /**
@@ -47,7 +47,7 @@ const IN_TO = 'to:';
 /** How often a visit that is written all the time is tried to be moved. */
 const MOST_TRIES = 20;
 
-/** A visit that could not be moved. It stays where it is, and nobody can use it until `to` takes it. */
+/** A visit that could not be moved. It stays in the old store, and cannot be used until `to` accepts it. */
 export interface RefusedVisit {
   readonly id: string;
   /** What the store threw. */
@@ -61,7 +61,7 @@ interface Done {
   readonly next: unknown;
 }
 
-/** What has become of a page of visits. */
+/** The result for a page of visits. */
 export interface MovedPage {
   readonly moved: number;
   readonly refused: readonly RefusedVisit[];
@@ -71,13 +71,13 @@ export interface MovedPage {
 
 /** Options of `MovingVisitStore`. */
 export interface MovingVisitStoreOptions {
-  /** Where visits are. */
+  /** The old store. */
   readonly from: VisitStore;
-  /** Where they are to be. */
+  /** The new store. */
   readonly to: VisitStore;
   /**
-   * Whether visits move when they are used, and new ones begin in `to`. False for the time in which other processes
-   * still use `from` alone: then all stays there, but what has moved already is found. @default true
+   * Whether visits move when they are used, and new visits begin in `to`. Set it to false while other processes still
+   * use `from` alone: then all visits stay there, and visits that have already moved are still found. @default true
    */
   readonly moves?: boolean;
   /** @default Date */
@@ -160,7 +160,7 @@ export class MovingVisitStore
     return (await this.#to.server?.serverTime?.()) ?? (await this.#from.server?.serverTime?.()) ?? this.#clock.now();
   }
 
-  /** @throws VisitOptionError when `to` would keep visits for the life of this process alone, and `from` does not */
+  /** @throws VisitOptionError if `to` is neither shared nor durable and `from` is */
   async check(): Promise<void> {
     const outlives = ({ capabilities: { shared, durable } }: VisitStore): boolean => shared || durable;
     if (outlives(this.#from) && !outlives(this.#to)) {
@@ -271,12 +271,12 @@ export class MovingVisitStore
   }
 
   /**
-   * Moves a page of live visits, whether they are used or not. One that `to` does not take, such as one that is too
-   * large for it, is passed over; the others move.
+   * Moves a page of live visits, whether or not they are used. A visit that `to` refuses, for example because it is too
+   * large, is skipped.
    *
-   * @param page `after`: '' at first, then what was given as `next`; `limit`: how many visits at most
-   * @returns how many have moved, which have not, and where the next page begins; null: that was the last one
-   * @throws what a store throws that is away
+   * @param page `after`: '' at first, then the `next` of the previous page; `limit`: the maximum number of visits
+   * @returns how many visits have moved, which have not, and the start of the next page; null: that was the last one
+   * @throws the error of a store that is unavailable
    */
   async movePage({ after, limit }: { readonly after: string; readonly limit: number }): Promise<MovedPage> {
     const { visits, next } = await this.#from.pages!.liveVisits({ after, limit, now: this.#clock.now() });
@@ -306,7 +306,7 @@ export class MovingVisitStore
     });
   }
 
-  /** How many visits there are to move. */
+  /** The number of visits that have not moved yet. */
   async countLive(): Promise<number> {
     let count = 0;
     for (let after: string | null = ''; after !== null;) {

@@ -43,27 +43,25 @@ import {
 import * as scripts from './redis.scripts.js';
 import { bytesOf, FIELDS, fieldsOf, LISTED_FIELDS, listedOf, recordOf, textOf } from './visit.hash.js';
 
-/** Options of `RedisVisitStore`. Exactly one of `client` and `connection` is needed. */
+/** Options of `RedisVisitStore`. Exactly one of `client` and `connection` is required. */
 export interface RedisVisitStoreOptions {
   /**
-   * A connected client of the application, made by `createClient()` or `createCluster()` of the package `redis`, which
-   * stays its own.
+   * A connected client of the application, created by `createClient()` or `createCluster()` of the package `redis`. It
+   * is not closed with the store.
    */
   client?: RedisVisitClient | RedisVisitCluster;
   /**
-   * Or where to connect to: a URL, or options of `createClient()` or `createCluster()`. Opened by `check()` or the
-   * first call, closed with the store.
+   * Where to connect: a URL, or options of `createClient()` or `createCluster()`. Opened by `check()` or the first
+   * call, and closed with the store.
    */
   connection?: RedisVisitConnection;
-  /** What all keys begin with. @default 'nest-visit:' */
+  /** The prefix of all keys. @default 'nest-visit:' */
   prefix?: string;
   /**
-   * A visit is known for this long after it has expired or ended, unless expunge takes it first; at least a day.
-   *
-   * @default '1d'
+   * How long a visit is kept after it expired or ended, unless clean-up deletes it first; at least a day. @default '1d'
    */
   keepFor?: Duration;
-  /** Do not refuse a server that deletes keys when its memory is full. @default false */
+  /** Whether to accept a server that deletes keys when its memory is full. @default false */
   allowEviction?: boolean;
 }
 

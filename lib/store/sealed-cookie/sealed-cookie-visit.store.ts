@@ -24,9 +24,9 @@ import { encodeVisit, sealedLength, VisitSeal, type SealedVisit } from './visit.
 /** Options of `SealedCookieVisitStore`. */
 export interface SealedCookieVisitStoreOptions {
   /**
-   * The first seals, all open, so that secrets can be changed: a new one in front, the old one goes when the visits
-   * that it sealed have expired. 32 random bytes each, or text that says them: 64 hexadecimal digits, base64 or
-   * base64url.
+   * The secrets. The first one seals, every one opens: to change the secret, put a new one first, and remove the old
+   * one when the visits that it sealed have expired. Each has 32 random bytes, or is the same as text: 64 hexadecimal
+   * digits, base64 or base64url.
    */
   readonly secrets: readonly EncryptionKey[];
 }
@@ -48,10 +48,10 @@ interface Held {
 }
 
 /**
- * Visits that live in the browser, encrypted and authenticated, in a cookie: for small applications without a database.
- * The store itself knows only the visits of requests that are under way.
+ * Keeps visits in the browser, in an encrypted and authenticated cookie: for small applications without a database. The
+ * store itself only knows the visits of requests in flight.
  *
- * Nothing can be taken back from a browser: who has copied both cookies can use them until the visit expires, also
+ * Nothing can be revoked in a browser: anyone who has copied both cookies can use them until the visit expires, even
  * after a sign-out.
  */
 export class SealedCookieVisitStore extends VisitStore implements VisitClients {
@@ -78,12 +78,12 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
     }
   }
 
-  /** How many visits the store knows at the moment: those of requests that are under way. */
+  /** The number of visits that the store knows at the moment: those of requests in flight. */
   get size(): number {
     return this.#held.size;
   }
 
-  /** @throws VisitOptionError where the package `jose` is missing */
+  /** @throws VisitOptionError if the package `jose` is missing */
   async check(): Promise<void> {
     await this.#seal.load();
   }
