@@ -5,7 +5,7 @@ type Limits = Pick<VisitSettings, 'timeout' | 'permanentTimeout' | 'absoluteTime
 /**
  * The time limits of NIST SP 800-63B-4 (2.1.3, 2.2.3, 2.3.3) for its authentication assurance levels, to spread into
  * the options: `VisitModule.forRoot({ ...nistPolicies.aal2, dataSource })`. The levels have many other requirements,
- * above all for authentication, which a session library cannot fulfil.
+ * above all for authentication, which a session library cannot fulfill.
  */
 export const nistPolicies = {
   /** At most 30 days. The standard sets no limit for inactivity; here it is one day. */

@@ -6,7 +6,7 @@ import { Alarm, idOf, invented, keyOf, nobody, seenAs, target, victimOf } from '
 describeStacks(
   'Enumeration',
   (stack) => {
-    test('A2, ASVS 7.2.1: a public id, as a log shows it, leads nowhere', async () => {
+    test('A2, ASVS 7.2.1: a public id, as shown in logs, gives no access', async () => {
       const app = await stack.start(target, { source: 'cookie, form' });
       const { browser, user } = await victimOf(app);
       const id = idOf(browser);
@@ -24,7 +24,7 @@ describeStacks(
       expect((await browser.get('/secret')).text).toBe(`the secret of ${user}`);
     });
 
-    test('ASVS 7.5.2: visits of others, and those that there are not, are refused with the same answer', async () => {
+    test('ASVS 7.5.2: visits of other users and unknown visits are refused with the same response', async () => {
       const app = await stack.start(target);
       const [attacker, { browser: victim }] = [(await victimOf(app)).browser, await victimOf(app)];
       const anonymous = app.browser();
@@ -61,7 +61,7 @@ describeStacks(
       expect((await anonymous.get('/me')).text).toContain('cart');
     });
 
-    test('ASVS 7.5.2: nor do the statements tell a visit of others from none', async () => {
+    test('ASVS 7.5.2: statements do not distinguish another user’s visit from a missing one', async () => {
       const app = await stack.start(target);
       const [attacker, victim] = [(await victimOf(app)).browser, (await victimOf(app)).browser];
       const end = (id: string) => stack.statements(() => attacker.get(`/visits/${id}`, { method: 'DELETE' }));

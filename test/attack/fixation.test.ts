@@ -72,7 +72,7 @@ describeStacks(
       expect(await seenAs(app, `visit=${invented(5)}`)).toEqual(nobody);
     });
 
-    test('ASVS 7.2.4: proving again who one is leaves nothing to whoever has the key from before', async () => {
+    test('ASVS 7.2.4: re-authentication makes the previous key worthless', async () => {
       const { browser, user } = await victimOf(app);
       const stolen = keyOf(browser);
       await browser.post('/reauthenticate');

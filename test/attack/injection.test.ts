@@ -143,7 +143,7 @@ describeStacks(
       for (const { userAgent } of await stack.rows()) expect(userAgent ?? '').not.toMatch(/[\r\n]/);
     });
 
-    test('R42: an id from outside that is none finds nothing, ends nothing, and comes to no database', async () => {
+    test('R42: an invalid id finds nothing, ends nothing, and never reaches the database', async () => {
       const visits = (await start()).app.get(VisitService);
       const seen = await stack.statements(async () => {
         for (const id of ['\r\nforged line', "'; DROP TABLE visit; --", `${'0'.repeat(32)}\n`, 'A'.repeat(32), '']) {

@@ -104,7 +104,7 @@ describeStacks(
       expectUntouched('after hostile names');
     });
 
-    test('R59: by no name can a visitor reach what the library itself keeps in a session', async () => {
+    test('R59: no name gives a visitor access to the hidden entries of a session', async () => {
       const app = await start();
       const { browser } = await victimOf(app);
       const token = (await browser.get('/token')).text;
@@ -118,7 +118,7 @@ describeStacks(
       expect([use.status, use.text]).toEqual([201, '{"accepted":true}']);
     });
 
-    test('R6: a body that is no object is no reason to fail, and holds no key', async () => {
+    test('R6: a body that is not an object contains no key and causes no error', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
       for (const body of [
@@ -173,7 +173,7 @@ describeStacks(
       expect((await browser.get('/secret')).status).toBe(200);
     });
 
-    test('R34: what a client says of itself is cut to what the table holds', async () => {
+    test('R34: the client’s data is truncated to the size of the columns', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/set', {

@@ -102,7 +102,7 @@ describeStacks('Replay', (stack) => {
     },
   );
 
-  test('S2: a key older than the one before is not known any more, so it counts as forged', async () => {
+  test('S2: a key older than the previous one is unknown, so it counts as forged', async () => {
     const { browser } = await victimOf(app);
     const stolen = keyOf(browser);
     for (let i = 0; i < 2; i++) await browser.post('/reauthenticate');

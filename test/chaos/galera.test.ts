@@ -189,7 +189,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     expect(gone.body!['id']).not.toBe(idOf(leaver.key!));
   });
 
-  test('B7: no sign-in at one node survives that another one ends all visits of the user', async () => {
+  test('B7: no sign-in on one node survives when another node ends all visits of the user', async () => {
     const refused = new Map<unknown, number>();
     for (let round = 0; round < (isSoak ? 40 : 15); round++) {
       const user = `leaves in round ${round}`;

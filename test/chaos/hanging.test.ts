@@ -73,7 +73,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
       return once;
     };
 
-    test('R28: nobody waits for it any more, one at a time tries, and all goes on when it does', async () => {
+    test('R28: requests no longer wait, one at a time tries again, and all continue when the store answers', async () => {
       const access = openAccess(store, STORE_TIMEOUT);
       const visits = Array.from({ length: 20 }, () => newVisit());
       await store.create(visits);

@@ -140,7 +140,7 @@ describeDatabases(
 
     // Waits for a deadline of the library, of a second.
     if (isSoak)
-      test('lets others pass while it waits for a long transaction', async () => {
+      test('does not block other statements while it waits for a long transaction', async () => {
         const { options, used, store } = await open();
         const visit = newVisit({ expiry: NOW + DAY });
         await store.create([visit]);

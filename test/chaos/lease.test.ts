@@ -69,7 +69,7 @@ function suite(place: () => Promise<Place>): void {
     expect(await stored(busy)).toEqual({ by: 'second' });
   });
 
-  test('B78, R52: it is refused, too, where nobody else has been there: it cannot know', async () => {
+  test('B78, R52: it is refused even if no other owner has had the lock since', async () => {
     expect(await waiting.write).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
     expect(await stored(waiting)).toEqual({ by: 'nobody' });
   });

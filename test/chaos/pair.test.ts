@@ -29,7 +29,7 @@ describeServerPairs('A pair of servers', (start) => {
     await pair?.stop();
   });
 
-  test('B44, B45: they swap their roles, then one is killed: all goes on by itself, and nothing is lost', async () => {
+  test('B44, B45: they swap roles, then one is killed: service continues without intervention, and nothing is lost', async () => {
     apps = await startApps(
       platforms.map((platform) => ({
         platform,

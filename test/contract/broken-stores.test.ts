@@ -714,7 +714,7 @@ describe('The suite of nest-visit/testing', () => {
     expect(await failuresOf(open, { facets })).toEqual(['says what it can give']);
   });
 
-  test('it wants a runner, and says so', () => {
+  test('it requires a runner, and says so', () => {
     const open = () => ({ store: new MemoryVisitStore() });
     expect(() => describeVisitStore('x', open)).toThrow('[visit] option "runner" must be { describe, test }');
   });

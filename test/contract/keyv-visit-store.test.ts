@@ -99,7 +99,7 @@ describeWith('memcached', 'Keyv with memcached', () => {
     expect(await other.save([saveOf(visit, { version: 1 })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
   });
 
-  test('of two processes that write at the same moment, one may undo the other: that is what "not atomic" means', async () => {
+  test('of two processes that write at the same time, one may overwrite the other: this is the meaning of "not atomic"', async () => {
     const space = namespace();
     const [one, other] = [open(space), open(space)];
     const visit = newVisit();
@@ -156,7 +156,7 @@ test('values that are no JSON are no visits, and fail nobody else', async () => 
   ]);
 });
 
-test('values that are no visits are none', async () => {
+test('values that are not visits are ignored', async () => {
   const keyv = memoryKeyv();
   const store = new KeyvVisitStore({ keyv, ...inMemory });
   const visit = newVisit({ identity: identityOf('ann'), sessionData: bytes('x') });

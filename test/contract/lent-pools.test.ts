@@ -152,7 +152,7 @@ describeDatabases(
         await onAll(`UPDATE visit SET accessed = accessed WHERE id = '${third.id}'`);
       });
 
-      test('B83: a look-up is asked again when its connection ends in the moment of use', async () => {
+      test('B83: a look-up is retried if its connection closes while it is used', async () => {
         const { store } = open();
         const visit = newVisit();
         await store.create([visit]);
@@ -193,7 +193,7 @@ describeDatabases(
         if (by === 'Drizzle') expect(statements.filter((sql) => sql.startsWith('SELECT')).length).toBeGreaterThan(3);
       });
 
-      test('errors tell no values, of what is prepared, plain, or in a transaction', async () => {
+      test('errors contain no values, of prepared or plain statements or transactions', async () => {
         const { store } = open();
         const visit = newVisit({
           sessionData: bytes('secret'),
@@ -227,7 +227,7 @@ describeDatabases(
       });
     });
 
-    test('a pool of promises is one, and its size is known', async () => {
+    test('a promise-based pool is accepted, and its size is known', async () => {
       if (isMariaDb) {
         const pool = createPromisePool({ uri: url, connectionLimit: 7 });
         onTestFinished(() => pool.end());

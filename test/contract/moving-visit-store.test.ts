@@ -179,7 +179,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('is moved to its end by the next one, when who moves it dies', async () => {
+  test('is completed by the next process if the one that moves it dies', async () => {
     for (const method of ['save', 'end'] as const) {
       const { from, moving, waiting, visit, find } = await set();
       after(from, method, () => Promise.reject(new Error('dead')));
@@ -194,7 +194,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('is for nobody what it was, once it has ended or has another key, however far its move has come', async () => {
+  test('cannot be used as before once it has ended or has a new key, at any step of its move', async () => {
     for (const who of ['waiting', 'moving'] as const) {
       for (const event of ['end', 'rekey'] as const) {
         const { from, to, visit, find, ...stores } = await set({ identity: null });
@@ -241,7 +241,7 @@ describe('A visit that moves', () => {
     expect(await find(waiting)).toMatchObject({ endedAt: null, keyHash: change.newKeyHash });
   });
 
-  test('is left alone where both stores keep the same visits', async () => {
+  test('is not changed if both stores hold the same visits', async () => {
     const store = new MemoryVisitStore();
     expect(() => new MovingVisitStore({ from: store, to: store })).toThrow('are the same store of visits');
     const database = await openDatabase('sqlite');
@@ -269,7 +269,7 @@ describe('A visit that moves', () => {
     });
   });
 
-  test('is told of at the end of the list, and counted, when nobody uses it', async () => {
+  test('is listed and counted when it is not in use', async () => {
     const { from, to, moving } = await set();
     await from.create(Array.from({ length: 24 }, () => newVisit()));
     expect(await moving.countLive()).toBe(25);

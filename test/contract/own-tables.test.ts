@@ -243,7 +243,7 @@ describe('Clean-up that has to keep visits', () => {
     expect(warn).toHaveBeenCalledTimes(2);
   });
 
-  test('says nothing where it has kept none, and leaves the words to whoever asks', async () => {
+  test('is silent if no visits were kept, and lets the caller report them', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     const onKept = vi.fn<(kept: KeptVisits) => void>();
     await serviceOf([undefined, { visits: 0, constraints: [] }]).run({ onKept });

@@ -145,7 +145,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expectLife(`${prefix}revoked`, DAY);
       });
 
-      test('keepFor is the other part of all that', async () => {
+      test('keepFor determines how long a visit is kept afterwards', async () => {
         const keeping = await redis.open({ prefix, keepFor: '3d' });
         const visit = newVisit();
         await keeping.create([visit]);
@@ -187,7 +187,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(theirs.id)).toMatchObject({ endedAt: null });
       });
 
-      test('the set of a user who comes again and again does not grow with visits that are gone', async () => {
+      test('the set of a returning user does not grow with deleted visits', async () => {
         const userId = uniqueUser();
         const visits = Array.from({ length: 60 }, (_, index) =>
           newVisit({ expiry: NOW + 200 * DAY, identity: identityOf(userId), accessed: NOW + index }),
@@ -374,7 +374,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'done' }]);
       });
 
-      test('R51: of two stores that save from the same version, exactly one wins, whoever they are', async () => {
+      test('R51: of two stores that save based on the same version, exactly one wins', async () => {
         for (let round = 0; round < 30; round++) {
           const visit = await made();
           const results = await Promise.all(
@@ -478,7 +478,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await store.end([visit.id], { reason: 'admin', at: NOW });
       });
 
-      test('an identity in parts is not found; fields of others do no harm', async () => {
+      test('an incomplete identity is not found; unknown fields are ignored', async () => {
         const visit = await made({ identity: identityOf('x') });
         await send(keyOf(visit.id), 'HSET', '__proto__', 'x', 'constructor', 'y', 'tenant', 'z');
         expect(await read(visit.id)).toMatchObject({ identity: identityOf('x') });

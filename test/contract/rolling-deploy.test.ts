@@ -102,7 +102,7 @@ async function expectSideBySide({ old, next }: Versions, { keepsUnknown }: Kind)
 }
 
 describeDatabases('A rolling deployment', (db) => {
-  test('names the missing migration, then both versions work side by side, and each goes on alone', async () => {
+  test('names the missing migration; then both versions work side by side, and each works alone', async () => {
     const { visitEntities: nextEntities } = await build.load<typeof Entities>('typeorm/entities.js');
     const { visitMigrations: nextMigrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
     const { TypeOrmVisitStore: NextStore } = await build.load<typeof TypeOrmStore>('typeorm/typeorm-visit.store.js');

@@ -153,7 +153,7 @@ describe('MemoryVisitStore', () => {
     expect(await left()).toEqual([false, false, false, false]);
   });
 
-  test('R66: a visit that made room takes its lock and its place with it', async () => {
+  test('R66: a visit that was evicted loses its lock and its place', async () => {
     const store = new MemoryVisitStore({ maxVisits: 1 });
     const visit = visitOf({ accessed: 1 });
     const lock = { id: visit.id, keyHash: visit.keyHash, now: 1, until: 90 };

@@ -131,7 +131,7 @@ describeDatabases('The command and visits', (db) => {
     };
   });
 
-  test('R63, R71: the doctor tells what is wrong with tables and indexes, and changes nothing', async () => {
+  test('R63, R71: the doctor reports missing tables and indexes, and changes nothing', async () => {
     const database = await openDatabase(db.name);
     onTestFinished(() => database.drop());
     const source = await sourceOf(database.options);

@@ -61,7 +61,7 @@ describe('The command', () => {
     expect(code).toBe(2);
   });
 
-  test('R63: a file whose default export is no data source is wrong usage, whatever else it exports', async () => {
+  test('R63: a file whose default export is not a data source is rejected, whatever else it exports', async () => {
     const none = await file(
       'export const nothing = 5; export class Other {}; export const broken = new Promise(() => {}).then;',
     );
@@ -182,7 +182,7 @@ describeDatabases('The command', (db) => {
     });
 
   if (db.name === 'sqlite') {
-    test('expunge says which visits stay, because other tables refer to them, and ends well', async () => {
+    test('expunge reports visits that are kept because other tables refer to them, and succeeds', async () => {
       const [kept, gone] = [visit(now - 8 * DAY), visit(now - 8 * DAY)];
       await store.create([kept, gone]);
       await store.dataSource.query('CREATE TABLE basket (visit_id VARCHAR(32) REFERENCES visit (id))');

@@ -107,7 +107,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ b: { c: 2 } });
     });
 
-    test('one with nothing in it stores nothing', async () => {
+    test('an empty one stores nothing', async () => {
       const answer = await app.call(browser, ({ request }) =>
         called((done) => (request.session as Shared)['regenerate'](done)),
       );
@@ -247,7 +247,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       });
     });
 
-    test('every other name is for data, and reads undefined without: those of our methods, too', async () => {
+    test('every other name is free for data, including those of our methods, and is undefined without data', async () => {
       const names = [
         'flash',
         'size',
@@ -513,7 +513,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       }
     });
 
-    test('is not sent to who came with the key from before a renewal', async () => {
+    test('is not sent to a client that used the key from before a renewal', async () => {
       await ask((session) => (session['a'] = 1));
       const late = browser.clone();
       await app.ask(browser, ({ visits }) => visits.renew());

@@ -126,7 +126,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect(warn.mock.calls.filter(([line]) => String(line).includes('over plain HTTP'))).toHaveLength(0);
   });
 
-  test('ASVS 14.2.1: handlers that take keys in addresses are named at start', async () => {
+  test('ASVS 14.2.1: handlers that accept keys in URLs are named at startup', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn');
     await start();
     expect(warn.mock.calls.map(([line]) => String(line)).filter((line) => line.includes('in URLs'))).toEqual([
@@ -191,7 +191,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
       },
     );
 
-    test('signs in all the same, as the answer of an identity provider does', async () => {
+    test('allows a sign-in nevertheless, such as the response of an identity provider', async () => {
       const browser = (await start()).browser();
       expect((await browser.post('/login/ann', { headers })).cookies).toHaveLength(1);
       expect((await browser.get('/me')).text).toBe('ann undefined');

@@ -151,7 +151,7 @@ function requestsAcrossSites(stack: Stack): void {
     }
   });
 
-  test('R60, F2: behind a proxy, what the framework trusts of it counts; a page of http is not ours when cookies are secure', async () => {
+  test('R60, F2: behind a proxy, the framework’s trust setting decides; an http page is foreign if cookies are secure', async () => {
     const app = await start();
     const proxied = { 'x-forwarded-host': 'shop.example', origin: 'https://shop.example' };
     expect((await buy(app.browser(), proxied)).status).toBe(403);
@@ -273,7 +273,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post('/buy', { json: { form_token: loose.at(-2) } })).status).toBe(201);
   });
 
-  test('R60: @SkipCsrf() lets one handler out, with its visit', async () => {
+  test('R60: @SkipCsrf() exempts one handler, which still has its visit', async () => {
     const app = await start({ requireToken: true });
     const browser = app.browser();
     expect((await buy(browser, { ...SAME, 'x-form-token': await newToken(browser) })).status).toBe(201);
@@ -329,7 +329,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await buy(browser, { ...SAME, 'x-form-token': token })).status).toBe(403);
   });
 
-  test('R59, B13, N8: @RequireFormToken() does once what is sent twice, also on two machines at the same moment', async () => {
+  test('R59, B13, N8: @RequireFormToken() processes a form once that is submitted twice, even at the same time on two machines', async () => {
     const apps = [await start(), await start()];
     const browser = apps[0]!.browser();
     const json = { form_token: await newToken(browser) };
@@ -401,7 +401,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await app.browser().post('/hook')).status).toBe(201);
   });
 
-  test('R60: csrf.reportOnly lets through and says so in the log, without keys, tokens or forged lines', async () => {
+  test('R60: csrf.reportOnly allows requests and logs them, without keys, tokens or forged lines', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     const app = await start({ reportOnly: true });

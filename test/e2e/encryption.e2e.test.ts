@@ -361,7 +361,7 @@ describeStacks('Encryption of session data', (stack) => {
     });
   });
 
-  test('R55: a new key in front takes over with the next write; then the old one may go', async () => {
+  test('R55: a new first key is used from the next write; then the old one can be removed', async () => {
     const [old, fresh] = [newKey(), newKey()];
     const [written, left] = [await begin(await start({ keys: [old] })), await begin(await start({ keys: [old] }))];
     const begins = async (browser: Browser): Promise<string> => (await stored(browser))!.subarray(0, 5).toString('hex');
@@ -450,7 +450,7 @@ describe('The option session.encryption', () => {
     }
   });
 
-  test('R55: may be left out, and has defaults', async () => {
+  test('R55: is optional, and has defaults', async () => {
     for (const encryption of [undefined, { keys: [key] }, { keys: [newKey(), bytes], plain: 'read' }]) {
       await expect(compile(encryption)).resolves.toBeUndefined();
     }

@@ -177,7 +177,7 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     expect((await browser.post('/told')).text).toBe('{"problem":"sold out"}');
   });
 
-  test('R52: is given back by a handler that is given up while it waits', async () => {
+  test('R52: is released by a handler that is aborted while it waits', async () => {
     const browser = app.browser();
     await browser.post('/begin');
     const gate = app.app.get(Gates).make('held');

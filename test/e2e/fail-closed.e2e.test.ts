@@ -131,7 +131,7 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await other.browser.get('/id')).text).toBe(other.id);
   });
 
-  test('a handler that wants no visit ends none as its user', async () => {
+  test('a handler without a visit cannot end visits as a user', async () => {
     const { browser, id } = await signedIn('ada');
     const second = await signedIn('ada');
     expect((await browser.post(`/skipped/end/${second.id}`)).text).toBe('{"outcome":"VISIT_NOT_RESOLVED"}');
@@ -140,7 +140,7 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await second.browser.get('/id')).text).toBe(second.id);
   });
 
-  test('a handler that wants no visit reports no key, whatever would come of that', async () => {
+  test('a handler without a visit reports no refused key', async () => {
     const cookie = `visit=${'0'.repeat(32)}.${'A'.repeat(43)}`;
     expect(await app.browser().get('/id', { cookie })).toMatchObject({ status: 403 });
     expect(await app.browser().get('/skipped/health', { cookie })).toMatchObject({ status: 200, text: 'well' });

@@ -216,7 +216,7 @@ describe('A plain Fastify application', () => {
     expect(await count()).toMatchObject({ user: null });
   });
 
-  test('takes back what a handler has changed that fails, and keeps it when it says no', async () => {
+  test('discards the changes of a handler that fails, and keeps those of one that answers with a 4xx', async () => {
     await browser.get('/add');
     for (const path of ['/fails', '/fails-at-once', '/sends-failure']) {
       expect((await browser.get(path)).status, path).toBe(500);

@@ -61,7 +61,7 @@ describeStacks('Form tokens', (stack) => {
     return (JSON.parse(answer.text) as { accepted: boolean }).accepted;
   };
 
-  test('R59: each can be used once, by the visit that it was made for', async () => {
+  test('R59: each token can be used once, by its own visit', async () => {
     const app = await start();
     const [browser, other] = [app.browser(), app.browser()];
     const [first, second] = [await newToken(browser), await newToken(browser)];
@@ -93,7 +93,7 @@ describeStacks('Form tokens', (stack) => {
     for (const token of tokens) expect(await isAccepted(browser, token)).toBe(true);
   });
 
-  test('B26: one from before a sign-in or sign-out is worth nothing after it; a renewal changes nothing', async () => {
+  test('B26: a token from before a sign-in or sign-out is invalid after it; a renewal changes nothing', async () => {
     const app = await start();
     const browser = app.browser();
     for (const change of ['/login', '/logout']) {

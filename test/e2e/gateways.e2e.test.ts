@@ -522,7 +522,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     });
   });
 
-  test('a key that leads nowhere is nobody, and is reported once', async () => {
+  test('an invalid key identifies nobody, and is reported once', async () => {
     const ann = await signIn();
     await ann.clone().get('/logout');
     clock.advance(60_000);

@@ -291,7 +291,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect([(await first).data, (await second).data]).toEqual([{ slow: 1, beside: 0 }, { exclusive: 2 }]);
   });
 
-  test('@SkipVisit() holds for its field alone, beside parallel others', async () => {
+  test('@SkipVisit() applies only to its field, not to parallel ones', async () => {
     const browser = app.browser();
     await ask(browser, 'mutation { keep(value: 3) }');
     expect((await ask(browser, '{ skipped a: item { count } other: skipped b: items { count } }')).data).toEqual({

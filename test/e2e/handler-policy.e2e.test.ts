@@ -312,7 +312,7 @@ describeWays('What a handler asks for', (way) => {
       expect((await app.store.visitOf(browser)).expiry).toBe(app.clock.now() + 300 * MINUTE);
     });
 
-    test('@UseVisit({ source }) that takes a source away: nothing relies on a key from there', async () => {
+    test('@UseVisit({ source }) without a source: keys from that source are ignored', async () => {
       const browser = await signIn();
       const seen: Record<string, unknown> = {};
       looking(at, ({ place, request, services: { identity } }) => {

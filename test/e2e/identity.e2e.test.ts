@@ -210,7 +210,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await browser.get('/secret')).status).toBe(200);
     });
 
-    test('R37: a number is an id like another; upper and lower case, and a space at the end, make a difference', async () => {
+    test('R37: a number is a valid id; case and trailing spaces are significant', async () => {
       const app = await start();
       expect(json(await (await signedIn(app, 42 as never)).browser.get('/data'))).toEqual({});
       const name = someone();
@@ -337,7 +337,7 @@ describeStacks('Identity', (stack: Stack) => {
       },
     );
 
-    test('R39: stays, when the key that it came with has been replaced meanwhile', async () => {
+    test('R39: is kept if the key of the request has been replaced in the meantime', async () => {
       const app = await start();
       const { browser, user } = await signedIn(app);
       const late = browser.clone();
@@ -361,7 +361,7 @@ describeStacks('Identity', (stack: Stack) => {
         expect((await one.browser().get('/secret', { cookie: `visit=${old}` })).status).toBe(401);
     });
 
-    test('B1, B2: a request that was on its way neither signs in again nor brings a cookie back', async () => {
+    test('B1, B2: a request in flight neither signs in again nor restores a cookie', async () => {
       const app = await start();
       const { browser } = await signedIn(app);
       const gate = app.app.get(Gates).make('out');
@@ -454,7 +454,7 @@ describeStacks('Identity', (stack: Stack) => {
         expect(await sent(app.browser(), '/logout')).not.toBeNull();
       });
 
-      test('ASVS 14.3.1: but no cookie that leaves with the same response', async () => {
+      test('ASVS 14.3.1: but not a cookie that is sent with the same response', async () => {
         const app = await start({ cookie: { clearSiteData: ['cookies', 'cache'] } });
         for (const path of ['/logout?keep=1', '/logout?keep=flash']) {
           const { browser } = await signedIn(app);
@@ -470,7 +470,7 @@ describeStacks('Identity', (stack: Stack) => {
         expect(await sent((await signedIn(app)).browser, '/forget')).toBe('"*"');
       });
 
-      test('ASVS 14.3.1, B2: a request that is late clears nothing', async () => {
+      test('ASVS 14.3.1, B2: a late request does not clear the cookie', async () => {
         const app = await start({ cookie: { clearSiteData: true } });
         const { browser } = await signedIn(app);
         const late = browser.clone();
@@ -480,7 +480,7 @@ describeStacks('Identity', (stack: Stack) => {
       });
     });
 
-    test('B35: of nobody makes no row', async () => {
+    test('B35: of an anonymous visitor creates no row', async () => {
       const app = await start();
       const before = (await stack.rows()).length;
       for (const keep of ['', '?keep=1']) expect((await app.browser().post(`/logout${keep}`)).status).toBe(201);
@@ -538,7 +538,7 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await browser.get('/secret')).text).toBe(`for ${user}`);
   });
 
-  test('B17: of renewals at once one counts, and no browser, and nobody on the way, loses the visit', async () => {
+  test('B17: of concurrent renewals one counts, and no browser or request in flight loses the visit', async () => {
     const app = await start();
     const { browser, user } = await signedIn(app);
     const gate = app.app.get(Gates).make('renewing');
@@ -674,7 +674,7 @@ describeStacks('Identity', (stack: Stack) => {
       }
     });
 
-    test('R72: each end is told once', async () => {
+    test('R72: each end is reported once', async () => {
       const app = await start();
       const ends = app.app.get(Ends);
       ends.seen.length = 0;

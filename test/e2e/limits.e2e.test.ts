@@ -209,7 +209,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     expect(await see(browser)).toBe('ann undefined');
   });
 
-  test('B48: a permanent cookie that was sent again and got lost is sent once more', async () => {
+  test('B48: a permanent cookie that was renewed and lost is sent again', async () => {
     const app = await start({ timeout: '20m' });
     const browser = app.browser();
     await browser.post('/login?remember=1');

@@ -177,7 +177,7 @@ describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (me
     await expectAllTold(ids);
   });
 
-  test('R42: goes on when whoever asked for it has gone away', async () => {
+  test('R42: continues when the request that started it has ended', async () => {
     const { app, ids, left, holdBatch } = await start(PATIENCE);
     const { held, release } = holdBatch(2);
     const gone = new AbortController();
@@ -196,7 +196,7 @@ describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (me
     await expectAllTold(ids);
   });
 
-  test('R42: a batch that fails is made again, if an earlier one has ended visits; else nothing has happened', async () => {
+  test('R42: a failed batch is retried if an earlier one has ended visits; otherwise nothing has changed', async () => {
     const { visits, watched, ids, left } = await start(PATIENCE);
     const failAt = (number: number): void => {
       let calls = 0;

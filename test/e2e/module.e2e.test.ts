@@ -280,7 +280,7 @@ describe('Options', () => {
     expect(inspect(error)).not.toContain('SECRET');
   });
 
-  test('R16: the longest that works is taken', async () => {
+  test('R16: the longest valid durations are accepted', async () => {
     const [day, wait] = ['36500d', 2 ** 31 - 1] as const;
     const longest = { timeout: day, permanentTimeout: day, absoluteTimeout: day, renewAfter: day, storeTimeout: wait };
     const more = {
@@ -309,7 +309,7 @@ describe('Options', () => {
     await expect(compile({ store })).resolves.toBeDefined();
   });
 
-  test('R14, ASVS 14.2.1: keys in addresses are said once, while the application starts', async () => {
+  test('R14, ASVS 14.2.1: keys in URLs are logged once, at startup', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     for (const source of ['cookie', 'cookie, body', 'cookie, form']) {
@@ -320,7 +320,7 @@ describe('Options', () => {
     }
   });
 
-  test('R66: what a store cannot give is refused at the start', async () => {
+  test('R66: options that a store does not support are refused at startup', async () => {
     const identity = { maxVisitsPerUser: 3 };
     await expect(compile({ store: without('users'), identity })).rejects.toMatchObject({
       code: 'VISIT_OPTION',
@@ -337,7 +337,7 @@ describe('Options', () => {
     await expect(compile({ store: without('users', 'revocable') })).resolves.toBeDefined();
   });
 
-  test('R66: a plugin that asks for earlier visits is refused at the start, where the store cannot list them', async () => {
+  test('R66: a plugin that needs earlier visits is refused at startup if the store cannot list them', async () => {
     @VisitPlugin()
     class Devices {
       onNewDevice(): void {}
@@ -357,7 +357,7 @@ describe('Options', () => {
     await expect(init(store)).resolves.toBeDefined();
   });
 
-  test('R66, R90: what a handler asks for and cannot have is refused at the start', async () => {
+  test('R66, R90: unsupported settings of a handler are refused at startup', async () => {
     class Base {
       @ExclusiveSession()
       alone(): void {}
@@ -451,7 +451,7 @@ describe('Options', () => {
     });
   });
 
-  test('R66: calls that a store cannot give are refused, whatever its methods do', async () => {
+  test('R66: calls that a store does not support are refused, whatever its methods do', async () => {
     const refusal = (feature: string, call: string) => ({
       code: 'VISIT_STORE_UNSUPPORTED',
       feature,
@@ -471,7 +471,7 @@ describe('Options', () => {
     await expect(kept.endAll()).rejects.toMatchObject(refusal('users', 'endAll'));
   });
 
-  test('R66: a store that other processes do not see is said once, in production', async () => {
+  test('R66: a store that other processes cannot see is logged once, in production', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     onTestFinished(() => void vi.unstubAllEnvs());
@@ -486,7 +486,7 @@ describe('Options', () => {
     expect(await warnings(without('durable', 'atomic'))).toEqual([]);
   });
 
-  test('R74: all that is wrong is said at once', async () => {
+  test('R74: all invalid options are reported at once', async () => {
     await expect(compile({ store, timeout: 'x' as never, creation: 'never' as never })).rejects.toThrow(
       /"timeout"[^]*"creation"/,
     );
@@ -569,7 +569,7 @@ describeStacks('The module', (stack: Stack) => {
     expect(store.dataSource.isInitialized).toBe(false);
   });
 
-  test('R71: no DDL by surprise: a missing table is said at the start, and which migration makes it', async () => {
+  test('R71: no unexpected DDL: a missing table is reported at startup, with the migration that creates it', async () => {
     const { migrationsRun: _, ...dataSource } = (await ownOptions()) as DataSourceOptions & { migrationsRun: boolean };
     await expect(startApp(stack.platform, { dataSource: dataSource }, parts)).rejects.toMatchObject({
       code: 'VISIT_SCHEMA',
@@ -577,7 +577,7 @@ describeStacks('The module', (stack: Stack) => {
     });
   });
 
-  test('B39, R29: what waits is written at shutdown, by an own data source too', async () => {
+  test('B39, R29: pending updates are written at shutdown, also with the module’s own data source', async () => {
     const dataSource = await ownOptions();
     const app = await startApp(
       stack.platform,
@@ -690,7 +690,7 @@ describeStacks('The module', (stack: Stack) => {
       expect(answer).toMatchObject({ status: 503, cookies: [] });
     });
 
-    test('B18: one that hangs is away, too: 503 in bounded time, and all is well when it answers again', async () => {
+    test('B18: a hanging database counts as unavailable: 503 in bounded time, and recovery when it answers', async () => {
       // Impatient, so that the test is not long; who is asked what was kept has time.
       const [app, patient] = [await stack.start(parts, { storeTimeout: 50 }), await stack.start(parts)];
       const browser = patient.browser();
@@ -743,7 +743,7 @@ describeStacks('The module', (stack: Stack) => {
 });
 
 describe('Schedules', () => {
-  test('R63: jobs of our own, unless they are off', async () => {
+  test('R63: the library’s own jobs run, unless they are disabled', async () => {
     const clock = new ManualClock();
     const store = new MemoryVisitStore();
     const module = await compile({

@@ -151,7 +151,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect((await call(anew.headers.get('visit-key')!, me)).text).toBe('bob');
   });
 
-  test('hears nothing when it signs out or its visit ends, and is nobody then', async () => {
+  test('is not notified when it signs out or its visit ends, and is anonymous afterwards', async () => {
     const [key, other] = [await handOut(), await handOut()];
     const out = await call(key, ({ identity }) => identity.logout());
     expect([out.cookies, out.headers.get('visit-key'), out.headers.get('clear-site-data')]).toEqual([[], null, null]);

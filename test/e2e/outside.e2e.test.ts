@@ -340,7 +340,7 @@ describe.each(['a microservice', 'a hybrid application', 'a hybrid application w
       expect(await send('plain')).toBe('plain');
     });
 
-    test('have no visit: what reads or writes one throws', async () => {
+    test('have no visit: using one throws', async () => {
       expect(await send('services')).toEqual(everyOf(ALL, 'VISIT_NOT_RESOLVED'));
     });
 
@@ -673,7 +673,7 @@ describeWays('After its response, without a visit, or while the store is away', 
   });
 
   describe('a handler with @SkipVisit()', () => {
-    test('has no visit, nor have its guards, interceptors, pipes and filters: what reads or writes one throws', async () => {
+    test('has no visit, nor do its guards, interceptors, pipes and filters: using one throws', async () => {
       const [ann, second] = [await signIn(), await signIn()];
       const before = await Promise.all([ann, second].map((browser) => app.store.visitOf(browser)));
       const seen = new Map<Place, unknown>();

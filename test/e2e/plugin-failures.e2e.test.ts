@@ -182,7 +182,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     },
   );
 
-  test('R72: a sign-in as somebody else that a plugin refuses leaves nobody signed in', async () => {
+  test('R72: a refused sign-in as another user leaves no user signed in', async () => {
     const browser = await signIn();
     failing.add('onVisitEnded');
     expect((await browser.clone().get('/login?user=bob')).status).toBe(500);
@@ -190,7 +190,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     expect(await who(browser)).toBe('null');
   });
 
-  test('R72: a request that onRecordRequest refuses changes nothing', async () => {
+  test('R72: a request that onRecordRequest refuses has no effect', async () => {
     const browser = await signIn();
     failing.add('onRecordRequest');
     expect((await browser.get('/end')).status).toBe(500);

@@ -256,7 +256,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect((await visit.browser.get('/user')).status).toBe(200);
     });
 
-    test('N4, R24: activity moves the idle clock only; proving who one is moves both', async () => {
+    test('N4, R24: activity only moves the idle timeout; authentication moves both', async () => {
       const app = await start({ timeout: '40m', absoluteTimeout: '1h' });
       const [busy, proven] = [await signedIn(app), await signedIn(app)];
       stack.clock.advance(30 * 60_000);
@@ -272,7 +272,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(await isIn(proven)).toBe(false);
     });
 
-    test('ASVS 7.1.1, N4: it can be told, and which of NIST’s levels it suffices for', async () => {
+    test('ASVS 7.1.1, N4: the policy can be described, with the NIST levels that it fulfills', async () => {
       const levels = async (options: object): Promise<readonly string[]> =>
         (await start(options)).app.get(VisitService).describePolicy().nist;
       expect(await levels({})).toEqual([]);
@@ -467,7 +467,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       }
     });
 
-    test('S2, S10: forged keys, each time; malformed ones cost nothing and are not told', async () => {
+    test('S2, S10: forged keys are reported each time; malformed ones cost no query and are not reported', async () => {
       const app = await start();
       const { browser } = await signedIn(app);
       told.length = 0;

@@ -118,7 +118,7 @@ describePrisma('R65: an application that keeps its visits with Prisma', (db) => 
     expect(ended).toEqual([{ end_reason: 'logout' }]);
   });
 
-  test('R51, B8: loses no change that two applications make at once', async () => {
+  test('R51, B8: loses no change of two concurrent applications', async () => {
     const [one, two] = visitor();
     await one.post('/add', { json: { name: 'first' } });
     const names = Array.from({ length: 24 }, (_, index) => `item${index}`);

@@ -102,7 +102,7 @@ describeRedis('R67: Two applications with visits in Redis', (redis) => {
       expect(await dataOf(here)).toEqual({ name: 'Zoë 🦊', count: 10, ...keys });
     });
 
-    test('R39, R40, R31: a sign-in holds at both, and so does the sign-out', async () => {
+    test('R39, R40, R31: a sign-in and a sign-out apply to both', async () => {
       const here = apps[0].browser();
       await here.post('/set', { json: { cart: 1 } });
       const before = here.clone();

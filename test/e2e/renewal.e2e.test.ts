@@ -167,7 +167,7 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
     expect((await browser.get('/me')).text).toBe('ann long');
   });
 
-  test('a change of rights gives neither key anything more', async () => {
+  test('after a change of rights, neither key gains anything', async () => {
     const browser = await due();
     const lost = await lose(browser);
     const gate = app.app.get(Gates).make('elevated');
@@ -184,7 +184,7 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
     expect((await browser.get('/me')).text).toBe('ann undefined');
   });
 
-  test('a forged key is none that is late, however long nobody was seen with the new one', async () => {
+  test('a forged key never counts as late, however long the new key is unused', async () => {
     const browser = await due();
     await lose(browser);
     clock.advance(11_000);

@@ -157,7 +157,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(dump).not.toContain(key);
     });
 
-    test('R21: of several cookies of one name, the one that verifies is used', async () => {
+    test('R21: of several cookies with the same name, the valid one is used', async () => {
       const app = await stack.start(parts);
       const { browser, key } = await begin(app);
       const answer = await browser.get('/count', {
@@ -367,7 +367,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(JSON.parse(first.text)).toMatchObject({ isNew: true, id: keyIn(first.cookies).slice(0, 32) });
     });
 
-    test('R34: remembers address and browser, as far as it may', async () => {
+    test('R34: stores address and browser, as far as the options allow', async () => {
       const cases = [
         [{}, '127.0.0.1', 'Tester/1.0'],
         [{ remoteAddress: 'truncated' }, '127.0.0.0', 'Tester/1.0'],
@@ -416,7 +416,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(JSON.parse(json.text)).toEqual({ id: key.slice(0, 32), body: { a: 1 } });
     });
 
-    test('R5: stripped also when the cookie won', async () => {
+    test('R5: is stripped even if the key of the cookie is used', async () => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);
       const other = (await begin(app)).key;
@@ -498,7 +498,7 @@ describeStacks('A request', (stack: Stack) => {
   });
 
   describe('in company', () => {
-    test('R10: is resolved once, however many ask', async () => {
+    test('R10: is resolved once, however often it is requested', async () => {
       const app = await stack.start(parts);
       const { browser } = await begin(app);
       expect(await stack.statements(() => browser.get('/same'))).toHaveLength(1);

@@ -377,7 +377,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     });
   });
 
-  test('a request that is answered after the sign-out of its browser brings nothing back', async () => {
+  test('a response that arrives after the browser signed out restores nothing', async () => {
     const browser = (await start()).browser();
     await browser.post('/login/alice');
     const { arrived, open } = gate('late');
@@ -389,7 +389,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect([status, cookies]).toEqual([409, []]);
   });
 
-  test('a renewed key works with what leaves beside it, and the one of before for as long as its grace', async () => {
+  test('a renewed key works with the data sent beside it, and the previous key works during its grace period', async () => {
     const browser = (await start()).browser();
     await browser.get('/count');
     const { arrived, open } = gate('grace');

@@ -406,7 +406,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ count: 51 });
     });
 
-    test('R51: a crowd of requests that meet in one session are all served, each counted once', async () => {
+    test('R51: many concurrent requests of one session are all served, and each is counted once', async () => {
       const app = await start();
       const { browser, read } = await begin(app, { count: 0 });
       const answers = await Promise.all(Array.from({ length: 150 }, () => browser.clone().post('/increment')));
@@ -449,7 +449,7 @@ describeStacks('The session', (stack: Stack) => {
           .findOneByOrFail({ id: browser.jar.get('visit')!.slice(0, 32) })
       ).lockOwner;
 
-    test('R52, B14: get and set count right, on several machines', async () => {
+    test('R52, B14: get and set count correctly on several machines', async () => {
       const apps = [await start(), await start()];
       const { browser, read } = await begin(apps[0]!, { count: 1 });
       const cookie = `visit=${browser.jar.get('visit')}`;
@@ -490,7 +490,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ name: 'next', count: 1 });
     });
 
-    test('R52: is given back when the client goes away; what its request does is finished', async () => {
+    test('R52: is released when the client disconnects; the work of its request is completed', async () => {
       const app = await start();
       const { browser } = await begin(app, { count: 1 });
       const gate = app.app.get(Gates).make('gone');

@@ -192,7 +192,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await expect.poll(() => app.app.get(OpenStreams, { strict: false }).size, { timeout: PATIENCE }).toBe(0);
   });
 
-  test('end when the store cannot be asked twice in a row: nobody knows then whose they are', async () => {
+  test('end if the store fails twice in a row, because their visit is then unknown', async () => {
     const [ann, bob] = [await signIn('ann'), await signIn('bob')];
     const stream = await follow(ann);
     const find = vi.spyOn(store, 'find').mockRejectedValueOnce(new Error('away'));

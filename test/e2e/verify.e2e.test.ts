@@ -118,7 +118,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     }
   });
 
-  test('a handshake that another site has opened with the cookie of its visitor is nobody’s', async () => {
+  test('a handshake that another site opened with a visitor’s cookie has no visit', async () => {
     const cookie = cookieOf(await signIn());
     const from = async (headers: Record<string, string>) =>
       (await verify(handshake({ cookie, ...headers })))?.userId ?? null;

@@ -164,7 +164,7 @@ describe('Hostile text for the parsers of keys', () => {
     expectQuickParsers(1_000_000);
   });
 
-  test('an address that is none is cut to nothing', () => {
+  test('an address that is not valid is stored as nothing', () => {
     const strange: string[] = [];
     const count = inputs(6_000);
     for (let index = 0; index < count; index++) {

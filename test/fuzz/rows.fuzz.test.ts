@@ -435,7 +435,7 @@ describe('Stored rows, by requests on SQLite', () => {
       expect(await app.ask('/see', key)).toMatchObject({ status: 200, body: { userId: 'Ann', size: 0 } });
     });
 
-    test('R54: session data that is text is no matter of others who ask at the same moment', async () => {
+    test('R54: unreadable session data does not affect concurrent requests', async () => {
       const app = await start('express', 'empty');
       const hostile = await app.visits.create();
       const other = await app.visits.create();

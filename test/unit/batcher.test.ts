@@ -46,7 +46,7 @@ describe('A batcher', () => {
     expect(await second).toBe('new');
   });
 
-  test('bounds what is under way and what goes into one batch', async () => {
+  test('limits the number of concurrent batches and the size of a batch', async () => {
     let underWay = 0;
     let most = 0;
     const sizes: number[] = [];

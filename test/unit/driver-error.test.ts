@@ -7,7 +7,7 @@ import { SqliteDialect } from '../../lib/store/sql/sqlite.dialect.js';
 
 const failed = (details: object, message = 'no'): Error => Object.assign(new Error(message), details);
 
-test('B15: what a socket says is no state of a server: what was sent may have been done', () => {
+test('B15: an error of a socket is not an answer of the server: the statement may have been executed', () => {
   const dialects = [new MysqlDialect(), new PostgresDialect()];
   for (const code of ['EPIPE', 'EPERM', 'ECONNRESET', 'ETIMEDOUT', 'CONNECTION_CLOSED', 'PROTOCOL_CONNECTION_LOST']) {
     expect(sqlStateOf(failed({ code })), code).toBe('08000');

@@ -86,7 +86,7 @@ describe('Open streams', () => {
     expect([ended, streams.size]).toEqual([['a'], 0]);
   });
 
-  test('are looked after by one timer, as long as there are any, which keeps no process', async () => {
+  test('are checked by one timer while there are any, and it does not keep the process alive', async () => {
     const timers = vi.spyOn(globalThis, 'setInterval');
     const [one, two] = [await visit(), await visit()];
     const leave = [follow('a', one), follow('b', two)];

@@ -16,7 +16,7 @@ const dictionary = (data: Record<string, unknown> = {}) => {
 };
 
 describe('The dictionary', () => {
-  test('R46: decodes only when it is touched, and once', () => {
+  test('R46: decodes only when it is used, and only once', () => {
     const { session, load } = dictionary({ a: 1 });
     expect(session.changes()).toBeNull();
     expect(load).not.toHaveBeenCalled();
@@ -66,7 +66,7 @@ describe('The dictionary', () => {
     expect(savedOn({ a: 5, b: 5, c: { n: 5 }, d: 5, e: 5 })).toEqual({ a: 2, c: { n: 2 }, d: 5, e: 5 });
   });
 
-  test('R51: clear takes away what others have stored, too', () => {
+  test('R51: clear also removes what other requests have stored', () => {
     const { session, savedOn } = dictionary({ a: 1, b: 1 });
     session.clear();
     session.set('a', 1);
@@ -108,7 +108,7 @@ describe('The dictionary', () => {
       });
     });
 
-    test('an object in hand stays the one that is saved', () => {
+    test('an object that was handed out is still the one that is saved', () => {
       const one = dictionary({ list: [1] });
       const list = one.session.get('list') as number[];
       one.session.set('b', 1);

@@ -58,7 +58,7 @@ describe('Encrypted session data', () => {
     expect(encrypt(keys).subarray(0, 5)).toEqual(stored.subarray(0, 5));
   });
 
-  test('R55: begins as no format of ours does', () => {
+  test('R55: begins with a byte that no format of the library begins with', () => {
     for (const data of [new Map(), new Map([['a', 1]]), new Map([['a', new Date(0)]])]) {
       expect(new DefaultSessionSerializer().encode(data)[0]).not.toBe(encrypt()[0]);
     }

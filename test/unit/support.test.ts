@@ -28,7 +28,7 @@ describeDatabases('a test database', (db) => {
     expect(Number(row?.['one'])).toBe(1);
   });
 
-  test('is one of its own: two see nothing of each other', async () => {
+  test('is independent: two of them do not affect each other', async () => {
     const one = await connect((await db.open()).options);
     const two = await connect((await db.open()).options);
 

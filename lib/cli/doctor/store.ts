@@ -80,9 +80,10 @@ async function clockOf(store: VisitStore, options: Options | undefined): Promise
   try {
     if ((await store.server?.serverTime?.()) === undefined) return skipped('the store has no clock of its own');
     const skew = await clockSkew(store, { clock });
-    const apart = `${Math.abs(Math.round(skew / 1000))} s ${skew > 0 ? 'ahead of' : 'behind'} that of the store`;
+    const seconds = Math.abs(Math.round(skew / 1000));
+    const apart = `${seconds} s ${skew > 0 ? 'ahead of' : 'behind'} that of the store`;
     if (Math.abs(skew) <= maxClockSkew)
-      return ok(skew === 0 ? `the same as the store's` : `that of this machine is ${apart}`);
+      return ok(seconds === 0 ? `the same as the store's` : `that of this machine is ${apart}`);
     return failed(`that of this machine is ${apart}, so clean-up is refused: synchronize both with NTP`);
   } catch (error) {
     return skipped(lineOf(error));

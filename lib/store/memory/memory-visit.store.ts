@@ -56,7 +56,7 @@ export interface MemoryVisitStoreOptions {
 }
 
 /**
- * Keeps visits in the memory of one process, for tests and for applications that may lose them at a restart. It fulfils
+ * Keeps visits in the memory of one process, for tests and for applications that may lose them at a restart. It fulfills
  * the whole contract otherwise.
  */
 export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
