@@ -12,26 +12,26 @@ import { CacheHeaders } from './cache.headers.js';
 import { installGate, type Replacement } from './response.gate.js';
 import { framesOf, reasonOf } from '../errors/failure.js';
 
-/** Seconds after which a client may try again when the store has failed, or a lock was held for too long. */
+/** The value of `Retry-After` in seconds, after a failure of the store or if a lock was held for too long. */
 const RETRY_AFTER = 5;
 
-/** In which a client that keeps its key by itself gets a new one. */
+/** The response header with a new key, for clients that send their key in a header. */
 const KEY_HEADER = 'Visit-Key';
 
-/** Saves what the request has not saved yet. Undefined: there is nothing, and nothing is under way. */
+/** Saves unsaved changes of the request. Undefined: there are none, and no save is running. */
 export type SaveBeforeLeaving = (context: RequestContext) => Promise<void> | undefined;
 
 /**
- * The response on its way out, whoever sends it: it waits for what is unsaved (law 7), and gets the headers of the
- * visit at the last moment. Nothing is done to a response that has nothing to wait for and nothing to say.
+ * The outgoing response. Whichever code sends it, it waits for unsaved changes (law 7), and gets the headers of the
+ * visit at the last moment. A response that has neither is not touched.
  */
 @Injectable()
 export class OutgoingResponse {
   private readonly logger = new Logger('Visit');
   private hasWarnedOfHttp = false;
-  /** Whether the store knows visits only while their requests are under way. */
+  /** Whether the store knows visits only during their requests. */
   readonly clientsKeepVisits: boolean;
-  /** The longest path of a cookie that a handler asks for. */
+  /** The longest cookie path of all handlers. */
   longestPath: string | undefined;
 
   constructor(
@@ -44,7 +44,7 @@ export class OutgoingResponse {
     this.clientsKeepVisits = store.clients !== undefined;
   }
 
-  /** From now on the response asks before it leaves. */
+  /** Makes the response wait for unsaved changes from now on. */
   watch(context: RequestContext, save: SaveBeforeLeaving): void {
     const response = context.exchange.rawResponse;
     if (context.isWatched || response.headersSent) return;
@@ -57,8 +57,8 @@ export class OutgoingResponse {
   }
 
   /**
-   * For a store that keeps visits with their clients: it knows those of this request until the response has left, or
-   * its client.
+   * For a store that keeps visits in clients: it knows the visits of this request until the response has been sent or
+   * the client has disconnected.
    */
   openStorage(context: RequestContext): void {
     const response = context.exchange.rawResponse;
@@ -69,12 +69,12 @@ export class OutgoingResponse {
     context.watchResponse();
   }
 
-  /** What a store that keeps visits with their clients knows of one of them. Whoever asks for it ends it. */
+  /** Storage for a store that keeps visits in clients. The caller must close it. */
   newStorage(): ClientStorage {
     return this.store.clients!.openStorage(this.cookie.maxCopyLength(this.longestPath));
   }
 
-  /** In the shape of Nest's own errors; of one that is not meant for clients only the status. */
+  /** In the format of Nest's errors. For an error that is not meant for clients, only the status. */
   private replacementFor(error: unknown): Replacement {
     const isPublic = error instanceof HttpException;
     if (!isPublic) this.logger.error(`The session could not be saved: ${reasonOf(error)}`, framesOf(error));

@@ -27,16 +27,14 @@ import { VisitRecorder } from './visit.recorder.js';
 /**
  * The story of a request.
  *
- * 1. `open`: it arrives, and gets its context.
- * 2. `find`: whose visit is it? Reads only. A failure is kept for whoever needs the visit.
- * 3. `applyPolicy`: the handler is known, before all guards. Where it wants the key from elsewhere, the visit is found
- *   anew.
- * 4. `begin`: the handler is about to run. The visit is recorded as used; exclusive access is waited for.
- * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
- * 6. `save` or `fail`: what the handler has changed is stored, or forgotten.
- * 7. The response leaves, whoever sends it; it waits for whatever is still unsaved (`OutgoingResponse`).
+ * 1. `open`: the request arrives and gets its context. 2. `find`: its visit is looked up. This only reads. An error is
+ * kept for the code that needs the visit. 3. `applyPolicy`: the handler is known, before all guards. If it reads keys
+ * from another source, the visit is looked up again. 4. `begin`: the handler is about to run. The visit is recorded as
+ * used, and exclusive access is acquired. 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected
+ * services. 6. `save` or `fail`: the changes of the handler are stored or discarded. 7. The response is sent, by any
+ * code. It waits for unsaved changes (`OutgoingResponse`).
  *
- * Each step gives a promise, or undefined when there is nothing to wait for: most requests wait for the look-up alone.
+ * Each step returns a promise, or undefined if there is nothing to wait for: most requests only wait for the look-up.
  */
 @Injectable()
 export class RequestStory {
@@ -64,9 +62,7 @@ export class RequestStory {
     };
   }
 
-  /**
-   * Opens the context of a request and looks for its visit; `proceed` is called when that is done, within the context.
-   */
+  /** Opens the context of a request and looks up its visit. Then calls `proceed` within the context. */
   enter(request: FrameworkRequest, response: FrameworkResponse, proceed: () => void): void {
     const context = new RequestContext(this.environment, new Exchange(request, response), this.options.clock.now());
     attachContext(request, context);
@@ -77,14 +73,14 @@ export class RequestStory {
     });
   }
 
-  /** Whether this application has opened the context: several in one process do not share any. */
+  /** Whether this application has opened the context. Several applications in one process do not share contexts. */
   owns(context: RequestContext): boolean {
     return context.environment === this.environment;
   }
 
   /**
-   * The body has been parsed: a key may be in it. Proceeds in the context of this request, whatever the one is in which
-   * this is called: middleware may have been called back in that of another request.
+   * Called after the body has been parsed, because it may contain a key. Proceeds in the context of this request:
+   * middleware may have been called back in the context of another request.
    */
   reenter(request: FrameworkRequest, proceed: () => void): void {
     const context = findContext(request);
@@ -98,8 +94,8 @@ export class RequestStory {
   }
 
   /**
-   * Does the work in the context of this request, and in whatever it was called when it is done: another request may
-   * have called it back.
+   * Runs the work in the context of this request, and restores the caller's context afterwards, because another request
+   * may have called back.
    */
   within<T>(request: FrameworkRequest, work: () => T): T {
     const context = findContext(request);
@@ -107,7 +103,7 @@ export class RequestStory {
     return this.requests.run(context.scope, work);
   }
 
-  /** The handler is known: called by the first of all guards, and again by whoever relies on it. */
+  /** Called when the handler is known: by the first of all guards, and again by code that relies on it. */
   applyPolicy(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     if (context.policy === policy) return context.applyingPolicy;
     context.policy = policy;
@@ -123,9 +119,9 @@ export class RequestStory {
   }
 
   /**
-   * The handler is about to run.
+   * Called before the handler runs.
    *
-   * @throws VisitStoreUnavailableError (503) when the visit could not be looked for; VisitLockedError (423)
+   * @throws VisitStoreUnavailableError (503) if the look-up of the visit failed; VisitLockedError (423)
    */
   begin(context: RequestContext, policy: HandlerPolicy): Promise<void> | undefined {
     const { exclusive } = policy;
@@ -139,10 +135,10 @@ export class RequestStory {
   }
 
   /**
-   * The handler answers with a stream: it ends with the visit.
+   * Called when the handler answers with a stream, which must end with the visit.
    *
-   * @param end called once then
-   * @returns what ends that, when the stream is over
+   * @param end called once when the visit ends
+   * @returns a function to call when the stream is over
    */
   follow(context: RequestContext, end: () => void): () => void {
     const userOf = ({ identity }: VisitRecord): string | undefined => identity?.userId;
@@ -162,42 +158,51 @@ export class RequestStory {
   }
 
   /**
-   * A message has come that has no response of its own, on a connection: it is served like a request from here on.
-   * `find` comes next.
+   * Opens the context of a message on a connection, which has no response of its own. From here on, it is served like a
+   * request. `find` comes next.
    */
   open(exchange: MessageExchange): RequestContext {
     return new RequestContext(this.environment, exchange, this.options.clock.now());
   }
 
-  /** Finds the visit of a message. @param keys those that the connection was opened with, as far as they are good */
+  /**
+   * Finds the visit of a message.
+   *
+   * @param keys the keys that the connection was opened with, as far as they are still valid
+   */
   find(context: RequestContext, keys: readonly VisitKey[]): Promise<void> | undefined {
     return this.requests.run(context.scope, () => this.finder.findBy(context, keys));
   }
 
-  /** Whether the store knows visits only by what comes with a request. */
+  /** Whether the store knows visits only from the data of a request. */
   get clientsKeepVisits(): boolean {
     return this.environment.clientsKeepVisits;
   }
 
-  /** Reports keys that open nothing, where no handler will do it. */
+  /** Reports refused keys if no handler will do so. */
   reportRefusals(context: RequestContext): Promise<void> | undefined {
     return this.recorder.reportRefusals(context);
   }
 
-  /** A request is not served, because of this. Only what the library itself has thrown is counted. */
+  /** Called when a request is not served because of this error. Only errors of the library are counted. */
   noteRefusal(error: unknown): void {
     if (error instanceof VisitError) this.options.telemetry?.count({ is: 'refused', code: error.code });
   }
 
-  /** The handler is done, whatever became of it. @param lock the exclusive access that it had */
+  /**
+   * Called when the handler is done, with any result.
+   *
+   * @param lock the exclusive access that the handler had
+   */
   end(context: RequestContext, lock: HeldLock | undefined): Promise<void> | undefined {
     return lock && this.lock.leave(context, lock);
   }
 
   /**
-   * The handler has succeeded. What it has changed is stored when this resolves; undefined: there was nothing.
+   * Called when the handler has succeeded. When the promise resolves, its changes are stored; undefined: there were
+   * none.
    *
-   * @throws VisitHeadersSentError when its response has left before the change
+   * @throws VisitHeadersSentError if the response was sent before the change
    */
   save(context: RequestContext): Promise<void> | undefined {
     if (context.haveHeadersLeft && !context.exchange.isMessage && !context.isWriting && this.unsaved.isIn(context)) {
@@ -208,10 +213,10 @@ export class RequestStory {
   }
 
   /**
-   * The handler has failed. An answer meant for the client (4xx) is an end like another one; after anything else
-   * nothing that the handler has changed is saved, whoever saves later.
+   * Called when the handler has failed. A 4xx counts as a normal result. After any other error, the handler's changes
+   * are never saved, not even later.
    *
-   * @param mark what had been changed before the handler ran
+   * @param mark the changes from before the handler ran
    */
   fail(context: RequestContext, error: unknown, mark: unknown): Promise<void> | undefined {
     if (error instanceof HttpException && error.getStatus() < 500) return this.save(context);
@@ -220,7 +225,7 @@ export class RequestStory {
   }
 }
 
-/** Takes the steps one after the other, and waits only for those that have something to wait for. */
+/** Runs the steps one after the other, and waits only for those that return a promise. */
 function inOrder(steps: readonly (() => Promise<void> | undefined)[], from = 0): Promise<void> | undefined {
   for (let index = from; index < steps.length; index++) {
     const step = steps[index]!();

@@ -2,14 +2,14 @@ import { AsyncResource } from 'node:async_hooks';
 import { STATUS_CODES, type ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 
-/** The answer that leaves instead of the intended one. */
+/** The response that is sent instead of the intended one. */
 export interface Replacement {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
 }
 
-/** Decides when a response may leave, and what it says last. */
+/** Decides when a response may be sent, and adds its last headers. */
 export interface Gatekeeper {
   /**
    * Asked once, synchronously, by the first call that would send headers; what a `writeHead()` sets is on the response
@@ -18,11 +18,11 @@ export interface Gatekeeper {
    */
   beforeLeaving(): Promise<unknown> | undefined;
   /**
-   * Called once, immediately before the headers leave, for the replacement, too; never for a client that went away
-   * while its response waited. Headers and status can be changed on the response.
+   * Called once, immediately before the headers are sent, also for the replacement; never for a client that has
+   * disconnected while its response waited. Headers and status can still be changed.
    */
   headersLeave(): void;
-  /** @param error what `beforeLeaving` was rejected with */
+  /** @param error the reason of the rejection of `beforeLeaving` */
   replacementFor(error: unknown): Replacement;
 }
 
@@ -54,7 +54,7 @@ export function installGate(response: ServerResponse, keeper: Gatekeeper): void 
   gated.flushHeaders = flushHeaders;
 }
 
-/** Headers that belong to the exchange or to the whole site rather than to one answer: a replacement keeps them. */
+/** Headers that belong to the exchange or to the whole site rather than to one response. A replacement keeps them. */
 const STAYS = new RegExp(
   `^(${[
     'access-control-.*',
@@ -148,15 +148,12 @@ class Gate {
     this.flushHeaders = response.flushHeaders;
   }
 
-  /**
-   * Another application has something to save or to say, too. One that comes when the first has been asked is not heard
-   * any more.
-   */
+  /** Adds the keeper of another application. A keeper that is added after the first one was asked is ignored. */
   add(keeper: Gatekeeper): void {
     if (this.phase === 'shut') this.keeper = bothOf(this.keeper, keeper);
   }
 
-  /** Whether a call has to wait. The first one asks the keeper. */
+  /** Whether a call must wait. The first call asks the keeper. */
   holds(): boolean {
     if (this.phase === 'shut') this.ask();
     return this.phase === 'held';
@@ -194,7 +191,7 @@ class Gate {
     );
   }
 
-  /** Queues a call. Returns what `write()` has to return: whether more may come at once. */
+  /** Queues a call. Returns the result of `write()`: whether the caller may continue immediately. */
   queue(method: HeldCall['method'], args: readonly unknown[]): boolean {
     const callback = args.find((arg) => typeof arg === 'function') as Callback | undefined;
     const bound = callback && AsyncResource.bind(callback);
@@ -278,7 +275,9 @@ class Gate {
     }
   }
 
-  /** Those who go on sending and those who are piped in learn that the answer has not left. */
+  /**
+   * Notifies code that is still writing, and streams that are piped into the response, that the response was not sent.
+   */
   private failWriters(error: unknown): void {
     const { response } = this;
     const release = (source: Readable): void => void (source === response.req ? source.resume() : source.destroy?.());
@@ -339,7 +338,7 @@ class Gate {
     this.end.call(response);
   }
 
-  /** The client has gone, and with it the reason to keep anything. */
+  /** Called when the client has disconnected. Nothing has to be kept. */
   private abandon(): void {
     if (this.phase !== 'held') return;
     this.unhold();
@@ -366,7 +365,7 @@ class Gate {
   }
 }
 
-/** Two applications that answer by one response: it leaves when both have saved, and both say what they have to. */
+/** Two applications with one response: it is sent when both have saved, and both add their headers. */
 function bothOf(one: Gatekeeper, other: Gatekeeper): Gatekeeper {
   let failed = one;
   const ask = (keeper: Gatekeeper): Promise<unknown> | undefined => {

@@ -2,10 +2,10 @@ import { Injectable } from '@nestjs/common';
 import type { RequestContext } from '../context/request.context.js';
 import { Turn } from '../context/turn.js';
 
-/** After so many saves of one request something changes its session without an end. */
+/** The maximum number of saves at the end of a request. With more, some code changes the session endlessly. */
 const MOST_ROUNDS = 20;
 
-/** What a request has changed and not stored yet. */
+/** The changes of a request that are not stored yet. */
 @Injectable()
 export class UnsavedWork {
   /** Whether something is unsaved, or being saved. */
@@ -20,17 +20,16 @@ export class UnsavedWork {
   }
 
   /**
-   * Stores it, with what is changed meanwhile. Undefined: there is nothing.
+   * Stores all changes, including those that are made meanwhile. Undefined: there are none.
    *
-   * @throws what the save throws, and the failure of a write that nobody awaited; nothing of what was refused is saved
-   *   later
+   * @throws the error of the save, or of a write that was not awaited; what was refused is not saved later
    */
   save(context: RequestContext): Promise<void> | undefined {
-    // One at a time: of the handler and the response, either may be first, and both hear of a failure.
+    // One at a time: either the handler or the response may be first, and both receive an error.
     return this.isIn(context) ? (context.saving ??= this.saveAll(context)) : undefined;
   }
 
-  /** Forgets it, but for what had been changed at the mark. */
+  /** Discards the changes since the mark. */
   forget(context: RequestContext, mark: unknown = null): void {
     const { resolvedVisit } = context;
     if (resolvedVisit?.is === 'unsaved' && resolvedVisit.isWanted) context.amend({}, { isWanted: false });

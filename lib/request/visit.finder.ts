@@ -9,12 +9,12 @@ import { VisitWriter } from '../visit/visit.writer.js';
 import { OutgoingResponse } from './outgoing.response.js';
 
 /**
- * Finds the visit that a request belongs to. Reads only: no row, no touch, no event and no cookie comes of it. What
- * fails is kept in the context, for whoever then needs the visit.
+ * Finds the visit of a request. It only reads: it creates no row, touch, event or cookie. Errors are kept in the
+ * context for the code that needs the visit.
  */
 @Injectable()
 export class VisitFinder {
-  /** What can be read before the body has been parsed. */
+  /** The sources that can be read before the body has been parsed. */
   private readonly early: ResolvedVisitOptions['source'];
 
   constructor(
@@ -26,12 +26,12 @@ export class VisitFinder {
     this.early = options.source.filter((source) => source !== 'body');
   }
 
-  /** Whether something may be found in a body. */
+  /** Whether keys may be in a body. */
   get readsBodies(): boolean {
     return this.early.length < this.options.source.length;
   }
 
-  /** When the request arrives. Undefined: it is done; the promise never rejects. */
+  /** Called when the request arrives. Undefined: done. The promise never rejects. */
   find(context: RequestContext): Promise<void> | undefined {
     const { exchange } = context;
     const keys = this.resolver.keysIn(exchange, this.early);
@@ -45,17 +45,14 @@ export class VisitFinder {
     return this.lookUp(context, keys, isFinal);
   }
 
-  /**
-   * Of a message, whose keys are those that its connection was opened with. Undefined: it is done; the promise never
-   * rejects.
-   */
+  /** For a message, which uses the keys of its connection. Undefined: done. The promise never rejects. */
   findBy(context: RequestContext, keys: readonly VisitKey[]): Promise<void> | undefined {
     if (keys.length === 0) {
       this.accept(context, keys, NO_KEY);
       return undefined;
     }
     if (!this.responses.clientsKeepVisits) return this.lookUp(context, keys, true);
-    // Nothing of it can be written, because nothing would reach its client: it is looked at, and let go.
+    // Nothing can be written, because nothing would reach the client: the visit is only read.
     const storage = this.responses.newStorage();
     context.clientStorage = storage;
     return this.lookUp(context, keys, true).then(() => {
@@ -64,7 +61,7 @@ export class VisitFinder {
     });
   }
 
-  /** When the body has been parsed. Undefined: it is done. */
+  /** Called when the body has been parsed. Undefined: done. */
   findInBody(context: RequestContext): Promise<void> | undefined {
     const { exchange, lookup } = context;
     if (!this.readsBodies) return undefined;
@@ -78,10 +75,9 @@ export class VisitFinder {
   }
 
   /**
-   * When the handler is known, which may want the key from elsewhere than the module's options say. Undefined: that
-   * changes nothing.
+   * Called when the handler is known, which may use other sources than the options. Undefined: nothing changes.
    *
-   * @param leave what the request has written to the visit of before is saved there first
+   * @param leave saves what the request has written to the previous visit
    */
   findFor(
     context: RequestContext,
@@ -102,7 +98,7 @@ export class VisitFinder {
     })();
   }
 
-  /** A page at an address with a key keeps the address to itself, whoever answers. */
+  /** A page with a key in its URL must not reveal the URL, whichever code answers. */
   private strip(context: RequestContext, sources: ResolvedVisitOptions['source']): void {
     if (!this.resolver.strip(context.exchange, sources)) return;
     context.outgoing.keyInPage = true;
@@ -117,7 +113,7 @@ export class VisitFinder {
   ): Promise<void> {
     return this.resolver.resolve(context.exchange, keys, context.clientStorage).then(
       (resolution) => {
-        // A key that may still come in the body counts for more than one that leads nowhere.
+        // A key that may still come in the body takes precedence over an invalid one.
         if (isFinal || (resolution.outcome === 'found' && source[0] !== 'body'))
           this.accept(context, keys, resolution, source);
       },
@@ -133,7 +129,7 @@ export class VisitFinder {
   ): void {
     context.lookup = { is: 'done', resolution };
     context.presented = { sources, keys };
-    // Loaded for the visit of before, by middleware for example.
+    // It was loaded for the previous visit, for example by middleware.
     context.user = undefined;
     if (resolution.outcome === 'found') {
       const { record, key } = resolution;

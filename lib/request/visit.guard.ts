@@ -5,10 +5,9 @@ import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
 /**
- * Before all other guards: here the handler is known for the first time, and so is what it asks for. Lets everything
- * through.
- *
- * A resolver of GraphQL is not called as a route is: there it also enters the request's context anew (law 8).
+ * Runs before all other guards. Here, the handler and its settings are known for the first time. It never denies
+ * access. For GraphQL resolvers, which are not called as routes, it also enters the context of the request again (law
+ * 8).
  */
 @Injectable()
 export class VisitGuard implements CanActivate {
@@ -30,7 +29,7 @@ export class VisitGuard implements CanActivate {
     return waiting ? waiting.then(() => true) : true;
   }
 
-  /** What came on a socket is seen here for the first time. */
+  /** A socket operation is seen here for the first time. */
   private admit({ context, ready }: SocketOperation, execution: ExecutionContext): Promise<boolean> {
     const policy = readHandlerPolicy(execution);
     const scope = policy.skip ? context.skippedScope : context.scope;

@@ -6,7 +6,7 @@ import { SocketOperations } from '../context/socket-operations.js';
 import { readHandlerPolicy } from './handler-policy.js';
 import { RequestStory } from './request.story.js';
 
-/** Around the handler: records the visit before it, and saves the session after it and before the response. */
+/** Runs around the handler: records the visit before it, and saves the session after it and before the response. */
 @Injectable()
 export class VisitInterceptor implements NestInterceptor {
   constructor(
@@ -95,10 +95,7 @@ export class VisitInterceptor implements NestInterceptor {
   }
 }
 
-/**
- * Passes on what comes until it is given up, and then waits for the first sign that the handler is done: it has nobody
- * to answer to.
- */
+/** Passes on values until it is unsubscribed, and then waits for the first sign that the handler is done. */
 function untilGivenUp(observer: Observer<unknown>, isGivenUp: () => boolean, leave: () => void): Observer<unknown> {
   return {
     next: (value) => (isGivenUp() ? leave() : observer.next(value)),
@@ -107,7 +104,7 @@ function untilGivenUp(observer: Observer<unknown>, isGivenUp: () => boolean, lea
   };
 }
 
-/** The handler wants no visit. */
+/** Runs a handler without a visit. */
 function runAside(context: RequestContext, next: CallHandler, subscriber: Subscriber<unknown>): () => void {
   context.handlers++;
   const answers: Observer<unknown> = {
@@ -131,7 +128,7 @@ type Observe = (
   sends: boolean,
 ) => Observer<unknown>;
 
-/** Holds the last value back until the session is saved. */
+/** Delays the last value until the session is saved. */
 const observeResult: Observe = (story, context, subscriber, fail, done, sends) => {
   let held: { value: unknown } | undefined;
   const refuse = (error: unknown): void => subscriber.error(error);
@@ -161,7 +158,7 @@ const observeResult: Observe = (story, context, subscriber, fail, done, sends) =
   };
 };
 
-/** Server-sent events: headers leave with the first one, so the session is saved before it. */
+/** Server-sent events: the headers are sent with the first event, so the session is saved before it. */
 const observeEvents: Observe = (story, context, subscriber, fail, done) => {
   let saved: Promise<void> | undefined;
   const refuse = (error: unknown): void => subscriber.error(error);
@@ -190,7 +187,7 @@ const observeEvents: Observe = (story, context, subscriber, fail, done) => {
   };
 };
 
-/** Answers to a message, each of which leaves when what was changed before it is saved; their order stays. */
+/** Answers to a message: each one is sent after earlier changes were saved. Their order is kept. */
 const observeAnswers: Observe = (story, context, subscriber, fail, done) => {
   let last: Promise<void> | undefined;
   const refuse = (error: unknown): void => subscriber.error(context.exchange.errorFor(error));
@@ -221,7 +218,7 @@ const observeAnswers: Observe = (story, context, subscriber, fail, done) => {
   };
 };
 
-/** Goes on at once when there is nothing to wait for. */
+/** Continues immediately if there is nothing to wait for. */
 function after(
   step: () => Promise<void> | undefined,
   proceed: () => void,

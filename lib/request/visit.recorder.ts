@@ -11,11 +11,11 @@ import { RENEWAL_GRACE, VisitWriter } from '../visit/visit.writer.js';
 import { RequestUser } from './request-user.js';
 import { reasonOf } from '../errors/failure.js';
 
-/** The share of its timeout that a visit may lose when its process is killed or frozen. */
+/** The part of its timeout that a visit may lose if its process is killed or suspended. */
 const MOST_LOST = 0.25;
 
 /**
- * Records that a visit is in use, when the handler is known. Each step gives undefined when there is nothing to wait
+ * Records that a visit is in use, when the handler is known. Each step returns undefined if there is nothing to wait
  * for.
  */
 @Injectable()
@@ -31,8 +31,7 @@ export class VisitRecorder {
   ) {}
 
   /**
-   * Reports keys that open nothing, and ends their visits where the options say so. Also for a request that a guard
-   * then denies.
+   * Reports refused keys, and ends their visits if the options say so. Also for a request that a guard denies later.
    */
   reportRefusals(context: RequestContext): Promise<void> | undefined {
     if (context.refusalsReported || context.lookup.is !== 'done') return undefined;
@@ -84,7 +83,7 @@ export class VisitRecorder {
       await this.plugins.emit('onRecordRequest', context.unread, context.exchange.request);
   }
 
-  /** A forged key makes no row, whatever the options, and where the headers have left no visit can begin. */
+  /** A forged key creates no row, whatever the options. After the headers were sent, no visit can begin. */
   private isCreationDue({ lookup, visit, haveHeadersLeft, exchange }: RequestContext): boolean {
     if (this.options.creation !== 'immediate' || visit.is !== 'unsaved' || haveHeadersLeft || exchange.isCrossSitePost)
       return false;
@@ -96,8 +95,8 @@ export class VisitRecorder {
   }
 
   /**
-   * The client has not been seen with the current key yet; perhaps it has come with it now. The request goes on,
-   * whatever comes of it.
+   * The client has not used the current key before; this request may be the first one with it. Errors do not fail the
+   * request.
    */
   private async useFirst(context: RequestContext, policy: HandlerPolicy): Promise<void> {
     const { key, record } = context.visit;
@@ -119,15 +118,15 @@ export class VisitRecorder {
   private isKeyOld({ visit: { record, key } }: RequestContext, { source }: HandlerPolicy): boolean {
     const { renewAfter } = this.options;
     const age = this.options.clock.now() - record.keyChanged;
-    // A renewal whose response was lost is given again.
+    // A renewal whose response was lost is repeated.
     const isLost = record.previousKeyUntil === UNSEEN && age >= RENEWAL_GRACE && key.matches(record.previousKeyHash);
     if (!isLost && (renewAfter === false || age < renewAfter)) return false;
-    // Only a key in a cookie or a header can be replaced, and only the current one is.
+    // Only the current key can be replaced, and only if it is in a cookie or a header.
     const sources = source ?? this.options.source;
     return (sources.includes('cookie') || sources.includes('header')) && (isLost || key.matches(record.keyHash));
   }
 
-  /** A key is renewed for its age (S6): the request goes on, whatever comes of it. */
+  /** Renews a key because of its age (S6). Errors do not fail the request. */
   private async renew(context: RequestContext, touched: Promise<void> | undefined): Promise<void> {
     await touched;
     if (context.haveHeadersLeft) return;
@@ -144,21 +143,22 @@ export class VisitRecorder {
     const now = this.options.clock.now();
     const expiry = this.writer.expiry(now, permanent, absoluteExpiry, policy.timeout);
     const gain = expiry - Math.max(written, this.touches.waiting(id) ?? 0);
-    // The browser's copy of a permanent cookie is renewed in the first request of each tenth of its life: one that is
-    // lost costs a tenth.
+    // A permanent cookie is sent again in the first request of each tenth of its life, so a lost response costs at most
+    // a tenth.
     const part = this.options.permanentTimeout / 10;
     const isInNewPart = permanent && Math.floor((now - created) / part) !== Math.floor((accessed - created) / part);
-    // A key in its grace is not sent again: the browser has the new one, or will have it in a moment.
+    // A key in its grace period is not sent again: the browser has the new one, or is about to receive it.
     if (isInNewPart && key.matches(record.keyHash)) context.sendKey();
     if (gain < this.options.touch.resolution && !(isInNewPart && gain > 0)) return undefined;
     const touch = { id, accessed: now, expiry, keyChanged };
     context.amend({ expiry: Math.max(written, expiry) });
-    // Other processes do not see our queue: what they could take for expired before it is flushed is written at once,
-    // and what would be lost of a life if this process stood still or ended as soon as it has answered.
+    // Other processes do not see the queue of this one. So an update is written immediately if they could otherwise
+    // treat the visit as expired, or if too much would be lost if this process were killed or suspended right after its
+    // response.
     const isUrgent = written - now <= 2 * this.options.touch.interval || expiry - written > MOST_LOST * (expiry - now);
     if (isUrgent && !context.clientStorage) return this.touches.addNow(touch);
     this.touches.add(touch);
-    // A store that forgets the visit with its request does not see the queue either.
+    // A store that forgets the visit after the request does not see the queue either.
     return context.clientStorage ? this.touches.flush() : undefined;
   }
 }

@@ -11,7 +11,7 @@ import { refusalError } from '../visit/visit.writer.js';
 import { SessionSaver } from './session.saver.js';
 import { reasonOf } from '../errors/failure.js';
 
-/** A lease that nobody renews has run out after this long: its process has died, or stood still. In milliseconds. */
+/** The duration of a lease in milliseconds. If it is not renewed, its process has died or was suspended. */
 const LEASE = 30_000;
 const RENEW_EVERY = LEASE / 3;
 const LONGEST_PAUSE = 100;
@@ -28,7 +28,7 @@ const LONGEST_PAUSE = 100;
 @Injectable()
 export class SessionLock {
   private readonly logger = new Logger('Visit');
-  /** The last request of each visit that waits in this process: the others queue here, and one asks the store. */
+  /** The last waiting request of each visit in this process: the others queue here, and one asks the store. */
   private readonly queues = new Map<string, Promise<unknown>>();
 
   constructor(
@@ -38,9 +38,9 @@ export class SessionLock {
   ) {}
 
   /**
-   * Waits for exclusive access, and loads the session again when it has it. A visit that is not stored needs none.
+   * Waits for exclusive access, and then loads the session again. A visit that is not stored needs none.
    *
-   * @throws VisitLockedError (423) after `timeout` milliseconds, VisitEndedError, VisitKeyRetiredError (409)
+   * @throws VisitLockedError (423) after `timeout` milliseconds; VisitEndedError, VisitKeyRetiredError (409)
    */
   async enter(context: RequestContext, timeout: number): Promise<void> {
     if (context.visit.is !== 'stored') return;
@@ -65,8 +65,8 @@ export class SessionLock {
   }
 
   /**
-   * A handler is done with its exclusive access; the last one gives it back. Later saves, such as those of a filter, go
-   * without.
+   * Called when a handler no longer needs its exclusive access; the last one releases it. Later saves, such as those of
+   * a filter, do without it.
    */
   leave(context: RequestContext, lock: HeldLock): Promise<void> | undefined {
     if (--lock.holders > 0) return undefined;
@@ -74,7 +74,7 @@ export class SessionLock {
     return lock.release();
   }
 
-  /** Queues within this process. Resolves to what has to be called in the end. */
+  /** Queues within this process. Resolves to a function that must be called at the end. */
   private async queue(id: string, timeout: number): Promise<() => void> {
     const before = this.queues.get(id);
     let leave!: () => void;

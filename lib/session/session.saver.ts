@@ -15,20 +15,20 @@ import { SessionDictionary } from './session.dictionary.js';
 import { SessionEncryption } from './session.encryption.js';
 import { reasonOf } from '../errors/failure.js';
 
-/** After so many conflicts in a row something is wrong. */
+/** The maximum number of conflicts in a row; with more, something is wrong. */
 const MOST_TRIES = 50;
 
 type Data = ReadonlyMap<string, unknown>;
 
-/** What a write would store, made from what is stored. Null: nothing to do. */
+/** Computes the data to store from the stored data. Null: nothing to do. */
 type Plan = (stored: Data) => Data | null | Promise<Data>;
 
-/** What is stored of a session, and which key had the right to read it. */
+/** The stored session, and the key that had the right to read it. */
 type Stored = Pick<VisitRecord, 'sessionData' | 'sessionVersion'> & { readonly keyHash: string };
 
 /**
- * Loads session data, and writes it by compare-and-set: on a conflict the changes are made again on the newer data (law
- * 3).
+ * Loads session data, and writes it by compare-and-set: after a conflict, the changes are applied to the newer data
+ * (law 3).
  */
 @Injectable()
 export class SessionSaver {
@@ -55,7 +55,9 @@ export class SessionSaver {
     return (context.heldSession ??= new RequestSession(context, this)) as RequestSession;
   }
 
-  /** Said once: the life of one cookie is not remembered, and those of the next responses have another one. */
+  /**
+   * Logged once: the lifetime of a single cookie is not stored, and the cookies of later responses have another one.
+   */
   noteOtherLife(): void {
     if (this.hasWarnedOfLife) return;
     this.hasWarnedOfLife = true;
@@ -66,7 +68,7 @@ export class SessionSaver {
     );
   }
 
-  /** What one request sees of the session of its visit. */
+  /** The session of a visit as one request sees it. */
   dictionaryOf(context: RequestContext, notice: ConstructorParameters<typeof SessionDictionary>[2]): SessionDictionary {
     return new SessionDictionary(this.options.session.serializer, () => this.decode(context.visit.record), notice);
   }
@@ -90,17 +92,13 @@ export class SessionSaver {
     }
   }
 
-  /**
-   * What a visit holds, by itself: changes to it lead nowhere.
-   *
-   * @throws SessionDataError with `session.onUnreadable: 'throw'`
-   */
+  /** A copy of the session data of a visit; changes to it are not stored. */
   snapshot(record: VisitRecord): Record<string, unknown> {
     const entries = [...this.decode(record)].filter(([key]) => !isHidden(key));
     return Object.fromEntries(entries);
   }
 
-  /** Changes one key atomically, and gives its new value. */
+  /** Changes one key atomically and returns its new value. */
   async update(turn: Turn, key: string, change: (value: unknown) => unknown): Promise<unknown> {
     const { data: dictionary } = this.sessionOf(turn.context);
     const own = dictionary.changesOf(key);
@@ -139,7 +137,7 @@ export class SessionSaver {
     if (isThere) await this.update(turn, key, () => undefined);
   }
 
-  /** Takes one key out atomically, and gives its value to one of all who try. */
+  /** Gets and deletes one key atomically; exactly one of several callers gets the value. */
   async take(turn: Turn, key: string): Promise<unknown> {
     const { data: dictionary } = this.sessionOf(turn.context);
     const own = dictionary.changesOf(key);
@@ -155,7 +153,11 @@ export class SessionSaver {
     return value;
   }
 
-  /** Loads what is stored now, and forgets what has not been saved. @throws VisitEndedError, VisitKeyRetiredError */
+  /**
+   * Loads the stored data again, and discards unsaved changes.
+   *
+   * @throws VisitEndedError, VisitKeyRetiredError
+   */
   async reload({ context }: Turn): Promise<void> {
     const { is, record, key } = context.visit;
     if (is === 'stored') {
@@ -170,8 +172,8 @@ export class SessionSaver {
   }
 
   /**
-   * Writes what the plan makes of the stored data, as often as others are faster. What is stored then, or null if the
-   * plan had nothing to do.
+   * Writes the result of the plan, and repeats it after conflicts. Returns the stored state, or null if the plan had
+   * nothing to do.
    */
   private async write(turn: Turn, plan: Plan, first?: FirstContent): Promise<Data | null> {
     const { context } = turn;
@@ -202,7 +204,7 @@ export class SessionSaver {
     throw new VisitWriteConflictError(MOST_TRIES);
   }
 
-  /** Tries to store the data. Undefined: others were faster; what they have stored is known then. */
+  /** Tries to store the data. Undefined: there was a conflict, and the newer data is known now. */
   private async attempt(context: RequestContext, data: Data): Promise<Data | undefined> {
     const { visit, lock } = context;
     const { id, sessionVersion: version } = visit.record;

@@ -30,9 +30,9 @@ import { TouchQueue } from './touch.queue.js';
 import { undoing, undone } from './undoing.js';
 
 /**
- * How long the old key works after the client was first seen with a new one, in milliseconds: longer than a request
- * takes, shorter than a thief likes. As long a renewal is given time to arrive before it is taken for lost, and given
- * again.
+ * How long the old key works after the client first used the new one, in milliseconds: longer than a request takes,
+ * shorter than an attacker would like. If a renewed key is not used within this time, it counts as lost and the renewal
+ * is repeated.
  */
 export const RENEWAL_GRACE = 30_000;
 
@@ -41,7 +41,7 @@ export function refusalError(reason: Refusal): VisitEndedError | VisitKeyRetired
   return reason === 'retired' ? new VisitKeyRetiredError() : new VisitEndedError();
 }
 
-/** The reason with which a visit ends whose sign-in has failed. */
+/** The end reason of a visit whose sign-in has failed. */
 export function failedSignIn(error: unknown): string {
   if (error instanceof VisitEndedError) return 'revoked';
   return error instanceof VisitHttpError && error.code === 'VISIT_LIMIT' ? 'limit' : 'failed';
@@ -57,12 +57,10 @@ export function requireEnded({ lookup }: RequestContext): void {
     throw new VisitKeyRetiredError();
 }
 
-/** What a visit may have from its first moment. */
+/** The initial content of a visit. */
 export type FirstContent = Partial<Pick<VisitRecord, 'sessionData' | 'identity' | 'permanent'>>;
 
-/**
- * Brings visits into being, changes their keys and ends them: all that is written about a visit but its session data.
- */
+/** Creates visits, changes their keys and ends them: all writes except those of session data. */
 @Injectable()
 export class VisitWriter {
   constructor(
@@ -99,13 +97,13 @@ export class VisitWriter {
     return { is: 'unsaved', record, key, isNew: true, isWanted: false };
   }
 
-  /** When a visit that is used now expires. */
+  /** The expiry of a visit that is used now. */
   expiry(now: number, permanent: boolean, absoluteExpiry: number | null, timeout?: number): number {
     const idle = timeout ?? (permanent ? this.options.permanentTimeout : this.options.timeout);
     return Math.min(now + idle, absoluteExpiry ?? Infinity);
   }
 
-  /** Who proves who they are gets the whole time from then on (NIST SP 800-63B-4, 2.1.3). Null: there is no limit. */
+  /** Authentication restarts the absolute timeout (NIST SP 800-63B-4, 2.1.3). Null: there is no limit. */
   private absoluteExpiry(authenticatedAt: number): number | null {
     const { absoluteTimeout } = this.options;
     return absoluteTimeout === false ? null : authenticatedAt + absoluteTimeout;
@@ -142,8 +140,8 @@ export class VisitWriter {
   /**
    * Stores the unsaved visit of a request.
    *
-   * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
-   * @throws VisitHeadersSentError when the client cannot get the key any more
+   * @param key when the client receives the key: with the response, or only after `sendKey()`
+   * @throws VisitHeadersSentError if the client can no longer receive the key
    */
   async storeCurrent({ context }: Turn, content: FirstContent = {}, key: 'send' | 'withhold' = 'send'): Promise<void> {
     context.requireHeaders('A visit cannot begin');
@@ -371,7 +369,7 @@ export class VisitWriter {
     await this.announceEnd(ended, reason, at);
   }
 
-  /** The request goes on with a new, unsaved visit, in which nothing of the old one is left. */
+  /** Continues the request with a new, unsaved visit that contains nothing of the old one. */
   replaceCurrent({ context }: Turn): void {
     // A late request has seen nothing of its visit: what it has set is its own.
     const isOwn = context.visit.is === 'late';
@@ -380,7 +378,7 @@ export class VisitWriter {
     if (!isOwn) context.heldSession?.revert();
   }
 
-  /** Ends visits for every process at once. The ids of those that this call ended. */
+  /** Ends visits, immediately and for every process. Returns the ids that this call has ended. */
   async end(ids: readonly string[], reason: string): Promise<string[]> {
     const at = this.options.clock.now();
     const ended = await this.store.end(ids, { reason, at, retiresKey: false });
