@@ -4,21 +4,20 @@ import { VisitNotResolvedError } from '../errors/visit.error.js';
 import { skipped, type RequestContext } from './request.context.js';
 import { Turn } from './turn.js';
 
-/** For which request code runs, and as what. */
+/** The request that code runs for, and its role. */
 export interface Scope {
   readonly context: RequestContext;
   /** Within a handler with `@SkipVisit()`. */
   readonly isSkipped: boolean;
-  /** Within a write of the request, and what is called back by it. */
+  /** The write of the request that is running, and its callbacks. */
   readonly turn: Turn | undefined;
 }
 
 /**
- * The request that code runs for, where it has no request at hand: in services and the injected session.
- *
- * The asynchronous context alone does not say that. It follows from whoever registered a callback, and a pool of
- * connections or an event emitter may call back in that of another request. So it is entered anew wherever the request
- * itself is known, and it ends with the response (law 8).
+ * The request that code runs for, for services and the injected session, which have no request as an argument. The
+ * asynchronous context alone does not identify it: a callback runs in the context in which it was registered, and a
+ * connection pool or an event emitter may call back in the context of another request. So the context is entered again
+ * wherever the request itself is known, and it ends with the response (law 8).
  */
 @Injectable()
 export class CurrentRequest {
@@ -33,32 +32,32 @@ export class CurrentRequest {
   }
 
   /**
-   * From here on, for the rest of what runs now and whatever awaits it. For guards, which cannot call what comes after
-   * them.
+   * Enters the context for all following code of the current call. For guards, which cannot call the code that comes
+   * after them.
    */
   enter(scope: Scope): void {
     if (this.running.getStore() !== scope) this.running.enterWith(scope);
   }
 
   /**
-   * No request runs any more. Node carries each storage that is in use along with every promise, also after the end of
-   * its application.
+   * Called when no request runs any more. Otherwise Node would keep the storage in every promise, even after the end of
+   * the application.
    */
   close(): void {
     this.running.disable();
   }
 
-  /** The request, if there is one and it is not over. */
+  /** The current request, if there is one and it is not over. */
   get context(): RequestContext | undefined {
     const context = this.running.getStore()?.context;
     return context?.isOver ? undefined : context;
   }
 
   /**
-   * The request, which must have a visit.
+   * The current request, which must have a visit.
    *
-   * @throws VisitNotResolvedError outside of a request, after it, and under `@SkipVisit()`; VisitStoreUnavailableError
-   * when the store could not be asked
+   * @throws VisitNotResolvedError outside of a request, after its end, and under `@SkipVisit()`;
+   * VisitStoreUnavailableError if the look-up failed
    */
   require(): RequestContext {
     const scope = this.running.getStore();
@@ -66,7 +65,7 @@ export class CurrentRequest {
     return this.requireIn(scope.context);
   }
 
-  /** The same for the request itself: within a handler that wants no visit, it has none. */
+  /** The same for a given request: in a handler without a visit, it throws. */
   requireIn(context: RequestContext): RequestContext {
     const scope = this.running.getStore();
     context.requireOpen();
@@ -75,15 +74,19 @@ export class CurrentRequest {
     return context;
   }
 
-  /** A write of the request, in its turn. @throws like `require`; what the work throws */
+  /**
+   * Runs a write of the request as one of its turns.
+   *
+   * @throws like `require`; errors of the work
+   */
   take<T>(act: string, work: (turn: Turn) => Promise<T>): Promise<T> {
     return this.write((context) => Turn.take(context, act, work));
   }
 
   /**
-   * A call that may write. What it cannot do ends no process either, if nobody awaits it.
+   * Runs a call that may write. If it fails and is not awaited, the process does not end.
    *
-   * @throws like `require`; what the work throws
+   * @throws like `require`; errors of the work
    */
   write<T>(work: (context: RequestContext) => Promise<T>): Promise<T> {
     try {
@@ -93,12 +96,12 @@ export class CurrentRequest {
     }
   }
 
-  /** A call that may write cannot be done. Ends no process if nobody awaits it. */
+  /** Rejects a call that may write. If it is not awaited, the process does not end. */
   refuse<T>(error: unknown): Promise<T> {
     return this.watch(Promise.reject(error));
   }
 
-  /** If nobody awaits the call and it fails, it fails its request, and no process. */
+  /** If the call fails and is not awaited, its request fails, but the process does not end. */
   watch<T>(call: Promise<T>): Promise<T> {
     return this.scope ? this.scope.context.turns.note(call) : call;
   }

@@ -1,17 +1,17 @@
 import type { KeySource } from '../options/visit-options.interface.js';
 
-/** What a handler asks for by decorators. */
+/** The settings of a handler from its decorators. */
 export interface HandlerPolicy {
   readonly skip: boolean;
   readonly passive: boolean;
-  /** How long the visit lives on, in milliseconds; undefined: as the module's options say. */
+  /** How long the visit lives after a request, in milliseconds; undefined: according to the options. */
   readonly timeout: number | undefined;
   readonly source: readonly KeySource[] | undefined;
   readonly path: string | undefined;
-  /** How long to wait for exclusive access to the session, in milliseconds; undefined: it is not wanted. */
+  /** How long to wait for exclusive access to the session, in milliseconds; undefined: no exclusive access. */
   readonly exclusive: number | undefined;
-  /** It answers with server-sent events. */
+  /** Whether it answers with server-sent events. */
   readonly events: boolean;
-  /** It sends its response itself, maybe after it has returned. */
+  /** Whether it sends its response itself, maybe after it has returned. */
   readonly sends: boolean;
 }

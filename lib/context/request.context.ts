@@ -18,71 +18,69 @@ import type { SessionLife } from './session-life.js';
 import { TurnQueue } from './turn.js';
 import { VisitView } from './visit-view.js';
 
-/** Whose visit this is, as far as the request knows. A value: it is replaced, never changed. */
+/** The visit of a request, as far as the request knows it. A value: it is replaced, never modified. */
 export interface VisitState {
   /**
-   * `stored`: there is a row. `unsaved`: a new visit with nothing to keep yet. `late`: the request came with a key that
-   * another request has just replaced, or with cookies of different users; it is served as anonymous, and neither
-   * writes nor touches the client's cookie (law 4).
+   * `stored`: there is a row. `unsaved`: a new visit with nothing to store yet. `late`: the request came with a key
+   * that another request has just replaced, or with cookies of different users. It is served as anonymous, and neither
+   * writes nor changes the client's cookie (law 4).
    */
   readonly is: 'stored' | 'unsaved' | 'late';
-  /** What the store has; for an unsaved visit, what it would get. */
+  /** The stored record; for an unsaved visit, the record to store. */
   readonly record: VisitRecord;
-  /** The key the client holds, or will hold. */
+  /** The key that the client has, or will receive. */
   readonly key: VisitKey;
   /** Whether the visit began with this request. */
   readonly isNew: boolean;
-  /** Somebody relies on the key, so that an unsaved visit has to be stored. */
+  /** Whether code relies on the key, so that an unsaved visit must be stored. */
   readonly isWanted: boolean;
 }
 
-/** What became of a form token. `unknown`: it is too old, or of another visit, or none at all. */
+/** The result of consuming a form token. `unknown`: it has expired, belongs to another visit, or is not a token. */
 export type FormTokenOutcome = 'accepted' | 'missing' | 'used' | 'unknown';
 
-/** What looking for the visit has come to. */
+/** The state of the look-up. */
 export type Lookup =
-  /** Not done: the key may be in the body, which has not been parsed. */
+  /** Pending: the key may be in the body, which has not been parsed. */
   | { readonly is: 'pending' }
-  /** The store did not answer: whoever needs the visit gets this error. */
+  /** The look-up failed: code that needs the visit gets this error. */
   | { readonly is: 'failed'; readonly error: unknown }
   | { readonly is: 'done'; readonly resolution: Resolution };
 
-/** The keys that came with the request, and where they were looked for. */
+/** The keys of the request, and the sources they were read from. */
 export interface PresentedKeys {
   readonly sources: ResolvedVisitOptions['source'];
   readonly keys: readonly VisitKey[];
 }
 
-/** What the response will say of the visit. Written into its headers once, when they leave. */
+/** The headers of the visit in the response. They are written once, when the headers are sent. */
 export interface Outgoing {
-  /** `clear`: the client's cookie leads nowhere any more. */
+  /** `clear`: the client's cookie is no longer valid. */
   cookie: 'leave' | 'send' | 'clear';
-  /**
-   * How long the cookie lasts, in milliseconds, where the application says so; null: as long as the browser's session.
-   */
+  /** The lifetime of the cookie in milliseconds, if the application sets it; null: until the browser is closed. */
   lifetime: number | null | undefined;
-  /** The client's visit has ended, or its user has signed out: what the browser keeps of it must go. */
+  /** Whether the client's visit has ended or its user has signed out, so that the browser should delete its data. */
   clearSiteData: boolean;
   /**
-   * The key is in the page or in its address: a link or field with it has been made, or the request came with one in
-   * its query.
+   * Whether the key is in the page or in its URL: a link or field with it was created, or the request had a key in its
+   * query.
    */
   keyInPage: boolean;
-  /** Something failed that may work in a moment. */
+  /** Whether a failure was temporary. */
   retryAfter: boolean;
 }
 
-/** The session of one request, as far as others need to know it. */
+/** The part of a request's session that other folders use. */
 export interface HeldSession {
-  /** What the application sees. */
+  /** The object that the application uses. */
   readonly object: object;
-  /** @throws SessionDataError for a value that cannot be kept */
+  /** @throws SessionDataError for a value that cannot be stored */
   hasChanges(): boolean;
-  /** Forgets what has not been saved. */
+  /** Discards unsaved changes. */
   revert(): void;
-  /** What has changed by now, for `restore`. Null: nothing. */
+  /** The current changes, for `restore`. Null: none. */
   mark(): unknown;
-  /** Forgets all unsaved changes but those of the mark. */
+  /** Discards all unsaved changes except those of the mark. */
   restore(mark: unknown): void;
 }
 
@@ -90,21 +88,21 @@ export interface HeldSession {
 export interface HeldLock {
   readonly visitId: string;
   readonly owner: string;
-  /** Handlers of this request that rely on it: GraphQL calls several. */
+  /** The number of handlers of this request that rely on it: GraphQL calls several. */
   holders: number;
   release(): Promise<void>;
 }
 
-/** What all requests of an application share. */
+/** The values that all requests of an application share. */
 export interface RequestEnvironment {
   readonly options: ResolvedVisitOptions;
   readonly requests: CurrentRequest;
   readonly life: SessionLife;
-  /** The store knows visits by what comes with a request, and what is written of them reaches it with the response. */
+  /** Whether the store receives visits with the request, and returns them with the response. */
   readonly clientsKeepVisits: boolean;
-  /** The session of the request; made at the first call. */
+  /** The session of the request; created at the first call. */
   sessionOf(context: RequestContext): HeldSession;
-  /** From now on the response asks before it leaves: something may have to be saved, or said in its headers. */
+  /** Makes the response wait from now on, because there may be changes to save or headers to add. */
   watchResponse(context: RequestContext): void;
 }
 
@@ -112,45 +110,48 @@ const CONTEXT = Symbol.for('nest-visit.context');
 const PENDING: Lookup = { is: 'pending' };
 const NOTHING: PresentedKeys = { sources: [], keys: [] };
 
-/** What one request carries from the moment it arrives until its response has left. */
+/** Everything that belongs to one request, from its arrival until its response was sent. */
 export class RequestContext {
   lookup: Lookup = PENDING;
   presented: PresentedKeys = NOTHING;
-  /** What the response says; most say nothing. */
+  /** The headers of the response; most requests have none. */
   private saying: Outgoing | undefined;
-  /** The writes of this request follow one another; most requests write nothing. */
+  /** The queue of writes; most requests write nothing. */
   private queue: TurnQueue | undefined;
-  /** What runs for this request, for whoever does not name it. */
+  /** The scope of this request in the asynchronous context. */
   readonly scope: Scope = { context: this, isSkipped: false, turn: undefined };
-  /** What the handler asks for. Undefined before the handler is known. The last one, where a request has several. */
+  /**
+   * The settings of the handler. Undefined before it is known. If a request has several handlers, those of the last
+   * one.
+   */
   policy: HandlerPolicy | undefined;
-  /** Applying the policy, while it goes on. */
+  /** The application of the policy, while it is running. */
   applyingPolicy: Promise<void> | undefined;
   /** Touch, plugins and `request.user` happen once, when the handler is known. */
   recording: 'due' | 'done' | Promise<void> = 'due';
   /** Refused keys are reported once, when the handler is known. */
   refusalsReported = false;
-  /** The only handler of this request wants no visit. */
+  /** Whether the only handler of this request has no visit. */
   isSkipped = false;
-  /** The save of all that is unsaved, while it runs. */
+  /** The save of all changes, while it is running. */
   saving: Promise<void> | undefined;
-  /** Handlers that run. */
+  /** The number of running handlers. */
   handlers = 0;
-  /** The headers are on their way to the client. */
+  /** Whether the headers were sent. */
   private headersLeft = false;
-  /** The response asks before it leaves. */
+  /** Whether the response waits for unsaved changes. */
   isWatched = false;
-  /** Somebody has looked at visit, session or user: the response depends on them, and caches are told so. */
+  /** Whether code has read the visit, session or user: the response depends on them, and caches are told so. */
   isRead = false;
-  /** Only with a store that keeps visits with their clients. */
+  /** Only for a store that keeps visits in clients. */
   clientStorage: ClientStorage | undefined;
   lock: HeldLock | undefined;
   heldSession: HeldSession | undefined;
-  /** What became of the form token that the request brought, which is used up by the first guard that asks. */
+  /** The result for the form token of the request, which is consumed by the first guard that requires it. */
   formToken: Promise<FormTokenOutcome> | undefined;
-  /** The user object, loaded when first asked for. */
+  /** The user object, loaded when it is first used. */
   user: Promise<unknown> | undefined;
-  /** What has been put at `request.user`; nothing else there is ours. */
+  /** What the library has set at `request.user`. */
   shownUser: unknown;
   private state: VisitState | undefined;
   private view: VisitView | undefined;
@@ -158,7 +159,7 @@ export class RequestContext {
   constructor(
     readonly environment: RequestEnvironment,
     readonly exchange: Exchange,
-    /** When the request came in, in milliseconds since 1970. A sign-in is as old as its request. */
+    /** When the request arrived, in milliseconds since 1970. A sign-in is as old as its request. */
     public began: number,
   ) {}
 
@@ -176,25 +177,25 @@ export class RequestContext {
     return (this.queue ??= new TurnQueue(this));
   }
 
-  /** Whether a write is under way, or one has failed that nobody waited for. */
+  /** Whether a write is running, or one that was not awaited has failed. */
   get isWriting(): boolean {
     return this.queue !== undefined && this.queue.isBusy;
   }
 
-  /** What runs in a handler of this request that wants no visit. */
+  /** The scope of a handler of this request without a visit. */
   get skippedScope(): Scope {
     return { context: this, isSkipped: true, turn: undefined };
   }
 
-  /** The response has left and no handler runs any more: nothing acts for this request from here on. */
+  /** Whether the response was sent and no handler is running. From then on, no code acts for this request. */
   get isOver(): boolean {
     return this.handlers === 0 && hasClosed(this.exchange.rawResponse);
   }
 
   /**
-   * Whose visit this is.
+   * The visit.
    *
-   * @throws VisitNotResolvedError while it is not known; VisitStoreUnavailableError when the store could not be asked
+   * @throws VisitNotResolvedError while it is not known; VisitStoreUnavailableError if the look-up failed
    */
   get visit(): VisitState {
     if (this.state) return this.state;
@@ -209,32 +210,32 @@ export class RequestContext {
     this.state = visit;
   }
 
-  /** The store could not be asked. */
+  /** Called when the look-up has failed. */
   failLookup(error: unknown): void {
     this.lookup = { is: 'failed', error };
     this.state = undefined;
     this.noteFailure(error);
   }
 
-  /** Where the client may try again in a moment, the response says so. */
+  /** Adds `Retry-After` to the response if the failure is temporary. */
   noteFailure(error: unknown): void {
     if (!(error instanceof VisitHttpError) || ![423, 503].includes(error.getStatus())) return;
     this.outgoing.retryAfter = true;
     this.watchResponse();
   }
 
-  /** The visit, or undefined where reading `visit` would throw. */
+  /** The visit, or undefined if reading `visit` would throw. */
   get resolvedVisit(): VisitState | undefined {
     return this.state;
   }
 
-  /** The request goes on with the same visit, of which something is otherwise. */
+  /** Continues with the same visit, with other values. */
   amend(record: Partial<VisitRecord>, state: Partial<Omit<VisitState, 'record'>> = {}): void {
     const { visit } = this;
     this.visit = { ...visit, ...state, record: { ...visit.record, ...record } };
   }
 
-  /** @throws VisitNotResolvedError when the request is over */
+  /** @throws VisitNotResolvedError after the end of the request */
   requireOpen(): void {
     if (!this.isOver) return;
     throw new VisitNotResolvedError(
@@ -243,14 +244,18 @@ export class RequestContext {
     );
   }
 
-  /** For whatever the application reads. @throws VisitNotResolvedError, VisitStoreUnavailableError */
+  /**
+   * Called for everything that the application reads.
+   *
+   * @throws VisitNotResolvedError, VisitStoreUnavailableError
+   */
   requireVisit(): VisitState {
     this.requireOpen();
     if (!this.isRead) this.noteRead();
     return this.visit;
   }
 
-  /** What the response says may depend on the visit from here on. */
+  /** Called when the response may depend on the visit from now on. */
   noteRead(): void {
     this.isRead = true;
     this.watchResponse();
@@ -262,18 +267,22 @@ export class RequestContext {
     return this.environment.sessionOf(this).object;
   }
 
-  /** The visit as the application sees it. @throws like `requireVisit` */
+  /**
+   * The visit, as the application uses it.
+   *
+   * @throws like `requireVisit`
+   */
   get current(): VisitView {
     this.requireVisit();
     return this.unread;
   }
 
-  /** The same, for whoever may not look at it: it is being read that counts. */
+  /** The same, before it is read: only reading it makes the response depend on it. */
   get unread(): VisitView {
     return (this.view ??= new VisitView(this));
   }
 
-  /** Whether the headers have left, so that nothing can be said in them any more. */
+  /** Whether the headers were sent. */
   get haveHeadersLeft(): boolean {
     return this.headersLeft || (!this.isWatched && this.exchange.rawResponse.headersSent);
   }
@@ -282,15 +291,15 @@ export class RequestContext {
     this.headersLeft = true;
   }
 
-  /** @throws VisitHeadersSentError when the client cannot be told any more, VisitNoResponseError where it never can */
+  /** @throws VisitHeadersSentError if the headers were sent; VisitNoResponseError if there is no response */
   requireHeaders(act: string): void {
     if (!this.haveHeadersLeft) return;
     throw this.exchange.isMessage ? new VisitNoResponseError(act) : new VisitHeadersSentError(act);
   }
 
   /**
-   * For a change that is saved later. After the handler of a message, as in the events of a subscription, no save
-   * comes.
+   * For a change that is saved later. After the handler of a message, as in the events of a subscription, there is no
+   * save.
    *
    * @throws like `requireHeaders`
    */
@@ -301,7 +310,7 @@ export class RequestContext {
   }
 
   /**
-   * For a change of the session. What a message changes of a stored visit is stored with no word to its client.
+   * For a change of the session. A message can change a stored visit, because this needs no response.
    *
    * @throws like `requireHeaders`
    */
@@ -310,20 +319,20 @@ export class RequestContext {
     this.requireHeaders('The session cannot be changed');
   }
 
-  /** The response carries the key. */
+  /** Makes the response set the key. */
   sendKey(): void {
     this.outgoing.cookie = 'send';
     this.watchResponse();
   }
 
-  /** Somebody relies on the visit: an unsaved one has to be stored. */
+  /** Called when code relies on the visit: an unsaved one must be stored. */
   noteWanted(): void {
     const { visit } = this;
     if (!visit.isWanted) this.visit = { ...visit, isWanted: true };
     this.watchResponse();
   }
 
-  /** Somebody will come back with the key, and the page is not for caches. */
+  /** Called when the page contains the key: a client will return with it, and caches must not store the page. */
   noteKeyInPage(): void {
     this.outgoing.keyInPage = true;
     this.noteWanted();
@@ -353,27 +362,27 @@ export function findContext(request: FrameworkRequest): RequestContext | undefin
   return carrierOf(request)[CONTEXT];
 }
 
-/** Whose messages come on a connection, by its socket: of which application. */
+/** The applications that serve the messages of a connection, by its socket. */
 const clients = new WeakMap<object, CurrentRequest>();
 
-/** Messages of this socket are served by this application. */
+/** Registers that messages of this socket are served by this application. */
 export function bindClient(client: object, requests: CurrentRequest): void {
   clients.set(client, requests);
 }
 
-/** Messages whose guards have been called, by what all of their guards and interceptors share. */
+/** Messages whose guards have run, by the object that all of their guards and interceptors share. */
 const messages = new WeakMap<object, RequestContext>();
 
-/** From now on guards and interceptors of this message know it by itself, whoever calls them. */
+/** Makes guards and interceptors of this message find its context, whoever calls them. */
 export function bindMessage(execution: ExecutionContext, context: RequestContext): void {
   messages.set(execution.getArgs(), context);
 }
 
 /**
- * The context for which a handler is called, if it has one.
+ * The context of a handler, if it has one.
  *
- * @throws VisitNotResolvedError for a message that can be known only by its being served, when it is another client's
- *   that is (law 8)
+ * @throws VisitNotResolvedError for a message that can only be identified by the asynchronous context, if that belongs
+ * to another client (law 8)
  */
 export function findContextIn(execution: ExecutionContext): RequestContext | undefined {
   if (execution.getType() === 'ws')
@@ -385,7 +394,7 @@ export function findContextIn(execution: ExecutionContext): RequestContext | und
 }
 
 /**
- * The message that is being served, which must have come from this client. Undefined: no message of it is served with
+ * The message that is being served, if it came from this client. Undefined: no message of this client is served with
  * visits.
  */
 function servedFor(client: object): RequestContext | undefined {
@@ -399,10 +408,10 @@ function servedFor(client: object): RequestContext | undefined {
   );
 }
 
-/** Operations of GraphQL that have come on a socket, by what their resolvers share. */
+/** GraphQL operations over a socket, by the object that their resolvers share. */
 const operations = new WeakMap<object, RequestContext>();
 
-/** From now on all resolvers that share this are called for this context. */
+/** Makes all resolvers that share this object find this context. */
 export function bindOperation(shared: object, context: RequestContext): void {
   operations.set(shared, context);
 }
@@ -411,7 +420,7 @@ export function findOperation(shared: unknown): RequestContext | undefined {
   return typeof shared === 'object' && shared !== null ? operations.get(shared) : undefined;
 }
 
-/** The framework's request in an execution context of HTTP or GraphQL, if there is one. */
+/** The framework's request of an execution context for HTTP or GraphQL, if there is one. */
 export function findRequest(execution: ExecutionContext): FrameworkRequest | undefined {
   const type = execution.getType<string>();
   if (type === 'http') return execution.switchToHttp().getRequest<FrameworkRequest>();
@@ -420,7 +429,11 @@ export function findRequest(execution: ExecutionContext): FrameworkRequest | und
   return context?.req ?? context?.request;
 }
 
-/** The framework's request in whatever a caller has at hand. @throws VisitNotResolvedError if there is none */
+/**
+ * The framework's request of any object that a caller has.
+ *
+ * @throws VisitNotResolvedError if there is none
+ */
 export function requestOf(source: FrameworkRequest | ExecutionContext): FrameworkRequest {
   if (!('getArgByIndex' in source)) return source;
   const request = findRequest(source);
@@ -429,9 +442,9 @@ export function requestOf(source: FrameworkRequest | ExecutionContext): Framewor
 }
 
 /**
- * The context of the request, or of the handler that is called.
+ * The context of a request or of a handler.
  *
- * @throws VisitNotResolvedError if it never came by the entry of the module
+ * @throws VisitNotResolvedError if the request did not pass the entry of the module
  */
 export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
   const context = 'getArgByIndex' in source ? findContextIn(source) : findContext(source);
@@ -443,7 +456,7 @@ export function contextOf(source: FrameworkRequest | ExecutionContext): RequestC
 }
 
 /**
- * The context of the handler that is called, which must have a visit.
+ * The context of a handler, which must have a visit.
  *
  * @throws VisitNotResolvedError, VisitStoreUnavailableError
  */

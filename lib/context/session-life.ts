@@ -1,21 +1,27 @@
 import type { Turn } from './turn.js';
 
 /**
- * What saving, regenerating and destroying a session mean for its visit and its user. A contract: the room that keeps
- * it, `identity/`, is above those that call it.
+ * What saving, regenerating and destroying a session means for its visit and its user. This is a contract, because
+ * `identity/`, which implements it, is above the folders that call it.
  */
 export abstract class SessionLife {
   /**
-   * Saves what the request has changed. Whom Passport has signed in or out with it is signed in or out here, too.
+   * Saves the changes of the request. If Passport has signed a user in or out with them, the user is also signed in or
+   * out here.
    *
-   * @throws like `IdentityService.login()`, and what cannot be saved
+   * @throws like `IdentityService.login()`; SessionDataError for values that cannot be stored
    */
   abstract save(turn: Turn): Promise<void>;
   /**
-   * Ends the visit. The request goes on with a new one, in which nothing of the old one is left. @throws
-   * VisitStoreUnavailableError
+   * Ends the visit. The request continues with a new one that contains nothing of the old one.
+   *
+   * @throws VisitStoreUnavailableError
    */
   abstract regenerate(turn: Turn): Promise<void>;
-  /** Ends the visit for good. @throws VisitKeyRetiredError (409) when another request has replaced its key */
+  /**
+   * Ends the visit.
+   *
+   * @throws VisitKeyRetiredError (409) if another request has replaced its key
+   */
   abstract destroy(turn: Turn): Promise<void>;
 }

@@ -1,20 +1,20 @@
 import type { ExecutionContext } from '@nestjs/common';
 import type { RequestContext } from './request.context.js';
 
-/** An operation of GraphQL that has come on a socket, as subscriptions do. Its resolvers share one context. */
+/** A GraphQL operation over a socket, such as a subscription. Its resolvers share one context. */
 export interface SocketOperation {
   readonly context: RequestContext;
-  /** When this has resolved, its visit is known. Rejects with `VisitEndedError`: it has ended. */
+  /** Resolves when the visit is known. Rejects with `VisitEndedError` if it has ended. */
   readonly ready: Promise<void>;
   /**
-   * The result of a resolver. Of a stream, each event is given when the visit has been looked up again, and none after
-   * its end.
+   * The result of a resolver. For a stream, each event is passed on after the visit has been looked up again, and none
+   * after its end.
    */
   watch(result: unknown): unknown;
 }
 
-/** A contract, because whoever knows connections is above the rooms that serve requests. */
+/** A contract, because the code that knows connections is above the folders that serve requests. */
 export abstract class SocketOperations {
-  /** The operation that a resolver is called for. Undefined: it has come in a request. */
+  /** The operation of a resolver. Undefined: it came with an HTTP request. */
   abstract find(execution: ExecutionContext): SocketOperation | undefined;
 }

@@ -4,25 +4,24 @@ import type { RequestContext } from './request.context.js';
 import { reasonOf } from '../errors/failure.js';
 
 /**
- * The right to write for a request, as long as its work runs. The writes of one request take turns, in the order in
- * which they were called (law 6); what writes takes a turn as its argument, so that a write without one does not
- * compile.
+ * The right to write for a request, while its work is running. The writes of one request take turns, in the order of
+ * the calls (law 6). Code that writes takes a turn as an argument, so a write without one does not compile.
  */
 export class Turn {
   private isOver = false;
 
   private constructor(
     readonly context: RequestContext,
-    /** What the application called, such as `session.save()`. */
+    /** The call of the application, such as `session.save()`. */
     readonly act: string,
   ) {}
 
   /**
-   * Does the work when all turns before it are over. Its callbacks run within it: what they call of the same request
-   * would wait for itself.
+   * Runs the work after all earlier turns. Its callbacks run within it: a call of the same request inside them would
+   * wait for itself.
    *
-   * @returns a promise that does not end the process if nobody awaits it: its failure fails the request
-   * @throws VisitNestedCallError from within a turn of the same request; VisitNotResolvedError when the request is over
+   * @returns a promise that does not end the process if it is not awaited: its failure fails the request
+   * @throws VisitNestedCallError inside a turn of the same request; VisitNotResolvedError after the end of the request
    */
   static take<T>(context: RequestContext, act: string, work: (turn: Turn) => Promise<T>): Promise<T> {
     const { requests } = context.environment;
@@ -30,7 +29,7 @@ export class Turn {
     const { scope } = requests;
     const outer = scope?.turn;
     const own = scope?.context === context ? scope : context.scope;
-    // The response waits for it, even if nobody else does (law 7).
+    // The response waits for it, even if the caller does not (law 7).
     context.watchResponse();
     const start = async (): Promise<T> => {
       if (outer && outer.context === context && !outer.isOver) throw new VisitNestedCallError(act, outer.act);
@@ -45,13 +44,13 @@ export class Turn {
         turn.isOver = true;
       }
     };
-    // It fails at once and not in the end, where it would wait for the turn that waits for it.
+    // It fails immediately, because otherwise it would wait for the turn that waits for it.
     if (outer && outer.context === context && !outer.isOver) return turns.note(start());
     return turns.add(start);
   }
 }
 
-/** A promise that knows whether anybody waits for it. */
+/** A promise that knows whether it is awaited. */
 class WatchedPromise<T> extends Promise<T> {
   isWatched = false;
 
@@ -78,7 +77,7 @@ export class TurnQueue {
 
   constructor(private readonly context: RequestContext) {}
 
-  /** Whether a write is under way, or one has failed that nobody waited for. */
+  /** Whether a write is running, or one that was not awaited has failed. */
   get isBusy(): boolean {
     return this.last !== undefined || this.failures !== undefined;
   }
@@ -92,7 +91,7 @@ export class TurnQueue {
     return this.note(result);
   }
 
-  /** Keeps the process alive and the failure in mind, if nobody waits for this promise. */
+  /** If the promise is not awaited, keeps the process alive and remembers the failure. */
   note<T>(result: Promise<T>): Promise<T> {
     const promise = new WatchedPromise<T>((resolve, reject) => void result.then(resolve, reject));
     void Promise.prototype.then.call(promise, undefined, (error: unknown) => {
@@ -105,7 +104,11 @@ export class TurnQueue {
     return promise;
   }
 
-  /** Resolves when all turns are over. @throws the failure of one that nobody waited for, once */
+  /**
+   * Resolves after all turns.
+   *
+   * @throws the failure of one that was not awaited, once
+   */
   async settle(): Promise<void> {
     while (this.last) await this.last;
     const failures = this.failures?.filter(({ promise }) => !promise.isWatched);

@@ -7,8 +7,8 @@ import type { IdentityRecord, VisitRecord } from '../store/visit.store.js';
 import { deviceOf } from '../visit/device.js';
 
 /**
- * Tells when a user signs in with a device that their earlier visits did not have. A query per sign-in, if anybody
- * listens.
+ * Reports when a user signs in with a device that none of their earlier visits had. It needs one query per sign-in,
+ * only if there are listeners.
  */
 @Injectable()
 export class NewDeviceNotice {
@@ -18,7 +18,7 @@ export class NewDeviceNotice {
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
-  /** After the user has been linked to the visit. */
+  /** Called after the user has been linked to the visit. */
   async give({ id, userAgent, remoteAddress }: VisitRecord, { userId, created }: IdentityRecord): Promise<void> {
     if (!this.options.record.userAgent || !this.plugins.has('onNewDevice')) return;
     if (!this.store.supports('users')) return;

@@ -2,15 +2,15 @@ import { VisitError } from '../errors/visit.error.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import { checkedUserId } from '../visit/user-id.js';
 
-/** Under this name Passport keeps whom it has signed in. */
+/** The name under which Passport stores its user in the session. */
 export const PASSPORT = 'passport';
 
 /**
- * The id of the user whom Passport has signed in, by what it keeps in the session: `{ user }`, or what stands for the
- * user itself. Null: nobody.
+ * The id of the user that Passport has signed in, from its entry in the session: `{ user }`, or the value that stands
+ * for the user. Null: no user is signed in.
  *
- * @throws VisitError `VISIT_USER_ID` for a user who is kept neither as an id nor with one, without the option
- * `identity.passportUserId`
+ * @throws VisitError `VISIT_USER_ID` if the entry is neither an id nor has one, and the option
+ * `identity.passportUserId` is not set
  */
 export function userOfEntry(
   entry: unknown,

@@ -14,20 +14,20 @@ import { VisitLimit } from '../visit/visit.limit.js';
 import { failedSignIn, VisitWriter, type FirstContent } from '../visit/visit.writer.js';
 import { NewDeviceNotice } from './new-device.js';
 
-/** Who signs in, and how. */
+/** The user of a sign-in, and its circumstances. */
 export interface NewIdentity {
   readonly userId: string;
   readonly permanent: boolean;
-  /** When they proved who they are. Undefined: now. */
+  /** When the user authenticated. Undefined: now. */
   readonly authenticatedAt?: Date | undefined;
 }
 
-/** What a sign-in found, to be found again if it fails. */
+/** The state before a sign-in, to restore it after a failure. */
 interface Before {
   readonly visit: VisitState;
-  /** What the response was to say. */
+  /** The headers of the response at that time. */
   readonly outgoing: Readonly<Outgoing>;
-  /** What the request had changed in its session. */
+  /** The changes of the session at that time. */
   readonly changes: unknown;
 }
 
@@ -38,20 +38,21 @@ const foundIn = ({ visit, outgoing, heldSession }: RequestContext): Before => ({
 });
 
 /**
- * How far a sign-in has come: it links the user to the visit of the request, or begins another visit. The former one is
- * another user's, which ends when all else is done. A link is alone if nothing of the session is stored with it.
+ * The progress of a sign-in: it links the user to the visit of the request, or begins another visit. `former` is the
+ * visit of another user, which ends when everything else is done. A link is alone if no session data is stored with it.
  */
 type Progress =
   | { readonly is: 'linked'; readonly isAlone: boolean }
   | { readonly is: 'begun'; readonly former: 'none' | 'stays' | 'ended' };
 
 /**
- * What is stored in the same turn as a sign-in. @param first what the visit begins with, if it begins: its key is to be
- * withheld
+ * Stores more in the same turn as a sign-in.
+ *
+ * @param first the initial content of the visit, if one begins: its key must be withheld
  */
 export type StoredWithSignIn = (turn: Turn, first?: FirstContent) => Promise<void>;
 
-/** Links visits to users, whoever asks for it: `IdentityService`, or the session of a library that signs users in. */
+/** Links visits to users, for `IdentityService` and for the session of a library that signs users in. */
 @Injectable()
 export class SignIn {
   constructor(
@@ -64,7 +65,7 @@ export class SignIn {
     @Inject(SessionSaver) private readonly saver: SessionSaver,
   ) {}
 
-  /** Ends the visit of the request. Whatever fails, `request.user` is whoever the visit belongs to then. */
+  /** Ends the visit of the request. After a failure, `request.user` is the user of the visit at that time. */
   async endCurrent(turn: Turn, reason: string): Promise<void> {
     try {
       await this.writer.endCurrent(turn, reason);
@@ -74,10 +75,10 @@ export class SignIn {
   }
 
   /**
-   * The visit of the request belongs to the user from here on, with a new key. When anything fails, nobody is signed in
-   * and no key leaves.
+   * Links the visit of the request to the user, with a new key. If anything fails, the user is not signed in, and no
+   * key is sent.
    *
-   * @param store stores what else comes with it: with the visit where one begins, or else when all checks have passed
+   * @param store stores what else belongs to it: together with a new visit, or otherwise after all checks have passed
    */
   async signIn(
     turn: Turn,
@@ -100,7 +101,7 @@ export class SignIn {
       const isLinked = context.visit.is === 'stored' && !isOthers && (await this.link(turn, change));
       if (!isLinked) {
         progress = { is: 'begun', former: isOthers ? 'stays' : 'none' };
-        // To sign in is an act of the user: also a request whose key has been replaced begins a visit with it.
+        // A sign-in is an action of the user, so even a request whose key has been replaced begins a visit with it.
         if (context.visit.is !== 'unsaved') this.writer.replaceCurrent(turn);
         await (store ? store(turn, change) : this.writer.storeCurrent(turn, change, 'withhold'));
       }
@@ -109,11 +110,11 @@ export class SignIn {
       await this.users.forget(context);
       if (!isSame) await this.newDevice.give(context.visit.record, identity);
       if (progress.is === 'linked') await store?.(turn);
-      // Last: until here, all can be taken back.
+      // Last, because everything before it can be undone.
       if (isOthers)
         await this.endFormer(before.visit, context.outgoing, () => (progress = { is: 'begun', former: 'ended' }));
     } catch (error) {
-      // What has failed to change the key has changed nothing.
+      // If the change of key has failed, nothing has changed.
       if (progress.is === 'begun' || context.visit.key !== before.visit.key)
         await this.takeBack(turn, error, before, progress);
       throw error;
@@ -121,7 +122,7 @@ export class SignIn {
     context.sendKey();
   }
 
-  /** The user of the visit has proved again who they are. When it fails, it is as if they had not. */
+  /** Records that the user has authenticated again. After a failure, nothing has changed. */
   async reauthenticate(turn: Turn): Promise<void> {
     const { context } = turn;
     const { identity, id } = context.visit.record;
@@ -138,9 +139,9 @@ export class SignIn {
   }
 
   /**
-   * Nobody is signed in any more; the visit goes on with a new key, and with what its session has. The key leaves also
-   * where a plugin throws that hears of it. What else a sign-out stores comes before: with an answer that is lost, the
-   * client gets its key back, and finds all of that.
+   * Signs the user out. The visit continues with a new key and with its session data. The key is also sent if a plugin
+   * throws. Everything else that a sign-out stores is stored before that: if the answer is lost, the client gets its
+   * key back and finds all of it.
    */
   async signOut(turn: Turn): Promise<void> {
     const { context } = turn;
@@ -153,9 +154,7 @@ export class SignIn {
     }
   }
 
-  /**
-   * Another user's visit that the request came with. What a plugin throws that hears of it comes after it has ended.
-   */
+  /** Ends the visit of another user that the request came with. An error of a plugin is thrown after it has ended. */
   private async endFormer({ record: { id } }: VisitState, outgoing: Outgoing, noteEnded: () => void): Promise<void> {
     const ending = { reason: 'replaced', at: this.options.clock.now() };
     const ended = await this.store.end([id], { ...ending, retiresKey: true });
@@ -165,7 +164,8 @@ export class SignIn {
   }
 
   /**
-   * Looked up after the link is stored: either ending all visits saw the link, or this sees that all were ended.
+   * Checked after the link is stored: either the end of all visits has seen the link, or this check sees that all
+   * visits were ended.
    */
   private async requireNotRevoked(userId: string, began: number): Promise<void> {
     const endedAll = await this.store.revokedAt(userId);
@@ -173,29 +173,29 @@ export class SignIn {
   }
 
   /**
-   * Nothing of the sign-in remains, whose key has not left. What the client came with is there still: the visit with
-   * its key, or that of another user. Only where the sign-in was refused, a visit that has been linked ends.
+   * Undoes a sign-in whose key has not been sent. The client keeps what it came with: the visit with its key, or the
+   * visit of another user. Only if the sign-in was refused, a visit that has already been linked ends.
    */
   private async takeBack(turn: Turn, reason: unknown, before: Before, progress: Progress): Promise<void> {
     const { context } = turn;
     const { visit, outgoing, changes } = before;
     const isRefused = reason instanceof VisitHttpError && reason.getStatus() < 500;
-    // What has been stored with it would be found by the key from before.
+    // Data that was stored with it would be found with the previous key.
     const isUndone = progress.is === 'linked' && progress.isAlone && !isRefused && (await this.undoLink(turn, visit));
     if (!isUndone) await this.discard(turn, reason);
     const isBack = progress.is === 'begun' && progress.former === 'stays';
     if (isBack) context.visit = visit;
-    // What the handler has changed belongs to the visit that is back, or to none yet.
+    // The handler's changes belong to the restored visit, or to a visit that does not exist yet.
     if (isBack || visit.is !== 'stored') context.heldSession?.restore(changes);
     const isGone = progress.is === 'linked' || visit.is === 'unsaved' ? isRefused : progress.former === 'ended';
-    // Where the client may try again its cookie stays; and it may have a better one than the one that this request came
+    // If the client may try again, its cookie is kept. It may also have a newer one than the one that this request came
     // with.
     if (!isGone) Object.assign(context.outgoing, { cookie: outgoing.cookie, clearSiteData: outgoing.clearSiteData });
-    // Whoever is at `request.user` by now does not stay there, and a failure to say so is not the one that counts.
+    // `request.user` is reset, and a failure to do so does not replace the original error.
     await this.users.forget(context);
   }
 
-  /** Whether the visit is what it was before. What a plugin throws that hears of it is not the failure that counts. */
+  /** Returns whether the visit is as it was before. An error of a plugin does not replace the original error. */
   private async undoLink(turn: Turn, before: VisitState): Promise<boolean> {
     try {
       return await this.writer.undoRekey(turn, before);
@@ -204,16 +204,16 @@ export class SignIn {
     }
   }
 
-  /** The visit ends, and the request goes on with another one. */
+  /** Ends the visit, and continues the request with another one. */
   private async discard(turn: Turn, reason: unknown): Promise<void> {
     const { context } = turn;
     const { id } = context.visit.record;
-    // It may have come into being, and the answer was lost.
+    // The visit may exist although the answer was lost.
     context.amend({}, { is: 'stored' });
     try {
       await this.writer.endCurrent(turn, failedSignIn(reason));
     } catch {
-      // The store is away, which is what the client hears of. Nobody has the key of this visit.
+      // The store is unavailable, and the client gets that error. No client has the key of this visit.
       if (context.visit.record.id === id) {
         this.store.finishLater(id, () => this.writer.end([id], failedSignIn(reason)));
         this.writer.replaceCurrent(turn);
@@ -222,12 +222,12 @@ export class SignIn {
   }
 
   /**
-   * Whether the visit now belongs to the user; not if another request has ended it or changed its key: a second click
-   * on "Sign in", for example.
+   * Returns whether the visit now belongs to the user. It does not if another request has ended it or changed its key,
+   * for example by a second click on "Sign in".
    */
   private async link(turn: Turn, change: Parameters<VisitWriter['rekey']>[1]): Promise<boolean> {
     try {
-      // Those who held the visit before may hold it again, and their form tokens shall not live again with that.
+      // A client that had the visit before may have it again, but its form tokens must not become valid again.
       await this.saver.drop(turn, FORM_TOKENS);
       await this.writer.rekey(turn, change, 'withhold');
       return true;
