@@ -1,30 +1,34 @@
-/** In place of an answer: this question failed, and says nothing of the others. */
+/** Stands for the answer to a question that failed. It says nothing about other questions. */
 export class Failed {
   constructor(readonly error: unknown) {}
 }
 
-/** What has come of one question of a group. */
+/** The result of one question of a group. */
 export type Outcome<Answer> = Answer | Failed;
 
-/** How questions are asked of which one may make a whole group fail. */
+/** How to ask questions of which a single one may make the whole group fail. */
 export interface Asking<Question, Answer> {
-  /** Never throws, but rejects. @param again whether these have been asked before, in a group that failed */
+  /**
+   * Asks questions. It never throws, but may reject.
+   *
+   * @param again whether these questions were asked before, in a group that failed
+   */
   readonly ask: (questions: readonly Question[], again: boolean) => Promise<readonly Outcome<Answer>[]>;
-  /** Rejects when the store answers nobody at the moment. */
+  /** Rejects if the store does not answer at all at the moment. */
   readonly probe: () => Promise<unknown>;
   /**
-   * What is known of questions by now that were asked in vain; undefined: they may be asked again. By default all may,
-   * but for one that was asked by itself: the store has asked that as often as it helps.
+   * The known results of questions that failed; undefined: they may be asked again. By default, all may be asked again,
+   * except one that was asked alone, because the store itself has already retried it.
    */
   readonly inspect?: (
     questions: readonly Question[],
     error: unknown,
   ) => Promise<readonly (Outcome<Answer> | undefined)[]>;
-  /** Whether anybody waits for answers still. By default somebody does. */
+  /** Whether callers still wait for answers. By default, they do. */
   readonly isWanted?: () => boolean;
 }
 
-/** Asks all questions together, and then as `askAgain` does. */
+/** Asks all questions together, then continues like `askAgain`. */
 export async function askEach<Question, Answer>(
   questions: readonly Question[],
   asking: Asking<Question, Answer>,
@@ -47,9 +51,9 @@ export function allFailed(questions: readonly unknown[], error: unknown): Failed
 }
 
 /**
- * Some have failed, perhaps all. What failed by the same error failed together: the store may be away, or one question
- * is to blame that it cannot answer. A probe tells: if that fails, too, nothing more is asked. Else halves are, until
- * only those have failed whose own question does.
+ * Called when some or all questions have failed. Questions with the same error failed together: either the store is
+ * unavailable, or one of the questions cannot be answered. A probe shows which: if it fails as well, nothing more is
+ * asked. Otherwise the group is split in half repeatedly, until only the questions that fail on their own are left.
  */
 export async function askAgain<Question, Answer>(
   questions: readonly Question[],
@@ -100,7 +104,7 @@ export function failedTogether<T>(outcomes: readonly unknown[], items: readonly 
   return groups;
 }
 
-/** Whether a question has failed, and has no answer. */
+/** Whether a question has failed. */
 export function isFailed(outcome: unknown): outcome is Failed {
   return outcome instanceof Failed;
 }

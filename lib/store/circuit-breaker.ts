@@ -1,16 +1,16 @@
 import { VisitError } from '../errors/visit.error.js';
 import { Timeouts } from './timeouts.js';
 
-/** So many calls in a row, without an answer between them, that took too long: then the store is taken for away. */
+/** How many calls in a row must time out, without an answer in between, before the store counts as unavailable. */
 const MOST_TIMEOUTS = 3;
 
 /**
- * What fails sooner than this share of the timeout is an answer; what fails later is a driver that has waited in vain,
- * too.
+ * A failure before this part of the timeout is an answer. A later one counts as a timeout, because the driver has
+ * waited in vain.
  */
 const AT_ONCE = 0.5;
 
-/** `probing`: one call has been let through, and tells whether the store is back. */
+/** `probing`: one call is allowed, and shows whether the store answers again. */
 type State =
   | { readonly is: 'closed'; readonly timeouts: number }
   | { readonly is: 'open' }
@@ -26,22 +26,23 @@ interface Call {
 export interface CircuitBreakerOptions {
   /** How long a call may take, in milliseconds. */
   readonly timeout: number;
-  /** The store is taken for away. */
+  /** Called when the store counts as unavailable. */
   readonly opened: () => void;
-  /** It has answered again. */
+  /** Called when it has answered again. */
   readonly closed: () => void;
-  /** A call has succeeded. */
+  /** Called when a call has succeeded. */
   readonly succeeded?: () => void;
-  /** Any answer. */
+  /** Called for any answer. */
   readonly answered?: () => void;
 }
 
 /**
- * Keeps requests from waiting for a store that does not answer. After `MOST_TIMEOUTS` it opens: all are refused at once
- * but one at a time, which tries. Any answer closes it, also a late one of a call that nobody waits for any more.
+ * Prevents requests from waiting for a store that does not answer. After `MOST_TIMEOUTS` it opens: all calls are
+ * refused immediately, except for one at a time that tries again. Any answer closes it, even a late answer to a call
+ * that has been given up.
  *
- * Who asks passes by `enter`, once, and each call to the store that comes of it is watched; questions may be gathered
- * in between.
+ * A caller uses `enter` once, and each call to the store that results from it is watched; calls may be grouped in
+ * between.
  */
 export class CircuitBreaker {
   private state: State = CLOSED;
@@ -55,7 +56,7 @@ export class CircuitBreaker {
     return this.state.is === 'closed';
   }
 
-  /** Does the work, unless the store is away and another one tries already. */
+  /** Runs the work, unless the store is unavailable and another call is already trying. */
   async enter<T>(work: () => Promise<T>): Promise<T> {
     if (this.state.is === 'closed') return work();
     if (this.state.is === 'probing') throw away();
@@ -70,9 +71,9 @@ export class CircuitBreaker {
   }
 
   /**
-   * Makes a call to the store, whose result comes however late it is.
+   * Makes a call to the store. Its result counts, however late it is.
    *
-   * @param isAnswer whether the store has answered by that
+   * @param isAnswer whether the result shows that the store has answered
    */
   watch<T>(makeCall: () => Promise<T>, isAnswer?: (result: T) => boolean): Promise<T> {
     const call: Call = { began: performance.now() };
@@ -100,7 +101,7 @@ export class CircuitBreaker {
     else this.timedOut();
   }
 
-  /** Whoever heard of it: the store has answered. */
+  /** Called by any code that knows that the store has answered. */
   answered(): void {
     this.options.answered?.();
     if (this.state === CLOSED) return;
@@ -109,7 +110,7 @@ export class CircuitBreaker {
     if (!wasClosed) this.options.closed();
   }
 
-  /** What is known does not count any more. */
+  /** Resets the state. */
   reset(): void {
     this.state = CLOSED;
   }
@@ -122,12 +123,12 @@ export class CircuitBreaker {
   }
 }
 
-/** The store has not answered for some time, and was not asked. */
+/** The error of a call that was not made. */
 export function away(): Error {
   return new Error('the store has not answered for some time, so this request did not wait for it');
 }
 
-/** Also where it fails before there is a promise. */
+/** Converts an exception to a rejection. */
 function begun<T>(makeCall: () => Promise<T>): Promise<T> {
   try {
     return makeCall();

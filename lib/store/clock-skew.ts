@@ -2,12 +2,12 @@ import { VisitClockError } from '../errors/visit.error.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 import type { VisitStore } from './visit.store.js';
 
-/** Some databases tell the time in whole seconds. */
+/** Some databases return the time in whole seconds. */
 const PRECISION = 1000;
 
 /**
- * How far this process's clock is ahead of the store's, in milliseconds, less what asking took; negative: it is behind.
- * 0 where the store has no clock of its own.
+ * How far the clock of this process is ahead of the store's, in milliseconds, minus the duration of the query;
+ * negative: it is behind. 0 if the store has no clock.
  */
 export async function clockSkew(
   store: Pick<VisitStore, 'server'>,
@@ -20,9 +20,9 @@ export async function clockSkew(
 }
 
 /**
- * Before what deletes or ends much by the clock of this process alone.
+ * Called before clean-up or the end of many visits, which depend on the clock of this process.
  *
- * @throws VisitClockError when the store's clock says otherwise; nothing was done
+ * @throws VisitClockError if the clocks differ too much; nothing was done
  */
 export async function requireClock(
   store: Pick<VisitStore, 'server'>,

@@ -1,9 +1,9 @@
-/** How long an answer may take where nobody has said so, in milliseconds. */
+/** The default time limit for an answer, in milliseconds. */
 export const USUAL_DEADLINE = 10_000;
 
 /**
- * What the work gives, or an error if it takes longer than `milliseconds`: a database may hang without an end. The work
- * itself goes on.
+ * Returns the result of the work, or rejects if it takes longer than `milliseconds`, because a database may hang
+ * forever. The work itself continues.
  */
 export async function withDeadline<T>(work: Promise<T>, milliseconds: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;

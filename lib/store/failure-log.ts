@@ -1,12 +1,12 @@
 import { reasonOf } from '../errors/failure.js';
 
-/** At most one line in so many milliseconds. */
+/** The interval between lines, in milliseconds. */
 const EVERY = 5000;
 
 /**
- * Tells that a store fails: the first failure at once, then at most one line in five seconds, with how many there were.
- * When none has come for as long, and the store has answered, it tells that, too. Otherwise an outage would write a
- * line for each batch of each request.
+ * Logs failures of a store: the first one immediately, then at most one line in five seconds, with the number of
+ * failures. If there was none for this time, and the store has answered, it logs that, too. Otherwise an outage would
+ * write a line for each batch of each request.
  */
 export class FailureLog {
   private failures = 0;
@@ -29,14 +29,14 @@ export class FailureLog {
     this.timer = setTimeout(() => this.tell(), EVERY).unref();
   }
 
-  /** What becomes of the store is told by others from here on. */
+  /** Stops, because other code logs the state of the store from now on. */
   stop(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
     this.failures = 0;
   }
 
-  /** The application ends: it tells what it has not told yet, and nothing from then on. */
+  /** Called at shutdown: logs what has not been logged yet, and nothing afterwards. */
   close(): void {
     this.isClosed = true;
     if (this.failures > 0) this.tellHowMany();

@@ -2,35 +2,39 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VisitStoreUnavailableError } from '../errors/visit.error.js';
 import { isNoConnection } from './no-connection.js';
 
-/** Between two looks while there is no connection, in milliseconds; each is twice as long as the one before. */
+/**
+ * The first pause between two look-ups while there is no connection, in milliseconds; each pause is twice as long as
+ * the previous one.
+ */
 const FIRST_PAUSE = 25;
 const LONGEST_PAUSE = 400;
-/** Where each meets a connection that ends. */
+/** The maximum number of attempts if each one meets a connection that closes. */
 const MOST_TRIES = 5;
 const USUAL_TRIES = 2;
-/** How long a connection is waited for, to know what has become of a write. */
+/** How long to wait for a connection to find out whether a write was executed, in milliseconds. */
 const LONGEST_WAIT = 5000;
 
-/** A write whose answer may get lost, though it was done. */
+/** A write whose answer may be lost although it was executed. */
 export interface Uncertain<Result> {
   readonly write: () => Promise<Result>;
-  /**
-   * What it has come to, as what is stored tells; undefined: it has not been done. Rejects when that cannot be known.
-   */
+  /** Its result according to the stored state; undefined: it was not executed. Rejects if this cannot be determined. */
   readonly look: () => Promise<Result | undefined>;
-  /** Whether a result says that nothing was done, as it also would if the write stood in its own way. */
+  /**
+   * Whether a result means that nothing was changed, which is also the case if an earlier attempt of the same write was
+   * executed.
+   */
   readonly isVain: (result: Result) => boolean;
-  /** It may have been done before. @default false */
+  /** Whether an earlier call may have executed it. @default false */
   readonly isAgain?: boolean;
-  /** What fails so many milliseconds after it began is not tried again: nobody waits so long. */
+  /** A failure later than this, in milliseconds, is not retried, because the caller no longer waits. */
   readonly patience: number;
 }
 
 /**
- * Writes, and looks what has become of it before it is given up: a connection may end after the database has done what
- * it was asked, and before it can say so. A server that restarts, or whose place another one takes, is waited for. What
- * was not done is tried once more, and oftener where connections end. An earlier try may still come late, and be what a
- * later one runs into: then, too, what is stored decides.
+ * Writes, and after a lost answer reads what has happened: a connection may close after the database has executed the
+ * statement. It waits for a server that restarts or is replaced. A write that was not executed is retried once, or more
+ * often if connections close. An earlier attempt may still arrive late and conflict with a later one: then, too, the
+ * stored state decides.
  */
 export async function settle<Result>({
   write,

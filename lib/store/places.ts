@@ -1,6 +1,8 @@
 import { Timeouts } from './timeouts.js';
 
-/** Who has waited for this share of the time could not wait for the answer any more. */
+/**
+ * A call that has waited for this part of the time is not made, because there is not enough time left for the answer.
+ */
 const TOO_LONG = 0.9;
 
 interface Waiting {
@@ -10,8 +12,8 @@ interface Waiting {
 }
 
 /**
- * Lets so many calls be under way at once; the others wait their turn, and are not made at all when they have waited
- * too long. A call that takes longer than anybody waits for it keeps no place.
+ * Limits the number of concurrent calls. Others wait, and are not made at all if they have waited too long. A call that
+ * takes longer than its caller waits gives its place back.
  */
 export class Places {
   private free: number;

@@ -10,20 +10,20 @@ import {
 import type { ListedVisit, VisitRecord } from './visit.store.js';
 
 /**
- * What makes of a stored value, which is never null, what a record has. `undefined`, or a number that is not whole: it
- * was spoiled.
+ * Functions that convert stored values, which are never null, to values of a record. `undefined`, or a number that is
+ * not an integer, means a corrupted value.
  */
 export type Readers = { readonly [K in keyof ColumnKinds]: (value: never) => ColumnKinds[K] | undefined };
 
-/** What makes of a value of a record, which is never null, what is stored. */
+/** Functions that convert values of a record, which are never null, to stored values. */
 export type Writers = { readonly [K in keyof ColumnKinds]: (value: ColumnKinds[K]) => unknown };
 
 /** How the rows of a store are read. */
 export interface RowLayout {
   readonly readers: Readers;
-  /** Where in a row a field is; by default under its name. */
+  /** The name of a field in a row; by default its own name. */
   readonly placeOf?: (field: string) => string | number;
-  /** The row of the identity, where that is another one; null or undefined: the visit is nobody's. */
+  /** The row of the identity, if it is a separate one; null or undefined: the visit has no user. */
   readonly identityOf?: (row: never) => object | null | undefined;
 }
 
@@ -36,19 +36,20 @@ interface Field {
   readonly place: string | number;
   readonly read: Read;
   readonly isNumber: boolean;
-  /** Whether null is a value, and not a sign that the row was spoiled. */
+  /** Whether null is a valid value; otherwise it means a corrupted row. */
   readonly isNullable: boolean;
 }
 
 /**
- * Made once, then called for every row. It gives the visit that a row holds, or null for a row that was spoiled: an
- * instant or a version that is no whole number compares with nothing, and so would never expire, nor ever be saved.
+ * Creates a function that reads rows; create it once. It returns the visit of a row, or null for a corrupted row: an
+ * instant or a version that is not an integer cannot be compared, so the visit would never expire and could never be
+ * saved.
  */
 export function recordReader<R extends object>(layout: RowLayout): (row: R) => VisitRecord | null {
   return readerOf(VISIT_COLUMNS, layout) as (row: R) => VisitRecord | null;
 }
 
-/** As `recordReader`, for rows that lists read: without session data. */
+/** Like `recordReader`, for rows of lists, without session data. */
 export function listedReader<R extends object>(layout: RowLayout): (row: R) => ListedVisit | null {
   return readerOf(LISTED_COLUMNS, layout) as (row: R) => ListedVisit | null;
 }
@@ -103,8 +104,8 @@ function filled(fields: readonly Field[], row: Row, made: Record<string, unknown
 }
 
 /**
- * Made once, then called for every row. It gives what is to be stored in these columns, in their order; what is null
- * stays so.
+ * Creates a function that writes rows; create it once. It returns the values to store in these columns, in their order;
+ * null stays null.
  */
 export function rowWriter<R extends object>(
   columns: Readonly<Record<string, Column>>,

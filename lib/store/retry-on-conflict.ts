@@ -5,10 +5,9 @@ const MAX_TRIES = 12;
 const LONGEST_PAUSE = 500;
 
 /**
- * Tries again what a database undid because others were in the way. The waits are random, so that two that collided do
- * not collide again.
+ * Retries work that the database rolled back on a deadlock or a serialization failure, with jittered backoff.
  *
- * @param atLeast so many milliseconds, and not only so many tries
+ * @param atLeast the minimum time to keep retrying, in milliseconds, in addition to the number of attempts
  */
 export async function retryOnConflict<T>(
   work: () => T | Promise<T>,

@@ -3,28 +3,28 @@ import { byId, MAX_UNEXPLAINED, unexplainedRefusal } from './table-visit.store.j
 import { verdictOn, type Lease } from './visit.record.js';
 import type { SaveResult, SessionSave, VisitRecord } from './visit.store.js';
 
-/** A visit as it is stored, and who has its lock. */
+/** A stored visit, and the lease of its lock. */
 export interface StoredVisit {
   readonly visit: VisitRecord | null;
   readonly lease?: Lease;
 }
 
-/** What saves are made of, in a store that writes each by a statement of its own. */
+/** The operations of a store that writes each save with its own statement. */
 export interface SavingEach {
   /**
-   * Writes one save by a statement that says all that must hold: the id, that the visit has not ended, the guard, the
-   * version, and the lock where the save relies on one. Whether it has written.
+   * Writes one save with a statement that contains all conditions: the id, that the visit has not ended, the guard, the
+   * version, and the lock if the save relies on one. Returns whether it has written.
    */
   readonly saveOne: (save: SessionSave) => Promise<boolean>;
-  /** What is stored of these visits now, in their order. */
+  /** Returns the stored visits in this order. */
   readonly look: (ids: readonly string[]) => Promise<readonly Outcome<StoredVisit>[]>;
-  /** How many statements are under way at once, since the application needs connections of the pool for itself. */
+  /** The number of concurrent statements. The application needs connections of the pool for itself. */
   readonly atOnce: number;
 }
 
 /**
- * `save`, one statement a visit: it writes, and looks why those that have hit nothing did. A save that fails fails by
- * itself.
+ * Implements `save` with one statement for each visit: it writes, and finds out why writes have changed nothing. A save
+ * that fails does not affect the others.
  */
 export async function saveEach(
   saves: readonly SessionSave[],
@@ -57,7 +57,7 @@ export async function saveEach(
   return results;
 }
 
-/** Works at several items at a time, at most `most`. */
+/** Processes several items at a time, at most `most`. */
 export async function inParallel<T>(
   items: readonly T[],
   most: number,

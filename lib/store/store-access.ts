@@ -21,18 +21,18 @@ import { FailureLog } from './failure-log.js';
 import { Unfinished } from './unfinished.js';
 
 /**
- * Of the connections of a store, so many are not for the writes of requests: two groups of look-ups, expiry updates or
- * clean-up.
+ * How many connections of a store writes of requests do not use: they are for two groups of look-ups, and for expiry
+ * updates or clean-up.
  */
 const NOT_FOR_WRITES = 3;
 
 /**
- * The way to the store for everything that a request or a caller waits for: what fails there is said in one voice, and
- * while the store does not answer at all, nobody waits for it.
+ * The access to the store for everything that a request or a caller waits for. It converts errors, and while the store
+ * does not answer at all, callers do not wait.
  *
- * The store works in the asynchronous context in which this was made, and in that of no request: a connection that it
- * opens lives on, and whatever its driver calls back later, for others, would find itself in the request that came
- * first. Who waits goes on in their own.
+ * The store runs in the asynchronous context in which this object was created, outside of all request contexts: a
+ * connection that it opens is reused, and later callbacks of its driver would run in the context of the first request.
+ * Callers continue in their own context.
  */
 @Injectable()
 export class StoreAccess {
@@ -41,13 +41,13 @@ export class StoreAccess {
   private readonly failures = new FailureLog(this.logger);
   private readonly breaker: CircuitBreaker;
   /**
-   * Writes may stand still while the store can be read: at the lock of a backup, while a table is altered, without a
+   * Writes may hang while the store can be read: because of the lock of a backup, of ALTER TABLE, or of a missing
    * standby.
    */
   private readonly writeBreaker: CircuitBreaker;
   private readonly writes: Places;
   private readonly unfinished = new Unfinished();
-  /** What requests do all the time goes out in groups. */
+  /** Frequent calls are sent in groups. */
   private readonly grouped: VisitAccess;
 
   constructor(
@@ -116,7 +116,7 @@ export class StoreAccess {
   }
 
   create(visit: VisitRecord): Promise<void> {
-    // Visits that clients keep have a limit each, and are made for one response: nothing is gained by groups.
+    // Visits in cookies have their own size limit and belong to one response, so groups have no advantage.
     if (this.store.clients) return this.call((store) => store.create([visit]));
     const refusal = this.refusal();
     if (refusal) return refusal;
@@ -129,39 +129,47 @@ export class StoreAccess {
     return this.canWrite ? this.grouped.save(save) : this.enterWrite(() => this.grouped.save(save));
   }
 
-  /** After the store was closed: nothing is tried or told any more. Who closes the store does so. */
+  /** Called after the store was closed: nothing is tried or logged any more. The caller closes the store. */
   close(): void {
     this.failures.close();
     this.unfinished.close();
   }
 
-  /** Whether the store has this. */
+  /** Whether the store has this feature. */
   supports(feature: Feature): boolean {
     return supports(this.store, feature);
   }
 
-  /** Before a call that not every store can give. @throws VisitStoreUnsupportedError */
+  /**
+   * Called before a call that not every store supports.
+   *
+   * @throws VisitStoreUnsupportedError
+   */
   need(call: string, feature: Feature): void {
     if (!this.supports(feature)) throw new VisitStoreUnsupportedError(call, feature);
   }
 
-  /** What the store has for this call. @throws VisitStoreUnsupportedError */
+  /**
+   * The facet of the store for this call.
+   *
+   * @throws VisitStoreUnsupportedError
+   */
   facet<F extends Facet>(name: F, call: string): NonNullable<VisitStore[F]> {
     this.need(call, name);
     return this.store[name]!;
   }
 
-  /** When all visits of the user were last ended; null also where nobody can do that. */
+  /** When all visits of the user were last ended; also null if the store does not support it. */
   async revokedAt(userId: string): Promise<number | null> {
     const { users } = this.store;
     return users ? this.read(() => users.revokedAt(userId)) : null;
   }
 
   /**
-   * Changes one key. The new one is random, or undoes a change that is: whoever finds it stored in place of the other
-   * knows what was done.
+   * Changes one key. The new key is random, or undoes a change to a random key. So if it is stored, the change was made
+   * by this call.
    *
-   * @param isAgain it may have been done by a call before, whose answer was lost
+   * @param isAgain whether an earlier call, whose answer was lost, may have made the change
    */
   rekey(change: Rekey, isAgain = false): Promise<RekeyResult> {
     const { id, keyHash, newKeyHash } = change;
@@ -169,7 +177,7 @@ export class StoreAccess {
       write: async () => (await this.call((store) => store.rekey([change])))[0]!,
       look: async () => {
         const stored = await this.look(id);
-        // The key that undoes a sign-out is also that from before it.
+        // The key that undoes a sign-out is also the previous key.
         const isCurrent = stored?.keyHash === newKeyHash && (change.identity !== null || stored.identity === null);
         // Another request may have renewed it since.
         const isReplaced = stored?.previousKeyHash === newKeyHash && stored.keyHash !== keyHash;
@@ -181,7 +189,7 @@ export class StoreAccess {
     });
   }
 
-  /** Ends visits. The ids of those that this call ended. */
+  /** Ends visits. Returns the ids that this call has ended. */
   end(ids: readonly string[], ending: Ending): Promise<string[]> {
     return settle<string[]>({
       write: () => this.call((store) => store.end(ids, ending)),
@@ -192,31 +200,31 @@ export class StoreAccess {
           ? found.filter((visit) => visit && isEndedBy(visit, ending)).map((visit) => visit!.id)
           : undefined;
       },
-      // Those that the first try has ended are not among those of the second.
+      // The second attempt does not return visits that the first one has ended.
       isVain: (ended) => ended.length < ids.length,
       patience: this.options.storeTimeout / 2,
     });
   }
 
   /**
-   * Changes a key, or ends a visit, as soon as the store answers again: because a request could not, and what it has
-   * left must not stay. Until then, nobody finds this visit in this process.
+   * Changes a key or ends a visit as soon as the store answers again, because a request could not do so. Until then,
+   * this process does not find the visit.
    */
   finishLater(id: string, finish: () => Promise<unknown>): void {
     this.scope.runInAsyncScope(() => this.unfinished.add(id, finish));
   }
 
-  /** What else only reads. Runs in nobody's asynchronous context, as `call` does. */
+  /** For other reads. Runs outside of all request contexts, like `call`. */
   read<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     return this.refusal() ?? this.enter(() => this.inTime(() => this.breaker.watch(() => work(this.store))));
   }
 
-  /** Everything else. The work runs in nobody's asynchronous context. */
+  /** For everything else. The work runs outside of all request contexts. */
   call<T>(work: (store: VisitStore) => Promise<T>): Promise<T> {
     return this.refusal() ?? this.enterWrite(() => this.inTime(() => this.write(() => work(this.store))));
   }
 
-  /** What a caller gets who would wait for a connection that they hold themselves. */
+  /** The error for a caller that would wait for a connection that it holds itself. */
   private refusal(): Promise<never> | undefined {
     try {
       this.store.server?.requireConnection?.();
@@ -234,7 +242,7 @@ export class StoreAccess {
     return this.writes.use(() => this.writeBreaker.watch(work, isAnswer));
   }
 
-  /** Whether writes end, as far as is known. */
+  /** Whether writes complete, as far as is known. */
   get endsWrites(): boolean {
     return this.writeBreaker.isClosed;
   }
@@ -247,7 +255,7 @@ export class StoreAccess {
     return this.enter(() => this.writeBreaker.enter(work));
   }
 
-  /** What the breaker lets through, or an error for whoever asked. */
+  /** Runs the work if the breaker allows it; otherwise rejects. */
   private async enter<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await this.breaker.enter(work);
@@ -257,12 +265,12 @@ export class StoreAccess {
   }
 
   /**
-   * What a client is told when the store fails or does not answer in time. The cause goes to the log, once in a while,
-   * and not while nothing is new about it.
+   * The error for clients when the store fails or does not answer in time. The cause is logged, but not repeatedly
+   * while nothing changes.
    */
   private unavailable(error: unknown): unknown {
     if (error instanceof VisitError) return error;
-    // A timer, which belongs to none of the requests.
+    // A timer belongs to no request.
     if (this.canWrite) this.scope.runInAsyncScope(() => this.failures.failed(error));
     return new VisitStoreUnavailableError({ cause: error });
   }

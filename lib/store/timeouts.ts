@@ -1,6 +1,6 @@
-/** Tells of what takes too long. One timer for all, looked after as often as it runs out: nearly none ever needs it. */
+/** Reports operations that take too long. One timer serves all of them, because almost none ever needs it. */
 export class Timeouts<T extends { /** By `performance.now()`. */ readonly began: number }> {
-  /** The oldest first. */
+  /** Running operations, the oldest first. */
   private readonly underWay = new Set<T>();
   private timer: NodeJS.Timeout | undefined;
 
@@ -9,13 +9,13 @@ export class Timeouts<T extends { /** By `performance.now()`. */ readonly began:
     private readonly late: (one: T) => void,
   ) {}
 
-  /** What begins now. */
+  /** Adds an operation that begins now. */
   add(one: T): void {
     this.underWay.add(one);
     if (!this.timer) this.schedule(this.milliseconds);
   }
 
-  /** It has ended. Whether that was in time. */
+  /** Removes an operation that has ended. Returns whether it was in time. */
   delete(one: T): boolean {
     return this.underWay.delete(one);
   }

@@ -1,8 +1,8 @@
 import { VisitStoreUnavailableError } from '../errors/visit.error.js';
 
-/** More are not remembered. */
+/** The maximum number of entries. */
 const MOST = 1000;
-/** How often they are tried, in milliseconds. */
+/** The interval between attempts, in milliseconds. */
 const EVERY = 250;
 
 interface Work {
@@ -11,8 +11,8 @@ interface Work {
 }
 
 /**
- * What has to be done to visits, and could not be while the store was away: a sign-in that failed is to be undone, for
- * example. It is tried until the store has answered, and before anybody in this process looks one of these visits up.
+ * Writes to visits that failed because the store was unavailable, such as undoing a failed sign-in. They are retried
+ * until the store has answered, and before this process looks up one of these visits.
  */
 export class Unfinished {
   private readonly works = new Map<string, Work>();
@@ -20,7 +20,8 @@ export class Unfinished {
   private isClosed = false;
 
   /**
-   * @param finish may be done more than once, and late; rejects with VisitStoreUnavailableError while the store is away
+   * @param finish may run more than once, and late; it rejects with VisitStoreUnavailableError while the store is
+   * unavailable
    */
   add(id: string, finish: () => Promise<unknown>): void {
     if (this.isClosed || this.works.size >= MOST) return;
@@ -28,13 +29,13 @@ export class Unfinished {
     this.schedule();
   }
 
-  /** What waits for this visit. Rejects when it could not be done; undefined: there is nothing to wait for. */
+  /** Completes the pending write of this visit. Rejects if this failed; undefined: there is none. */
   settle(id: string): Promise<void> | undefined {
     const work = this.works.size > 0 ? this.works.get(id) : undefined;
     return work && (work.running ??= this.run(id, work));
   }
 
-  /** The application ends, and nothing can be done any more. */
+  /** Called at shutdown: nothing is retried any more. */
   close(): void {
     this.isClosed = true;
     clearTimeout(this.timer);
@@ -59,7 +60,7 @@ export class Unfinished {
     try {
       for (const id of this.works.keys()) await this.settle(id);
     } catch {
-      // The store is away still.
+      // The store is still unavailable.
     }
     this.timer = undefined;
     if (this.works.size > 0) this.schedule();

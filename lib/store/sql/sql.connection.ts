@@ -7,26 +7,27 @@ export interface SqlConnection {
   readonly dialect: SqlDialect;
 
   /**
-   * Runs one statement, which is a transaction by itself. What the database undid because others were in the way
-   * (`dialect.isTransient`) is tried again, as with `retryOnConflict`. An error is the driver's, or holds it as
-   * `driverError`, so that the dialect understands it.
+   * Runs one statement as its own transaction. If the database rolled it back on a conflict (`dialect.isTransient`), it
+   * is retried, as with `retryOnConflict`. An error is the driver's, or has it as `driverError`, so that the dialect
+   * can interpret it.
    */
   run(statement: Statement): Promise<Result>;
 
   /**
-   * Runs statements in one transaction, of level READ COMMITTED where there are levels, and tries again as `run` does.
-   * Null if one did not change what it must; then nothing is changed, as after an error.
+   * Runs statements in one transaction, with READ COMMITTED if the database has isolation levels, and retries it as
+   * `run` does. Returns null if a statement has not changed the required number of rows; then nothing is changed, as
+   * after an error.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null>;
 
   /**
-   * Nobody waits longer than this for a statement, in milliseconds; one that is slow may take ten times as long. The
-   * connection of one that is overdue is closed. Left out: the connections are not the store's to close.
+   * Sets how long callers wait for a statement, in milliseconds; a slow one may take ten times as long. The connection
+   * of an overdue statement is closed. If not set: the store cannot close connections.
    */
   limit?(milliseconds: number): void;
 }
 
-/** What a store over SQL works with. */
+/** The connection and the statements of a store over SQL. */
 export interface SqlAccess {
   readonly connection: SqlConnection;
   readonly sql: VisitSql;

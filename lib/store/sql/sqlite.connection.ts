@@ -3,15 +3,15 @@ import type { SqlConnection } from './sql.connection.js';
 import { SqliteDialect } from './sqlite.dialect.js';
 import { isShort, statementOf, type Result, type Statement, type Step } from './statement.js';
 
-/** What better-sqlite3 and the drivers that follow it offer; all of it is synchronous. */
+/** The synchronous interface of better-sqlite3 and compatible drivers. */
 export interface SqliteDatabase {
-  /** A statement that can be run with values. */
+  /** Prepares a statement. */
   prepare(sql: string): {
-    /** Whether it gives rows. */
+    /** Whether it returns rows. */
     readonly reader: boolean;
-    /** Its rows. */
+    /** Runs it and returns its rows. */
     all(...params: unknown[]): Result['rows'];
-    /** How many rows it has changed. */
+    /** Runs it and returns how many rows it has changed. */
     run(...params: unknown[]): { readonly changes: number };
   };
   /** Runs statements without values. */
@@ -19,7 +19,7 @@ export interface SqliteDatabase {
   readonly inTransaction: boolean;
 }
 
-/** How a transaction begins and ends; within one of the application's it is a savepoint. */
+/** The statements that begin and end a transaction; inside one of the application's, it is a savepoint. */
 const TRANSACTION = { begin: 'BEGIN IMMEDIATE', commit: 'COMMIT', undo: ['ROLLBACK'] };
 const SAVEPOINT = {
   begin: 'SAVEPOINT visit_store',
@@ -27,25 +27,25 @@ const SAVEPOINT = {
   undo: ['ROLLBACK TO visit_store', 'RELEASE visit_store'],
 };
 
-/** What the drivers' option `timeout` is by default, in milliseconds. */
+/** The default of the drivers' option `timeout`, in milliseconds. */
 export const USUAL_TIMEOUT = 5000;
 
-/** SQLite, through a driver that answers at once. */
+/** SQLite, through a synchronous driver. */
 export abstract class SqliteConnection implements SqlConnection {
   readonly dialect = new SqliteDialect();
 
   /** The application's connection. */
   protected abstract get database(): SqliteDatabase;
 
-  /** How long the application's connection waits for others, in milliseconds. */
+  /** How long the application's connection waits for other processes, in milliseconds. */
   protected abstract get timeout(): number;
 
-  /** For how long at least it is tried again what others were in the way of, in milliseconds. */
+  /** How long a write is retried while another process holds the write lock, in milliseconds. */
   protected get patience(): number {
     return this.timeout;
   }
 
-  /** A write that another process is in the way of must fail before it begins, see `atomic`. */
+  /** A write that conflicts with another process must fail before it begins, see `atomic`. */
   async run(statement: Statement): Promise<Result> {
     if (statement.sql.startsWith('SELECT')) return this.retryOnConflict(() => this.read(statement));
     const { sql, params } = statement;
@@ -57,15 +57,14 @@ export abstract class SqliteConnection implements SqlConnection {
   }
 
   /**
-   * There is one connection, which the application's own transactions share. Running all statements in one turn of the
-   * event loop keeps the two apart: nothing else can come in between. If such a transaction is open at the moment, ours
-   * is a part of it.
+   * There is one connection, which is shared with the transactions of the application. All statements run in one turn
+   * of the event loop, so nothing else can come in between. If such a transaction is open at the moment, ours is a part
+   * of it.
    *
-   * The right to write is taken first, so that nothing after it is refused because another process writes. Not only is
-   * a transaction that has read already never let in later; libsql leaves a statement that was refused half done, and
-   * no transaction ends before that is garbage-collected.
-   *
-   * That right is not waited for within SQLite, which would stand still the whole process, but for as long outside.
+   * The write lock is taken first, so that no later statement is refused because another process writes. A transaction
+   * that has already read is never granted the lock later. In addition, libsql leaves a refused statement half done,
+   * and the transaction cannot end before it has been garbage-collected. The store does not wait for the lock inside
+   * SQLite, which would block the whole process, but outside, for as long.
    */
   atomic(steps: readonly Step[]): Promise<Result[] | null> {
     return this.retryOnConflict(() => {
@@ -92,7 +91,7 @@ export abstract class SqliteConnection implements SqlConnection {
     });
   }
 
-  /** Fails at once while another process writes. */
+  /** Fails immediately while another process writes. */
   private begin(database: SqliteDatabase): void {
     database.exec('PRAGMA busy_timeout = 0');
     try {
@@ -114,7 +113,11 @@ export abstract class SqliteConnection implements SqlConnection {
     );
   }
 
-  /** Tells the application's log of a statement, or of its error. @param params undefined: only an error is told */
+  /**
+   * Reports a statement or its error to the log of the application.
+   *
+   * @param params undefined: only an error is reported
+   */
   protected logged<T>(_sql: string, work: () => T, _params?: readonly unknown[]): T {
     return work();
   }

@@ -1,28 +1,31 @@
-/** A statement with `?` for its parameters, whatever the dialect. No value is part of its text. */
+/** A statement with `?` for each parameter, for every dialect. Its text contains no values. */
 export interface Statement {
   readonly sql: string;
   readonly params: readonly unknown[];
   /**
-   * Sent all the time: worth being prepared where the dialect can, under this name. Its texts differ in their number of
-   * rows only.
+   * For frequent statements: the name under which the dialect may prepare it. Its texts differ only in the number of
+   * rows.
    */
   readonly name?: string;
-  /** In a transaction: how many rows it must change. If it changes others, all of the transaction is undone. */
+  /** In a transaction: how many rows it must change. Otherwise the whole transaction is rolled back. */
   readonly mustChange?: number;
-  /** Nobody waits for it: it may take longer than `storeTimeout`. */
+  /** Whether it may take longer than `storeTimeout`, because no request waits for it. */
   readonly isSlow?: boolean;
-  /** Done twice, it has done the same: it is sent again when its answer is lost. What only reads is so anyway. */
+  /**
+   * Whether executing it twice has the same effect as once: then it is sent again if its answer is lost. Always the
+   * case for statements that only read.
+   */
   readonly isIdempotent?: boolean;
 }
 
-/** What has come of a statement. */
+/** The result of a statement. */
 export interface Result {
   readonly rows: readonly Readonly<Record<string, unknown>>[];
-  /** How many rows a write has changed. Not known for a statement that returns rows. */
+  /** How many rows a write has changed. Unknown for a statement that returns rows. */
   readonly affected: number;
 }
 
-/** A statement of a transaction, or how to make it from the results so far. */
+/** A statement of a transaction, or a function that creates it from the results so far. */
 export type Step = Statement | ((results: readonly Result[]) => Statement);
 
 /** The statement of a step. */
@@ -30,7 +33,7 @@ export function statementOf(step: Step, results: readonly Result[]): Statement {
   return typeof step === 'function' ? step(results) : step;
 }
 
-/** Whether a statement changed another number of rows than it must. */
+/** Whether a statement has not changed the required number of rows. */
 export function isShort({ mustChange }: Statement, { affected }: Result): boolean {
   return mustChange !== undefined && affected !== mustChange;
 }
@@ -38,7 +41,7 @@ export function isShort({ mustChange }: Statement, { affected }: Result): boolea
 /**
  * Runs the statements of a transaction that has begun.
  *
- * @returns null if one did not change what it must: then the transaction is to be undone
+ * @returns null if a statement has not changed the required number of rows: then roll the transaction back
  */
 export async function runSteps(
   steps: readonly Step[],

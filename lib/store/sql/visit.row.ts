@@ -4,10 +4,7 @@ import type { Result } from './statement.js';
 
 const asIs = <T>(value: T): T => value;
 
-/**
- * Wide integers may be text or `bigint`, flags numbers, and binary data comes in three kinds: as driver and application
- * like it.
- */
+/** Drivers return wide integers as text or `bigint`, flags as numbers, and binary data in three types. */
 const readers: Readers = {
   hex: asIs,
   text: asIs,
@@ -18,8 +15,8 @@ const readers: Readers = {
   bytes: toBuffer,
 };
 
-/** The visit that a row of `VisitSql.find` holds; null for a row that was spoiled. */
+/** Reads a row of `VisitSql.find`. Null for a corrupted row. */
 export const recordOf = recordReader<Result['rows'][number]>({ readers });
 
-/** As `recordOf`, for a row of a list. */
+/** The same for a row of a list. */
 export const listedOf = listedReader<Result['rows'][number]>({ readers });

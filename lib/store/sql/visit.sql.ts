@@ -26,12 +26,12 @@ import type { Result, Statement, Step } from './statement.js';
 
 /** The names of a table and its columns, not yet escaped. */
 export interface SqlTable<Name extends string> {
-  /** With schema or database where there is one: `['app', 'visit']`. */
+  /** With schema or database, if there is one: `['app', 'visit']`. */
   readonly path: readonly string[];
   readonly columns: Readonly<Record<Name, string>>;
 }
 
-/** The tables of visits. */
+/** The three tables. */
 export interface VisitTables {
   readonly visit: SqlTable<VisitColumn | LockColumn>;
   readonly identity: SqlTable<IdentityColumn | 'visitId'>;
@@ -48,9 +48,9 @@ export const TABLE_COLUMNS = {
 } as const satisfies { readonly [Table in keyof VisitTables]: Readonly<Record<keyof Names<Table>, Column>> };
 
 /**
- * The tables as they are called unless the application says otherwise.
+ * The tables with their default names.
  *
- * @param schema in which they are; in MySQL the database
+ * @param schema their schema; for MySQL, their database
  */
 export function visitTablesIn(schema?: string): VisitTables {
   const table = <Name extends string>(name: string, columns: Readonly<Record<Name, Column>>): SqlTable<Name> => ({
@@ -74,7 +74,7 @@ const isNumber = ({ kind }: Column): boolean => kind === 'instant' || kind === '
 
 const asIs = <T>(value: T): T => value;
 
-/** What a save brings along, for dialects that take it as arrays. */
+/** The parameters of a save, for dialects that accept arrays. */
 const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
   { name: 'saved_id', type: 'text', of: ({ id }) => id },
   { name: 'saved_data', type: 'bytea', of: ({ data }) => data && toConfidential(data) },
@@ -104,7 +104,7 @@ export class VisitSql {
   /** Without session data. */
   readonly #list: string;
   readonly #isLive: string;
-  /** Of statements that are prepared. */
+  /** The name of the prepared statement. */
   readonly #findName: string;
   readonly #saveName: string;
   readonly #visitValues: (visit: VisitRecord) => unknown[];
@@ -165,8 +165,8 @@ export class VisitSql {
   }
 
   /**
-   * By table, what reads nothing, but fails if a column of this version of the schema is not there. Columns are
-   * qualified: SQLite takes a lone quoted name it does not know for text.
+   * For each table, a statement that returns nothing, but fails if a column of this version of the schema is missing.
+   * Columns are qualified, because SQLite treats an unknown quoted name as text.
    */
   probes(version: number): { readonly table: string; readonly statement: Statement }[] {
     const probe = (
@@ -187,7 +187,10 @@ export class VisitSql {
     ];
   }
 
-  /** By table, the columns that rows are looked for by, and what gives those that an index begins with, as `first`. */
+  /**
+   * For each table, the columns that need an index, and a statement that selects the first columns of existing indexes
+   * as `first`.
+   */
   get indexes(): { readonly table: string; readonly columns: readonly string[]; readonly statement: Statement }[] {
     const indexesOf = <Name extends string>(
       { path, columns: names }: SqlTable<Name>,
@@ -205,18 +208,18 @@ export class VisitSql {
     ];
   }
 
-  /** What time it is on the server, in seconds. */
+  /** The time of the server, in seconds. */
   get time(): Statement {
     return { sql: `SELECT ${this.#dialect.unixTime} AS "now"`, params: [] };
   }
 
-  /** A write that hits no row. */
+  /** A write that matches no row. */
   get write(): Statement {
     const { id, sessionVersion } = this.#v;
     return { sql: `UPDATE ${this.#visit} SET ${sessionVersion} = ${sessionVersion} WHERE ${id} = ?`, params: [NO_ID] };
   }
 
-  /** The whole rows of these visits, with their identities. */
+  /** The complete rows of these visits, with their identities. */
   find(ids: readonly string[]): Statement {
     // PostgreSQL plans a prepared `= ANY` anew each time, and `=` once. That is felt where requests come one at a time.
     if (ids.length === 1)
@@ -244,8 +247,8 @@ export class VisitSql {
   }
 
   /**
-   * Where the dialect can, the statement returns the ids that it has written; elsewhere it writes all that are there,
-   * or none.
+   * If the dialect supports it, the statement returns the ids that it has written; otherwise it writes all of them or
+   * none.
    */
   save(saves: readonly SessionSave[]): Statement {
     return this.#dialect.arrays ? this.#saveByArrays(saves) : this.#saveByCases(saves);
@@ -298,9 +301,7 @@ export class VisitSql {
     };
   }
 
-  /**
-   * When the visits were used and when they expire: neither ever goes back, and a visit that has ended stays as it is.
-   */
+  /** Sets when the visits were used and when they expire. Neither moves back, and ended visits are not changed. */
   touch(touches: readonly Required<Touch>[]): Statement {
     const { id, accessed, expiry, keyChanged } = this.#v;
     const given = `CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
@@ -320,7 +321,7 @@ export class VisitSql {
     };
   }
 
-  /** The new key, and as a second statement the identity if it changes. */
+  /** Sets the new key and, in a second statement, the identity if it changes. */
   rekey(change: Rekey): Statement[] {
     const v = this.#v;
     // MySQL assigns from left to right: the old hash must be read before it is replaced.
@@ -350,7 +351,7 @@ export class VisitSql {
     return change.identity === undefined ? [key] : [key, this.#link(change)];
   }
 
-  /** Takes the lock of a live visit with a valid key, where it is free, has run out or is the owner's. */
+  /** Takes the lock of a live visit with a valid key, if it is free, has expired, or belongs to the owner. */
   lock(lock: Lock): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const isFree = lock.renews
@@ -364,14 +365,14 @@ export class VisitSql {
     };
   }
 
-  /** Gives the lock back, if this owner still has it. */
+  /** Releases the lock if this owner still has it. */
   unlock(visitId: string, owner: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const sql = `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
     return { sql, params: [visitId, owner], isIdempotent: true };
   }
 
-  /** Who holds the lock, and until when. */
+  /** The owner of the lock, and its expiry. */
   lease(visitId: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
     const sql = `SELECT ${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil" FROM ${this.#visit} WHERE ${id} = ?`;
@@ -409,7 +410,7 @@ export class VisitSql {
     };
   }
 
-  /** All visits of the user end now; what was remembered before, if it is later, stays. */
+  /** Stores that all visits of the user end now; a later instant is kept. */
   revoke(userId: string, at: number): Statement {
     const { userHash, endedAt } = this.#r;
     const { sql, params } = insert(this.#revocation, [userHash, endedAt], [[userHashOf(userId), at]]);
@@ -421,7 +422,7 @@ export class VisitSql {
     };
   }
 
-  /** When all visits of the user were ended for the last time. */
+  /** When all visits of the user were last ended. */
   revokedAt(userId: string): Statement {
     const { userHash, endedAt } = this.#r;
     return {
@@ -430,7 +431,7 @@ export class VisitSql {
     };
   }
 
-  /** Deletes what is remembered of such ends from before this instant. */
+  /** Deletes such instants from before this one. */
   expungeRevocations(before: number): Statement {
     const sql = `DELETE FROM ${this.#revocation} WHERE ${this.#r.endedAt} < ?${this.#dialect.unbounded}`;
     return { sql, params: [before], isSlow: true };
@@ -477,7 +478,7 @@ export class VisitSql {
     };
   }
 
-  /** With which programs the user had signed in before this instant, whether those visits have ended or not. */
+  /** The user agents with which the user had signed in before this instant, including those of ended visits. */
   userAgentsOf(userId: string, before: number): Statement {
     const [v, i] = [this.#v, this.#i];
     return {
@@ -539,7 +540,7 @@ export class VisitSql {
     };
   }
 
-  /** Expired visits that hold data, the earliest expiry first. */
+  /** Expired visits with session data, the earliest expiry first. */
   unwiped({ from, before, limit }: { from: number; before: number; limit: number }): Statement {
     const { id, expiry, sessionData } = this.#v;
     return {
@@ -551,7 +552,7 @@ export class VisitSql {
     };
   }
 
-  /** Deletes the session data of these visits, where they expired before this instant. */
+  /** Deletes the session data of those of these visits that expired before this instant. */
   wipe(ids: readonly string[], before: number): Statement {
     const { expiry, sessionData, sessionVersion } = this.#v;
     const { sql: isAmong, params } = this.#isAmong(ids);
@@ -564,7 +565,7 @@ export class VisitSql {
     };
   }
 
-  /** How many visits that expired before this instant hold session data. */
+  /** The number of visits with session data that expired before this instant. */
   countUnwiped(before: number): Statement {
     const { expiry, sessionData } = this.#v;
     const sql = `SELECT COUNT(*) AS "count" FROM ${this.#visit} WHERE ${expiry} < ? AND ${sessionData} IS NOT NULL`;
@@ -579,7 +580,7 @@ export class VisitSql {
     return this.#dialect.isAmong(this.#visit, this.#v.id, ids);
   }
 
-  /** That a write comes with a key which is valid: the hash of the key, and when. */
+  /** The condition that the key of a write is valid. */
   #guard(hash = '?', at = '?'): string {
     const { keyHash, previousKeyHash, previousKeyUntil } = this.#v;
     return `(${keyHash} = ${hash} OR (${previousKeyHash} = ${hash} AND ${previousKeyUntil} > ${at}))`;
