@@ -26,44 +26,39 @@ import { refusalOf } from './visit.record.js';
 export { MAX_ROWS };
 
 /**
- * Keeps the largest statement well below the 16 MB that MariaDB takes, where binary data is sent in hexadecimal digits.
+ * The maximum number of bytes in one group. It keeps the largest statement well below the 16 MB limit of MariaDB, where
+ * binary data is sent as hexadecimal digits.
  */
 export const MAX_BYTES = 4_000_000;
-/**
- * A refused write whose reason is gone when looked for is tried again; more often than this, something else is wrong.
- */
+/** How often a refused write is retried if its reason has disappeared; after that, something else is wrong. */
 export const MAX_UNEXPLAINED = 10;
-/** What is remembered under this user id is of everybody. */
+/** The user id that stands for all users. */
 export const EVERYBODY = '';
-/** The last instant that JavaScript knows. */
+/** The latest instant of `Date`. */
 const LATEST = 8_640_000_000_000_000;
 /**
- * Before all ids, and none of them. Not the empty text, which is NULL under EMPTY_STRING_IS_NULL: equal to nothing, and
- * different from nothing.
+ * An id that no visit has, and that sorts before all ids. Not an empty text, which is NULL with EMPTY_STRING_IS_NULL.
  */
 export const NO_ID = '-';
 
-/** So many of a user's visits are looked up at once, to be ended in batches. */
+/** How many visits of a user are looked up at once, to be ended in batches. */
 const MOST_OF_USER = 20_000;
 
-/** A visit that was looked up to be ended. */
+/** A visit to end. */
 export interface VisitToEnd {
   readonly id: string;
-  /**
-   * Its key must be this one still: then it belongs to whom it belonged when it was looked up, since whoever links a
-   * user changes the key.
-   */
+  /** Its key must still be this one. Then it still belongs to the same user, because linking a user changes the key. */
   readonly keyHash?: string;
 }
 
-/** Where a look-up of stale visits goes on: behind this one, in the order of this column and of ids. */
+/** The position of a look-up of stale visits: it continues behind this visit, ordered by this column and the id. */
 export interface StalePlace {
   readonly column: 'expiry' | 'endedAt';
   readonly instant: number;
   readonly id: string;
 }
 
-/** Before all visits, by each column. */
+/** The first positions, for each column. */
 const [FIRST_EXPIRED, FIRST_ENDED] = (['expiry', 'endedAt'] as const).map((column): StalePlace => ({
   column,
   instant: Number.MIN_SAFE_INTEGER,
@@ -71,8 +66,8 @@ const [FIRST_EXPIRED, FIRST_ENDED] = (['expiry', 'endedAt'] as const).map((colum
 }));
 
 /**
- * Stale visits that were looked up, how many of them are done, and where the next look-up begins; undefined: there is
- * none.
+ * Stale visits that were looked up, how many of them have been processed, and the position of the next look-up;
+ * undefined: there is none.
  */
 interface Looked {
   readonly ids: readonly string[];
@@ -80,28 +75,25 @@ interface Looked {
   readonly next: StalePlace | undefined;
 }
 
-/** What a database says that deletes no visit which rows of other tables refer to. */
+/** The constraint that prevents a visit from being deleted, because rows of other tables refer to it. */
 export interface Reference {
-  /** The name of the constraint, where it is known. */
+  /** The name of the constraint, if known. */
   readonly constraint: string | undefined;
 }
 
-/** Visits of a user that were looked up; those from `done` on are still to be ended. */
+/** Visits of a user that were looked up. Those from `done` on must still be ended. */
 interface LookedToEnd {
   readonly visits: readonly VisitToEnd[];
   readonly done: number;
-  /**
-   * Whether there may be more when these are done: there were too many for one look, or a key has changed meanwhile.
-   */
+  /** Whether there may be more visits: there were too many for one look-up, or a key has changed in the meantime. */
   readonly isPartial: boolean;
 }
 
 const LOOK_AGAIN = Symbol('look again');
 
 /**
- * What is the same for every store that keeps visits as rows of tables, whatever takes its statements there: how
- * clean-up goes through the table, how many visits are ended without one being missed. What is left to each is one
- * statement, or one transaction, at a time.
+ * The common part of all stores over tables: it goes through the table for clean-up, and ends many visits without
+ * missing one. Subclasses provide single statements or transactions.
  */
 export abstract class TableVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
   override readonly users = this;
@@ -109,8 +101,8 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   override readonly locks = this;
   override readonly cleanup = this;
   /**
-   * So many stale visits are looked up at once, to be deleted in batches: in the order of their keys, several lie on
-   * one page of the table.
+   * How many stale visits are looked up at once, to be deleted in batches. In the order of their keys, several are on
+   * the same page of the table.
    */
   protected abstract readonly staleIdsAtOnce: number;
 
@@ -125,66 +117,66 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }): Promise<VisitPage>;
 
   /**
-   * Writes each visit's instants where they are later than what is stored, unless its key was changed since. The visits
-   * differ, and are ordered by id.
+   * Writes the instants of each visit if they are later than the stored ones, unless its key has changed since. The
+   * visits are distinct and ordered by id.
    */
   protected abstract touchEach(touches: readonly Required<Touch>[]): Promise<void>;
   protected abstract rekeyOne(change: Rekey): Promise<RekeyResult>;
-  /** Whether the lock was taken, or its lease renewed. */
+  /** Takes the lock or renews its lease. Returns whether it did. */
   protected abstract takeLock(lock: Lock): Promise<boolean>;
   /**
-   * Ends those of these visits that have not ended and have the key that they are given with, all in one step. They
-   * differ, are ordered by id, and are at most `MAX_ROWS`. `mark` becomes the owner of the lock of each, which an ended
-   * visit does not need: so it can be told afterwards which of them this call has ended, also where its answer was
-   * lost. The ids of those; undefined where only the mark tells.
+   * Ends those of these visits that have not ended and still have the given key, in one step. They are distinct,
+   * ordered by id, and at most `MAX_ROWS`. `mark` is stored as the owner of their locks, which ended visits do not
+   * need. So it can be determined afterwards which visits this call has ended, even if its answer was lost. Returns
+   * their ids, or undefined if only the mark can tell.
    */
   protected abstract endThese(
     visits: readonly VisitToEnd[],
     ending: Ending,
     mark: string,
   ): Promise<readonly string[] | undefined>;
-  /** Those of these visits that carry the mark of an end. */
+  /** Returns those of these visits that have the mark. */
   protected abstract markedIds(ids: readonly string[], mark: string): Promise<string[]>;
-  /** Remembers that all visits of the user end now; a later instant that is remembered already stays. */
+  /** Stores that all visits of the user end now; a later stored instant is kept. */
   protected abstract remember(userId: string, at: number): Promise<void>;
   /**
-   * At most so many of the visits of the user that have not ended, whether expired or not, in the order of their ids:
-   * all but `except`.
+   * Returns at most `most` visits of the user that have not ended, including expired ones, ordered by id, without
+   * `except`.
    */
   protected abstract keysOfUser(userId: string, except: string, most: number): Promise<Required<VisitToEnd>[]>;
-  /** At most so many of those that have not ended, behind `after`, in the order of their ids. */
+  /** Returns at most `most` visits that have not ended, behind `after`, ordered by id. */
   protected abstract liveIds(after: string, most: number): Promise<string[]>;
   /**
-   * Those whose `place.column` is before this instant, behind the place, in the order of that column and then of their
-   * ids. By `endedAt` only those whose `expiry` is not before it: the others are found by that.
+   * Returns visits whose `place.column` is before this instant, behind the place, ordered by that column and the id.
+   * For `endedAt`, only those whose `expiry` is not before the instant, because the others are found by `expiry`.
    */
   protected abstract staleBehind(
     place: StalePlace,
     before: number,
     most: number,
   ): Promise<{ id: string; instant: number }[]>;
-  /** Deletes those of these visits that are stale still: all, or by an error none. */
+  /** Deletes those of these visits that are still stale: all of them, or none if it throws. */
   protected abstract expungeThese(ids: readonly string[], before: number): Promise<StaleCounts>;
   /**
-   * What an error of `expungeThese` says of rows of other tables that refer to the visits; undefined for any other
+   * The constraint in an error of `expungeThese`, if rows of other tables refer to the visits; undefined for any other
    * error.
    */
   protected abstract referenceIn(error: unknown): Reference | undefined;
   protected abstract expungeRevocations(before: number): Promise<void>;
-  /** Visits with data that expire from `from` on and before `before`, in this order. */
+  /** Returns visits with session data whose expiry is between `from` and `before`, ordered by expiry. */
   protected abstract unwiped(where: {
     from: number;
     before: number;
     most: number;
   }): Promise<{ id: string; expiry: number }[]>;
-  /** Empties those of these visits that have expired still, and have data. How many they were. */
+  /** Wipes the session data of those of these visits that are still expired. Returns how many there were. */
   protected abstract wipeThese(ids: readonly string[], before: number): Promise<number>;
-  /** How many visits and identities `expunge` would delete. */
+  /** Returns how many visits and identities `expunge` would delete. */
   protected abstract countStale(before: number): Promise<StaleCounts>;
-  /** How many visits `wipe` would empty. */
+  /** Returns how many visits `wipe` would change. */
   protected abstract countUnwiped(before: number): Promise<number>;
 
-  /** As `find`, but a visit that cannot be read fails by itself. */
+  /** Like `find`, but a visit that cannot be read fails alone. */
   protected findEach(ids: readonly string[]): Promise<readonly Outcome<VisitRecord | null>[]> {
     return askEach(ids, { ask: (some) => this.find(some), probe: () => this.find([NO_ID]) });
   }
@@ -193,7 +185,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     const latest = new Map<string, Required<Touch>>();
     for (const { id, accessed, expiry, keyChanged = LATEST } of touches) {
       const other = latest.get(id);
-      // Of two that know different keys, only the later one can count.
+      // Of two touches with different keys, only the later one can count.
       if (other && other.keyChanged > keyChanged) continue;
       const same = other?.keyChanged === keyChanged ? other : undefined;
       const instants = {
@@ -232,7 +224,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
     const end = looked.done + Math.min(limit, MAX_ROWS);
     const group = looked.visits.slice(looked.done, end);
     const ended = await this.#endGroup(group, ending);
-    // One whose key has changed meanwhile may be somebody else's by now: another look tells.
+    // A visit whose key has changed may belong to another user now, so another look-up is needed.
     const isPartial = looked.isPartial || ended.length < group.length;
     if (end < looked.visits.length) return { ended, next: { ...looked, done: end, isPartial } };
     return { ended, next: isPartial ? LOOK_AGAIN : null };
@@ -240,7 +232,7 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
 
   async endAll({ ending, limit, after }: EndingBatch): Promise<EndedBatch> {
     if (after === undefined) await this.remember(EVERYBODY, ending.at);
-    // Once through: what begins meanwhile may stay, or this would never end while visitors come.
+    // Goes through the table once: visits that begin meanwhile may remain, or this would never end.
     const most = Math.min(limit, MAX_ROWS);
     const ids = await this.liveIds((after as string | undefined) ?? NO_ID, most);
     const visits = ids.map((id) => ({ id }));
@@ -253,8 +245,8 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   /**
-   * The ids that this call ended. A lost answer is looked up: who asks again could not tell any more which of them it
-   * has ended.
+   * Returns the ids that this call has ended. After a lost answer, they are looked up, because a repeated call could
+   * not tell which ones it has ended.
    */
   async #endGroup(visits: readonly VisitToEnd[], ending: Ending): Promise<string[]> {
     if (visits.length === 0) return [];
@@ -284,8 +276,8 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   /**
-   * Passes over visits that rows of other tables refer to, by foreign keys that restrict. Which those are is found by
-   * trying halves: the database names one at most.
+   * Skips visits to which rows of other tables refer with a restricting foreign key. They are found by trying halves,
+   * because the database names at most one.
    */
   async #expungeAllBut(ids: readonly string[], before: number): Promise<Omit<ExpungedBatch, 'next'>> {
     try {
@@ -320,9 +312,9 @@ export abstract class TableVisitStore extends VisitStore implements UserVisits, 
   }
 
   /**
-   * Stale visits, in the order of their keys, because several lie on one page of the table. Machines that do this at
-   * the same time go the same way, and so past each other: in different orders, neighboring rows make them wait in a
-   * circle. What is passed over is left behind.
+   * Looks up stale visits, in the order of their keys, because several are on the same page of the table. Several
+   * machines use the same order; in different orders, neighboring rows would cause deadlocks. Visits that are skipped
+   * are left behind.
    */
   async #lookUpStale(from: StalePlace | undefined, before: number): Promise<Looked> {
     const ids = new Set<string>();

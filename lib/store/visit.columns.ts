@@ -1,10 +1,10 @@
 import type { IdentityRecord, ListedVisit, VisitRecord } from './visit.store.js';
 
-/** What a column can hold, and as what a record has it. */
+/** The kinds of columns, and the type of their values in a record. */
 export interface ColumnKinds {
   /** Lower-case hexadecimal digits. */
   readonly hex: string;
-  /** Text for people; how it is compared does not matter. */
+  /** Text for people; its collation does not matter. */
   readonly text: string;
   /** Text that is compared byte by byte. */
   readonly exact: string;
@@ -19,18 +19,18 @@ export interface ColumnKinds {
 /** A kind of column, such as `hex`. */
 export type ColumnKind = keyof ColumnKinds;
 
-/** A column, as every store needs to know it. */
+/** The definition of a column. */
 export interface Column {
   readonly kind: ColumnKind;
-  /** Of text: the most characters that it may have. */
+  /** For text: the maximum number of characters. */
   readonly length?: number;
   /** @default false */
   readonly nullable?: boolean;
-  /** Whether rows are looked for by it. @default false */
+  /** Whether rows are searched by it. @default false */
   readonly indexed?: boolean;
   /**
-   * The version of the schema that has it first. One that came later is nullable: what was stored before is without it.
-   * It stands behind the others, for formats that go by position.
+   * The version of the schema that introduced it. A column of a later version is nullable, because rows from before do
+   * not have it. It comes after the others, for formats that go by position.
    */
   readonly since: number;
 }
@@ -44,12 +44,12 @@ type ColumnOf<T> = {
     : never;
 }[ColumnKind];
 
-/** The columns of a row, no more and no less than it has properties. */
+/** The columns of a row: exactly one for each property. */
 type ColumnsOf<Row> = { readonly [Name in keyof Row]-?: ColumnOf<Row[Name]> };
 
 /**
- * All of a visit but whose it is. A new column is named here, in `VisitRecord`, and in a migration; stores take it from
- * here.
+ * All columns of a visit except its identity. A new column is added here, in `VisitRecord`, and in a migration; stores
+ * derive it from here.
  */
 export const VISIT_COLUMNS = {
   id: { kind: 'hex', length: 32, since: 1 },
@@ -72,40 +72,40 @@ export const VISIT_COLUMNS = {
 
 const { sessionData: _data, ...listedColumns } = VISIT_COLUMNS;
 
-/** The columns that lists load: all but the session data. */
+/** The columns that lists load: all except the session data. */
 export const LISTED_COLUMNS = listedColumns satisfies ColumnsOf<Omit<ListedVisit, 'identity'>>;
 
-/**
- * Who has exclusive access to a session, and until when at the latest. Not part of a record: whoever needs a lock asks
- * for it.
- */
+/** The owner of the exclusive access to a session, and its expiry. Not part of a record: only locks use them. */
 export const LOCK_COLUMNS = {
   lockOwner: { kind: 'hex', length: 32, nullable: true, since: 1 },
   lockedUntil: { kind: 'instant', nullable: true, since: 1 },
 } as const satisfies ColumnsOf<{ lockOwner: string | null; lockedUntil: number | null }>;
 
-/** Whose a visit is. */
+/** The user of a visit. */
 export const IDENTITY_COLUMNS = {
   userId: { kind: 'exact', length: 255, indexed: true, since: 1 },
   created: { kind: 'instant', since: 1 },
   authenticatedAt: { kind: 'instant', since: 1 },
 } as const satisfies ColumnsOf<IdentityRecord>;
 
-/** When all visits of a user were ended last. */
+/** When all visits of a user were last ended. */
 export const REVOCATION_COLUMNS = {
-  /** SHA-256 of the user id, so that no collation takes two for one; that of the empty text: everybody. */
+  /**
+   * SHA-256 of the user id, so that no collation treats two ids as equal. The hash of an empty text stands for all
+   * users.
+   */
   userHash: { kind: 'hex', length: 64, since: 1 },
   endedAt: { kind: 'instant', indexed: true, since: 1 },
 } as const satisfies ColumnsOf<{ userHash: string; endedAt: number }>;
 
-/** The latest version of the schema: the migration of that number brings it. */
+/** The latest version of the schema. The migration with this number creates it. */
 export const SCHEMA_VERSION = Math.max(
   ...[VISIT_COLUMNS, LOCK_COLUMNS, IDENTITY_COLUMNS, REVOCATION_COLUMNS].flatMap((columns) =>
     Object.values<Column>(columns).map(({ since }) => since),
   ),
 );
 
-/** The name of a column of a visit, as `VisitRecord` names it. */
+/** The name of a column of a visit, as in `VisitRecord`. */
 export type VisitColumn = keyof typeof VISIT_COLUMNS;
 /** The name of a column of a lease on a session. */
 export type LockColumn = keyof typeof LOCK_COLUMNS;
@@ -114,7 +114,7 @@ export type IdentityColumn = keyof typeof IDENTITY_COLUMNS;
 /** The name of a column of a record that all visits of a user have ended. */
 export type RevocationColumn = keyof typeof REVOCATION_COLUMNS;
 
-/** A row, where the values of each kind are what `Values` says. */
+/** A row whose values have the types that `Values` defines for each kind. */
 export type RowOf<
   Columns extends Readonly<Record<string, Column>>,
   Values extends Readonly<Record<ColumnKind, unknown>>,
@@ -124,7 +124,7 @@ export type RowOf<
     | (Columns[Name] extends { readonly nullable: true } ? null : never);
 };
 
-/** As what the columns of an identity stand beside those of its visit, where one row has both. */
+/** The names of the identity's columns in a row that also contains the visit. */
 export const IDENTITY_FIELDS = {
   userId: 'userId',
   created: 'linked',

@@ -13,18 +13,18 @@ import type {
   WriteGuard,
 } from './visit.store.js';
 
-// What the writes of the contract make of a visit, and when they are refused: pure functions, and the one home of both.
-// A store that can read a visit and keep the next one in one step needs no more than these; one that writes by
-// conditions of its own asks them afterwards why a write has hit nothing. No record is ever changed itself, and none
-// shares bytes with what it was made of.
+// The results of the writes of the contract, and the reasons for refusals: pure functions, defined only here. A store
+// that can read a visit and store the next state in one step needs only these. A store that writes conditionally uses
+// them to find out why a write has changed nothing. Records are never modified, and results share no bytes with their
+// arguments.
 
-/** What became of a write, and what is stored from now on; null: what was stored before. */
+/** The result of a write, and the new state to store; null: the stored state does not change. */
 export interface Transition<Result, Next = VisitRecord> {
   readonly result: Result;
   readonly next: Next | null;
 }
 
-/** Who has the lock of a visit, and until when; as a database gives it. */
+/** The owner of the lock of a visit, and its expiry, as read from a database. */
 export interface Lease {
   readonly lockOwner?: unknown;
   readonly lockedUntil?: unknown;
@@ -32,10 +32,10 @@ export interface Lease {
 
 const NO_LEASE: Lease = {};
 
-/** What has to be said of a visit that begins. */
+/** The required properties of a new visit. */
 export type NewVisit = Pick<VisitRecord, 'id' | 'keyHash' | 'created' | 'expiry'> & Partial<VisitRecord>;
 
-/** What a visit begins with, unless something else is said. */
+/** The default properties of a new visit. */
 const FRESH = {
   ...Object.fromEntries(
     listed(VISIT_COLUMNS).flatMap(({ name, nullable }: Column & { readonly name: string }) =>
@@ -48,8 +48,8 @@ const FRESH = {
 };
 
 /**
- * A visit that begins. Its key is as old as itself and has replaced none, it was used last when it was created, its
- * session is empty and has version 0, it is nobody's, and it has not ended; unless something else is said.
+ * A new visit. Unless other values are given, its key is as old as the visit and has replaced no other, it was last
+ * used when it was created, its session is empty with version 0, it has no user, and it has not ended.
  */
 export function created(visit: NewVisit): VisitRecord {
   const { created: now } = visit;
@@ -57,9 +57,9 @@ export function created(visit: NewVisit): VisitRecord {
 }
 
 /**
- * A save: compare-and-set on the version. `next` is null where it was refused, or met a conflict.
+ * A save: a compare-and-set on the version. `next` is null if it was refused or conflicts.
  *
- * @param lease who has the lock by now
+ * @param lease the current lease of the lock
  */
 export function saved(visit: VisitRecord | null, save: SessionSave, lease = NO_LEASE): Transition<SaveResult> {
   const verdict = verdictOn(save, visit, lease);
@@ -72,13 +72,13 @@ export function saved(visit: VisitRecord | null, save: SessionSave, lease = NO_L
   };
 }
 
-/** Null: the visit is left alone. */
+/** A touch. Null: the visit does not change. */
 export function touched(visit: VisitRecord | null, touch: Touch): VisitRecord | null {
   if (!visit || visit.endedAt !== null || visit.keyChanged > (touch.keyChanged ?? Infinity)) return null;
   return { ...visit, accessed: Math.max(visit.accessed, touch.accessed), expiry: Math.max(visit.expiry, touch.expiry) };
 }
 
-/** A change of key, with the identity and lifetime that come with it. `next` is null where it was refused. */
+/** A change of key, with its identity and lifetime. `next` is null if it was refused. */
 export function rekeyed(visit: VisitRecord | null, change: Rekey): Transition<RekeyResult> {
   const reason = refusalOf(visit, rekeyGuard(change));
   if (reason || !visit) return { result: refused(reason ?? 'unknown'), next: null };
@@ -97,14 +97,14 @@ export function rekeyed(visit: VisitRecord | null, change: Rekey): Transition<Re
   return { result: { outcome: 'done' }, next };
 }
 
-/** Null: there is nothing to end. */
+/** An end. Null: there is nothing to end. */
 export function ended(visit: VisitRecord | null, { at, reason, retiresKey = false }: Ending): VisitRecord | null {
   if (!visit || visit.endedAt !== null) return null;
   const retired = retiresKey ? { previousKeyUntil: at, keyChanged: at } : {};
   return { ...emptied(visit), ...retired, endedAt: at, endReason: reason };
 }
 
-/** Of who wants the lock, and what is known of who has it. */
+/** Taking a lock, given its current lease. */
 export function locked(
   visit: VisitRecord | null,
   lock: Lock,
@@ -119,18 +119,18 @@ export function locked(
     : { result: { outcome: 'held' }, next: null };
 }
 
-/** Without its session data, whose version has grown by that. */
+/** The visit without session data, with the next version. */
 export function emptied(visit: VisitRecord): VisitRecord {
   return { ...visit, sessionData: null, sessionVersion: visit.sessionVersion + 1 };
 }
 
-/** What callers hold and what is stored never share bytes. */
+/** A copy, because callers and the store must not share bytes. */
 export function copyOf(visit: VisitRecord): VisitRecord {
   const { sessionData, identity } = visit;
   return { ...visit, sessionData: bytesOf(sessionData), identity: identity && { ...identity } };
 }
 
-/** The visit as lists have it. */
+/** The visit as in lists, without session data. */
 export function listedCopyOf({ sessionData: _data, ...visit }: VisitRecord): ListedVisit {
   return { ...visit, identity: visit.identity && { ...visit.identity } };
 }
@@ -150,7 +150,7 @@ export function pageOf<V extends ListPosition>(
   return { visits: page, next: last && page.length < rest.length ? { accessed: last.accessed, id: last.id } : null };
 }
 
-/** Why this write must be refused, given what is stored; null if nothing speaks against it. */
+/** The reason to refuse this write, given the stored visit; null if there is none. */
 export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusal | null {
   if (!stored) return 'unknown';
   if (stored.endedAt !== null) return 'ended';
@@ -159,17 +159,17 @@ export function refusalOf(stored: VisitRecord | null, guard: WriteGuard): Refusa
   return isCurrent || isInGrace ? null : 'retired';
 }
 
-/** The guard of a change of key: for a renewal as if every grace were over. */
+/** The guard of a change of key. A renewal does not accept a previous key. */
 export function rekeyGuard({ id, keyHash, now, previousKeyUntil }: Rekey): WriteGuard {
   return { id, keyHash, now: previousKeyUntil === null ? now : Number.MAX_SAFE_INTEGER };
 }
 
-/** Whether the lock is this owner's, and its lease has not run out. */
+/** Whether this owner holds the lock, with a lease that has not expired. */
 export function isHeldBy(owner: string, { lockOwner, lockedUntil }: Lease, now: number): boolean {
   return lockOwner === owner && Number(lockedUntil) > now;
 }
 
-/** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
+/** The result of a save that has written nothing, given the stored visit; null if there is no longer a reason. */
 export function verdictOn(save: SessionSave, stored: VisitRecord | null, lease = NO_LEASE): SaveResult | null {
   const reason = refusalOf(stored, save);
   if (reason) return refused(reason);
@@ -178,18 +178,18 @@ export function verdictOn(save: SessionSave, stored: VisitRecord | null, lease =
   return { outcome: 'conflict', version: stored.sessionVersion, data: stored.sessionData };
 }
 
-/** The expiry after a change of key: a renewal only moves it forward, a change of rights sets it. */
+/** The expiry after a change of key: a renewal only moves it forward; a change of rights sets it. */
 export function expiryAfter({ expiry, previousKeyUntil }: Rekey, stored: number): number {
   if (expiry === undefined) return stored;
   return previousKeyUntil === null ? expiry : Math.max(stored, expiry);
 }
 
-/** Whether a visit has expired or ended before this instant: nobody misses it. */
+/** Whether a visit expired or ended before this instant. */
 export function isStale({ expiry, endedAt }: VisitRecord, before: number): boolean {
   return expiry < before || (endedAt !== null && endedAt < before);
 }
 
-/** Whether a visit has expired before this instant, and holds data still. */
+/** Whether a visit expired before this instant and still has session data. */
 export function isUnwiped({ expiry, sessionData }: VisitRecord, before: number): boolean {
   return expiry < before && sessionData !== null;
 }

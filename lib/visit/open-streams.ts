@@ -7,32 +7,32 @@ import { StoreAccess } from '../store/store-access.js';
 import type { VisitRecord } from '../store/visit.store.js';
 import { TimeLimits } from './time-limits.js';
 
-/** So many checks in a row may fail before a stream ends: nobody knows any more whose it is. */
+/** How many checks may fail in a row before a stream ends, because its visit is unknown by then. */
 const MOST_FAILURES = 2;
 
-/** Something that goes on for long, and was let in for a visit: a stream of events, or a socket. */
+/** A stream of events or a socket that belongs to a visit. */
 export interface OpenStream {
   readonly visitId: string;
-  /** Where what is stored of the visit is to be found. `nowhere`: nothing is stored of it yet. */
+  /** Where the visit is stored. `nowhere`: it is not stored yet. */
   readonly storedIn: 'store' | 'client' | 'nowhere';
-  /** What the client has brought of a visit that it keeps itself. */
+  /** The visit as the client has sent it, if the client stores it. */
   readonly record: VisitRecord;
-  /** Whether it was let in for somebody else than whoever this visit belongs to now. */
+  /** Whether the visit now belongs to another user than when the stream began. */
   isForeign(record: VisitRecord): boolean;
-  /** Called once, when the visit has ended, expired, or belongs to somebody else. */
+  /** Called once, when the visit has ended, has expired, or belongs to another user. */
   end(): void;
 }
 
 /**
- * Streams and sockets end with the visit that they were let in for. What this process does to a visit is known at once;
- * what others do, and that a visit has expired, is looked up each `streams.interval`, all visits together.
+ * Ends streams and sockets with their visit. Changes by this process are known immediately. Changes by other processes,
+ * and expiry, are looked up every `streams.interval`, for all visits together.
  */
 @Injectable()
 export class OpenStreams {
   private readonly logger = new Logger('Visit');
-  /** What serves many requests runs in the asynchronous context of none. */
+  /** Serves many requests, so it runs outside of all request contexts. */
   private readonly scope = new AsyncResource('VisitOpenStreams');
-  /** Those of each visit, with how many checks in a row have failed. */
+  /** The streams of each visit, with the number of failed checks in a row. */
   private readonly streams = new Map<string, Map<OpenStream, number>>();
   private timer: NodeJS.Timeout | undefined;
 
@@ -42,7 +42,11 @@ export class OpenStreams {
     @Inject(TimeLimits) private readonly limits: Pick<TimeLimits, 'applyTo' | 'endOf'>,
   ) {}
 
-  /** From now on the stream ends with its visit. @returns what is to be called when it has ended otherwise */
+  /**
+   * Adds a stream, which then ends with its visit.
+   *
+   * @returns a function to call when the stream has ended by itself
+   */
   add(stream: OpenStream): () => void {
     if (!this.options.streams.endWithVisit) return () => undefined;
     const { visitId } = stream;
@@ -54,7 +58,7 @@ export class OpenStreams {
     return () => this.remove(visitId, stream);
   }
 
-  /** Of how many visits streams are open. */
+  /** The number of visits with open streams. */
   get size(): number {
     return this.streams.size;
   }
@@ -70,12 +74,12 @@ export class OpenStreams {
     this.visitsEnded([...this.streams.keys()]);
   }
 
-  /** The rights of the visit have changed: by a sign-in or a sign-out. */
+  /** Called when the rights of the visit have changed by a sign-in or a sign-out. */
   rightsChanged(record: VisitRecord): void {
     if (this.streams.size > 0) this.endWhere(record.id, (stream) => stream.isForeign(record));
   }
 
-  /** Ends the streams whose visits have ended by now. */
+  /** Ends the streams whose visits have ended. */
   async check(): Promise<void> {
     await Promise.all([...this.streams.keys()].map((id) => this.checkVisit(id)));
   }

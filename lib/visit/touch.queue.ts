@@ -4,11 +4,11 @@ import { reasonOf } from '../errors/failure.js';
 import { withDeadline } from '../store/deadline.js';
 import type { Touch, VisitStore } from '../store/visit.store.js';
 
-/** More than this many visits never wait; the ones that have waited longest are given up first. */
+/** The maximum number of waiting visits; beyond it, those that have waited longest are dropped. */
 const MOST_WAITING = 100_000;
-/** Visits written by one call, which has a deadline of its own. Fewer while the store is too slow for that. */
+/** The maximum number of visits in one call, which has its own deadline. Fewer while the store is slow. */
 const MOST_AT_ONCE = 500;
-/** How long the end of the application waits for what is unwritten, in milliseconds. */
+/** How long shutdown waits for pending updates, in milliseconds. */
 const LONGEST_CLOSE = 2000;
 
 type Batch = ReadonlyMap<string, Touch>;
@@ -16,24 +16,22 @@ type Batch = ReadonlyMap<string, Touch>;
 const NOTHING: Batch = new Map();
 
 /**
- * Gathers "this visit is still in use" for an interval and writes it batch by batch. What waits counts as if it
- * were written. A failed write goes back into the queue without overwriting anything newer.
- *
- * What is written is many requests', so it is written in the asynchronous context of none of them, but in that in which
- * the queue was made.
+ * Collects expiry updates for an interval and writes them in batches. Pending updates count as if they were written. A
+ * failed write returns to the queue without replacing anything newer. Batches belong to many requests, so they run
+ * outside of all request contexts, in the context in which the queue was created.
  */
 export class TouchQueue {
   private readonly logger = new Logger('Visit');
   private readonly scope = new AsyncResource('VisitTouchQueue');
-  /** What somebody waits for: it is in the next batch. */
+  /** Updates that callers wait for: they are in the next batch. */
   private readonly urgent = new Map<string, Touch>();
   private readonly queued = new Map<string, Touch>();
-  /** What a write under way carries. */
+  /** The updates that are being written. */
   private inFlight = NOTHING;
   private timer: NodeJS.Timeout | undefined;
-  /** Batches follow one another. */
+  /** Batches run one after the other. */
   private last: Promise<unknown> = Promise.resolve();
-  /** The batch that is next, for all who are in a hurry. */
+  /** The next batch, for all callers that wait. */
   private next: Promise<void> | undefined;
   private flushing: Promise<void> | undefined;
   private most = MOST_AT_ONCE;
@@ -57,8 +55,8 @@ export class TouchQueue {
   }
 
   /**
-   * A touch without which a visit could be taken for expired, should this process stand still or end. Resolves when it
-   * is written, or has failed and waits. Undefined: writes have just failed, and nobody waits for another one.
+   * A touch without which a visit could count as expired if this process were suspended or killed. Resolves when it was
+   * written, or has failed and is pending. Undefined: writes have just failed, and callers do not wait.
    */
   addNow(touch: Touch): Promise<void> | undefined {
     if (this.failing || this.closed) {
@@ -73,23 +71,23 @@ export class TouchQueue {
     }));
   }
 
-  /** The expiry that waits to be written for this visit, in milliseconds since 1970. */
+  /** The pending expiry of this visit, in milliseconds since 1970. */
   waiting(id: string): number | undefined {
     return (this.queued.get(id) ?? this.urgent.get(id) ?? this.inFlight.get(id))?.expiry;
   }
 
-  /** The visit has ended, or has got another life: what waits for it is void. */
+  /** Called when the visit has ended or its lifetime was set: pending updates for it are discarded. */
   forget(id: string): void {
     this.queued.delete(id);
     this.urgent.delete(id);
   }
 
-  /** Writes what waits. Never rejects: a failure is logged and tried again later. */
+  /** Writes pending updates. Never rejects: a failure is logged and retried later. */
   flush(): Promise<void> {
     return (this.flushing ??= this.writeAll().finally(() => (this.flushing = undefined)));
   }
 
-  /** Writes what waits, for a limited time, and from now on everything at once: the application is shutting down. */
+  /** Writes pending updates within a limited time at shutdown. Later updates are written immediately. */
   async close(): Promise<void> {
     const isAgain = this.closed;
     this.closed = true;
@@ -104,7 +102,7 @@ export class TouchQueue {
     this.urgent.clear();
   }
 
-  /** unref: a waiting touch does not keep a process alive that has nothing else to do. */
+  /** The timer is unref'ed: a pending touch does not keep the process alive. */
   private schedule(): void {
     this.timer ??= this.scope.runInAsyncScope(() =>
       setTimeout(() => {
@@ -135,7 +133,10 @@ export class TouchQueue {
     });
   }
 
-  /** Writes one batch. How many that were; 0 if there were none, or it has failed and waits again. */
+  /**
+   * Writes one batch. Returns the number of updates; 0 if there were none, or if it has failed and they are pending
+   * again.
+   */
   private async write(): Promise<number> {
     const batch = this.take();
     if (batch.size === 0) return 0;
@@ -165,7 +166,7 @@ export class TouchQueue {
     }
   }
 
-  /** Where visits lie on several servers: one that is away keeps back what it is to get, and nothing else. */
+  /** For visits on several servers: a server that is unavailable only delays its own updates. */
   private async writeEach(touches: readonly Touch[]): Promise<number> {
     const results = await Promise.allSettled(
       touches.map((touch) => withDeadline(this.store.touch([touch]), this.storeTimeout)),
@@ -216,7 +217,7 @@ export class TouchQueue {
   }
 }
 
-/** One that knows an older key would not be written, where it has been changed since. */
+/** Compares by the key first: a touch with an older key would not be written if the key has changed since. */
 function isLater(one: Touch, other: Touch): boolean {
   const [key, otherKey] = [one.keyChanged ?? 0, other.keyChanged ?? 0];
   return key === otherKey ? one.expiry > other.expiry : key > otherKey;

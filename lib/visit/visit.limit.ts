@@ -10,9 +10,9 @@ import type { IdentityRecord, ListedVisit } from '../store/visit.store.js';
 import { VisitWriter } from './visit.writer.js';
 
 /**
- * How many live visits a user may have (ASVS 7.1.2). Two sign-ins at the same moment, on whatever machines, leave no
- * more than that: each looks after its own link is stored, so the last one sees all; and whoever looks puts them in the
- * same order, so that they agree on which are too many.
+ * Enforces the number of live visits per user (ASVS 7.1.2). Concurrent sign-ins, on any machines, never leave more:
+ * each one checks after its own link is stored, so the last one sees all of them. All checks sort the visits in the
+ * same order, so they agree on which ones are too many.
  */
 @Injectable()
 export class VisitLimit {
@@ -23,7 +23,11 @@ export class VisitLimit {
     @Inject(PluginRegistry) private readonly plugins: PluginRegistry,
   ) {}
 
-  /** Before a user is linked to a visit: refuses while nothing has changed yet. @throws VisitLimitError (409) */
+  /**
+   * Called before a user is linked to a visit: refuses while nothing has changed yet.
+   *
+   * @throws VisitLimitError (409)
+   */
   async admit(userId: string, visitId: string): Promise<void> {
     const { maxVisitsPerUser: most, onLimit } = this.options.identity;
     if (most === false || onLimit !== 'refuse') return;
@@ -34,8 +38,8 @@ export class VisitLimit {
   }
 
   /**
-   * After it, and when the user has proved again who they are: ends what is too many. Whether that includes this visit,
-   * which is left to the caller to end.
+   * Called after that, and after a re-authentication: ends the visits that are too many. Returns whether this includes
+   * the current visit, which the caller must end.
    */
   async isSurplus(userId: string, visitId: string): Promise<boolean> {
     const { maxVisitsPerUser: most, onLimit } = this.options.identity;
@@ -52,7 +56,7 @@ export class VisitLimit {
     return surplus.length > others.length;
   }
 
-  /** What is thrown for a visit that is too many. */
+  /** The error for a visit that is too many. */
   error(): VisitLimitError {
     return new VisitLimitError(Number(this.options.identity.maxVisitsPerUser));
   }
@@ -83,11 +87,8 @@ const inOrderOf =
   (one, other) =>
     instant(one.identity!) - instant(other.identity!) || (one.id < other.id ? -1 : 1);
 
-/** Who has been signed in for longest comes first, and stays where others are refused. */
+/** The oldest sign-in first; it stays if new ones are refused. */
 const bySignIn = inOrderOf(({ created }) => created);
 
-/**
- * Whose user proved longest ago who they are comes first, and ends: never the visit that has just signed in, again or
- * for the first time.
- */
+/** The oldest authentication first, which ends: never the visit that has just authenticated. */
 const byLatestProof = inOrderOf(({ created, authenticatedAt }) => Math.max(created, authenticatedAt));

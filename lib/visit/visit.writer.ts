@@ -48,9 +48,9 @@ export function failedSignIn(error: unknown): string {
 }
 
 /**
- * That the visit of a late request has ended, so that nothing is left to do.
+ * Requires that the visit of a late request has ended, so that nothing is left to do.
  *
- * @throws VisitKeyRetiredError: it goes on with another key
+ * @throws VisitKeyRetiredError if it continues with another key
  */
 export function requireEnded({ lookup }: RequestContext): void {
   if (lookup.is !== 'done' || lookup.resolution.outcome !== 'late' || !lookup.resolution.hasEnded)
@@ -71,7 +71,7 @@ export class VisitWriter {
     @Inject(OpenStreams) private readonly streams: OpenStreams,
   ) {}
 
-  /** A visit that is not stored yet. */
+  /** Creates a visit that is not stored yet. */
   prepare(exchange: Exchange | null, permanent = this.options.cookie.permanent): VisitState {
     const now = this.options.clock.now();
     const key = VisitKey.create();
@@ -110,8 +110,8 @@ export class VisitWriter {
   }
 
   /**
-   * The limit after a change of rights, by the options of now, so that one that is new or stricter holds from here on.
-   * Who signs out proves nothing, and gains no time by it.
+   * The absolute expiry after a change of rights, according to the current options, so that a new or stricter limit
+   * applies from then on. A sign-out is not an authentication and does not extend it.
    */
   private absoluteExpiryAfter(
     identity: IdentityRecord | null | undefined,
@@ -123,7 +123,7 @@ export class VisitWriter {
     return latest === null ? before : Math.min(before ?? Infinity, latest);
   }
 
-  /** Inserts a visit that was not stored, with what is to be kept in it from the start. Gives it as it is stored. */
+  /** Inserts a visit with its initial content. Returns it as stored. */
   async insert(state: VisitState, content: FirstContent = {}): Promise<VisitState> {
     const { created: now, permanent, identity } = { ...state.record, ...content };
     const absoluteExpiry = identity ? this.absoluteExpiry(identity.authenticatedAt) : state.record.absoluteExpiry;
@@ -152,7 +152,7 @@ export class VisitWriter {
     await this.announceBeginning(context.visit, context.current, context.exchange.request);
   }
 
-  /** A visit has been inserted: one of a request, or one that belongs to none. */
+  /** Calls plugins after a visit was inserted, with or without a request. */
   async announceBeginning(
     state: VisitState,
     view = new VisitView({
@@ -172,12 +172,12 @@ export class VisitWriter {
   }
 
   /**
-   * Gives the visit of a request a new key. In a renewal, which changes no rights, the old one works until a while
-   * after the client was first seen with the new one. Otherwise it has no rights from then on, and the time limits are
-   * set anew, also to less (law 4).
+   * Gives the visit of a request a new key. In a renewal, which changes no rights, the old key works until a while
+   * after the client first used the new one. Otherwise the old key has no rights from then on, and the time limits are
+   * set again, possibly to less (law 4).
    *
-   * @param key when the client gets it: with the response, or not before somebody calls `sendKey()`
-   * @throws VisitEndedError, VisitKeyRetiredError when another request was faster; VisitHeadersSentError
+   * @param key when the client receives the key: with the response, or only after `sendKey()`
+   * @throws VisitEndedError, VisitKeyRetiredError if another request was faster; VisitHeadersSentError
    */
   async rekey(
     { context }: Turn,
@@ -194,8 +194,7 @@ export class VisitWriter {
       : this.absoluteExpiryAfter(change.identity, state.record, now);
     const used = this.expiry(now, permanent, absoluteExpiry, context.policy?.timeout);
     const expiry = isRenewal ? Math.max(state.record.expiry, used) : used;
-    // A renewal that was lost is given again to whoever has the key from before; only if the lost one is still the
-    // current one.
+    // A lost renewal is repeated for a client with the previous key, but only if the lost key is still the current one.
     const isAgain = isRenewal && !state.key.matches(state.record.keyHash);
     const guard = { id: state.record.id, keyHash: isAgain ? state.record.keyHash : state.key.hash, now };
     const previousKeyUntil = isRenewal ? UNSEEN : null;
@@ -212,10 +211,10 @@ export class VisitWriter {
         ...(absoluteExpiry === state.record.absoluteExpiry ? {} : { absoluteExpiry }),
       });
     } catch (error) {
-      // It may have been done for all that is known. A renewal is found again by the key from before.
+      // It may have been made. A renewal is found again by the previous key.
       if (!isRenewal && error instanceof VisitStoreUnavailableError) {
         const isQuick = performance.now() - began < this.options.storeTimeout / 2;
-        // A sign-out stays done: whatever has become of it, nobody gains rights by what is done later.
+        // A sign-out is not undone later, because that would give rights back.
         const left =
           change.identity === null ? { ...state.record, identity: null, expiry, absoluteExpiry } : state.record;
         await this.giveBack(context, left, newKey.hash, isQuick ? 'now' : 'later');
@@ -224,7 +223,7 @@ export class VisitWriter {
     }
     if (result.outcome === 'refused') throw refusalError(result.reason);
     const before = state.record.identity?.userId;
-    // It may have been made for the longer life that the visit had.
+    // It may have been made for the visit's longer lifetime.
     if (!isRenewal) this.touches.forget(state.record.id);
     context.amend(
       {
@@ -245,17 +244,17 @@ export class VisitWriter {
   }
 
   /**
-   * Undoes a sign-in by `rekey` whose key has left nobody: the visit is again what it was before, with the key that its
-   * client has; or will be, as soon as the store answers. Whether it is; another request may have ended it, or changed
-   * its key.
+   * Undoes a sign-in by `rekey` whose key has not been sent: the visit becomes what it was before, with the key that
+   * its client has, immediately or as soon as the store answers. Returns whether it does; another request may have
+   * ended it or changed its key.
    *
-   * @throws what a plugin throws that hears of it, when it is done
+   * @throws errors of plugins, after it is done
    */
   async undoRekey({ context }: Turn, before: VisitState): Promise<boolean> {
     const { keyHash, identity, sessionData, sessionVersion } = context.visit.record;
     const { record } = before;
     const now = this.options.clock.now();
-    // It has been used, and updates that waited went with the change.
+    // It has been used since, and pending updates were discarded with the change.
     const used = this.expiry(now, record.permanent, record.absoluteExpiry, context.policy?.timeout);
     const change = undoing({ ...record, expiry: Math.max(record.expiry, used) }, keyHash, now);
     if ((await this.undo(change, 'now')) === 'refused') return false;
@@ -266,8 +265,8 @@ export class VisitWriter {
   }
 
   /**
-   * A change of key whose outcome nobody knows: where it was done, the client gets its key back, now or when the store
-   * answers.
+   * Handles a change of key with an unknown outcome: if it was made, the client gets its previous key back, immediately
+   * or when the store answers.
    */
   private async giveBack(
     context: RequestContext,
@@ -279,7 +278,7 @@ export class VisitWriter {
     const change = undoing(left, newKeyHash, this.options.clock.now());
     const noteDone = async (): Promise<void> => {
       if (left.identity || !record.identity) return;
-      // A sign-out that was done after all.
+      // The sign-out was made after all.
       this.touches.forget(record.id);
       if (context.visit.record === record) context.amend(undone(left, change));
       this.streams.rightsChanged(left);
@@ -296,7 +295,7 @@ export class VisitWriter {
     try {
       if (when === 'now') return (await this.store.rekey(change)).outcome;
     } catch {
-      // Nobody can use the visit until it is done.
+      // No client can use the visit until this is done.
     }
     this.store.finishLater(change.id, async () => {
       const { outcome } = await this.store.rekey(change, true);
@@ -305,7 +304,7 @@ export class VisitWriter {
     return 'later';
   }
 
-  /** A visit belongs to another user than before, or to nobody. */
+  /** Calls plugins after a visit was linked to another user, or to none. */
   private async announceIdentity(
     { record: { id, identity } }: VisitState,
     before: string | undefined,
@@ -321,10 +320,10 @@ export class VisitWriter {
   }
 
   /**
-   * The visit of a request gets a new key, and requests that are on their way with the old one are served as ever for a
-   * while. Nothing is left to do if the key has been changed a moment ago.
+   * Renews the key of a visit. Requests in flight with the old key are still served for a while. Does nothing if the
+   * key has just been changed.
    *
-   * @throws VisitEndedError when another request has ended the visit
+   * @throws VisitEndedError if another request has ended the visit
    */
   async renew(turn: Turn): Promise<void> {
     const { is, record } = turn.context.visit;
@@ -338,7 +337,7 @@ export class VisitWriter {
     }
   }
 
-  /** The client has been seen with its current key: from now on there is an end to the grace of the previous one. */
+  /** Called when the client has used its current key: from then on, the grace period of the previous key ends. */
   async noteKeySeen(context: RequestContext): Promise<void> {
     const { record } = context.visit;
     const { id, keyHash, previousKeyHash } = record;
@@ -349,10 +348,10 @@ export class VisitWriter {
   }
 
   /**
-   * Ends the visit of a request. The request goes on with a new, unsaved one; unless that is kept, the cookie is
+   * Ends the visit of a request. The request continues with a new, unsaved one; unless that is stored, the cookie is
    * cleared.
    *
-   * @param noteEnded called if it was this call that ended it, and before plugins hear of it, whatever they throw
+   * @param noteEnded called if this call has ended it, before plugins are called
    */
   async endCurrent(turn: Turn, reason: string, noteEnded?: () => void): Promise<void> {
     const { context } = turn;
@@ -365,13 +364,13 @@ export class VisitWriter {
     context.outgoing.cookie = 'clear';
     context.outgoing.clearSiteData = true;
     context.watchResponse();
-    // Last: whatever a plugin throws, the request does not go on as somebody whose visit has ended.
+    // Last, so that the request does not continue as the user of an ended visit, even if a plugin throws.
     await this.announceEnd(ended, reason, at);
   }
 
   /** Continues the request with a new, unsaved visit that contains nothing of the old one. */
   replaceCurrent({ context }: Turn): void {
-    // A late request has seen nothing of its visit: what it has set is its own.
+    // A late request has seen nothing of its visit: its changes are its own.
     const isOwn = context.visit.is === 'late';
     context.visit = this.prepare(context.exchange);
     context.user = undefined;
@@ -386,7 +385,11 @@ export class VisitWriter {
     return ended;
   }
 
-  /** Emits the end of each visit. @throws what a plugin threw, when all have been emitted */
+  /**
+   * Emits the end of each visit.
+   *
+   * @throws errors of plugins, after all have been emitted
+   */
   async announceEnd(ids: readonly string[], reason: string, at: number): Promise<void> {
     this.streams.visitsEnded(ids);
     for (const id of ids) this.touches.forget(id);
@@ -394,7 +397,11 @@ export class VisitWriter {
   }
 }
 
-/** One after the other, also when one fails. @throws what the first one that failed threw, when all have been done */
+/**
+ * Runs all steps one after the other, even if one fails.
+ *
+ * @throws the error of the first one that failed, after all have run
+ */
 export async function runAll(steps: readonly (() => unknown)[]): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
   for (const step of steps) {
