@@ -75,8 +75,7 @@ export class EndInBatches {
         if (progress.after === undefined) return;
         if (++tries > MOST_TRIES) {
           this.logger.error(
-            `Ending visits (reason "${many.ending.reason}") failed; some of them may still be live: ` +
-              `${reasonOf(error)}`,
+            `Ending visits (reason "${many.ending.reason}") failed; some may still be live: ${reasonOf(error)}`,
           );
           return;
         }
