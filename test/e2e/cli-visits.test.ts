@@ -306,7 +306,7 @@ describe('The doctor', () => {
     );
     const { code, out } = await program(['doctor', '--options', hourApart]);
     expect(out).toMatch(
-      /\nfailed +clock +that of this machine is \d+ s ahead of that of the store, and clean-up is refused: set both by NTP/,
+      /\nfailed +clock +that of this machine is \d+ s ahead of that of the store, so clean-up is refused: synchronize both with NTP/,
     );
     expect(code).toBe(1);
   });
