@@ -14,10 +14,10 @@ import { withDeadline } from '../store/deadline.js';
 import { ExpungeService } from './expunge.service.js';
 import { reasonOf } from '../errors/failure.js';
 
-/** How long the end of the application waits for the batch under way, in milliseconds. */
+/** How long shutdown waits for the current batch, in milliseconds. */
 const LONGEST_BATCH = 2000;
 
-/** What we use of the `SchedulerRegistry` of `@nestjs/schedule`. */
+/** The part of the `SchedulerRegistry` of `@nestjs/schedule` that the library uses. */
 interface Registry {
   addCronJob(name: string, job: CronJob): void;
   deleteCronJob(name: string): void;
@@ -53,7 +53,7 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
     });
   }
 
-  /** Stops what runs after its batch, and does not wait for it: what others write at the end comes first. */
+  /** Stops running clean-up after its batch, without waiting: other writes at shutdown come first. */
   onModuleDestroy(): void {
     this.expunge.stop();
     for (const [name, job] of this.jobs) {
@@ -63,7 +63,7 @@ export class ExpungeScheduler implements OnApplicationBootstrap, OnModuleDestroy
     this.jobs.clear();
   }
 
-  /** The data source may be closed after this. A batch that hangs is left to the database. */
+  /** The data source may be closed after this. A batch that hangs is abandoned. */
   async beforeApplicationShutdown(): Promise<void> {
     await withDeadline(Promise.all(this.running), LONGEST_BATCH).catch(() =>
       this.logger.warn('The application is shutting down while a clean-up batch is still running in the store'),

@@ -10,7 +10,7 @@ import { SessionSaver } from '../session/session.saver.js';
 /** 128 random bits in base64url. */
 const TOKEN = /^[A-Za-z0-9_-]{22}$/;
 
-/** For requests without a form: scripts, and uploads whose fields are read too late for a guard. */
+/** The header for requests without a form: scripts, and uploads whose fields are read too late for a guard. */
 const HEADER = 'x-form-token';
 
 /**
@@ -20,10 +20,10 @@ const HEADER = 'x-form-token';
  */
 type Issued = readonly [hash: string, holder: string, kind?: 'loose' | 'used'];
 
-/** So many of these are kept beside the others, and push out none of them. */
+/** How many of these are stored in addition to the others, which they do not replace. */
 const MOST = { loose: 4, used: 4 };
 
-/** The form tokens of a visit, in the hidden part of its session. */
+/** The form tokens of a visit, in the hidden entries of its session. */
 @Injectable()
 export class FormTokens {
   constructor(
@@ -66,8 +66,8 @@ export class FormTokens {
   }
 
   /**
-   * Uses up the token that the request brought, once for all guards that ask for it, and takes it out of the body.
-   * Never one from the query: addresses are written down everywhere.
+   * Consumes the token of the request, once for all guards that require it, and removes it from the body. A token in
+   * the query is never accepted, because URLs are logged.
    */
   accept(context: RequestContext): Promise<FormTokenOutcome> {
     this.strip(context);
@@ -76,12 +76,12 @@ export class FormTokens {
     return (context.formToken ??= this.consume(context, field ?? exchange.request.headers[HEADER]));
   }
 
-  /** Takes the token out of the body, which pipes then find as the handler has it declared. */
+  /** Removes the token from the body, so that pipes see the body as the handler declares it. */
   strip({ exchange }: RequestContext): void {
     exchange.strip('body', this.options.formTokens.field);
   }
 
-  /** The latest of each kind, in their order. */
+  /** The latest tokens of each kind, in their order. */
   private bounded(issued: readonly Issued[]): Issued[] {
     const left = { open: this.options.formTokens.max, ...MOST };
     return issued
@@ -93,14 +93,16 @@ export class FormTokens {
 
 const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url');
 
-/** Who holds the visit, since when: it changes with every change of rights, and not when the key is renewed by age. */
+/**
+ * Identifies the holder of the visit. It changes with every change of rights, but not when the key is renewed by age.
+ */
 function holderOf(context: RequestContext): string {
   const { identity } = context.visit.record;
   return identity ? `${identity.userId} ${identity.authenticatedAt}` : '';
 }
 
 /**
- * Whether somebody else may have had this page asked for, often enough to push out the tokens of open forms (W3C Fetch
+ * Whether another site may have requested this page, often enough to displace the tokens of open forms (W3C Fetch
  * Metadata).
  */
 function isLoose({ exchange }: RequestContext): boolean {

@@ -6,21 +6,21 @@ import type { ResolvedVisitOptions } from '../options/visit-options.interface.js
 /** RFC 6265bis 5.5: browsers cut longer lives to 400 days. */
 const LONGEST_LIFE = 400 * 86_400_000;
 
-/** A browser sends a handful; more is an attack, and none of them is worth a look-up. */
+/** The maximum number of values to check. A browser sends a few; more is an attack. */
 const MOST_VALUES = 8;
 
-/** What browsers take of a cookie. Some count the attributes, too. */
+/** The maximum size of a cookie in browsers. Some count the attributes, too. */
 const MOST_BYTES = 4096;
 
-/** Where a cookie goes. */
+/** The place of a cookie. */
 export interface CookiePlace {
-  /** Another path than that of the options. */
+  /** The path, if it differs from that of the options. */
   readonly path?: string | undefined;
-  /** The request came by https. */
+  /** Whether the request came over HTTPS. */
   readonly isHttps?: boolean;
 }
 
-/** Writes and reads the cookie of the key, and beside it the one of a visit that its client keeps. */
+/** Writes and reads the cookie of the key, and that of a visit that its client stores. */
 @Injectable()
 export class VisitCookie {
   private readonly options: ResolvedVisitOptions['cookie'];
@@ -31,12 +31,12 @@ export class VisitCookie {
     this.copyName = `${options.cookie.name}-data`;
   }
 
-  /** The values of all cookies of our name, as many as a parent domain or another path has left us. */
+  /** The values of all cookies with our name. There can be several, from a parent domain or another path. */
   read(header: string | undefined): string[] {
     return this.valuesOf(this.options.name, header);
   }
 
-  /** The same for what the client keeps of its visit. */
+  /** The same for the client's copy of its visit. */
   readCopies(header: string | undefined): string[] {
     return this.valuesOf(this.copyName, header);
   }
@@ -55,19 +55,19 @@ export class VisitCookie {
   }
 
   /**
-   * `Set-Cookie` for a key. With `lifetime` (milliseconds) the cookie is permanent, else it ends with the browser's
-   * session.
+   * `Set-Cookie` for a key. With a `lifetime` (in milliseconds) the cookie is permanent; otherwise it lasts until the
+   * browser is closed.
    */
   write(value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
     return this.setCookie(this.options.name, value, lifetime, now, place);
   }
 
-  /** `Set-Cookie` for what the client keeps of its visit. */
+  /** `Set-Cookie` for the client's copy of its visit. */
   writeCopy(value: string, lifetime: number | null, now: number, place?: CookiePlace): string {
     return this.setCookie(this.copyName, value, lifetime, now, place);
   }
 
-  /** How many characters a copy may have, so that its cookie is not too large with name and attributes. */
+  /** The maximum length of a copy, so that its cookie is not too large with name and attributes. */
   maxCopyLength(path?: string): number {
     return MOST_BYTES - Buffer.byteLength(this.writeCopy('', LONGEST_LIFE, 0, { path, isHttps: true }));
   }
@@ -82,7 +82,7 @@ export class VisitCookie {
     });
   }
 
-  /** `Set-Cookie` that takes the cookie away: same name, path and domain. */
+  /** `Set-Cookie` that clears the cookie: same name, path and domain. */
   clear(place?: CookiePlace): string {
     return this.clearing(this.options.name, place);
   }
@@ -102,8 +102,8 @@ export class VisitCookie {
 }
 
 /**
- * Without the blanks of RFC 6265bis. `trim()` takes more for blank, such as U+00A0: a cookie of another name, which
- * browsers let everybody set, would be taken for the `__Host-` one.
+ * Removes the whitespace of RFC 6265bis. `trim()` removes more, such as U+00A0: a cookie with another name, which any
+ * site can set, would be treated as the `__Host-` one.
  */
 function withoutBlanks(text: string): string {
   let [start, end] = [0, text.length];

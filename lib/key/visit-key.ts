@@ -4,13 +4,13 @@ import { inspect } from 'node:util';
 const KEY = /^[0-9a-f]{32}\.[A-Za-z0-9_-]{43}$/;
 const ID = /^[0-9a-f]{32}$/;
 
-/** Characters of every key: id, dot, secret. */
+/** The length of every key: id, dot, secret. */
 export const VISIT_KEY_LENGTH = 76;
 
 /**
- * `<id>.<secret>`: what the client holds. The id (128 random bits, hexadecimal) is public; the secret (256 random bits,
- * base64url) is only ever in the client's hands, the store keeps its SHA-256. Hexadecimal, because a database that
- * takes `a` for `A` cannot confuse it.
+ * `<id>.<secret>`, the secret of the client. The id (128 random bits, hexadecimal) is public. The secret (256 random
+ * bits, base64url) is only known to the client; the store contains its SHA-256 hash. The id is hexadecimal because a
+ * database that treats `a` and `A` as equal cannot confuse it.
  */
 export class VisitKey {
   readonly id: string;
@@ -24,12 +24,12 @@ export class VisitKey {
     this.#secret = secret;
   }
 
-  /** A new key, for a new visit or for the one with this id. */
+  /** Creates a key, for a new visit or for the one with this id. */
   static create(id: string = randomBytes(16).toString('hex')): VisitKey {
     return new VisitKey(id, randomBytes(32).toString('base64url'));
   }
 
-  /** The key that the text is, or null if it is none. No query is needed to know. */
+  /** Parses a key, or returns null. This needs no query. */
   static parse(text: unknown): VisitKey | null {
     if (typeof text !== 'string' || text.length !== VISIT_KEY_LENGTH || !KEY.test(text)) return null;
     return new VisitKey(text.slice(0, 32), text.slice(33));
@@ -39,12 +39,12 @@ export class VisitKey {
     return typeof text === 'string' && ID.test(text);
   }
 
-  /** The whole key, to be given to its client and nobody else. */
+  /** The whole key. Give it only to its client. */
   get text(): string {
     return `${this.id}.${this.#secret}`;
   }
 
-  /** Whether the hash belongs to this secret; takes the same time for each hash. */
+  /** Whether the hash belongs to this secret, compared in constant time. */
   matches(hash: string | null): boolean {
     if (hash === null) return false;
     const [given, own] = [Buffer.from(hash), Buffer.from(this.hash)];

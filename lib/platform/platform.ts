@@ -4,11 +4,11 @@ import { bindExpress } from './express.platform.js';
 import { bindFastify } from './fastify.platform.js';
 import type { FrameworkRequest, FrameworkResponse } from './exchange.js';
 
-/** What the library does with each request, told to the platform once while the application starts. */
+/** What the library does with each request. Passed to the platform once, at startup. */
 export interface RequestEntry {
-  /** Called first, for every request, also one that leads nowhere; goes on with `next` inside the request's context. */
+  /** Called first for every request, even if its path does not exist. Calls `next` in the context of the request. */
   enter(request: FrameworkRequest, response: FrameworkResponse, next: () => void): void;
-  /** Whether that has been done for this request. */
+  /** Whether `enter` was called for this request. */
   hasEntered(request: FrameworkRequest): boolean;
   /** `request.session`, read and assigned. */
   session(request: FrameworkRequest): unknown;
@@ -19,13 +19,13 @@ export interface RequestEntry {
 
 /** One platform. */
 export interface Platform {
-  /** At the entry of the server, before everything else. */
+  /** Binds the entry of the server, before everything else. */
   bind(instance: never, entry: RequestEntry, adapter: never): void;
   /**
-   * After the body parser and what `main.ts` has added, where the platform has such a place; else only if bodies are
-   * read.
+   * Binds code after the body parser and everything that `main.ts` adds, if the platform has such a place; otherwise
+   * only if bodies are read.
    *
-   * @param goOn goes on with `next` inside the request's context
+   * @param goOn calls `next` in the context of the request
    */
   bindAfterBody(
     instance: never,
@@ -37,10 +37,10 @@ export interface Platform {
 const PLATFORMS: Record<string, Platform> = { express: bindExpress, fastify: bindFastify };
 
 /**
- * The platform of this adapter. Nothing is bound by path: a path can be spelled in many ways (CVE-2025-69211), and
+ * The platform of this adapter. Nothing is bound by path, because a path has many spellings (CVE-2025-69211), and
  * prefixes must not matter.
  *
- * @throws VisitOptionError for one that is not supported
+ * @throws VisitOptionError if it is not supported
  */
 export function platformOf(adapter: HttpServer): Platform {
   const type = adapter.getType();

@@ -1,6 +1,6 @@
 import type { FrameworkRequest } from './exchange.js';
 
-/** The methods by which Nest registers handlers at its adapter. */
+/** The methods that Nest uses to register handlers at its adapter. */
 const METHODS = [
   ...(['get', 'post', 'put', 'patch', 'delete', 'head', 'options', 'search', 'all'] as const),
   // Of WebDAV, since NestJS 11.
@@ -11,9 +11,8 @@ type Handler = (request: FrameworkRequest, ...rest: unknown[]) => unknown;
 type Register = (...args: unknown[]) => unknown;
 
 /**
- * Routes that are registered at the adapter from here on are called by way of `enter`. So the request's context is
- * entered for all of a route, and left again when it returns to whoever called it, which may be the code of another
- * request.
+ * Wraps routes that are registered at the adapter from now on in `enter`. So the context of the request is entered for
+ * the whole route, and left when it returns to its caller, which may be the code of another request.
  */
 export function wrapRoutes(adapter: object, enter: (request: FrameworkRequest, route: () => unknown) => unknown): void {
   const methods = adapter as Partial<Record<(typeof METHODS)[number], Register>>;

@@ -4,28 +4,26 @@ import type { CookieLife } from './session.cookie.js';
 import { SessionDictionary } from './session.dictionary.js';
 import { ACTIONS, asPlainObject, deleteEntry, getEntry, setEntry, type SessionContent } from './session.object.js';
 
-/** What `request.session` can do besides. */
+/** What `request.session` supports in addition. */
 export interface CompatibleActions extends SessionContent {
-  /** Names the session while the rights of its visit are the same, in 32 hexadecimal digits. No secret. */
+  /** Identifies the session until the rights of its visit change: 32 hexadecimal digits, not secret. */
   readonly id: string;
   /** The framework's request. */
   readonly request: unknown;
   readonly cookie: CookieLife;
-  /** Ends the visit. The request goes on with a new one and a new object at `request.session`. */
+  /** Ends the visit. The request continues with a new one and a new object at `request.session`. */
   regenerate(keep: readonly string[]): Promise<void>;
-  /** Ends the visit. Nothing is at `request.session` any more. */
+  /** Ends the visit. `request.session` is undefined afterwards. */
   destroy(): Promise<void>;
 }
 
 type Callback = (error?: unknown) => void;
 
 /**
- * `request.session`: what libraries find there that were written for express-session. Every other name is free for
- * data, and reads as undefined without: some libraries look whether something is there before they put theirs in its
- * place.
- *
- * Whatever takes a callback gives a promise without one. Lengths of functions count: some look whether `save` takes a
- * callback.
+ * `request.session`, for libraries that were written for express-session. All other names are free for data, and read
+ * as undefined without data, because some libraries check whether a name exists before they use it. A method that takes
+ * a callback returns a promise if it is called without one. The lengths of functions matter: some libraries check
+ * whether `save` takes a callback.
  */
 export class CompatibleSession {
   declare readonly [ACTIONS]: CompatibleActions;
@@ -50,7 +48,7 @@ export class CompatibleSession {
     return getEntry(this[ACTIONS], key, fallback);
   }
 
-  /** Undefined takes the key out. */
+  /** Sets a value. Undefined deletes the key. */
   set(key: string, value: unknown): this {
     if (value === undefined) deleteEntry(this[ACTIONS], key);
     else setEntry(this[ACTIONS], key, value);
@@ -65,7 +63,7 @@ export class CompatibleSession {
     return answer(this, this[ACTIONS].reload(), callback);
   }
 
-  /** @param keep keys whose values the new session gets, too */
+  /** @param keep the keys whose values are copied to the new session */
   regenerate(keep?: readonly string[] | Callback, callback?: Callback): unknown {
     const [keys, done] = typeof keep === 'function' ? [[], keep] : [keep ?? [], callback];
     return answer(this, this[ACTIONS].regenerate(keys), done);
@@ -75,12 +73,12 @@ export class CompatibleSession {
     return answer(this, this[ACTIONS].destroy(), callback);
   }
 
-  /** Every request to a handler counts as use by itself. */
+  /** Does nothing, because every request to a handler counts as use. */
   touch(): this {
     return this;
   }
 
-  /** The cookie lasts as long again as when it was made. */
+  /** Restarts the lifetime of the cookie. */
   resetMaxAge(): this {
     const { cookie } = this[ACTIONS];
     if (cookie.maxAge !== null) cookie.maxAge = cookie.originalMaxAge;
@@ -92,7 +90,7 @@ export class CompatibleSession {
   }
 }
 
-/** The same with what sessions of Fastify have besides. */
+/** The same, with the additional members of Fastify's sessions. */
 class CompatibleFastifySession extends CompatibleSession {
   get sessionId(): string {
     return this[ACTIONS].id;
@@ -111,7 +109,7 @@ class CompatibleFastifySession extends CompatibleSession {
     return Object.fromEntries(this[ACTIONS].dictionary.keys().map((key) => [key, this[ACTIONS].dictionary.get(key)]));
   }
 
-  /** Of the cookie; `maxAge` in milliseconds. */
+  /** Sets options of the cookie; `maxAge` is in milliseconds. */
   options(options: object): void {
     Object.assign(this[ACTIONS].cookie, options);
   }
@@ -125,8 +123,8 @@ class CompatibleFastifySession extends CompatibleSession {
 }
 
 /**
- * To the callback, or as a promise. A callback that throws ends the process, as everywhere else: whoever waits for it
- * would wait for ever.
+ * Answers with the callback or a promise. A callback that throws ends the process, as usual: otherwise its caller would
+ * wait forever.
  */
 function answer(session: CompatibleSession, result: Promise<void>, callback: Callback | undefined): unknown {
   if (typeof callback !== 'function') return result;
@@ -137,7 +135,7 @@ function answer(session: CompatibleSession, result: Promise<void>, callback: Cal
   return session;
 }
 
-/** What others call or read to keep a visitor safe must not be what a visitor has sent under that name. */
+/** Names that other libraries use for the visitor's safety. Data that a visitor has sent must not replace them. */
 const RESERVED: ReadonlySet<string> = new Set([
   'id',
   'cookie',
@@ -151,7 +149,7 @@ const RESERVED: ReadonlySet<string> = new Set([
   'set',
 ]);
 
-/** @param yielding names of what is there unless data is */
+/** @param yielding the names that data replaces */
 const handlerFor = (yielding: readonly string[]): ProxyHandler<CompatibleSession> =>
   asPlainObject({
     reserved: RESERVED,
@@ -175,7 +173,7 @@ const STYLES = {
   },
 } as const;
 
-/** Passport copies the session of before into the new one by assigning its properties, and with them its cookie. */
+/** Passport copies the previous session by assigning its properties, including its cookie. */
 function takeOver(cookie: CookieLife, value: unknown): void {
   const { maxAge } = (value ?? {}) as Partial<CookieLife>;
   if (typeof maxAge === 'number') cookie.maxAge = maxAge;
@@ -185,8 +183,9 @@ function takeOver(cookie: CookieLife, value: unknown): void {
 export interface ShownSession {
   readonly object: CompatibleSession;
   /**
-   * Notes what is in it. @returns what takes it away from the request: it can be read as it was noted, and what is
-   * written to it goes nowhere
+   * Stores a copy of its data.
+   *
+   * @returns a function that detaches the object from the request: reads return the copy, and writes have no effect
    */
   freeze(id: string): () => void;
 }
@@ -207,7 +206,7 @@ export function showSession(actions: CompatibleActions, style: keyof typeof STYL
   };
 }
 
-/** A session that is at no request any more. */
+/** A session that no longer belongs to a request. */
 class DetachedSession implements CompatibleActions {
   readonly dictionary: SessionDictionary;
 
@@ -248,5 +247,5 @@ function gone(): Promise<never> {
   return refused;
 }
 
-/** For what is not stored. */
+/** A serializer for data that is not stored. */
 const NOWHERE = { encode: () => new Uint8Array(), decode: () => new Map<string, unknown>() };

@@ -1,6 +1,4 @@
-/**
- * What the library itself keeps in a session: entries whose names begin so are saved with the others, and not shown.
- */
+/** The prefix of the library's own entries in a session, which are saved with the others but not shown. */
 const HIDDEN = '\0';
 
 export const FORM_TOKENS = `${HIDDEN}form-tokens`;

@@ -16,24 +16,21 @@ import type { SessionSaver } from './session.saver.js';
 
 const logger = new Logger('Visit');
 
-/** What had been changed at a moment. */
+/** The changes at a point in time. */
 interface SessionMark {
   readonly data: Mark | null;
   readonly permanence: boolean | undefined;
 }
 
-/**
- * The session of one request: what it has seen and changed of it, and the writes that it may call, each of which takes
- * its turn.
- */
+/** The session of one request: its data, its changes, and its writes, each of which takes its turn. */
 export class RequestSession implements HeldSession, SessionActions, CompatibleActions, PermanentVisit {
-  /** Without the rules of the library's users: for what is read and written while their code is not involved. */
+  /** Without the checks for application code: for reads and writes of the library itself. */
   readonly data: SessionDictionary;
   private own: SessionObject | undefined;
-  /** What is at `request.session`, once somebody has looked there. Null: it has been destroyed. */
+  /** The object at `request.session`, after it was first read. Null: it was destroyed. */
   private shown: ShownSession | null | undefined;
   private ownCookie: SessionCookie | undefined;
-  /** Whether the stored visit is to outlive the browser's session, where that is to be otherwise than it is. */
+  /** Whether the stored visit should outlive the browser session, if that must change. */
   permanence: boolean | undefined;
 
   constructor(
@@ -46,18 +43,22 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
     });
   }
 
-  /** What the application has by `@Session()` and as the injected session. */
+  /** The object that the application gets from `@Session()` and by injection. */
   get object(): SessionObject {
     return (this.own ??= createSessionObject(this));
   }
 
-  /** What is at `request.session`. */
+  /** The object at `request.session`. */
   get compatible(): CompatibleSession | undefined {
     if (this.shown === undefined) this.shown = showSession(this, this.context.exchange.style);
     return this.shown?.object;
   }
 
-  /** What the application reads and changes. @throws VisitNotResolvedError when the request is over */
+  /**
+   * The data for application code.
+   *
+   * @throws VisitNotResolvedError after the end of the request
+   */
   get dictionary(): SessionDictionary {
     this.context.requireVisit();
     return this.data;
@@ -163,7 +164,7 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
     return Turn.take(this.context, 'session.destroy()', (turn) => this.context.environment.life.destroy(turn));
   }
 
-  /** `request.session = value`: null or undefined empties the session, an object takes the place of what was in it. */
+  /** Called for `request.session = value`: null or undefined deletes all data; an object replaces the data. */
   assign(value: unknown): void {
     if (value && (value === this.own || value === this.shown?.object)) return;
     if (value !== null && value !== undefined && typeof value !== 'object') {
@@ -184,8 +185,8 @@ export class RequestSession implements HeldSession, SessionActions, CompatibleAc
 }
 
 /**
- * Another one after each change of rights: what others tie to it, such as the token of a form, must not outlive one
- * (CWE-384).
+ * A different id after each change of rights: what other libraries attach to it, such as a form token, must not survive
+ * one (CWE-384).
  */
 function idOf({ record: { id, identity } }: VisitState): string {
   if (!identity) return id;

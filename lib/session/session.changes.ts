@@ -1,17 +1,19 @@
 import { isHidden } from './hidden-entries.js';
 
-/** How a value was: a primitive as it is, anything that can be changed from within as its encoded form. */
+/**
+ * The previous state of a value: a primitive as it is, anything that can be changed from within in its encoded form.
+ */
 export type Snapshot = { readonly value: unknown } | { readonly bytes: Uint8Array };
 
-/** What one request did to its session, so that it can be replayed on newer data. */
+/** The changes of one request to its session, which can be applied to newer data. */
 export interface SessionChanges {
-  /** Everything that is not in `written` goes, whoever wrote it. */
+  /** Whether everything that is not in `written` is deleted, whichever request has written it. */
   readonly cleared: boolean;
   readonly written: ReadonlyMap<string, { readonly value: unknown; readonly snapshot: Snapshot }>;
   readonly deleted: ReadonlySet<string>;
 }
 
-/** The stored data with the changes made on top: other requests' keys survive (law 3). */
+/** The stored data with the changes applied: keys of other requests are kept (law 3). */
 export function applyChanges(stored: ReadonlyMap<string, unknown>, changes: SessionChanges): Map<string, unknown> {
   const data = new Map(stored);
   if (changes.cleared) for (const key of stored.keys()) if (!isHidden(key)) data.delete(key);

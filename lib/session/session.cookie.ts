@@ -2,25 +2,25 @@ import type { RequestContext } from '../context/request.context.js';
 import { SessionDataError } from '../errors/visit.error.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
-/** What of a session's cookie can be changed, and as what it is read. */
+/** The lifetime of a session's cookie, which can be changed. */
 export interface CookieLife {
-  /** In milliseconds. Null: the cookie ends with the browser's session. */
+  /** In milliseconds. Null: until the browser is closed. */
   maxAge: number | null;
-  /** How long it lasts from the response on that sets it. */
+  /** The lifetime from the response that sets it. */
   originalMaxAge: number | null;
 }
 
 /** The visit that the cookie belongs to. */
 export interface PermanentVisit {
-  /** Whether it outlives the browser's session. */
+  /** Whether it outlives the browser session. */
   isPermanent: boolean;
-  /** Its cookie is to have another life than those of permanent visits have. */
+  /** Called when its cookie should have another lifetime than those of permanent visits. */
   noteOtherLife(): void;
 }
 
 /**
- * `request.session.cookie`. How long it lasts can be set for this response; all else is said by the options of the
- * module, and cannot be changed here.
+ * `request.session.cookie`. Only its lifetime can be set, for this response; the options of the module define
+ * everything else.
  */
 export class SessionCookie implements CookieLife {
   readonly #context: RequestContext;
@@ -31,7 +31,7 @@ export class SessionCookie implements CookieLife {
     this.#visit = visit;
   }
 
-  /** Milliseconds that are left; null: as long as the browser's session. */
+  /** The remaining milliseconds; null: until the browser is closed. */
   get maxAge(): number | null {
     const { lifetime } = this.#context.outgoing;
     if (lifetime !== undefined) return lifetime;

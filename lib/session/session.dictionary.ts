@@ -2,7 +2,7 @@ import { isHidden } from './hidden-entries.js';
 import { sameSnapshot, type SessionChanges, type Snapshot } from './session.changes.js';
 import type { SessionSerializer } from './session.codec.js';
 
-/** The unsaved changes of a moment. */
+/** The unsaved changes at a point in time. */
 export interface Mark {
   readonly cleared: boolean;
   readonly written: readonly (readonly [key: string, snapshot: Snapshot])[];
@@ -10,9 +10,9 @@ export interface Mark {
 }
 
 /**
- * What one request sees of its session, and what it has changed. Synchronous, without a store; decoded when it is first
- * touched. For every key that was written, deleted, or handed out as an object, it remembers how the value was
- * before: comparing with that tells a change from a mere look, in nested values too.
+ * The session data as one request sees it, and its changes. Synchronous and without a store; decoded when it is first
+ * used. For every key that was written, deleted, or handed out as an object, it stores the previous value. Comparing
+ * with that value detects changes, in nested values too.
  */
 export class SessionDictionary {
   private current: Map<string, unknown> | undefined;
@@ -20,9 +20,9 @@ export class SessionDictionary {
   private cleared = false;
 
   /**
-   * @param load the stored data, decoded; called once, and again after `revert()`
-   * @param notice called before each change (which it may refuse by an error), and when an object is handed out that
-   *   may be changed from within
+   * @param load returns the decoded stored data; called once, and again after `revert()`
+   * @param notice called before each change, which it may refuse by an error, and when an object is handed out that may
+   * be changed from within
    */
   constructor(
     private readonly serializer: SessionSerializer,
@@ -66,7 +66,7 @@ export class SessionDictionary {
     return this.keys().length;
   }
 
-  /** The entries as they are now. Not for looking at one of them: what is changed in them is not noticed. */
+  /** The current entries. Changes to their values are not noticed. */
   contents(): Map<string, unknown> {
     return new Map([...this.data].filter(([key]) => !isHidden(key)));
   }
@@ -76,13 +76,13 @@ export class SessionDictionary {
     return this.before.has(key);
   }
 
-  /** The value as it was when it was loaded or saved last; undefined if there was none. For a key that is touched. */
+  /** The value when it was last loaded or saved; undefined if there was none. For a key that is touched. */
   valueBefore(key: string): unknown {
     const before = this.before.get(key);
     return before && this.copyOf(key, before);
   }
 
-  /** Forgets what has not been saved. The next look loads again. */
+  /** Discards unsaved changes. The next access loads again. */
   revert(): void {
     this.current = undefined;
     this.before = new Map();
@@ -90,9 +90,9 @@ export class SessionDictionary {
   }
 
   /**
-   * What has changed by now, kept so that it can be made again.
+   * The current changes, in a form that can be applied again.
    *
-   * @throws SessionDataError for a value that cannot be kept
+   * @throws SessionDataError for a value that cannot be stored
    */
   mark(): Mark | null {
     const changes = this.changes();
@@ -101,7 +101,7 @@ export class SessionDictionary {
     return { cleared: changes.cleared, written, deleted: [...changes.deleted] };
   }
 
-  /** Forgets what has not been saved, but for what had been changed at the mark. */
+  /** Discards unsaved changes, except those of the mark. */
   restore(mark: Mark | null): void {
     this.revert();
     if (!mark) return;
@@ -110,15 +110,15 @@ export class SessionDictionary {
     for (const [key, snapshot] of mark.written) this.put(key, this.copyOf(key, snapshot));
   }
 
-  /** The value as it was then; an object is a new one each time. */
+  /** The value at that time; an object is a new one each time. */
   copyOf(key: string, snapshot: Snapshot): unknown {
     return 'bytes' in snapshot ? this.serializer.decode(snapshot.bytes).get(key) : snapshot.value;
   }
 
   /**
-   * What has changed since it was loaded or saved, or null if nothing has.
+   * The changes since it was loaded or saved, or null.
    *
-   * @throws SessionDataError for a value that cannot be kept
+   * @throws SessionDataError for a value that cannot be stored
    */
   changes(): SessionChanges | null {
     if (this.before.size === 0) return null;
@@ -140,7 +140,7 @@ export class SessionDictionary {
     return changed ? { cleared: this.cleared, written, deleted } : null;
   }
 
-  /** What has changed in one key. */
+  /** The changes of one key. */
   changesOf(key: string): SessionChanges {
     const all = this.changes();
     const write = all?.written.get(key);
@@ -152,8 +152,8 @@ export class SessionDictionary {
   }
 
   /**
-   * Takes note that `changes` have been saved and that `stored` is now what the store has. Keys this request has not
-   * touched follow it; what the handler holds, or has changed since, stays as the handler sees it.
+   * Records that `changes` have been saved and that `stored` is now stored. Keys that this request has not touched are
+   * updated; values that the handler holds, or has changed since, stay as the handler sees them.
    */
   saved(changes: SessionChanges, stored: ReadonlyMap<string, unknown>): void {
     for (const [key, { snapshot }] of changes.written) this.before.set(key, snapshot);
@@ -164,7 +164,7 @@ export class SessionDictionary {
     for (const [key, value] of stored) if (!this.before.has(key)) data.set(key, value);
   }
 
-  /** Puts the outcome of an atomic update in place: seen from here on, and already saved. */
+  /** Sets the result of an atomic update, which is already saved. */
   replace(key: string, value: unknown): void {
     if (value === undefined) this.data.delete(key);
     else this.data.set(key, value);

@@ -48,21 +48,24 @@ const REMEDIES = new Map([
 ]);
 
 /**
- * What becomes of instances of classes: their own enumerable properties are kept as a plain object, or they are
+ * What happens to instances of classes: their own enumerable properties are stored as a plain object, or they are
  * refused.
  */
 export type Instances = 'plain' | 'refuse';
 
-/** A hole is written as undefined, so a few numbers such as `list[4e9] = 1` could make billions of values. */
+/**
+ * The maximum number of holes in an array. A hole is written as undefined, so a few assignments such as `list[4e9] = 1`
+ * could create billions of values.
+ */
 const MOST_HOLES = 100_000;
 
-/** How a value is reached from the one that holds it: a key, a position, or a look into a Map or Set. */
+/** A step from a value to a nested value: a key, a position, or an element of a Map or Set. */
 type Step = string | number | { readonly call: string };
 
 /**
- * The nodes of one entry of the session.
+ * Converts one entry of the session to nodes.
  *
- * @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be kept
+ * @throws SessionDataError with code SESSION_VALUE and the path of a value that cannot be stored
  */
 export function flatten(key: string, value: unknown, instances: Instances): unknown[] {
   return new GraphWriter(key, instances).write(value);
@@ -242,9 +245,9 @@ function constructorName(value: object): string {
 const hasToJson = (value: object): boolean => typeof (value as { toJSON?: unknown }).toJSON === 'function';
 
 /**
- * Whether the own enumerable properties of an instance are its data. So it is with entities and validated bodies; not
- * with what the language and the platform bring, or what extends that (an error, a list, a promise, a URL), nor with
- * what says by `toJSON` that its data is something else.
+ * Whether the own enumerable properties of an instance are its data. This is so for entities and validated bodies, but
+ * not for instances of built-in classes or their subclasses (an error, a list, a promise, a URL), nor for objects with
+ * `toJSON`.
  */
 export function isRecord(value: object): boolean {
   return !hasToJson(value) && Object.prototype.toString.call(value) === '[object Object]';
@@ -256,9 +259,9 @@ function isDictionary(value: object): boolean {
 }
 
 /**
- * The value that `flatten` wrote.
+ * Restores the value that `flatten` wrote.
  *
- * @throws SessionDataError with code SESSION_UNREADABLE for anything it would not have written
+ * @throws SessionDataError with code SESSION_UNREADABLE for anything else
  */
 export function unflatten(nodes: unknown, key: string): unknown {
   if (!Array.isArray(nodes) || nodes.length === 0) throw unreadable('an entry has no nodes', key);

@@ -7,27 +7,27 @@ import type { SessionDictionary } from './session.dictionary.js';
 export interface SessionContent {
   readonly dictionary: SessionDictionary;
   /**
-   * Makes a change. When the request is over it is refused and logged instead: an error in a timer would end the
-   * process.
+   * Makes a change. After the end of the request it is refused and logged instead, because an error in a timer would
+   * end the process.
    */
   change<T>(make: (dictionary: SessionDictionary) => T): T | undefined;
-  /** Saves what has changed. */
+  /** Saves changes. */
   save(): Promise<void>;
-  /** Loads again what is stored; what has not been saved is gone. */
+  /** Loads the stored data again, and discards unsaved changes. */
   reload(): Promise<void>;
 }
 
-/** What the session of a request can do besides being a dictionary. */
+/** What the session of a request supports in addition to a dictionary. */
 export interface SessionActions extends SessionContent {
-  /** Changes one key atomically, on the newest data, whoever else writes. */
+  /** Changes one key atomically, based on the newest data. */
   update(key: string, change: (value: unknown) => unknown): Promise<unknown>;
-  /** Takes one key out atomically: of all who try, one gets the value. */
+  /** Gets and deletes one key atomically: exactly one of several callers gets the value. */
   take(key: string): Promise<unknown>;
 }
 
 export const ACTIONS = Symbol('actions');
 
-/** Names may come from visitors, and must not lead to what the library itself keeps. */
+/** Names may come from visitors, and must not give access to the library's own entries. */
 export function requireShown(key: string): void {
   if (isHidden(key))
     throw new SessionDataError(
@@ -57,7 +57,9 @@ export function deleteEntry(actions: SessionContent, key: string): boolean {
 const entriesOf = (actions: SessionContent): [string, unknown][] =>
   actions.dictionary.keys().map((key) => [key, getEntry(actions, key)]);
 
-/** The methods of a session. They live on the prototype: `Object.keys`, `for…in` and `JSON.stringify` see data only. */
+/**
+ * The methods of a session. They are on the prototype, so `Object.keys`, `for…in` and `JSON.stringify` only see data.
+ */
 export class SessionObject {
   declare readonly [ACTIONS]: SessionActions;
 
@@ -151,15 +153,15 @@ const SESSION_METHODS: ReadonlySet<string> = new Set(
 /** Whether the name is a method of the session, so that it cannot be used as `session.name = …`. */
 export const isSessionMethod = (name: PropertyKey): boolean => typeof name === 'string' && SESSION_METHODS.has(name);
 
-/** What stands at the names that are not data. */
+/** The names that are not data. */
 export interface SessionNames<T> {
-  /** Methods and properties of the session, also where data has the same name. */
+  /** Methods and properties of the session, even if data has the same name. */
   readonly reserved: ReadonlySet<string>;
-  /** Methods that make way for data of the same name. */
+  /** Methods that data of the same name replaces. */
   readonly yielding: ReadonlySet<string>;
-  /** Those of the reserved ones that are listed with the data. */
+  /** The reserved names that are listed with the data. */
   readonly listed: readonly string[];
-  /** `session.name = value` for a reserved name. */
+  /** Called for `session.name = value` with a reserved name. */
   assign(session: T, name: string, value: unknown): void;
 }
 
@@ -167,7 +169,9 @@ interface Target {
   readonly [ACTIONS]: SessionContent;
 }
 
-/** How a session is a plain object: its data as properties, beside its methods. One for all sessions of a kind. */
+/**
+ * Makes a session usable as a plain object: its data as properties, beside its methods. One for all sessions of a kind.
+ */
 export function asPlainObject<T extends Target>(names: SessionNames<T>): ProxyHandler<T> {
   const { reserved, yielding, listed } = names;
   const isMethod = (target: T, name: string): boolean =>
@@ -221,6 +225,6 @@ const OWN = asPlainObject<SessionObject>({
   },
 });
 
-/** The session as the application has it: by `@Session()`, and injected. */
+/** The session that the application gets from `@Session()` and by injection. */
 export const createSessionObject = (actions: SessionActions): SessionObject =>
   new Proxy(new SessionObject(actions), OWN);

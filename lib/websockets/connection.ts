@@ -22,8 +22,8 @@ export interface ConnectionTools {
 }
 
 /**
- * Why a connection is closed, as its client is told (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's
- * "try again later").
+ * The close codes of connections (RFC 6455, 7.4.2: 4000 to 4999 are for applications; 1013 is IANA's "try again
+ * later").
  */
 export const CLOSE_CODES = {
   ended: { code: 4401, reason: 'The visit of this connection has ended' },
@@ -33,29 +33,28 @@ export const CLOSE_CODES = {
 
 export type CloseCause = keyof typeof CLOSE_CODES;
 
-/** Whose a connection is. */
+/** The owner of a connection. */
 type Owner =
-  /** It is being looked up; messages wait for it. */
+  /** It is being looked up, and messages wait for it. */
   | { readonly is: 'unknown'; readonly known: Promise<void> }
-  /** It was opened without a key, or with one that leads nowhere. */
+  /** It was opened without a valid key. */
   | { readonly is: 'nobody' }
   | { readonly is: 'visit'; readonly key: VisitKey; readonly unfollow: () => void };
 
 /**
- * One connection of a client: whose it is follows from its handshake, and every message is served as that visit is by
- * then. It lives no longer than the key that it was opened with: neither than the visit nor than a change of its
- * rights.
+ * One connection of a client. Its handshake determines its visit, and every message is served with the current state of
+ * that visit. It ends with its key: when the visit ends, or when its rights change.
  */
 export class Connection implements MessageConnection {
   private static readonly logger = new Logger('Visit');
   private owner: Owner = { is: 'nobody' };
   isClosed = false;
-  /** The start of the message before: they start in the order in which they came, whichever look-up is faster. */
+  /** The start of the previous message: messages start in the order of their arrival, whichever look-up is faster. */
   private before: Promise<void> | undefined;
 
   /**
-   * @param errorFor an error as messages are answered with it
-   * @param close tells the client and closes its connection
+   * @param errorFor converts an error to an answer to a message
+   * @param close notifies the client and closes its connection
    */
   constructor(
     private readonly tools: ConnectionTools,
@@ -70,13 +69,13 @@ export class Connection implements MessageConnection {
     else if (keys.length > 0) this.owner = { is: 'unknown', known: this.lookUp(exchange, keys) };
   }
 
-  /** The connection has been closed, by whomever. */
+  /** Called when the connection was closed, by either side. */
   noteClosed(): void {
     this.isClosed = true;
     if (this.owner.is === 'visit') this.owner.unfollow();
   }
 
-  /** Serves a message: `handle` is called in its context, when all messages before it have been started. */
+  /** Serves a message: calls `handle` in its context, after all earlier messages have started. */
   async serve(handle: () => unknown): Promise<unknown> {
     const { before } = this;
     let started!: () => void;
@@ -94,7 +93,7 @@ export class Connection implements MessageConnection {
     return this.closeAfter(exchange, context, result);
   }
 
-  /** The context of what has come. When `ready` has resolved, its visit is known, or the connection is closed. */
+  /** The context of a message. When `ready` has resolved, its visit is known, or the connection is closed. */
   begin(): { exchange: MessageExchange; context: RequestContext; ready: Promise<void> } {
     const exchange = new MessageExchange(this.handshake, this);
     const context = this.tools.story.open(exchange);
@@ -102,7 +101,7 @@ export class Connection implements MessageConnection {
   }
 
   /**
-   * Looks up the visit as it is now; what the context has seen of its session before is forgotten. Closes the
+   * Looks up the current state of the visit, and discards what the context has seen of its session. Closes the
    * connection if the visit has ended.
    */
   async find(context: RequestContext): Promise<void> {
@@ -113,14 +112,14 @@ export class Connection implements MessageConnection {
     if (key && context.lookup.is === 'done' && context.lookup.resolution.outcome !== 'found') this.end('ended');
   }
 
-  /** Nobody knows whose it is: closes the connection. */
+  /** Closes the connection, because its visit is unknown. */
   giveUp(error: unknown): void {
     if (this.isClosed) return;
     Connection.logger.warn(`Closing a connection because its visit could not be looked up: ${reasonOf(error)}`);
     this.end('away');
   }
 
-  /** The message is over when its handler is done: with its last answer, where there are several. */
+  /** The message is over when its handler is done: with its last answer, if there are several. */
   private async closeAfter(exchange: MessageExchange, context: RequestContext, result: unknown): Promise<unknown> {
     let isOver = true;
     try {
