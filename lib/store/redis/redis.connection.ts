@@ -8,14 +8,14 @@ import type { Script } from './redis.scripts.js';
 
 type Argument = string | Buffer;
 
-/** What the store needs of a client made by `createClient()`. */
+/** The part of a client of `createClient()` that the store uses. */
 export interface RedisVisitClient {
   readonly isReady: boolean;
-  /** Sends one command and gives its reply. */
+  /** Sends one command and returns its reply. */
   sendCommand(args: readonly Argument[], options?: object): Promise<unknown>;
 }
 
-/** What the store needs of a client made by `createCluster()`. */
+/** The part of a client of `createCluster()` that the store uses. */
 export interface RedisVisitCluster {
   readonly isOpen: boolean;
   readonly masters: readonly unknown[];
@@ -32,8 +32,8 @@ export interface RedisVisitCluster {
 }
 
 /**
- * How to reach a server or a cluster: a URL such as `redis://localhost:6379`, or what `createClient()` or
- * `createCluster()` take.
+ * How to reach a server or a cluster: a URL such as `redis://localhost:6379`, or options of `createClient()` or
+ * `createCluster()`.
  */
 export type RedisVisitConnection = string | redis.RedisClientOptions | redis.RedisClusterOptions;
 
@@ -75,18 +75,18 @@ export class RedisConnection {
   #deadline = USUAL_DEADLINE;
   #calls: Timeouts<Call> | undefined;
   #nodes: ClusterNodes | undefined;
-  /** Since when the own client has been without a connection, by `performance.now()`. */
+  /** Since when the store's own client has had no connection, by `performance.now()`. */
   #awaySince: number | undefined;
 
   constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {}
 
-  /** Whether keys lie on several servers. */
+  /** Whether keys are distributed over several servers. */
   get isCluster(): boolean {
     if ('client' in this.target) return isCluster(this.target.client);
     return typeof this.target.connection === 'object' && 'rootNodes' in this.target.connection;
   }
 
-  /** Nobody waits longer for an answer, in milliseconds. */
+  /** How long callers wait for an answer, in milliseconds. */
   set deadline(milliseconds: number) {
     this.#deadline = milliseconds;
   }
@@ -111,7 +111,7 @@ export class RedisConnection {
     }
   }
 
-  /** Sends a command that is about one key. Commands of one turn of the event loop go out together. */
+  /** Sends a command for one key. Commands of one turn of the event loop are sent together. */
   async send(key: string, args: readonly Argument[], isAgain = false): Promise<unknown> {
     const client = await this.#client();
     // A client that lost its connection would keep the command and send it when it is back, long after the request was
@@ -138,7 +138,7 @@ export class RedisConnection {
     return this.send(key, args, true);
   }
 
-  /** The next call opens another one; what is under way by this one fails. */
+  /** Replaces the client: the next call opens another one, and running calls of this one fail. */
   #replace(client: Client): void {
     if (client !== this.#own) return;
     this.#own = undefined;
@@ -147,7 +147,7 @@ export class RedisConnection {
     (client as OwnClient).destroy();
   }
 
-  /** Runs a script; a server that does not know it yet, or has been restarted, is given it. */
+  /** Runs a script, and loads it first if the server does not know it yet or was restarted. */
   async run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
     const rest = [String(keys.length), ...keys, ...args];
     try {
@@ -158,7 +158,7 @@ export class RedisConnection {
     }
   }
 
-  /** Closes what was opened here. */
+  /** Closes the client if the store has opened it. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#opening?.catch(() => {});
@@ -199,7 +199,10 @@ export class RedisConnection {
     return this.#opening;
   }
 
-  /** It connects again by itself, but not for longer than anybody waits: it may wait for an answer to its greeting. */
+  /**
+   * It reconnects by itself, but not for longer than callers wait, because it may be waiting for an answer to its
+   * greeting.
+   */
   #replaceIfAway(own: OwnClient & RedisVisitClient): void {
     if (own.isReady) {
       this.#awaySince = undefined;
@@ -241,7 +244,7 @@ export function isReply(error: unknown, kind: 'NOSCRIPT' | 'WRONGTYPE'): boolean
   return error instanceof Error && error.message.startsWith(kind);
 }
 
-/** Whether the server takes no writes; before version 7 it says so in the middle, where a script was refused. */
+/** Whether the server refuses writes. Before version 7, the error of a script contains this in the middle. */
 function isReadOnly(error: unknown): boolean {
   return error instanceof Error && /^READONLY |-READONLY /.test(error.message);
 }
@@ -250,7 +253,7 @@ function isCluster(client: Client): client is RedisVisitCluster {
   return 'masters' in client;
 }
 
-/** A cluster may lack some of its nodes; that shows when they are asked. */
+/** A cluster may have unavailable nodes; this shows when they are used. */
 function isReady(client: Client): boolean {
   return isCluster(client) ? client.isOpen : client.isReady;
 }
@@ -266,7 +269,7 @@ async function inTime(closing: Promise<unknown>): Promise<boolean> {
   return Promise.race([done, late]).finally(() => clearTimeout(timer));
 }
 
-/** Where the server is, as far as that may be told. */
+/** The address of the server, without secrets. */
 function placeOf(connection: RedisVisitConnection): string {
   const { url, socket } = (
     typeof connection === 'string' ? { url: connection } : connection

@@ -11,8 +11,8 @@ import {
 import { familyOf } from './connections/family.js';
 
 /**
- * What columns of a kind need on MySQL, where the usual collation takes `a` for `A` and the default charset may not
- * know emoji.
+ * The charset and collation of columns in MySQL, where the default collation treats `a` and `A` as equal, and the
+ * default charset may not support emoji.
  */
 const MYSQL_TEXT: Readonly<Partial<Record<ColumnKind, { charset: string; collation?: string }>>> = {
   hex: { charset: 'ascii', collation: 'ascii_bin' },
@@ -32,9 +32,10 @@ const COLUMNS: Readonly<Record<string, Column>> = {
 const BINARY_TYPES = { mysql: 'mediumblob', postgres: 'bytea', sqlite: 'blob' } as const;
 
 /**
- * The base of the entities. Decorators are evaluated before the kind of database is known, yet some columns differ
- * there. TypeORM offers one moment in between: when its metadata are built, and before it synchronizes or migrates, it
- * calls `useDataSource` on each entity that looks like an active record, which means: has these three static functions.
+ * The base class of the entities. Decorators are evaluated before the kind of database is known, but some columns
+ * depend on it. TypeORM offers one moment in between: when it builds its metadata, before it synchronizes or migrates,
+ * it calls `useDataSource` of each entity that looks like an active record, that is, one with these three static
+ * functions.
  */
 export abstract class DialectEntity {
   /** @internal */
@@ -67,8 +68,8 @@ export abstract class DialectEntity {
 }
 
 /**
- * MySQL refuses a foreign key between columns of different collations. Those of an application take theirs from what
- * they refer to.
+ * MySQL refuses a foreign key between columns with different collations. Columns of the application get the collation
+ * of the column that they refer to.
  */
 function alignReferences(metadata: EntityMetadata, { entityMetadatas }: DataSource): void {
   for (const { referencedEntityMetadata, referencedColumns, columns } of entityMetadatas.flatMap(

@@ -11,13 +11,13 @@ import { TypeOrmVisitStore } from './typeorm-visit.store.js';
 import { isSameOrSubclass } from './visit.tables.js';
 
 /**
- * A store on a data source that is open already, which stays the application's own; or on a new one made from options,
- * which knows the entities and migrations of the library and is closed with the store. Tables are neither created nor
- * changed, unless the options say `migrationsRun` or `synchronize`; then one process does so at a time.
+ * Opens a store on an open data source, which is not closed with the store; or on a new one created from options, which
+ * contains the entities and migrations of the library and is closed with the store. Tables are neither created nor
+ * changed, unless the options contain `migrationsRun` or `synchronize`; then one process does so at a time.
  *
  * @param how.deadline how long the database may take for an answer, in milliseconds
- * @param how.owned whether a data source that is open already is closed with the store
- * @throws VisitError `VISIT_STORE_UNAVAILABLE` when it cannot be reached, or stands still
+ * @param how.owned whether an open data source is closed with the store
+ * @throws VisitError `VISIT_STORE_UNAVAILABLE` if it cannot be reached or does not answer
  */
 export async function openTypeOrmVisitStore(
   source: DataSource | DataSourceOptions,
@@ -27,14 +27,14 @@ export async function openTypeOrmVisitStore(
   if ('createQueryRunner' in source) return new TypeOrmVisitStore(source, { owned });
   requireFamily(source);
   try {
-    // The package of the driver is loaded when it is made.
+    // The constructor loads the package of the driver.
     const dataSource = new DataSource(withVisits(withConnectLimit(source, deadline)));
     const opening = dataSource.initialize();
     try {
       await withDeadline(opening, deadline);
       await makeTables(dataSource, source, deadline);
     } catch (error) {
-      // Not waited for: it may stand still.
+      // Not awaited, because it may hang.
       opening.then(() => dataSource.destroy()).catch(() => {});
       throw error;
     }
@@ -45,7 +45,7 @@ export async function openTypeOrmVisitStore(
   }
 }
 
-/** What TypeORM does by itself at the end of `initialize()`, in the same order. */
+/** Does what TypeORM does at the end of `initialize()`, in the same order. */
 async function makeTables(dataSource: DataSource, options: DataSourceOptions, deadline: number): Promise<void> {
   const { dropSchema, migrationsRun, migrationsTransactionMode, synchronize } = options;
   if (!dropSchema && !migrationsRun && !synchronize) return;
@@ -71,15 +71,15 @@ function withVisits(options: DataSourceOptions): DataSourceOptions {
 }
 
 /**
- * By itself, a driver may wait without a bound for a server that takes the connection and says nothing. We give up
- * sooner, and say so; what the driver does meanwhile ends by this.
+ * A driver may wait forever for a server that accepts connections and does not answer. The library stops waiting
+ * earlier; this limit ends the driver's attempt.
  */
 function withConnectLimit(options: DataSourceOptions, deadline: number): DataSourceOptions {
   const name = { mysql: 'connectTimeout', postgres: 'connectTimeoutMS', sqlite: undefined }[familyOf({ options })!];
   return name === undefined ? options : { [name]: 2 * deadline, ...options };
 }
 
-/** Of PostgreSQL, where it would also limit how long a call waits for a connection that is in use. */
+/** For PostgreSQL, where it would also limit how long a call waits for a connection that is in use. */
 function liftConnectLimit({ driver }: DataSource, { type, ...given }: DataSourceOptions): void {
   if (type !== 'postgres' || 'connectTimeoutMS' in given) return;
   const { connectionTimeoutMillis } = (given.extra ?? {}) as { connectionTimeoutMillis?: number };
@@ -94,12 +94,12 @@ interface Limited {
   readonly options?: { connectionTimeoutMillis: number | undefined };
 }
 
-/** TypeORM takes its lists as arrays or as objects, such as the namespace of `import * as entities`. */
+/** TypeORM accepts lists as arrays or as objects, such as the namespace of `import * as entities`. */
 function listOf<T>(mixed: T[] | Record<string, T> | undefined): T[] {
   return Object.values(mixed ?? []);
 }
 
-/** What TypeORM needs besides itself; it does not name the one that is kept up. */
+/** The package of the driver; TypeORM itself names one that is no longer maintained. */
 const PACKAGES: Readonly<Partial<Record<DataSourceOptions['type'], string>>> = {
   mysql: 'mysql2',
   mariadb: 'mysql2',
@@ -126,7 +126,7 @@ function connectionError(options: DataSourceOptions, cause: unknown): Error {
   return new VisitError('VISIT_STORE_UNAVAILABLE', text, { cause });
 }
 
-/** Passwords and the like, wherever the options have them: of servers of a replication too, and of certificates. */
+/** All passwords in the options, including those of replication servers and certificates. */
 function secretsIn(options: object, depth = 0): string[] {
   return Object.entries(options).flatMap(([name, value]: [string, unknown]) => {
     if (typeof value === 'string') return /pass|secret|^key$|^url$/i.test(name) ? [value] : [];

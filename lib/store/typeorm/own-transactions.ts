@@ -3,9 +3,9 @@ import type { DataSource, EntitySubscriberInterface, QueryRunner } from 'typeorm
 import { VisitOpenTransactionError } from '../../errors/visit.error.js';
 
 /**
- * The application's own transactions, where the pool has one connection: what is called within one, and needs a
- * connection, too, would wait for itself until its deadline, and all other requests with it. Code is within a
- * transaction from the call that begins it; what it calls beside it, not waiting for it, counts as well.
+ * Tracks the application's transactions if the pool has one connection: a call inside one that needs a connection would
+ * wait for itself until its deadline, and delay all other requests. Code is inside a transaction from the call that
+ * begins it, including calls that it does not await.
  */
 export class OwnTransactions {
   private readonly running = new AsyncLocalStorage<QueryRunner>();

@@ -3,7 +3,7 @@ import type { MissingSchema } from '../sql/schema-check.js';
 import type { SqlConnection } from '../sql/sql.connection.js';
 import { visitMigrations } from './migrations/index.js';
 
-/** What is to be done where tables lack a column: which migrations bring it, or whether those have run. */
+/** What to do if tables lack a column: the migrations to run, or that they have already run. */
 export async function migrationsFor(
   { version }: MissingSchema,
   dataSource: DataSource,
@@ -20,7 +20,7 @@ export async function migrationsFor(
         'version of nest-visit starts';
 }
 
-/** The names of the migrations that TypeORM has noted; none where it has no such table, as with `synchronize`. */
+/** The names of the migrations that TypeORM has recorded; none if it has no such table, as with `synchronize`. */
 async function recordedIn(dataSource: DataSource, connection: SqlConnection): Promise<Set<string>> {
   const { migrationsTableName = 'migrations', ...options } = dataSource.options;
   const schema = 'schema' in options ? options.schema : undefined;

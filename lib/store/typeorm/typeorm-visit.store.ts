@@ -16,14 +16,14 @@ import { VisitRevocation } from './visit-revocation.entity.js';
 import { Visit } from './visit.entity.js';
 import { namesOf, type TableNames } from './visit.tables.js';
 
-/** How long a pool is waited for that is being closed, in milliseconds, unless there is a deadline. */
+/** How long to wait for a pool that is being closed, in milliseconds, if there is no deadline. */
 const LONGEST_FAREWELL = 10_000;
 
 /**
- * Visits in the application's own database, through a TypeORM data source: MySQL, MariaDB, PostgreSQL, SQLite.
+ * Stores visits in the application's database, through a TypeORM data source: MySQL, MariaDB, PostgreSQL, SQLite.
  *
- * Uses plain SQL, made once from the metadata of the data source, so that naming strategies, prefixes, schemas and
- * extended entities are respected. The data source must know `...visitEntities`, or subclasses of them.
+ * It uses plain SQL, created once from the metadata of the data source, so naming strategies, prefixes, schemas and
+ * extended entities are respected. The data source must contain `...visitEntities`, or subclasses of them.
  */
 export class TypeOrmVisitStore extends SqlVisitStore {
   protected override readonly staleIdsAtOnce: number = 100_000;
@@ -33,16 +33,14 @@ export class TypeOrmVisitStore extends SqlVisitStore {
 
   constructor(
     readonly dataSource: DataSource,
-    /** `owned`: the store opened the data source and closes it. */
+    /** `owned`: the store has opened the data source and closes it. */
     { owned = false }: { readonly owned?: boolean } = {},
   ) {
     super();
     this.#owned = owned;
   }
 
-  /**
-   * The size of the pool, which is 10 by default with both drivers. SQLite has one connection, which is not waited for.
-   */
+  /** The size of the pool, by default 10. SQLite has one connection, for which nothing has to wait. */
   get connections(): number | undefined {
     const { poolSize, extra } = this.dataSource.options as {
       poolSize?: number;
@@ -84,9 +82,9 @@ export class TypeOrmVisitStore extends SqlVisitStore {
   }
 }
 
-/** What the store works with, made once from the metadata of the data source. */
+/** The connection and the statements, created once from the metadata of the data source. */
 interface Prepared extends SqlAccess {
-  /** Where the pool has one connection. */
+  /** Only if the pool has one connection. */
   readonly ownTransactions: OwnTransactions | undefined;
 }
 
@@ -113,7 +111,7 @@ function tableOf<E>({ path, columns }: TableNames<E>): SqlTable<keyof E & string
   return { path: path.split('.'), columns };
 }
 
-/** Visits work with either. */
+/** Logs a warning; visits work with both types. */
 function warnOfType({ options: { type } }: DataSource, settings: Settings): void {
   const version = settings.get('version');
   if (version === undefined) return;

@@ -9,9 +9,7 @@ import { findMetadata } from './visit.tables.js';
 
 const COLUMNS = { visitId: VISIT_COLUMNS.id, ...IDENTITY_COLUMNS } as const;
 
-/**
- * The table that tells whose a visit is: at most one row per visit, deleted with it. May be extended as `Visit` may.
- */
+/** The table of the users of visits: at most one row per visit, deleted with it. Can be extended like `Visit`. */
 @Entity('visit_identity')
 export class VisitIdentity extends (DialectEntity as EntityBase<typeof COLUMNS, IdentityRecord>) {
   /**

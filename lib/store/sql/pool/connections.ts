@@ -56,15 +56,19 @@ export interface Pool {
   on(event: string, listener: (connection: object) => void): unknown;
 }
 
-/** What differs from driver to driver, whoever lends its connections. */
+/** The differences between drivers, whichever lender is used. */
 export interface PoolDriver {
-  /** The event by which a pool tells of a connection that it has opened. */
+  /** The event of a pool that has opened a connection. */
   readonly opened: string;
-  /** Once for each pool, before anything is sent. */
+  /** Called once for each pool, before its first statement. */
   prepare?(pool: Pool): void;
-  /** No attempt of this pool to open a connection takes longer. May be said more than once. */
+  /** Limits how long an attempt of this pool to open a connection may take. May be called more than once. */
   limitConnects(pool: Pool, milliseconds: number): void;
-  /** Closes a connection for good, without waiting for anything. @param abandon its lender's `abandon` */
+  /**
+   * Closes a connection without waiting for anything.
+   *
+   * @param abandon the lender's `abandon`
+   */
   close(connection: unknown, abandon: () => void): void;
   fateOf(error: unknown): Fate;
 
@@ -75,34 +79,38 @@ export interface PoolDriver {
    */
   prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
 
-  /** Whether a prepared statement failed for being one. */
+  /** Whether a statement failed because it was prepared. */
   isUnprepared(error: unknown): boolean;
 }
 
 export type PreparedStatement = Statement & { readonly name: string };
 
-/** Who lends connections of pools: a library of SQL, or the driver itself. @typeParam R what it knows a connection by */
+/**
+ * Lends connections of pools: a library of SQL, or the driver itself.
+ *
+ * @typeParam R how it identifies a connection
+ */
 export interface Lender<R = unknown> {
-  /** Those whose connections can be watched. */
+  /** The pools whose connections can be watched. */
   pools(): readonly Pool[];
-  /** What a connection is to be had by. */
+  /** Creates the object that provides a connection. */
   runner(): R;
   /** Gives the driver's connection. */
   connect(runner: R): Promise<unknown>;
-  /** The connection as the events of its pool tell of it. */
+  /** The connection, as in the events of its pool. */
   rawOf(runner: R, connection: unknown): object;
   release(runner: R, connection: unknown): Promise<void> | void;
-  /** The pool is not to lend this connection on, which ends. */
+  /** Makes the pool forget this connection, which is closed. */
   abandon(runner: R, connection: unknown, error: Error): void;
-  /** Sends what is not prepared. */
+  /** Sends a statement without preparing it. */
   send(held: Held<R>, statement: Statement): Promise<Result>;
   begin(held: Held<R>): Promise<unknown>;
   commit(held: Held<R>): Promise<unknown>;
   rollback(held: Held<R>): Promise<unknown>;
-  /** Tells the application's log of what is sent prepared. */
+  /** Reports a prepared statement to the log of the application. */
   log?(held: Held<R>, statement: Statement): void;
   logError?(held: Held<R>, statement: Statement, error: Error): void;
-  /** What is thrown for an error of the driver. Left out: the same. */
+  /** Converts an error of the driver. If not set: it is thrown unchanged. */
   errorOf?(error: unknown): unknown;
 }
 
@@ -112,9 +120,9 @@ const watchedPools = new WeakSet<Pool>();
 
 export interface Work<R, T> {
   readonly run: (held: Held<R>) => Promise<T>;
-  /** Whether it may be done twice. */
+  /** Whether it may be executed twice. */
   readonly isIdempotent: boolean;
-  /** Whether nobody waits for it: it may take longer. */
+  /** Whether it may take longer, because no request waits for it. */
   readonly isSlow: boolean;
 }
 
@@ -143,7 +151,7 @@ export class Connections<R> {
     this.watch();
   }
 
-  /** From now on work fails that takes longer, and its connection is closed. */
+  /** Sets the deadline: overdue work fails, and its connection is closed. */
   limit(milliseconds: number): void {
     this.usual = new Timeouts<Lease<R>>(milliseconds, (lease) => this.giveUp(lease, milliseconds));
     this.slow = new Timeouts<Lease<R>>(milliseconds * LONG, (lease) => this.giveUp(lease, milliseconds * LONG));
@@ -152,8 +160,8 @@ export class Connections<R> {
   }
 
   /**
-   * Works with a connection. What surely was not done is done once more with another one, and so is what may be done
-   * twice when its connection has ended.
+   * Runs work with a connection. It is repeated once with another connection if it was certainly not executed, or if
+   * its connection closed and it may be executed twice.
    */
   use<T>(work: Work<R, T>): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -222,7 +230,7 @@ export class Connections<R> {
     await this.lender.release(runner, connection);
   }
 
-  /** What is to become of a connection by which an error came. */
+  /** Decides what to do with a connection after an error. */
   private async judge(held: Held<R>, error: unknown): Promise<void> {
     const fate = this.driver.fateOf(error);
     if (fate === 'fine') {
@@ -267,8 +275,8 @@ export class Connections<R> {
   }
 
   /**
-   * Watches the pools. Whether all of them have been watched before: a data source may have been closed and opened
-   * anew.
+   * Watches the pools. Returns whether all of them were already watched: a data source may have been closed and
+   * reopened.
    */
   private watch(): boolean {
     const { driver } = this;

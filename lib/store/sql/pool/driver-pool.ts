@@ -9,14 +9,14 @@ import { PooledConnection } from './pooled.connection.js';
 import { PostgresDriver } from './postgres.driver.js';
 import { PostgresLender, type PgPool } from './postgres.lender.js';
 
-/** What a pool of a driver gives a store. */
+/** The access to a driver's pool. */
 export interface PooledAccess {
   readonly connection: SqlConnection;
-  /** How many connections the pool has at most. */
+  /** The maximum number of connections in the pool. */
   readonly connections: number;
 }
 
-/** What `pg` makes of its option `max` when it is left out. */
+/** The default of the option `max` of `pg`. */
 const USUAL_POOL = 10;
 
 /**
