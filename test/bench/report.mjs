@@ -156,7 +156,7 @@ function peerSection(results, { name, subjects }) {
   const own = subjects.filter(({ variant }) => ['visit-mariadb', 'visit-postgres'].includes(variant.id));
   const peers = subjects.filter(({ variant }) => variant.app !== 'nest-visit' && variant.id !== 'bare');
   return {
-    title: `${name}: nest-visit is so many times as fast`,
+    title: `${name}: how many times as fast nest-visit is`,
     head: ['as …', ...own.flatMap(({ variant }) => routes.map((route) => `${route}, ${short(variant)}`))],
     rows: peers.map((peer) => [
       peer.variant.title,
@@ -203,8 +203,10 @@ function crowdSection(results, { name, subjects }) {
 /** @returns {Section} */
 function contestSection(results) {
   return {
-    title: 'Writes that meet in the same session',
-    text: ['64 connections add to 20 sessions; how many of the answered additions are missing afterwards.'],
+    title: 'Concurrent writes to the same session',
+    text: [
+      '64 connections increment counters in 20 sessions. The table shows how many acknowledged increments are missing afterwards.',
+    ],
     head: ['', 'answered', 'lost'],
     rows: results.apps
       .filter(({ warmUp }) => warmUp.lost !== undefined)
@@ -446,28 +448,26 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
       ? 'One round through all variants'
       : `${rounds} rounds through all variants, every other one backwards`;
   const lines = [
-    'The same Nest application with three routes, as a process of its own for each variant: `static` does not ' +
-      'touch the session, `read` returns a counter of it, `write` adds one. Every request carries the cookie of one ' +
-      'of 200 sessions, in turn.',
-    `${order}, ${seconds} s for each load after one that is not counted, ${Math.ceil(minutes)} minutes from start ` +
-      'to end.',
-    'Only ratios within one round count: medians of the rounds, with the least and the greatest in parentheses.',
-    'The servers run with their defaults, but for the number of connections (PostgreSQL also loads ' +
-      '`pg_stat_statements`), as durable as those are: a commit is on disk before it is acknowledged. Redis writes ' +
-      'its log to disk every second. Each variant may open ten connections to its database.',
+    'Each variant is the same Nest application with three routes, in its own process: `static` does not use the ' +
+      'session, `read` returns a counter from it, `write` increments the counter. Every request has the cookie of ' +
+      'one of 200 sessions, in rotation.',
+    `${order}, ${seconds} s for each load after a warm-up, ${Math.ceil(minutes)} minutes in total.`,
+    'Only ratios within one round are used: the median of the rounds, with the minimum and maximum in parentheses.',
+    'The servers run with their default settings, except for the number of connections and `pg_stat_statements` on ' +
+      'PostgreSQL. A commit is on disk before it is acknowledged. Redis writes its log to disk every second. Each ' +
+      'variant may open ten connections to its database.',
     `"SQL/1,000" is the number of statements that reach the server for 1,000 requests. ${counting.join('. ')}. ` +
-      'Others are not counted.',
-    '"Memory" is the resident set after the warm-up and in the end; only some variants have met 512 connections by ' +
-      'then.',
-    'After each `write`, the counters of all sessions are added up: none of the additions that were answered with ' +
-      '2xx may be missing.',
-    '"One statement per need" is no library, but a prototype: one `SELECT` for each request, one `UPDATE` for each ' +
-      'write, by the driver alone, without grouping.',
-    '"The least" is a prototype as well: what a hook that finds the visit, AsyncLocalStorage, an interceptor that ' +
-      'does nothing, and one narrow, grouped, prepared look-up cost, with nothing of what a session is besides. It ' +
-      'reads only.',
-    'The others run with their defaults, and with what their documentation recommends: `resave` and ' +
-      '`saveUninitialized` are off.',
+      'Other databases are not counted.',
+    '"Memory" is the resident set size after the warm-up and at the end. Only some variants have served 512 ' +
+      'connections by then.',
+    'After each `write` load, the counters of all sessions are added up. No increment that was answered with 2xx ' +
+      'may be missing.',
+    '"One statement per need" is a prototype, not a library: one `SELECT` for each request and one `UPDATE` for ' +
+      'each write, with the driver alone and without grouping.',
+    '"The least" is also a prototype: a hook that finds the visit, AsyncLocalStorage, an interceptor that does ' +
+      'nothing, and one narrow, grouped, prepared look-up, without any other feature of a session. It only reads.',
+    'The other libraries run with their default settings, and with those that their documentation recommends: ' +
+      '`resave` and `saveUninitialized` are off.',
   ];
   if (load.startsWith('autocannon')) {
     lines.push(
@@ -477,8 +477,9 @@ function introduction({ nodes, seconds, load, databases, minutes, options: { rou
   }
   return `# Benchmarks
 
-Written by \`npm run bench\`, which starts private database servers, loads each variant in turn and stops all again; what it
-compares with is installed when it first runs. \`npm run bench -- --help\` says what its options are.
+This page is written by \`npm run bench\`, which starts private database servers, runs each variant under load, and stops
+the servers again. The libraries to compare with are installed at the first run. \`npm run bench -- --help\` lists the
+options.
 ${mode === 'quick' ? '\n**This was a quick run: too short for its figures to mean anything.**\n' : ''}
 ![Requests per second as a share of the bare application](benchmarks.svg)
 
