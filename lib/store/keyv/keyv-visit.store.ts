@@ -42,28 +42,28 @@ export interface KeyvVisitStoreOptions {
 }
 
 const DAY = 86_400_000;
-/** In place of a value that cannot be read. */
+/** Stands for a value that cannot be read. */
 const SPOILED = Symbol('spoiled');
-/** A visit stays so long after it has expired, so that late requests still learn what became of it. */
+/** How long a visit is kept after it has expired, so that late requests find out what has happened. */
 const KEEP_FOR = DAY;
-/** Memcached takes more for an instant, long past. Such a value stays until somebody removes it. */
+/** Memcached treats longer lifetimes as an instant in the past. Such a value stays until it is removed. */
 const LONGEST_LIFE = 29 * DAY;
 
 /**
- * Visits in a Keyv: a file, memcached, or whatever else has an adapter. Such a store reads and writes single values, so
- * it cannot compare and write in one step, nor look through visits (`capabilities`). Within one object of this class
- * all is done one after the other.
+ * Stores visits in a Keyv: a file, memcached, or any other adapter.
  *
- * What one process ends, another one that has just read it may write back: so an end is also a value of its own, which
- * nothing overwrites and every look-up reads.
+ * Such a store reads and writes single values, so it can neither compare and write in one step nor search visits
+ * (`capabilities`). Within one object of this class, calls for a visit run one after the other. If one process ends a
+ * visit, another one that has just read it may write it back. Therefore an end is also stored as a separate value,
+ * which is never overwritten and which every look-up reads.
  */
 export class KeyvVisitStore extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;
-  /** Memcached may be several servers, among which its client divides the keys. */
+  /** Memcached may consist of several servers, and its client distributes the keys. */
   override readonly server = { isDivided: true };
   readonly #keyv: VisitKeyv;
   readonly #owned: boolean;
-  /** By visit: when the last call about it is done. */
+  /** For each visit, the completion of the last call. */
   readonly #lines = new Map<string, Promise<unknown>>();
 
   /** @throws VisitOptionError */
@@ -165,7 +165,7 @@ export class KeyvVisitStore extends VisitStore {
     });
   }
 
-  /** What is no JSON is no value of ours. It says nothing of the store, and so fails nobody else. */
+  /** A value that is not JSON is not ours. It says nothing about the store, so it does not fail other visits. */
   async #read(key: string): Promise<unknown> {
     try {
       return await this.#keyv.get(key);
@@ -175,7 +175,7 @@ export class KeyvVisitStore extends VisitStore {
     }
   }
 
-  /** One call about a visit after the other. Nothing is left of a line that nobody stands in. */
+  /** Runs the calls for a visit one after the other. Nothing is kept of a queue that is empty. */
   #inLine<T>(id: string, work: (visit: VisitRecord | null) => Promise<T>): Promise<T> {
     const before = this.#lines.get(id) ?? Promise.resolve();
     const turn = before.then(async () => {
@@ -194,8 +194,8 @@ export class KeyvVisitStore extends VisitStore {
   }
 
   /**
-   * False: another process has ended the visit meanwhile. Its end must not be forgotten before what has been written
-   * over it.
+   * Writes a visit. Returns false if another process has ended it in the meantime: that end must not be forgotten
+   * before the value that was written over it.
    */
   async #write(visit: VisitRecord, now: number): Promise<boolean> {
     await this.#set(visitKey(visit.id), visit, now);
@@ -204,7 +204,7 @@ export class KeyvVisitStore extends VisitStore {
     return !end;
   }
 
-  /** Its life counts from now, by the application's clock; it never ends sooner than the visit. */
+  /** Stores a value. Its lifetime is counted from now by the application's clock, and never ends before the visit. */
   async #set(key: string, visit: VisitRecord, now: number): Promise<void> {
     const life = Math.max(0, visit.expiry - Math.min(now, visit.accessed)) + KEEP_FOR;
     const isStored = await this.#keyv.set(key, valueOf(visit), life > LONGEST_LIFE ? 0 : life);

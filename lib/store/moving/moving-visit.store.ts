@@ -36,15 +36,15 @@ import { byAccess, pageOf } from '../visit.record.js';
 const MOVED = 'moved';
 
 /**
- * Stands before the session data of a visit that is just being moved. No serializer begins so: the first byte of ours
- * is its format.
+ * A prefix of the session data of a visit that is being moved. No serializer uses it: the first byte of ours is its
+ * format.
  */
 const MARK = Buffer.from('\0moving\0');
 
-/** Before a place in `to`. */
+/** The prefix of a position in `to`. */
 const IN_TO = 'to:';
 
-/** How often a visit that is written all the time is tried to be moved. */
+/** How many attempts are made to move a visit that is being changed. */
 const MOST_TRIES = 20;
 
 /** A visit that could not be moved. It stays in the old store, and cannot be used until `to` accepts it. */
@@ -54,7 +54,7 @@ export interface RefusedVisit {
   readonly error: unknown;
 }
 
-/** What a batch has done in one of the stores. */
+/** The result of a batch in one of the stores. */
 interface Done {
   readonly visits?: number;
   readonly ended?: readonly string[];
@@ -85,19 +85,20 @@ export interface MovingVisitStoreOptions {
 }
 
 /**
- * Two stores as one, while visits move from the first to the second: a visit is looked for in both, moves when it is
- * used, and is written where it is. No write that was acknowledged is lost, as long as every process that uses `from`
- * does so through this class.
+ * Combines two stores while visits move from the first to the second: a visit is looked up in both, moves when it is
+ * used, and is written where it is. No acknowledged write is lost, as long as every process that uses `from` does so
+ * through this class.
  *
- * A visit moves in steps, each of which can be done again by whoever comes next, if a process dies between them:
+ * A visit moves in steps. Each step can be repeated by another process, if a process dies between them:
  *
- * 1. Its session data is marked, by a compare-and-set. From now on every save that does not know of the mark conflicts.
+ * 1. Its session data is marked by a compare-and-set. From then on, every save that does not know of the mark
+ *    conflicts.
  * 2. It is inserted in `to`, with its version.
- * 3. It ends in `from`, for the reason "moved". Every other write there is refused from now on.
- * 4. What has happened to it between the steps (it was ended, its key was changed) is done in `to`, too.
+ * 3. It ends in `from` with the reason "moved". From then on, every other write there is refused.
+ * 4. What has happened to it between the steps (it was ended, its key was changed) is also done in `to`.
  *
- * Until then the copy may be that of a visit that has ended, or have a key that was replaced, so nobody uses it: both
- * stores are asked for a visit, and who finds a move that is not done does the rest of it.
+ * Until then, the copy may be that of an ended visit, or have a replaced key, so it is not used: both stores are asked
+ * for a visit, and a process that finds an unfinished move completes it.
  */
 export class MovingVisitStore
   extends VisitStore
@@ -108,7 +109,7 @@ export class MovingVisitStore
   override readonly users: UserVisits | undefined;
   override readonly pages: VisitPages | undefined;
   override readonly locks: VisitLocks | undefined;
-  /** Of either: one may let go of stale visits by itself. */
+  /** The clean-up of either store; one of them may delete stale visits by itself. */
   override readonly cleanup: VisitCleanup | undefined;
   override readonly server: VisitServer = this;
   readonly #from: VisitStore;
@@ -230,7 +231,7 @@ export class MovingVisitStore
     ];
   }
 
-  /** Those of `from`, then those of `to`. */
+  /** The live visits of `from`, then those of `to`. */
   async liveVisits({ after, ...page }: { after: string; limit: number; now: number }): Promise<VisitPage> {
     if (!after.startsWith(IN_TO)) {
       const { visits, next } = await this.#from.pages!.liveVisits({ after, ...page });
@@ -295,7 +296,7 @@ export class MovingVisitStore
     return { moved: results.filter((result) => result.status === 'fulfilled' && result.value).length, refused, next };
   }
 
-  /** What has failed is to blame for that itself, if both stores answer. */
+  /** If both stores answer, the failures are due to the visits themselves. */
   async #requireStores(refused: readonly RefusedVisit[]): Promise<void> {
     const [first] = refused;
     const ours = refused.find(({ error }) => error instanceof VisitError);
@@ -321,7 +322,7 @@ export class MovingVisitStore
     return count;
   }
 
-  /** A batch of `from`, and when nothing is left there, of `to`. */
+  /** Runs a batch of `from`; when nothing is left there, one of `to`. */
   async #inTurn<B extends { readonly after?: unknown }, D extends Done>(
     batch: B,
     call: (store: VisitStore, batch: B) => Promise<D>,
@@ -339,7 +340,7 @@ export class MovingVisitStore
     return Promise.all([this.#to.find(ids), this.#from.find(ids)]);
   }
 
-  /** What a visit that was found is by now. */
+  /** Returns the current state of a visit that was found. */
   async #settle(old: VisitRecord | null, copy: VisitRecord | null): Promise<VisitRecord | null> {
     if (copy) return this.#finish(copy, old);
     if (!old) return null;
@@ -353,7 +354,7 @@ export class MovingVisitStore
     return moved;
   }
 
-  /** Where a visit is that has ended in `from`. */
+  /** Returns the state of a visit that has ended in `from`. */
   async #follow(old: VisitRecord): Promise<VisitRecord | null> {
     if (old.endReason !== MOVED) return old;
     const copy = await this.#findMoved(old.id);
@@ -372,7 +373,7 @@ export class MovingVisitStore
     throw new Error(`[visit] visit ${found.id} could not be moved, because it was changed at each attempt`);
   }
 
-  /** Null: somebody else has written the visit. */
+  /** Marks a visit. Null: another request has changed it. */
   async #mark(old: VisitRecord): Promise<VisitRecord | null> {
     const { id, keyHash, sessionVersion: version } = old;
     const data = Buffer.concat([MARK, old.sessionData ?? new Uint8Array(0)]);
@@ -395,14 +396,14 @@ export class MovingVisitStore
     return copy && this.#finish(copy, last);
   }
 
-  /** What the original is like when nothing can be written there any more. */
+  /** Ends the original, and returns its final state. */
   async #leave(id: string): Promise<VisitRecord | null> {
     await this.#from.end([id], { reason: MOVED, at: this.#clock.now() });
     const [last = null] = await this.#from.find([id]);
     return last;
   }
 
-  /** The last steps of a move, where they have not been done. Only then is a copy what the visit is. */
+  /** Completes the last steps of a move, if necessary. Only then may a copy be used. */
   async #finish(copy: VisitRecord, old: VisitRecord | null): Promise<VisitRecord | null> {
     if (!old || copy.endedAt !== null) return copy;
     if (old.endedAt === null) await this.#ensureMarked(old);
@@ -414,8 +415,8 @@ export class MovingVisitStore
   }
 
   /**
-   * A visit is marked before it is copied. One with a copy and without a mark is its own copy: both stores look at the
-   * same rows.
+   * A visit is marked before it is copied. If it has a copy but no mark, it is its own copy: both stores use the same
+   * rows.
    */
   async #ensureMarked(old: VisitRecord): Promise<void> {
     const isOwnCopy = (visit: VisitRecord | null): boolean =>
@@ -427,8 +428,8 @@ export class MovingVisitStore
   }
 
   /**
-   * What has been written in `from` after the visit was read, and before it ended there. Session data has not: it was
-   * marked.
+   * Applies what was written in `from` after the visit was read and before it ended there. Session data cannot have
+   * changed, because it was marked.
    */
   async #catchUp(visit: VisitRecord, last: VisitRecord): Promise<void> {
     const { id, keyHash } = visit;
@@ -453,8 +454,8 @@ export class MovingVisitStore
   }
 
   /**
-   * Writes each where its visit is, which is asked first: a store may take what is inserted while it writes for
-   * something that it has written, as nobody else writes what is not there yet.
+   * Writes each change where its visit is, which is looked up first: a store may treat a visit that is inserted
+   * meanwhile as its own write.
    */
   async #write<W extends { readonly id: string }, R extends SaveResult | RekeyResult | LockResult>(
     writes: readonly W[],
@@ -495,7 +496,7 @@ type Result = SaveResult | RekeyResult | LockResult;
 
 const isUnknown = (result: Result): boolean => result.outcome === 'refused' && result.reason === 'unknown';
 
-/** The visit may have moved meanwhile, or be about to. */
+/** Whether the visit may have moved in the meantime, or be about to. */
 function hasMoved(result: Result): boolean {
   if (result.outcome === 'conflict') return isMarked(result.data);
   return result.outcome === 'refused' && result.reason === 'ended';

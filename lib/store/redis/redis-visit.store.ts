@@ -66,26 +66,26 @@ export interface RedisVisitStoreOptions {
 }
 
 const DAY = 86_400_000;
-/** As long as Redis can count, and beyond every `Date`. */
+/** The latest time that Redis supports, beyond every `Date`. */
 const LONGEST = 8_640_000_000_000_000;
 /**
- * Ids of all visits are spread over as many pairs of sets, by the first digit, so that the nodes of a cluster share
- * them.
+ * The ids of all visits are distributed over sixteen pairs of sets, by their first digit, so that the nodes of a
+ * cluster share them.
  */
 const SHELVES = Array.from({ length: 16 }, (_, digit) => digit.toString(16));
-/** Visits asked for at once where there may be very many. */
+/** How many visits are read at once if there may be very many. */
 const CHUNK = 500;
-/** When a user has more entries than this, those whose visits are gone are taken out. */
+/** If a user has more entries than this, entries of deleted visits are removed. */
 const MANY = 32;
 const EVERYBODY = '*';
 
 /**
- * What a script says of a visit whose expiry or user may have changed: the expiry, the life that is left, and whose it
- * is.
+ * The result of a script that may have changed the expiry or the user of a visit: its expiry, its remaining lifetime,
+ * and its user.
  */
 type Moved = readonly [Buffer, number, Buffer | null];
 
-/** An id in a sorted set, with the score that it was seen with. */
+/** An id in a sorted set, with the score at the time of reading. */
 interface Entry {
   readonly set: string;
   readonly id: string;
@@ -93,14 +93,15 @@ interface Entry {
 }
 
 /**
- * Visits in Redis or Valkey, one server or a cluster: one hash per visit, and every write of a visit is one script.
+ * Stores visits in Redis or Valkey, on one server or a cluster: one hash for each visit, and every write of a visit is
+ * one script.
  *
- * Beside the hashes there are sorted sets of ids: of each user, and two of each shelf, `current` and `past` (ended, or
- * expired and wiped). In a cluster no step can write a hash and a set at once. So an id is entered before its visit is
- * made or linked, and an entry says only that it is worth looking: whoever reads a set reads the visits, too, and drops
- * what is too many. A score is the instant before which there is nothing to look for. Once a visit is written the call
- * has succeeded, whatever becomes of the sets: what they miss by that is a later score, or the place of one that has
- * ended.
+ * In addition, there are sorted sets of ids: one for each user, and two for each of sixteen groups, `current` and
+ * `past` (ended, or expired and wiped). In a cluster, no step can write a hash and a set at once. So an id is entered
+ * before its visit is created or linked, and an entry only says that it is worth looking: code that reads a set also
+ * reads the visits, and ignores what does not match. A score is the instant before which there is nothing to look for.
+ * After a visit is written, the call has succeeded, whatever happens to the sets: they may only miss a later score, or
+ * the position of an ended visit.
  */
 export class RedisVisitStore
   extends VisitStore
@@ -447,7 +448,7 @@ export class RedisVisitStore
     return reply as [unknown, ...unknown[]];
   }
 
-  /** The ids that this call ended; of one user only, if it is said. */
+  /** Ends visits, optionally only those of one user. Returns the ids that this call has ended. */
   async #end(ids: readonly string[], { at, reason, retiresKey = false }: Ending, userId?: string): Promise<string[]> {
     const args = [
       textOf(at),
@@ -489,7 +490,7 @@ export class RedisVisitStore
 
   // ---- Sets of ids
 
-  /** Enters visits among all. */
+  /** Adds visits to the sets of all visits. */
   async #enter(visits: readonly { readonly id: string; readonly expiry: number }[]): Promise<void> {
     const shelves = grouped(visits, ({ id }) => this.#current(shelfOf(id)));
     await Promise.all([...shelves].map(([set, group]) => this.#enterInto(set, group, '')));
@@ -511,7 +512,7 @@ export class RedisVisitStore
     );
   }
 
-  /** How many are in the set then. */
+  /** Adds ids to a set. Returns the new size of the set. */
   async #enterInto(
     set: string,
     visits: readonly { readonly id: string; readonly expiry: number }[],
@@ -524,14 +525,14 @@ export class RedisVisitStore
     return Math.max(0, ...counts.map(Number));
   }
 
-  /** Takes out entries whose visits are not there, unless they are just about to be made: those have not expired. */
+  /** Removes entries whose visits do not exist, unless they may be about to be created: those have not expired. */
   #drop(entries: readonly Entry[], now: number): Promise<void> {
     return this.#settle(entries.filter(({ score }) => score < now).map((entry) => ({ entry, score: null })));
   }
 
   /**
-   * After an expiry has moved or a user was linked: the sets know, and last as long. An entry that was lost comes back
-   * by this.
+   * Updates the sets after an expiry has moved or a user was linked, and extends their lifetime. This also restores a
+   * lost entry.
    */
   async #follow(moved: readonly { readonly id: string; readonly now: number; readonly reply: Moved }[]): Promise<void> {
     const visits = moved.map(({ id, now, reply: [expiry, life, userId] }) => ({
@@ -558,7 +559,7 @@ export class RedisVisitStore
     );
   }
 
-  /** Gives entries another score, or removes them (null), if they are still as they were seen. */
+  /** Changes the scores of entries, or removes them (null), if they are still as they were read. */
   async #settle(changes: readonly { readonly entry: Entry; readonly score: number | null }[]): Promise<void> {
     const sets = grouped(changes, ({ entry }) => entry.set);
     await Promise.all(
@@ -570,7 +571,10 @@ export class RedisVisitStore
     );
   }
 
-  /** Some of the ids of a set, and where to go on: '0' at the end. What is in it all the while comes at least once. */
+  /**
+   * Returns some of the ids of a set, and the position to continue; '0' at the end. An id that is in the set the whole
+   * time occurs at least once.
+   */
   async #scan(set: string, cursor: string, count: number): Promise<[next: string, ids: string[]]> {
     const [next, members] = (await this.#redis.send(set, ['ZSCAN', set, cursor, 'COUNT', String(count)])) as [
       unknown,
@@ -580,7 +584,7 @@ export class RedisVisitStore
     return [String(next), members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []))];
   }
 
-  /** Some of all ids, and where to go on; '' is the beginning, null the end. */
+  /** Returns some of all ids, and the position to continue; '' is the start, null the end. */
   async #scanAll(after: string, count: number): Promise<{ ids: string[]; next: string | null }> {
     const sets = this.#everything();
     const [index = '', cursor = '0'] = after.split(':');
@@ -595,7 +599,7 @@ export class RedisVisitStore
     return entriesOf(set, await this.#redis.run(scripts.ENTRIES, [set], []));
   }
 
-  /** At most so many entries of these sets whose visits are worth looking at. */
+  /** Returns at most `count` entries of these sets whose visits are worth looking at. */
   async #due(sets: readonly string[], before: number, limit: number): Promise<Entry[]> {
     const each = Math.min(CHUNK, Math.max(10, Math.ceil(limit / SHELVES.length)));
     const found = await Promise.all(sets.map((set) => this.#entriesBefore(set, before, 0, each)));
@@ -607,7 +611,7 @@ export class RedisVisitStore
     return entriesOf(set, await this.#redis.run(scripts.ENTRIES_BEFORE, [set], args));
   }
 
-  /** Shows each visit that is entered with a score before this instant, once, and changes nothing. */
+  /** Passes each visit with a score before this instant to the callback, once, and changes nothing. */
   async #inspect(
     sets: readonly string[],
     before: number,
@@ -662,7 +666,7 @@ export class RedisVisitStore
   }
 
   /**
-   * An id goes from `current` to `past` in one step and never leaves `past` before its visit is gone: in this order
+   * An id moves from `current` to `past` in one step, and stays in `past` as long as its visit exists. In this order,
    * none is missed.
    */
   #everything(): string[] {
@@ -674,8 +678,8 @@ export class RedisVisitStore
   }
 
   /**
-   * How long Redis keeps a visit, from now: until it has expired, and then for as long as it is worth knowing. Counted
-   * from when it was last used, by the application's clock: so it does not matter what time it is on the server.
+   * How long Redis keeps a visit, from now on: until it has expired, and for `keepFor` after that. Counted from its
+   * last use, by the application's clock, so the server's clock does not matter.
    */
   #lifeOf({ accessed, expiry }: { readonly accessed: number; readonly expiry: number }): number {
     return Math.min(LONGEST, Math.max(0, expiry - accessed) + this.#keepFor);

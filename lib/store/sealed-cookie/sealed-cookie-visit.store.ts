@@ -31,18 +31,18 @@ export interface SealedCookieVisitStoreOptions {
   readonly secrets: readonly EncryptionKey[];
 }
 
-/** A visit as one browser has it, and what has been made of it since. */
+/** A visit of one browser, and its changes since then. */
 interface Line extends SealedVisit {
   record: VisitRecord;
   revision: number;
-  /** The newest that is sealed; undefined: the browser has it. */
+  /** The newest sealed copy; undefined: the browser has it. */
   copy: (ClientCopy & { readonly revision: number }) | undefined;
 }
 
-/** A visit whose requests are under way. */
+/** A visit with requests in flight. */
 interface Held {
   requests: number;
-  /** What fits into the smallest cookie of these requests. */
+  /** The size limit of the smallest cookie of these requests. */
   maxLength: number;
   line: Line | undefined;
 }
@@ -209,7 +209,7 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
     if (held && --held.requests === 0) this.#held.delete(id);
   }
 
-  /** Only what belongs to a key of the same request: a sealed visit says whose it is. */
+  /** Accepts only visits that belong to a key of the same request: a sealed visit contains its user. */
   #takeIn(visit: SealedVisit | null, ids: readonly string[]): void {
     if (!visit || !ids.includes(visit.record.id)) return;
     const held = this.#held.get(visit.record.id);
@@ -230,8 +230,9 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
 }
 
 /**
- * Of two copies that a browser sent at the same time. The age of the key counts first: somebody may have kept a copy
- * from before the sign-in and write to that, as often as they like. What has ended meanwhile has ended.
+ * Which of two copies that a browser has sent at the same time is newer. The age of the key counts first, because a
+ * client may have kept a copy from before the sign-in and keep changing that one. If one copy has ended, the visit has
+ * ended.
  */
 function isNewer(visit: SealedVisit, line: Line): boolean {
   if (line.record.endedAt !== null) return false;
@@ -239,15 +240,15 @@ function isNewer(visit: SealedVisit, line: Line): boolean {
   return younger > 0 || (younger === 0 && visit.revision > line.revision);
 }
 
-/** @throws SessionDataError when it would not fit into its cookie; nothing is written then */
+/** @throws SessionDataError if it does not fit into its cookie; nothing is written then */
 function write(line: Line, record: VisitRecord, held?: Held): void {
   if (held) requireLength(held, record);
   Object.assign(line, { record, revision: line.revision + 1 });
 }
 
 /**
- * What is left for the session is what the visit never needs itself: a use or a renewal that finds the cookie filled to
- * its last byte could not be refused, and a cookie that is too long is dropped by the browser.
+ * The session may use only the space that the visit itself never needs. Otherwise a use or a renewal could find the
+ * cookie full, which cannot be refused, and browsers drop a cookie that is too long.
  */
 function requireLength({ maxLength }: Held, record: VisitRecord): void {
   const length = sealedLength(encodeVisit({ record: grown(record), revision: Number.MAX_SAFE_INTEGER }));
@@ -260,9 +261,7 @@ function requireLength({ maxLength }: Held, record: VisitRecord): void {
   );
 }
 
-/**
- * The visit as long as it may become while nobody changes its session or its user: with the key from before a renewal.
- */
+/** The visit with its maximum size while its session and its user do not change: with the key from before a renewal. */
 function grown(record: VisitRecord): VisitRecord {
   const { keyHash, keyChanged, absoluteExpiry, expiry } = record;
   return {
