@@ -27,12 +27,14 @@ import { VisitRecorder } from './visit.recorder.js';
 /**
  * The story of a request.
  *
- * 1. `open`: the request arrives and gets its context. 2. `find`: its visit is looked up. This only reads. An error is
- * kept for the code that needs the visit. 3. `applyPolicy`: the handler is known, before all guards. If it reads keys
- * from another source, the visit is looked up again. 4. `begin`: the handler is about to run. The visit is recorded as
- * used, and exclusive access is acquired. 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected
- * services. 6. `save` or `fail`: the changes of the handler are stored or discarded. 7. The response is sent, by any
- * code. It waits for unsaved changes (`OutgoingResponse`).
+ * 1. `open`: the request arrives and gets its context.
+ * 2. `find`: its visit is looked up. This only reads. An error is kept for the code that needs the visit.
+ * 3. `applyPolicy`: the handler is known, before all guards. If it reads keys from another source, the visit is looked
+ *    up again.
+ * 4. `begin`: the handler is about to run. The visit is recorded as used, and exclusive access is acquired.
+ * 5. The handler runs, with `@Session()`, `@CurrentVisit()` and the injected services.
+ * 6. `save` or `fail`: the changes of the handler are stored or discarded.
+ * 7. The response is sent, by any code. It waits for unsaved changes (`OutgoingResponse`).
  *
  * Each step returns a promise, or undefined if there is nothing to wait for: most requests only wait for the look-up.
  */
