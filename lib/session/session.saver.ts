@@ -92,7 +92,11 @@ export class SessionSaver {
     }
   }
 
-  /** A copy of the session data of a visit; changes to it are not stored. */
+  /**
+   * A copy of the session data of a visit; changes to it are not stored.
+   *
+   * @throws SessionDataError with `session.onUnreadable: 'throw'`
+   */
   snapshot(record: VisitRecord): Record<string, unknown> {
     const entries = [...this.decode(record)].filter(([key]) => !isHidden(key));
     return Object.fromEntries(entries);
