@@ -79,12 +79,14 @@ function gatePrepared(connection: object, gate: Gate): object {
         }
         // MySQL's, which calls back.
         if (property === 'execute') {
-          const [sql, params, done] = args as [string, unknown[], (error: unknown, answer?: unknown) => void];
+          const [asked, done] = args as [{ sql: string }, (error: unknown, answer?: unknown) => void];
           const execute = (text: string) =>
             new Promise((resolve, reject) => {
-              call(text, params, (error: unknown, answer: unknown) => (error ? reject(error) : resolve(answer)));
+              call({ ...asked, sql: text }, (error: unknown, answer: unknown) =>
+                error ? reject(error) : resolve(answer),
+              );
             });
-          return callbackify(() => pass(sql, execute))(done);
+          return callbackify(() => pass(asked.sql, execute))(done);
         }
         return call(...args);
       };
