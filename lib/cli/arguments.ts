@@ -10,7 +10,7 @@ import { UsageError } from './usage.error.js';
 const STORE = ['data-source', 'store'] as const;
 const CLEANING = [...STORE, 'batch-size', 'dry-run', 'json', 'quiet'] as const;
 
-/** What each command takes. */
+/** The options of each command. */
 const COMMANDS = {
   expunge: [...CLEANING, 'keep-days'],
   wipe: CLEANING,
@@ -47,7 +47,7 @@ const OPTIONS = {
 
 type OptionName = keyof typeof OPTIONS;
 
-/** Which visits are to end. */
+/** Which visits to end. */
 export type Victims =
   | { readonly are: 'ids'; readonly ids: readonly string[] }
   | { readonly are: 'user'; readonly userId: string }
@@ -58,7 +58,7 @@ interface InBatches {
   readonly dryRun: boolean;
 }
 
-/** How a command tells what it has done. */
+/** The output of a command. */
 export interface Manner {
   readonly json: boolean;
   readonly quiet: boolean;
@@ -69,7 +69,7 @@ interface OnStore extends Manner {
   readonly source: string;
 }
 
-/** What each command is asked for. */
+/** The parsed options of each command. */
 export interface Wishes {
   readonly expunge: OnStore & InBatches & { readonly keepDays: number };
   readonly wipe: OnStore & InBatches;
@@ -77,11 +77,11 @@ export interface Wishes {
   readonly end: OnStore & { readonly victims: Victims; readonly reason: string; readonly dryRun: boolean };
   readonly stats: OnStore & { readonly keepDays: number };
   readonly move: Manner & InBatches & { readonly from: string; readonly to: string };
-  /** At least one of the three. */
+  /** At least one of the three options is set. */
   readonly doctor: Manner & { readonly source?: string; readonly options?: string; readonly url?: URL };
 }
 
-/** What the user wants, as far as that can be told from the arguments alone. */
+/** The parsed command line, as far as the arguments alone determine it. */
 export type Wish =
   | { readonly is: 'version' }
   | { readonly is: 'help'; readonly command: CommandName | undefined }
@@ -89,7 +89,7 @@ export type Wish =
 
 /** @throws UsageError */
 export function readArguments(args: readonly string[]): Wish {
-  // Not strict: what is wrong is said in our own words.
+  // Not strict, because the errors should be our own.
   const { tokens } = parseArgs({
     args: [...args],
     options: OPTIONS,
@@ -118,7 +118,7 @@ export function readArguments(args: readonly string[]): Wish {
   return new Reading(command, values, operands).wish();
 }
 
-/** The options of one command, being read. */
+/** Parses the options of one command. */
 class Reading {
   constructor(
     private readonly command: CommandName,
@@ -186,7 +186,7 @@ class Reading {
     if (this.has('all')) return { are: 'all' };
     if (this.has('user')) return { are: 'user', userId: this.user() };
     const wrong = this.operands.findIndex((id) => !VisitKey.isId(id));
-    // Not what it is instead: whoever pastes a cookie here has pasted a key.
+    // The value is not shown, because it may be a pasted cookie, which contains a key.
     if (wrong >= 0)
       this.refuse(
         `id number ${wrong + 1} is invalid: the id of a visit consists of 32 hexadecimal digits in lower case`,
@@ -245,7 +245,7 @@ class Reading {
   }
 }
 
-/** An option as it was written. */
+/** An option as written on the command line. */
 interface OptionToken {
   readonly name: string;
   readonly rawName: string;
@@ -258,7 +258,7 @@ function checkedOption({ name, rawName, value, inlineValue = false }: OptionToke
   const isFlag = OPTIONS[name].type === 'boolean';
   if (isFlag && value !== undefined) throw new UsageError(`${rawName} takes no value, got "${value}"`);
   if (isFlag) return [name, ''];
-  // Of `--from --to x` the second one is no file.
+  // In `--from --to x`, `--to` is not a file.
   if (value === undefined || value === '' || (!inlineValue && value.startsWith('-')))
     throw new UsageError(`${rawName} needs a value`);
   return [name, value];

@@ -9,7 +9,7 @@ import { GENERAL_HELP, HELP_OF } from './help.js';
 import { withStore } from './opened.store.js';
 import { Report, type Terminal } from './terminal.js';
 
-/** What a command is run with. */
+/** The environment of a command. */
 export interface Surroundings {
   readonly terminal: Terminal;
   readonly version: () => string;
@@ -20,8 +20,8 @@ export interface Surroundings {
 /**
  * Runs one command.
  *
- * @returns whether all is as it should be: false where a command has found that it is not, and said so
- * @throws UsageError for wrong arguments, Interrupted, and what the database throws
+ * @returns true; false if a command has found errors and reported them
+ * @throws UsageError for invalid arguments, Interrupted, and errors of the database
  */
 export async function runCommand(
   args: readonly string[],

@@ -1,7 +1,8 @@
 import { parseDuration } from '../options/duration.js';
 import { optionTable } from '../options/option-table.js';
 
-// The defaults of the options, which the command line cannot know otherwise: an application may have set others.
+// The defaults of the module's options. The command line does not know the options of the application, which may
+// differ.
 const { expunge, touch } = optionTable;
 
 export const KEEP_DAYS = expunge.keepDays.default() as number;
@@ -11,5 +12,5 @@ export const TOUCH = {
   resolution: parseDuration(touch.resolution.default())!,
 };
 export const MAX_CLOCK_SKEW = parseDuration(optionTable.maxClockSkew.default())!;
-/** So many visits of a user are listed. */
+/** How many visits of a user are listed by default. */
 export const LIST_LIMIT = 100;

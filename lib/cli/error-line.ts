@@ -1,6 +1,6 @@
 import { withoutSecrets } from '../errors/secrets.js';
 
-/** What an error says, in one line and without passwords. */
+/** The message of an error, in one line and without passwords. */
 export function lineOf(error: unknown): string {
   // A refused connection to a name with several addresses, whose own message is empty.
   if (error instanceof AggregateError && !error.message) return error.errors.map(lineOf).join('; ');

@@ -8,21 +8,21 @@ import type { VisitStore } from '../store/visit.store.js';
 import { lineOf } from './error-line.js';
 import { UsageError } from './usage.error.js';
 
-/** Where a file says that visits are. */
+/** The default export of a file that names the store. */
 export type Source = DataSource | DataSourceOptions | VisitStore;
 
 /**
- * The data source that a file exports by default: a DataSource, its options, a store of visits, a promise of one of
- * them, or a function that gives one. What else it exports is left alone.
+ * Reads the default export of a file: a DataSource, its options, a visit store, a promise of one of them, or a function
+ * that returns one. Other exports are ignored.
  *
- * @throws UsageError when there is no such file, or nothing of that kind is its default export
+ * @throws UsageError if the file does not exist, or its default export is something else
  */
 export function readSource(file: string): Promise<Source> {
   return readExport(file, isSource, 'a DataSource of typeorm, its options, or a visit store');
 }
 
 /**
- * The options of `VisitModule` that a file exports by default, in the same ways. They are not checked here.
+ * Reads the options of `VisitModule` from the default export of a file, in the same ways. They are not validated here.
  *
  * @throws UsageError as `readSource` does
  */
@@ -52,23 +52,23 @@ async function load(file: string, path: string): Promise<Record<string, unknown>
   }
 }
 
-/** Why this Node does not load a file in TypeScript, where it is that. */
+/** Why this version of Node cannot load a TypeScript file, if that is the cause. */
 function reasonOfTypeScript(error: unknown): string | undefined {
   const { code, name } = error as NodeJS.ErrnoException;
   const remedy = 'use the compiled file, such as ./dist/data-source.js, or set NODE_OPTIONS="--import tsx"';
   if (code === 'ERR_UNKNOWN_FILE_EXTENSION') return `this version of Node cannot load TypeScript: ${remedy}`;
-  // Entities have decorators, which are more than types that can be left out.
+  // Entities have decorators, which cannot be erased like types.
   if (
     code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ||
     code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' ||
     name === 'SyntaxError'
   )
     return `it contains TypeScript syntax that Node cannot load by itself, such as decorators: ${remedy}`;
-  // What it imports without an extension, as compiled modules of CommonJS may.
+  // It may import files without an extension, like compiled CommonJS modules.
   return code === 'ERR_MODULE_NOT_FOUND' ? `${(error as Error).message.split('\n')[0]}: ${remedy}` : undefined;
 }
 
-/** A CommonJS module is the default export of itself, and may have one of its own. */
+/** A CommonJS module is its own default export, and may also have one. */
 function exportsOf(module: Record<string, unknown>): { byDefault: unknown; others: [string, unknown][] } {
   const { default: outer, ...named } = module;
   const inner = typeof outer === 'object' && outer !== null && !isSource(outer) && !types.isPromise(outer) ? outer : {};
@@ -76,7 +76,7 @@ function exportsOf(module: Record<string, unknown>): { byDefault: unknown; other
   return { byDefault, others: Object.entries({ ...named, ...inner }) };
 }
 
-/** What a promise resolves to, or a function returns. Only one that needs no arguments; a class is none. */
+/** Resolves a promise, or calls a function without parameters. Classes are not called. */
 async function given(value: unknown): Promise<unknown> {
   const isFactory =
     typeof value === 'function' && value.length === 0 && !/^class\b/.test(Function.prototype.toString.call(value));

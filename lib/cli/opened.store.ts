@@ -4,10 +4,13 @@ import type { VisitStore } from '../store/visit.store.js';
 import { lineOf } from './error-line.js';
 import { isStore, readSource, type Source } from './exported.file.js';
 
-/** A command changes no tables, whatever the application does at its start, and prints no SQL. */
+/** A command changes no tables, whatever the application does at startup, and prints no SQL. */
 const HARMLESS = { synchronize: false, dropSchema: false, migrationsRun: false, logging: [] };
 
-/** A store that closes its data source, whoever opened that: when the command is done, so is the process. */
+/**
+ * Opens a store that closes its data source, even if another module has opened it, because the process ends with the
+ * command.
+ */
 export async function openStore(source: Source): Promise<VisitStore> {
   if (isStore(source)) return source;
   if (!('createQueryRunner' in source)) return openDataSource({ ...source, ...HARMLESS });
@@ -23,7 +26,7 @@ async function initialize(source: DataSource): Promise<void> {
   }
 }
 
-/** Works on the store of a file that can be used, and closes it. */
+/** Opens and checks the store of a file, runs the work, and closes the store. */
 export async function withStore<T>(file: string, work: (store: VisitStore) => Promise<T>): Promise<T> {
   const store = await openStore(await readSource(file));
   try {

@@ -6,12 +6,12 @@ import { lineOf } from './error-line.js';
 import { Interrupted, type Terminal } from './terminal.js';
 import { UsageError } from './usage.error.js';
 
-/** Where nobody watches, a line of progress at most this often, in milliseconds. */
+/** The interval between progress lines if the output is not a terminal, in milliseconds. */
 const RARELY = 10_000;
 
 const debug = debuglog('nest-visit');
 
-/** The terminal of this process, or the files that it writes to instead. */
+/** The terminal of this process, or the files that it writes to. */
 class Screen implements Terminal {
   private progressAt = Date.now();
   private isProgressShown = false;
@@ -42,7 +42,7 @@ class Screen implements Terminal {
   }
 }
 
-/** Seen from dist/<format>/cli, wherever the link lies by which the program was called. */
+/** The version of the package, relative to dist/<format>/cli, wherever the link is that started the program. */
 function version(): string {
   const { version: own } = createRequire(realpathSync(process.argv[1]!))('../../../package.json') as {
     version: string;
@@ -50,11 +50,11 @@ function version(): string {
   return own;
 }
 
-/** Runs one command for whoever sits at the terminal. The exit code; it never rejects. */
+/** Runs one command of the terminal. Returns the exit code, and never rejects. */
 export async function run(args: readonly string[]): Promise<number> {
   const screen = new Screen();
   let interrupted = false;
-  // Once: who presses Ctrl-C again means it.
+  // Only once: pressing Ctrl-C again ends the process immediately.
   const interrupt = (): void => void (interrupted = true);
   process.once('SIGINT', interrupt);
   try {

@@ -1,18 +1,18 @@
 import type { Manner } from './arguments.js';
 
-/** Where a command writes. */
+/** The output of a command. */
 export interface Terminal {
   out(line: string): void;
-  /** Progress; replaced by the next one where that is possible. */
+  /** Writes a progress line, which the next one replaces on a terminal. */
   progress(line: string): void;
-  /** What is not as it should be. */
+  /** Writes an error. */
   error(line: string): void;
 }
 
-/** The user has asked to stop; batches that are done stay done. */
+/** The user has interrupted the command; completed batches are not undone. */
 export class Interrupted extends Error {}
 
-/** What a command says of its work, in the manner that it was asked for. */
+/** Reports the progress and the result of a command, in the requested format. */
 export class Report {
   constructor(
     readonly terminal: Terminal,
@@ -21,13 +21,13 @@ export class Report {
     private readonly isInterrupted: () => boolean,
   ) {}
 
-  /** After each batch. @throws Interrupted */
+  /** Called after each batch. @throws Interrupted */
   progress(text: string, left = 'the rest is still there'): void {
     if (!this.manner.quiet) this.terminal.progress(`${text} so far`);
     if (this.isInterrupted()) throw new Interrupted(`interrupted: ${text}, ${left}`);
   }
 
-  /** The result: text for people, the other for programs. */
+  /** Reports the result: text for people, an object for programs. */
   result(text: string, forPrograms: object): void {
     if (!this.manner.quiet) this.terminal.out(this.manner.json ? JSON.stringify(forPrograms) : text);
   }
@@ -38,12 +38,12 @@ export function many(count: number, what: 'visit' | 'identity'): string {
   return `${count} ${count === 1 ? what : what === 'visit' ? 'visits' : 'identities'}`;
 }
 
-/** Text that others have written, without what a terminal would obey. */
+/** Text from other sources, without control characters. */
 export function plain(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?');
 }
 
-/** Rows one under the other. The first one is the head. */
+/** Formats rows as a table. The first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows

@@ -1,8 +1,8 @@
-/** The command was called in a way that it cannot be. */
+/** The arguments of the command are invalid. */
 export class UsageError extends Error {
   constructor(
     message: string,
-    /** Whose help tells how, where that is known. */
+    /** The command whose help explains it, if known. */
     readonly command?: string,
     options?: ErrorOptions,
   ) {

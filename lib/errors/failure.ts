@@ -1,9 +1,9 @@
 import { VisitError } from './visit.error.js';
 
 /**
- * What a log line, or the message of another error, may say of a failure: errors of this library in their own words; of
- * all others the kind and the code. Their texts quote what they stumbled over, which may be session data, a user id or
- * a password. They stay at hand as `cause`.
+ * The text for a log line, or for the message of another error: errors of this library with their message, all others
+ * with their kind and code. Other messages may contain session data, a user id or a password. They are available as
+ * `cause`.
  */
 export function reasonOf(error: unknown): string {
   if (error instanceof VisitError) return error.message;
@@ -18,7 +18,7 @@ export function reasonOf(error: unknown): string {
   return [isPlain ? kind : 'an error', ...new Set(codes)].join(' ');
 }
 
-/** Where it happened, without the text of the error. */
+/** The stack frames, without the message of the error. */
 export function framesOf(error: unknown): string | undefined {
   const frames = error instanceof Error ? error.stack?.match(/^ {4}at .*$/gm) : undefined;
   return frames?.join('\n');

@@ -11,7 +11,7 @@ import { VisitWriter } from '../visit/visit.writer.js';
 import { PASSPORT, userOfEntry } from './passport-entry.js';
 import { SignIn } from './sign-in.js';
 
-/** The identity of a visit follows its session: whom Passport keeps there is signed in here. */
+/** Makes the identity of a visit follow its session: a user that Passport stores there is signed in here. */
 @Injectable()
 export class FollowedSession extends SessionLife {
   constructor(
@@ -36,7 +36,7 @@ export class FollowedSession extends SessionLife {
     const user = session.data.isTouched(PASSPORT) ? this.newUser(context, session.data) : undefined;
     if (user) await this.signIn(turn, session.data, user, permanence);
     else {
-      // Before a sign-out: by what is left Passport knows nobody, whatever becomes of the change of key.
+      // Before a sign-out: the remaining data has no Passport user, whatever happens to the change of key.
       await this.saver.save(turn);
       if (user === null) await this.identities.signOut(turn);
     }
@@ -44,19 +44,22 @@ export class FollowedSession extends SessionLife {
     session.permanence = undefined;
     const { is, record, key } = context.visit;
     if (!key.matches(record.keyHash)) return;
-    // To live longer changes no rights. What is to live less must not be kept alive by the key from before.
+    // A longer lifetime changes no rights. A shorter one must not be extended by the previous key.
     if (is === 'stored' && record.permanent !== permanence)
       await this.writer.rekey(turn, { permanent: permanence, isRenewal: permanence });
   }
 
-  /** Whom Passport has signed in with what is to be saved; null: it has signed the user out; undefined: neither. */
+  /**
+   * The user that Passport has signed in with the data to be saved; null: it has signed the user out; undefined:
+   * neither.
+   */
   private newUser({ visit }: RequestContext, data: SessionDictionary): string | null | undefined {
     const { passportUserId } = this.options.identity;
     const user = userOfEntry(data.contents().get(PASSPORT), passportUserId);
     const now = visit.record.identity?.userId ?? null;
     if (user === now) return undefined;
     const before = userOfEntry(data.valueBefore(PASSPORT), passportUserId);
-    // Somebody who was signed in otherwise is not signed out because Passport knows nobody.
+    // A user who was signed in by other means is not signed out because Passport has no user.
     return user === before || (user === null && before !== now) ? undefined : user;
   }
 
@@ -71,12 +74,12 @@ export class FollowedSession extends SessionLife {
     const before = data.valueBefore(PASSPORT);
     try {
       await this.identities.signIn(turn, { userId, permanent }, (_, first) => {
-        // Where another visit had to begin, nothing is left of the session; but for the user who begins it.
+        // If another visit had to begin, nothing of the session remains, except for the user who begins it.
         if (!data.has(PASSPORT)) data.set(PASSPORT, entry);
         return this.saver.save(turn, first);
       });
     } catch (error) {
-      // Nobody is signed in by a save that comes later.
+      // A later save does not sign a user in.
       if (before === undefined) data.delete(PASSPORT);
       else data.set(PASSPORT, before);
       throw error;
@@ -94,7 +97,7 @@ export class FollowedSession extends SessionLife {
     const before = { ...context.outgoing };
     await this.identities.endCurrent(turn, 'regenerated');
     context.outgoing.lifetime = undefined;
-    // What the browser keeps of the site goes with a user, and not with a session that has had none.
+    // The browser's data for the site is deleted with a user, not with a session that never had one.
     context.outgoing.clearSiteData = before.clearSiteData || record.identity !== null;
   }
 

@@ -5,10 +5,10 @@ import { parseEncryption } from './encryption.js';
 import { MAX_ROWS } from './max-rows.js';
 import { InvalidOption } from './invalid-option.js';
 
-/** One option: its default, the one place where it is written, and what it takes. */
+/** One option: its default, which is written only here, and its validation. */
 export interface Option {
   readonly default: () => unknown;
-  /** The value in the form the library uses; throws `InvalidOption` when it is none. */
+  /** The value in the form that the library uses. Throws `InvalidOption`. */
   readonly parse: (value: unknown) => unknown;
 }
 
@@ -35,7 +35,7 @@ const duration = (fallback: unknown, { min = 0, max = LONGEST_DURATION, off = fa
     return parsed;
   });
 
-/** That a timer of Node waits for. */
+/** A duration that a timer of Node supports. */
 const timer = (fallback: unknown) => duration(fallback, { min: 1, max: LONGEST_TIMER });
 
 const oneOf = (fallback: unknown, ...values: readonly unknown[]) =>
@@ -130,20 +130,17 @@ function parseSiteData(value: unknown): readonly string[] {
   return [...new Set(value as string[])];
 }
 
-/**
- * Of the types that the library supports; what each takes for the others is a connection that fails, or one to another
- * server.
- */
+/** The URL schemes of the supported types. With another scheme, the connection would fail or lead to another server. */
 const SCHEMES: Readonly<Record<string, readonly string[]>> = {
   mysql: ['mysql:', 'mariadb:'],
   mariadb: ['mariadb:', 'mysql:'],
   postgres: ['postgres:', 'postgresql:'],
 };
 
-/** Each of them says where the server is, without a url. */
+/** Options that define the server without a URL. */
 const SERVER_OPTIONS = ['host', 'port', 'socketPath', 'database', 'replication', 'extra'];
 
-/** A url that comes from an environment variable that is not set. The driver would connect to its default address. */
+/** Whether a URL from an environment variable is not set. The driver would connect to its default address. */
 function isAddressMissing(options: object): boolean {
   const { url, ...others } = options as { url?: unknown } & Record<string, unknown>;
   const isUnset = 'url' in options && (url === undefined || url === '');
@@ -180,7 +177,7 @@ function parseDataSource(value: unknown): unknown {
   return value;
 }
 
-/** Instants are stored as whole numbers; a fraction, a promise or text would fail or be cut where it is stored. */
+/** Instants are stored as integers. A fraction, a promise or text would fail or be truncated. */
 function isClock(value: unknown): boolean {
   try {
     const now: unknown = (value as { now?: () => unknown } | null)?.now?.();
@@ -190,7 +187,7 @@ function isClock(value: unknown): boolean {
   }
 }
 
-/** ECMA-262, 21.4.1.1: the last instant that a `Date` can say. */
+/** ECMA-262, 21.4.1.1: the latest instant of a `Date`. */
 const MAX_INSTANT = 8.64e15;
 
 export const optionTable = {

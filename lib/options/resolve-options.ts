@@ -9,9 +9,9 @@ import { InvalidOption } from './invalid-option.js';
 import type { ResolvedVisitOptions, VisitModuleOptions } from './visit-options.interface.js';
 
 /**
- * Checks the options and fills in the defaults.
+ * Validates the options and adds the defaults.
  *
- * @throws VisitOptionError naming every wrong option, what it must be and what it is
+ * @throws VisitOptionError with every invalid option, its value and what was expected
  */
 export function resolveOptions(given: VisitModuleOptions): ResolvedVisitOptions {
   const problems: string[] = [];
@@ -65,7 +65,7 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
   return resolved;
 }
 
-/** What only several options together can tell. */
+/** Checks combinations of options. */
 function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOptions>, problems: string[]): void {
   if (given.dataSource && given.store) problems.push('options "dataSource" and "store" exclude each other, got both');
   if (!given.dataSource && !given.store) {
@@ -81,12 +81,12 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
         'default serializer',
     );
   }
-  // It is on without being asked for, so a store that cannot count does without it.
+  // It is enabled by default, so a store that cannot count works without it.
   if (given.store && given.identity?.maxVisitsPerUser === undefined && !supports(given.store, 'users')) {
     options.identity.maxVisitsPerUser = false;
   }
   if (given.store) problems.push(...unsupportedByStore(options, given.store));
-  // A coarser step than this would let visits expire that were used all the time.
+  // A larger resolution would let visits expire while they are in use.
   options.touch.resolution = Math.min(
     options.touch.resolution,
     Math.floor(Math.min(options.timeout, options.permanentTimeout) / 10),
@@ -133,8 +133,8 @@ function combine(given: VisitModuleOptions, options: Mutable<ResolvedVisitOption
 }
 
 /**
- * What was given instead. Options hold passwords, so an object is told by the names in it, and text without what comes
- * before an `@`.
+ * Shows an invalid value. Options contain passwords, so for an object only the names of its properties are shown, and
+ * text without everything before an `@`.
  */
 function show(value: unknown): string {
   const kind = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
@@ -145,7 +145,7 @@ function show(value: unknown): string {
   return `${text.length > 80 ? `${text.slice(0, 79)}…` : text} (${kind})`;
 }
 
-/** An address may come without its scheme. */
+/** A URL may have no scheme. */
 function shownText(text: string): string {
   const start = text.indexOf('://');
   const from = start < 0 ? 0 : start + 3;

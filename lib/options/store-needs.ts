@@ -1,9 +1,9 @@
 import type { VisitStore, VisitStoreCapabilities } from '../store/visit.store.js';
 import type { KeySource, ResolvedVisitOptions } from './visit-options.interface.js';
 
-/** What a store has or has not. */
+/** An optional facet of a store. */
 export type Facet = 'users' | 'pages' | 'locks' | 'cleanup' | 'clients';
-/** What a store may be without. */
+/** A feature that a store may lack. */
 export type Feature = Facet | keyof VisitStoreCapabilities;
 
 const CAPABILITIES: ReadonlySet<string> = new Set<keyof VisitStoreCapabilities>([
@@ -14,8 +14,8 @@ const CAPABILITIES: ReadonlySet<string> = new Set<keyof VisitStoreCapabilities>(
 ]);
 
 /**
- * Whether the store has this. What it does not say of `capabilities` holds: it may be made for tests, with nothing but
- * methods.
+ * Whether the store has this feature. Capabilities that it does not declare are true, because a store for tests may
+ * only have methods.
  */
 export function supports(store: Partial<Pick<VisitStore, 'capabilities' | Facet>>, feature: Feature): boolean {
   return CAPABILITIES.has(feature)
@@ -23,7 +23,7 @@ export function supports(store: Partial<Pick<VisitStore, 'capabilities' | Facet>
     : store[feature as Facet] !== undefined;
 }
 
-/** What is said of a store without it. */
+/** The text of the error for a store without the feature. */
 export function lackOf(store: VisitStore, feature: Feature): string {
   const name = store.constructor.name || 'the store';
   return CAPABILITIES.has(feature)
@@ -35,7 +35,7 @@ export function lackOf(store: VisitStore, feature: Feature): string {
 export const suitsClients = (sources: readonly KeySource[]): boolean =>
   sources.includes('cookie') && !sources.includes('header');
 
-/** What the options ask of the store that it cannot give, one line each. */
+/** The options that the store does not support, one line for each. */
 export function unsupportedByStore(
   options: Pick<ResolvedVisitOptions, 'identity' | 'onRetiredKey' | 'source'>,
   store: VisitStore,

@@ -16,15 +16,12 @@ interface Plugin {
 type Hook = keyof VisitPluginHooks;
 type Payload<H extends Hook> = Parameters<NonNullable<VisitPluginHooks[H]>>;
 
-/** The part of the class `EventEmitter2` of `@nestjs/event-emitter` that is used here. */
+/** The part of the class `EventEmitter2` of `@nestjs/event-emitter` that the library uses. */
 interface Emitter {
   emit(event: string, payload: unknown): unknown;
 }
 
-/**
- * Finds the plugins when the application starts, and calls them in order; passes it to the application's event emitter,
- * too.
- */
+/** Finds the plugins at startup and calls them in order. Also emits events to the application's event emitter. */
 @Injectable()
 export class PluginRegistry {
   private readonly logger = new Logger('Visit');
@@ -39,7 +36,7 @@ export class PluginRegistry {
   /**
    * Called once, when all providers exist.
    *
-   * @throws VisitOptionError for a hook whose name is misspelt: nobody would ever call it
+   * @throws VisitOptionError for a misspelled hook, which would never be called
    */
   discover(): void {
     const found: Plugin[] = [];
@@ -88,9 +85,9 @@ export class PluginRegistry {
   }
 
   /**
-   * Calls all plugins that have the hook, whichever of them fail, and emits the event.
+   * Calls all plugins that have the hook, even if some fail, and emits the event.
    *
-   * @throws what the first plugin with `onError: 'throw'` threw, after all have been called
+   * @throws the error of the first plugin with `onError: 'throw'`, after all have been called
    */
   async emit<H extends Hook>(hook: H, ...payload: Payload<H>): Promise<void> {
     let failure: { readonly error: unknown } | undefined;
@@ -115,7 +112,7 @@ export class PluginRegistry {
     }
   }
 
-  /** In the words of the application's own code, which may throw anything. */
+  /** Logs the error in its own words. Application code may throw any value. */
   private logFailure(what: string, error: unknown): void {
     if (error instanceof Error) this.logger.error(`${what} failed: ${error.message}`, error.stack);
     else this.logger.error(`${what} failed: a value of type ${typeof error} was thrown`);

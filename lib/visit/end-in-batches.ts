@@ -7,9 +7,9 @@ import { StoreAccess } from '../store/store-access.js';
 import type { EndedBatch, EndingBatch } from '../store/visit.facets.js';
 import type { Ending } from '../store/visit.store.js';
 
-/** How often a batch is tried again that nobody waits for any more. */
+/** How often a batch is retried after its caller has stopped waiting. */
 const MOST_TRIES = 8;
-/** Before the first of these, in milliseconds; each waits twice as long as the one before. */
+/** The pause before the first retry, in milliseconds; each pause is twice as long as the previous one. */
 const FIRST_PAUSE = 100;
 
 /** The end of many visits. */
@@ -17,36 +17,35 @@ export interface EndOfMany {
   readonly ending: Ending;
   /** Ends one batch. */
   readonly end: (batch: EndingBatch) => Promise<EndedBatch>;
-  /** Hears of each batch that has ended. What it throws stops nothing. */
+  /** Called for each batch that has ended. Its errors stop nothing. */
   readonly announce: (ids: readonly string[]) => Promise<void>;
 }
 
-/** How far it is. */
+/** The progress. */
 interface Progress {
   after: unknown;
   count: number;
-  /** What `announce` has thrown first. */
+  /** The first error of `announce`. */
   failure: { readonly error: unknown } | undefined;
 }
 
 /**
- * Ends many visits, batch by batch, each within `storeTimeout`, so that how many there are does not matter. Once the
- * first batch has reached the store the rest follows, also when whoever asked for it has been refused meanwhile: a
- * change of password must not leave half of the visits alive, nor a plugin hear of half of them.
+ * Ends many visits in batches, each within `storeTimeout`, so their number does not matter. After the first batch has
+ * reached the store, the rest follows, even if the caller has received an error meanwhile: a change of password must
+ * not leave half of the visits alive, and plugins must not be called for only half of them.
  */
 @Injectable()
 export class EndInBatches {
   private readonly logger = new Logger('Visit');
-  /** What nobody waits for any more runs in no request. */
+  /** Work without a caller runs outside of all request contexts. */
   private readonly scope = new AsyncResource('VisitEndInBatches');
 
   constructor(@Inject(StoreAccess) private readonly store: StoreAccess) {}
 
   /**
-   * How many visits this call ended.
+   * Ends the visits. Returns how many this call has ended.
    *
-   * @throws VisitStoreUnavailableError when a batch fails or takes too long; what `announce` has thrown, when all have
-   *   ended
+   * @throws VisitStoreUnavailableError if a batch fails or takes too long; errors of `announce`, after all have ended
    */
   async run(many: EndOfMany): Promise<number> {
     const progress: Progress = { after: undefined, count: 0, failure: undefined };
@@ -63,7 +62,7 @@ export class EndInBatches {
     return progress.count;
   }
 
-  /** @param underWay the batch that took too long, or has failed */
+  /** @param underWay the batch that took too long or has failed */
   private async goOn(many: EndOfMany, progress: Progress, underWay: Promise<EndedBatch> | undefined): Promise<void> {
     let batch = underWay;
     for (let tries = 0; progress.after !== null;) {

@@ -1,8 +1,8 @@
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
 /**
- * Whether all visits of a user were ended (`revokedAt`) since `began`. An end that lies further in the future than
- * clocks may differ was made by a machine whose clock was ahead; it locks nobody out until then.
+ * Whether all visits of a user were ended (`revokedAt`) since `began`. An instant further in the future than the
+ * allowed clock difference comes from a machine whose clock was ahead; it does not lock users out until then.
  */
 export function isRevokedSince(
   endedAll: number | null,

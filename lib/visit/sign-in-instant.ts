@@ -2,11 +2,10 @@ import { FreshIdentityRequiredError, VisitError } from '../errors/visit.error.js
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
 /**
- * When the user proved who they are, as the application says it; at most now, whatever the clock of whoever asked them
- * says.
+ * The instant of authentication, as given by the application; at most now, whatever the other party's clock says.
  *
- * @throws VisitError `VISIT_OPTION` for no instant; FreshIdentityRequiredError when it is so long ago that the visit
- *   would have ended
+ * @throws VisitError `VISIT_OPTION` for an invalid instant; FreshIdentityRequiredError if it is so long ago that the
+ * visit would have ended
  */
 export function signInInstant(
   authenticatedAt: Date | undefined,

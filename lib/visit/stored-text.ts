@@ -1,7 +1,7 @@
 /**
- * Whether every store keeps this text as it is and within its columns: 1 to `most` characters, counted as databases do,
- * of well-formed Unicode. Written as UTF-8, every lone surrogate becomes the same U+FFFD, so that two texts would be
- * one; PostgreSQL refuses a NUL.
+ * Whether every store can store this text unchanged in its columns: 1 to `most` characters, counted as databases do, of
+ * well-formed Unicode. In UTF-8, every lone surrogate becomes U+FFFD, so two texts would become equal. PostgreSQL
+ * refuses NUL.
  */
 export function isStorable(text: unknown, most: number): text is string {
   return typeof text === 'string' && text !== '' && Array.from(text).length <= most && !/\0|\p{Surrogate}/u.test(text);

@@ -6,13 +6,10 @@ import { TouchQueue } from './touch.queue.js';
 
 type Lifetime = Pick<VisitRecord, 'id' | 'expiry' | 'absoluteExpiry'>;
 
-/**
- * When visits end: by what is stored of them, and with the option `shortenExisting` by the limits of now, whatever they
- * were before.
- */
+/** Determines when visits end: by their stored limits and, with the option `shortenExisting`, by the current limits. */
 @Injectable()
 export class TimeLimits {
-  /** The longest idle timeout that a handler asks for, in milliseconds. */
+  /** The longest idle timeout of all handlers, in milliseconds. */
   longestOfHandlers = 0;
 
   constructor(
@@ -24,14 +21,14 @@ export class TimeLimits {
     @Inject(TouchQueue) private readonly touches: Pick<TouchQueue, 'waiting'>,
   ) {}
 
-  /** When this visit ends, in milliseconds since 1970. What waits to be written counts as if it were. */
+  /** When this visit ends, in milliseconds since 1970. Pending expiry updates count as if they were written. */
   endOf({ id, expiry, absoluteExpiry }: Lifetime): number {
     return Math.min(Math.max(expiry, this.touches.waiting(id) ?? 0), absoluteExpiry ?? Infinity);
   }
 
   /**
-   * The visit as the limits of now have it, which are never longer than those that are stored. The store keeps its own;
-   * but it keeps up with each use of the visit, and that is what the limits of now are counted from.
+   * The visit with the current limits, which are never longer than the stored ones. The store keeps its own limits, but
+   * records each use of the visit, from which the current limits are counted.
    */
   applyTo<V extends ListedVisit>(record: V): V {
     if (!this.options.shortenExisting) return record;

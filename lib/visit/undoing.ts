@@ -1,11 +1,11 @@
 import type { Rekey, VisitRecord } from '../store/visit.store.js';
 
 /**
- * What undoes a change of rights: only on top of it, and so nothing where that has not been done. A key in its grace
- * goes on to be in it.
+ * The change that undoes a change of rights. It applies only on top of that change, so it has no effect if the change
+ * was not made. A key in its grace period stays in it.
  *
- * @param before what the visit was; its expiry from now on
- * @param newKeyHash of the key that it got by the change, which has left nobody
+ * @param before the visit before the change; its expiry from now on
+ * @param newKeyHash the hash of the key that the change has set, which no client has received
  */
 export function undoing(before: VisitRecord, newKeyHash: string, now: number): Rekey {
   const { id, keyHash, previousKeyHash, previousKeyUntil, identity, permanent, expiry, absoluteExpiry } = before;
@@ -24,7 +24,7 @@ export function undoing(before: VisitRecord, newKeyHash: string, now: number): R
   };
 }
 
-/** The visit after that. */
+/** The visit after it was undone. */
 export function undone(
   before: VisitRecord,
   { now, expiry, keyHash, previousKeyHash = keyHash, previousKeyUntil }: Rekey,

@@ -1,7 +1,11 @@
 import { VisitError } from '../errors/visit.error.js';
 import { isStorable } from './stored-text.js';
 
-/** The user id as it is kept: text; a number becomes its decimal form. @throws VisitError `VISIT_USER_ID` */
+/**
+ * Converts a user id to its stored form: text; a number becomes its decimal form.
+ *
+ * @throws VisitError `VISIT_USER_ID`
+ */
 export function checkedUserId(userId: unknown): string {
   const text = typeof userId === 'number' && Number.isSafeInteger(userId) ? String(userId) : userId;
   if (isStorable(text, 255)) return text;
@@ -12,7 +16,7 @@ export function checkedUserId(userId: unknown): string {
   );
 }
 
-/** Who it is may be nothing for a log. */
+/** Describes an invalid id without showing it, because it may be confidential. */
 function describe(text: string): string {
   if (text === '') return 'an empty string';
   const characters = Array.from(text).length;

@@ -4,7 +4,7 @@ import type { Wishes } from '../arguments.js';
 import { BATCH_SIZE, KEEP_DAYS, MAX_CLOCK_SKEW, TOUCH } from '../defaults.js';
 import { many, type Report } from '../terminal.js';
 
-/** Clean-up as the application does it, but that nobody hears of it: plugins live in the application. */
+/** Clean-up as in the application, but without plugins, which are part of the application. */
 export function cleanUp(store: VisitStore, { keepDays = KEEP_DAYS, batchSize = BATCH_SIZE } = {}): ExpungeService {
   const options = {
     expunge: { schedule: false as const, keepDays, batchSize },
@@ -27,7 +27,7 @@ export async function expunge(store: VisitStore, wish: Wishes['expunge'], report
   report.result(`${dryRun ? 'would expunge' : 'expunged'} ${text}`, counts);
 }
 
-/** Empties the session data of visits that have expired. */
+/** Deletes the session data of expired visits. */
 export async function wipe(store: VisitStore, wish: Wishes['wipe'], report: Report): Promise<void> {
   const { dryRun } = wish;
   const wiped = (count: number): string =>

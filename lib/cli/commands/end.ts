@@ -9,7 +9,7 @@ import { MAX_CLOCK_SKEW } from '../defaults.js';
 import { many, type Report } from '../terminal.js';
 import { liveVisitsOf, visitsOf } from './pages.js';
 
-/** Ends visits by their ids, of a user, or all there are. */
+/** Ends visits by their ids, those of a user, or all. */
 export async function endVisits(
   store: VisitStore,
   { victims, reason, dryRun }: Wishes['end'],
@@ -41,7 +41,7 @@ async function end(
     return visits;
   }
   const users = store.users!;
-  // What is remembered of it, by an instant, would hold against sign-ins that come later.
+  // The stored instant of the end would also apply to later sign-ins.
   await requireClock(
     store,
     { clock: Date, maxClockSkew: MAX_CLOCK_SKEW },
@@ -58,7 +58,7 @@ async function end(
   return visits;
 }
 
-/** How many live ones would end. One that has expired would, too, but that changes nothing for anybody. */
+/** How many live visits would end. Expired visits would end too, but this has no effect for users. */
 async function count(store: VisitStore, victims: Victims, progress: (soFar: number) => void): Promise<number> {
   if (victims.are === 'ids') {
     const found = await store.find(victims.ids);

@@ -7,7 +7,7 @@ import { many, plain, table, type Report } from '../terminal.js';
 
 const HEAD = ['ID', 'LAST USED', 'SIGNED IN', 'EXPIRES', 'ADDRESS', 'DEVICE'];
 
-/** Lists the live visits of a user, the most recently used first. No session data, no key. */
+/** Lists the live visits of a user, the most recently used first, without session data and keys. */
 export async function listVisits(store: VisitStore, { userId, limit }: Wishes['list'], report: Report): Promise<void> {
   const { users } = store;
   if (!users) throw new VisitStoreUnsupportedError('list', 'users');

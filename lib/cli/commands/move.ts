@@ -5,10 +5,10 @@ import { readSource } from '../exported.file.js';
 import { openStore } from '../opened.store.js';
 import { many, type Report } from '../terminal.js';
 
-/** So many visits are named that could not be moved. */
+/** How many refused visits are named. */
 const MOST_NAMED = 20;
 
-/** Moves live visits to another store. @throws Error when that one has not taken all */
+/** Moves live visits to another store. @throws Error if that store has refused some */
 export async function moveVisits(
   { from: oldFile, to: newFile, batchSize, dryRun }: Wishes['move'],
   report: Report,
@@ -39,7 +39,7 @@ export async function moveVisits(
   }
 }
 
-/** How many visits have moved, and which have not. */
+/** Moves all pages. Returns how many visits have moved, and which have not. */
 async function moveAll(
   store: MovingVisitStore,
   limit: number,
@@ -57,7 +57,7 @@ async function moveAll(
   return { visits, refused };
 }
 
-/** Of each, why. What a store says of it may hold what it would not take. */
+/** The reason for each one. The text of an error may contain session data, so it is not shown. */
 function refusalOf(refused: readonly RefusedVisit[]): string {
   const named = refused.slice(0, MOST_NAMED).map(({ id, error }) => `${id} (${reasonOf(error)})`);
   const more = refused.length > named.length ? ` and ${refused.length - named.length} more` : '';

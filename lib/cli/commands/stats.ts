@@ -6,7 +6,7 @@ import { liveVisitsOf } from './pages.js';
 
 const HOUR = 3_600_000;
 
-/** Counts visits, without looking into them. */
+/** Counts visits, without reading their session data. */
 export async function countVisits(store: VisitStore, { keepDays }: Wishes['stats'], report: Report): Promise<void> {
   const now = Date.now();
   const counts = { live: 0, signedIn: 0, permanent: 0, usedLastHour: 0, usedLastDay: 0 };
@@ -20,7 +20,7 @@ export async function countVisits(store: VisitStore, { keepDays }: Wishes['stats
     }
     report.progress(`counted ${many(counts.live, 'visit')}`, 'none of them changed');
   }
-  // A store without clean-up lets go of what is over by itself.
+  // A store without clean-up deletes visits by itself.
   const service = store.cleanup && cleanUp(store, { keepDays });
   const toExpunge = service ? (await service.run({ dryRun: true })).visits : null;
   const toWipe = service ? await service.wipeExpired({ dryRun: true }) : null;

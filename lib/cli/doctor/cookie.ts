@@ -7,12 +7,12 @@ import { findingsOf, type Finding } from './finding.js';
 
 type CookieOptions = ResolvedVisitOptions['cookie'];
 
-/** How long an answer is waited for, in milliseconds. */
+/** How long to wait for a response, in milliseconds. */
 const PATIENCE = 15_000;
 const MOST_REDIRECTS = 5;
 const PREFIX = /^__(?:host|secure)-/i;
 
-/** What one address has answered. */
+/** The response of one URL. */
 interface Answer {
   readonly url: URL;
   readonly status: number;
@@ -21,7 +21,7 @@ interface Answer {
 
 const { ok, warning, failed } = findingsOf('cookie');
 
-/** Whether browsers keep the cookie that this address really sends, past all proxies, and keep it from others. */
+/** Checks whether browsers accept the cookie that this URL sends through all proxies, and whether it is protected. */
 export async function examineCookie(url: URL, options: CookieOptions | undefined): Promise<Finding[]> {
   const base = (options?.name ?? (optionTable.cookie.name.default() as string)).replace(PREFIX, '');
   try {
@@ -46,7 +46,7 @@ export async function examineCookie(url: URL, options: CookieOptions | undefined
   }
 }
 
-/** As a browser does that has never been there: each address that it is led to. */
+/** Requests the URL like a browser without cookies, and follows redirects. */
 async function fetched(url: URL): Promise<Answer[]> {
   const answers: Answer[] = [];
   for (let next: URL | undefined = url; next && answers.length <= MOST_REDIRECTS;) {
@@ -88,7 +88,7 @@ function missing({ url, status, headers }: Answer, base: string): Finding {
   );
 }
 
-/** What is wrong with a cookie that came with this answer. */
+/** The findings for a cookie of this response. */
 export function judgedCookie(setCookie: string, answer: Answer, options?: CookieOptions): Finding[] {
   return [...judged(parseSetCookie(setCookie), answer, options)];
 }
@@ -137,7 +137,7 @@ function* judged(cookie: SetCookie, { url, headers }: Answer, options: CookieOpt
 
 type Shown = string | boolean | undefined;
 
-/** Between what the file says and what the running application does. */
+/** The differences between the options in the file and the running application. */
 function* differences(cookie: SetCookie, options: CookieOptions): Iterable<Finding> {
   const pairs: [string, Shown, Shown][] = [
     ['name', cookie.name, options.name],

@@ -10,7 +10,10 @@ import { examineCookie } from './cookie.js';
 import { findingsOf, type Finding } from './finding.js';
 import { examineStore } from './store.js';
 
-/** Looks whether all is well, and changes nothing. Whether nothing is wrong; warnings do not count. */
+/**
+ * Checks everything that was requested, and changes nothing. Returns whether there are no errors; warnings do not
+ * count.
+ */
 export async function examine(wish: Wishes['doctor'], report: Report): Promise<boolean> {
   const findings: Finding[] = [];
   const given = wish.options === undefined ? undefined : await readModuleOptions(wish.options);
@@ -29,22 +32,22 @@ export async function examine(wish: Wishes['doctor'], report: Report): Promise<b
   return failed === 0;
 }
 
-/** By its shape alone, an open data source is known to the options; with the command it is TypeORM's. */
+/** The options know an open data source only by its shape; the command uses TypeORM's type. */
 function sourceOf(given: VisitModuleOptions | undefined): Source | undefined {
   return given?.store ?? (given?.dataSource as Exclude<Source, VisitStore> | undefined);
 }
 
-/** With the source in place of the one that an application injects. */
+/** Replaces the data source that an application injects. */
 function withSource(
   { store: _store, dataSource: _dataSource, ...settings }: VisitModuleOptions,
   source: Source | undefined,
 ): VisitModuleOptions {
-  // That neither is given is for the check of options to say.
+  // If neither is given, the validation of the options reports it.
   if (!source) return settings as VisitModuleOptions;
   return isStore(source) ? { ...settings, store: source } : { ...settings, dataSource: source };
 }
 
-/** Adds what is wrong with them. The options, unless they are invalid. */
+/** Adds findings about the options. Returns the options, unless they are invalid. */
 function examineOptions(given: VisitModuleOptions, findings: Finding[]): ResolvedVisitOptions | undefined {
   const { ok, warning, failed } = findingsOf('options');
   try {

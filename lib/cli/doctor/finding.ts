@@ -1,4 +1,4 @@
-/** What a check of the doctor has come to. `skipped`: it could not be looked at. */
+/** The result of one check. `skipped`: it was not possible. */
 export interface Finding {
   readonly check: 'options' | 'store' | 'tables' | 'server' | 'indexes' | 'clock' | 'cookie';
   readonly status: 'ok' | 'warning' | 'failed' | 'skipped';

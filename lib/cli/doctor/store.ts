@@ -11,7 +11,7 @@ import { findingsOf, type Finding } from './finding.js';
 
 type Options = Pick<ResolvedVisitOptions, 'clock' | 'maxClockSkew' | 'identity' | 'onRetiredKey' | 'source'>;
 
-/** Whether the store can be reached, and is as the library needs it. */
+/** Checks whether the store can be reached and meets the requirements of the library. */
 export async function examineStore(source: Source, options: Options | undefined): Promise<Finding[]> {
   const { failed } = findingsOf('store');
   let store: VisitStore;
@@ -29,7 +29,7 @@ export async function examineStore(source: Source, options: Options | undefined)
   }
 }
 
-/** What is not to be changed about it. */
+/** Findings about the kind of store, which configuration cannot change. */
 function natureOf(store: VisitStore, options: Options | undefined): Finding[] {
   const { warning, failed } = findingsOf('store');
   const findings = options ? unsupportedByStore(options as ResolvedVisitOptions, store).map(failed) : [];

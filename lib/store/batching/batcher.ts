@@ -5,32 +5,32 @@ interface Waiting<Question, Answer> {
   readonly question: Question;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: unknown) => void;
-  /** When it gives up, by the clock that timers go by; infinite when it does not wait any more. */
+  /** When it stops waiting, by the clock of timers; infinite if it no longer waits. */
   due: number;
 }
 
 type Batch<Question, Answer> = readonly Waiting<Question, Answer>[];
 
-/** While the store hangs, more than this many never wait: memory stays bounded. */
+/** The maximum number of waiting questions, so that memory is bounded while the store hangs. */
 const MOST_WAITING = 10_000;
 
 export interface BatcherOptions {
-  /** Questions in one batch. */
+  /** The maximum number of questions in one batch. */
   readonly most: number;
-  /** Batches under way at once; what arrives meanwhile makes the next ones larger. */
+  /** The maximum number of concurrent batches. Questions that arrive meanwhile make the next ones larger. */
   readonly inFlight: number;
-  /** How long a question waits for its answer, in milliseconds. What is under way goes on. */
+  /** How long a question waits for its answer, in milliseconds. A running batch continues. */
   readonly deadline: number;
-  /** What those who ask get for an error. Called once for all questions that it concerns. */
+  /** Converts an error for the callers. Called once for all questions that it concerns. */
   readonly explain: (error: unknown) => unknown;
 }
 
 /**
- * Gathers the questions of one turn of the event loop and asks them together. A question that arrives after a batch has
- * left waits for the next one, so no answer is older than its question.
+ * Collects the questions of one turn of the event loop and asks them together. A question that arrives after a batch
+ * was sent waits for the next one, so no answer is older than its question.
  *
- * A batch is nobody's: it runs in the asynchronous context in which the batcher was made, and not in that of the
- * request that came first. What a store opens in it, such as a connection, keeps that context for long.
+ * A batch belongs to no request: it runs in the asynchronous context in which the batcher was created. What a store
+ * opens in it, such as a connection, keeps that context for a long time.
  */
 export class Batcher<Question, Answer> {
   private readonly scope = new AsyncResource('VisitBatcher');
@@ -60,12 +60,12 @@ export class Batcher<Question, Answer> {
     if (!this.timer) this.watch();
   }
 
-  /** Refuses all that wait and have not been sent. */
+  /** Refuses all waiting questions that have not been sent. */
   refuse(error: unknown): void {
     this.reject(this.waiting.splice(0), error);
   }
 
-  /** Whether what waits need not be scheduled: it is already, or all places are taken. */
+  /** Whether nothing has to be scheduled: it already is, or the maximum number of batches is running. */
   private get isBusy(): boolean {
     return this.scheduled || this.underWay.size >= this.options.inFlight;
   }
@@ -73,7 +73,7 @@ export class Batcher<Question, Answer> {
   private schedule(): void {
     if (this.isBusy) return;
     this.scheduled = true;
-    // After all that this turn of the event loop has read from its sockets.
+    // After everything that this turn of the event loop has read from its sockets.
     setImmediate(() => {
       this.scheduled = false;
       this.send();
@@ -90,7 +90,7 @@ export class Batcher<Question, Answer> {
 
   private answer(batch: Batch<Question, Answer>): void {
     const questions = batch.map(({ question }) => question);
-    // No async function: this is where the time of a look-up goes.
+    // Not an async function, because most of the time of a look-up is spent here.
     this.asking.ask(questions, false).then(
       (outcomes) => (resolved(batch, outcomes) ? this.leave(batch) : this.askAgain(batch, questions, outcomes)),
       (error: unknown) => this.askAgain(batch, questions, allFailed(questions, error)),
@@ -115,8 +115,7 @@ export class Batcher<Question, Answer> {
   }
 
   /**
-   * One timer for all, which is looked after as often as it runs out, and not with each question: nearly none ever
-   * needs it.
+   * One timer for all questions, renewed when it runs out and not for each question, because almost none ever needs it.
    */
   private watch(): void {
     let first = Infinity;
@@ -137,8 +136,8 @@ export class Batcher<Question, Answer> {
     if (late.length > 0) this.reject(late, new Error(`there was no answer within ${this.options.deadline} ms`));
     for (const one of late) one.due = Infinity;
     this.waiting = this.waiting.filter(({ due }) => due < Infinity);
-    // What nobody waits for any more keeps no place: a call that hangs for ever must not stop those to a store that is
-    // well again.
+    // A batch without waiting callers gives its place back: a call that hangs forever must not block calls to a store
+    // that has recovered.
     for (const batch of this.underWay) if (batch.every(({ due }) => due === Infinity)) this.underWay.delete(batch);
     if (this.waiting.length > 0) this.schedule();
   }
@@ -155,7 +154,7 @@ export class Batcher<Question, Answer> {
   }
 }
 
-/** Gives the answers that there are. Whether those are all. */
+/** Resolves the questions that have answers. Returns whether these are all. */
 function resolved<Question, Answer>(batch: Batch<Question, Answer>, outcomes: readonly Outcome<Answer>[]): boolean {
   let isAll = true;
   for (let index = 0; index < batch.length; index++) {

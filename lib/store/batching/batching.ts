@@ -4,26 +4,29 @@ import type { VisitServer } from '../visit.facets.js';
 import type { SaveResult, SessionSave, VisitRecord, VisitStore } from '../visit.store.js';
 import { Batcher, type BatcherOptions } from './batcher.js';
 
-/** What became of a save, unless it failed. */
+/** The result of a save, unless it failed. */
 export type SaveOutcome = Exclude<SaveResult, { outcome: 'failed' }>;
 
-/** What each request needs of a store, one visit at a time: gathered from all requests of the moment into few calls. */
+/**
+ * The methods of a store that each request uses, for one visit at a time. Calls of all current requests are combined
+ * into few calls.
+ */
 export interface VisitAccess {
   find(id: string): Promise<VisitRecord | null>;
   create(visit: VisitRecord): Promise<void>;
   save(save: SessionSave): Promise<SaveOutcome>;
-  /** Whoever waits and has not been sent yet is refused with this. */
+  /** Refuses all waiting calls that have not been sent. */
   refuse(error: unknown): void;
-  /** Only those who want to write. */
+  /** The same, only for writes. */
   refuseWrites(error: unknown): void;
 }
 
 /**
- * Two: while one batch is with the database, the next one is on its way; more would make batches smaller, not answers
+ * Two batches: while one is in the database, the next one is being sent. More would make batches smaller, not answers
  * faster.
  */
 const GROUPED = { most: 256, inFlight: 2 };
-/** Where visits lie on several servers. As many as may wait. */
+/** For visits on several servers: one visit per call, and any number of calls. */
 const EACH_BY_ITSELF = { most: 1, inFlight: 10_000 };
 
 export function createVisitAccess(
@@ -31,7 +34,7 @@ export function createVisitAccess(
   limits: Pick<BatcherOptions, 'deadline' | 'explain'>,
 ): VisitAccess {
   const options = { ...(store.isDivided ? EACH_BY_ITSELF : GROUPED), ...limits };
-  /** For a visit that nobody has. */
+  /** Looks up a visit that does not exist. */
   const probe = (): Promise<unknown> => store.find([randomBytes(16).toString('hex')]);
 
   const finding: Asking<string, VisitRecord | null> = {
@@ -58,8 +61,8 @@ export function createVisitAccess(
       return visits.map(() => true);
     },
     probe,
-    // It may have been inserted, and the answer lost. Ids are random: a row with this id and this key is ours, so
-    // inserting again is safe.
+    // The visit may have been inserted although the answer was lost. Ids are random, so a row with this id and this key
+    // is ours, and inserting again is safe.
     inspect: async (visits, error) => {
       const stored = await findEach(visits);
       return stored.map((found, index) => {
@@ -74,8 +77,8 @@ export function createVisitAccess(
       const results = await store.save(saves);
       return results.map((result, index): Outcome<SaveOutcome> => {
         if (result.outcome === 'failed') return new Failed(result.error);
-        // It may have been written at first, and the answer lost. Then it is in its own way: a change that is made anew
-        // would count twice.
+        // The first attempt may have been written although its answer was lost. Then the second one conflicts with it,
+        // and a change that is applied again would count twice.
         if (again && result.outcome === 'conflict' && !isOfOthers(saves[index]!, result))
           return new Failed(new Error('it is unknown whether the save was written'));
         return result;
@@ -101,7 +104,7 @@ export function createVisitAccess(
   };
 }
 
-/** Whether what is stored says that the save was not written: had it been, the next version would be its own. */
+/** Whether the stored data shows that the save was not written: otherwise the next version would be its own. */
 function isOfOthers(
   save: SessionSave,
   stored: { readonly version: number; readonly data: Uint8Array | null },

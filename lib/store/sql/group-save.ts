@@ -5,13 +5,13 @@ import { verdictOn } from '../visit.record.js';
 import type { SaveResult, SessionSave, VisitRecord } from '../visit.store.js';
 import type { SqlAccess } from './sql.connection.js';
 
-/** A group save may be one long condition; longer ones cost more than a second statement. */
+/** The maximum number of saves in one statement. A longer condition costs more than a second statement. */
 const MAX_SAVES = 64;
 
-/** What is stored of visits; one that cannot be read fails by itself. */
+/** Returns stored visits; one that cannot be read fails alone. */
 type FindEach = (ids: readonly string[]) => Promise<readonly Outcome<VisitRecord | null>[]>;
 
-/** `save` by few statements, each for many visits. A save that the database refuses fails by itself. */
+/** Implements `save` with few statements, each for many visits. A save that the database refuses fails alone. */
 export async function saveInGroups(
   saves: readonly SessionSave[],
   access: SqlAccess,
@@ -36,7 +36,7 @@ export async function saveInGroups(
         findEach,
       );
     } catch (error) {
-      // Which of them the database refuses is found by trying halves. What may have been written is never tried again.
+      // The refused ones are found by trying halves. What may have been written is never repeated.
       const lost = dialect.isRefusal(error) ? (group.length === 1 ? group : []) : waiting;
       for (const { index } of lost) results[index] = { outcome: 'failed', error };
       waiting = waiting.filter(({ index }) => !(index in results));
@@ -64,7 +64,10 @@ export async function saveInGroups(
   return results;
 }
 
-/** By id, those that were saved, or may have been. Either a group tells which of it were, or all or none of it are. */
+/**
+ * For each id, whether it was saved or may have been. The database either returns which visits of a group were saved,
+ * or saves all or none.
+ */
 async function saveGroup(
   saves: readonly SessionSave[],
   { connection, sql }: SqlAccess,
@@ -80,7 +83,7 @@ async function saveGroup(
     if (connection.dialect.isUnmet(error)) return all([]);
     throw error;
   }
-  // All that were there. Where that cannot be told, the save may have been written: it is not tried again.
+  // All existing visits. If this cannot be determined, the save may have been written and is not repeated.
   const stored = await findEach(ids);
   const outcomes = new Map<string, Outcome<true>>();
   for (const [index, id] of ids.entries()) {
@@ -91,7 +94,7 @@ async function saveGroup(
   return outcomes;
 }
 
-/** What became of a save that has written nothing, given what is stored; null if nothing speaks against it any more. */
+/** The result of a save that has written nothing, given the stored visit; null if there is no longer a reason. */
 async function judge(
   save: SessionSave,
   stored: Outcome<VisitRecord | null>,
@@ -107,7 +110,7 @@ async function judge(
   }
 }
 
-/** The first saves that can go in one statement: each visit once, ordered by id, bounded in number and size. */
+/** The first saves that fit into one statement: each visit once, ordered by id, limited in number and size. */
 function nextGroup<E extends { save: SessionSave }>(entries: readonly E[], most: number, longest: number): E[] {
   const group = new Map<string, E>();
   let bytes = 0;

@@ -2,17 +2,17 @@ import type { SqlConnection } from './sql.connection.js';
 import { SCHEMA_VERSION } from '../visit.columns.js';
 import type { VisitSql } from './visit.sql.js';
 
-/** What the tables lack of this version of the library. */
+/** The missing tables or columns of this version of the library. */
 export interface MissingSchema {
-  /** The first table that is not there, or lacks a column. */
+  /** The first table that is missing or lacks a column. */
   readonly table: string;
-  /** What the database says of it. */
+  /** The error of the database. */
   readonly error: Error;
-  /** The last version of the schema that the tables have whole; 0: none. */
+  /** The last version of the schema that the tables have completely; 0: none. */
   readonly version: number;
 }
 
-/** Looks whether the tables have all columns. Undefined: they have. */
+/** Checks whether the tables have all columns. Undefined: they do. */
 export async function missingSchema(connection: SqlConnection, sql: VisitSql): Promise<MissingSchema | undefined> {
   const missing = await missingIn(connection, sql, SCHEMA_VERSION);
   if (!missing) return undefined;

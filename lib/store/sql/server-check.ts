@@ -15,22 +15,22 @@ import type { SqlFamily } from './sql.dialect.js';
 import type { Statement } from './statement.js';
 
 interface Server {
-  /** Give `name` and `value`. */
+  /** Select `name` and `value`. */
   readonly settings: readonly Statement[];
   readonly rules: readonly Rule[];
-  /** Gives `text` as it came, and what the server has understood in `hex`. */
+  /** Selects `text` as it arrived, and as the server understood it, in `hex`. */
   readonly text: Statement;
-  /** Gives `hex` of bytes, which go the way of session data. */
+  /** Selects the `hex` of bytes that are sent like session data. */
   readonly bytes: Statement;
-  /** The settings that decide about text, and the option that sets them right. */
+  /** The settings for text, and the option that corrects them. */
   readonly charset: { readonly names: readonly string[]; readonly remedy: string };
-  /** Errors of a server or connection that takes no writes. */
+  /** Errors of a read-only server or connection. */
   readonly readOnly: {
     readonly codes: readonly (string | number | undefined)[];
     readonly setting: string;
     readonly remedy: string;
   };
-  /** Errors of a user who has no right to write. */
+  /** Errors of a database user without the privilege to write. */
   readonly denied: readonly (string | number | undefined)[];
 }
 
@@ -98,11 +98,11 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
 };
 
 /**
- * One look at a server that others have set up: what visits cannot work with is refused by its name, before the first
- * request. Text, bytes and a write that hits no row go through the connection, because many a setting shows only there.
- * The dialect learns what it goes by.
+ * Checks a server that others administer: unsupported settings are refused by name, before the first request. Text,
+ * bytes and a write that matches no row are sent through the connection, because many settings only show there. The
+ * dialect adapts to the settings.
  *
- * @param write hits no row
+ * @param write a write that matches no row
  * @throws VisitServerSettingError
  */
 export async function checkServer(connection: SqlConnection, write: Statement): Promise<Settings> {
@@ -135,7 +135,7 @@ async function keepsText(connection: SqlConnection, { text, bytes }: Server): Pr
   }
 }
 
-/** In a transaction: a pooler may know none. */
+/** Tries a write in a transaction, which a pooler may not support. */
 async function whyNoWrites(
   connection: SqlConnection,
   write: Statement,

@@ -23,21 +23,21 @@ import type { Statement } from './statement.js';
 import { listedOf, recordOf } from './visit.row.js';
 
 /**
- * A store over SQL, whatever takes its statements to the database: TypeORM, Kysely and Drizzle do so here. All
- * statements are `VisitSql`'s, and what errors mean is known to the dialect of the connection.
+ * The base class of stores over SQL, such as those for TypeORM, Kysely and Drizzle. `VisitSql` creates all statements,
+ * and the dialect of the connection interprets errors.
  */
 export abstract class SqlVisitStore extends TableVisitStore implements VisitServer {
   override readonly server = this;
   protected readonly staleIdsAtOnce: number = 20_000;
   readonly #findEach = (ids: readonly string[]) => this.findEach(ids);
 
-  /** How many calls can be under way at once. Undefined: any number. */
+  /** The number of concurrent calls. Undefined: no limit. */
   abstract readonly connections: number | undefined;
 
-  /** Called for each statement, so it is to be made once. */
+  /** The connection and the statements. Called for each statement, so create them once. */
   protected abstract access(): SqlAccess;
 
-  /** How the application gets what its tables lack. */
+  /** How to create the missing tables or columns. */
   protected abstract remedyFor(missing: MissingSchema): string | Promise<string>;
 
   /** See `VisitServer.setDeadline`. */
@@ -50,7 +50,7 @@ export abstract class SqlVisitStore extends TableVisitStore implements VisitServ
     await this.checkDatabase();
   }
 
-  /** What the server is set to; nothing of SQLite. */
+  /** Checks the database. Returns the settings of the server; none for SQLite. */
   protected async checkDatabase(): Promise<Settings> {
     const { connection, sql } = this.access();
     const missing = await missingSchema(connection, sql);
