@@ -9,7 +9,7 @@ import { Connections } from '../websockets/connections.js';
 import { socketOf } from './graphql-socket.js';
 
 /**
- * Operations of GraphQL that come on a socket: they have the visit of its handshake, and are served like messages of
+ * Serves GraphQL operations over a socket: they have the visit of its handshake, and are served like messages of
  * gateways. The socket is one of the connections that end with their visit.
  */
 @Injectable()
@@ -88,9 +88,9 @@ class Operation implements SocketOperation {
   }
 
   /**
-   * Whose is it by now? Nothing is delivered when nobody knows.
+   * Looks up the visit again. If it is unknown, nothing is delivered.
    *
-   * @throws VisitHeadersSentError: a resolver of the event before has changed the session
+   * @throws VisitHeadersSentError if a resolver of the previous event has changed the session
    */
   private async check(): Promise<void> {
     const { connection, context } = this;

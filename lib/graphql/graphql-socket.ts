@@ -2,7 +2,7 @@ import type { FrameworkRequest } from '../platform/exchange.js';
 import { handshakeIn } from '../platform/handshake.js';
 import type { Client } from '../websockets/connections.js';
 
-/** The socket that an operation came on, and the request that opened it. */
+/** The socket of an operation, and the request that opened it. */
 export interface GraphqlSocket {
   readonly client: Client;
   readonly handshake: FrameworkRequest;
@@ -12,7 +12,7 @@ interface ServerOfSockets {
   readonly clients: Iterable<Client & { readonly _socket?: unknown }>;
 }
 
-/** What resolvers share, as far as it tells of a socket. */
+/** The object that resolvers share, as far as it contains a socket. */
 interface Shared {
   /** With the driver of Apollo: what graphql-ws shares for a connection; for requests the request. */
   readonly req?: { readonly extra?: { readonly socket?: unknown; readonly request?: unknown } };
@@ -22,7 +22,7 @@ interface Shared {
   readonly app?: { readonly websocketServer?: ServerOfSockets };
 }
 
-/** Undefined: the operation came in a request. */
+/** The socket of an operation. Undefined: it came with an HTTP request. */
 export function socketOf(shared: Shared | undefined): GraphqlSocket | undefined {
   const extra = shared?.req?.extra ?? shared?.extra;
   const handshake = handshakeIn(extra?.request);

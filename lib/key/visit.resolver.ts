@@ -7,29 +7,29 @@ import type { VisitCookie } from './visit-cookie.js';
 import { VisitKey } from './visit-key.js';
 
 /**
- * How long a request may take to arrive while its key is replaced, in milliseconds. Within this time it is taken for a
- * late one; a client that still comes with the old key afterwards has missed the new one, and gets a fresh visit.
+ * How long a request may take to arrive while its key is replaced, in milliseconds. Within this time it counts as late.
+ * A client that uses the old key after that has missed the new one, and gets a new visit.
  */
 export const LATE_REQUEST_WINDOW = 10_000;
 
 export const NO_KEY = { outcome: 'none', presented: 'nothing', refused: [] } as const;
 
 export type Resolution =
-  /** No well-formed key came with the request: the store is not asked. */
+  /** The request has no well-formed key, so the store is not asked. */
   | typeof NO_KEY
   | { readonly outcome: 'found'; readonly record: VisitRecord; readonly key: VisitKey }
   /** The key has just been replaced or ended by its own client. */
   | { readonly outcome: 'late'; readonly key: VisitKey; readonly hasEnded: boolean }
-  /** Cookies of visits of different users: who this is cannot be told. */
+  /** Cookies belong to visits of different users, so the user is unknown. */
   | { readonly outcome: 'conflicting'; readonly refused: readonly RefusedKey[] }
-  /** What has become of the keys: see `Verdict`. One that has only expired says most of its client. */
+  /** The verdict on the keys, see `Verdict`. An expired key says most about its client. */
   | {
       readonly outcome: 'none';
       readonly presented: 'expired' | 'retired' | 'forged';
       readonly refused: readonly RefusedKey[];
     };
 
-/** A key to be told of, whatever else came with it. */
+/** A refused key to report, whichever other keys the request has. */
 export interface RefusedKey {
   readonly reason: 'retired' | 'forged' | 'conflicting';
   readonly key: VisitKey;
@@ -37,14 +37,14 @@ export interface RefusedKey {
 
 /**
  * `late`: just replaced or ended by its own client. `expired`: the visit was not used in time. `retired`: replaced, or
- * its visit ended, some time ago. `forged`: there never was such a key, as far as we know.
+ * its visit ended, some time ago. `forged`: as far as is known, there never was such a key.
  */
 type Verdict = 'live' | 'late' | 'expired' | 'retired' | 'forged';
 
-/** What counts of several refused keys, in this order. */
+/** Which of several verdicts counts, in this order. */
 const COUNTING = ['expired', 'retired', 'forged'] as const;
 
-/** From a request to the visit it belongs to: sources in order, malformed keys dropped, one look-up for the rest. */
+/** Finds the visit of a request: sources in order, malformed keys ignored, and one look-up for the others. */
 export class VisitResolver {
   constructor(
     private readonly options: Pick<ResolvedVisitOptions, 'paramName' | 'clock'>,
@@ -54,7 +54,7 @@ export class VisitResolver {
   ) {}
 
   /**
-   * What becomes of these keys. Reads only.
+   * Looks up these keys. It only reads.
    *
    * @throws VisitStoreUnavailableError: a failed look-up is never "no visit"
    */
@@ -72,7 +72,7 @@ export class VisitResolver {
   ): Promise<Resolution> {
     const ids = keys.map(({ id }) => id);
     if (storage) await storage.load(ids, this.cookie.readCopies(exchange.cookieHeader));
-    // Asked for in one turn of the event loop, they go out together.
+    // Look-ups in one turn of the event loop are sent together.
     return this.judgeAll(exchange, keys, await Promise.all(ids.map((id) => this.store.find(id))));
   }
 
@@ -108,9 +108,9 @@ export class VisitResolver {
   }
 
   /**
-   * Takes the key's parameter out of query and body, wherever such a source is switched on.
+   * Removes the key's parameter from query and body, if such a source is enabled.
    *
-   * @returns whether the address had it
+   * @returns whether the URL had it
    */
   strip(exchange: Exchange, sources: readonly KeySource[]): boolean {
     let isInAddress = false;
@@ -122,15 +122,13 @@ export class VisitResolver {
     return isInAddress;
   }
 
-  /**
-   * The well-formed keys that the request brought, each once, in the order of the sources. No query is needed to know.
-   */
+  /** The well-formed keys of the request, each once, in the order of the sources. This needs no query. */
   keysIn(exchange: Exchange, sources: readonly KeySource[]): VisitKey[] {
     const keys: VisitKey[] = [];
     for (const source of sources) {
       for (const text of this.textsIn(exchange, source)) {
         const key = VisitKey.parse(text);
-        // Each counts once, however often it came: for one look-up, and one report.
+        // Each key counts once: for one look-up and one report.
         if (key && !keys.some((one) => one.equals(key))) keys.push(key);
       }
     }
@@ -138,8 +136,8 @@ export class VisitResolver {
   }
 
   /**
-   * Whether the client keeps its key by itself, as one does that is no browser. It hears of a new key in a header, and
-   * its cookies are left alone.
+   * Whether the client stores its key itself, like a native app. It receives a new key in a header, and its cookies are
+   * not changed.
    *
    * @param found the key by which its visit was found
    */
@@ -151,12 +149,12 @@ export class VisitResolver {
     return found.text === bearer && !this.cookie.read(exchange.cookieHeader).includes(bearer);
   }
 
-  /** Whether a key comes in the header, and none in a cookie, which browsers send by themselves. */
+  /** Whether a key comes in the header and none in a cookie, which browsers send automatically. */
   isByHeaderAlone(exchange: Exchange, sources: readonly KeySource[]): boolean {
     return sources.includes('header') && !this.hasCookie(exchange) && VisitKey.parse(exchange.bearer) !== null;
   }
 
-  /** Whether the request brings a cookie of our name, whatever is in it. */
+  /** Whether the request has a cookie with our name, with any value. */
   hasCookie({ cookieHeader }: Exchange): boolean {
     return cookieHeader !== undefined && this.cookie.read(cookieHeader).length > 0;
   }
@@ -172,13 +170,14 @@ export class VisitResolver {
     const previous = key.matches(record.previousKeyHash);
     if (record.endedAt !== null) {
       if (!current && !previous) return 'forged';
-      // Ended by its own client, which has been told; one that others ended comes to know it by this answer.
+      // Ended by its own client, which already knows. A client whose visit was ended by others learns it from this
+      // response.
       const isRetired = record.keyChanged === record.endedAt && record.previousKeyUntil === record.endedAt;
       return isRetired && now < record.endedAt + LATE_REQUEST_WINDOW ? 'late' : 'retired';
     }
     if (now >= this.limits.endOf(record)) return current || previous ? 'expired' : 'forged';
     if (current || (previous && now < (record.previousKeyUntil ?? 0))) return 'live';
-    // Also a secret that we no longer know: two changes may have followed each other while the request was on its way.
+    // Also for an unknown secret: two changes may have followed each other while the request was in flight.
     const graceUntil = record.previousKeyUntil === UNSEEN ? 0 : (record.previousKeyUntil ?? 0);
     const retiredAt = Math.max(record.keyChanged, graceUntil);
     if (record.previousKeyHash !== null && now < retiredAt + LATE_REQUEST_WINDOW) return 'late';

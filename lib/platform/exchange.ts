@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
-/** A request as the framework gives it: Express's is Node's own, Fastify's carries Node's as `raw`. */
+/** A request of the framework: Express uses Node's own, Fastify's contains Node's as `raw`. */
 export interface FrameworkRequest {
   readonly raw?: IncomingMessage;
   readonly headers: IncomingMessage['headers'];
@@ -8,8 +8,8 @@ export interface FrameworkRequest {
   readonly method: string;
   readonly protocol?: string;
   /**
-   * The name that was asked for, without its port but under Fastify 4; of a proxy that the framework trusts, what it
-   * says.
+   * The requested host name, without its port except on Fastify 4; behind a trusted proxy, the name that the proxy
+   * sends.
    */
   readonly hostname?: string;
   /** Express: the route that is served. */
@@ -25,20 +25,20 @@ export type FrameworkResponse = ServerResponse | { readonly raw: ServerResponse 
 export type ParameterSource = 'query' | 'body';
 
 /**
- * Whether nothing can reach the client by this response any more: it is finished, or the client has gone. HTTP/2 says
- * so by its stream.
+ * Whether nothing can reach the client through this response: it is finished, or the client has disconnected. With
+ * HTTP/2, its stream tells this.
  */
 export function hasClosed(response: ServerResponse): boolean {
   const { closed, stream } = response as ServerResponse & { readonly stream?: { readonly destroyed: boolean } };
   return closed || stream?.destroyed === true;
 }
 
-/** One request and its response, read and written alike on every platform. */
+/** One request and its response, with the same interface on every platform. */
 export class Exchange {
   readonly rawResponse: ServerResponse;
-  /** For which framework code is written that the application has for its requests. */
+  /** The framework that the application's request code is written for. */
   readonly style: 'express' | 'fastify';
-  /** What has been taken out of query and body. */
+  /** The parameters that were removed from query and body. */
   private stripped: Map<string, string | undefined> | undefined;
 
   constructor(
@@ -58,24 +58,24 @@ export class Exchange {
     return this.client !== undefined;
   }
 
-  /** The error as its receiver takes it: of what answers a request it is the error itself. */
+  /** Converts an error for its receiver. For a response to a request, it is the error itself. */
   errorFor(error: unknown): unknown {
     return error;
   }
 
-  /** Whether the client has gone before there was an answer. */
+  /** Whether the client has disconnected before there was a response. */
   get hasClientGone(): boolean {
     return hasClosed(this.rawResponse) && !this.rawResponse.writableEnded;
   }
 
-  /** Whether the request came by https, as the framework sees it, that is: according to its trust-proxy setting. */
+  /** Whether the request came over HTTPS, according to the framework and its trust-proxy setting. */
   get isHttps(): boolean {
     return this.request.protocol === 'https';
   }
 
   /**
-   * Whether a page of another site sent it in a way that browsers leave cookies with SameSite out of (Fetch Metadata;
-   * RFC 6265bis, 5.6.7.1).
+   * Whether a page of another site has sent it in a way in which browsers omit SameSite cookies (Fetch Metadata; RFC
+   * 6265bis, 5.6.7.1).
    */
   get isCrossSitePost(): boolean {
     return (
@@ -88,7 +88,7 @@ export class Exchange {
     return this.request.headers.cookie;
   }
 
-  /** What came as `Authorization: Bearer …` (RFC 6750, 2.1; schemes have no case, RFC 9110, 11.1). */
+  /** The token of `Authorization: Bearer …` (RFC 6750, 2.1; schemes are case-insensitive, RFC 9110, 11.1). */
   get bearer(): string | undefined {
     const { authorization } = this.request.headers;
     return authorization === undefined ? undefined : /^bearer +(\S+)$/i.exec(authorization)?.[1];
@@ -98,21 +98,21 @@ export class Exchange {
     return this.request.headers['user-agent'];
   }
 
-  /** Whether a body comes that may say something (RFC 9112, 6.3; HTTP/2 says so by its frames only). */
+  /** Whether the request has a body (RFC 9112, 6.3; with HTTP/2, only the frames tell). */
   get hasBody(): boolean {
     const { 'content-length': length, 'transfer-encoding': encoding } = this.request.headers;
     if (this.rawResponse.req?.httpVersionMajor === 2) return !['GET', 'HEAD'].includes(this.request.method);
     return encoding !== undefined || (length !== undefined && length !== '0');
   }
 
-  /** The path of the route that is served, with its parameters by name. Undefined: none is, or it has no such path. */
+  /** The path of the current route, with the names of its parameters. Undefined: there is none. */
   get route(): string | undefined {
     const { route, routeOptions } = this.request;
     const path = route?.path ?? routeOptions?.url;
     return typeof path === 'string' ? path : undefined;
   }
 
-  /** The client's address as the framework sees it, that is: according to its trust-proxy setting. */
+  /** The client's address, according to the framework and its trust-proxy setting. */
   get remoteAddress(): string | undefined {
     return this.request.ip;
   }
@@ -127,9 +127,9 @@ export class Exchange {
   }
 
   /**
-   * Takes the parameter away, so that nobody after us sees it. `parameter` still gives it.
+   * Removes the parameter, so that later code does not see it. `parameter` still returns it.
    *
-   * @returns whether it was there
+   * @returns whether it existed
    */
   strip(source: ParameterSource, name: string): boolean {
     const values = this.request[source];

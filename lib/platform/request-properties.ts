@@ -2,7 +2,7 @@ import { SessionDataError } from '../errors/visit.error.js';
 import type { FrameworkRequest } from './exchange.js';
 import type { RequestEntry } from './platform.js';
 
-/** What a request has by which libraries for Express know its session. */
+/** The properties of a request by which libraries for Express find its session. */
 export function requestProperties(entry: RequestEntry): Record<'session' | 'sessionID', PropertyDescriptor> {
   return {
     session: {

@@ -1,15 +1,15 @@
-/** What Nest calls on every provider. */
+/** The lifecycle methods that Nest calls. */
 const LIFECYCLE = ['onModuleInit', 'onModuleDestroy', 'onApplicationBootstrap', 'onApplicationShutdown'];
 
-/** A method of a plugin that is named like a hook and is none, and the hook that is probably meant. */
+/** A method of a plugin with a name like a hook, and the hook that is probably meant. */
 export interface UnknownHook {
   readonly name: string;
   readonly meant: string | undefined;
 }
 
 /**
- * The methods of a plugin that nobody would call. One with metadata, such as that of `@OnEvent()`, is called by
- * somebody else.
+ * The methods of a plugin that would never be called. A method with metadata, such as that of `@OnEvent()`, is called
+ * by other code.
  */
 export function unknownHooks(plugin: object, hooks: readonly string[]): UnknownHook[] {
   const found = new Map<string, UnknownHook>();
@@ -27,7 +27,7 @@ export function unknownHooks(plugin: object, hooks: readonly string[]): UnknownH
   return [...found.values()];
 }
 
-/** More than a typing error is another word. */
+/** The maximum number of edits; more than a typing error is a different word. */
 const MOST_EDITS = 3;
 
 function nearest(name: string, hooks: readonly string[]): string | undefined {

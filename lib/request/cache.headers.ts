@@ -4,22 +4,22 @@ import type { RequestContext } from '../context/request.context.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { KeySource, ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
-/** So many routes are named in the log; they are finite, but some applications make their own. */
+/** How many routes are named in the log. They are finite, but some applications create routes dynamically. */
 const MOST_ROUTES = 1000;
 
-/** Tells caches which responses are one client's own: those of requests for which anybody has looked at the visit. */
+/** Tells caches which responses belong to one client: those of requests in which the visit was read. */
 @Injectable()
 export class CacheHeaders {
   private readonly logger = new Logger('Visit');
   private readonly warned = new Set<string>();
-  /** Fields of requests that keys come in. */
+  /** The request headers that contain keys. */
   private readonly fields: readonly string[];
 
   constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'cache' | 'source'>) {
     this.fields = fieldsOf(options.source);
   }
 
-  /** Right before the headers leave. A response that says `private` or `no-store` itself is left as it is. */
+  /** Called right before the headers are sent. A response with `private` or `no-store` is not changed. */
   write(context: RequestContext, response: ServerResponse): void {
     const isSignedIn = context.resolvedVisit?.record.identity != null;
     const isKept = !isSignedIn || this.options.cache.signedIn !== 'no-store';
@@ -42,7 +42,7 @@ export class CacheHeaders {
       addVary(response, field);
   }
 
-  /** Fields for caches of one kind count there in place of `Cache-Control` (RFC 9213). */
+  /** Headers for one kind of cache take precedence over `Cache-Control` there (RFC 9213). */
   private writeTargeted(response: ServerResponse): void {
     const targeted = response.getHeader('CDN-Cache-Control');
     const own = targeted === undefined ? undefined : privateOf(textOf(targeted));
@@ -64,7 +64,7 @@ export class CacheHeaders {
 const textOf = (value: number | string | readonly string[] | undefined): string =>
   value === undefined ? '' : String(value).trim();
 
-/** The directives of a `Cache-Control` field (RFC 9111, 5.2), in lower case; a value in quotes may have commas. */
+/** The directives of a `Cache-Control` header (RFC 9111, 5.2), in lower case; quoted values may contain commas. */
 const directivesOf = (field: string): string[] =>
   (field.match(/(?:[^,"]|"(?:\\.|[^"\\])*"?)+/g) ?? [])
     .map((one) => one.trim().toLowerCase())
@@ -75,8 +75,8 @@ const SHARED = /^(public|s-maxage)\b/;
 const isShared = (field: string): boolean => directivesOf(field).some((one) => SHARED.test(one));
 
 /**
- * The same field for a response that shared caches must not keep; undefined if it says so. `private="set-cookie"` is
- * about that field only, and a lifetime alone lets every cache keep it.
+ * The header for a response that shared caches must not store; undefined if it already says so. `private="set-cookie"`
+ * applies only to that header, and a lifetime alone allows every cache to store it.
  */
 function privateOf(field: string): string | undefined {
   const directives = directivesOf(field);

@@ -1,28 +1,27 @@
 import type { FrameworkRequest } from '../platform/exchange.js';
 
 /**
- * Where a request comes from, as far as its headers tell: this application, or an origin it trusts; elsewhere; or
- * nothing is said.
+ * The origin of a request according to its headers: this application or a trusted origin; another origin; or unknown.
  */
 export type RequestOrigin = 'own' | 'foreign' | 'unknown';
 
-/** What decides which origins are trusted. */
+/** The rules for trusted origins. */
 export interface OriginRules {
-  /** Origins besides the application's own, as `URL.origin` writes them. */
+  /** Trusted origins in addition to the application's own, in the format of `URL.origin`. */
   readonly trustedOrigins: readonly string[];
-  /** The application is reached by https only. */
+  /** Whether the application is only reached over HTTPS. */
   readonly secure: boolean;
 }
 
 /**
- * Judges by `Sec-Fetch-Site` (W3C Fetch Metadata), which no page can set, and where a browser sends none (an old one,
- * or to a site without https) by `Origin` (RFC 6454, 7). Both are sent with every unsafe request of a browser of the
- * last years; who sends neither is most likely no browser.
+ * Decides by `Sec-Fetch-Site` (W3C Fetch Metadata), which no page can set. If the browser does not send it (an old
+ * browser, or a site without HTTPS), decides by `Origin` (RFC 6454, 7). All current browsers send both with every
+ * unsafe request; a client without them is most likely not a browser.
  */
 export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: OriginRules): RequestOrigin {
   const { origin, 'sec-fetch-site': site } = request.headers;
   if (origin !== undefined && trustedOrigins.includes(origin)) return 'own';
-  // `none`: the user did it, by an entry in the address bar or an extension. A `same-site` neighbor is somebody else.
+  // `none`: the user has caused it, by the address bar or an extension. A `same-site` neighbor counts as foreign.
   if (site !== undefined) return site === 'same-origin' || site === 'none' ? 'own' : 'foreign';
   if (origin === undefined) return 'unknown';
   // A sandboxed frame, a redirect between sites and a local file say "null".
@@ -33,9 +32,8 @@ export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: 
 }
 
 /**
- * Under which names, with ports, the application is reached: what was asked for, and what a proxy says that the
- * framework trusts. Platforms and their versions agree about the name alone (`hostname`), and disagree about where the
- * port is.
+ * The host names of the application with their ports: the requested one, and that of a trusted proxy. Platforms and
+ * their versions agree only on the name (`hostname`), and differ in where the port is.
  */
 function hostsOf({ headers, hostname }: FrameworkRequest): string[] {
   const asked = headers.host ?? (headers as { ':authority'?: string })[':authority'];
@@ -48,7 +46,7 @@ function hostsOf({ headers, hostname }: FrameworkRequest): string[] {
 
 const nameIn = (host: string): string => host.toLowerCase().replace(/:\d+$/, '');
 
-/** As it is written in an origin: in lower case, without the scheme's own port. */
+/** A host in the format of an origin: lower case, without the default port of the scheme. */
 function hostIn(host: string, scheme: string): string | undefined {
   const url = `${scheme}//${host}`;
   return URL.canParse(url) ? new URL(url).host : undefined;

@@ -3,14 +3,14 @@ import type { RequestContext } from '../context/request.context.js';
 import { VISIT_OPTIONS } from '../options/tokens.js';
 import type { ResolvedVisitOptions } from '../options/visit-options.interface.js';
 
-/** The user object of a request: loaded once, and shown at `request.user` to those who look there. */
+/** The user object of a request: loaded once, and available at `request.user`. */
 @Injectable()
 export class RequestUser {
   constructor(@Inject(VISIT_OPTIONS) private readonly options: Pick<ResolvedVisitOptions, 'identity'>) {}
 
   /**
-   * What `identity.loadUser` gives, or null for nobody; without `loadUser`, the id in an object. Rejected as `loadUser`
-   * is.
+   * The result of `identity.loadUser`, or null if no user is signed in; without `loadUser`, an object with the id.
+   * Rejects if `loadUser` does.
    */
   load(context: RequestContext): Promise<unknown> {
     const userId = context.visit.record.identity?.userId;
@@ -20,12 +20,12 @@ export class RequestUser {
   }
 
   /**
-   * Sets `request.user`, as the option `identity.requestUser` wants it. What somebody else has put there stays: their
-   * guard knows of a user that we do not. Undefined: there is nothing to wait for.
+   * Sets `request.user` according to the option `identity.requestUser`. A value that other code has set is kept,
+   * because its guard knows a user that we do not. Undefined: there is nothing to wait for.
    */
   show(context: RequestContext): Promise<void> | undefined {
     if (!this.options.identity.requestUser) return undefined;
-    // Who looks there cannot be seen.
+    // Reads of `request.user` cannot be observed.
     if (!context.isRead) context.noteRead();
     const request = context.exchange.request as { user?: unknown };
     const isOurs = (): boolean => isRefusal(request) || request.user == null || request.user === context.shownUser;
@@ -40,21 +40,21 @@ export class RequestUser {
   }
 
   /**
-   * The same before a handler, which runs also when the user cannot be loaded: it may be the one that signs them out.
-   * Whoever looks at `request.user` then gets what `loadUser` threw.
+   * The same before a handler, which also runs if the user cannot be loaded: it may be the one that signs them out.
+   * Reading `request.user` then throws the error of `loadUser`.
    */
   showBefore(context: RequestContext): Promise<void> | undefined {
     return this.show(context)?.catch((error: unknown) => refuse(context.exchange.request, error));
   }
 
-  /** The visit belongs to somebody else now, or to nobody. */
+  /** Called when the visit belongs to another user now, or to none. */
   forget(context: RequestContext): Promise<void> | undefined {
     context.user = undefined;
     return this.show(context);
   }
 }
 
-/** Requests at whose `user` there is nothing to read but an error. */
+/** Requests whose `user` throws when it is read. */
 const refusing = new WeakSet<object>();
 
 const isRefusal = (request: object): boolean => refusing.has(request);
@@ -70,7 +70,7 @@ function refuse(request: object, error: unknown): void {
       refusing.delete(request);
       Object.defineProperty(request, 'user', { value, writable: true, enumerable: true, configurable: true });
     },
-    // Who prints a request does not read it.
+    // Printing a request does not read it.
     enumerable: false,
     configurable: true,
   });

@@ -9,16 +9,16 @@ import type { TimeLimits } from '../visit/time-limits.js';
 import { policyOf } from './handler-policy.js';
 import type { OutgoingResponse } from './outgoing.response.js';
 
-/** A method of a controller or resolver, and what it asks for. */
+/** A method of a controller or resolver, and its settings. */
 export interface KnownHandler {
   /** Such as `CartController.add()`. */
   readonly name: string;
-  /** It is a field of a GraphQL schema: one request may call several. */
+  /** Whether it is a field of a GraphQL schema: one request may call several. */
   readonly isField: boolean;
   readonly policy: HandlerPolicy;
 }
 
-/** What `@nestjs/graphql` writes on queries, mutations and subscriptions, and on other fields. */
+/** The metadata of `@nestjs/graphql` on queries, mutations and subscriptions, and on other fields. */
 const FIELD_METADATA = ['graphql:resolver_type', 'graphql:resolve_property'];
 
 /** All methods of the application's controllers and providers. */
@@ -39,7 +39,7 @@ export function handlersOf(discovery: DiscoveryService): KnownHandler[] {
   });
 }
 
-/** Those that ask for something else than the rest, as it is told. */
+/** Describes the handlers whose settings differ. */
 export function describedHandlers(handlers: readonly KnownHandler[]): DescribedHandler[] {
   return handlers.flatMap(({ name, policy: { skip, passive, timeout, source, path } }): DescribedHandler[] => {
     if (skip) return [{ name, skip }];
@@ -53,7 +53,7 @@ export function describedHandlers(handlers: readonly KnownHandler[]): DescribedH
   });
 }
 
-/** What has to know of handlers. */
+/** The parts that must know the handlers. */
 interface Serving {
   readonly options: ResolvedVisitOptions;
   readonly store: VisitStore;
@@ -61,7 +61,11 @@ interface Serving {
   readonly limits: Pick<TimeLimits, 'longestOfHandlers'>;
 }
 
-/** The application has these handlers, too. @throws VisitOptionError for what one asks for and cannot have */
+/**
+ * Registers handlers of the application.
+ *
+ * @throws VisitOptionError for settings that are not supported
+ */
 export function admitHandlers(handlers: readonly KnownHandler[], { options, store, responses, limits }: Serving): void {
   const unsupported = unsupportedHandlers(handlers, options, store);
   if (unsupported.length > 0) throw new VisitOptionError(unsupported.join('\n[visit] '));
@@ -71,7 +75,7 @@ export function admitHandlers(handlers: readonly KnownHandler[], { options, stor
   limits.longestOfHandlers = Math.max(limits.longestOfHandlers, ...handlers.map(({ policy }) => policy.timeout ?? 0));
 }
 
-/** What handlers ask for by decorators and cannot have with these options and this store, one line each. */
+/** The settings of handlers that these options and this store do not support, one line for each. */
 function unsupportedHandlers(
   handlers: readonly KnownHandler[],
   { cookie }: Pick<ResolvedVisitOptions, 'cookie'>,

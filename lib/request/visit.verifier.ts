@@ -10,15 +10,14 @@ import type { VisitRecord } from '../store/visit.store.js';
 import { OutgoingResponse } from './outgoing.response.js';
 import { originOf } from './request-origin.js';
 
-/** What is known of a client by what it holds. */
+/** The result of a verification. */
 export interface Verified {
   readonly record: VisitRecord;
   readonly session: Record<string, unknown>;
 }
 
 /**
- * Says who somebody is, where there is no request of ours. Reads only: no row, no touch, no event and no cookie comes
- * of it.
+ * Identifies a client outside of the application's requests. It only reads: it creates no row, touch, event or cookie.
  */
 @Injectable()
 export class VisitVerifier {
@@ -34,7 +33,11 @@ export class VisitVerifier {
     this.sources = options.source.filter((source) => source !== 'body');
   }
 
-  /** Null: nobody. @throws VisitStoreUnavailableError (503), SessionDataError with `session.onUnreadable: 'throw'` */
+  /**
+   * Null: no visit.
+   *
+   * @throws VisitStoreUnavailableError (503), SessionDataError with `session.onUnreadable: 'throw'`
+   */
   verify(credential: string | Handshake | null | undefined): Promise<Verified | null> {
     if (typeof credential === 'string') {
       const key = VisitKey.parse(credential);
@@ -47,15 +50,14 @@ export class VisitVerifier {
     return this.isForeign(exchange) ? Promise.resolve(null) : this.find(exchange, this.keysIn(exchange));
   }
 
-  /** The keys that came with a handshake, in the order of the sources. */
+  /** The keys of a handshake, in the order of the sources. */
   keysIn(exchange: Exchange): VisitKey[] {
     return this.resolver.keysIn(exchange, this.sources);
   }
 
   /**
-   * Whether a page of another site has opened this with the cookie of its visitor, who knows nothing of it (cross-site
-   * WebSocket hijacking). Browsers ask nobody before they open a socket to another site, and always say from where they
-   * do (RFC 6455, 10.2).
+   * Whether a page of another site has opened this with the cookie of its visitor (cross-site WebSocket hijacking).
+   * Browsers open sockets to other sites without asking, but they always send the origin (RFC 6455, 10.2).
    */
   isForeign(exchange: Exchange): boolean {
     return this.resolver.hasCookie(exchange) && this.isFromElsewhere(exchange.request);
@@ -68,8 +70,7 @@ export class VisitVerifier {
 
   private async find(exchange: Exchange, keys: readonly VisitKey[]): Promise<Verified | null> {
     if (keys.length === 0) return null;
-    // A store that keeps visits with their clients knows this one by what has come with it, for as long as it is looked
-    // at.
+    // A store that keeps visits in clients knows this one from the data of the request, while it is used.
     const storage = this.responses.clientsKeepVisits ? this.responses.newStorage() : undefined;
     try {
       const resolution = await this.resolver.resolve(exchange, keys, storage);

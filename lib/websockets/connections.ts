@@ -4,7 +4,7 @@ import type { FrameworkRequest } from '../platform/exchange.js';
 import { bindHandshake, MessageExchange } from '../platform/handshake.js';
 import { CLOSE_CODES, Connection, type CloseCause, type ConnectionTools } from './connection.js';
 
-/** What a client hears on socket.io, which has no codes, before its connection is closed. */
+/** The event for clients of socket.io, which has no close codes, before their connection is closed. */
 const CLOSE_EVENT = 'visit:closed';
 
 /** A socket of `ws`, or one of socket.io. */
@@ -33,7 +33,7 @@ export class Connections {
   /**
    * The connection of this socket, which is opened if it is new.
    *
-   * @param errorFor an error as its messages are answered with it
+   * @param errorFor converts an error to an answer to a message
    */
   open(client: Client, handshake: FrameworkRequest, errorFor = (error: unknown): unknown => error): Connection {
     const known = this.known.get(client);

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 /** Whether a handshake comes from a page of another site, with the cookie of its visitor. */
 export type IsForeign = (handshake: IncomingMessage) => boolean;
 
-/** As `ws` has it: one that takes two arguments answers later. */
+/** The option of `ws`: a function with two parameters answers later. */
 interface OfWs {
   verifyClient?: VerifyClient | ((info: { req: IncomingMessage }) => boolean);
 }
@@ -12,7 +12,7 @@ type VerifyClient = (
   done: (isLetIn: boolean, code?: number, ...rest: unknown[]) => void,
 ) => void;
 
-/** As socket.io has it. */
+/** The option of socket.io. */
 interface OfSocketIo {
   allowRequest?: AllowRequest;
 }
@@ -24,8 +24,8 @@ type AllowRequest = (
 const REFUSAL = 'Forbidden';
 
 /**
- * Options of a server of sockets by which it refuses handshakes of other sites with 403, before there is a socket. What
- * the application itself says there is asked after that.
+ * Options that make a socket server refuse handshakes of other sites with 403, before there is a socket. The
+ * application's own option is called after that.
  */
 export function refusingForeign<Options extends object>(options: Options, isForeign: IsForeign): Options {
   const { verifyClient, allowRequest } = options as OfWs & OfSocketIo;

@@ -14,34 +14,34 @@ import type { Connection } from './connection.js';
 import { Connections, type Client } from './connections.js';
 import { refusingForeign } from './foreign-handshakes.js';
 
-/** As `@WebSocketGateway()` marks its classes. */
+/** The metadata of `@WebSocketGateway()`. */
 const GATEWAY = 'websockets:is_gateway';
 
 interface MessageHandler {
   readonly callback: (...args: unknown[]) => unknown;
 }
 
-/** What we use of Nest's adapters for sockets. */
+/** The part of Nest's socket adapters that the library uses. */
 interface WebSocketAdapter {
   create(port: number, options?: object): unknown;
   bindClientConnect(server: unknown, connected: (...args: unknown[]) => void): unknown;
   bindMessageHandlers(client: object, handlers: readonly MessageHandler[], transform: unknown): unknown;
 }
 
-/** What goes around the handlers of an application. */
+/** The guard and interceptor of an application. */
 export interface Enhancers {
   readonly guard: CanActivate;
   readonly interceptor: NestInterceptor;
 }
 
-/** What we use of Nest's own configuration of an application. */
+/** The part of Nest's application configuration that the library uses. */
 interface Configuration {
   getIoAdapter(): WebSocketAdapter | undefined;
 }
 
 /**
- * Gateways: connections get their visit by the handshake, and each message is served like a request. All of it is bound
- * to the adapter that the application has chosen, when Nest asks for it, and to each application alone.
+ * Serves gateways: a connection gets its visit from the handshake, and each message is served like a request. This is
+ * bound to the adapter of the application when Nest asks for it, separately for each application.
  */
 @Injectable()
 export class Gateways {
@@ -55,9 +55,9 @@ export class Gateways {
   ) {}
 
   /**
-   * From now on whatever adapter this application has is ours, too.
+   * Binds every adapter that this application uses from now on.
    *
-   * @param enhancers what goes around the handlers of this application
+   * @param enhancers the guard and interceptor of this application
    * @param beforeFirst called before the first gateway is bound
    */
   bind(configuration: Configuration, enhancers: Enhancers, beforeFirst: () => void): void {
@@ -74,7 +74,7 @@ export class Gateways {
     };
   }
 
-  /** Before the first message: what is thrown has to be of the class that Nest looks for. */
+  /** Called before the first message: errors must be of the class that Nest expects. */
   async load(): Promise<void> {
     if (this.classes().length === 0) return;
     ({ WsException: this.WsException } = (await import('@nestjs/websockets')) as unknown as {
@@ -118,9 +118,9 @@ export class Gateways {
   }
 
   /**
-   * Several gateways hear of the same connection.
+   * Several gateways receive the same connection.
    *
-   * @param args what the server's event brings: a socket, and with `ws` its request
+   * @param args the arguments of the server's event: a socket and, with `ws`, its request
    */
   private connect([client, request]: unknown[]): Connection {
     const socket = client as Client;
@@ -129,7 +129,7 @@ export class Gateways {
     return this.connections.open(socket, handshake, (error) => this.errorFor(error));
   }
 
-  /** Nest tells clients of gateways nothing of other errors than its own. */
+  /** Converts an error, because Nest sends clients of gateways only its own errors. */
   private errorFor(error: unknown): unknown {
     const { WsException } = this;
     if (!WsException || !(error instanceof VisitError)) return error;
@@ -140,15 +140,15 @@ export class Gateways {
   }
 }
 
-/** What an application has around its handlers, by the sockets that have come to it. */
+/** The guard and interceptor of the application of a socket. */
 const enhancing = new WeakMap<object, Enhancers>();
 
 const enhancersFor = (execution: ExecutionContext): Enhancers | undefined =>
   enhancing.get(execution.getArgByIndex<object>(0));
 
 /**
- * Before NestJS 12 global guards and interceptors are not for gateways: so these, which know the application by the
- * socket, stand in for ours.
+ * Before NestJS 12, global guards and interceptors did not apply to gateways. These, which find the application by the
+ * socket, replace ours.
  */
 const guard: CanActivate = {
   canActivate: (execution) => enhancersFor(execution)?.guard.canActivate(execution) ?? true,

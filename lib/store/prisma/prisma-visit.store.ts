@@ -53,22 +53,22 @@ import {
   visitData,
 } from './visit.rows.js';
 
-/** Of saves and touches: the application needs connections of the pool for itself. */
+/** The number of concurrent saves and touches. The application needs connections of the pool for itself. */
 const MAX_AT_ONCE = 4;
 const VISIT_WITH_IDENTITY = { ...VISIT_FIELDS, identity: { select: IDENTITY_FIELDS } };
 
 const ONE_STATE = { ...IN_TRANSACTION, isolationLevel: 'RepeatableRead' };
 
 /**
- * Visits in the application's own database, through its own `PrismaClient`: PostgreSQL, MySQL, MariaDB. Its schema
- * needs the models `Visit`, `VisitIdentity` and `VisitRevocation`; their tables are those of `TypeOrmVisitStore`, which
- * may use them at the same time.
+ * Stores visits in the application's database, through its `PrismaClient`: PostgreSQL, MySQL, MariaDB. The schema needs
+ * the models `Visit`, `VisitIdentity` and `VisitRevocation`. Their tables are the same as those of `TypeOrmVisitStore`,
+ * and both stores can use them at the same time.
  *
- * Prisma's own calls only, no SQL but to ask for time, settings and indexes: what they find and write follows the schema's `@map`,
- * `@@map` and `@@schema`.
+ * It uses only Prisma's own calls, and SQL only to read the time, settings and indexes. So reads and writes respect
+ * `@map`, `@@map` and `@@schema`.
  */
 export class PrismaVisitStore extends TableVisitStore implements UserVisits, VisitPages, VisitLocks, VisitServer {
-  /** The size of a pool, by default, of all its drivers. */
+  /** The default pool size of all drivers. */
   readonly connections = 10;
   override readonly server = this;
   protected readonly staleIdsAtOnce = 20_000;
@@ -77,7 +77,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   /** In bytes. */
   #longestStatement = Infinity;
 
-  /** The client stays the application's own: it is not disconnected with the store. */
+  /** The client is not disconnected with the store. */
   constructor(client: PrismaVisitClient) {
     super();
     const missing = (['visit', 'visitIdentity', 'visitRevocation'] as const).filter(
@@ -206,14 +206,14 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return retryOnConflict(work, isTransient);
   }
 
-  /** One statement, which finds its rows and looks at what must hold of them. How many it has written. */
+  /** Runs one conditional `updateMany`. Returns how many rows it has written. */
   async #update(where: Where, data: Where): Promise<number> {
     return (await this.#do(() => this.#client.visit.updateMany({ where, data }))).count;
   }
 
   /**
-   * Visits with their identities, of one moment: Prisma reads the two tables one after the other, and in between a key
-   * may change, and the user with it. A transaction that sees one state of the database keeps them together.
+   * Reads visits with their identities, from the same moment: Prisma reads the two tables one after the other, and in
+   * between the key and the user may change. A transaction with one snapshot keeps them consistent.
    */
   async #visits(query: { where: Where; select?: Where; orderBy?: unknown; take?: number }): Promise<VisitRow[]> {
     const select = { ...(query.select ?? VISIT_FIELDS), identity: { select: IDENTITY_FIELDS } };
@@ -228,7 +228,7 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     return found;
   }
 
-  /** A visit that cannot be read fails by itself. */
+  /** Reads visits; one that cannot be read fails alone. */
   #readEach(ids: readonly string[]): Promise<readonly Outcome<VisitRow | undefined>[]> {
     const ask = async (some: readonly string[]): Promise<(VisitRow | undefined)[]> => {
       const found = await this.#read(some);
@@ -384,8 +384,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 
   /**
-   * `replaced` must be the current key. It is the one that the change came with, or that one is its predecessor in its
-   * grace.
+   * Replaces a key. `replaced` must be the current key: the one of the change, or the one whose predecessor in its
+   * grace period is that of the change.
    */
   async #replaceKey(change: Rekey, replaced: string): Promise<boolean> {
     const { id, keyHash, now, newKeyHash, previousKeyUntil, identity, permanent, expiry, absoluteExpiry } = change;
@@ -455,25 +455,25 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
   }
 }
 
-/** The visit with this id, while it has not ended: what every write of one visit says. */
+/** The condition of every write of one visit: its id, and that it has not ended. */
 function isLive(id: string) {
   return { id, endedAt: null };
 }
 
 /**
- * Beyond this id. An empty text is nothing to compare with: in the mode EMPTY_STRING_IS_NULL of MariaDB no id would be
- * beyond it.
+ * The condition that an id is greater than this one. An empty text cannot be compared: with EMPTY_STRING_IS_NULL of
+ * MariaDB, no id would be greater.
  */
 function isAfter(id: string) {
   return id === '' ? {} : { id: { gt: id } };
 }
 
-/** That the lock is this owner's, and its lease has not run out. */
+/** The condition that this owner holds the lock, with a lease that has not expired. */
 function isHeld(owner: string, now: number) {
   return { lockOwner: owner, lockedUntil: { gt: BigInt(now) } };
 }
 
-/** That a write comes with a key which is valid. */
+/** The condition that the key of a write is valid. */
 function isGuarded({ keyHash, now }: WriteGuard) {
   return { OR: [{ keyHash }, { previousKeyHash: keyHash, previousKeyUntil: { gt: BigInt(now) } }] };
 }
@@ -492,13 +492,13 @@ function endingData({ reason, at, retiresKey = false }: Ending) {
   };
 }
 
-/** Never back, and not from NULL. */
+/** A condition that moves an instant only forward, and not from NULL. */
 function forward(visit: Models['visit'], where: Where, column: 'accessed' | 'expiry', instant: number) {
   const value = BigInt(instant);
   return visit.updateMany({ where: { ...where, [column]: { lt: value } }, data: { [column]: value } });
 }
 
-/** Those of the visits that are stale still, with their identities. */
+/** Deletes those of the visits that are still stale, with their identities. */
 async function expungeThem(
   { visit, visitIdentity }: Models,
   ids: readonly string[],
@@ -513,7 +513,7 @@ async function expungeThem(
   return { visits: visits.count, identities: identities.count };
 }
 
-/** The database may take user ids for equal that are not: its collation decides, and then we do. */
+/** Compares user ids byte by byte, because the collation of the database may treat different ids as equal. */
 function isOf(userId: string): (row: VisitRow) => boolean {
   return ({ identity }) => identity?.userId === userId;
 }

@@ -1,9 +1,8 @@
 import type { IDENTITY_COLUMNS, LOCK_COLUMNS, REVOCATION_COLUMNS, RowOf, VISIT_COLUMNS } from '../visit.columns.js';
 
 /**
- * What the store needs of a `PrismaClient`: the three models of `nest-visit`, and transactions. So wide that every
- * generated or extended client fits, whichever generator made it; `check()` looks at the rest when the application
- * starts.
+ * The part of a `PrismaClient` that the store uses: the three models of `nest-visit`, and transactions. The types are
+ * so wide that every generated or extended client fits; `check()` examines the rest at startup.
  */
 export interface PrismaVisitClient {
   readonly visit: PrismaVisitModel;
@@ -13,7 +12,7 @@ export interface PrismaVisitClient {
   $transaction(...args: never[]): unknown;
 }
 
-/** What the store needs of a model. */
+/** The part of a model that the store uses. */
 export interface PrismaVisitModel {
   /** Rows that meet a condition. */
   findMany(...args: never[]): unknown;
@@ -23,7 +22,7 @@ export interface PrismaVisitModel {
   createMany(...args: never[]): unknown;
   /** Changes all rows that meet a condition, in one statement. */
   updateMany(...args: never[]): unknown;
-  /** Inserts a row, or changes the one that is there. */
+  /** Inserts a row, or changes the existing one. */
   upsert(...args: never[]): unknown;
   /** Deletes all rows that meet a condition. */
   deleteMany(...args: never[]): unknown;
@@ -33,7 +32,7 @@ export type Where = Readonly<Record<string, unknown>>;
 type Data = Readonly<Record<string, unknown>>;
 type Fields = Readonly<Record<string, unknown>>;
 
-/** How the store itself sees a model. */
+/** A model, with the types that the store uses. */
 export interface Model<Row> {
   findMany(query: { where: Where; select: Fields; orderBy?: unknown; take?: number }): Promise<Row[]>;
   count(query: { where: Where }): Promise<number>;
@@ -53,7 +52,7 @@ export interface Models {
   readonly visitRevocation: Model<RevocationRow>;
 }
 
-/** How a model and its fields are called in the database; left out or null: as in the schema. */
+/** The names of a model and its fields in the database; not set or null: as in the schema. */
 export interface ModelNames {
   readonly dbName?: string | null;
   readonly schema?: string | null;
@@ -61,19 +60,19 @@ export interface ModelNames {
 }
 
 export interface Client extends Models {
-  /** Prisma's calls do nothing until they are awaited, or handed over here. */
+  /** Prisma's calls are not executed until they are awaited or passed here. */
   $transaction(calls: readonly Promise<Count>[], options: { isolationLevel: string }): Promise<Count[]>;
-  /** Of every client; an extension may leave it out. */
+  /** Exists in every client, but an extension may remove it. */
   readonly $queryRawUnsafe?: (
     sql: string,
     ...values: unknown[]
   ) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /**
-   * What the schema says of its models, for the client itself. Not documented by Prisma: where it is missing, nobody
-   * learns how tables are called.
+   * The models of the schema, for the client itself. Not documented by Prisma: without it, the names of tables are
+   * unknown.
    */
   readonly _runtimeDataModel?: { readonly models: Readonly<Record<string, ModelNames | undefined>> };
-  /** Which database it speaks to. Not documented by Prisma: where it is missing, nothing is asked. */
+  /** The kind of database. Not documented by Prisma: without it, nothing is checked. */
   readonly _activeProvider?: string;
   $transaction<T>(
     work: (models: Models) => Promise<T>,
@@ -81,7 +80,7 @@ export interface Client extends Models {
   ): Promise<T>;
 }
 
-/** As Prisma gives values. */
+/** The types of values from Prisma. */
 interface Values {
   readonly hex: string;
   readonly text: string;
@@ -96,6 +95,6 @@ export type IdentityRow = RowOf<typeof IDENTITY_COLUMNS, Values> & { readonly vi
 export type RevocationRow = RowOf<typeof REVOCATION_COLUMNS, Values>;
 
 export type VisitRow = RowOf<typeof VISIT_COLUMNS & typeof LOCK_COLUMNS, Values> & {
-  /** Only where it was asked for. */
+  /** Only if it was selected. */
   readonly identity?: IdentityRow | null;
 };

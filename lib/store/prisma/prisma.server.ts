@@ -113,8 +113,8 @@ const DIALECTS: Readonly<Record<string, new () => SqlDialect>> = { mysql: MysqlD
 type Asking = Questions & { readonly ask: NonNullable<Client['$queryRawUnsafe']> };
 
 /**
- * What Prisma's own calls cannot ask for: the time, and how the server is set up. Nothing is asked where the client
- * does not say which database it speaks to, or an extension has left out raw queries.
+ * Reads what Prisma's own calls cannot: the time, and the settings of the server. Nothing is read if the kind of
+ * database is unknown, or an extension has removed raw queries.
  */
 export class PrismaServer {
   readonly #client: Client;
@@ -138,9 +138,9 @@ export class PrismaServer {
   }
 
   /**
-   * One look before the first request.
+   * Checks the server before the first request.
    *
-   * @throws VisitServerSettingError for what visits cannot work with, by its name
+   * @throws VisitServerSettingError for unsupported settings, by name
    */
   async check(): Promise<Settings> {
     const questions = this.#questions;
@@ -155,7 +155,7 @@ export class PrismaServer {
     return settings;
   }
 
-  /** @throws Error where it cannot be told */
+  /** @throws Error if this cannot be determined */
   async missingIndexes(): Promise<string[]> {
     const { _activeProvider: provider = '', _runtimeDataModel: schema } = this.#client;
     const Dialect = DIALECTS[provider];
@@ -184,7 +184,7 @@ export class PrismaServer {
     }
   }
 
-  /** By a write that hits no row, in a transaction. */
+  /** Tries a write that matches no row, in a transaction. */
   async #whyNoWrites({ readOnly, denied }: Questions): Promise<RefusedSetting[]> {
     try {
       const nothing = { where: { id: NO_ID }, data: { sessionVersion: { increment: 0 } } };
@@ -202,7 +202,7 @@ export class PrismaServer {
   }
 }
 
-/** How the tables of visits and their columns are called by the schema. Undefined: it does not know them all. */
+/** The names of the tables and columns in the schema. Undefined: it does not contain all of them. */
 function visitTablesOf({ models }: NonNullable<Client['_runtimeDataModel']>): VisitTables | undefined {
   const { Visit, VisitIdentity, VisitRevocation } = models;
   if (!Visit || !VisitIdentity || !VisitRevocation) return undefined;

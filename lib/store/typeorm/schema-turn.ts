@@ -8,22 +8,22 @@ import type { SqlFamily } from '../sql/sql.dialect.js';
 import { familyOf } from './connections/family.js';
 
 /**
- * How long a process waits for others that change the tables: their own migrations may take some time. In milliseconds.
+ * How long a process waits for others that change the tables, in milliseconds. Their own migrations may take some time.
  */
 const LONGEST_WAIT = 600_000;
 const LONGEST_PAUSE = 250;
 
-/** What the lock is called. Whoever changes tables of the same database waits for each other. */
+/** The name of the lock for changes of tables in the same database. */
 const NAME = 'nest-visit:tables';
 
 /**
- * The lock of a connection: `take` does not wait for long, and the lock goes with its connection, so that of a process
- * that has died nothing is left.
+ * The lock of a connection. `take` does not wait for long, and the lock ends with its connection, so nothing remains of
+ * a process that has died.
  */
 interface Lock {
-  /** Before `take`. */
+  /** Runs before `take`. */
   readonly begin?: (connection: QueryRunner) => Promise<void>;
-  /** Gives `taken`. */
+  /** Selects `taken`. */
   readonly take: string;
 }
 
@@ -44,9 +44,9 @@ const LOCKS: Readonly<Record<'mysql' | 'postgres', Lock>> = {
 const UNKNOWN = [1305, 1235, 1105, '42883', '0A000'];
 
 /**
- * Changes the tables while no other process does: several that start on an empty database would make the same tables at
- * once, and all but one fail. The lock has a connection of its own, which also tells whether the database still
- * answers; how long the work itself takes is its own affair.
+ * Changes the tables while no other process does. Otherwise several processes that start on an empty database would
+ * create the same tables, and all but one would fail. The lock has its own connection, which also shows whether the
+ * database still answers; the duration of the work is not limited.
  *
  * @param deadline how long an answer may take, in milliseconds
  */
@@ -70,8 +70,8 @@ export async function changeTables(
 }
 
 /**
- * The same within a migration, whoever runs it and has no such lock: one that comes later finds what the first has
- * made. Where there is no such lock, or on PostgreSQL no transaction, all is done as without it.
+ * The same inside a migration that was started without this lock: a later process finds what the first one has created.
+ * If there is no such lock, or no transaction on PostgreSQL, it runs without one.
  */
 export async function migrateAlone(
   connection: QueryRunner,
@@ -95,8 +95,8 @@ export async function migrateAlone(
 }
 
 /**
- * The same for what waits for snapshots, as indexes do that PostgreSQL makes `CONCURRENTLY`. Whoever waits here has
- * none but for an instant, while it asks. Without a transaction nothing is to be taken, and nothing waits for anybody.
+ * The same for work that waits for snapshots, as `CREATE INDEX CONCURRENTLY` does on PostgreSQL. A process that waits
+ * here has a snapshot only for the instant of its query. Without a transaction, no lock is needed.
  */
 export async function migrateByTurns(connection: QueryRunner, work: () => Promise<void>): Promise<void> {
   const sql = `SELECT pg_try_advisory_xact_lock(${numberOf(`${NAME}:migration`)}) AS taken`;
@@ -108,7 +108,7 @@ export async function migrateByTurns(connection: QueryRunner, work: () => Promis
   await work();
 }
 
-/** One connection, and nothing else. */
+/** Options for a single connection. */
 export function alone(options: DataSourceOptions): DataSourceOptions {
   const nothing = { entities: [], migrations: [], subscribers: [], cache: false };
   return {
@@ -145,7 +145,7 @@ async function isTaken(connection: QueryRunner, { take: sql }: Lock, deadline: n
   }
 }
 
-/** What the work gives, unless the database stops answering meanwhile. */
+/** Returns the result of the work, or rejects if the database stops answering meanwhile. */
 async function whileAnswering<T>(work: Promise<T>, ask: () => Promise<unknown>, deadline: number): Promise<T> {
   const over = new AbortController();
   const watching = (async (): Promise<never> => {
@@ -162,7 +162,7 @@ async function whileAnswering<T>(work: Promise<T>, ask: () => Promise<unknown>, 
   }
 }
 
-/** A number of 63 bits: such locks have no names. */
+/** The lock as a number of 63 bits, because such locks have no names. */
 function numberOf(name: string): bigint {
   return createHash('sha256').update(name).digest().readBigUInt64BE() >> 1n;
 }

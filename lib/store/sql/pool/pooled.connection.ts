@@ -11,13 +11,16 @@ import {
   type PreparedStatement,
 } from './connections.js';
 
-/** After the second failure of a prepared statement on a connection, in milliseconds; each further one doubles it. */
+/**
+ * The pause after the second failure of a prepared statement on a connection, in milliseconds; each further failure
+ * doubles it.
+ */
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 3_600_000;
-/** A failure so long after the one before has nothing to do with it. */
+/** A failure this long after the previous one is unrelated to it, in milliseconds. */
 const LEAST_PEACE = 60_000;
 
-/** A server that is reached by a pool of connections. */
+/** A server that is reached through a pool of connections. */
 export class PooledConnection<R> implements SqlConnection {
   private readonly connections: Connections<R>;
   private readonly isTransient = (error: unknown): boolean => this.dialect.isTransient(error);
@@ -30,7 +33,7 @@ export class PooledConnection<R> implements SqlConnection {
     this.connections = new Connections(lender, driver);
   }
 
-  /** Nobody waits longer than this for a statement. */
+  /** Sets how long callers wait for a statement, in milliseconds. */
   limit(milliseconds: number): void {
     this.connections.limit(milliseconds);
   }
@@ -57,10 +60,10 @@ export class PooledConnection<R> implements SqlConnection {
   }
 
   /**
-   * Libraries of SQL prepare no statements, drivers do; what they save is more than what the statement itself costs.
-   * Undefined: it was not possible, and nothing has happened. Then the connection prepares anew, under other names:
-   * after `DISCARD ALL`, or a change of a column, all is well again. Where it fails again, it is left alone for a
-   * while.
+   * Sends a prepared statement, through the driver, because libraries of SQL do not prepare statements. This saves more
+   * than the statement itself costs. Undefined: it was not possible, and nothing has happened. The connection then
+   * prepares again, under other names: after `DISCARD ALL` or a change of a column, this works. If it fails again,
+   * plain statements are used for a while.
    */
   private async sendPrepared(held: Held<R>, statement: PreparedStatement): Promise<Result | undefined> {
     const { driver, lender } = this;
@@ -104,7 +107,7 @@ function noteUnprepared(known: KnownConnection): void {
   known.unprepared = { generation: generation + 1, inRow: isInRow ? inRow + 1 : 1, at };
 }
 
-/** How long a connection sends plain statements after so many failures in a row. */
+/** How long a connection sends plain statements after this many failures in a row. */
 function pauseAfter(failures: number): number {
   return failures < 2 ? 0 : Math.min(FIRST_PAUSE * 2 ** (failures - 2), LONGEST_PAUSE);
 }

@@ -7,18 +7,15 @@ import { alone, migrateAlone, migrateByTurns } from '../schema-turn.js';
 
 // How migrations change tables that are in use, however many rows they have.
 
-/**
- * So long one attempt waits for others that use the table, in seconds: whoever comes meanwhile stands in line behind
- * it.
- */
+/** How long one attempt waits for other transactions on the table, in seconds. New statements queue behind it. */
 const LOCK_TIMEOUT = 1;
 /**
- * So long an index of PostgreSQL waits for transactions that are older, in seconds. Nobody stands in line behind it;
- * but one of these transactions may be another process that waits for this one, and without a bound that would never
- * end.
+ * How long the creation of an index on PostgreSQL waits for older transactions, in seconds. No statement queues behind
+ * it, but one of these transactions may belong to another process that waits for this one, which would never end
+ * without a limit.
  */
 const SNAPSHOT_TIMEOUT = 60;
-/** Between attempts, in milliseconds. */
+/** The pause between attempts, in milliseconds. */
 const PAUSE = 2000;
 /** About ten minutes. */
 const MOST_ATTEMPTS = 200;
@@ -31,10 +28,10 @@ const LOCKED: readonly unknown[] = [1205, '55P03', '40P01'];
 const NOT_INSTANT: readonly unknown[] = [1845, 1846];
 
 /**
- * Adds a nullable column: no row is written, old versions of the library know nothing of it, and so write NULL. One
- * that is there is left.
+ * Adds a nullable column. No row is written, and old versions of the library, which do not know the column, write NULL.
+ * An existing column is not changed.
  *
- * @param table as the data source names it, such as `app.visit`
+ * @param table as in the data source, such as `app.visit`
  */
 export async function addColumn(
   queryRunner: QueryRunner,
@@ -52,7 +49,7 @@ export async function addColumn(
   });
 }
 
-/** Drops a column, if it is there. One release after the last that uses it. */
+/** Drops a column if it exists. Use it one release after the last version that uses the column. */
 export async function dropColumn(queryRunner: QueryRunner, table: string, name: string): Promise<void> {
   const online = new OnlineChange(queryRunner, table);
   await online.alone(async () => {
@@ -60,27 +57,30 @@ export async function dropColumn(queryRunner: QueryRunner, table: string, name: 
   });
 }
 
-/** Makes an index under the name that TypeORM gives it. One that is there is left. */
+/** Creates an index with TypeORM's name for it. An existing index is not changed. */
 export async function addIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
   const online = new OnlineChange(queryRunner, table);
   await online.alone(() => online.addIndex(columns));
 }
 
-/** Drops an index that `addIndex` has made, if it is there. */
+/** Drops an index that `addIndex` has created, if it exists. */
 export async function dropIndex(queryRunner: QueryRunner, table: string, columns: readonly string[]): Promise<void> {
   const online = new OnlineChange(queryRunner, table);
   await online.alone(() => online.dropIndex(columns));
 }
 
 /**
- * - MySQL, MariaDB: `ALGORITHM=INSTANT`, which changes what is known of a table and none of its rows, otherwise
- *   `INPLACE, LOCK=NONE`.
- * - PostgreSQL: columns without a default, and indexes `CONCURRENTLY`, which no transaction allows: so on a connection
- *   of its own. In the transaction of the migration, a lock would last until all migrations of this run are done. Where
- *   that transaction has the table locked already, because it has just made it for example, nothing is gained any more.
- * - SQLite has nothing of the kind: the file is locked while an index is made.
+ * Changes a table while it is in use.
  *
- * All of them wait until nobody uses the table for a moment. A long transaction is waited for in short attempts.
+ * - MySQL, MariaDB: `ALGORITHM=INSTANT`, which changes only the definition of a table and none of its rows; otherwise
+ *   `INPLACE, LOCK=NONE`.
+ * - PostgreSQL: columns without a default, and indexes `CONCURRENTLY`, which is not possible in a transaction, so on a
+ *   separate connection. In the transaction of the migration, a lock would last until all migrations of this run are
+ *   done. If that transaction already holds a lock on the table, for example because it has just created it, this has
+ *   no advantage any more.
+ * - SQLite has no such feature: the file is locked while an index is created.
+ *
+ * All of them wait until the table is unused for a moment. A long transaction is waited for in short attempts.
  */
 class OnlineChange {
   readonly dataSource: DataSource;
@@ -107,7 +107,7 @@ class OnlineChange {
       .join('.');
   }
 
-  /** Other processes that migrate at the same time come later, and find that it has been done. */
+  /** Other processes that migrate at the same time wait, and find that it has been done. */
   alone(work: () => Promise<void>): Promise<void> {
     return this.family === 'postgres'
       ? migrateByTurns(this.queryRunner, work)
@@ -180,7 +180,7 @@ class OnlineChange {
     }
   }
 
-  /** It would wait for a snapshot that this transaction keeps, and this transaction for it. */
+  /** Otherwise it would wait for a snapshot of this transaction, and this transaction for it. */
   private async requireNoSnapshot(): Promise<void> {
     if (!this.queryRunner.isTransactionActive) return;
     const [row] = (await this.queryRunner.query('SHOW transaction_isolation')) as { transaction_isolation: string }[];
@@ -234,7 +234,7 @@ class OnlineChange {
   }
 }
 
-/** Waits for the table no longer than one attempt may, through poolers, too. */
+/** Waits for the table only as long as one attempt may, through poolers, too. */
 async function alterBriefly(connection: QueryRunner, sql: string): Promise<void> {
   await connection.startTransaction();
   try {
@@ -247,7 +247,7 @@ async function alterBriefly(connection: QueryRunner, sql: string): Promise<void>
   }
 }
 
-/** Outside of a transaction. The timeout is set back, because a pooler may give the connection to others. */
+/** Runs outside of a transaction. The timeout is reset, because a pooler may lend the connection to others. */
 async function concurrently(connection: QueryRunner, sql: string): Promise<void> {
   await connection.query(`SET lock_timeout = '${SNAPSHOT_TIMEOUT}s'`);
   try {
@@ -257,7 +257,7 @@ async function concurrently(connection: QueryRunner, sql: string): Promise<void>
   }
 }
 
-/** How far an index has come. One that another process makes is waited for, by asking again. */
+/** The state of an index. If another process is creating it, this process polls until it is done. */
 async function stateOf(connection: QueryRunner, name: string): Promise<'missing' | 'made' | 'given up'> {
   const sql =
     'SELECT indisvalid AS valid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = ' +
