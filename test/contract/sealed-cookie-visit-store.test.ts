@@ -180,7 +180,9 @@ describe('Sealed visits', () => {
         tooMuch = size;
         expect(result).toMatchObject({ outcome: 'failed', error: { code: 'SESSION_TOO_LARGE' } });
         expect((result as { error: Error }).error.message).toMatch(
-          new RegExp(`has up to \\d{4} bytes, 4000 are allowed .* ${size} of it are .* at least \\d+ bytes less`),
+          new RegExp(
+            `has up to \\d{4} bytes, but 4000 are allowed .* the session is ${size} of them.* at least \\d+ bytes less`,
+          ),
         );
       }
     }
