@@ -120,7 +120,7 @@ describe.each(platforms)('A store that lacks all it may, under %s', (platform) =
     const others = await browser.post('/others');
     expect(others.status).toBe(500);
     expect(others.text).toContain('VISIT_STORE_UNSUPPORTED');
-    expect(others.text).toContain('endOthers() needs a store with \\"users\\"');
+    expect(others.text).toContain('endOthers() needs a store that supports \\"users\\"');
 
     expect((await browser.post('/logout')).status).toBe(201);
     expect(browser.jar.has('visit')).toBe(false);

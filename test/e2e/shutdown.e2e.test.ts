@@ -92,7 +92,7 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     const { app, browser } = await start();
     await browser().post('/leave');
     const [left] = leftBehind.splice(0);
-    expect(left).toThrow('over');
+    expect(left).toThrow('the request has ended');
     await app.close();
     expect(left).toThrow('there is no request here');
   });
