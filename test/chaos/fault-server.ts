@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { vi } from 'vitest';
 import { describeUnlessMissing } from '../support/needs.js';
@@ -41,6 +43,18 @@ export interface FaultServer {
   stop(): Promise<void>;
 }
 
+/** Whether all threads of a process have stopped, as far as the system tells. */
+function standsStill(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`;
+  if (!existsSync(tasks)) return true;
+  try {
+    return readdirSync(tasks).every((task) => /^State:\tT/m.test(readFileSync(join(tasks, task, 'status'), 'utf8')));
+  } catch {
+    // One has ended meanwhile.
+    return false;
+  }
+}
+
 /**
  * Stops processes where they are. The shell goes on with them when its stdin ends, so also when this process is killed.
  */
@@ -51,6 +65,8 @@ async function standStill(pids: readonly number[]): Promise<() => Promise<void>>
     detached: true,
   });
   await once(shell.stdout, 'data');
+  // Threads stop one after the other, each when it is next on a processor.
+  await vi.waitUntil(() => pids.every(standsStill), { timeout: PATIENCE, interval: 5 });
   return async () => {
     const ended = once(shell, 'exit');
     shell.stdin.end();
