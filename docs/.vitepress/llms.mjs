@@ -2,6 +2,7 @@
 // (https://llmstxt.org).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { errorPages } from './error-pages.mjs';
 import { docs, REPOSITORY, siteLink } from './repository.mjs';
 import { sidebar } from './sidebar.mjs';
 
@@ -20,9 +21,10 @@ const summary = (text) =>
     .replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1') ?? '';
 
 export function writeLlms({ pages, outDir, site }) {
+  const made = new Map(errorPages().map(({ params, content }) => [`errors/${params.code}.md`, content]));
   for (const page of pages) {
     mkdirSync(dirname(join(outDir, page)), { recursive: true });
-    writeFileSync(join(outDir, page), withLinks(read(page), page));
+    writeFileSync(join(outDir, page), made.get(page) ?? withLinks(read(page), page));
   }
   const groups = sidebar.map(({ text, items }) => {
     const lines = items
