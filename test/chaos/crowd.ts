@@ -10,7 +10,7 @@ import { PATIENCE } from '../support/patience.js';
 const VISITORS = 6;
 
 @Controller()
-class Counter {
+export class Counter {
   constructor(@Inject(Session) private readonly session: Session<{ n: number }>) {}
 
   @Get()

@@ -1,5 +1,5 @@
-import { Controller, Get, Inject, Logger, Post } from '@nestjs/common';
-import { Session, VisitStoreUnavailableError } from 'nest-visit';
+import { Logger } from '@nestjs/common';
+import { VisitStoreUnavailableError } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
@@ -7,6 +7,7 @@ import { openAccess } from '../support/open-access.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { platforms, startApp } from '../support/app.js';
 import { openMigrated } from '../support/open-migrated.js';
+import { Counter } from './crowd.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
 
 /** Short, because it is waited for, and long beside what a busy machine takes. */
@@ -22,21 +23,6 @@ class CountingStore extends TypeOrmVisitStore {
   override find(ids: readonly string[]) {
     this.calls++;
     return super.find(ids);
-  }
-}
-
-@Controller()
-class Counter {
-  constructor(@Inject(Session) private readonly session: Session<{ n: number }>) {}
-
-  @Get()
-  read() {
-    return { n: this.session.get('n') ?? 0 };
-  }
-
-  @Post()
-  async add() {
-    return { n: await this.session.update('n', (n = 0) => n + 1) };
   }
 }
 
