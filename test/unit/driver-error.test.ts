@@ -11,7 +11,12 @@ test('B15: an error of a socket is not an answer of the server: the statement ma
   const dialects = [new MysqlDialect(), new PostgresDialect()];
   for (const code of ['EPIPE', 'EPERM', 'ECONNRESET', 'ETIMEDOUT', 'CONNECTION_CLOSED', 'PROTOCOL_CONNECTION_LOST']) {
     expect(sqlStateOf(failed({ code })), code).toBe('08000');
-    for (const dialect of dialects) expect(dialect.isRefusal(failed({ code })), code).toBe(false);
+    for (const dialect of dialects) {
+      expect(dialect.isRefusal(failed({ code })), code).toBe(false);
+      expect(dialect.isRefusal(failed({ code, syscall: 'read' })), code).toBe(false);
+      // The rest of the statement could not be sent.
+      expect(dialect.isRefusal(failed({ code, syscall: 'write' })), code).toBe(true);
+    }
   }
   expect(dialects[0]!.isRefusal(failed({ errno: 1406, sqlState: '22001' }))).toBe(true);
   expect(dialects[1]!.isRefusal(failed({ code: '22P02' }))).toBe(true);

@@ -2,6 +2,8 @@
 export interface DriverError {
   readonly code?: string;
   readonly errno?: number;
+  /** Of a socket. */
+  readonly syscall?: string;
   readonly sqlState?: string;
   /** Of `mysql2`: the connection has ended. */
   readonly fatal?: boolean;
@@ -29,6 +31,14 @@ export function driverError(error: unknown): DriverError {
 export function sqlStateOf(error: unknown): string {
   const { sqlState, code = '' } = driverError(error);
   return sqlState ?? (/^(?=.*\d)[0-9A-Z]{5}$/.test(code) ? code : code.startsWith('SQLITE_') ? 'HY000' : '08000');
+}
+
+/**
+ * Whether the socket could not take all of a statement, so that the server cannot have executed it. A server that finds
+ * a statement too long closes the connection while the rest of it is being sent: its error may never arrive.
+ */
+export function isUnsent(error: unknown): boolean {
+  return driverError(error).syscall === 'write';
 }
 
 /** Under which drivers and libraries keep a statement, its values, or the row that it would have made. */
