@@ -151,7 +151,7 @@ const layerOf = (file: string): Layer | undefined => LAYERS.find(([pattern]) => 
 const adapterOf = (file: string): string => /^store\/[^/]+|^[^/]+/.exec(file)![0];
 
 describe('Imports of lib', () => {
-  test('are seen by this test', () => {
+  test('are found by this test', () => {
     expect(edges).toContainEqual({
       file: 'request/visit.interceptor.ts',
       target: 'request/request.story.ts',
@@ -184,7 +184,7 @@ describe('Imports of lib', () => {
     expect(parse('a.ts', 'async () => { await 1; }').needsEsm).toBe(false);
   });
 
-  test('lead to files that exist', () => {
+  test('resolve to files that exist', () => {
     expect(edges.filter(({ target }) => target.endsWith('.ts') && !modules.has(target))).toEqual([]);
   });
 
@@ -199,7 +199,7 @@ describe('Imports of lib', () => {
     expect(findCycle(graph)).toBeUndefined();
   });
 
-  test('lead from no room back to it, through types either: options and what it names as an exception apart', () => {
+  test('form no cycles between rooms, not even by types, except for options and the listed exceptions', () => {
     const between = inLib.flatMap(({ file, target }) => {
       const [from, to] = [roomOf(file), roomOf(target)];
       const isGround = (room: string | undefined): boolean =>
@@ -216,7 +216,7 @@ describe('Imports of lib', () => {
     expect(findCycle(graph)).toBeUndefined();
   });
 
-  test('go from doors to the story, from there to rooms, contracts and ground; only wiring knows adapters', () => {
+  test('go from doors to story, rooms, contracts and ground; only wiring imports adapters', () => {
     expect(files.filter((file) => !layerOf(file))).toEqual([]);
     const wrong = inLib
       .filter(({ typeOnly }) => !typeOnly)
@@ -231,7 +231,7 @@ describe('Imports of lib', () => {
     expect(wrong.sort()).toEqual(Object.keys(EXCEPTIONS).sort());
   });
 
-  test('name typeorm in its store only, and as a type where a data source is taken', () => {
+  test('name typeorm only in its store, and as a type where a data source is accepted', () => {
     const isAllowed = ({ file, typeOnly }: { file: string; typeOnly: boolean }): boolean =>
       file.startsWith('store/typeorm/') || (typeOnly && /^(options|cli)\/|^store\/open-data-source\.ts$/.test(file));
     const naming = ofPackages.filter(({ target }) => target === 'typeorm');
@@ -239,7 +239,7 @@ describe('Imports of lib', () => {
     expect(naming.filter(isAllowed).length).toBeGreaterThan(5);
   });
 
-  test('name redis in its store only, which the main entry point does not load', () => {
+  test('name redis only in its store, which the main entry point does not load', () => {
     const naming = ofPackages.filter(({ target }) => /^@?redis$/.test(target));
     expect(naming.filter(({ file }) => !file.startsWith('store/redis/'))).toEqual([]);
     expect(naming.length).toBeGreaterThan(0);
@@ -249,7 +249,7 @@ describe('Imports of lib', () => {
     expect(loaded).toContain('store/memory/memory-visit.store.ts');
   });
 
-  test('load typeorm when there is a data source, and not before', () => {
+  test('load typeorm only when there is a data source', () => {
     const late = inLib.filter(({ isLate, target }) => isLate && target.startsWith('store/typeorm/'));
     expect(late.map(({ file }) => file)).toEqual(['store/open-data-source.ts']);
     const loaded = new Set(['index.ts', 'cli/main.ts']);
@@ -259,14 +259,14 @@ describe('Imports of lib', () => {
     expect(loaded).toContain('store/open-data-source.ts');
   });
 
-  test('load what has an entry point of its own from nowhere else', () => {
+  test('load code with an entry point of its own only through that entry point', () => {
     const inside = (file: string): string | undefined =>
       /^(store\/(?:drizzle|kit|keyv|kysely|prisma|redis|sealed-cookie)|testing)\//.exec(file)?.[1];
     expect(inLib.filter(({ file, target }) => inside(target) && inside(file) !== inside(target))).toEqual([]);
     expect(inLib.filter(({ target }) => inside(target)).length).toBeGreaterThan(5);
   });
 
-  test('name jose in the store of sealed cookies only, which nothing else loads', () => {
+  test('name jose only in the store of sealed cookies, which nothing else loads', () => {
     const room = 'store/sealed-cookie/';
     expect(new Set(ofPackages.filter(({ target }) => target === 'jose').map(({ file }) => file))).toEqual(
       new Set([`${room}visit.seal.ts`]),
@@ -274,30 +274,30 @@ describe('Imports of lib', () => {
     expect(inLib.filter(({ file, target }) => target.startsWith(room) && !file.startsWith(room))).toEqual([]);
   });
 
-  test('name @opentelemetry/api in its entry point only, which nothing else loads', () => {
+  test('name @opentelemetry/api only in its entry point, which nothing else loads', () => {
     const file = 'observe/opentelemetry.ts';
     const naming = ofPackages.filter(({ target }) => target.startsWith('@opentelemetry'));
     expect(new Set(naming.map((one) => one.file))).toEqual(new Set([file]));
     expect(inLib.filter(({ target }) => target === file)).toEqual([]);
   });
 
-  test('name kysely in its store only, and as a type', () => {
+  test('name kysely only in its store, and as a type', () => {
     const naming = ofPackages.filter(({ target }) => target === 'kysely');
     expect(naming.filter(({ file, typeOnly }) => !file.startsWith('store/kysely/') || !typeOnly)).toEqual([]);
     expect(naming.length).toBeGreaterThan(0);
   });
 
-  test('name drizzle-orm in its store only', () => {
+  test('name drizzle-orm only in its store', () => {
     const naming = ofPackages.filter(({ target }) => target.startsWith('drizzle-orm'));
     expect(naming.filter(({ file }) => !file.startsWith('store/drizzle/'))).toEqual([]);
     expect(naming.length).toBeGreaterThan(0);
   });
 
-  test('name drivers of databases nowhere', () => {
+  test('never name database drivers', () => {
     expect(ofPackages.filter(({ target }) => /^(mysql2?|pg|libsql|better-sqlite3|sql\.js)$/.test(target))).toEqual([]);
   });
 
-  test('take from other packages only what package.json promises, at run time and for types', () => {
+  test('name only packages that package.json declares, at run time and for types', () => {
     const { dependencies, peerDependencies } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as Record<
       string,
       object
@@ -320,14 +320,14 @@ describe('Imports of lib', () => {
 });
 
 describe('Sources of lib', () => {
-  test('name Express and Fastify in platform/ only, in the files that type their requests, and where their libraries are served', () => {
+  test('name Express and Fastify only in platform/, in types of requests, and to support their libraries', () => {
     const naming = [...modules].filter(([, { text }]) => /express(?!ion)|fastify/i.test(text)).map(([file]) => file);
     const others = ['express-session.ts', 'express.ts', 'fastify.ts', 'session/compatible.session.ts'];
     expect(naming.filter((file) => !file.startsWith('platform/')).toSorted()).toEqual(others);
     expect(naming).toContain('platform/fastify.platform.ts');
   });
 
-  test("write to Nest's logger: only the command has a terminal", () => {
+  test("write to Nest's logger; only the command writes to a terminal", () => {
     const writing = [...modules].filter(([, { text }]) => /\bconsole\.|process\.(stdout|stderr)/.test(text));
     expect(writing.map(([file]) => file).filter((file) => !file.startsWith('cli/'))).toEqual([]);
     expect(writing).not.toEqual([]);

@@ -11,7 +11,7 @@ const asking = <Q, A>(ask: (questions: readonly Q[]) => Promise<readonly A[]>): 
 const LIMITS = { deadline: 60_000, explain: (error: unknown) => error };
 
 describe('A batcher', () => {
-  test('asks all questions of one turn together, and answers each', async () => {
+  test('sends all questions of one turn together, and answers each', async () => {
     const batches: number[][] = [];
     const batcher = new Batcher(
       asking(async (questions: readonly number[]) => {
@@ -24,7 +24,7 @@ describe('A batcher', () => {
     expect(batches).toEqual([[1, 2, 3]]);
   });
 
-  test('no answer is older than its question: who comes after a batch has left waits for the next', async () => {
+  test('no answer is older than its question: later questions wait for the next batch', async () => {
     let value = 'old';
     const release: (() => void)[] = [];
     const batcher = new Batcher(
@@ -66,7 +66,7 @@ describe('A batcher', () => {
     expect(Math.max(...sizes)).toBe(10);
   });
 
-  test('a batch that nobody waits for any more keeps no place', async () => {
+  test('a batch that no caller waits for any more is not counted', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
     onTestFinished(() => void vi.useRealTimers());
     let hangs = true;
@@ -89,7 +89,7 @@ describe('A batcher', () => {
     expect(await batcher.load(3)).toBe(3);
   });
 
-  test('a failure is told to all of its batch, and the next batch is asked as ever', async () => {
+  test('a failure is reported to all of its batch, and the next batch is sent as usual', async () => {
     let fail = true;
     const batcher = new Batcher(
       asking(async (questions: readonly number[]) => {
@@ -104,7 +104,7 @@ describe('A batcher', () => {
     expect(await batcher.load(3)).toBe(3);
   });
 
-  test('R28: nobody waits longer than the deadline, neither for a batch under way nor for its turn; each error is explained once', async () => {
+  test('R28: no caller waits longer than the deadline; each error is explained once', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'performance'] });
     const explained: string[] = [];
     const batcher = new Batcher<number, number>(

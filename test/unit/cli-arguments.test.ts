@@ -112,7 +112,7 @@ test.each<[string[], string | RegExp, string | undefined]>([
     `--batch-size must be a whole number of rows from 1 to 500, got "${size}"`,
     'expunge',
   ]),
-])('R63: %j is wrong usage', (args, message, command) => {
+])('R63: %j is rejected with the usage', (args, message, command) => {
   let error: unknown;
   try {
     readArguments(args);

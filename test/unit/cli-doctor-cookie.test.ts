@@ -18,8 +18,8 @@ function judge(
   return findings.map(({ status, message }) => `${status}: ${message}`);
 }
 
-describe('What the command says of a cookie that a server has sent', () => {
-  test('R63: nothing, where it is sound', () => {
+describe('What the command reports about a cookie that a server sent', () => {
+  test('R63: nothing, if it has no faults', () => {
     expect(judge(SOUND)).toEqual([]);
     expect(judge(SOUND, { options: true })).toEqual([]);
     expect(judge('visit=key; Path=/; HttpOnly; SameSite=Lax', { url: 'http://127.0.0.1:3000/' })).toEqual([]);

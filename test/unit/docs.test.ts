@@ -66,7 +66,7 @@ describe('The documentation', () => {
     expect(rows.filter(([name]) => expected.some(([other]) => other === name))).toEqual(expected);
   });
 
-  test('the @default of each option is the one that is used', () => {
+  test('the @default of each option is its actual default', () => {
     const source = read('lib/options/visit-options.interface.ts').split('export interface ResolvedVisitOptions')[0]!;
     for (const { name, value } of optionsOf(optionTable)) {
       // Where visits are kept has no default.
@@ -83,7 +83,7 @@ describe('The documentation', () => {
     }
   });
 
-  test('every exported name is explained somewhere, types too', () => {
+  test('every exported name is explained somewhere, including types', () => {
     const sources = [
       'index',
       'testing/index',
@@ -120,7 +120,7 @@ describe('The documentation', () => {
     expect(names.filter((name) => !new RegExp(`\\b${name}\\b`).test(all))).toEqual([]);
   });
 
-  test('the tests that show the guarantees exist', () => {
+  test('the tests that prove the guarantees exist', () => {
     const rows = [...read('docs/guarantees.md').matchAll(/`((?:test\/|lib\/testing)[^`]*)`((?:,? [RB]\d+)*)/g)];
     expect(rows.length).toBeGreaterThan(10);
     for (const [, place, ids] of rows) {
@@ -133,7 +133,7 @@ describe('The documentation', () => {
     }
   });
 
-  test('the tests that show what docs/security.md says exist, and say it', () => {
+  test('the tests that docs/security.md refers to exist, with those titles', () => {
     const rows = [...read('docs/security.md').matchAll(/^\| ([^|]*\d) \|.*\| (\[[^|]*\)) \|$/gm)].map(
       ([, ids, links]) => ({
         ids: ids!.split(', '),
@@ -159,7 +159,7 @@ describe('The documentation', () => {
     }
   });
 
-  test('bugs of others that are about rights or forged keys have tests on both platforms', () => {
+  test('bugs of other libraries about rights or forged keys have tests on both platforms', () => {
     const suites = ['e2e', 'attack'].flatMap((folder) =>
       readdirSync(join(root, 'test', folder)).map((file) => read(`test/${folder}/${file}`)),
     );
@@ -170,7 +170,7 @@ describe('The documentation', () => {
     );
   });
 
-  test('test/README.md has each id that titles of tests begin with, and no other', () => {
+  test('test/README.md defines each id that titles of tests begin with, and no other', () => {
     const files = ['test', 'lib/testing'].flatMap((folder) =>
       readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).flatMap((file) =>
         file.endsWith('.ts') && !file.includes('node_modules') ? [`${folder}/${file}`] : [],
@@ -204,7 +204,7 @@ describe('The documentation', () => {
     expect(explained.toSorted()).toEqual(codes.toSorted());
   });
 
-  test.each(pages)('links of %s lead somewhere', (page) => {
+  test.each(pages)('links of %s have targets', (page) => {
     // npm shows the README without the repository around it, so its links are whole addresses.
     const text = read(page).replaceAll(/\]\(https:\/\/github\.com\/nest-visit\/nest-visit\/blob\/main\//g, '](/');
     const links = [...text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)].map(([, to, anchor]) => ({

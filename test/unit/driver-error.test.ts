@@ -23,7 +23,7 @@ test('B15: an error of a socket is not an answer of the server: the statement ma
   expect(new SqliteDialect().isRefusal(failed({ code: 'SQLITE_CONSTRAINT_CHECK' }))).toBe(true);
 });
 
-test("the driver's error is found in what libraries make of it, and says nothing of values", () => {
+test("the driver's error is found in the errors of libraries, and contains no values", () => {
   const details = {
     code: '23514',
     constraint: 'calm',

@@ -165,12 +165,12 @@ const entries = Object.entries(exports).flatMap(([path, to]) =>
     : [[path.replace(/^\./, 'nest-visit'), to.default.replace('./dist/esm', 'lib').replace(/\.js$/, '.ts')]],
 ) as [string, string][];
 
-test('every entry point has its source', () => {
+test('every entry point has a source file', () => {
   expect(entries.length).toBeGreaterThan(5);
   expect(entries.filter(([, file]) => !existsSync(join(root, file)))).toEqual([]);
 });
 
-test('the public API is that of exports.txt; if a change is meant: npx vitest run -c test/vitest.config.ts test/unit/exports -u', async () => {
+test('the public API is that of exports.txt; update: npx vitest run -c test/vitest.config.ts test/unit/exports -u', async () => {
   const report = entries.flatMap(([entry, file]) => ['', `# ${entry}`, '', ...reportOf(file)]);
   await expect(`${report.join('\n').trim()}\n`).toMatchFileSnapshot('exports.txt');
 });

@@ -25,7 +25,7 @@ class Failing extends MemoryVisitStore {
   }
 }
 
-test('an outage writes a line at once, then one every five seconds with a count, and one when it is over', async () => {
+test('an outage writes a line at once, one with a count every five seconds, and one at the end', async () => {
   const store = new Failing();
   const access = openAccess(store, 10_000);
   const ask = async (times: number): Promise<void> => {
@@ -60,7 +60,7 @@ test('an outage writes a line at once, then one every five seconds with a count,
   expect(lines.slice(4)).toEqual(['The store failed 1 times in 5 s, most recently: Error ECONNREFUSED']);
 });
 
-test('R29: an application that ends tells what it has not told yet, and nothing from then on', async () => {
+test('R29: an application that closes logs what it has not logged yet, and nothing afterwards', async () => {
   const store = new Failing();
   const access = openAccess(store, 10_000);
   const ask = async (): Promise<void> => {

@@ -15,7 +15,7 @@ test.each([
   [new AggregateError([failing({ code: 'ECONNREFUSED' }), failing({ code: 'ECONNREFUSED' })]), 'Error ECONNREFUSED'],
   ['4711', 'a value of type string was thrown'],
   [undefined, 'a value of type undefined was thrown'],
-])('A2: a failure is told without the text of others: %#', (error, reason) => {
+])('A2: a failure is described without foreign text: %#', (error, reason) => {
   expect(reasonOf(error)).toBe(reason);
   expect(framesOf(error) ?? '').not.toContain('4711');
 });

@@ -23,7 +23,7 @@ const BREAKS: readonly (() => Error)[] = [
   () => Object.assign(new Error('the database system is starting up'), { code: '57P03' }),
 ];
 
-describe('What has become of a write whose answer was lost', () => {
+describe('A write whose answer was lost', () => {
   let watched: WatchedStore;
   let access: StoreAccess;
   const visit = newVisit();
@@ -47,7 +47,7 @@ describe('What has become of a write whose answer was lost', () => {
   }
 
   test.each(BREAKS.map((makeError) => [makeError().message, makeError] as const))(
-    'B81: is looked up when there is a connection again: %s',
+    'B81: is looked up when the store can be reached again: %s',
     async (_, makeError) => {
       fail({ rekey: { often: 1, after: true }, find: { often: 3 } }, makeError);
       expect(await access.rekey(rekeyOf(visit))).toEqual({ outcome: 'done' });
@@ -57,7 +57,7 @@ describe('What has become of a write whose answer was lost', () => {
     },
   );
 
-  test('B81: it is made again as often as connections end, and twice where the store refuses it', async () => {
+  test('B81: is repeated each time that its connection breaks, and once if the store fails', async () => {
     fail({ rekey: { often: 4 } }, BREAKS[0]!);
     expect(await access.rekey(rekeyOf(visit))).toEqual({ outcome: 'done' });
     expect(count('rekey')).toBe(5);
@@ -66,13 +66,13 @@ describe('What has become of a write whose answer was lost', () => {
     expect(count('end')).toBe(2);
   });
 
-  test('a store that fails otherwise is not waited for', async () => {
+  test('is not repeated if the store fails in another way', async () => {
     fail({ rekey: { often: 1 }, find: { often: 1 } }, () => new Error('the store is broken'));
     await expect(access.rekey(rekeyOf(visit))).rejects.toThrow(VisitStoreUnavailableError);
     expect(count('find')).toBe(1);
   });
 
-  test('what is to be done later is done before the visit is found, by whoever asks first, or by itself', async () => {
+  test('is completed later: before the first request finds the visit, or without a request', async () => {
     watched.away();
     const [first, second] = [rekeyOf(visit), newVisit()];
     await watched.inner.create([second]);

@@ -19,7 +19,7 @@ const has = (row: MatrixRow, values: Partial<MatrixRow>): boolean =>
   Object.entries(values).every(([name, value]) => row[name as keyof MatrixRow] === value);
 
 describe('The rows of the matrix', () => {
-  test('have each two values that may meet, and none that cannot', () => {
+  test('contain each possible pair of values, and no impossible one', () => {
     const impossible = (pair: Partial<MatrixRow>): boolean =>
       IMPOSSIBLE.some(({ values }) => has(pair as MatrixRow, values));
     expect(pairs.length).toBeGreaterThan(150);
@@ -27,7 +27,7 @@ describe('The rows of the matrix', () => {
     expect(pairs.filter((pair) => impossible(pair) && rows.some((row) => has(row, pair)))).toEqual([]);
   });
 
-  test('are few, told apart by their names, and found by words of these', () => {
+  test('are few, have different names, and are found by words of their names', () => {
     // Each version of Nest, and each bundler, meets each runtime: fewer than 15 cannot do it.
     expect(rows.length).toBeGreaterThanOrEqual(15);
     expect(rows.length).toBeLessThan(25);

@@ -63,7 +63,7 @@ describe('Open streams', () => {
   const end = ({ id }: VisitRecord): Promise<unknown> => store.end([id], { reason: 'test', at: now });
   const tick = (): Promise<unknown> => vi.advanceTimersByTimeAsync(INTERVAL);
 
-  test('of one visit each end with it, though the first has left or ended', async () => {
+  test('of one visit all end with it, even if the first one has been removed or has ended', async () => {
     const one = await visit();
     const leave = follow('a', one);
     follow('b', one);
@@ -76,7 +76,7 @@ describe('Open streams', () => {
     expect(streams.size).toBe(0);
   });
 
-  test('are ended once, and not kept, also where they are slow to end', async () => {
+  test('are ended once and then forgotten, even if they are slow to end', async () => {
     const one = await visit();
     follow('a', one);
     streams.visitsEnded([one.id]);
@@ -104,7 +104,7 @@ describe('Open streams', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test('by option none is followed, and nothing is asked', async () => {
+  test('are not followed if the option is off, and nothing is looked up', async () => {
     streams = open({ endWithVisit: false });
     const one = await visit();
     follow('a', one)();
@@ -115,7 +115,7 @@ describe('Open streams', () => {
     expect([ended, asked, streams.size, vi.getTimerCount()]).toEqual([[], [], 0, 0]);
   });
 
-  test('law 8: end in the asynchronous context of no request', async () => {
+  test('law 8: end outside the asynchronous context of any request', async () => {
     // Timers that are not real run in the context of whoever moves them.
     vi.useRealTimers();
     streams = open({ interval: 1 });
@@ -128,7 +128,7 @@ describe('Open streams', () => {
     expect(seen).toBeUndefined();
   });
 
-  test('of a visit that is not stored go on, and are not looked up until it is', async () => {
+  test('of a visit that is not stored continue, and are not looked up until it is', async () => {
     const one = await visit();
     await end(one);
     let storedIn: OpenStream['storedIn'] = 'nowhere';
@@ -144,7 +144,7 @@ describe('Open streams', () => {
     expect([ended, asked]).toEqual([['a'], [one.id]]);
   });
 
-  test('of a visit that its client keeps end when it expires, by what came with the request', async () => {
+  test('of a visit in sealed cookies end when it expires, according to the cookies of the request', async () => {
     const one = newVisit();
     const record = { ...(await visit()), id: one.id };
     follow('a', record, { storedIn: 'client' });
@@ -157,7 +157,7 @@ describe('Open streams', () => {
     expect([ended, asked]).toEqual([['a'], []]);
   });
 
-  test('end by the limits of now, where these hold for visits from before', async () => {
+  test('end by the current limits, if these apply to existing visits', async () => {
     streams = open({ timeout: 5 * MINUTE });
     follow('a', await visit());
     now += 5 * MINUTE - 1;
@@ -168,7 +168,7 @@ describe('Open streams', () => {
     expect(ended).toEqual(['a']);
   });
 
-  test('that end because their visit cannot be looked up are logged, those of others and later ones not', async () => {
+  test('are logged if they end because their visit cannot be looked up, but not other or later ones', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     const [one, other] = [await visit(), await visit()];

@@ -42,7 +42,7 @@ const rows: Record<string, object> = {
 describe('A row', () => {
   const read = recordReader({ readers });
 
-  test('gives a record', () => {
+  test('becomes a record', () => {
     const { userId, linked: _linked, authenticatedAt, ...columns } = whole;
     const numbers = { previousKeyUntil: 7, keyChanged: 1, expiry: 8_640_000_000_000_000 };
     expect(read(rows['whole']!)).toEqual({
@@ -55,11 +55,11 @@ describe('A row', () => {
     expect(read(rows['from before a column came']!)).toMatchObject({ userAgent: null });
   });
 
-  test('gives none where it was spoiled', () => {
+  test('becomes no record if it is damaged', () => {
     for (const [title, row] of Object.entries(rows).slice(3)) expect(read(row), title).toBeNull();
   });
 
-  test('takes values by place, and an identity that is a row of its own', () => {
+  test('can be a list of values, with an identity in a row of its own', () => {
     const [id, ...others] = Object.keys(whole);
     const order = [...others, id];
     const byPlace = recordReader<readonly unknown[]>({ readers, placeOf: (field) => order.indexOf(field) });

@@ -41,31 +41,31 @@ describe('The version of a release', () => {
     ['0.10.0', '0.9.0'],
     ['1.0.0', '1.0.0-rc.1'],
     ['1.0.0-beta.10', '1.0.0-beta.9'],
-  ])('of %s, %s is refused: it is not later', (current, wanted) => {
+  ])('after %s, %s is refused because it is not later', (current, wanted) => {
     expect(() => nextVersion(current, wanted)).toThrow(`${wanted} is not later than ${current}`);
   });
 
-  test.each(['v1.0.0', '1.0', 'latest', ''])('"%s" is refused: it is none', (wanted) => {
+  test.each(['v1.0.0', '1.0', 'latest', ''])('"%s" is refused because it is not a version', (wanted) => {
     expect(() => nextVersion('0.1.0', wanted)).toThrow('is no version');
   });
 });
 
 describe('The changelog of a release', () => {
-  test('gives what was unreleased to the version', () => {
+  test('moves the unreleased entries to the version', () => {
     const { notes, changelog } = releaseNotes(CHANGELOG, '0.2.0', '2026-02-03');
     expect(notes).toBe('### Added\n\n- Something.');
     expect(changelog).toBe(CHANGELOG.replace('## Unreleased\n', '## Unreleased\n\n## 0.2.0 - 2026-02-03\n'));
     expect(() => releaseNotes(changelog, '0.3.0', '2026-02-04')).toThrow('nothing under "Unreleased"');
   });
 
-  test('of a first version, too', () => {
+  test('works for a first version, too', () => {
     expect(releaseNotes('# Changelog\n\n## Unreleased\n\n- All.\n', '0.1.0', '2026-02-03').changelog).toBe(
       '# Changelog\n\n## Unreleased\n\n## 0.1.0 - 2026-02-03\n\n- All.\n',
     );
   });
 });
 
-test('The workflows of the forge call commands that there are', () => {
+test('The workflows call commands that exist', () => {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;
@@ -110,7 +110,7 @@ describe('A dry run', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('says all that would be done, in order, and does nothing', () => {
+  test('prints all steps in order, and executes none', () => {
     const { status, stdout, stderr } = release(['minor', '--dry-run']);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain('some-package 0.1.0 -> 0.2.0\n\n### Added\n\n- Something.\n');
@@ -131,7 +131,7 @@ describe('A dry run', () => {
     expect(release(['0.2.0-beta.1', '--dry-run']).stdout).toContain('--tag next');
   });
 
-  test('refuses what is no release', () => {
+  test('refuses anything that is not a release', () => {
     const refusal = (args: string[], env?: Record<string, string>) => {
       const { status, stdout, stderr } = release(args, env);
       expect({ status, stdout }, stderr).toEqual({ status: 1, stdout: '' });

@@ -37,7 +37,10 @@ test.each<[string, Shown, string, 'own' | 'foreign']>([
   ['IPv6', IPV6, 'http://[::1]:3000', 'own'],
   ['IPv6, another port', IPV6, 'http://[::1]', 'foreign'],
   ['a host that is none', { host: '%%%', hostname: '%%%' }, 'http://shop.example', 'foreign'],
-])('R60, F2: %s: from the own origin or not: %#', (_, { host, forwarded, hostname }, origin, expected) => {
-  const headers = { host, origin, ...(forwarded === undefined ? {} : { 'x-forwarded-host': forwarded }) };
-  expect(originOf({ method: 'POST', headers, hostname }, RULES)).toBe(expected);
-});
+])(
+  'R60, F2: %s: whether a request comes from its own origin: %#',
+  (_, { host, forwarded, hostname }, origin, expected) => {
+    const headers = { host, origin, ...(forwarded === undefined ? {} : { 'x-forwarded-host': forwarded }) };
+    expect(originOf({ method: 'POST', headers, hostname }, RULES)).toBe(expected);
+  },
+);

@@ -73,7 +73,7 @@ const caught = (run: () => unknown): string | undefined => {
 };
 
 describe('While a response waits', () => {
-  test('what Node refuses after headers have left is refused, and nothing of it leaves', async () => {
+  test('calls that Node refuses after the headers are refused, and nothing of them is sent', async () => {
     const refused: (string | undefined)[] = [];
     const { ask, requests } = await serve(({ res }) => {
       res.setHeader('a', '1');
@@ -96,7 +96,7 @@ describe('While a response waits', () => {
     expect(refused).toEqual(Array.from({ length: 5 }, () => 'ERR_HTTP_HEADERS_SENT'));
   });
 
-  test('what Node would throw is thrown to the caller, and the response can be used as before', async () => {
+  test('errors of Node are thrown to the caller, and the response can be used as before', async () => {
     const { ask, requests } = await serve(({ res }) => {
       expect(caught(() => res.writeHead(42))).toBe('ERR_HTTP_INVALID_STATUS_CODE');
       expect(caught(() => res.writeHead(200, { 'bad name': 'a' }))).toBe('ERR_INVALID_HTTP_TOKEN');
@@ -113,7 +113,7 @@ describe('While a response waits', () => {
     expect(await answer).toMatchObject({ status: 200, body: 'good' });
   });
 
-  test('a keeper that throws fails the save', async () => {
+  test('a writer that throws fails the save', async () => {
     const { ask, requests } = await serve(({ res, keeper }) => {
       keeper.beforeLeaving = () => {
         throw new Error('not stored');
@@ -125,7 +125,7 @@ describe('While a response waits', () => {
     expect(await answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
   });
 
-  test('several cookies of a list all leave, and ours beside them', async () => {
+  test('all cookies of a list are sent, together with that of the visit', async () => {
     const { ask, requests } = await serve(({ res }) => {
       res.setHeader('set-cookie', 'old=0');
       res.writeHead(200, ['Set-Cookie', 'a=1', 'Set-Cookie', 'b=2', 'X-Twice', '1', 'X-Twice', '2']);
@@ -174,7 +174,7 @@ describe('While a response waits', () => {
     expect(seen).toEqual(['written', 'ended']);
   });
 
-  test('informational responses do not wait', async () => {
+  test('informational responses are sent immediately', async () => {
     const { port, requests } = await serve(({ res }) => {
       res.writeContinue();
       res.writeProcessing();
@@ -191,7 +191,7 @@ describe('While a response waits', () => {
     await client.until('final');
   });
 
-  test('a server that closes lets it leave', async () => {
+  test('a server that closes waits until it has been sent', async () => {
     const { ask, requests, server } = await serve(({ res }) => void res.end('last'));
     const answer = ask('GET');
     const { keeper } = await requests[0]!;
@@ -201,7 +201,7 @@ describe('While a response waits', () => {
     expect(await answer).toMatchObject({ status: 200, body: 'last' });
   });
 
-  test.each(['saved', 'failed'] as const)('a client that goes away ends it: %s', async (outcome) => {
+  test.each(['saved', 'failed'] as const)('a client that disconnects ends it: %s', async (outcome) => {
     const errors: unknown[] = [];
     const { port, requests } = await serve(({ res }) => {
       res.write('a', (error) => errors.push((error as NodeJS.ErrnoException).code));
@@ -222,7 +222,7 @@ describe('While a response waits', () => {
     res.end();
   });
 
-  test('what cannot be sent after all closes the connection and ends no process', async () => {
+  test('a response that cannot be sent closes the connection and does not end the process', async () => {
     const { port, requests } = await serve(({ res }) => {
       // Node refuses trailers of a response that is not chunked, when its headers leave.
       res.setHeader('Trailer', 'checksum');
@@ -237,8 +237,8 @@ describe('While a response waits', () => {
   });
 });
 
-describe('Through compression() that stood there before', () => {
-  test('what was flushed while it waited is flushed when it leaves', async () => {
+describe('With compression() mounted before the gate', () => {
+  test('data that was flushed while the response waited is flushed when it is sent', async () => {
     const { port, requests } = await serve(({ res }) => {
       res.setHeader('content-type', 'text/plain');
       res.write('first');
@@ -259,7 +259,7 @@ describe('Through compression() that stood there before', () => {
     await once(unzipped.resume(), 'end');
   });
 
-  test('a writer that was told to pause goes on, although compression() hides its listeners', async () => {
+  test('a paused writer continues, although compression() hides its listeners', async () => {
     const { port, requests } = await serve(({ res }) => {
       res.setHeader('content-type', 'text/plain');
       res.on('drain', () => res.end());
@@ -276,7 +276,7 @@ describe('Through compression() that stood there before', () => {
     await once(response.resume(), 'end');
   });
 
-  test('a replacement is compressed, too, and has no trailers of the answer', async () => {
+  test('a replacement is compressed, too, without the trailers of the replaced response', async () => {
     const { port, requests } = await serve(({ res, keeper }) => {
       keeper.replacementFor = () => ({
         status: 503,
@@ -300,7 +300,7 @@ describe('Through compression() that stood there before', () => {
 });
 
 describe('Responses of one connection', () => {
-  test.each(['saved', 'failed'] as const)('do not overtake one that waits: %s', async (outcome) => {
+  test.each(['saved', 'failed'] as const)('do not overtake a waiting one: %s', async (outcome) => {
     const { port, requests } = await serve(
       ({ res }) => void res.end('first'),
       ({ res }) => void res.end('second'),
@@ -322,7 +322,7 @@ describe('Responses of one connection', () => {
     expect(client.text().indexOf('first') >= 0).toBe(outcome === 'saved');
   });
 
-  test.each(['saved', 'failed'] as const)('wait for their turn when they were held before it: %s', async (outcome) => {
+  test.each(['saved', 'failed'] as const)('wait for their turn if the gate held them earlier: %s', async (outcome) => {
     const { port, requests } = await serve(
       ({ res }) => void res.end('first'),
       ({ res }) => {
@@ -347,7 +347,7 @@ describe('Responses of one connection', () => {
 });
 
 describe('Trailers', () => {
-  test.each(['saved', 'failed'] as const)('of HTTP/1 belong to the answer: %s', async (outcome) => {
+  test.each(['saved', 'failed'] as const)('of HTTP/1 are sent only with their own response: %s', async (outcome) => {
     const { port, requests } = await serve(({ res }) => {
       res.writeHead(200, { Trailer: 'checksum' });
       res.write('text');
@@ -364,7 +364,7 @@ describe('Trailers', () => {
     expect(client.text().includes('hecksum')).toBe(outcome === 'saved');
   });
 
-  test.each(['saved', 'failed'] as const)('of HTTP/2 belong to the answer: %s', async (outcome) => {
+  test.each(['saved', 'failed'] as const)('of HTTP/2 are sent only with their own response: %s', async (outcome) => {
     const server = http2.createServer((_req, response) => {
       const res = response as unknown as ServerResponse;
       const keeper = new Keeper(res, 'saved');
@@ -398,7 +398,7 @@ describe('Trailers', () => {
 });
 
 describe('A replaced response', () => {
-  test('keeps the headers of the site and of the exchange, and no others', async () => {
+  test('keeps the headers of the site and of the connection, and no others', async () => {
     const kept = {
       'access-control-allow-origin': '*',
       'access-control-expose-headers': 'x',
@@ -424,7 +424,7 @@ describe('A replaced response', () => {
     expect(JSON.stringify(headers)).not.toMatch(/meant|public/);
   });
 
-  test('has no body where its status forbids one', async () => {
+  test('has no body if its status forbids one', async () => {
     const { ask, requests } = await serve(({ res, keeper }) => {
       keeper.replacementFor = () => ({
         status: 204,
@@ -440,7 +440,7 @@ describe('A replaced response', () => {
     expect(Object.keys(headers).filter((name) => name.startsWith('content-'))).toEqual([]);
   });
 
-  test('drops what the application goes on sending, and calls its callbacks', async () => {
+  test('discards what the application still sends, and calls its callbacks', async () => {
     const { ask, requests } = await serve(({ res }) => void res.write('meant'));
     const answer = ask('GET');
     const { keeper, res } = await requests[0]!;
@@ -461,7 +461,7 @@ describe('A replaced response', () => {
   });
 
   test.each(['without', 'within'] as const)(
-    'fails a pipeline into it with the reason: %s compression()',
+    'fails a pipeline into it, with the reason: %s compression()',
     async (where) => {
       let outcome: Promise<unknown> | undefined;
       const source = Readable.from(
@@ -484,7 +484,7 @@ describe('A replaced response', () => {
     },
   );
 
-  test('returns from a generator that is written to it', async () => {
+  test('ends a generator that is written to it', async () => {
     let returned = false;
     let outcome: Promise<unknown> | undefined;
     async function* endless() {
@@ -526,7 +526,7 @@ describe('A replaced response', () => {
     expect(source.destroyed).toBe(true);
   });
 
-  test('lets a request that was piped into it be read to its end, so that its connection goes on', async () => {
+  test('lets a request that was piped into it be read completely, so that the connection can be reused', async () => {
     const { port, requests } = await serve(
       ({ req, res }) => void req.pipe(res),
       ({ res, keeper }) => {
@@ -545,7 +545,7 @@ describe('A replaced response', () => {
     expect(await client.until('next')).toMatch(/^HTTP\/1.1 503 [^]*HTTP\/1.1 200 /);
   });
 
-  test('lets a writer that never looks go on without blocking the process', async () => {
+  test('does not let a writer that ignores back-pressure block the process', async () => {
     let written = 0;
     const { ask, requests } = await serve(({ res }) => {
       const pump = (): void => {
@@ -567,29 +567,32 @@ describe('A replaced response', () => {
   });
 });
 
-describe('The gate steps aside', () => {
-  test.each(['nothing unsaved', 'saved'] as Outcome[])('and leaves the response as it was: %s', async (outcome) => {
-    const { ask, requests } = await serve(({ res, keeper }) => {
-      Object.assign(keeper, { outcome });
-      res.flushHeaders();
-    });
-    const answer = ask('GET');
-    const { keeper, res } = await requests[0]!;
-    if (outcome === 'saved') keeper.resolve();
-    await turns();
-    for (const name of ['writeHead', 'write', 'end', 'flushHeaders'] as const) {
-      expect(res[name]).toBe(http.ServerResponse.prototype[name]);
-    }
-    const state = () => [res.headersSent, res.writableEnded, res.writableNeedDrain, res.writableLength > 0];
-    expect(state()).toEqual([true, false, false, false]);
-    res.write('do');
-    expect(state()).toEqual([true, false, false, true]);
-    res.end('ne');
-    expect(state().slice(0, 3)).toEqual([true, true, false]);
-    expect(await answer).toMatchObject({ status: 200, body: 'done' });
-  });
+describe('The gate', () => {
+  test.each(['nothing unsaved', 'saved'] as Outcome[])(
+    'removes itself and leaves the response as it was: %s',
+    async (outcome) => {
+      const { ask, requests } = await serve(({ res, keeper }) => {
+        Object.assign(keeper, { outcome });
+        res.flushHeaders();
+      });
+      const answer = ask('GET');
+      const { keeper, res } = await requests[0]!;
+      if (outcome === 'saved') keeper.resolve();
+      await turns();
+      for (const name of ['writeHead', 'write', 'end', 'flushHeaders'] as const) {
+        expect(res[name]).toBe(http.ServerResponse.prototype[name]);
+      }
+      const state = () => [res.headersSent, res.writableEnded, res.writableNeedDrain, res.writableLength > 0];
+      expect(state()).toEqual([true, false, false, false]);
+      res.write('do');
+      expect(state()).toEqual([true, false, false, true]);
+      res.end('ne');
+      expect(state().slice(0, 3)).toEqual([true, true, false]);
+      expect(await answer).toMatchObject({ status: 200, body: 'done' });
+    },
+  );
 
-  test('does nothing to a response whose headers have left', async () => {
+  test('does nothing to a response whose headers have been sent', async () => {
     const { ask, requests } = await serve(({ res, keeper }) => {
       keeper.resolve = () => undefined;
       Object.assign(keeper, { outcome: 'nothing unsaved' });
@@ -603,7 +606,7 @@ describe('The gate steps aside', () => {
   });
 });
 
-describe('Requests that are injected into Fastify', () => {
+describe('Requests injected into Fastify', () => {
   test.each(['nothing unsaved', 'saved', 'failed'] as Outcome[])('are answered: %s', async (outcome) => {
     const app = fastify();
     onTestFinished(() => app.close());

@@ -318,7 +318,7 @@ for (const host of hosts) {
       const request = { path: `/${path}`, headers: { 'accept-encoding': 'gzip' } };
 
       test.each(['nothing unsaved', 'saved'] as const)(
-        `GET /${path}: %s, and all is as without a gate`,
+        `GET /${path}: %s: the response is the same as without a gate`,
         async (outcome) => {
           const bare = await exchange(host, 'bare', request);
           const gated = await exchange(host, outcome, request);
@@ -332,7 +332,7 @@ for (const host of hosts) {
         },
       );
 
-      test(`GET /${path}: when the save fails nothing of it leaves`, async () => {
+      test(`GET /${path}: if the save fails, nothing of it is sent`, async () => {
         const { answer, notes } = await exchange(host, 'failed', request);
         expect(answer).toMatchObject({ status: 503, body: '{"message":"not stored"}' });
         expect(answer.headers).toMatchObject({
@@ -346,7 +346,7 @@ for (const host of hosts) {
       });
     }
 
-    test('events leave one by one', async () => {
+    test('events are sent one by one', async () => {
       const response = await open(host, 'saved');
       const received = response[Symbol.asyncIterator]() as AsyncIterator<string>;
       const until = async (part: string): Promise<void> => {
@@ -359,7 +359,7 @@ for (const host of hosts) {
       expect(await received.return!()).toEqual({ value: undefined, done: true });
     });
 
-    test('events that stay open end when the save fails, and later ones harm nobody', async () => {
+    test('open event streams end when the save fails, and later events are ignored', async () => {
       const response = await open(host, 'failed');
       let text = '';
       for await (const part of response) text += part as string;

@@ -166,7 +166,7 @@ for (const host of hosts) {
     for (const [name, handler] of Object.entries(scenarios)) {
       for (const method of ['GET', 'HEAD']) {
         for (const outcome of ['nothing unsaved', 'saved'] as const) {
-          test(`${method}, ${name}: ${outcome}, and all is as without a gate`, async () => {
+          test(`${method}, ${name}: ${outcome}: the response is the same as without a gate`, async () => {
             const bare = await run(host, handler, 'bare', method);
             const gated = await run(host, handler, outcome, method);
             const { 'set-cookie': cookies, ...others } = gated.answer.headers;
@@ -182,7 +182,7 @@ for (const host of hosts) {
             );
           });
         }
-        test(`${method}, ${name}: when the save fails nothing of it leaves`, async () => {
+        test(`${method}, ${name}: if the save fails, nothing of it is sent`, async () => {
           const { answer, notes } = await run(host, handler, 'failed', method);
           expect(answer.status).toBe(503);
           expect(answer.body).toBe(method === 'HEAD' ? '' : '{"message":"not stored"}');

@@ -10,7 +10,7 @@ const readme = read('sample/README.md');
 
 const section = (title: string): string => new RegExp(`^## ${title}\n([^]*?)(?=^## |$(?![^]))`, 'm').exec(readme)![1]!;
 
-test("the files that the sample's README sends its readers to show what it says", () => {
+test("the files that the sample's README refers to contain what it says", () => {
   const rows = [...section('To read, in this order').matchAll(/^\| \[(\S+)\]\((\S+)\) \| (.*) \|$/gm)];
   expect(rows.length).toBeGreaterThan(10);
   for (const [, shown, path, says] of rows) {
@@ -25,7 +25,7 @@ test("the files that the sample's README sends its readers to show what it says"
   }
 });
 
-test("what the sample's README lets its readers try is there", async () => {
+test("the requests and pages that the sample's README suggests exist", async () => {
   const pages = [...section('To try').matchAll(/^\d\. \*\*(.+?)\*\*/gm)].map(([, title]) => title!);
   const { signIn, ...nav } = languages.en.layout.nav;
   expect(pages.toSorted()).toEqual([...Object.values(nav), signIn].toSorted());

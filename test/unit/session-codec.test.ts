@@ -103,7 +103,7 @@ describe('R53 the default serializer keeps', () => {
     expect(isDeepStrictEqual(back(new Map([['deep', value]])), new Map([['deep', value]]))).toBe(true);
   });
 
-  test('Buffer and Uint8Array apart from each other', () => {
+  test('the difference between Buffer and Uint8Array', () => {
     const value = back({ buffer: Buffer.from('a'), bytes: new Uint8Array([97]) });
 
     expect(Buffer.isBuffer(value.buffer)).toBe(true);
@@ -111,7 +111,7 @@ describe('R53 the default serializer keeps', () => {
     expect(value.bytes).toBeInstanceOf(Uint8Array);
   });
 
-  test.each(Object.keys(typedArrays))("a %s's own bytes only, not those of the buffer it looks into", (name) => {
+  test.each(Object.keys(typedArrays))('only the bytes of a %s, not those of its buffer around them', (name) => {
     const whole = typedArrays[name as keyof typeof typedArrays];
     const view = whole.subarray(1);
 
@@ -142,7 +142,7 @@ describe('R53 the default serializer keeps', () => {
     expect((value['set'] as Set<unknown>).has(value)).toBe(true);
   });
 
-  test('one object in two places of an entry as one, in two entries as two', () => {
+  test('one object in two places of an entry as one object, in two entries as two', () => {
     const shared = { n: 1 };
 
     const data = serializer.decode(bytesOf({ both: { a: shared, b: shared }, other: shared }));
@@ -170,7 +170,7 @@ describe('R53 the default serializer keeps', () => {
     expect([...serializer.decode(serializer.encode(data))]).toEqual([...data]);
   });
 
-  test('no data at all', () => {
+  test('empty data', () => {
     expect(serializer.decode(serializer.encode(new Map()))).toEqual(new Map());
   });
 
@@ -189,7 +189,7 @@ describe('R53 the default serializer keeps', () => {
     expect(at).toEqual(innermost ? { innermost } : {});
   });
 
-  test('values of another realm', () => {
+  test('values from another realm', () => {
     const foreign = runInNewContext(
       '({ list: [1, { a: 2 }], at: new Date(5), map: new Map([[1, 2]]), bytes: new Uint8Array([1]) })',
     ) as unknown;
@@ -202,7 +202,7 @@ describe('R53 the default serializer keeps', () => {
     });
   });
 
-  test('whatever fast-check comes up with, and its bytes are the same the second time', () => {
+  test('anything that fast-check generates, with the same bytes the second time', () => {
     const anything = fc.anything({
       withBigInt: true,
       withMap: true,
@@ -234,8 +234,8 @@ describe('R53 the default serializer keeps', () => {
   });
 });
 
-describe('R53 what comes back a little different', () => {
-  test('holes as undefined', () => {
+describe('R53 the default serializer converts', () => {
+  test('holes to undefined', () => {
     // oxlint-disable-next-line no-sparse-arrays
     const value = back([1, , 3]);
 
@@ -245,14 +245,14 @@ describe('R53 what comes back a little different', () => {
   test.each([
     ['plain', 1],
     ['rich', new Date(0)],
-  ])('an object without a prototype as a plain one, in %s data', (_, item) => {
+  ])('an object without a prototype to a plain one, in %s data', (_, item) => {
     expect(isDeepStrictEqual(back(Object.assign(Object.create(null) as object, { item })), { item })).toBe(true);
   });
 
   test.each([
     ['plain', 1],
     ['rich', new Date(0)],
-  ])('a getter as the value it had, symbol keys and hidden properties not at all, in %s data', (_, item) => {
+  ])('a getter to its value, and omits symbol keys and non-enumerable properties, in %s data', (_, item) => {
     const value = Object.defineProperty(
       {
         get total() {
@@ -267,7 +267,7 @@ describe('R53 what comes back a little different', () => {
     expect(isDeepStrictEqual(back(value), { total: item })).toBe(true);
   });
 
-  test('toJSON is not called', () => {
+  test('without calling toJSON', () => {
     const value = Object.defineProperty({ a: 1 }, 'toJSON', { value: () => 'wrong' });
     const list = Object.defineProperty([1], 'toJSON', { value: () => 'wrong' });
 
@@ -292,14 +292,14 @@ const instances: [what: string, value: object, found: RegExp][] = [
 ];
 
 describe('R53 instances', () => {
-  test.each(instances)('of %s are kept as plain data, in the bytes of the plain object', (_, value) => {
+  test.each(instances)('of %s are stored as plain data, with the bytes of the plain object', (_, value) => {
     expect(back(value)).toEqual({ ...value });
     expect(Object.getPrototypeOf(back(value))).toBe(Object.prototype);
     expect(back({ a: [new Map([[value, new Date(0)]])] })).toEqual({ a: [new Map([[{ ...value }, new Date(0)]])] });
     expect(bytesOf({ entry: [value] })).toEqual(bytesOf({ entry: [{ ...value }] }));
   });
 
-  test.each(instances)('of %s are refused where they are not wanted', (_, value, found) => {
+  test.each(instances)('of %s are refused if they are not accepted', (_, value, found) => {
     const strict = new DefaultSessionSerializer({ instances: 'refuse' });
     const error = errorOf(() => strict.encode(new Map([['cart', { item: value }]])));
     expect(error).toMatchObject({ code: 'SESSION_VALUE', path: 'cart.item' });
@@ -328,7 +328,7 @@ const refused: [what: string, value: unknown, found: RegExp][] = [
 ];
 
 describe('R53 the default serializer refuses', () => {
-  test.each(refused)('%s, wherever it is, with its path', (_, value, found) => {
+  test.each(refused)('%s, in any place, and names the path', (_, value, found) => {
     for (const [entries, path] of [
       [{ entry: value }, 'entry'],
       [{ cart: { items: [0, 1, { price: value }] } }, 'cart.items[2].price'],
@@ -347,7 +347,7 @@ describe('R53 the default serializer refuses', () => {
     }
   });
 
-  test('a getter that throws, with its path, and with what it threw as the cause only', () => {
+  test('a getter that throws, and names the path, with its error only as the cause', () => {
     const cause = new Error('no price today');
     const item = {
       get price() {
@@ -361,28 +361,28 @@ describe('R53 the default serializer refuses', () => {
     expect(error.message).not.toContain('no price today');
   });
 
-  test('an array that is mostly holes', () => {
+  test('an array that consists mostly of holes', () => {
     const list: number[] = [];
     list[4e9] = 1;
 
     expect(errorOf(() => bytesOf({ list }))).toMatchObject({ code: 'SESSION_VALUE', path: 'list' });
   });
 
-  test('a view of bytes that were transferred away', () => {
+  test('a view of bytes that were transferred to another owner', () => {
     const value = new Uint8Array([1, 2]);
     structuredClone(value.buffer, { transfer: [value.buffer] });
 
     expect(errorOf(() => bytesOf({ deep: { value } }))).toMatchObject({ code: 'SESSION_VALUE', path: 'deep.value' });
   });
 
-  test('a key that is no string', () => {
+  test('a key that is not a string', () => {
     for (const key of [1, Symbol('s'), {}, undefined]) {
       const data = new Map([[key, 1]]) as unknown as Map<string, unknown>;
       expect(errorOf(() => serializer.encode(data)).code).toBe('SESSION_VALUE');
     }
   });
 
-  test('something deep down, with a path of readable length', () => {
+  test('a deeply nested value, with a path of readable length', () => {
     let value: unknown = () => 1;
     for (let level = 0; level < 100_000; level++) value = { value };
 
@@ -394,7 +394,7 @@ describe('R53 the default serializer refuses', () => {
   });
 });
 
-describe('R53 a __proto__ key does no harm', () => {
+describe('R53 a __proto__ key is harmless', () => {
   const hostile = (value: unknown): object => Object.fromEntries([['__proto__', value]]);
 
   test.each([
@@ -419,7 +419,7 @@ describe('R53 a __proto__ key does no harm', () => {
     expect('polluted' in {}).toBe(false);
   });
 
-  test('in bytes of others', () => {
+  test('in foreign bytes', () => {
     const read = serializer.decode(format1('[{"__proto__":{"polluted":1}},{"x":[{"__proto__":[1]},{"polluted":2}]}]'));
 
     expect(Object.getPrototypeOf(read.get('x'))).toBe(Object.prototype);
@@ -429,7 +429,7 @@ describe('R53 a __proto__ key does no harm', () => {
 });
 
 describe('B11 the same data gives the same bytes', () => {
-  test.each(Object.entries(kept))('%s, read and written again', (_, value) => {
+  test.each(Object.entries(kept))('%s, after a round trip', (_, value) => {
     const bytes = bytesOf({ value });
 
     expect(Buffer.compare(bytesOf({ value }), bytes)).toBe(0);
@@ -443,7 +443,7 @@ describe('B11 the same data gives the same bytes', () => {
     ['a Map', () => new Map([['a', 1]]), (value: Map<string, number>) => value.set('a', 2)],
     ['a Set', () => new Set(['a']), (value: Set<string>) => value.add('b')],
     ['a Buffer', () => Buffer.from('a'), (value: Buffer) => value.fill(0)],
-  ])('and other bytes after a change within: %s', (_, make, change) => {
+  ])('and different bytes after a nested change: %s', (_, make, change) => {
     const value = make();
     const before = bytesOf({ value });
     change(value as never);
@@ -452,7 +452,7 @@ describe('B11 the same data gives the same bytes', () => {
   });
 });
 
-describe('B15 no text is too long or too strange', () => {
+describe('B15 text of any length and content is stored', () => {
   test.each([
     ['emoji', '👩‍👩‍👧‍👦 😀'],
     ['lone surrogates', '\ud83d and \ude00'],
@@ -539,12 +539,12 @@ describe('B16 format 1', () => {
     expect(isDeepStrictEqual([...read], [...expected])).toBe(true);
   });
 
-  test('is what is written today, so that releases side by side see no changes where none are', () => {
+  test('is still written, so that releases that run side by side see only real changes', () => {
     expect(Buffer.from(bytesOf(plainData)).toString('hex')).toBe(plainRow);
     expect(serializer.encode(richData())).toEqual(format1(richRow));
   });
 
-  test('shows plain data as plain JSON', () => {
+  test('stores plain data as plain JSON', () => {
     expect(textOf({ user: { name: 'Ann' }, list: [1, null, true] })).toBe(
       '[{"user":{"name":"Ann"},"list":[1,null,true]}]',
     );
@@ -560,7 +560,7 @@ describe('B16 format 1', () => {
   });
 });
 
-describe('R54 what cannot be read', () => {
+describe('R54 unreadable data', () => {
   test.each([
     ['no bytes', new Uint8Array(0), /no bytes/],
     ['another format', Buffer.from('{"json":1}'), /0x7b/],
@@ -568,7 +568,7 @@ describe('R54 what cannot be read', () => {
     ['no text', Buffer.from([1, 0x5b, 0xff, 0xfe, 0x5d]), /UTF-8/],
     ['a string', '\u0001[{}]' as unknown as Uint8Array, /string/],
     ['null', null as unknown as Uint8Array, /null/],
-  ])('%s is said to be so', (_, bytes, message) => {
+  ])('%s is reported as unreadable', (_, bytes, message) => {
     const error = errorOf(() => serializer.decode(bytes));
 
     expect(error.code).toBe('SESSION_UNREADABLE');
@@ -637,7 +637,7 @@ describe('R54 what cannot be read', () => {
     expect(errorOf(() => serializer.decode(format1(text))).code).toBe('SESSION_UNREADABLE');
   });
 
-  test('every row cut short', () => {
+  test('every truncated row', () => {
     const bytes = bytesOf({ visited: 3, cart: { at: new Date(5), bytes: Buffer.from('abc') } });
 
     for (let length = 0; length < bytes.length; length++) {
@@ -645,7 +645,7 @@ describe('R54 what cannot be read', () => {
     }
   });
 
-  test('rows of noise and of damage: data or this error, and nothing else happens', () => {
+  test('random and damaged rows give data or this error, and have no other effect', () => {
     const rows = Object.values(kept)
       .map((value) => bytesOf({ a: 1, value, b: [value] }))
       .filter((bytes) => bytes.length < 1_000);
@@ -721,7 +721,7 @@ describe('R54 what cannot be read', () => {
     expect(Object.getOwnPropertyNames(Object.prototype).join(',')).toBe(before);
   });
 
-  test('what would take a careless reader long or deep', () => {
+  test('rows that would cost a naive reader much time or a deep stack', () => {
     const depth = 200_000;
     const deep = `[{"a":${'['.repeat(depth)}${']'.repeat(depth)}}]`;
     const laughs = `[{},{"a":[${Array.from({ length: 60 }, (_, at) => `["Array",[${at + 1}],[${at + 1}],[${at + 1}]]`).join()},["Array"]]}]`;

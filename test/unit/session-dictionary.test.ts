@@ -25,14 +25,14 @@ describe('The dictionary', () => {
     expect(load).toHaveBeenCalledTimes(1);
   });
 
-  test('R50: looking is no change', () => {
+  test('R50: reading is no change', () => {
     const { session } = dictionary({ a: 1, list: [1], date: new Date(0), map: new Map([[1, 2]]) });
     for (const key of session.keys()) session.get(key);
     session.has('a');
     expect(session.changes()).toBeNull();
   });
 
-  test('setting what is there already, or setting and taking back, is no change', () => {
+  test('setting the same value again, or setting and reverting, is no change', () => {
     const { session } = dictionary({ a: 1, list: [1] });
     session.set('a', 1);
     session.set('list', [1]);
@@ -46,7 +46,7 @@ describe('The dictionary', () => {
     ['a map in it', (list: [Map<string, number>]) => list[0].set('x', 1)],
     ['a date', (date: Date) => date.setTime(5)],
     ['a buffer', (buffer: Buffer) => (buffer[0] = 9)],
-  ])('B11: a change within %s is noticed', (what, change) => {
+  ])('B11: a change within %s is detected', (what, change) => {
     const values: Record<string, unknown> = {
       'an array': [1],
       'a map in it': [new Map()],
@@ -58,7 +58,7 @@ describe('The dictionary', () => {
     expect([...session.changes()!.written.keys()]).toEqual(['value']);
   });
 
-  test('R51: changes are replayed on what others have stored meanwhile', () => {
+  test('R51: changes are replayed on the data that other requests have stored in the meantime', () => {
     const { session, savedOn } = dictionary({ a: 1, b: 1, c: { n: 1 }, d: 1 });
     session.set('a', 2);
     session.delete('b');
@@ -74,13 +74,13 @@ describe('The dictionary', () => {
     expect(dictionary().savedOn({})).toBeNull();
   });
 
-  test('clearing what is empty is no change', () => {
+  test('clearing an empty session is no change', () => {
     const { session } = dictionary();
     session.clear();
     expect(session.changes()).toBeNull();
   });
 
-  test('revert forgets all that has not been saved', () => {
+  test('revert discards all unsaved changes', () => {
     const { session } = dictionary({ list: [1] });
     (session.get('list') as number[]).push(2);
     session.set('a', 1);
@@ -96,7 +96,7 @@ describe('The dictionary', () => {
       session.saved(changes, applyChanges(new Map(Object.entries(current)), changes));
     };
 
-    test('nothing is left to save, and what others stored is seen', () => {
+    test('nothing is left to save, and data of other requests is visible', () => {
       const one = dictionary({ a: 1 });
       one.session.set('b', 1);
       save(one, { a: 5, c: 5 });
@@ -117,7 +117,7 @@ describe('The dictionary', () => {
       expect(one.savedOn({})).toEqual({ list: [1, 2] });
     });
 
-    test('what is changed while the save is under way is saved by the next one', () => {
+    test('a change during a save is saved by the next one', () => {
       const one = dictionary();
       const cart = { items: [1] };
       one.session.set('cart', cart);

@@ -34,13 +34,16 @@ function changedAt(bytes: Uint8Array, index: number, mask: number): Buffer {
 }
 
 describe('Encrypted session data', () => {
-  test.each([0, 1, 15, 16, 17, 70_000])('R55: %i bytes come back, 33 bytes longer when they are stored', (length) => {
-    const data = randomBytes(length);
-    const stored = encrypt([first], data);
-    expect(stored).toHaveLength(length + 33);
-    expect(Buffer.from(encryption().decrypt(stored, VISIT))).toEqual(data);
-    if (length > 8) expect(stored.includes(data.subarray(0, 8))).toBe(false);
-  });
+  test.each([0, 1, 15, 16, 17, 70_000])(
+    'R55: %i bytes survive a round trip, and are 33 bytes longer when stored',
+    (length) => {
+      const data = randomBytes(length);
+      const stored = encrypt([first], data);
+      expect(stored).toHaveLength(length + 33);
+      expect(Buffer.from(encryption().decrypt(stored, VISIT))).toEqual(data);
+      if (length > 8) expect(stored.includes(data.subarray(0, 8))).toBe(false);
+    },
+  );
 
   test('R55: the same data never gives the same bytes', () => {
     const all = Array.from({ length: 1000 }, () => encrypt());
@@ -48,7 +51,7 @@ describe('Encrypted session data', () => {
     expect(new Set(all.map((one) => one.subarray(17).toString('hex'))).size).toBe(1000);
   });
 
-  test('R55: what was written once is read for ever', () => {
+  test('R55: data of the first release can still be read', () => {
     const keys = ['000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f'];
     const stored = Buffer.from(
       'c16b01ca40a0a1a2a3a4a5a6a7a8a9aaabe743070f2baa6fda405fa592631be2a32d8909f064df0719fea46445f4cf33f6bc',
@@ -65,7 +68,7 @@ describe('Encrypted session data', () => {
     expect(() => new TextDecoder('utf-8', { fatal: true }).decode(encrypt().subarray(0, 1))).toThrow(TypeError);
   });
 
-  test('R55: is unreadable with any bit flipped', () => {
+  test('R55: is unreadable if any bit is flipped', () => {
     const stored = encrypt();
     for (let at = 0; at < stored.length; at++) {
       for (let bit = 0; bit < 8; bit++) {
@@ -75,18 +78,18 @@ describe('Encrypted session data', () => {
     }
   });
 
-  test('R55: is unreadable when it is shorter or longer', () => {
+  test('R55: is unreadable if it is shorter or longer', () => {
     const stored = encrypt();
     for (let length = 0; length < stored.length; length++)
       expectUnreadable(stored.subarray(0, length), /not encrypted|too short|changed/);
     expectUnreadable(Buffer.concat([stored, Buffer.of(0)]), /was changed/);
   });
 
-  test('R55: is unreadable with another visit', () => {
+  test('R55: is unreadable in another visit', () => {
     expectUnreadable(encrypt(), /belongs to another visit/, [first], `${VISIT.slice(0, -1)}0`);
   });
 
-  test('R55: the first key encrypts, all decrypt; without its key it is unreadable', () => {
+  test('R55: the first key encrypts, and all decrypt; without its key the data is unreadable', () => {
     const old = encrypt([first]);
     expect(Buffer.from(encryption([second, first]).decrypt(old, VISIT))).toEqual(plain);
     const fresh = encrypt([second, first]);
@@ -100,7 +103,7 @@ describe('Encrypted session data', () => {
     expectUnreadable(named, /was changed/, [first, second]);
   });
 
-  test('R55: plain data is read only if that is said, and never written', () => {
+  test('R55: plain data is read only if the option allows it, and is never written', () => {
     expectUnreadable(plain, /not encrypted[^]*plain/);
     const accepting = encryption([first], 'read');
     expect(accepting.decrypt(plain, VISIT)).toEqual(plain);
@@ -108,7 +111,7 @@ describe('Encrypted session data', () => {
     expect(() => accepting.decrypt(changedAt(encrypt(), 20, 1), VISIT)).toThrow(/was changed/);
   });
 
-  test('R55, B85: plain data is written where that is said, and both are read there', () => {
+  test('R55, B85: plain data is written if the option says so, and both kinds are read then', () => {
     const preparing = encryption([first], 'write');
     expect(preparing.encrypt(plain, VISIT)).toEqual(plain);
     for (const bytes of [plain, encrypt()]) expect(Buffer.from(preparing.decrypt(bytes, VISIT))).toEqual(plain);
@@ -129,14 +132,14 @@ describe('A key', () => {
     expect(Buffer.from(encryption([key]).decrypt(encrypt([first]), VISIT))).toEqual(plain);
   });
 
-  test('R55: is the one that was given, whatever becomes of its Buffer', () => {
+  test('R55: does not change with the Buffer that it was given as', () => {
     const given = Buffer.from(first);
     const own = encryption([given]);
     given.fill(0);
     expect(Buffer.from(own.decrypt(encrypt([first]), VISIT))).toEqual(plain);
   });
 
-  test('R55: is not seen when the options are shown', () => {
+  test('R55: is not shown when the options are printed', () => {
     const resolved = parseEncryption({ keys: [first.toString('base64')] });
     for (const shown of [inspect(resolved, { depth: 9, showHidden: true }), JSON.stringify(resolved)]) {
       for (const form of ['hex', 'base64', 'base64url'] as const)

@@ -149,7 +149,7 @@ describe('While the store does not answer', () => {
     Logger.overrideLogger(false);
   });
 
-  test.each(KINDS)('R28: after three timeouts in a row requests are refused at once: %s', async (...kind) => {
+  test.each(KINDS)('R28: after three timeouts in a row, requests are refused immediately: %s', async (...kind) => {
     const [, work] = kind;
     const one = moody();
     one.become('hangs');
@@ -174,7 +174,7 @@ describe('While the store does not answer', () => {
     expect(probe.outcome).toBeUndefined();
   });
 
-  test.each(KINDS)('one at a time tries, and when it is answered all goes on: %s', async (_, work) => {
+  test.each(KINDS)('one call at a time tries again, and all continue when it is answered: %s', async (_, work) => {
     const one = moody();
     await open(one);
     for (let tries = 0; tries < 3; tries++) {
@@ -197,7 +197,7 @@ describe('While the store does not answer', () => {
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
   });
 
-  test('B84: while only writes stand still, reads are served, and one write at a time tries', async () => {
+  test('B84: while only writes hang, reads are served, and one write at a time tries again', async () => {
     const one = moody();
     one.become('hangs', ['create', 'save', 'end']);
     for (let timeouts = 0; timeouts < 3; timeouts++) {
@@ -225,7 +225,7 @@ describe('While the store does not answer', () => {
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
   });
 
-  test('R108: health tells what works by now, and does not wait for a store that is known to be away', async () => {
+  test('R108: health reports the current state, and does not wait for an unavailable store', async () => {
     const one = moody();
     const health = new VisitHealth(one.access);
     const check = async () => {
@@ -249,7 +249,7 @@ describe('While the store does not answer', () => {
     expect(await check()).toEqual({ sessions: { status: 'up' } });
   });
 
-  test('B84: writes never take all connections, and what has waited too long for one is not sent', async () => {
+  test('B84: writes never use all connections, and a call that has waited too long for one is not sent', async () => {
     const one = moody(5);
     one.become('hangs', ['create', 'save', 'end']);
     const end = WRITES.find(([name]) => name === 'call')![1];
@@ -277,7 +277,7 @@ describe('While the store does not answer', () => {
     expect(later.map(({ outcome }) => outcome)).toEqual(later.map(() => 'answered'));
   });
 
-  test('whoever waits and has not been sent is refused, too', async () => {
+  test('waiting calls that have not been sent are refused, too', async () => {
     const one = moody();
     one.become('hangs');
     const others = [...KINDS.slice(1), READS[1]!].map(([, work]) => ask(() => work(one.access)));
@@ -296,7 +296,7 @@ describe('While the store does not answer', () => {
     expect(one.calls).toHaveLength(calls);
   });
 
-  test('a late answer of a call that nobody waits for ends it', async () => {
+  test('a late answer to a call that timed out ends this state', async () => {
     const one = moody();
     await open(one);
     one.become('answers');
@@ -307,7 +307,7 @@ describe('While the store does not answer', () => {
     expect(all.map(({ outcome }) => outcome)).toEqual(all.map(() => 'answered'));
   });
 
-  test('timeouts with an answer between them do not count', async () => {
+  test('timeouts with an answer between them do not begin it', async () => {
     const one = moody();
     for (let round = 0; round < 4; round++) {
       one.become('hangs');
@@ -324,7 +324,7 @@ describe('While the store does not answer', () => {
     expect(lines.filter((line) => line.includes('refused immediately'))).toEqual([]);
   });
 
-  test('what is refused at once is an answer; what is refused after long is none', async () => {
+  test('an immediate error counts as an answer; a late one does not', async () => {
     const one = moody();
     one.become('refuses');
     for (let tries = 0; tries < 10; tries++) {
@@ -346,7 +346,7 @@ describe('While the store does not answer', () => {
     expect([probe.outcome, refused.outcome]).toEqual([undefined, 'unavailable']);
   });
 
-  test('a probe that the store refuses at once ends it; one that never asked it does not', async () => {
+  test('a probe that fails immediately ends it; one that was never sent does not', async () => {
     const one = moody();
     await open(one);
     const wrong = ask(() =>
@@ -369,7 +369,7 @@ describe('While the store does not answer', () => {
     expect(all.map(({ outcome }) => outcome)).toEqual(['answered', 'answered']);
   });
 
-  test('the log tells when it begins and when it ends, and not of each request', async () => {
+  test('the log has a line when it begins and when it ends, and none for each request', async () => {
     const one = moody();
     await open(one);
     expect(lines.filter((line) => line.includes('refused immediately'))).toHaveLength(1);
@@ -387,7 +387,7 @@ describe('While the store does not answer', () => {
     expect(lines.slice(before)).toEqual(['The store answers again']);
   });
 
-  test('hung calls keep no place when it is back, and no timer is left', async () => {
+  test('calls that hung use no connections and no timers after the store is available again', async () => {
     const one = moody();
     await open(one);
     for (let tries = 0; tries < 10; tries++) {

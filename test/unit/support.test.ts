@@ -14,7 +14,7 @@ async function connect(options: DataSource['options']): Promise<DataSource> {
   return dataSource;
 }
 
-test('the table names the three databases', () => {
+test('the table lists the three databases', () => {
   expect(databases.map(({ name }) => name)).toEqual(['mariadb', 'postgres', 'sqlite']);
 });
 
@@ -38,7 +38,7 @@ describeDatabases('a test database', (db) => {
     await expect(two.query('SELECT * FROM only_here')).rejects.toThrow(/only_here/);
   });
 
-  test('is gone after drop', async () => {
+  test('no longer exists after drop', async () => {
     const { options, drop } = await db.open();
     const before = await connect(options);
     await before.query('CREATE TABLE only_here (id int)');

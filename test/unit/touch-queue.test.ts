@@ -24,7 +24,7 @@ function queue(interval = 30_000) {
 }
 
 describe('The touch queue', () => {
-  test('R26: gathers one update per visit and writes them after the interval', async () => {
+  test('R26: collects one update per visit and writes them after the interval', async () => {
     const { queue: touches, batches } = queue();
     touches.add(touch('a', 10));
     touches.add(touch('a', 20));
@@ -38,7 +38,7 @@ describe('The touch queue', () => {
     expect(batches).toHaveLength(1);
   });
 
-  test('R27: what waits, or is on its way, counts', async () => {
+  test('R27: updates that wait or are being written count', async () => {
     const { queue: touches, answerWith } = queue();
     let done!: () => void;
     answerWith(() => new Promise((resolve) => (done = resolve)));
@@ -54,7 +54,7 @@ describe('The touch queue', () => {
     expect(touches.waiting('a')).toBe(30);
   });
 
-  test('R28, B21: a failed write is tried again, without overwriting what is newer', async () => {
+  test('R28, B21: a failed write is retried, without overwriting newer values', async () => {
     const { queue: touches, batches, answerWith } = queue();
     answerWith(() => Promise.reject(new Error('deadlock')));
     touches.add(touch('a', 10));
@@ -68,7 +68,7 @@ describe('The touch queue', () => {
     expect(batches[1]).toEqual(expect.arrayContaining([touch('a', 20), touch('b', 10)]));
   });
 
-  test('R28: what comes while a write takes longer than the interval is written after it', async () => {
+  test('R28: updates during a write that takes longer than the interval are written after it', async () => {
     const { queue: touches, batches, answerWith } = queue(5000);
     answerWith(() => new Promise((resolve) => setTimeout(resolve, 8000)));
     touches.add(touch('a', 10));
@@ -81,7 +81,7 @@ describe('The touch queue', () => {
     expect(batches).toEqual([[touch('a', 10)], [touch('b', 10)]]);
   });
 
-  test('R28: memory is bounded while the database is away', async () => {
+  test('R28: memory is bounded while the database is unavailable', async () => {
     const { queue: touches, batches, answerWith } = queue();
     answerWith(() => Promise.reject(new Error('away')));
     for (let i = 0; i < 150_000; i++) touches.add(touch(String(i), i));
@@ -94,7 +94,7 @@ describe('The touch queue', () => {
     expect(written.map(({ id }) => Number(id)).reduce((one, other) => Math.min(one, other))).toBe(50_000);
   });
 
-  test('R28: many go batch by batch, each with a deadline of its own: what is written is done', async () => {
+  test('R28: updates are written in batches with their own deadlines; completed ones are not repeated', async () => {
     const { queue: touches, batches, answerWith } = queue();
     for (let i = 0; i < 1200; i++) touches.add(touch(String(i), 10));
     // All of them take longer than the deadline of one call.
@@ -106,7 +106,7 @@ describe('The touch queue', () => {
     expect(touches.waiting('0')).toBeUndefined();
   });
 
-  test('R28: where visits lie on several servers, one that is away, or stands still, keeps nothing of the others back', async () => {
+  test('R28: of several servers, one that is unavailable or hangs does not delay the others', async () => {
     const written = new Map<string, number>();
     let isAway = true;
     const store = {
@@ -138,7 +138,7 @@ describe('The touch queue', () => {
     expect(lost.map(({ id }) => touches.waiting(id))).toEqual([undefined, undefined]);
   });
 
-  test('R28: a batch that is too slow is not written again when it was written late; the next ones are smaller', async () => {
+  test('R28: a slow batch that was written late is not written again, and the next batches are smaller', async () => {
     const { queue: touches, batches, answerWith } = queue();
     for (let i = 0; i < 1000; i++) touches.add(touch(String(i), 10));
     answerWith(() => new Promise((resolve) => setTimeout(resolve, 15_000)));
@@ -156,7 +156,7 @@ describe('The touch queue', () => {
     expect(batches.slice(1).map(({ length }) => length)).toEqual([250, 251]);
   });
 
-  test('R27, B62: what is urgent is in the next batch, with what waits anyway, and is waited for; not while writes fail', async () => {
+  test('R27, B62: urgent updates are awaited, in the next batch with all others, except while writes fail', async () => {
     const { queue: touches, batches, answerWith } = queue();
     for (let i = 0; i < 700; i++) touches.add(touch(String(i), 10));
     const [one, other] = [touches.addNow(touch('a', 10)), touches.addNow(touch('b', 10))];
@@ -184,7 +184,7 @@ describe('The touch queue', () => {
     expect(batches.at(-1)).toEqual([touch('e', 10)]);
   });
 
-  test('R29: the end waits for a hanging store for a limited time, and says what is lost', async () => {
+  test('R29: closing waits for a hanging store for a limited time, and logs what is lost', async () => {
     const { queue: touches, answerWith } = queue();
     answerWith(() => new Promise(() => {}));
     const said = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
@@ -205,7 +205,7 @@ describe('The touch queue', () => {
     expect(batches).toEqual([]);
   });
 
-  test('R29: after close everything is written at once', async () => {
+  test('R29: after close, updates are written immediately', async () => {
     const { queue: touches, batches } = queue();
     touches.add(touch('a', 10));
     await touches.close();

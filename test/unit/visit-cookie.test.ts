@@ -31,11 +31,11 @@ describe('The cookie', () => {
     expect(cookie().read(header)).toEqual(values);
   });
 
-  test('reads no more values than a browser could mean', () => {
+  test('reads no more values than a browser would send', () => {
     expect(cookie().read(Array.from({ length: 1000 }, (_, i) => `visit=${i}`).join(';'))).toHaveLength(8);
   });
 
-  test('look-alikes of a __Host- name are not read', () => {
+  test('names that only resemble a __Host- name are not read', () => {
     expect(cookie({ name: '__Host-visit' }).read('__host-visit=a; visit=b; __Host-Visit=c')).toEqual([]);
   });
 
@@ -55,7 +55,7 @@ describe('The cookie', () => {
     );
   });
 
-  test('ASVS 3.3.5: has never more than 4096 bytes, however long its name may be', () => {
+  test('ASVS 3.3.5: never has more than 4096 bytes, even with the longest name', () => {
     const named = (name: string) =>
       resolveOptions({ store: new MemoryVisitStore(), cookie: { name, secure: true } }).cookie;
     const longest = named('n'.repeat(128));
@@ -66,7 +66,7 @@ describe('The cookie', () => {
     for (const length of [129, 4096]) expect(() => named('n'.repeat(length))).toThrow('option "cookie.name"');
   });
 
-  test('R19: a permanent one says how long, a whole number of seconds', () => {
+  test('R19: a permanent one states its lifetime in whole seconds', () => {
     expect(cookie().write('k', 1500, 0)).toBe(
       'visit=k; Max-Age=2; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; HttpOnly; SameSite=Lax',
     );

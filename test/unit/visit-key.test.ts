@@ -11,7 +11,7 @@ describe('A key', () => {
     expect(keys[0]!.text).toHaveLength(VISIT_KEY_LENGTH);
   });
 
-  test('is the same after a round trip, and keeps its id when it is renewed', () => {
+  test('survives a round trip, and keeps its id when it is renewed', () => {
     const key = VisitKey.create();
     const parsed = VisitKey.parse(key.text)!;
     expect(parsed.text).toBe(key.text);
@@ -33,11 +33,11 @@ describe('A key', () => {
     `${'a'.repeat(32)}-${'b'.repeat(43)}`,
     `${'A'.repeat(32)}.${'b'.repeat(43)}`,
     `${'a'.repeat(32)}.${'b'.repeat(42)}\n`,
-  ])('R9: %j is none', (text) => {
+  ])('R9: %j is not a key', (text) => {
     expect(VisitKey.parse(text)).toBeNull();
   });
 
-  test('a hash of another form does not match, and does not throw', () => {
+  test('a malformed hash does not match, and does not throw', () => {
     for (const hash of [null, '', 'x', 'é'.repeat(64)]) expect(VisitKey.create().matches(hash)).toBe(false);
   });
 
