@@ -203,7 +203,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
 
   // Fastify has no templates of its own.
   test.each([...READS, 'middleware', ...(platform === 'express' ? ['template'] : [])])(
-    'R100, B70, ASVS 14.2.2, 14.2.5: a response for which somebody looked at the visit is private: %s',
+    'R100, B70, ASVS 14.2.2, 14.2.5: a response for which the visit was read is private: %s',
     async (path) => {
       for (const browser of [ann, anonymous]) {
         const answer = await browser.get(`/${path}`);
@@ -213,7 +213,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
     },
   );
 
-  test('R100: also one that a guard denies, a redirect, one of events, and a 304', async () => {
+  test('R100: so are a response of a denying guard, a redirect, an event stream, and a 304', async () => {
     expect(told(await anonymous.get('/guarded'))).toEqual(PRIVATE);
     expect(told(await ann.get('/guarded'))).toEqual(PRIVATE);
     const redirect = await ann.get('/redirected');
@@ -227,18 +227,18 @@ describe.each(platforms)('Caches under %s', (platform) => {
   });
 
   test.each(['plain', 'skipped', 'guards', 'static', 'nowhere'])(
-    'R100: one that depends on no visit is left alone: %s',
+    'R100: a response that does not depend on a visit is not changed: %s',
     async (path) => {
       for (const browser of [ann, anonymous]) expect(told(await browser.get(`/${path}`))).toEqual(NOTHING);
     },
   );
 
-  test('R100: one that is meant for everybody and reads nothing stays public', async () => {
+  test('R100: a public response that reads nothing stays public', async () => {
     expect(told(await ann.get('/public'))).toEqual(['public, max-age=60', null]);
     expect(lines).toEqual([]);
   });
 
-  test('B70: what lets shared caches keep it becomes private, and that is logged once for each route', async () => {
+  test('B70: a response that shared caches could store becomes private, with one log line per route', async () => {
     const said = await ask(ann, { 'cache-control': 'public, max-age=60', vary: 'Accept' });
     expect(told(said)).toEqual(['private, max-age=60', 'Accept, Cookie']);
     await ask(ann, { 'cache-control': 's-maxage=9' });
@@ -255,19 +255,19 @@ describe.each(platforms)('Caches under %s', (platform) => {
     ['no-cache', 'private, no-cache'],
     ['private="set-cookie, x-one", max-age=1', 'private, max-age=1'],
     ['no-cache="public, private", public', 'private, no-cache="public, private"'],
-  ])('B70: Cache-Control %j leaves as %j', async (said, leaves) => {
+  ])('B70: Cache-Control %j becomes %j', async (said, leaves) => {
     expect(told(await ask(ann, { 'cache-control': said }))).toEqual([leaves, 'Cookie']);
   });
 
   test.each(['no-store', 'private', 'Private, max-age=60', 'max-age=0, no-store'])(
-    'R100: %j is left as it is',
+    'R100: %j is not changed',
     async (said) => {
       expect(told(await ask(ann, { 'cache-control': said }))).toEqual([said, null]);
       expect(lines).toEqual([]);
     },
   );
 
-  test('R100: Vary is added to, once', async () => {
+  test('R100: Vary is extended, once', async () => {
     for (const [said, leaves] of [
       ['*', '*'],
       ['cookie', 'cookie'],
@@ -277,7 +277,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
       expect(told(await ask(ann, { vary: said! }))).toEqual(['private, no-cache', leaves]);
   });
 
-  test('R100: a lifetime of its own by Expires stays, for the browser alone', async () => {
+  test('R100: a lifetime by Expires is kept, but only for the browser', async () => {
     const { headers } = await ask(ann, { expires: 'Fri, 01 Jan 2100 00:00:00 GMT' });
     expect([headers.get('cache-control'), headers.get('expires')]).toEqual([
       'private',
@@ -285,7 +285,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
     ]);
   });
 
-  test('B70: fields for caches of a content network say the same (RFC 9213)', async () => {
+  test('B70: header fields for CDN caches are changed accordingly (RFC 9213)', async () => {
     const said = await ask(ann, {
       'cache-control': 'private',
       'cdn-cache-control': 'max-age=60',
@@ -300,7 +300,7 @@ describe.each(platforms)('Caches under %s', (platform) => {
     expect([headers.get('cdn-cache-control'), headers.get('surrogate-control')]).toEqual([null, null]);
   });
 
-  test('ASVS 14.3.2: with the option, responses for somebody who is signed in are not stored at all', async () => {
+  test('ASVS 14.3.2: with the option, responses for signed-in users are not stored at all', async () => {
     const strict = await start({ cache: { signedIn: 'no-store' } });
     const browser = strict.browser();
     expect(told(await browser.get('/user'))).toEqual(PRIVATE);
@@ -311,14 +311,14 @@ describe.each(platforms)('Caches under %s', (platform) => {
     expect(told(await browser.get('/plain'))).toEqual(NOTHING);
   });
 
-  test('R100: with `identity.requestUser` every handler has been given the user', async () => {
+  test('R100: with `identity.requestUser`, every handler depends on the user', async () => {
     const shown = await start({ identity: { requestUser: true } });
     expect(told(await shown.browser().get('/plain'))).toEqual(PRIVATE);
     expect(told(await shown.browser().get('/skipped'))).toEqual(NOTHING);
     expect(told(await shown.browser().get('/static'))).toEqual(NOTHING);
   });
 
-  test('R14, ASVS 14.2.1, 14.2.2: a page at an address with a key keeps the address to itself, whoever answers', async () => {
+  test('R14, ASVS 14.2.1, 14.2.2: a page with a key in its URL never discloses it, whoever responds', async () => {
     const key = ann.jar.get('visit')!;
     const forged = `${'0123456789abcdef'.repeat(2)}.${'A'.repeat(43)}`;
     for (const path of ['plain', 'user', 'skipped', 'static', 'middleware', 'nowhere', 'public', 'redirected']) {

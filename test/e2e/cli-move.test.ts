@@ -62,8 +62,8 @@ const live = {
   sessionData: Buffer.from('what only its owner may know'),
 };
 
-describe('The command that moves', () => {
-  test('R63: passes over what the new store does not take, and names it at the end', async () => {
+describe('The command move', () => {
+  test('R63: skips visits that the new store refuses, and lists them at the end', async () => {
     const [from, to] = [await opened(), await opened()];
     const visits = Array.from({ length: 5 }, () => newVisit(live));
     const refused = visits[2]!.id;
@@ -86,7 +86,7 @@ describe('The command that moves', () => {
     expect(found.map((visit) => String(visit?.sessionData))).toEqual(visits.map(() => 'what only its owner may know'));
   });
 
-  test('R63: refuses a store that ends with the process', async () => {
+  test('R63: refuses a store whose data is lost with the process', async () => {
     const from = await opened();
     const memory = await file(
       `import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export default new MemoryVisitStore();`,
@@ -98,8 +98,8 @@ describe('The command that moves', () => {
   });
 });
 
-describe('The command ends by itself', () => {
-  test('R63: whatever its file has left open', async () => {
+describe('The command exits by itself', () => {
+  test('R63: whatever the loaded file has left open', async () => {
     const { source } = await opened();
     const open = await file(
       `setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`,
@@ -112,7 +112,7 @@ describe('The command ends by itself', () => {
   });
 
   describeWith('redis', 'with a client of Redis that is lent', () => {
-    test('R63: and what it prints arrives', async () => {
+    test('R63: and its whole output arrives', async () => {
       const lent = await file(
         `import { createClient } from ${here('node_modules/redis/dist/index.js')};
          import { RedisVisitStore } from ${here('dist/esm/store/redis/index.js')};

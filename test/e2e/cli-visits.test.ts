@@ -185,7 +185,7 @@ describeWith('redis', 'The command and visits in Redis', () => {
 });
 
 describe('The command', () => {
-  test('R63: says of a store what it cannot do', async () => {
+  test('R63: reports what a store does not support', async () => {
     const keyv = await file(
       `import { KeyvVisitStore } from ${here('dist/esm/store/keyv/index.js')};
        import { Keyv } from ${here('node_modules/keyv/dist/index.js')};
@@ -274,7 +274,7 @@ describe('The doctor', () => {
        export default () => ({ store: new MemoryVisitStore()${more} });`,
     );
 
-  test('R63: looks at options, store and the cookie that a running application sends', async () => {
+  test('R63: checks options, store and the cookie that a running application sends', async () => {
     const outcome = await program(['doctor', '--options', await options(), '--url', `${app.address}/begin`]);
     expect(outcome.err).toBe('');
     expect(outcome.out).toMatch(
@@ -283,7 +283,7 @@ describe('The doctor', () => {
     expect(outcome.code).toBe(0);
   });
 
-  test('R63: names each option that is wrong, and what the store is without', async () => {
+  test('R63: names each invalid option, and the features that the store lacks', async () => {
     const wrong = await options(`, timeout: 'soon', cookie: { secure: 'yes' }, dataSource: undefined`);
     const { code, out } = await program(['doctor', '--options', wrong]);
     expect(out).toMatch(
@@ -297,7 +297,7 @@ describe('The doctor', () => {
     });
   });
 
-  test('R63: compares the clocks, where the store has one', async () => {
+  test('R63: compares the clocks, if the store has one', async () => {
     const hourApart = await file(
       `import { MemoryVisitStore } from ${here('dist/esm/index.js')};
        const store = new MemoryVisitStore();
@@ -311,7 +311,7 @@ describe('The doctor', () => {
     expect(code).toBe(1);
   });
 
-  test('R63: says that no cookie came, and where nobody answers, without passwords', async () => {
+  test('R63: reports a missing cookie, and an address that does not respond, without passwords', async () => {
     const { out, code } = await program([
       'doctor',
       '--url',
@@ -325,7 +325,7 @@ describe('The doctor', () => {
     expect(away.code).toBe(1);
   });
 
-  test('R63: finds a cache that gives one key to two visitors, and a proxy that changes the answer', async () => {
+  test('R63: finds a cache that gives one key to two visitors, and a proxy that changes responses', async () => {
     const cached = await program(['doctor', '--url', `${await behind(() => {}, true)}/begin`]);
     expect(cached).toMatchObject({
       code: 1,
@@ -344,7 +344,7 @@ describe('The doctor', () => {
     expect(changed.code).toBe(1);
   });
 
-  test('R63: follows where an address leads, to the first that sends the cookie', async () => {
+  test('R63: follows redirects to the first response with the cookie', async () => {
     const led = await behind((answer) => {
       if (answer.body !== 'nothing') return;
       Object.assign(answer, { status: 302 });

@@ -21,7 +21,7 @@ const commands = useCommands();
 const { command, file } = commands;
 
 describe('The command', () => {
-  test('R63: explains itself, as a whole and command by command', async () => {
+  test('R63: prints help, for all commands and for each one', async () => {
     const { code, out } = await program(['--help']);
     expect(code).toBe(0);
     expect(out).toMatch(
@@ -53,7 +53,7 @@ describe('The command', () => {
     [['expunge', '--data-source', 'nowhere.js'], /there is no file .*nowhere\.js/, ''],
     [['move', '--from', 'nowhere.js', '--to', 'x'], /there is no file .*nowhere\.js/, ''],
     [['expunge', '--data-source', 'package.json'], /cannot be loaded/, ''],
-  ])('R63: %j is wrong usage', async (args, text, help) => {
+  ])('R63: %j is rejected with the usage', async (args, text, help) => {
     const { code, err, out } = await command(...args);
     expect(err).toMatch(text);
     expect(err).toMatch(new RegExp(`^nest-visit: [^\\n]+\\nTry: nest-visit ${help}--help\\n$`));
@@ -94,7 +94,7 @@ describe('The command', () => {
     }
   });
 
-  test('R63: a file that cannot be loaded says why in one line, and where when asked', async () => {
+  test('R63: a file that cannot be loaded is reported in one line, and with a stack trace on request', async () => {
     const broken = await file(`require('./nowhere.js')`, 'cjs');
     const { code, err } = await program(['expunge', '--data-source', broken]);
     expect(code).toBe(2);
@@ -103,7 +103,7 @@ describe('The command', () => {
     expect(asked.err).toMatch(/\n\s+at /);
   });
 
-  test('R63: a file in TypeScript is loaded where Node does so; elsewhere the error says how it can be', async () => {
+  test('R63: a TypeScript file is loaded if Node supports it; otherwise the error says what to do', async () => {
     const plain = await file(`const source: unknown = { type: 'none of them' }; export default source;`, 'ts');
     const { code, err } = await command('expunge', '--data-source', plain);
     const isLoaded = Boolean((process.features as { typescript?: unknown }).typescript);
@@ -138,7 +138,7 @@ describe('The command', () => {
       'a function that fails',
       `export default () => { throw new Error('ECONNREFUSED mysql://root:secret@127.0.0.1\\nat once'); }`,
     ],
-  ])('R63: a database that is away is one line, without the password: %s', async (_, text) => {
+  ])('R63: an unavailable database is reported in one line, without the password: %s', async (_, text) => {
     const { code, err, out } = await command('expunge', '--data-source', await file(text));
     expect(err).toMatch(/^nest-visit: [^\n]*ECONNREFUSED[^\n]*\n$/);
     expect(err).not.toContain('secret');
@@ -200,7 +200,7 @@ describeDatabases('The command', (db) => {
     });
   }
 
-  test('R63: moves live visits to another store, and says how many', async () => {
+  test('R63: moves live visits to another store, and prints how many', async () => {
     const other = await openDatabase('sqlite');
     onTestFinished(() => other.drop());
     const there = await openMigrated(other.options);
@@ -291,7 +291,7 @@ describeDatabases('The command', (db) => {
 
   // With SQLite all batches run in one turn of the event loop, which no signal interrupts.
   if (db.name !== 'sqlite') {
-    test('R63: stops at Ctrl-C after the batch that is under way', async () => {
+    test('R63: stops on Ctrl-C after the current batch', async () => {
       await store.create(Array.from({ length: 2000 }, () => visit(now - 8 * DAY)));
       const left = async (): Promise<number> => (await countStale({ store }, now - 7 * DAY)).visits;
       const source = await esm('export default options;');
@@ -314,7 +314,7 @@ describeDatabases('The command', (db) => {
     });
   }
 
-  test('R71: a missing table says which migration makes it, and is not made by the way', async () => {
+  test('R71: a missing table is reported with its migration, and is not created', async () => {
     await dataSource.query('DROP TABLE visit_identity');
     for (const more of ['', ', synchronize: true', ', migrationsRun: true']) {
       const { code, err } = await command(

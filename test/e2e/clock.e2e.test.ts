@@ -38,7 +38,7 @@ describe('The clock of a process', () => {
     }
 
     test.each([60 * MINUTE, -60 * MINUTE])(
-      'B75, B77: where it is off by %d ms, nothing is emptied, deleted or ended by it',
+      'B75, B77: if it is wrong by %d ms, it does not wipe, delete or end anything',
       async (skew) => {
         const right = await start(0);
         const browser = right.browser();
@@ -57,7 +57,7 @@ describe('The clock of a process', () => {
       },
     );
 
-    test('B75: where it is right, all of it is done', async () => {
+    test('B75: if it is right, all of this is done', async () => {
       const { browser, cleanUp, visits } = await start(0);
       await browser().post('/add');
       expect(await cleanUp.run()).toMatchObject({ visits: 0 });

@@ -131,13 +131,13 @@ function suite(open: () => Promise<Lent>): void {
       });
     };
 
-    test.each(['/hold/update', '/hold/set', '/hold/res'])('B18: %s is told to come again', async (path) => {
+    test.each(['/hold/update', '/hold/set', '/hold/res'])('B18: the response to %s is a 503', async (path) => {
       const { answer } = await closing(path);
       goOn.reach();
       expectToComeBack(await answer!);
     });
 
-    test('B18: and so are requests that still come', async () => {
+    test('B18: so are responses to later requests', async () => {
       const { browser } = await closing();
       expectToComeBack(await browser.get('/read'));
       expectToComeBack(await browser.post('/add'));
@@ -145,7 +145,7 @@ function suite(open: () => Promise<Lent>): void {
   });
 }
 
-describe('An application that ends, and has closed what it had lent', () => {
+describe('An application that has closed its connection to the store and is shutting down', () => {
   describeDatabases(
     'a data source',
     (db) => {
@@ -170,11 +170,11 @@ describe('An application that ends, and has closed what it had lent', () => {
   });
 });
 
-describe('A request that comes on an open connection while Fastify closes', () => {
+describe('A request on an open connection while Fastify closes', () => {
   test.each([
     [true, '503 Service Unavailable'],
     [false, '200 OK'],
-  ])('with return503OnClosing %s is answered %s', async (option, expected) => {
+  ])('with return503OnClosing %s has the response %s', async (option, expected) => {
     [held, goOn] = [new Moment(), new Moment()];
     const imports = [VisitModule.forRoot({ store: new MemoryVisitStore() })];
     class App {}

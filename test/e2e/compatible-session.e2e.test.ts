@@ -27,7 +27,7 @@ async function errorOf(act: () => unknown): Promise<unknown> {
   return undefined;
 }
 
-describe.each(platforms)('The session of a request under %s, for code of others,', (platform) => {
+describe.each(platforms)('The session of a request under %s, for third-party code,', (platform) => {
   const clock = new ManualClock();
   const store = new WatchedStore();
   const options = { store, clock };
@@ -47,7 +47,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   const data = () => app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
 
   describe('regenerates:', () => {
-    test('the old session is gone and a new object is there before the callback; what is written then is saved', async () => {
+    test('the old session is replaced before the callback, and changes in it are saved', async () => {
       await ask((session) => (session['cart'] = ['apple']));
       const before = browser.clone();
       const seen = await ask(async (session, { request }) => {
@@ -76,7 +76,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({});
     });
 
-    test('what is assigned from the old session comes with it, and nothing else', async () => {
+    test('values assigned from the old session are kept, and no others', async () => {
       await ask((session) => void Object.assign(session, { cart: ['apple'], save2: 1 }));
       await ask(async (session, { request }) => {
         await session['regenerate']();
@@ -85,7 +85,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ cart: ['apple'], save2: 1 });
     });
 
-    test('the cookie of the old session is taken over when it is assigned with the rest, as Passport does', async () => {
+    test('the cookie of the old session is kept if it is assigned with the rest, as Passport does', async () => {
       await ask((session) => (session['cart'] = ['apple']));
       const answer = await app.call(browser, async ({ request }) => {
         const before = request.session as Shared;
@@ -99,7 +99,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await app.ask(browser, ({ visits }) => visits.current().permanent)).toBe(true);
     });
 
-    test('keys that are to stay, by a promise and by a callback', async () => {
+    test('can keep some keys, with a promise or a callback', async () => {
       await ask((session) => void Object.assign(session, { a: 1, b: { c: 2 }, d: 3 }));
       await ask((session) => session['regenerate'](['a', 'b', 'none']));
       expect(await data()).toEqual({ a: 1, b: { c: 2 } });
@@ -117,7 +117,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(browser.jar.size).toBe(0);
     });
 
-    test('a session that was replaced is no session any more: saving it is refused, writing to it goes nowhere', async () => {
+    test('a replaced session is detached: saving it is refused, and writing to it has no effect', async () => {
       await ask((session) => (session['a'] = 1));
       const errors = await ask(async (session, { request }) => {
         await session['regenerate']();
@@ -131,7 +131,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   });
 
   describe('destroys:', () => {
-    test('nothing is at the request at once, the visit has ended when it calls back, and the cookie goes', async () => {
+    test('the session is removed at once; the visit has ended at the callback, and the cookie is cleared', async () => {
       await ask((session) => (session['cart'] = ['apple']));
       const stolen = browser.clone();
       const seen = await ask(async (session, { request }) => {
@@ -146,7 +146,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({});
     });
 
-    test('what is assigned afterwards begins a new one', async () => {
+    test('assigning something afterwards begins a new one', async () => {
       await ask((session) => (session['a'] = 1));
       await ask(async (session, { request }) => {
         await session['destroy']();
@@ -158,7 +158,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   });
 
   describe('saves and loads:', () => {
-    test('the callback comes when it is stored, and the promise where there is none', async () => {
+    test('the callback is called after the save; without a callback, there is a promise', async () => {
       const other = await ask(async (session) => {
         session['n'] = 1;
         await called((done) => session['save'](done));
@@ -169,7 +169,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await ask((session) => session['n'])).toBe(2);
     });
 
-    test('an error goes to the callback', async () => {
+    test('an error is passed to the callback', async () => {
       const error = await ask(async (session) => {
         session['f'] = () => 1;
         const failed = await errorOf(() => called((done) => session['save'](done)));
@@ -179,7 +179,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(error).toBeInstanceOf(SessionDataError);
     });
 
-    test('that the store is away goes to each callback, and to each promise', async () => {
+    test('an unavailable store is reported to each callback and each promise', async () => {
       await ask((session) => (session['n'] = 1));
       const acts = ['regenerate', 'save', 'reload', 'destroy'];
       for (const isCallback of [true, false]) {
@@ -200,7 +200,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       }
     });
 
-    test('what is stored is loaded again', async () => {
+    test('the stored data is loaded again', async () => {
       await ask((session) => (session['n'] = 1));
       const seen = await ask(async (session) => {
         session['n'] = 5;
@@ -218,13 +218,13 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(lengths).toEqual([1, 1, 1]);
     });
 
-    test('touching gives the session itself', async () => {
+    test('touch() returns the session itself', async () => {
       expect(await ask((session) => session['touch']() === session && session['resetMaxAge']() === session)).toBe(true);
     });
   });
 
   describe('lists and names:', () => {
-    test('data and cookie are listed, and nothing else', async () => {
+    test('only data and cookie are listed', async () => {
       const seen = await ask((session) => {
         session['a'] = 1;
         const inLoop: string[] = [];
@@ -294,27 +294,24 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ mine: 1 });
     });
 
-    test.runIf(platform === 'fastify')(
-      'sessions of Fastify give their data, and take options of the cookie',
-      async () => {
-        const answer = await app.call(browser, ({ request }) => {
-          const session = request.session as Shared;
-          session['a'] = { b: 1 };
-          session['options']({ maxAge: MINUTE });
-          return [session['data'](), session['sessionId'] === session['id']];
-        });
-        expect(answer.text).toBe('[{"a":{"b":1}},true]');
-        expect(answer.cookies[0]).toMatch(/max-age=60;/i);
-      },
-    );
+    test.runIf(platform === 'fastify')('sessions of Fastify return their data, and accept cookie options', async () => {
+      const answer = await app.call(browser, ({ request }) => {
+        const session = request.session as Shared;
+        session['a'] = { b: 1 };
+        session['options']({ maxAge: MINUTE });
+        return [session['data'](), session['sessionId'] === session['id']];
+      });
+      expect(answer.text).toBe('[{"a":{"b":1}},true]');
+      expect(answer.cookies[0]).toMatch(/max-age=60;/i);
+    });
 
-    test('what keeps a visitor safe cannot be overwritten by data', async () => {
+    test('data cannot overwrite security-relevant properties', async () => {
       const names = ['save', 'regenerate', 'destroy', 'reload', 'id', 'get', 'set'];
       const errors = await ask((session) => Promise.all(names.map((name) => errorOf(() => (session[name] = 'x')))));
       expect(errors.map((error) => (error as SessionDataError).code)).toEqual(names.map(() => 'SESSION_RESERVED_NAME'));
     });
 
-    test('nested changes and deletions are saved, and a look is not', async () => {
+    test('nested changes and deletions are saved; reading saves nothing', async () => {
       await ask((session) => (session['passport2'] = { user: 1, list: ['a'] }));
       await ask((session) => {
         delete session['passport2'].user;
@@ -329,7 +326,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(store.calls).toEqual(['find']);
     });
 
-    test('undefined takes a key out, as Fastify has it', async () => {
+    test('setting undefined deletes a key, as in Fastify', async () => {
       await ask((session) => void session['set']('a', 1).set('b', 2));
       await ask((session) => void session['set']('a', undefined));
       expect(await ask((session) => [session['get']('b'), session['get']('a', 'none')] as unknown)).toEqual([
@@ -339,7 +336,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ b: 2 });
     });
 
-    test('what cannot be given says so, and what to use', async () => {
+    test('unsupported properties throw, and name an alternative', async () => {
       const errors = await ask((session) =>
         Promise.all([
           errorOf(() => (session['cookie'].sameSite = 'none')),
@@ -360,13 +357,13 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   });
 
   describe('has an id:', () => {
-    test('the same for every request, also of a visit that begins with being asked for it', async () => {
+    test('the same for every request, even if reading it begins the visit', async () => {
       const id = await ask((session) => session['id'] as string);
       expect(browser.jar.size).toBe(1);
       expect(await ask((session) => session['id'] as string)).toBe(id);
     });
 
-    test('another one after a sign-in, and after a sign-out', async () => {
+    test('a new one after a sign-in, and after a sign-out', async () => {
       const ids = [await ask((session) => session['id'] as string)];
       await app.ask(browser, ({ identity }) => identity.login('ann'));
       ids.push(await ask((session) => session['id'] as string));
@@ -380,7 +377,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(new Set(ids).size).toBe(4);
     });
 
-    test.runIf(platform === 'express')('at `request.sessionID`, too', async () => {
+    test.runIf(platform === 'express')('as `request.sessionID`, too', async () => {
       expect(
         await ask((session, { request }) => session['id'] === request.sessionID && session['req'] === request),
       ).toBe(true);
@@ -388,7 +385,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
   });
 
   describe('is assigned:', () => {
-    test('null empties it, an object takes its place, itself changes nothing', async () => {
+    test('null empties it, an object replaces it, and itself changes nothing', async () => {
       await ask((session) => (session['a'] = 1));
       await ask((session, { request }) => void (request.session = session));
       expect(await data()).toEqual({ a: 1 });
@@ -401,14 +398,14 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({});
     });
 
-    test('text is refused, and nothing is lost', async () => {
+    test('a string is refused, and nothing is lost', async () => {
       await ask((session) => (session['a'] = 1));
       const error = await ask((_, { request }) => errorOf(() => (request.session = 'x')));
       expect((error as SessionDataError).code).toBe('SESSION_VALUE');
       expect(await data()).toEqual({ a: 1 });
     });
 
-    test('and deleted, which has no effect: the session is there, and what is in it', async () => {
+    test('deleting it has no effect: the session and its data are kept', async () => {
       await ask((session) => (session['a'] = 1));
       const seen = await ask((session, { request }) => {
         delete request.session;
@@ -422,7 +419,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
 
   describe('is found once', () => {
     test.runIf(platform === 'express')(
-      'by a request that is sent through the application again: what it has changed is there, and is saved',
+      'by a request that passes through the application again: its changes are visible, and are saved',
       async () => {
         await ask((session) => (session['a'] = 1));
         store.calls.length = 0;
@@ -446,7 +443,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       },
     );
 
-    test('and its store is not there, but the name of what there is instead', async () => {
+    test('and has no store, but an error that names the alternative', async () => {
       const error = await ask((_, { request }) => errorOf(() => request.sessionStore as unknown));
       expect((error as Error).message).toMatch(/VisitService lists and ends visits/);
       const seen = await ask((_, { request }) => {
@@ -462,7 +459,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
     const life = (answer: { cookies: readonly string[] }): string | undefined =>
       /max-age=(\d+)/i.exec(answer.cookies[0] ?? '')?.[1];
 
-    test('whose life can be set: the visit outlives the browser then, from this response on', async () => {
+    test('whose lifetime can be set: from this response on, the visit outlives the browser', async () => {
       const answer = await app.call(browser, ({ request }) => {
         const session = request.session as Shared;
         session['a'] = 1;
@@ -473,7 +470,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await ask((session) => session['cookie'].originalMaxAge as number)).toBe(30 * DAY);
     });
 
-    test('of a visit that is stored, forwards and back', async () => {
+    test('of a stored visit, to permanent and back', async () => {
       await ask((session) => (session['a'] = 1));
       const [first] = [...browser.jar.values()];
       const answer = await app.call(browser, ({ request }) => {
@@ -494,7 +491,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ a: 1 });
     });
 
-    test('of another life than permanent visits have is warned of, once', async () => {
+    test('with another lifetime than that of permanent visits causes one warning', async () => {
       const own = await InlineApp.start(platform, {
         store: new WatchedStore(),
         clock,
@@ -524,7 +521,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await data()).toEqual({ a: 1 });
     });
 
-    test('that lasts no longer than the visit would anyway', async () => {
+    test('that never lasts longer than the visit', async () => {
       const answer = await app.call(browser, ({ request }) => {
         const session = request.session as Shared;
         session['a'] = 1;
@@ -534,7 +531,7 @@ describe.each(platforms)('The session of a request under %s, for code of others,
       expect(await app.ask(browser, ({ visits }) => visits.current().permanent)).toBe(false);
     });
 
-    test('nothing of which is kept when the handler fails', async () => {
+    test('whose changes are discarded if the handler fails', async () => {
       await ask((session) => (session['a'] = 1));
       const answer = await app.call(browser, ({ request }) => {
         (request.session as Shared)['cookie'].maxAge = 7 * DAY;

@@ -90,11 +90,11 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     [{ partitioned: true }],
     [{ partitioned: true, secure: 'auto' }],
     [{ name: '__Secure-x', secure: 'auto' }],
-  ] as const)('ASVS 3.3.1: %j is refused at start', async (cookie) => {
+  ] as const)('ASVS 3.3.1: %j is refused at startup', async (cookie) => {
     await expect(start({ cookie })).rejects.toThrow('needs cookie.secure true');
   });
 
-  test('ASVS 3.3.1: in production the default is Secure, and "auto" has to be allowed', async () => {
+  test('ASVS 3.3.1: in production, the default is Secure, and "auto" must be allowed explicitly', async () => {
     vi.stubEnv('NODE_ENV', 'production');
     const { cookies } = await (await start({ cookie: { path: '/app' } })).browser().post('/set');
     expect(cookies[0]).toMatch(/^__Secure-visit=.*Secure/);
@@ -105,7 +105,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect((await both.browser().post('/set')).cookies[0]).toMatch(/^visit=(?!.*Secure)/);
   });
 
-  test('ASVS 3.3.1: elsewhere it is Secure where the request came by https, if the proxy is to be believed', async () => {
+  test('ASVS 3.3.1: elsewhere, it is Secure if the request used https, according to a trusted proxy', async () => {
     const headers = { 'x-forwarded-proto': 'https' };
     const trusting = await startBehindProxy(platform, { store: new MemoryVisitStore() }, parts);
     onTestFinished(() => trusting.close());
@@ -134,7 +134,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     ]);
   });
 
-  test('A5: live keys of different users are nobody’s, and each is told', async () => {
+  test('A5: live keys of different users identify nobody, and each is reported', async () => {
     const app = await start();
     const [ann, eve, nobody] = [app.browser(), app.browser(), app.browser()];
     await ann.post('/login/ann');
@@ -163,7 +163,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     expect([(await ann.get('/me')).text, (await eve.get('/me')).text]).toEqual(['ann undefined', 'eve undefined']);
   });
 
-  test('S2: each key counts once, however often it comes', async () => {
+  test('S2: each key counts once, however often it is sent', async () => {
     const watched = new WatchedStore(new MemoryVisitStore());
     const app = await start({ store: watched.store });
     const key = `${'0'.repeat(32)}.${'A'.repeat(43)}`;
@@ -181,7 +181,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     const headers = { 'sec-fetch-site': 'cross-site' };
 
     test.each(['/set', '/logout', '/end'])(
-      'without our cookie leaves the one that the browser has: %s',
+      'without our cookie does not replace the cookie of the browser: %s',
       async (path) => {
         for (const options of [{}, { creation: 'immediate' }] as const) {
           const app = await start(options);
@@ -197,7 +197,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
       expect((await browser.get('/me')).text).toBe('ann undefined');
     });
 
-    test('that brings our cookie, from here, or by a link, is as ever', async () => {
+    test('with our cookie works as usual, and so do requests from this site and by a link', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/set');
@@ -209,7 +209,7 @@ describe.each(platforms)('Cookies and keys, under %s', (platform) => {
     });
   });
 
-  test('a sign-out that comes with a key which was just replaced says that it has not signed out', async () => {
+  test('a sign-out with a key that was just replaced reports that it did not sign out', async () => {
     const app = await start();
     const browser = app.browser();
     await browser.post('/login/ann');

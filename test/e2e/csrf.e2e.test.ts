@@ -113,7 +113,7 @@ function requestsAcrossSites(stack: Stack): void {
   const buy = (browser: Browser, headers: Record<string, string>, method = 'POST'): Promise<Answer> =>
     browser.post('/buy', { headers, method });
 
-  test('R60, ASVS 3.5.3: safe methods pass, wherever they come from', async () => {
+  test('R60, ASVS 3.5.3: safe methods are allowed from any origin', async () => {
     const browser = (await start()).browser();
     const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' };
     for (const method of ['GET', 'HEAD'])
@@ -132,7 +132,7 @@ function requestsAcrossSites(stack: Stack): void {
     }
   });
 
-  test('R60, F2: Origin decides where there is no Fetch Metadata', async () => {
+  test('R60, F2: Origin decides if there is no Fetch Metadata', async () => {
     const app = await start();
     const browser = app.browser();
     const port = new URL(app.address).port;
@@ -170,7 +170,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await buy(secure.browser(), { origin: `https://${host}` })).status).toBe(201);
   });
 
-  test('R60: trusted origins pass, and only they do', async () => {
+  test('R60: trusted origins are allowed, and no others', async () => {
     const app = await start({ trustedOrigins: ['https://www.shop.example', 'https://shop.example:8443'] });
     const ask = (origin: string, site: string) => buy(app.browser(), { origin, 'sec-fetch-site': site });
     expect((await ask('https://www.shop.example', 'same-site')).status).toBe(201);
@@ -185,7 +185,7 @@ function requestsAcrossSites(stack: Stack): void {
     }
   });
 
-  test('R60, F3: who says nothing of where it comes from needs a form token, in the body or in a header, never in the address', async () => {
+  test('R60, F3: a request of unknown origin needs a form token, in body or header, never in the URL', async () => {
     const app = await start();
     const browser = app.browser();
     const refused = await buy(browser, {});
@@ -203,7 +203,7 @@ function requestsAcrossSites(stack: Stack): void {
     for (const form_token of tokens) expect((await browser.post('/buy', { json: { form_token } })).status).toBe(201);
   });
 
-  test('F4, B26: a token is good for its visit only, not after a sign-in, and an anonymous sign-in form has one', async () => {
+  test('F4, B26: a token is valid only for its visit, not after a sign-in; a sign-in form has one', async () => {
     const app = await start();
     const [browser, attacker] = [app.browser(), app.browser()];
     const planted = await newToken(attacker);
@@ -213,7 +213,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post('/buy', { json: { form_token: early } })).status).toBe(403);
   });
 
-  test('F4, B26: a token from before a change of rights never lives again, whoever holds the visit afterwards', async () => {
+  test('F4, B26: a token from before a change of rights never becomes valid again, for any user', async () => {
     const app = await start();
     const browser = app.browser();
     const change = async (path: string): Promise<void> =>
@@ -231,7 +231,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post('/buy', { json: { form_token: await newToken(browser) } })).status).toBe(201);
   });
 
-  test('R60: what is refused says why', async () => {
+  test('R60: a refusal states its reason', async () => {
     const app = await start();
     const browser = app.browser();
     const token = await newToken(browser);
@@ -258,7 +258,7 @@ function requestsAcrossSites(stack: Stack): void {
     ['scripts', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'script' }],
     ['windows that another site opens', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' }],
     ['images of a browser that says less', { accept: 'image/avif,image/webp,*/*' }],
-  ])('F5: %s cannot flush the tokens of open forms', async (_, headers) => {
+  ])('F5: %s cannot evict the tokens of open forms', async (_, headers) => {
     const app = await start();
     const browser = app.browser();
     const open = { headers: { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'document' } };
@@ -284,7 +284,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post('/buy', { headers: { 'sec-fetch-site': 'cross-site' } })).status).toBe(403);
   });
 
-  test('R59: pipes see no field with a token, and a handler uses it up by hand', async () => {
+  test('R59: pipes do not see the token field, and a handler can use up the token itself', async () => {
     const app = await start();
     const browser = app.browser();
     const form_token = await newToken(browser);
@@ -295,7 +295,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await browser.post(`/by-hand?token=${await newToken(browser)}`, { headers: SAME })).text).toBe('true');
   });
 
-  test('R59, R60: the field has the name of the option, where it is written, read and taken out', async () => {
+  test('R59, R60: the field name of the option applies to writing, reading and removing it', async () => {
     const app = await start({ requireToken: true }, { formTokens: { field: 'ticket' } });
     const browser = app.browser();
     const [, ticket] = /name="ticket" value="([^"]+)"/.exec((await browser.get('/form')).text)!;
@@ -305,7 +305,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect([answer.status, JSON.parse(answer.text)]).toEqual([201, { form_token: 'of somebody else', name: 'Ann' }]);
   });
 
-  test('R12: no pipe takes session or visit for something to be made anew', async () => {
+  test('R12: pipes do not transform session or visit', async () => {
     const seen: ArgumentMetadata[] = [];
     const pipe: PipeTransform = {
       transform: (value: unknown, metadata: ArgumentMetadata) => (seen.push(metadata), value),
@@ -319,7 +319,7 @@ function requestsAcrossSites(stack: Stack): void {
     ]);
   });
 
-  test('N8: with csrf.requireToken every unsafe request brings a token of the visit', async () => {
+  test('N8: with csrf.requireToken, every unsafe request needs a token of the visit', async () => {
     const app = await start({ requireToken: true });
     const browser = app.browser();
     expect((await buy(browser, SAME)).status).toBe(403);
@@ -347,7 +347,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect(JSON.parse(after.text)).toEqual({ bought: 2 });
   });
 
-  test('R59: a token that two guards ask for is used up once', async () => {
+  test('R59: a token that two guards require is used up once', async () => {
     const app = await start({ requireToken: true });
     const browser = app.browser();
     const ask = async (): Promise<Answer> => browser.post('/twice', { headers: SAME, json: { form_token } });
@@ -356,7 +356,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await ask()).status).toBe(403);
   });
 
-  test('R60: what comes from elsewhere writes nothing, makes no visit and no cookie, whatever its body is', async () => {
+  test('R60: a cross-site request writes nothing, and creates no visit and no cookie, with any body', async () => {
     const app = await start();
     const browser = app.browser();
     await newToken(browser);
@@ -379,7 +379,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect(await stack.rows()).toHaveLength(rows);
   });
 
-  test('F3: uploads bring it in a header', async () => {
+  test('F3: uploads send it in a header', async () => {
     const app = await start();
     const browser = app.browser();
     const token = await newToken(browser);
@@ -396,7 +396,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await send({ 'x-form-token': token })).status).toBe(201);
   });
 
-  test('R60: handlers without a visit have none to abuse', async () => {
+  test('R60: handlers without a visit accept cross-site requests', async () => {
     const app = await start();
     expect((await app.browser().post('/hook')).status).toBe(201);
   });
@@ -420,7 +420,7 @@ function requestsAcrossSites(stack: Stack): void {
     for (const secret of [token, browser.jar.get('visit')!]) expect(lines[0]).not.toContain(secret);
   });
 
-  test('R60, R74: origins that no browser would send are refused at start', async () => {
+  test('R60, R74: origins that no browser would send are refused at startup', async () => {
     for (const origin of [
       'https://a.example/',
       'a.example',

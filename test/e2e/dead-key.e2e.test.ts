@@ -46,7 +46,7 @@ const signal = () => {
   return { give, given };
 };
 
-describe.each(platforms)('Laws 1 and 4: a request whose key dies while it runs, under %s', (platform) => {
+describe.each(platforms)('Laws 1 and 4: a request whose key becomes invalid while it runs, under %s', (platform) => {
   const watched = new WatchedStore();
   let app: InlineApp;
   beforeAll(async () => {
@@ -70,7 +70,7 @@ describe.each(platforms)('Laws 1 and 4: a request whose key dies while it runs, 
 
   describe.each(Object.keys(changes))('by %s', (change) => {
     test.each(Object.keys(acts))(
-      'is refused, and sees nothing of the newer session, though it waits within the process for the save of that: %s',
+      'is refused, and sees nothing of the newer session, though it waits for the save of that session: %s',
       async (act) => {
         const [owner, other] = await begun(change);
         const [inside, enter, called] = [signal(), signal(), signal()];
@@ -105,7 +105,7 @@ describe.each(platforms)('Laws 1 and 4: a request whose key dies while it runs, 
       },
     );
 
-    test('is refused, and sees nothing of the newer session, though it had exclusive access before: @ExclusiveSession()', async () => {
+    test('is refused, and sees nothing of the newer session, in spite of @ExclusiveSession()', async () => {
       const [owner, other] = await begun(change);
       const [locked, go] = [signal(), signal()];
       watched.around = async ({ method }, call) => {

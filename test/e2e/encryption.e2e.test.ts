@@ -140,7 +140,7 @@ describeStacks('Encryption of session data', (stack) => {
     for (const text of [SECRET, 'name', 'notice', 'form-tokens']) expect(bytes!.includes(text)).toBe(false);
   }
 
-  test('R55: without the option it is stored as it is, with it nothing of it is seen', async () => {
+  test('R55: without the option, data is stored in plain text; with it, nothing of it is readable', async () => {
     const plain = await begin(await start(undefined));
     expect((await stored(plain))!.includes(SECRET)).toBe(true);
     const browser = await begin(await startStrict({ keys: [newKey()] }));
@@ -148,7 +148,7 @@ describeStacks('Encryption of session data', (stack) => {
     expect(await dataOf(browser)).toEqual({ name: SECRET });
   });
 
-  test('R55: whoever stores it, it is encrypted for the visit that it is stored with', async () => {
+  test('R55: data is encrypted for the visit that it is stored with, whichever code stores it', async () => {
     const app = await startStrict({ keys: [newKey()] });
     const browser = app.browser();
     const expectData = async (data: object): Promise<void> => {
@@ -177,7 +177,7 @@ describeStacks('Encryption of session data', (stack) => {
     await expectData({ notice: `Good bye, ${SECRET}` });
   });
 
-  test('R55: of a visit that begins with an update, after the one before has ended in the same request, too', async () => {
+  test('R55: so is data of a visit that begins with an update, after another one ended in the request', async () => {
     const app = await startStrict({ keys: [newKey()] });
     const browser = app.browser();
     await post(browser, '/begin-anew');
@@ -185,7 +185,7 @@ describeStacks('Encryption of session data', (stack) => {
     expect(await dataOf(browser)).toEqual({ name: SECRET });
   });
 
-  test('R55, R51: requests that conflict read what the other one has encrypted', async () => {
+  test('R55, R51: conflicting requests read what the other one has encrypted', async () => {
     const encryption = { keys: [newKey()] };
     const apps = [await startStrict(encryption), await startStrict(encryption)];
     const browser = await begin(apps[0]!);
@@ -193,7 +193,7 @@ describeStacks('Encryption of session data', (stack) => {
     expect(await dataOf(browser)).toEqual({ name: SECRET, count: 20 });
   });
 
-  test('R55, R49, R50: what has not changed is not written; empty data is NULL', async () => {
+  test('R55, R49, R50: unchanged data is not written; empty data is NULL', async () => {
     const browser = await begin(await startStrict({ keys: [newKey()] }));
     expect(await stack.statements(() => browser.post('/set', { json: { name: SECRET } }))).toHaveLength(1);
     await post(browser, '/clear');
@@ -201,7 +201,7 @@ describeStacks('Encryption of session data', (stack) => {
     expect(await dataOf(browser)).toEqual({});
   });
 
-  test('R55: the database tells which keys are still in use, by the statement in the documentation', async () => {
+  test('R55: the documented statement lists the keys that are still in use', async () => {
     const page = readFileSync(new URL('../../docs/encryption.md', import.meta.url), 'utf8');
     const names = { mariadb: 'MariaDB', postgres: 'PostgreSQL', sqlite: 'SQLite' };
     const line = page.split('\n').find((one) => one.startsWith('SELECT') && one.endsWith(names[stack.database]))!;
@@ -212,7 +212,7 @@ describeStacks('Encryption of session data', (stack) => {
     for (const browser of browsers) expect(begins).toContain((await stored(browser))!.subarray(0, 5).toString('hex'));
   });
 
-  test('R55, B15: eighty kilobytes of it', async () => {
+  test('R55, B15: eighty kilobytes are stored', async () => {
     const data = { name: randomBytes(60 * 1024).toString('base64') };
     const browser = await begin(await startStrict({ keys: [newKey()] }), data);
     expect(await dataOf(browser)).toEqual(data);
@@ -221,7 +221,7 @@ describeStacks('Encryption of session data', (stack) => {
   // What databases only keep, whatever is in it, is shown on one of them.
   if (stack.database !== 'sqlite') return;
 
-  describe('R55, B85: encryption is switched on and off while processes of two steps run', () => {
+  describe('R55, B85: encryption is switched on and off while processes of two steps run side by side', () => {
     const key = newKey();
     const steps = [
       undefined,
@@ -244,7 +244,7 @@ describeStacks('Encryption of session data', (stack) => {
     }
 
     test.each(pairs.map(([from, to]) => ({ from, to, title: `from processes ${names[from]} to those ${names[to]}` })))(
-      '$title nothing is lost',
+      '$title: nothing is lost',
       async ({ from, to }) => {
         const [old, fresh] = [await startStrict(steps[from]), await startStrict(steps[to])];
         const browser = await begin(old, { count: 0 });
@@ -258,7 +258,7 @@ describeStacks('Encryption of session data', (stack) => {
     test.each([
       [0, 1, 2, 3],
       [3, 2, 1, 0],
-    ])('one session goes all the way: %j, %j, %j, %j', async (...way) => {
+    ])('one session passes through all steps: %j, %j, %j, %j', async (...way) => {
       const apps = [];
       for (const step of way) apps.push(await startStrict(steps[step]));
       const browser = await begin(apps[0]!, { count: 0 });
@@ -268,7 +268,7 @@ describeStacks('Encryption of session data', (stack) => {
       expect(begins).toBe(way.at(-1) === 3 ? 0xc1 : 0x01);
     });
 
-    test('a step that is left out fails', async () => {
+    test('skipping a step fails', async () => {
       const browser = await begin(await startStrict(steps[2]));
       expect((await at(await startStrict(steps[0]), browser).get('/data')).status).toBe(500);
     });
@@ -310,11 +310,11 @@ describeStacks('Encryption of session data', (stack) => {
       await expectUnreadable(browser);
     });
 
-    test('R55, R54: because its key has been taken away', async () => {
+    test('R55, R54: because its key has been removed', async () => {
       await expectUnreadable(await begin(await start({ keys: [newKey()] })));
     });
 
-    test('R55, R54: because it is not encrypted, unless that is accepted', async () => {
+    test('R55, R54: because it is not encrypted, unless the option accepts plain data', async () => {
       await expectUnreadable(await begin(await start(undefined)));
       const browser = await begin(await start(undefined));
       const accepting = at(await startStrict({ keys: [key], plain: 'read' }), browser);
@@ -331,7 +331,7 @@ describeStacks('Encryption of session data', (stack) => {
       expect(await dataOf(at(await start(undefined), browser))).toEqual({});
     });
 
-    test('R55, R77: the log names the visit, and neither key nor data', async () => {
+    test('R55, R77: the log names the visit, but neither key nor data', async () => {
       const lines: string[] = [];
       const write = (...texts: unknown[]): void => void lines.push(texts.map(String).join(' '));
       const logger: LoggerService = {
@@ -435,7 +435,7 @@ describe('The option session.encryption', () => {
     ],
     ['an unknown name', { keys: [key], plane: 'read' }, 'an object with keys and plain, got "plane"'],
     ['a key for a name', { keys: [key], [hex]: true }, 'an object with keys and plain, got another name'],
-  ])('R55, R74: %s is refused at the start, and no key is shown', async (_, encryption, text) => {
+  ])('R55, R74: %s is refused at startup, and no key is shown', async (_, encryption, text) => {
     const error = await compile(encryption).then(
       () => expect.fail('it started'),
       (thrown: unknown) => thrown as Error,

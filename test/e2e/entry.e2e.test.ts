@@ -157,7 +157,7 @@ describeWays('A request', (way) => {
   };
   const keyOf = (browser: { jar: Map<string, string> }): string => browser.jar.get('visit')!;
 
-  describe('is found on entry', () => {
+  describe('A visit that is found at the entry', () => {
     let app: WayApp;
     let watcher: Watcher;
     const sights: (Record<string, unknown> & { place: Place })[] = [];
@@ -188,7 +188,7 @@ describeWays('A request', (way) => {
       });
     };
 
-    test('is the same in every middleware, guard, interceptor, pipe, handler and filter, with nothing to await, by one question', async () => {
+    test('is the same in middleware, guard, interceptor, pipe, handler and filter, by one look-up', async () => {
       const browser = await signIn(app);
       watcher = { see: look, fails: ({ headers }) => (headers['x-fail'] ? new Error('on purpose') : undefined) };
       const id = keyOf(browser).slice(0, 32);
@@ -207,7 +207,7 @@ describeWays('A request', (way) => {
       expect(sights.at(-1)).toEqual({ place: 'filter', ...common });
     });
 
-    test('the same session everywhere, at the request as one object, and as one given by us', async () => {
+    test('has the same session everywhere, at the request and by injection', async () => {
       const browser = await signIn(app);
       const objects = { shown: new Set<unknown>(), given: new Set<unknown>() };
       watcher = {
@@ -220,24 +220,21 @@ describeWays('A request', (way) => {
       expect([objects.shown.size, objects.given.size]).toEqual([1, 1]);
     });
 
-    test.each([...ALL_THE_WAY])(
-      'what the code at %s writes is saved, and seen by what comes after it',
-      async (place) => {
-        const browser = await signIn(app);
-        watcher = {
-          see: (sight) => {
-            if (sight.place === place) sight.request.session['places'] = place;
-          },
-        };
-        const answer = await browser.get('/seen');
-        expect(answer.status, answer.text).toBe(200);
-        if (place !== 'interceptor on the way back') expect(JSON.parse(answer.text)).toMatchObject({ places: place });
-        watcher = {};
-        expect(JSON.parse((await browser.get('/seen')).text)).toMatchObject({ name: 'ann', places: place });
-      },
-    );
+    test.each([...ALL_THE_WAY])('changes made at %s are saved, and visible to all later code', async (place) => {
+      const browser = await signIn(app);
+      watcher = {
+        see: (sight) => {
+          if (sight.place === place) sight.request.session['places'] = place;
+        },
+      };
+      const answer = await browser.get('/seen');
+      expect(answer.status, answer.text).toBe(200);
+      if (place !== 'interceptor on the way back') expect(JSON.parse(answer.text)).toMatchObject({ places: place });
+      watcher = {};
+      expect(JSON.parse((await browser.get('/seen')).text)).toMatchObject({ name: 'ann', places: place });
+    });
 
-    test.each([...MIDDLEWARE])('a visit begins at %s, of an unknown path too', async (place) => {
+    test.each([...MIDDLEWARE])('can begin at %s, even for an unknown path', async (place) => {
       watcher = {
         see: (sight) => {
           if (sight.place === place) sight.request.session['places'] = place;
@@ -249,7 +246,7 @@ describeWays('A request', (way) => {
       expect(JSON.parse((await browser.get('/seen')).text)).toMatchObject({ places: place });
     });
 
-    test('of nobody: all see an empty session and no user, and the store is not asked', async () => {
+    test('without a key: the session is empty everywhere, there is no user, and no look-up', async () => {
       watcher = { see: look };
       expect(await app.store.callsOf(() => app.browser().get('/seen'))).toEqual([]);
       expect(sights.length).toBeGreaterThan(ALL_THE_WAY.length - 1);
@@ -264,7 +261,7 @@ describeWays('A request', (way) => {
     });
 
     test.each([...GUARDS])(
-      'the guard at %s lets a user in and keeps a stranger out, without awaiting anything',
+      'the guard at %s admits a user and denies a stranger, without awaiting anything',
       async (place) => {
         watcher = {
           see: (sight) => {
@@ -285,7 +282,7 @@ describeWays('A request', (way) => {
       },
     );
 
-    test('visits.resolve() is harmless: wherever, however often, and to whatever it is given', async () => {
+    test('visits.resolve() is harmless anywhere, any number of times, with any argument', async () => {
       const browser = await signIn(app);
       const ids = new Set<string>();
       watcher = {
@@ -307,7 +304,7 @@ describeWays('A request', (way) => {
   });
 
   if (way.platform === 'fastify') {
-    test('plugins that main.ts registers find the decorator when they are registered, and the session in their hooks', async () => {
+    test('plugins of main.ts find the decorator at registration, and the session in their hooks', async () => {
       interface Instance {
         hasRequestDecorator(name: string): boolean;
         addHook(name: string, hook: (request: SeenRequest) => Promise<void>): void;
@@ -336,7 +333,7 @@ describeWays('A request', (way) => {
     });
   }
 
-  test('app.use() of main.ts reads and writes request.session', async () => {
+  test('middleware that main.ts adds with app.use() reads and writes request.session', async () => {
     const seen: unknown[] = [];
     const recipe: Recipe = {
       controllers: [EntryController],
@@ -354,7 +351,7 @@ describeWays('A request', (way) => {
     expect(seen).toEqual([undefined, 1, 2]);
   });
 
-  describe('that is only found', () => {
+  describe('A visit that is only found', () => {
     const folder = mkdtempSync(join(tmpdir(), 'visit-static-'));
     let app: WayApp;
 
@@ -402,7 +399,7 @@ describeWays('A request', (way) => {
     const writes = (calls: string[]): string[] => calls.filter((call) => call !== 'find');
 
     test.each(requests)(
-      'by %s leaves no trace: no row, touch, key, event or cookie',
+      'by %s is not recorded: no row, touch, key, event or cookie',
       async (_, path, status, headers = {}) => {
         const known = await signIn(app);
         app.clock.advance(35 * MINUTE);
@@ -437,7 +434,7 @@ describeWays('A request', (way) => {
     );
 
     test.each(['', 'x', FORGED.slice(1), `${FORGED}A`, FORGED.toUpperCase(), "' OR 1=1 --", 'a'.repeat(3000)])(
-      'with the malformed key %j asks the store nothing',
+      'by the malformed key %j causes no look-up',
       async (key) => {
         const calls = await app.store.callsOf(async () => {
           for (const path of ['/unknown', '/health', '/own-route'])
@@ -452,7 +449,7 @@ describeWays('A request', (way) => {
     );
   });
 
-  describe('with a body', () => {
+  describe('A request with a body', () => {
     let app: WayApp;
     let watcher: Watcher;
     const start = (source: string) =>
@@ -485,7 +482,7 @@ describeWays('A request', (way) => {
     const all = (places: readonly Place[], value: unknown) => Object.fromEntries(places.map((place) => [place, value]));
     const json = (body: string) => ({ 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
 
-    test.each(['cookie', 'query'])('a live key in the %s is enough: nobody waits for the body', async (source) => {
+    test.each(['cookie', 'query'])('does not wait for the body if there is a valid key in the %s', async (source) => {
       const browser = await signIn(app);
       let look!: (name: unknown) => void;
       const looked = new Promise((resolve) => (look = resolve));
@@ -505,7 +502,7 @@ describeWays('A request', (way) => {
       ]);
     });
 
-    test('a key in it is read as soon as it is parsed, and taken out; before, nobody is taken for anonymous', async () => {
+    test('reads the key in it after parsing, and removes it; until then, reading the visit throws', async () => {
       const browser = await signIn(app);
       const seen = namesAt([...MIDDLEWARE, ...GUARDS, ...AROUND, 'handler']);
       const calls = await app.store.callsOf(async () => {
@@ -519,20 +516,20 @@ describeWays('A request', (way) => {
       expect(seen).toEqual({ ...all(early, 'VISIT_NOT_RESOLVED'), ...all(late, 'ann') });
     });
 
-    test('a key in a form', async () => {
+    test('accepts a key in a form', async () => {
       const browser = await signIn(app);
       const answer = await app.browser().post('/seen', { form: { a: '1', visit_key: keyOf(browser) } });
       expect(JSON.parse(answer.text)).toEqual({ id: keyOf(browser).slice(0, 32), name: 'ann', body: { a: '1' } });
     });
 
-    test('a key in a body without a length', async () => {
+    test('accepts a key in a body without a length', async () => {
       const browser = await signIn(app);
       const { send, answer } = begin(app, { path: '/seen', headers: { 'content-type': 'application/json' } });
       send(JSON.stringify({ visit_key: keyOf(browser) }));
       expect(JSON.parse((await answer).text)).toMatchObject({ name: 'ann' });
     });
 
-    test('a key in it takes precedence over an invalid key in the cookie, but not over a valid one', async () => {
+    test('prefers a key in it to an invalid key in the cookie, but not to a valid one', async () => {
       const [ann, bea] = [await signIn(app), await signIn(app, 'bea')];
       const name = async (cookie: string): Promise<unknown> =>
         JSON.parse((await app.browser().post('/seen', { cookie, json: { visit_key: keyOf(ann) } })).text);
@@ -540,7 +537,7 @@ describeWays('A request', (way) => {
       expect(await name(`visit=${keyOf(bea)}`)).toMatchObject({ name: 'bea', body: {} });
     });
 
-    test('where it counts for more than the cookie, the cookie waits for it', async () => {
+    test('evaluates the cookie after the body if the body takes precedence', async () => {
       const first = await start('body, cookie');
       const [ann, bea] = [await signIn(first), await signIn(first, 'bea')];
       const seen = namesAt(['main.ts', 'guard of the method']);
@@ -556,7 +553,7 @@ describeWays('A request', (way) => {
       expect(seen).toEqual({ 'main.ts': 'bea', 'guard of the method': 'bea' });
     });
 
-    test('without one it is decided at once', async () => {
+    test('is decided immediately if the body is empty', async () => {
       const seen = namesAt(MIDDLEWARE);
       expect((await app.browser().get('/seen')).status).toBe(200);
       expect(seen).toEqual(all(MIDDLEWARE, null));
@@ -566,7 +563,7 @@ describeWays('A request', (way) => {
     });
 
     test.each(['{"a": ', '"', '{"a":1}}', '\u0000'])(
-      'that is no JSON (%j) is 400, and the next request is served',
+      'that is not JSON (%j) gets a 400, and the next request is served',
       async (body) => {
         const browser = await signIn(app);
         for (const cookie of [undefined, `visit=${keyOf(browser)}`, `visit=${FORGED}`]) {
@@ -581,7 +578,7 @@ describeWays('A request', (way) => {
       },
     );
 
-    test('of a type that nobody parses is no reason to know nothing', async () => {
+    test('of a type that is not parsed still has a visit', async () => {
       const browser = await signIn(app);
       const answer = await browser.post('/seen', { headers: { 'content-type': 'text/unknown' }, form: {} });
       // Fastify refuses it by itself.
@@ -600,7 +597,7 @@ describeWays('A request', (way) => {
       '{"visit_key":{}}',
       '{"visit_key":["a"]}',
       '{"__proto__":{"visit_key":"x"}}',
-    ])('%s holds no key: decided when it is parsed', async (body) => {
+    ])('%s contains no key: decided after parsing', async (body) => {
       const { send, answer } = begin(app, { path: '/seen', headers: json(body) });
       const calls = await app.store.callsOf(async () => {
         send(body);
@@ -611,7 +608,7 @@ describeWays('A request', (way) => {
     });
   });
 
-  describe('whose visit could not be looked for', () => {
+  describe('A request whose look-up failed', () => {
     let app: WayApp;
     let watcher: Watcher;
     beforeAll(async () => {
@@ -676,7 +673,7 @@ describeWays('A request', (way) => {
       ['/health', 200],
       ['/own-route', 200],
       ['/unknown', 404],
-    ])('%s is answered with %d', async (path, status) => {
+    ])('%s gets %d', async (path, status) => {
       const browser = await signIn(app);
       app.store.isAway = true;
       const answer = await browser.get(path);
@@ -691,7 +688,7 @@ describeWays('A request', (way) => {
       expect((await browser.get(path)).status).toBe(status === 503 ? 200 : status);
     });
 
-    test('a middleware that can do without goes on', async () => {
+    test('continues in middleware that does not need the visit', async () => {
       const browser = await signIn(app);
       const seen: unknown[] = [];
       watcher = {
@@ -703,7 +700,7 @@ describeWays('A request', (way) => {
       expect(seen).toEqual(['VISIT_STORE_UNAVAILABLE', 'VISIT_STORE_UNAVAILABLE']);
     });
 
-    test('a static file is served', async () => {
+    test('is served if it is for a static file', async () => {
       const folder = mkdtempSync(join(tmpdir(), 'visit-static-'));
       writeFileSync(join(folder, 'page.txt'), 'a page');
       const withFiles = await way.start(

@@ -170,7 +170,7 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     return status === 201;
   };
 
-  test('R52: what an exception filter changes is saved, though the handler has given its access back', async () => {
+  test('R52: changes of an exception filter are saved, although the handler has released its access', async () => {
     const browser = app.browser();
     await browser.post('/begin');
     expect(await browser.post('/problem')).toMatchObject({ status: 409, text: 'sold out' });
@@ -194,7 +194,7 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     expect((await browser.post('/add')).text).toBe('{"n":3}');
   });
 
-  test('R52, B55: lasts as long as the handler, also where a time limit has answered for it', async () => {
+  test('R52, B55: lasts as long as the handler, even if a timeout has already sent the response', async () => {
     const browser = app.browser();
     const { gate, answer, seconds } = await hold(browser, '?given-up=1');
     givenUp.next();
@@ -221,7 +221,7 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
     expect((await browser.post('/add')).text).toBe('{"n":2}');
   });
 
-  test('R52: is renewed while its client waits, and no longer', async () => {
+  test('R52: is renewed only while its client waits', async () => {
     const browser = app.browser();
     const { gate, client, seconds } = await hold(browser);
     await seconds(25);
@@ -238,7 +238,7 @@ describe.each(platforms)('Exclusive access under %s', (platform) => {
   });
 
   test.each([true, false])(
-    'R52, B78: who slept through the lease has lost it; somebody else has had it since: %s',
+    'R52, B78: is lost by a process that was suspended beyond the lease; another one has had it since: %s',
     async (isTaken) => {
       const browser = app.browser();
       const { gate, answer, seconds } = await hold(browser);

@@ -55,7 +55,7 @@ function suite(open: () => VisitStore): void {
     sessions = on(store);
   });
 
-  test('gives what was set, as JSON has it, and null for what is not there', async () => {
+  test('returns what was set, as JSON, and null for unknown ids', async () => {
     const id = newId();
     expect(await sessions.get(id)).toBe(null);
     await sessions.set(id, { cookie, cart: ['one'], at: new Date(0), gone: undefined });
@@ -66,7 +66,7 @@ function suite(open: () => VisitStore): void {
     expect(await sessions.get(id)).toEqual({ plain: true });
   });
 
-  test('a session that has been destroyed never comes back, whoever saves or touches it late', async () => {
+  test('a destroyed session never comes back, even if it is saved or touched later', async () => {
     const id = newId();
     await sessions.set(id, { cookie, user: 'ann' });
     await sessions.destroy(id);
@@ -76,7 +76,7 @@ function suite(open: () => VisitStore): void {
     await sessions.destroy(newId());
   });
 
-  test('lives as long as its cookie, or the option says; touches and shorter lives count', async () => {
+  test('a session lives as long as its cookie or the option says; touches and shorter lifetimes count', async () => {
     const [plain, short, touched, shortened] = [newId(), newId(), newId(), newId()];
     await sessions.set(plain, { cookie });
     await sessions.set(short, { ...lasting(60_000) });
@@ -102,7 +102,7 @@ function suite(open: () => VisitStore): void {
     expect(await live(plain)).toBe(false);
   });
 
-  test('of sets at once the last call stays, also for a new session', async () => {
+  test('the last of concurrent set() calls wins, also for a new session', async () => {
     const id = newId();
     for (const round of [1, 2]) {
       await Promise.all(
@@ -117,7 +117,7 @@ function suite(open: () => VisitStore): void {
     expect((await sessions.get(id))!['value']).toBeGreaterThanOrEqual(0);
   });
 
-  test('all, length and clear are of these sessions only', async () => {
+  test('all, length and clear apply only to these sessions', async () => {
     await sessions.clear();
     const now = clock.now();
     const visit = created({ id: 'a'.repeat(32), keyHash: 'b'.repeat(64), created: now, expiry: now + 3_600_000 });
@@ -133,7 +133,7 @@ function suite(open: () => VisitStore): void {
     expect([await sessions.length(), (await store.find([visit.id]))[0]?.endedAt]).toEqual([0, null]);
   });
 
-  test('no id of a session is stored', async () => {
+  test('session ids are not stored', async () => {
     const id = newId();
     await sessions.set(id, { cookie });
     const { visits } = await store.pages!.liveVisits({ after: '', limit: 100, now: clock.now() });
@@ -156,12 +156,12 @@ describeDatabases('Sessions of express-session', (db) => {
 });
 
 describe('A store for express-session', () => {
-  test('is one of theirs', () => {
+  test('is a Store of express-session', () => {
     const store = visitSessionStore(Base, { store: new MemoryVisitStore() });
     expect([store instanceof Base, store.isOfTheirs, typeof store.on]).toEqual([true, true, 'function']);
   });
 
-  test('needs a store that keeps visits, and durations', () => {
+  test('requires a store of visits, and valid durations', () => {
     const sealed = new SealedCookieVisitStore({ secrets: [Buffer.alloc(32, 1).toString('base64')] });
     const invalid = expect.objectContaining({ code: 'VISIT_OPTION' }) as Error;
     const store = new MemoryVisitStore();
@@ -178,7 +178,7 @@ describe('A store for express-session', () => {
     expect(() => visitSessionStore(Base, { store, timeout: '36500d', storeTimeout: 2 ** 31 - 1 })).not.toThrow();
   });
 
-  test('tells errors to the callback, and none where there is no callback', async () => {
+  test('passes errors to the callback, and throws none without a callback', async () => {
     const watched = new WatchedStore();
     const store = visitSessionStore(Base, { store: watched.store, clock, storeTimeout: PATIENCE });
     const sessions = promised(store);

@@ -122,7 +122,7 @@ describe.each(platforms)('Under %s', (platform) => {
     return { browser, id };
   };
 
-  test('work that outlives its request is a job, which has no user: it says whose visit may end', async () => {
+  test('work that outlives its request is a job without a user, which must say whose visit may end', async () => {
     const victim = await signedIn('ada');
     const other = await signedIn('bob');
     await other.browser.post(`/end-afterwards/${victim.id}`);
@@ -146,7 +146,7 @@ describe.each(platforms)('Under %s', (platform) => {
     expect(await app.browser().get('/skipped/health', { cookie })).toMatchObject({ status: 200, text: 'well' });
   });
 
-  test('B10: a response waits for a write that nobody awaits, whoever sends it', async () => {
+  test('B10: a response waits for a write that is not awaited, whichever code sends it', async () => {
     const { browser, id } = await signedIn('ada');
     watched.away('save');
     const failed = await browser.post('/unawaited/update');
@@ -158,7 +158,7 @@ describe.each(platforms)('Under %s', (platform) => {
     expect((await browser.post('/unawaited/end')).cookies.join()).toContain('Max-Age=0');
   });
 
-  test.each(Object.keys(CALLS))('B10: it fails with that write, and the process goes on: %s', async (call) => {
+  test.each(Object.keys(CALLS))('B10: it fails if that write fails, and the process continues: %s', async (call) => {
     const { browser } = await signedIn('ada');
     watched.away('create', 'end', 'endAllForUser', 'endAll');
     const failed = await browser.post(`/unawaited/service/${call}`);
@@ -170,7 +170,7 @@ describe.each(platforms)('Under %s', (platform) => {
   });
 
   test.each(['create', 'revokedAt'] as const)(
-    'a sign-in as another user that fails with 503 clears no cookie: %s',
+    'a sign-in as another user that fails with 503 does not clear the cookie: %s',
     async (method) => {
       const { browser } = await signedIn('ada');
       watched.away(method);

@@ -143,7 +143,7 @@ describe('A plain Fastify application', () => {
   const login = (user: string, at = browser) => at.post('/login', { json: { user } });
   const count = async (at = browser): Promise<unknown> => JSON.parse((await at.get('/count')).text) as unknown;
 
-  test('has visits: nothing is stored before something changes, and nothing leaves before it is saved', async () => {
+  test('has visits: nothing is stored before a change, and nothing is sent before the save', async () => {
     expect(await count()).toMatchObject({ count: 0, user: null });
     expect([browser.jar.size, watched.calls]).toEqual([0, []]);
     watched.around = async (_call, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
@@ -159,7 +159,7 @@ describe('A plain Fastify application', () => {
     expect(headers.get('cache-control')).toBe('no-store');
   });
 
-  test('signs in with a new key, which the old one does not survive, and out', async () => {
+  test('signs in with a new key, which invalidates the old one, and signs out', async () => {
     await browser.get('/add');
     const before = browser.clone();
     expect((await login('ann')).status).toBe(200);
@@ -173,7 +173,7 @@ describe('A plain Fastify application', () => {
     expect(ended).toMatchObject([{ reason: 'logout' }]);
   });
 
-  test('each request acts for its own visit, with bodies too', async () => {
+  test('each request acts for its own visit, even with a body', async () => {
     watched.around = async (_call, go) => (
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)),
       go()
@@ -187,13 +187,13 @@ describe('A plain Fastify application', () => {
     );
   });
 
-  test('hooks know their request after its body has come, too', async () => {
+  test('hooks know their request even after its body has arrived', async () => {
     await login('ann');
     const json = { text: 'a'.repeat(200_000) };
     expect(JSON.parse((await browser.post('/hooked', { json })).text)).toEqual(['ann', 'ann']);
   });
 
-  test('a request keeps the visit alive, unless its route is passive, and as long as its route says', async () => {
+  test('a request extends the visit by the timeout of its route, unless the route is passive', async () => {
     for (const [path, isAlive] of [
       ['/count', true],
       ['/passive', false],
@@ -208,7 +208,7 @@ describe('A plain Fastify application', () => {
     }
   });
 
-  test('what leads nowhere is no use of a visit', async () => {
+  test('a request without a route does not use the visit', async () => {
     await login('ann');
     clock.advance(15 * 60_000);
     expect((await browser.get('/nowhere')).status).toBe(404);
@@ -226,7 +226,7 @@ describe('A plain Fastify application', () => {
     expect(await count()).toMatchObject({ count: 5 });
   });
 
-  test("law 7: an answer that could not be saved is an error of the application's own", async () => {
+  test('law 7: a failed save is handled as an error of the application', async () => {
     await browser.get('/add');
     expect(JSON.parse((await browser.get('/bad')).text)).toMatchObject({ statusCode: 500, code: 'SESSION_VALUE' });
     watched.away('save');
@@ -283,7 +283,7 @@ test('decorators are for one route, though routes share a handler', async () => 
   expect([(await browser.get('/open')).status, (await browser.get('/guarded')).status]).toEqual([200, 401]);
 });
 
-test('an error handler of the application sees what a handler throws, and does not have its changes kept', async () => {
+test('an error handler of the application receives what a handler throws, and the changes are discarded', async () => {
   const browser = (
     await start({ store: watched.store }, (app) => {
       app.setErrorHandler((_error, _request, reply) => reply.code(200).send('all is well'));
@@ -321,7 +321,7 @@ class Asks implements CanActivate {
 }
 
 describe('Guards for all routes', () => {
-  test('CsrfGuard refuses what another site sends, and routes may be left out', async () => {
+  test('CsrfGuard refuses cross-site requests, and routes can be exempted', async () => {
     const browser = (
       await start({ store: watched.store, guards: [CsrfGuard] }, (app) => {
         app.post('/form', async () => 'done');
@@ -344,7 +344,7 @@ describe('Guards for all routes', () => {
     ]);
   });
 
-  test('guards of the application come before validation and handlers, and what is not let in is refused', async () => {
+  test('guards of the application run before validation and handlers, and deny requests', async () => {
     for (const [guard, status] of [
       [Throws, 401],
       [SaysNo, 403],
@@ -359,7 +359,7 @@ describe('Guards for all routes', () => {
     }
   });
 
-  test('a guard of a route is made with what it asks for', async () => {
+  test('a guard of a route is created with its dependencies', async () => {
     const browser = (
       await start({ store: watched.store }, (app) => {
         app.get('/', { config: { visit: [UseGuards(Asks)] } }, async () => 'let in');
@@ -372,7 +372,7 @@ describe('Guards for all routes', () => {
   });
 });
 
-test('visits are kept by clients, too', async () => {
+test('visits can be stored in sealed cookies, too', async () => {
   const browser = (
     await start({ store: new SealedCookieVisitStore({ secrets: ['a'.repeat(64)] }) }, (app) => {
       app.get('/add', async (request) =>
@@ -383,7 +383,7 @@ test('visits are kept by clients, too', async () => {
   expect([(await browser.get('/add')).text, (await browser.get('/add')).text]).toEqual(['1', '2']);
 });
 
-test('a key in the body is found once that has been parsed', async () => {
+test('a key in the body is found after parsing', async () => {
   let key!: string;
   const browser = (
     await start({ store: watched.store, source: 'body' }, async (app) => {
@@ -395,7 +395,7 @@ test('a key in the body is found once that has been parsed', async () => {
   expect((await browser.post('/me', { json: { visit_key: `${key}x` } })).text).toBe('null');
 });
 
-test('the end of the application closes the store, and writes what waits', async () => {
+test('closing the application writes pending updates and closes the store', async () => {
   const store = new WatchedStore();
   const app = fastify();
   await app.register(visits, { ...USUAL, store: store.store, logger: ['error'] });
@@ -408,7 +408,7 @@ test('the end of the application closes the store, and writes what waits', async
   expect(store.calls.slice(-2)).toEqual(['touch', 'close']);
 });
 
-test('what cannot be is refused at the start, by its name', async () => {
+test('unsupported options are refused at startup, by name', async () => {
   const refusalOf = (options: object, routes: (app: FastifyInstance) => void = () => undefined): Promise<unknown> => {
     const app = fastify();
     const starting = (async () => {
@@ -450,7 +450,7 @@ describe('@fastify/passport', () => {
     });
   });
 
-  test('its users are those of visits', async () => {
+  test('has the same users as the visits', async () => {
     const browser = browse();
     expect((await browser.get('/login?user=ann')).text).toBe('in');
     expect(JSON.parse((await browser.get('/me')).text)).toEqual({ user: { id: 'ann' }, userId: 'ann' });

@@ -73,7 +73,7 @@ describeStacks('Form tokens', (stack) => {
     expect(await isAccepted(browser, second)).toBe(true);
   });
 
-  test('R59, B13: of those who use one at the same moment, on several machines, exactly one wins', async () => {
+  test('R59, B13: of concurrent requests with one token, on several machines, exactly one wins', async () => {
     const apps = [await start(), await start()];
     const browser = apps[0]!.browser();
     const token = await newToken(browser);
@@ -84,7 +84,7 @@ describeStacks('Form tokens', (stack) => {
     expect(answers.map(({ text }) => text).filter((text) => text.includes('true'))).toHaveLength(1);
   });
 
-  test('R59, F5: those made at the same moment are all good; the oldest go first', async () => {
+  test('R59, F5: tokens created at the same time are all valid; the oldest are dropped first', async () => {
     const app = await start({ formTokens: { max: 4 } });
     const browser = app.browser();
     const old = await newToken(browser);
@@ -106,7 +106,7 @@ describeStacks('Form tokens', (stack) => {
     expect(await isAccepted(browser, token)).toBe(true);
   });
 
-  test('R59: they are not seen in the session, and clear() leaves them', async () => {
+  test('R59: tokens are not visible in the session, and clear() keeps them', async () => {
     const app = await start();
     const browser = app.browser();
     const token = await newToken(browser);
@@ -115,7 +115,7 @@ describeStacks('Form tokens', (stack) => {
     expect(await isAccepted(browser, token)).toBe(true);
   });
 
-  test('R59: what was never a token costs no write, and makes no visit', async () => {
+  test('R59: text that was never a token costs no write, and creates no visit', async () => {
     const app = await start();
     const before = (await stack.rows()).length;
     const browser = app.browser();

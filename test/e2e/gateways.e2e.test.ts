@@ -286,7 +286,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await client.ask('skipped')).toEqual(error('VISIT_NOT_RESOLVED', 500));
   });
 
-  test('a key in a header of the handshake opens a connection, wherever it comes from, where the option says so', async () => {
+  test('a key in a header of the handshake opens a connection from any origin, if the option is set', async () => {
     const [native, browsers] = [await start({ source: 'cookie, header' }), app];
     const { key } = await native.app.get(VisitService).create({ userId: 'ann' });
     const headers = { authorization: `Bearer ${key}` };
@@ -299,7 +299,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await client.closed).toBe(4401);
   });
 
-  test('each message sees the newest session, and what it changes is saved before its answer', async () => {
+  test('each message sees the newest session, and its changes are saved before its response', async () => {
     const ann = await signIn();
     const client = await open(ann);
     watched.around = async (_call, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
@@ -313,7 +313,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     await expect.poll(() => client.heard.map(({ data }) => data as number), { timeout: PATIENCE }).toEqual([1, 2, 3]);
   });
 
-  test('law 7: what cannot be saved is told in place of the answer, with its code', async () => {
+  test('law 7: a failed save is reported instead of the response, with its code', async () => {
     const ann = await signIn();
     const client = await open(ann);
     expect(await client.ask('bad')).toEqual(error('SESSION_VALUE', 500));
@@ -326,7 +326,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await run(client, 'count')).toBe(null);
   });
 
-  test('law 8: messages of many clients at once each act for their own', async () => {
+  test('law 8: concurrent messages of many clients each act for their own visit', async () => {
     watched.around = async (_call, go) => (
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 3)),
       go()
@@ -337,7 +337,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await Promise.all(asked)).toEqual(users.flatMap((user) => Array.from({ length: 10 }, () => user)));
   });
 
-  test('law 8: what calls handlers back for another client has them act for their own, or not at all', async () => {
+  test('law 8: handlers that are called back for another client act for their own, or throw', async () => {
     const [ann, bob] = [await open(await signIn('ann')), await open(await signIn('bob'))];
     const all = Promise.all([ann.ask('together'), bob.ask('together')]);
     const notKnown = error('VISIT_NOT_RESOLVED', 500);
@@ -356,7 +356,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await Promise.all([eve.ask('whose'), joe.ask('whose')])).toEqual([own('eve'), own('joe')]);
   });
 
-  test('a message ends no visit of somebody else', async () => {
+  test('a message cannot end a visit of another user', async () => {
     const ann = await signIn();
     anothers.id = ann.jar.get('visit')!.slice(0, 32);
     for (const client of [await open(), await open(await signIn('bob'))])
@@ -364,7 +364,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect((await ann.get('/me')).text).toBe('ann');
   });
 
-  test('messages of one client start in their order, and exclusive ones go one after the other', async () => {
+  test('messages of one client start in order, and exclusive ones run one after the other', async () => {
     const ann = await signIn();
     const client = await open(ann);
     await ann.get('/keep?count=0');
@@ -378,7 +378,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(answers.map(({ data }) => data as number)).toEqual([1, 2, 3, 4, 5]);
   });
 
-  test('nobody signs in, renews a key or begins a visit by a message, which could not tell the client', async () => {
+  test('a message cannot sign in, renew a key or begin a visit, because it has no response for the key', async () => {
     const client = await open(await signIn());
     for (const act of ['login', 'reauthenticate', 'renew'])
       expect(await run(client, act), act).toEqual(error('VISIT_NO_RESPONSE', 500));
@@ -408,7 +408,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     ['a sign-out', '/logout'],
     ['a sign-in as somebody else', '/login?user=eve'],
     ['a sign-in again, whose key alone has rights from then on', '/reauthenticate'],
-  ])('closes at once with its visit in the same process: by %s', async (_, path) => {
+  ])('closes immediately with its visit in the same process: by %s', async (_, path) => {
     const ann = await signIn();
     const [one, two] = [await open(ann), await open(ann)];
     await Promise.all([run(one, 'user'), run(two, 'user')]);
@@ -417,7 +417,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(openVisits()).toBe(0);
   });
 
-  test('closes when another machine has ended its visit, when that has expired, and when its key has been replaced for long', async () => {
+  test('closes when its visit was ended on another machine or expired, or its key was replaced long ago', async () => {
     const other = await start();
     const [ann, bob, eve, joe] = [await signIn('ann'), await signIn('bob'), await signIn('eve'), await signIn('joe')];
     const [ended, expired, renewed, left] = [await open(ann), await open(bob), await open(eve), await open(joe)];
@@ -448,7 +448,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await client.closed).toBe(4401);
   });
 
-  test('serves no message of a visit that has ended elsewhere, and closes', async () => {
+  test('serves no message of a visit that has ended elsewhere, but closes', async () => {
     const other = await start();
     const client = await open(await signIn());
     await run(client, 'user');
@@ -456,7 +456,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await client.ask('passive')).toEqual({ event: 'closed', data: 4401 });
   });
 
-  test('closes when the store cannot be asked at the handshake, or twice in a row', async () => {
+  test('closes when the store fails at the handshake, or twice in a row', async () => {
     const ann = await signIn();
     const client = await open(ann);
     await run(client, 'user');
@@ -468,7 +468,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(await (await open(ann)).closed).toBe(1013);
   });
 
-  test('nothing is kept of connections that have closed, and nothing is asked when none is open', async () => {
+  test('closed connections are forgotten, and nothing is looked up if none is open', async () => {
     const ann = await signIn();
     const client = await open(ann);
     await run(client, 'user');
@@ -486,14 +486,14 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
       ['a neighbor', { origin: 'https://neighbor.example', 'sec-fetch-site': 'same-site' }],
       ['a sandboxed frame', { origin: 'null' }],
     ])(
-      'a connection with the cookie of its visitor that %s opens is refused with 403, and there is no socket',
+      'a connection that %s opens with the cookie of its visitor is refused with 403, without a socket',
       async (_, headers) => {
         await expect(open(await signIn(), headers)).rejects.toThrow('403');
         expect(opened).toEqual([]);
       },
     );
 
-    test('one that has come by an adapter of its own reaches no handler', async () => {
+    test('a connection that another adapter accepted reaches no handler', async () => {
       const own = await start({}, [Desk], (nest) => {
         const adapter = transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest);
         const create = adapter.create.bind(adapter) as (port: number, options: object) => never;
@@ -506,7 +506,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
       expect(opened).toEqual([]);
     });
 
-    test('what the application itself says of handshakes counts, too', async () => {
+    test("the application's own check of handshakes applies, too", async () => {
       const strict = await start({}, [transport === 'ws' ? StrictByWs : StrictByIo]);
       const ann = await signIn('ann', strict);
       await expect(open(ann, { 'x-way': 'closed' }, strict)).rejects.toThrow(transport === 'ws' ? '401' : '400');
@@ -514,7 +514,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
       expect(await run(await open(ann, { 'x-way': 'open' }, strict), 'user')).toBe('ann');
     });
 
-    test('the own site, trusted ones and clients that are no browsers are let in, and others without a cookie, as nobody', async () => {
+    test('this site, trusted ones and non-browsers are allowed; others only without a cookie', async () => {
       const ann = await signIn();
       for (const origin of [app.address, 'https://friend.example', undefined])
         expect(await run(await open(ann, origin ? { origin } : {}), 'user')).toBe('ann');
@@ -531,7 +531,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(openVisits()).toBe(0);
   });
 
-  test('a visit that its client keeps can be read by messages, and not changed', async () => {
+  test('a visit in sealed cookies can be read by messages, but not changed', async () => {
     const store = new SealedCookieVisitStore({ secrets: ['a'.repeat(64)] });
     const sealed = await start({ store }, [Desk]);
     const ann = await signIn('ann', sealed);
@@ -551,36 +551,33 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
 test.each([
   ['ws', 'fastify'],
   ['socket.io', 'express'],
-] as const)(
-  'handshakes of other sites are refused by %s under %s, too, and by polling',
-  async (transport, platform) => {
-    const app = await startApp(
-      platform,
-      { store: new MemoryVisitStore() },
-      { controllers: [Pages], providers: [Desk] },
-      (nest) => void nest.useWebSocketAdapter(transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
-    );
-    try {
-      const ann = app.browser();
-      await ann.get('/login?user=ann');
-      const foreign = { origin: 'https://evil.example' };
-      await expect(connect(transport, app.address, ann, foreign)).rejects.toThrow('403');
-      if (transport === 'socket.io') {
-        const polling = '/socket.io/?EIO=4&transport=polling';
-        expect([(await ann.get(polling, { headers: foreign })).status, (await ann.get(polling)).status]).toEqual([
-          403, 200,
-        ]);
-      }
-      const client = await connect(transport, app.address, ann, { origin: app.address });
-      expect((await client.ask('run', 'user')).data).toBe('ann');
-      client.leave();
-    } finally {
-      await app.close();
+] as const)('handshakes of other sites are refused by %s under %s, even by polling', async (transport, platform) => {
+  const app = await startApp(
+    platform,
+    { store: new MemoryVisitStore() },
+    { controllers: [Pages], providers: [Desk] },
+    (nest) => void nest.useWebSocketAdapter(transport === 'ws' ? new WsAdapter(nest) : new IoAdapter(nest)),
+  );
+  try {
+    const ann = app.browser();
+    await ann.get('/login?user=ann');
+    const foreign = { origin: 'https://evil.example' };
+    await expect(connect(transport, app.address, ann, foreign)).rejects.toThrow('403');
+    if (transport === 'socket.io') {
+      const polling = '/socket.io/?EIO=4&transport=polling';
+      expect([(await ann.get(polling, { headers: foreign })).status, (await ann.get(polling)).status]).toEqual([
+        403, 200,
+      ]);
     }
-  },
-);
+    const client = await connect(transport, app.address, ann, { origin: app.address });
+    expect((await client.ask('run', 'user')).data).toBe('ann');
+    client.leave();
+  } finally {
+    await app.close();
+  }
+});
 
-test('sockets that are open do not keep an application from closing', async () => {
+test('open sockets do not prevent an application from closing', async () => {
   const app = await startApp(
     'express',
     { store: new MemoryVisitStore() },

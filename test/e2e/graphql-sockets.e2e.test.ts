@@ -311,7 +311,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect(await one(await open(), '{ me }')).toEqual({ data: { me: null } });
   });
 
-  test('law 8: events for many clients at once are each for their own', async () => {
+  test('law 8: concurrent events for many clients each belong to their own visit', async () => {
     const users = ['ann', 'bob', 'eve', 'joe'];
     const asked: (() => Promise<unknown>)[] = [];
     for (const user of users) asked.push(await subscribe(await open(await signIn(user)), 'news { user injected }'));
@@ -324,7 +324,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     }
   });
 
-  test('guards hold, and errors tell their codes', async () => {
+  test('guards apply, and errors have their codes', async () => {
     const client = await open();
     expect(await one(client, 'subscription { guarded }')).toMatchObject(code('VISIT_IDENTITY_REQUIRED'));
     const ann = await open(await signIn('ann'));
@@ -336,7 +336,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect(await skipped()).toMatchObject(code('VISIT_NOT_RESOLVED'));
   });
 
-  test('queries and mutations are served like messages: what they change is saved, and nobody signs in', async () => {
+  test('queries and mutations are served like messages: changes are saved, and signing in is refused', async () => {
     const ann = await signIn('ann');
     const client = await open(ann);
     expect(await one(client, '{ me piece { user injected count } resolved }')).toEqual({
@@ -360,7 +360,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect(await client.closed).toBe(4401);
   });
 
-  test('a change that nothing would save is refused, and updates are saved at once', async () => {
+  test('a change that would not be saved is refused, and updates are saved immediately', async () => {
     const ann = await signIn('ann');
     const client = await open(ann);
     for (const count of [1, 2]) {
@@ -375,7 +375,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect(await app.ask(ann, ({ session }) => session['count'])).toBe(3);
   });
 
-  test('no event is given after another machine has ended the visit, and the socket is closed', async () => {
+  test('no event is sent after another machine has ended the visit, and the socket is closed', async () => {
     const other = await start();
     const ann = await signIn('ann');
     const client = await open(ann);
@@ -387,7 +387,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect([await next(), await client.closed]).toEqual(['closed', 4401]);
   });
 
-  test('closes with its visit: at once in this process, by the look-up for all that is open otherwise', async () => {
+  test('closes with its visit: immediately in this process, otherwise by the look-up for all streams', async () => {
     const [ann, bob, eve] = [await signIn('ann'), await signIn('bob'), await signIn('eve')];
     const [out, renewed, expired] = [await open(ann), await open(bob), await open(eve)];
     for (const client of [out, renewed, expired]) await subscribe(client, 'news { text }');
@@ -400,7 +400,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect(await expired.closed).toBe(4401);
   });
 
-  test('nothing is given while nobody knows whose it is: the client may try again', async () => {
+  test('no event is sent while its visit is unknown; the client may try again', async () => {
     const client = await open(await signIn('ann'));
     const next = await subscribe(client, 'news { text }');
     watched.away('find');
@@ -408,7 +408,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
     expect([await next(), await client.closed]).toEqual(['closed', 1013]);
   });
 
-  test('a page of another site gets nothing with the cookie of its visitor; a key in a header is taken from anywhere', async () => {
+  test('another site gets nothing with the cookie of its visitor; a key in a header is always accepted', async () => {
     const ann = await signIn('ann');
     const headers = { origin: 'https://evil.example' };
     const foreign = await open(ann, headers);

@@ -229,7 +229,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect((await ask(browser, '{ me }')).errors).toHaveLength(1);
   });
 
-  test('a client that keeps its key by itself gets a new one in a header', async () => {
+  test('a client that stores its own key gets a new one in a header', async () => {
     const { key } = await app.ask(app.browser(), async ({ visits }) => visits.create());
     const post = (own: string, query: string) =>
       app.browser().post('/graphql', { json: { query }, headers: { authorization: `Bearer ${own}` } });
@@ -243,7 +243,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect(JSON.parse((await post(key, '{ me }')).text)).toMatchObject({ errors: [{}] });
   });
 
-  test('law 7: 50 of 50 mutations are stored before their answer, new visits and known ones', async () => {
+  test('law 7: 50 of 50 mutations are stored before their response, for new and known visits', async () => {
     watched.around = async (_call, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
     const known = app.browser();
     for (let index = 1; index <= 50; index++) {
@@ -254,7 +254,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     }
   });
 
-  test('law 7: what cannot be saved is told, and nothing of it is stored later', async () => {
+  test('law 7: a failed save is reported, and nothing of it is stored later', async () => {
     const browser = app.browser();
     await ask(browser, 'mutation { keep(value: 1) }');
     expect((await ask(browser, 'mutation { bad }')).errors).toHaveLength(1);
@@ -266,7 +266,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect((await ask(browser, '{ item { count } }')).data).toEqual({ item: { count: 1 } });
   });
 
-  test('@ExclusiveSession() holds for mutations of parallel requests, and within one', async () => {
+  test('@ExclusiveSession() applies to mutations of parallel requests, and within one request', async () => {
     const browser = app.browser();
     await ask(browser, 'mutation { keep(value: 0) }');
     await Promise.all(Array.from({ length: 5 }, () => ask(browser.clone(), 'mutation { exclusive }')));
@@ -274,7 +274,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect((await ask(browser, '{ item { count } }')).data).toEqual({ item: { count: 7 } });
   });
 
-  test('@ExclusiveSession() of a field lasts until that is done, whatever is done beside it', async () => {
+  test('@ExclusiveSession() of a field lasts until the field is resolved, whatever runs beside it', async () => {
     const browser = app.browser();
     await ask(browser, 'mutation { keep(value: 0) }');
     const releases = (): number => watched.calls.filter((call) => call === 'unlock').length;
@@ -308,7 +308,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     ['{ item { count } }', 3],
     ['{ glance item { count } }', 3],
     ['{ item { count } glance }', 3],
-  ])('@PassiveVisit() holds for a request whose fields all have it: %s', async (query, left) => {
+  ])('@PassiveVisit() applies to a request whose fields all have it: %s', async (query, left) => {
     const browser = app.browser();
     await ask(browser, 'mutation { keep(value: 3) }');
     clock.advance(20 * 60_000);
@@ -317,7 +317,7 @@ describe.each(drivers)('GraphQL by %s', (_, platform, graphql) => {
     expect((await ask(browser, '{ item { count } }')).data).toEqual({ item: { count: left } });
   });
 
-  test('law 7: queries that come in one request share its visit, and are stored before their answer', async () => {
+  test('law 7: queries in one request share its visit, and are stored before their response', async () => {
     watched.around = async (_call, go) => (await new Promise((resolve) => setImmediate(resolve)), go());
     const browser = app.browser();
     const queries = ['mutation { add }', 'mutation { login }', 'mutation { add }', '{ item { visitId } }'];

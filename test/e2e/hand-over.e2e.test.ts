@@ -104,7 +104,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     ['endAllForUser()', (user) => visits.endAllForUser(user)],
     ['endAll()', () => visits.endAll()],
   ])('and %s', (_, endAll) => {
-    test('it does not survive an end that comes while it is made', async () => {
+    test('it does not survive an end of visits while it is being created', async () => {
       const user = someone();
       const gate = store.gates.make('insert');
       const creating = visits.create({ userId: user }).then(
@@ -119,13 +119,13 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
       expect(told.at(-1)).toEqual(['ended', expect.any(String), 'revoked']);
     });
 
-    test('one that comes right after the end is another sign-in', async () => {
+    test('one created right after the end is a new sign-in', async () => {
       const user = someone();
       await endAll(user);
       expect(await isIn((await visits.create({ userId: user })).key)).toBe(true);
     });
 
-    test('a request that came in before the end hands nothing over', async () => {
+    test('a request that began before the end cannot hand over a sign-in', async () => {
       const user = someone();
       const browser = app.browser();
       await browser.post(`/login/${user}`);
@@ -139,7 +139,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     });
   });
 
-  test('in a request of its user it is as old as their sign-in', async () => {
+  test('in a request of its user, it is as old as their sign-in', async () => {
     const [user, other] = [someone(), someone()];
     const browser = app.browser();
     await browser.post(`/login/${user}`);
@@ -161,7 +161,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     expect(await isIn(key)).toBe(false);
   });
 
-  test('a sign-in that was made elsewhere is as old as it was there', async () => {
+  test('a sign-in that happened elsewhere keeps its age', async () => {
     const user = someone();
     const browser = app.browser();
     await browser.post(`/login/${user}?at=${clock.now() - HOUR}`);
@@ -176,7 +176,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     expect((await browser.get('/me')).status).toBe(401);
   });
 
-  test('what is too old, or no instant, is refused before anything is done', async () => {
+  test('a time that is too old or invalid is refused before anything is done', async () => {
     const user = someone();
     const browser = app.browser();
     const tooOld = await browser.post(`/login/${user}?at=${clock.now() - 24 * HOUR}`);
@@ -200,7 +200,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     expect(await visits.listForUser(user)).toEqual([]);
   });
 
-  test('R72, ASVS 16.3.1: plugins hear of it once, and of a visit for nobody', async () => {
+  test('R72, ASVS 16.3.1: plugins are called once for it, and also for a visit without a user', async () => {
     const user = someone();
     const { visit } = await visits.create({ userId: user, permanent: true });
     const { visit: nobodys } = await visits.create();
@@ -213,7 +213,7 @@ describe.each(platforms)('A sign-in that is handed over, under %s', (platform) =
     ]);
   });
 
-  test('a plugin that throws leaves nothing of it', async () => {
+  test('a plugin that throws undoes it', async () => {
     const user = someone();
     const witness = app.app.get(Witness);
     witness.fails = true;

@@ -281,8 +281,8 @@ describeWays('What a handler asks for', (way) => {
     };
   };
 
-  describe.each([...PLACES])('holds when the visit is looked at before: %s', (at) => {
-    test('@PassiveVisit(): no touch and no new key; another handler does both', async () => {
+  describe.each([...PLACES])('applies even if the visit was read before: %s', (at) => {
+    test('@PassiveVisit(): no touch and no new key; another handler causes both', async () => {
       const browser = await signIn();
       const before = await app.store.visitOf(browser);
       looking(at);
@@ -333,7 +333,7 @@ describeWays('What a handler asks for', (way) => {
     });
 
     test.each(['query', 'body'] as const)(
-      '@UseVisit({ source: "%s" }): the key there counts, and that in the cookie does not',
+      '@UseVisit({ source: "%s" }): the key in that source is used, and the cookie is not',
       async (source) => {
         const [cookie, other] = [await signIn('ann'), await signIn('bea')];
         looking(at);
@@ -356,7 +356,7 @@ describeWays('What a handler asks for', (way) => {
       expect(answer.cookies[0]).toContain('; Path=/shop;');
     });
 
-    test('@SkipVisit(): neither visit nor session, for its guards too; no touch, no key, no event', async () => {
+    test('@SkipVisit(): neither visit nor session, even for its guards; no touch, no key, no event', async () => {
       const browser = await signIn();
       app.clock.advance(11 * MINUTE);
       const before = await app.store.visitOf(browser);
@@ -388,7 +388,7 @@ describeWays('What a handler asks for', (way) => {
       ]).toEqual(['let in', 403]);
     });
 
-    test('@ExclusiveSession(): one after the other, each with what the one before has stored', async () => {
+    test('@ExclusiveSession(): one after the other, each with what the previous one has stored', async () => {
       const browser = await signIn();
       looking(at);
       const counts = await Promise.all(Array.from({ length: 5 }, () => browser.clone().get('/exclusive')));
@@ -397,7 +397,7 @@ describeWays('What a handler asks for', (way) => {
       ]);
     });
 
-    test('plugins hear of the request once', async () => {
+    test('plugins are called once for the request', async () => {
       const browser = await signIn();
       looking(at);
       for (const path of ['/plain', '/passive', '/long', '/exclusive']) {
@@ -408,7 +408,7 @@ describeWays('What a handler asks for', (way) => {
     });
   });
 
-  test('without @ExclusiveSession() requests meet: the test of it can fail', async () => {
+  test('without @ExclusiveSession() requests overlap: the test of it can fail', async () => {
     const browser = await signIn();
     const gates = app.app.get(Gates);
     const [one, other] = [gates.make('one'), gates.make('other')];
@@ -422,7 +422,7 @@ describeWays('What a handler asks for', (way) => {
     ]);
   });
 
-  test('@ExclusiveSession() keeps what a middleware or guard has changed before it waited', async () => {
+  test('@ExclusiveSession() keeps changes that middleware or a guard made before it waited', async () => {
     const browser = await signIn();
     const gates = app.app.get(Gates);
     const gate = gates.make('first');
@@ -443,7 +443,7 @@ describeWays('What a handler asks for', (way) => {
     expect(JSON.parse((await second).text)).toEqual({ count: 2, noted: 'nothing' });
   });
 
-  test('what middleware has written to the visit of before is saved there, and not in that of the handler', async () => {
+  test('changes of middleware to an earlier visit are saved there, and not in the visit of the handler', async () => {
     const [linked, own] = [await signIn('ann'), await signIn('bea')];
     watcher = { see: ({ place, request }) => void (place === 'main.ts' && (request.session['mark'] = 'of main.ts')) };
     const answer = await own.get(`/query-only?visit_key=${keyOf(linked)}`);
@@ -455,7 +455,7 @@ describeWays('What a handler asks for', (way) => {
     expect(marks).toEqual(['of main.ts', undefined]);
   });
 
-  test('law 8: the user that middleware has loaded is not the one of a handler with another source', async () => {
+  test('law 8: the user that middleware has loaded is not the user of a handler with another source', async () => {
     const [linked, own] = [await signIn('ann'), await signIn('bea')];
     const users: unknown[] = [];
     watcher = {
@@ -489,7 +489,7 @@ describeWays('What a handler asks for', (way) => {
     expect(await app.store.visitOf(browser)).toEqual(before);
   });
 
-  test('of the method counts for more than that of its class', async () => {
+  test('of the method takes precedence over that of its class', async () => {
     const browser = await signIn();
     expect((await browser.get('/aside')).status).toBe(500);
     expect(JSON.parse((await browser.get('/aside/not')).text)).toEqual({ user: 'ann' });
@@ -503,13 +503,13 @@ describeWays('What a handler asks for', (way) => {
     expect((await app.store.visitOf(browser)).expiry).toBe(app.clock.now() + 120 * MINUTE);
   });
 
-  describe.each([...PLACES])('with a visit that begins at once, looked at before: %s', (at) => {
+  describe.each([...PLACES])('with immediate creation, read before: %s', (at) => {
     let immediate: WayApp;
     beforeAll(async () => {
       immediate = await way.start(atEveryPlace(way.platform, proxy, { ...parts, options: { creation: 'immediate' } }));
     });
 
-    test('begins for a handler, once, and not for one that wants none, a refused or an unknown one', async () => {
+    test('begins once for a handler, but not for one that skips visits, a denied or an unknown one', async () => {
       looking(at);
       for (const path of ['/skipped', '/aside', '/unknown']) {
         recorded.length = 0;
@@ -639,7 +639,7 @@ describeWays('request.user', (way) => {
   const userOf = async (browser: Browser, path = '/user'): Promise<unknown> =>
     (JSON.parse((await browser.get(path)).text) as { user: unknown }).user;
 
-  test('is the user who is signed in, loaded once, in a passive handler too; nobody without one, and not under @SkipVisit()', async () => {
+  test('is the signed-in user, loaded once, even in a passive handler, but not under @SkipVisit()', async () => {
     const browser = await signIn();
     loaded = [];
     expect(await userOf(browser)).toEqual(ANN);
@@ -656,38 +656,35 @@ describeWays('request.user', (way) => {
     expect([answer.status, answer.text]).toEqual([201, JSON.stringify({ user: ACTS[act]!.user })]);
   });
 
-  test.each([...MIDDLEWARE, ...GUARDS])(
-    'that somebody else has set at %s stays, whoever is signed in or out',
-    async (place) => {
-      const set = ({ place: at, request, execution }: Sight): void => {
-        if (at !== place) return;
-        // Under Fastify, middleware has Node's own request: what it sets is not seen elsewhere anyway.
-        const target = execution ? execution.switchToHttp().getRequest<SeenRequest>() : request;
-        target.user = someone;
-      };
-      const isSeen = way.platform === 'express' || !place.startsWith('module');
-      const browser = await signIn();
-      watcher = { see: set };
-      if (isSeen) {
-        expect(await userOf(app.browser())).toEqual(someone);
-        expect(await userOf(browser)).toEqual(someone);
-        if (place !== 'guard of the method') {
-          for (const act of Object.keys(ACTS)) {
-            watcher = {};
-            const other = await signIn();
-            watcher = { see: set };
-            const answer = await other.post(`/act?act=${encodeURIComponent(act)}`);
-            expect([act, answer.text]).toEqual([act, JSON.stringify({ user: someone })]);
-          }
-          expect(JSON.parse((await app.browser().post('/login', { json: { user: 'ann' } })).text)).toEqual({
-            user: someone,
-          });
+  test.each([...MIDDLEWARE, ...GUARDS])('set by other code at %s is kept, whoever signs in or out', async (place) => {
+    const set = ({ place: at, request, execution }: Sight): void => {
+      if (at !== place) return;
+      // Under Fastify, middleware has Node's own request: what it sets is not seen elsewhere anyway.
+      const target = execution ? execution.switchToHttp().getRequest<SeenRequest>() : request;
+      target.user = someone;
+    };
+    const isSeen = way.platform === 'express' || !place.startsWith('module');
+    const browser = await signIn();
+    watcher = { see: set };
+    if (isSeen) {
+      expect(await userOf(app.browser())).toEqual(someone);
+      expect(await userOf(browser)).toEqual(someone);
+      if (place !== 'guard of the method') {
+        for (const act of Object.keys(ACTS)) {
+          watcher = {};
+          const other = await signIn();
+          watcher = { see: set };
+          const answer = await other.post(`/act?act=${encodeURIComponent(act)}`);
+          expect([act, answer.text]).toEqual([act, JSON.stringify({ user: someone })]);
         }
-      } else expect(await userOf(browser)).toEqual(ANN);
-    },
-  );
+        expect(JSON.parse((await app.browser().post('/login', { json: { user: 'ann' } })).text)).toEqual({
+          user: someone,
+        });
+      }
+    } else expect(await userOf(browser)).toEqual(ANN);
+  });
 
-  test('is not touched unless the option says so', async () => {
+  test('is not set unless the option says so', async () => {
     const without = await start(false);
     const browser = await signIn(without);
     expect(await userOf(browser)).toBeNull();

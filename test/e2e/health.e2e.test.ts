@@ -38,7 +38,7 @@ describe.each(platforms)('Health under %s', (platform) => {
     watched.calls.length = 0;
   });
 
-  test('is up while visits can be read, which one look-up tells and nothing is written for', async () => {
+  test('is up while visits can be read, which it checks by one look-up, without writing', async () => {
     const answer = await running.browser().get('/health');
     expect(answer.status).toBe(200);
     expect(JSON.parse(answer.text)).toMatchObject({ status: 'ok', info: { visits: { status: 'up' } }, error: {} });
@@ -46,7 +46,7 @@ describe.each(platforms)('Health under %s', (platform) => {
     expect(answer.cookies).toEqual([]);
   });
 
-  test('is down while they cannot, with none of the words of the store, and up again by itself', async () => {
+  test('is down while they cannot, without the message of the store, and recovers by itself', async () => {
     watched.away('find');
     const answer = await running.browser().get('/health');
     expect(answer.status).toBe(503);
@@ -58,7 +58,7 @@ describe.each(platforms)('Health under %s', (platform) => {
     expect((await running.browser().get('/health')).status).toBe(200);
   });
 
-  test('has the name that it is given', async () => {
+  test('has the given name', async () => {
     expect(JSON.parse((await running.browser().get('/sessions')).text)).toEqual({ sessions: { status: 'up' } });
   });
 });

@@ -12,7 +12,7 @@ import { WatchedStore } from '../support/watched-store.js';
 type Send = (tools: Tools) => unknown;
 
 /** Express knows no HTTP/2. */
-describe('Under Fastify by HTTP/2', () => {
+describe('Fastify with HTTP/2', () => {
   const watched = new WatchedStore();
   let app: InlineApp;
   let client: ClientHttp2Session;
@@ -75,7 +75,7 @@ describe('Under Fastify by HTTP/2', () => {
     ]),
   ];
 
-  test.each(paths)('law 7: %s waits until the change is stored, and brings the key', async (_, path) => {
+  test.each(paths)('law 7: %s waits until the change is stored, and contains the key', async (_, path) => {
     const { held, release } = watched.hold('create');
     let hasAnswered = false;
     const answered = ask(path(change)).then((answer) => ((hasAnswered = true), answer));
@@ -89,7 +89,7 @@ describe('Under Fastify by HTTP/2', () => {
     expect(await note(answer.key!)).toBe('{"note":"kept"}');
   });
 
-  test.each(paths)('law 7: of %s nothing leaves when the change cannot be stored', async (_, path) => {
+  test.each(paths)('law 7: nothing of %s is sent if the change cannot be stored', async (_, path) => {
     watched.away('create');
     const answer = await ask(path(change));
     watched.pass();

@@ -171,7 +171,7 @@ describeStacks('Identity', (stack: Stack) => {
   }
 
   describe('at sign-in', () => {
-    test('R37, R38: the user is known from then on, without a query of its own; loadUser is called once per request', async () => {
+    test('R37, R38: the user is known from then on, without a query; loadUser is called once per request', async () => {
       let calls = 0;
       const app = await start({ identity: { loadUser: (userId: string) => ({ name: `${userId}!`, calls: ++calls }) } });
       const { browser, user } = await signedIn(app);
@@ -186,7 +186,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect(json(await app.browser().get('/who'))).toEqual({ userId: null, same: true, user: null, again: null });
     });
 
-    test('R37, ASVS 7.6.2: nobody is signed in who has not done so, however long a visit goes on', async () => {
+    test('R37, ASVS 7.6.2: a visitor is never signed in without signing in, however long a visit lasts', async () => {
       let calls = 0;
       const app = await start({ identity: { loadUser: () => ++calls } });
       const browser = app.browser();
@@ -221,12 +221,12 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await lower.browser.get('/secret')).status).toBe(200);
     });
 
-    test.each(['', 'x'.repeat(256), null, 1.5, 'a\0b'])('a user id must be one: %j', async (user) => {
+    test.each(['', 'x'.repeat(256), null, 1.5, 'a\0b'])('a user id must be valid: %j', async (user) => {
       const app = await start();
       expect((await app.browser().post('/login', { json: { user } })).status).toBe(500);
     });
 
-    test('R39, B23, B24: the key is renewed, the visit and its data stay, and the old key is dead', async () => {
+    test('R39, B23, B24: the key is renewed, the visit and its data are kept, and the old key is invalid', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/set', { json: { cart: 1 } });
@@ -260,7 +260,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await tab.post('/set', { json: { fresh: true } })).cookies).toHaveLength(1);
     });
 
-    test('R31, B3: a request that began before it neither sees the user nor writes', async () => {
+    test('R31, B3: a request that began earlier neither sees the user nor writes', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/set', { json: { cart: 1 } });
@@ -275,7 +275,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect(json(await browser.get('/data'))).toEqual({ cart: 1 });
     });
 
-    test('R39: of two sign-ins at once with one key, one gets the visit and the other a new one; nothing is mixed', async () => {
+    test('R39: of two concurrent sign-ins with one key, one gets the visit and the other a new one', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/set', { json: { cart: 1 } });
@@ -295,7 +295,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await app.browser().get('/secret', { cookie: `visit=${key(browser)}` })).status).toBe(401);
     });
 
-    test('another user gets a new visit: nothing of the first one is left in it', async () => {
+    test('another user gets a new visit, without any data of the first user', async () => {
       const app = await start();
       const { browser, user } = await signedIn(app);
       await browser.post('/set', { json: { private: user } });
@@ -311,7 +311,7 @@ describeStacks('Identity', (stack: Stack) => {
       });
     });
 
-    test('R36: one visit may be permanent while others are not', async () => {
+    test('R36: one visit can be permanent while others are not', async () => {
       const app = await start({ permanentTimeout: '30d' });
       const { answer, browser } = await signedIn(app, someone(), { permanent: true });
       expect(answer.cookies[0]).toContain('Max-Age=2592000');
@@ -323,9 +323,9 @@ describeStacks('Identity', (stack: Stack) => {
     });
   });
 
-  describe('what a request has set before it signs in', () => {
+  describe('data that a request has set before it signs in', () => {
     test.each([[undefined], [true], [false]])(
-      'R39: stays, in the first visit of a browser, permanent: %s',
+      'R39: is kept, in the first visit of a browser, permanent: %s',
       async (permanent) => {
         const app = await start();
         const browser = app.browser();
@@ -349,7 +349,7 @@ describeStacks('Identity', (stack: Stack) => {
   });
 
   describe('at sign-out', () => {
-    test('R40, B32: the visit ends, the cookie goes, the old key is dead at once for every process', async () => {
+    test('R40, B32: the visit ends, the cookie is cleared, and the old key is invalid in every process', async () => {
       const app = await start();
       const other = await start();
       const { browser } = await signedIn(app);
@@ -376,7 +376,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await tab.get('/secret')).status).toBe(401);
     });
 
-    test('a message can be left for the next page', async () => {
+    test('a message can be stored for the next page', async () => {
       const app = await start();
       const { browser } = await signedIn(app);
       const before = key(browser);
@@ -385,7 +385,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect(json(await browser.get('/data'))).toEqual({ notice: 'Good bye' });
     });
 
-    test('R40: or the visit stays with a new key and without the user', async () => {
+    test('R40: or the visit is kept with a new key and without the user', async () => {
       const app = await start();
       const { browser } = await signedIn(app);
       await browser.post('/set', { json: { cart: 1 } });
@@ -398,14 +398,14 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
     });
 
-    describe('and what else the browser has kept', () => {
+    describe('and other data of the site in the browser', () => {
       const sent = async (browser: Browser, path: string, method = 'POST'): Promise<string | null> => {
         const answer = await browser.get(path, { method });
         expect(answer.status, answer.text).toBeLessThan(300);
         return answer.headers.get('clear-site-data');
       };
 
-      test('ASVS 14.3.1: is cleared when that is wanted', async () => {
+      test('ASVS 14.3.1: is cleared if the option is set', async () => {
         const wanted = [
           [undefined, null],
           [false, null],
@@ -418,7 +418,7 @@ describeStacks('Identity', (stack: Stack) => {
         }
       });
 
-      test('ASVS 14.3.1: at each end of the own visit, and at no other time', async () => {
+      test('ASVS 14.3.1: at each end of the browser’s own visit, and at no other time', async () => {
         const app = await start({ cookie: { clearSiteData: true } });
         const cleared = async (method: string, path: string): Promise<boolean> => {
           const { browser, user } = await signedIn(app);
@@ -465,7 +465,7 @@ describeStacks('Identity', (stack: Stack) => {
         expect(await sent((await signedIn(only)).browser, '/logout?keep=1')).toBeNull();
       });
 
-      test('ASVS 14.3.1: what the handler says itself is left as it is', async () => {
+      test('ASVS 14.3.1: a header of the handler is not changed', async () => {
         const app = await start({ cookie: { clearSiteData: true } });
         expect(await sent((await signedIn(app)).browser, '/forget')).toBe('"*"');
       });
@@ -488,7 +488,7 @@ describeStacks('Identity', (stack: Stack) => {
     });
   });
 
-  test('R41, ASVS 7.5.1, 7.5.3: guards let in who is signed in, and recently', async () => {
+  test('R41, ASVS 7.5.1, 7.5.3: guards admit users who are signed in, or who signed in recently', async () => {
     const app = await start({ timeout: '5h' });
     expect(json(await app.browser().get('/secret'))).toMatchObject({
       statusCode: 401,
@@ -505,7 +505,7 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await app.browser().post('/reauthenticate')).status).toBe(401);
   });
 
-  test('ASVS 7.5.2: a handler that ends visits may ask for a recent sign-in', async () => {
+  test('ASVS 7.5.2: a handler that ends visits can require a recent sign-in', async () => {
     const app = await start({ timeout: '5h' });
     const { browser, user } = await signedIn(app);
     const { browser: other } = await signedIn(app, user);
@@ -518,7 +518,7 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await other.get('/secret')).status).toBe(401);
   });
 
-  test('B17: renew() changes the key and nothing else: the old one works for a grace, and gets no cookie', async () => {
+  test('B17: renew() only changes the key: the old one works for a grace period, and gets no cookie', async () => {
     const app = await start();
     const { browser, user } = await signedIn(app);
     const before = key(browser);
@@ -557,7 +557,7 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await renewed.get('/secret')).text).toBe(`for ${user}`);
   });
 
-  test('B24, S6: a sign-in ends the grace of an older key', async () => {
+  test('B24, S6: a sign-in ends the grace period of an older key', async () => {
     const app = await start();
     const { browser } = await signedIn(app, 'first');
     const before = key(browser);
@@ -566,8 +566,8 @@ describeStacks('Identity', (stack: Stack) => {
     expect((await app.browser().get('/secret', { cookie: `visit=${before}` })).status).toBe(401);
   });
 
-  describe('seen from elsewhere', () => {
-    test('R42, ASVS 7.5.2: lists and ends the visits of a user by public id; the others are gone at once', async () => {
+  describe('accessed by other requests', () => {
+    test('R42, ASVS 7.5.2: lists and ends the visits of a user by public id, with immediate effect', async () => {
       const app = await start();
       const other = await start();
       const { browser, user } = await signedIn(app);
@@ -593,7 +593,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await third.browser.get('/secret')).status).toBe(200);
     });
 
-    test('R42, B29, ASVS 7.4.2, 7.4.3: ends all others, or all', async () => {
+    test('R42, B29, ASVS 7.4.2, 7.4.3: ends all other visits, or all', async () => {
       const app = await start();
       const { browser, user } = await signedIn(app);
       const others = [await signedIn(app, user), await signedIn(app, user)];
@@ -611,7 +611,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await stranger.browser.get('/secret')).status).toBe(200);
     });
 
-    test('B7: a sign-in that began before all visits of the user were ended does not survive it; one that began after does', async () => {
+    test('B7: a sign-in that began before the end of all visits does not survive it; a later one does', async () => {
       const app = await start();
       const other = await start();
       for (const endAll of [(user: string) => `/users/${encodeURIComponent(user)}`, () => '/everything']) {
@@ -633,7 +633,7 @@ describeStacks('Identity', (stack: Stack) => {
       }
     });
 
-    test('B2, B7: a sign-in that is late as well leaves the cookie alone, because the browser has a better one', async () => {
+    test('B2, B7: a late sign-in with a late key keeps the cookie, because the browser has a newer one', async () => {
       const app = await start({ cookie: { clearSiteData: true } });
       const { browser } = await signedIn(app);
       const late = browser.clone();
@@ -650,14 +650,14 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await browser.get('/secret')).status).toBe(200);
     });
 
-    test('B7: who ends all visits may sign in with the same request', async () => {
+    test('B7: a request that ends all visits can sign in', async () => {
       const app = await start();
       const { browser, user } = await signedIn(app);
       expect((await browser.post('/change-password', { json: { user } })).status).toBe(201);
       expect((await browser.get('/secret')).text).toBe(`for ${user}`);
     });
 
-    test('a visit that has been ended meanwhile is not counted', async () => {
+    test('a visit that another request has ended is not counted', async () => {
       const app = await start();
       const visits = app.app.get(VisitService);
       for (const path of ['/visits/:visit', '/users/:user', '/everything']) {
@@ -688,7 +688,7 @@ describeStacks('Identity', (stack: Stack) => {
       ]);
     });
 
-    test('R42: everything ends', async () => {
+    test('R42: all visits end', async () => {
       const app = await start();
       const one = await signedIn(app);
       const { browser } = await signedIn(app);
@@ -700,7 +700,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await stack.rows()).filter(({ endedAt }) => endedAt === null)).toEqual([]);
     });
 
-    test('R33: a visit made on the server side is a visit', async () => {
+    test('R33: a visit can be created on the server', async () => {
       const app = await start();
       const user = someone();
       const { visit, key: handedOver } = await app.app.get(VisitService).create({ userId: user, permanent: true });
@@ -708,7 +708,7 @@ describeStacks('Identity', (stack: Stack) => {
       expect((await app.browser().get('/secret', { cookie: `visit=${handedOver}` })).text).toBe(`for ${user}`);
     });
 
-    test('an id that is none finds nothing and ends nothing', async () => {
+    test('an invalid id finds nothing and ends nothing', async () => {
       const app = await start();
       const visits = app.app.get(VisitService);
       for (const id of ['', 'x', '0'.repeat(32), "' OR 1=1"]) {

@@ -96,7 +96,7 @@ const look = ({ identity, session, visits }: Tools) => ({
   id: visits.current().id,
 });
 
-describe.each(platforms)('What a visitor has while the store fails, under %s', (platform) => {
+describe.each(platforms)('A visitor’s visit while the store fails, under %s', (platform) => {
   const watched = new WatchedStore();
   const clock = new ManualClock();
   let app: InlineApp;
@@ -151,7 +151,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
     test.each(
       moments.flatMap((moment) => Object.entries(failures).map(([name, often]) => [name, moment, often] as const)),
     )(
-      'B81: of which %s, %s they are done: it is done, or nothing is when the store is there again',
+      'B81: if %s, %s execution: all of it is done, or nothing is after the store has recovered',
       async (_name, moment, often) => {
         const outcomes: string[] = [];
         for (let place = 0; ; place++) {
@@ -212,7 +212,7 @@ describe.each(platforms)('What a visitor has while the store fails, under %s', (
     );
   });
 
-  test('a new visitor keeps what the request has put into the session of a sign-in that failed', async () => {
+  test('a new visitor keeps the session data of the request after a failed sign-in', async () => {
     const browser = app.browser();
     await app.call(browser, async ({ session, identity }) => {
       session['cart'] = ['a book'];

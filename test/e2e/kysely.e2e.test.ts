@@ -59,7 +59,7 @@ describeDatabases('R65: an application that keeps its visits with Kysely', (db) 
     for (const close of closers) await close();
   });
 
-  test('signs in, counts what comes at once, lists, and ends', async () => {
+  test('signs in, counts concurrent requests, lists and ends visits', async () => {
     const [one, two] = [new Browser(address), new Browser(address)];
     await one.post('/count');
     const answers = await Promise.all(Array.from({ length: 12 }, () => one.post('/count')));

@@ -87,7 +87,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     return Infinity;
   };
 
-  describe('with `shortenExisting`, reach visits from before at once', () => {
+  describe('with `shortenExisting`, apply immediately to existing visits', () => {
     const from = async (before: VisitSettings, now: VisitSettings, path = '/login', controllers = [Limits]) => {
       const store = new MemoryVisitStore();
       const [old, app] = [
@@ -99,7 +99,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
       return { app, browser: browser.via(app) };
     };
 
-    test('the idle timeout: of a visit that is not used, and not of one that is', async () => {
+    test('the idle timeout: to a visit that is not used, but not to one that is', async () => {
       const [idle, used] = [
         await from({ timeout: '10h' }, { timeout: '1h' }),
         await from({ timeout: '10h' }, { timeout: '1h' }),
@@ -119,7 +119,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
       expect(await see(used.browser)).toBe('null undefined');
     });
 
-    test('the idle timeout of permanent visits is their own', async () => {
+    test('permanent visits have their own idle timeout', async () => {
       const { browser } = await from({}, { timeout: '1h', permanentTimeout: '1d' }, '/login?remember=1');
       clock.advance(23 * HOUR);
       expect(await see(browser)).toBe('ann undefined');
@@ -132,7 +132,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
       expect(await hoursInUse(browser, 10)).toBe(5);
     });
 
-    test('a handler with a longer timeout keeps it', async () => {
+    test('a handler keeps its longer timeout', async () => {
       class Long extends Limits {
         @Get('long')
         @UseVisit({ timeout: '8h' })
@@ -146,7 +146,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
       expect(await see(browser)).toBe('null undefined');
     });
 
-    test('without it, at their next change of rights', async () => {
+    test('without it, they apply at the next change of rights', async () => {
       const { browser } = await from({ timeout: '10h' }, { timeout: '1h', shortenExisting: false });
       clock.advance(2 * HOUR);
       expect(await see(browser)).toBe('ann undefined');
@@ -160,7 +160,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     ['a sign-in', ['/login'], 'ann 1'],
     ['a re-authentication', ['/again'], 'ann 1'],
     ['a sign-out that keeps the visit', ['/logout'], 'null 1'],
-  ])('that are new reach visits from before with %s', (name, acts, seen) => {
+  ])('that are new apply to existing visits with %s', (name, acts, seen) => {
     test.each(['a visit without a limit', 'one with a longer limit'])('B57: %s', async (what) => {
       const store = new MemoryVisitStore();
       const before = await start({ store, timeout: '30d', ...(what.includes('longer') && { absoluteTimeout: '90d' }) });
@@ -179,7 +179,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     });
   });
 
-  test('B57: a limit that is lifted holds no longer after the next sign-in', async () => {
+  test('B57: a limit that was removed no longer applies after the next sign-in', async () => {
     const store = new MemoryVisitStore();
     const browser = (await start({ store, timeout: '1d', absoluteTimeout: '1d' })).browser();
     await browser.post('/login');
@@ -192,17 +192,20 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     ['was remembered', { permanentTimeout: '30d' }, '/login?remember=1', '/login?remember=0'],
     ['was remembered, and nothing is said', { permanentTimeout: '30d' }, '/login?remember=1', '/login'],
     ['is permanent as all are', { permanentTimeout: '30d', cookie: { permanent: true } }, '/cart', '/login?remember=0'],
-  ])('a sign-in without "remember me" takes the long life back: a visit that %s', async (_, options, first, second) => {
-    const app = await start({ timeout: '20m', ...options });
-    const browser = app.browser();
-    expect((await browser.post(first)).cookies[0]).toContain('Max-Age=2592000');
-    const { cookies } = await browser.post(second);
-    expect(cookies[0]).not.toContain('Max-Age');
-    clock.advance(20 * MINUTE);
-    expect(await see(browser)).toBe('null undefined');
-  });
+  ])(
+    'a sign-in without "remember me" revokes the long lifetime: a visit that %s',
+    async (_, options, first, second) => {
+      const app = await start({ timeout: '20m', ...options });
+      const browser = app.browser();
+      expect((await browser.post(first)).cookies[0]).toContain('Max-Age=2592000');
+      const { cookies } = await browser.post(second);
+      expect(cookies[0]).not.toContain('Max-Age');
+      clock.advance(20 * MINUTE);
+      expect(await see(browser)).toBe('null undefined');
+    },
+  );
 
-  test('"remember me" lasts for 30 days where nothing is said', async () => {
+  test('"remember me" lasts for 30 days by default', async () => {
     const browser = (await start({ timeout: '20m' })).browser();
     expect((await browser.post('/login?remember=1')).cookies[0]).toContain('Max-Age=2592000');
     clock.advance(30 * DAY - 1);
@@ -222,7 +225,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     expect(seen).toEqual([false, false, true, false, false, true, false, false, true]);
   });
 
-  test('ASVS 7.1.1: what handlers ask for is told, and counts for the levels of NIST', async () => {
+  test('ASVS 7.1.1: the policy includes settings of handlers, which count for the NIST levels', async () => {
     const policy = (await start({ ...nistPolicies.aal2 }, [Limits, Asking])).app.get(VisitService).describePolicy();
     expect(policy.handlers).toEqual([
       { name: 'Asking.long()', idleTimeout: 7 * DAY, source: ['cookie', 'query'], cookiePath: '/asks' },

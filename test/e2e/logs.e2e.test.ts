@@ -106,7 +106,7 @@ class LoggingController {
 }
 
 describeStacks('Logs', (stack) => {
-  test('R77, A2, ASVS 16.2.5: nothing that is logged, whatever happens, holds a secret', async () => {
+  test('R77, A2, ASVS 16.2.5: no log line contains a secret, whatever happens', async () => {
     const lines: string[] = [];
     const write = (...parts: unknown[]): void =>
       void lines.push(parts.map((part) => (typeof part === 'string' ? part : inspect(part, { depth: 9 }))).join(' '));
@@ -151,7 +151,7 @@ describeStacks('Logs', (stack) => {
 
   const QUIET = { controllers: [LoggingController] };
 
-  test("R77, A2: TypeORM's log of statements shows how long session data is and none of it", async () => {
+  test("R77, A2: TypeORM's log of statements shows only the length of session data", async () => {
     const browser = (await stack.start(QUIET)).browser();
     const dataSource = stack.dataSource();
     const { logger } = dataSource;
@@ -187,7 +187,7 @@ describeStacks('Logs', (stack) => {
     expect(lines.filter(betrays)).toEqual([]);
   });
 
-  test('R54, A2: what is said of data that cannot be read quotes none of it', async () => {
+  test('R54, A2: messages about unreadable data do not quote it', async () => {
     const lines: string[] = [];
     const write = (...parts: unknown[]): void =>
       void lines.push(parts.map((part) => inspect(part, { depth: 9 })).join(' '));

@@ -48,7 +48,7 @@ async function make(store: VisitStore, userId: string, count: number, now = Date
 }
 
 describeStacks('Many visits of a user', (stack) => {
-  test('R42: end by a few statements for each batch, and plugins hear of each of them once', async () => {
+  test('R42: end by a few statements for each batch, and plugins are called once for each visit', async () => {
     const app = await stack.start({ providers: [Listener] });
     const [visits, store] = [app.app.get(VisitService), app.app.get(VisitStore)];
     const user = randomUUID();
@@ -65,7 +65,7 @@ describeStacks('Many visits of a user', (stack) => {
     expect(await visits.endAllForUser(user)).toBe(0);
   });
 
-  test('R42: are listed by pages, and by a thousand unless more are asked for', async () => {
+  test('R42: are listed in pages, of a thousand by default', async () => {
     const app = await stack.start({ providers: [Listener] });
     const visits = app.app.get(VisitService);
     const user = randomUUID();
@@ -82,7 +82,7 @@ describeStacks('Many visits of a user', (stack) => {
     await visits.endAllForUser(user);
   });
 
-  test('R43, ASVS 7.1.2: end at a sign-in beyond the thousand that a user has by default, the oldest first', async () => {
+  test('R43, ASVS 7.1.2: end at a sign-in beyond the default limit of a thousand, the oldest first', async () => {
     const app = await stack.start({ providers: [Listener] });
     const [visits, store] = [app.app.get(VisitService), app.app.get(VisitStore)];
     const user = randomUUID();
@@ -103,7 +103,7 @@ test.each([
   { what: 'by default', identity: undefined, atSignIn: 1 },
   { what: 'without a bound', identity: { maxVisitsPerUser: false }, atSignIn: 0 },
 ] as const)(
-  'R43: $what a sign-in counts visits $atSignIn times, and no other request does',
+  'R43: $what, a sign-in counts visits $atSignIn times, and other requests do not',
   async ({ identity, atSignIn }) => {
     const watched = new WatchedStore();
     const app = await InlineApp.start('express', { store: watched.store, identity });
@@ -118,7 +118,7 @@ test.each([
   },
 );
 
-test('R43: where visits cannot be listed, there is no bound unless one is asked for', async () => {
+test('R43: if visits cannot be listed, there is no limit by default', async () => {
   const store = Object.assign(new MemoryVisitStore(), { users: undefined });
   const app = await startApp('express', { store }, {});
   onTestFinished(() => app.close());
@@ -132,13 +132,13 @@ test.each([
   { limit: 1.5 },
   { after: { id: 'x', accessed: new Date() } },
   { after: { id: newId(), accessed: 5 as never } },
-])('R42: a list cannot be asked for with %j', async (options) => {
+])('R42: a list with %j is refused', async (options) => {
   const app = await startApp('express', { store: new MemoryVisitStore() }, {});
   onTestFinished(() => app.close());
   await expect(app.app.get(VisitService).listForUser('ann', options)).rejects.toMatchObject({ code: 'VISIT_OPTION' });
 });
 
-describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (method) => {
+describe.each(['endAllForUser', 'endAll'] as const)('Ending many visits with %s', (method) => {
   const USER = 'ann';
   const end = (visits: VisitService): Promise<number> =>
     method === 'endAll' ? visits.endAll() : visits.endAllForUser(USER);
@@ -166,7 +166,7 @@ describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (me
       await expect.poll(() => told.toSorted(), { timeout: PATIENCE }).toEqual(ids.toSorted());
   };
 
-  test.each([1, 2])('R42: goes on when batch %d takes longer than the caller may wait', async (number) => {
+  test.each([1, 2])('R42: continues if batch %d takes longer than the caller’s deadline', async (number) => {
     const { visits, ids, left, holdBatch } = await start(50);
     const { held, release } = holdBatch(number);
     await expect(end(visits)).rejects.toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE' });
@@ -215,7 +215,7 @@ describe.each(['endAllForUser', 'endAll'] as const)('The end of many by %s', (me
   });
 });
 
-test('R42: a plugin that fails at one of many stops neither their end nor what others hear', async () => {
+test('R42: a plugin that fails for one of many stops neither the end nor the other calls', async () => {
   const store = new MemoryVisitStore();
   const app = await startApp('express', { store }, { providers: [Listener] });
   onTestFinished(() => app.close());

@@ -100,11 +100,11 @@ class ShowingFilter implements ExceptionFilter {
   }
 }
 
-describe.each(platforms)('A store that lacks all it may, under %s', (platform) => {
+describe.each(platforms)('A store without any optional feature, under %s', (platform) => {
   let app: RunningApp;
   afterEach(() => app.close());
 
-  test('R66: serves sessions, sign-in and sign-out, and is asked for nothing else', async () => {
+  test('R66: serves sessions, sign-in and sign-out, and no other method is called', async () => {
     app = await startApp(platform, { store: new ModestStore() }, { controllers: [ModestController] }, (nest) =>
       nest.useGlobalFilters(new ShowingFilter(nest.get(HttpAdapterHost))),
     );

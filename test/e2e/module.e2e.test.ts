@@ -269,7 +269,7 @@ describe('Options', () => {
       { dataSource: 'mysql://root:secret@localhost/db' },
       'got "mysql://***@localhost/db" (string)',
     ],
-  ])('R16, R74: %s is refused at the start, with a text that helps', async (_, options, text) => {
+  ])('R16, R74: %s is refused at startup, with a helpful message', async (_, options, text) => {
     const given =
       _ === 'nothing' || 'dataSource' in (options as object)
         ? (options as VisitModuleOptions)
@@ -413,7 +413,7 @@ describe('Options', () => {
     }
   });
 
-  test('R90: a field of GraphQL has no source or path of its own, because its request has one visit', async () => {
+  test('R90: a GraphQL field cannot have its own source or path, because its request has one visit', async () => {
     @Resolver()
     class CartResolver {
       @UseVisit({ source: 'cookie, query', path: '/shop' })
@@ -494,7 +494,7 @@ describe('Options', () => {
 
   // The last one, of a configuration file say, only by a cast.
   test.each(['10m', 600_000, '600s', '0.5h', '1.5 h', ' 1H ' as Duration] as const)(
-    'R22: a duration may be %j',
+    'R22: %j is a valid duration',
     async (timeout) => {
       await expect(compile({ store, timeout })).resolves.toBeDefined();
     },
@@ -527,7 +527,7 @@ describe.each(platforms)('forRootAsync under %s', (platform) => {
     await app.close();
   };
 
-  test('R65, R74: beside @nestjs/typeorm, whose data source is used and not closed by us', async () => {
+  test('R65, R74: uses the data source of @nestjs/typeorm, and does not close it', async () => {
     const options = await open();
     await expectToServe([
       TypeOrmModule.forRoot(options),
@@ -538,7 +538,7 @@ describe.each(platforms)('forRootAsync under %s', (platform) => {
     ]);
   });
 
-  test('R74: with a class', async () => {
+  test('R74: accepts a class', async () => {
     const dataSource = await open();
     @Injectable()
     class Config {
@@ -609,7 +609,7 @@ describeStacks('The module', (stack: Stack) => {
       return { visits, stale, browser };
     }
 
-    test('R61, R63, B37: what expired more than keepDays ago, with its identity, and nothing else', async () => {
+    test('R61, R63, B37: only visits that expired more than keepDays ago, with their identities', async () => {
       const app = await stack.start(parts, { timeout: '1h' });
       const { visits, stale, browser } = await withVisits(app);
       const expunge = app.app.get(ExpungeService);
@@ -644,7 +644,7 @@ describeStacks('The module', (stack: Stack) => {
         expect(await visits.find(id)).not.toBeNull();
     });
 
-    test('R62: the data of what has expired, and keeps its row', async () => {
+    test('R62: the data of expired visits, and keeps their rows', async () => {
       const app = await stack.start(parts, { timeout: '1h' });
       const { browser, visits } = await withVisits(app);
       const expunge = app.app.get(ExpungeService);
@@ -661,11 +661,11 @@ describeStacks('The module', (stack: Stack) => {
     });
   });
 
-  describe('when the database is away', () => {
+  describe('when the database is unavailable', () => {
     const away = (): void =>
       breakDatabase(stack.dataSource(), 'Connection lost: the server closed the connection to root:secret@db');
 
-    test('B18: a failed look-up is 503 with Retry-After: no cookie, no visit, no internals', async () => {
+    test('B18: a failed look-up causes a 503 with Retry-After: no cookie, no visit, no internals', async () => {
       const app = await stack.start(parts);
       const browser = app.browser();
       await browser.get('/count');
@@ -683,7 +683,7 @@ describeStacks('The module', (stack: Stack) => {
       expect(await stack.rows()).toHaveLength(before);
     });
 
-    test('a failed save is 503 before anything is acknowledged, for a new visit too', async () => {
+    test('a failed save causes a 503 before anything is acknowledged, even for a new visit', async () => {
       const app = await stack.start(parts);
       away();
       const answer = await app.browser().get('/count');
@@ -724,7 +724,7 @@ describeStacks('The module', (stack: Stack) => {
       expect((await browser.get('/count')).text).toBe('2');
     });
 
-    test('B19, B21, R28: the touches wait and are written when it is back', async () => {
+    test('B19, B21, R28: touches wait, and are written after it has recovered', async () => {
       const app = await stack.start(parts, { timeout: '5h', touch: { interval: '1h' } });
       const browser = app.browser();
       await browser.get('/count');
@@ -758,7 +758,7 @@ describe('Schedules', () => {
     await expect.poll(() => run.mock.calls.length).toBeGreaterThan(0);
   });
 
-  test('R63: in the scheduler of the host, if it has one', async () => {
+  test('R63: they use the scheduler of the application, if there is one', async () => {
     const module = await compile({ store: new MemoryVisitStore() }, [ScheduleModule.forRoot()]);
     await module.init();
     const registry = module.get(SchedulerRegistry, { strict: false });
@@ -810,7 +810,7 @@ describe.each(platforms)('Plugins under %s', (platform) => {
     }
   }
 
-  test('R72: are found, called in order and awaited; one that fails is isolated', async () => {
+  test('R72: are found, called in order and awaited; a failing one is isolated', async () => {
     calls.length = 0;
     const clock = new ManualClock();
     const app = await startApp(
@@ -830,7 +830,7 @@ describe.each(platforms)('Plugins under %s', (platform) => {
     expect(calls).toEqual(['record false', 'expunged 1']);
   });
 
-  test('R72: fatal by option', async () => {
+  test('R72: are fatal by option', async () => {
     const app = await startApp(platform, { store: new MemoryVisitStore() }, { ...parts, providers: [Fatal] });
     running.push(app);
     expect((await app.browser().get('/count')).status).toBe(500);

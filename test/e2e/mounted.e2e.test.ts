@@ -38,7 +38,7 @@ describe.each(pairs)('An application under %s, mounted in another one under %s',
   const ask = (browser: Browser, path: string) => browser.get(path);
   const names = (cookies: readonly string[]): string[] => cookies.map((cookie) => cookie.split('=')[0]!).toSorted();
 
-  test('B8, law 7: both save before the response leaves, and both send their keys', async () => {
+  test('B8, law 7: both save before the response is sent, and both send their keys', async () => {
     const browser = outer.browser();
     const path = `/inner-counted${inner.path(count)}`;
     const first = await ask(browser, path);
@@ -48,7 +48,7 @@ describe.each(pairs)('An application under %s, mounted in another one under %s',
     expect((await ask(browser, `/inner${inner.path(counted)}`)).text).toBe('2');
   });
 
-  test('law 7: one saves that alone has something to save', async () => {
+  test('law 7: only the one with unsaved changes saves', async () => {
     const browser = outer.browser();
     expect(names((await ask(browser, `/inner-counted${inner.path(() => 'nothing')}`)).cookies)).toEqual(['outer']);
     expect(names((await ask(browser, `/inner${inner.path(count)}`)).cookies)).toEqual(['inner']);
@@ -56,7 +56,7 @@ describe.each(pairs)('An application under %s, mounted in another one under %s',
     expect((await ask(browser, `/inner${inner.path(counted)}`)).text).toBe('1');
   });
 
-  test('law 7: when one cannot save, its error leaves in the place of the answer', async () => {
+  test('law 7: if one cannot save, its error is sent instead of the response', async () => {
     const browser = outer.browser();
     watched.away('create');
     const answer = await ask(browser, `/inner-counted${inner.sendingPath((tools) => tools.raw.end(count(tools)))}`);

@@ -52,7 +52,7 @@ const me: Handler = ({ identity }) => String(identity.userId);
 const FOREIGN = { origin: 'https://evil.example' };
 const bearer = (key: string): Record<string, string> => ({ authorization: `Bearer ${key}` });
 
-describe.each(platforms)('A client that keeps its key by itself, under %s', (platform) => {
+describe.each(platforms)('A client that stores its own key, under %s', (platform) => {
   const clock = new ManualClock();
   const apps: InlineApp[] = [];
   const start = async (options: VisitSettings): Promise<InlineApp> => {
@@ -86,7 +86,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     (await at.ask(at.browser(), async ({ visits }) => visits.create({ userId: user }))).key;
   const said = ({ text, cookies, headers }: Answer): unknown[] => [text, cookies, headers.get('visit-key')];
 
-  test('is known by it, and gets no cookie', async () => {
+  test('is identified by it, and gets no cookie', async () => {
     const key = await handOut();
     expect(said(await call(key, ({ session, identity }) => ((session['count'] = 1), String(identity.userId))))).toEqual(
       ['ann', [], null],
@@ -98,7 +98,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect([off.text, off.headers.get('vary')]).toEqual(['null', 'Cookie']);
   });
 
-  test('what is no key passes, and costs nothing: tokens of others, and what is malformed', async () => {
+  test('may send other tokens and malformed keys, which cost no query', async () => {
     const key = await handOut();
     const token = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U';
     for (const authorization of [
@@ -117,7 +117,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     }
   });
 
-  test('gets a new key in a header: by age with a grace, and by a change of rights without', async () => {
+  test('gets a new key in a header: by age with a grace period, by a change of rights without one', async () => {
     const key = await handOut();
     clock.advance(11 * 60_000);
     const renewed = await call(key, me);
@@ -139,7 +139,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect((await call(elevated.headers.get('visit-key')!, me)).text).toBe('ann');
   });
 
-  test('signs in with a visit of its own, or with a key that leads nowhere any more', async () => {
+  test('signs in with its own visit, or with a key that is no longer valid', async () => {
     const { key } = await app.ask(app.browser(), async ({ visits }) => visits.create());
     const login = await call(key, ({ identity }) => identity.login('bob'));
     const own = login.headers.get('visit-key')!;
@@ -159,7 +159,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     for (const ended of [key, other]) expect(said(await call(ended, me))).toEqual(['null', [], null]);
   });
 
-  test('of a permanent visit is not told again of what it has', async () => {
+  test('of a permanent visit is not sent its key again', async () => {
     const { key } = await headersFirst.ask(headersFirst.browser(), async ({ visits }) =>
       visits.create({ userId: 'ann', permanent: true }),
     );
@@ -167,7 +167,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect(said(await call(key, me, {}, headersFirst))).toEqual(['ann', [], null]);
   });
 
-  test('F1, F2: needs no proof of where it comes from; one that sends our cookie does, whatever else it sends', async () => {
+  test('F1, F2: needs no proof of its origin; one that sends our cookie does, whatever else it sends', async () => {
     const key = await handOut();
     const post = async (headers: Record<string, string>, cookie: string | null = null, at = app): Promise<number> =>
       (await at.call(at.browser(), () => 'ok', { method: 'POST', headers, cookie })).status;
@@ -191,7 +191,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     ['cookie, header', () => app, 'bob'],
     ['header, cookie', () => headersFirst, 'ann'],
   ] as const)(
-    'with a cookie of another visit beside it is whom the first source says, and answered there: %s',
+    'that also sends the cookie of another visit is identified by the first source: %s',
     async (_, at, user) => {
       const key = await handOut(at());
       const browser = at().browser();
@@ -210,7 +210,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     },
   );
 
-  test('that sends the same key both ways is a browser', async () => {
+  test('that sends the same key in both ways counts as a browser', async () => {
     const browser = app.browser();
     await app.call(browser, ({ identity }) => identity.login('bob'));
     const both = { headers: bearer(browser.jar.get('visit')!) };
@@ -218,7 +218,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect([changed.cookies.length, changed.headers.has('visit-key')]).toEqual([1, false]);
   });
 
-  test('beside a cookie that leads nowhere keeps its own key, and the cookie is left alone', async () => {
+  test('that also sends an invalid cookie keeps its own key, and the cookie is not changed', async () => {
     const key = await handOut();
     const dead = await handOut();
     await call(undefined, ({ visits }) => visits.end(dead.slice(0, 32), 'revoked', { anyUser: true }));
@@ -236,7 +236,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     const post = (path: string, ask: Ask = {}, browser?: Browser): Promise<Answer> =>
       (browser ?? at().browser()).post(path, ask);
 
-    test('signs in there without a cookie, a token or an origin; pages of other sites do not', async () => {
+    test('signs in there without a cookie, token or origin; pages of other sites cannot', async () => {
       const login = await post('/app/login');
       const key = login.headers.get('visit-key')!;
       expect([login.status, login.cookies, JSON.parse(login.text)]).toEqual([201, [], { key }]);
@@ -274,7 +274,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     });
   });
 
-  test('that is a page of a trusted site begins a visit by what it sends', async () => {
+  test('that is a page of a trusted site begins a visit by its header', async () => {
     const headers = { 'sec-fetch-site': 'cross-site', origin: 'https://friend.example' };
     const begun = await call(
       undefined,
@@ -286,7 +286,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
     expect((await call(key, ({ session }) => String(session['count']), {}, headersOnly)).text).toBe('1');
   });
 
-  test('beside a browser whose cookie the handler does not take: that stays', async () => {
+  test('leaves the cookie of a browser alone if the handler does not accept cookies', async () => {
     const browser = cookiesOnly.browser();
     await cookiesOnly.call(browser, ({ identity }) => identity.login('bob'));
     const login = await browser.post('/app/login', { headers: { 'sec-fetch-site': 'same-origin' } });
@@ -295,7 +295,7 @@ describe.each(platforms)('A client that keeps its key by itself, under %s', (pla
   });
 });
 
-test('A store that keeps visits in cookies refuses clients without them at the start', async () => {
+test('A store that keeps visits in cookies refuses clients without cookies at startup', async () => {
   const store = new SealedCookieVisitStore({ secrets: [Buffer.alloc(32, 1).toString('base64')] });
   const init = async (options: VisitSettings, controllers: (typeof AppController)[] = []): Promise<unknown> => {
     @Module({ imports: [VisitModule.forRoot({ store, ...options })], controllers })

@@ -250,7 +250,7 @@ describe('nest add', () => {
   afterAll(() => rm(join(root, 'artifacts/nest-add'), { recursive: true, force: true }));
 
   test.each(Object.entries(CASES))(
-    'registers the module where there is: %s',
+    'registers the module in an application with: %s',
     async (name, { files, dependencies, options, has, installs, says }) => {
       const added = await add(application(files, dependencies), options);
       results.set(name, added.files);
@@ -261,7 +261,7 @@ describe('nest add', () => {
     },
   );
 
-  test('what it leaves compiles', async () => {
+  test('produces code that compiles', async () => {
     const folder = join(root, 'artifacts/nest-add');
     await rm(folder, { recursive: true, force: true });
     for (const [name, files] of results) {
@@ -285,7 +285,7 @@ describe('nest add', () => {
     await expect(tsc.catch((error: { stdout: string }) => error)).resolves.toMatchObject({ stdout: '' });
   });
 
-  test('installs with the package manager of the application, or says what to install', async () => {
+  test('installs with the package manager of the application, or prints what to install', async () => {
     const pnpm = await add(application({ 'pnpm-lock.yaml': '' }), { store: 'redis' });
     expect(pnpm.tasks[0]!.options.packageManager).toBe('pnpm');
     const skipped = await add(application(), { store: 'redis', skipInstall: true });
@@ -299,7 +299,7 @@ describe('nest add', () => {
     expect(page.replaceAll(/^ {3}/gm, '')).toContain(`\`\`\`prisma\n${PRISMA_MODELS}`);
   });
 
-  test('changes nothing and says what to do where it cannot know', async () => {
+  test('changes nothing and prints instructions if it does not recognize the application', async () => {
     expect(await refusal(application({ 'src/main.ts': '' }))).toMatch(
       /root module was not found: no file in src\/ calls.* --module /,
     );

@@ -150,7 +150,7 @@ describe('openid-client in handlers', () => {
       }
     });
 
-  test('signs in by code with state, nonce and PKCE, and nothing of it is left', async () => {
+  test('signs in by code with state, nonce and PKCE, and leaves none of them', async () => {
     const { app, browser } = suite;
     const search = await provider.signIn(await begin(browser));
     const before = browser.jar.get('visit');
@@ -159,7 +159,7 @@ describe('openid-client in handlers', () => {
     expect(await app.ask(browser, ({ session }) => session.keys())).toEqual([]);
   });
 
-  test('what comes back is worth nothing to another browser, and nothing a second time', async () => {
+  test('the callback is useless in another browser, and a second time', async () => {
     const { app, browser } = suite;
     const search = await provider.signIn(await begin(browser));
     const thief = app.browser();
@@ -180,7 +180,7 @@ describe("openid-client's strategy for Passport", () => {
   });
   afterAll(() => passport.unuse('oidc'));
 
-  test('stores state and verifier before the browser is sent away, and signs in whom visits know', async () => {
+  test('stores state and verifier before the redirect, and signs in the user of the visit', async () => {
     const { app, browser } = suite;
     const away = await browser.get('/callback');
     expect(away.status).toBe(302);
@@ -196,7 +196,7 @@ describe("openid-client's strategy for Passport", () => {
     expect((await browser.get(`/callback${search}`)).headers.get('location')).toBe('/failed');
   });
 
-  test('fails for a browser that did not begin it', async () => {
+  test('fails in a browser that did not begin it', async () => {
     const search = await provider.signIn((await suite.browser.get('/callback')).headers.get('location'));
     const other = await suite.app.browser().get(`/callback${search}`);
     expect(other.headers.get('location')).toBe('/failed');

@@ -186,7 +186,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
   };
   afterEach(() => observed.close());
 
-  test('counts what becomes of visits, each once', async () => {
+  test('counts the events of visits, each once', async () => {
     const { running, clock } = await start();
     const [one, two, three] = [running.browser(), running.browser(), running.browser()];
     await one.post('/cart');
@@ -214,7 +214,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
     expect(await observed.values('nest_visit.keys.refused')).toEqual({ retired: 1, forged: 1 });
   });
 
-  test('counts requests that are refused, by the code of the error', async () => {
+  test('counts refused requests, by error code', async () => {
     const { running, watched } = await start();
     const browser = running.browser();
     await browser.post('/cart');
@@ -232,7 +232,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
     });
   });
 
-  test('tells how long calls of the store take, by their kind and the kind of their error, and which saves met', async () => {
+  test('measures calls of the store, by operation and kind of error, and counts conflicts of saves', async () => {
     const { running, watched } = await start();
     const browser = running.browser();
     await browser.post('/cart');
@@ -302,7 +302,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
     return { linked, lookups, spansOf };
   };
 
-  test('makes one span of each batch of look-ups, linked to the spans of all requests that waited for it', async () => {
+  test('creates one span per batch of look-ups, linked to the spans of all waiting requests', async () => {
     const within: unknown[] = [];
     const { linked, lookups, spansOf } = await lookUpTogether(3, (_, go) => {
       within.push(trace.getActiveSpan()?.spanContext().spanId);
@@ -318,7 +318,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
     expect(within).toEqual(lookups.map((span) => span.spanContext().spanId));
   });
 
-  test('links a look-up that is made again to those that still wait for it, and none to requests of before', async () => {
+  test('links a repeated look-up only to requests that still wait for it', async () => {
     let fails = true;
     const { linked, spansOf } = await lookUpTogether(3, ({ args }, go) => {
       if (!fails || (args[0] as string[]).length < 2) return go();
@@ -340,7 +340,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
     expect(lookup!.links.map((link) => link.context.spanId)).toEqual(spansOf('/cart?next'));
   });
 
-  test('has no ids, keys or names of users, unless it is asked for ids', async () => {
+  test('contains no ids, keys or user names, unless ids are enabled', async () => {
     const everything = async (): Promise<string> =>
       JSON.stringify([
         await observed.metrics(),
@@ -374,7 +374,7 @@ describe.each(platforms)('OpenTelemetry under %s', (platform) => {
 });
 
 describe('Without an SDK', () => {
-  test('everything is served, and nothing is recorded', async () => {
+  test('all requests are served, and nothing is recorded', async () => {
     const watched = new WatchedStore();
     const running = await startApp(
       'express',
@@ -388,7 +388,7 @@ describe('Without an SDK', () => {
     await running.close();
   });
 
-  test('what is no telemetry is refused at the start', async () => {
+  test('an invalid telemetry option is refused at startup', async () => {
     await expect(
       startApp('express', { store: new WatchedStore().store, telemetry: {} as never }, { controllers: [Shop] }),
     ).rejects.toThrow(/option "telemetry" must be what openTelemetry\(\)/);

@@ -250,13 +250,13 @@ describe('Outside of requests', () => {
     expect(await seenBy(() => ALL[name]!(services))).toBe('VISIT_NOT_RESOLVED');
   });
 
-  test('what fails there says so at once, and not by a promise that nobody sees', () => {
+  test('calls that fail there throw synchronously, not by a promise that might not be awaited', () => {
     for (const name of ['session.name', 'session.get()', 'session.name =', 'identity.userId', 'visits.current()']) {
       expect(() => ALL[name]!(services), name).toThrow(expect.objectContaining({ code: 'VISIT_NOT_RESOLVED' }));
     }
   });
 
-  test('visits are made, listed, found and ended by jobs', async () => {
+  test('jobs create, list, find and end visits', async () => {
     expect(await work(services)).toEqual(WORKED);
   });
 
@@ -272,7 +272,7 @@ describe('Outside of requests', () => {
     Symbol.toStringTag,
     inspect.custom,
     Symbol('of a library'),
-  ])('Nest and others probe the injected session by %s, and learn nothing', (name) => {
+  ])('Nest and other code can probe the injected session by %s, without effect', (name) => {
     expect(Reflect.get(services.session, name)).toBeUndefined();
   });
 
@@ -344,7 +344,7 @@ describe.each(['a microservice', 'a hybrid application', 'a hybrid application w
       expect(await send('services')).toEqual(everyOf(ALL, 'VISIT_NOT_RESOLVED'));
     });
 
-    test.each(['session', 'visit', 'user', 'guarded'])('%s: an error and no anonymous visitor', async (pattern) => {
+    test.each(['session', 'visit', 'user', 'guarded'])('%s: an error, not an anonymous visitor', async (pattern) => {
       await expect(send(pattern)).rejects.toMatchObject({ status: 'error' });
     });
 
@@ -500,7 +500,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     });
   });
 
-  test('what it has started acts for nobody: services and the injected session throw', async () => {
+  test('work that it has started acts for no user: services and the injected session throw', async () => {
     const [ann, bea] = [await signIn(), await signIn('bea')];
     const before = await Promise.all([ann, bea].map((browser) => app.store.visitOf(browser)));
     let seen: unknown;
@@ -520,7 +520,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(JSON.parse((await ann.get('/name')).text)).toEqual({ user: 'ann', name: 'ann', late: null });
   });
 
-  test('what it was given is worth nothing either: reads throw, writes are refused, changes are not kept', async () => {
+  test('its objects are useless, too: reads throw, writes are refused, changes are discarded', async () => {
     const ann = await signIn();
     const before = await app.store.visitOf(ann);
     const reads: Record<string, (kept: Kept) => unknown> = {
@@ -558,7 +558,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(JSON.parse((await ann.get('/name')).text)).toEqual({ user: 'ann', name: 'ann', late: null });
   });
 
-  test('it works with visits as a job does, which says whose visit may end', async () => {
+  test('it works with visits as a job does, and must say whose visit may end', async () => {
     const [ann, bea] = [await signIn(), await signIn('bea')];
     const id = (await app.store.visitOf(bea)).id;
     let inRequest: unknown;
@@ -579,7 +579,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(JSON.parse((await bea.get('/name')).text)).toMatchObject({ user: null });
   });
 
-  test('a timer that the first request of the day starts never acts as its user', async () => {
+  test('a timer that the first request has started never acts as its user', async () => {
     const ann = await signIn();
     const bea = await signIn('bea');
     let ticks = 0;
@@ -606,7 +606,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     expect(new Set(seen)).toEqual(new Set(['VISIT_NOT_RESOLVED']));
   });
 
-  test('a worker that a request has started does not do the jobs of others as its user', async () => {
+  test('a worker that a request has started does not process other jobs as its user', async () => {
     const [ann, bea] = [await signIn(), await signIn('bea')];
     const jobs: string[] = [];
     const done: unknown[] = [];
@@ -638,7 +638,7 @@ describeWays('After its response, without a visit, or while the store is away', 
     }
   });
 
-  test('a handler goes on for its user when the client has gone, and not when it is done', async () => {
+  test('a handler acts for its user after the client has disconnected, but not after its own end', async () => {
     const ann = await signIn();
     const gate = app.app.get(Gates).make('slow');
     let during: unknown;
@@ -708,13 +708,13 @@ describeWays('After its response, without a visit, or while the store is away', 
       expect((await ann.get('/skipped')).status).toBe(200);
     });
 
-    test.each(['session', 'visit', 'user', 'guarded'])('closes where it asks for one: %s', async (path) => {
+    test.each(['session', 'visit', 'user', 'guarded'])('denies requests if it needs one: %s', async (path) => {
       expect((await (await signIn()).get(`/skipped/${path}`)).status).toBe(500);
     });
   });
 
-  describe('the store away', () => {
-    test.each([...MIDDLEWARE, ...GUARDS])('what reads or writes the visit at %s throws', async (place) => {
+  describe('an unavailable store', () => {
+    test.each([...MIDDLEWARE, ...GUARDS])('using the visit at %s throws', async (place) => {
       const ann = await signIn();
       let seen: unknown;
       watcher = {

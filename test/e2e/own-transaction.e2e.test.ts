@@ -115,7 +115,7 @@ describeDatabases(
     });
 
     test.each(['within', 'within-runner', 'within-nested'])(
-      'on a pool of one connection: %s is refused at once, by a name',
+      'on a pool of one connection, %s is refused immediately, with a code',
       async (path) => {
         const browser = one.app.browser();
         // Its deadline is long: whoever waited for it would not see the end of this test.
@@ -128,7 +128,7 @@ describeDatabases(
       },
     );
 
-    test('on a pool of one connection all is well before and after it', async () => {
+    test('on a pool of one connection, calls before and after it succeed', async () => {
       for (const [path, user] of [
         ['before-and-after', 'bob'],
         ['after-failed', 'cy'],
@@ -139,7 +139,7 @@ describeDatabases(
       }
     });
 
-    test('with a second connection it does as it is told, and is committed by itself', async () => {
+    test('with a second connection, calls succeed, and are committed separately', async () => {
       const browser = two.app.browser();
       expect(await browser.post('/within')).toMatchObject({ status: 201 });
       expect(await whoIs(browser)).toMatchObject({ user: 'ann' });

@@ -160,7 +160,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     return rest;
   };
 
-  test('signs a user in whom visits know: one new visit, one key', async () => {
+  test('signs a user in to the visit, too: one new visit, one key', async () => {
     const { app, store } = suite;
     await app.ask(suite.browser, ({ session }) => (session['cart'] = ['apple']));
     const before = suite.browser.clone();
@@ -183,7 +183,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await look()).toEqual(NOBODY);
   });
 
-  test('signs out: the key is dead, and nothing is left', async () => {
+  test('signs out: the key is invalid, and nothing is left', async () => {
     await login('bob');
     const before = suite.browser.clone();
     await suite.app.ask(suite.browser, ({ request }) => logOut(request));
@@ -193,7 +193,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await look()).toEqual(NOBODY);
   });
 
-  test('keepSessionInfo takes the session along, in and out', async () => {
+  test('keepSessionInfo keeps the session at sign-in and sign-out', async () => {
     const { app, browser } = suite;
     await app.ask(browser, ({ session }) => (session['cart'] = ['apple']));
     await app.ask(browser, ({ request }) => logIn(request, { id: 'cy' }, { keepSessionInfo: true }));
@@ -204,7 +204,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await app.ask(browser, ({ session }) => session['cart'] as unknown)).toEqual(['apple']);
   });
 
-  test('another user takes the place of the first one', async () => {
+  test('another user replaces the first one', async () => {
     await login('dan');
     await login('eve');
     expect(await look()).toEqual(somebody('eve'));
@@ -235,7 +235,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await suite.app.ask(suite.browser, ({ visits }) => visits.listForUser('gus'))).toHaveLength(2);
   });
 
-  test('a user whom Passport does not find any more is signed out here, too', async () => {
+  test('a user whom Passport no longer finds is signed out of the visit, too', async () => {
     await login('hal');
     gone.add('hal');
     try {
@@ -246,7 +246,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     }
   });
 
-  test('who signs out here, and keeps the visit, is signed out of Passport', async () => {
+  test('a user who signs out of the visit, and keeps it, is signed out of Passport', async () => {
     await login('ida');
     await suite.app.ask(suite.browser, ({ identity, session }) => {
       session['cart'] = ['apple'];
@@ -256,7 +256,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await suite.app.ask(suite.browser, ({ session }) => session.keys())).toEqual(['cart']);
   });
 
-  test('who is put into the session without regenerate(), as older ones do, is signed in with a new key', async () => {
+  test('a user whom older versions put into the session without regenerate() is signed in with a new key', async () => {
     const { app, browser } = suite;
     await app.ask(browser, ({ session }) => (session['cart'] = ['apple']));
     const [key] = [...browser.jar.values()];
@@ -269,12 +269,12 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await app.ask(browser, ({ session }) => session.keys())).toEqual(['passport']);
   });
 
-  test('a user who is kept as an object goes by its id', async () => {
+  test('a user who is stored as an object is identified by its id', async () => {
     await login('whole');
     expect(await look()).toEqual(somebody('whole'));
   });
 
-  test('a user whose id cannot be known is not signed in, and the error says what to do', async () => {
+  test('a user without a known id is not signed in, and the error says what to do', async () => {
     const outcome = await suite.app.ask(suite.browser, async ({ request, session }) => {
       const error = await logIn(request, { id: 'nameless' }).catch((reason: unknown) => reason);
       session.revert();
@@ -286,7 +286,7 @@ describe.each(['main.ts', 'a module'] as const)('Passport, with passport.session
     expect(await look()).toEqual(NOBODY);
   });
 
-  test('a strategy without a session signs nobody in, and its user is what handlers see', async () => {
+  test('a strategy without a session signs nobody in, and handlers see its user', async () => {
     const answer = await suite.browser.post('/check', { json: { username: 'lee', password: PASSWORD } });
     expect(answer.text).toBe('lee');
     expect(await look()).toEqual(NOBODY);
@@ -350,7 +350,7 @@ describe('Passport with OAuth2, state and PKCE,', () => {
     inMain,
   );
 
-  test('the state is stored before the browser is sent away, and is gone after its use', async () => {
+  test('the state is stored before the redirect, and deleted after its use', async () => {
     const { app, browser } = suite;
     const away = await browser.get('/callback');
     expect(away.status).toBe(302);
@@ -362,7 +362,7 @@ describe('Passport with OAuth2, state and PKCE,', () => {
     expect((await browser.get(pathname + search)).status).toBe(401);
   });
 
-  test('the state of somebody else is refused', async () => {
+  test('the state of another visitor is refused', async () => {
     const away = await suite.browser.get('/callback');
     const back = await fetch(away.headers.get('location')!, { redirect: 'manual' });
     const { pathname, search } = new URL(back.headers.get('location')!);
@@ -394,7 +394,7 @@ describe('@fastify/passport, registered in main.ts,', () => {
     return rest;
   };
 
-  test('signs a user in whom visits know: one new visit, one key', async () => {
+  test('signs a user in to the visit, too: one new visit, one key', async () => {
     const { app, store } = suite;
     await app.ask(suite.browser, ({ session }) => (session['cart'] = ['apple']));
     const before = suite.browser.clone();
@@ -407,7 +407,7 @@ describe('@fastify/passport, registered in main.ts,', () => {
     expect(await look()).toEqual(NOBODY);
   });
 
-  test('keepSessionInfo takes the session along', async () => {
+  test('keepSessionInfo keeps the session', async () => {
     await suite.app.ask(suite.browser, ({ session }) => (session['cart'] = ['apple']));
     await login('bob', { keepSessionInfo: true });
     expect(await suite.app.ask(suite.browser, ({ session }) => session['cart'] as unknown)).toEqual(['apple']);
@@ -423,7 +423,7 @@ describe('@fastify/passport, registered in main.ts,', () => {
     expect(await look()).toEqual(NOBODY);
   });
 
-  test('a user who is not found any more is signed out, and the end of all visits signs out of Passport', async () => {
+  test('a user who is no longer found is signed out, and the end of all visits signs out of Passport', async () => {
     await login('dan');
     gone.add('dan');
     try {

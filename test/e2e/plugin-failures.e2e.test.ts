@@ -85,7 +85,7 @@ class Acts {
 
 const parts = { controllers: [Acts], providers: [Failing, Audit, Careless] };
 
-describe.each(platforms)('What fails beside a request under %s', (platform) => {
+describe.each(platforms)('Failures beside a request under %s', (platform) => {
   let app: RunningApp;
   const broken = { users: false };
   const clock = new ManualClock();
@@ -130,7 +130,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     ['/others', ['ended revoked', 'ended revoked'], 'ann'],
     ['/everything', ['ended revoked', 'everything'], 'null'],
   ])(
-    'R72, ASVS 16.3.1: a plugin that throws keeps no visit alive, and all others hear of all: %s',
+    'R72, ASVS 16.3.1: a plugin that throws keeps no visit alive, and all others are called: %s',
     async (path, expected, left) => {
       const [first, second, current] = [await signIn(), await signIn(), await signIn()];
       for (const hook of ['onVisitEnded', 'onAllVisitsEnded', 'onIdentityUnlinked']) failing.add(hook);
@@ -142,7 +142,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     },
   );
 
-  test('R72: whoever a plugin throws at while they sign out, and keep their visit, gets its new key', async () => {
+  test('R72: a user who signs out and keeps the visit gets its new key, even if a plugin throws', async () => {
     const ann = await signIn();
     const before = ann.jar.get('visit')!;
     failing.add('onIdentityUnlinked');
@@ -159,7 +159,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     ['a text', 'ann', 'a value of type string was thrown'],
     ['undefined', undefined, 'a value of type undefined was thrown'],
     ['null', null, 'a value of type object was thrown'],
-  ])('R72: a plugin that throws %s is logged, and fails nothing', async (_, throws, text) => {
+  ])('R72: a plugin that throws %s is logged, and nothing else fails', async (_, throws, text) => {
     const lines = vi.spyOn(Logger.prototype, 'error').mockImplementation(() => {});
     onTestFinished(() => lines.mockRestore());
     careless.push({ throws });
@@ -170,7 +170,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
   });
 
   test.each(['onNewVisit', 'onIdentityLinked'])(
-    'R72: a sign-in that %s refuses is told whole, and taken back whole',
+    'R72: a sign-in that %s refuses is reported completely, and undone completely',
     async (hook) => {
       const browser = app.browser();
       told.length = 0;
@@ -198,7 +198,7 @@ describe.each(platforms)('What fails beside a request under %s', (platform) => {
     expect(await who(browser)).toBe('ann');
   });
 
-  test('B65: who cannot be loaded can still sign out', async () => {
+  test('B65: a user who cannot be loaded can still sign out', async () => {
     for (const path of ['/leave', '/leave?keepVisit=1', '/logout']) {
       const browser = await signIn('ann', withUsers);
       expect((await browser.get('/user')).text).toBe('user ann');

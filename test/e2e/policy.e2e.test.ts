@@ -124,8 +124,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
   const isIn = async ({ browser }: Awaited<ReturnType<typeof signedIn>>): Promise<boolean> =>
     (await browser.get('/secret')).status === 200;
 
-  describe('about how many', () => {
-    test('R43, ASVS 7.1.2: the oldest sign-in ends when there are too many', async () => {
+  describe('on the number of visits', () => {
+    test('R43, ASVS 7.1.2: the oldest sign-in ends if there are too many', async () => {
       const app = await start({ identity: { maxVisitsPerUser: 2 } });
       const user = someone();
       told.length = 0;
@@ -146,7 +146,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(await Promise.all(visits.slice(1).map(isIn))).toEqual([true, true]);
     });
 
-    test('R43, ASVS 7.1.2: or a sign-in beyond the limit is refused, and its visit stays as it was', async () => {
+    test('R43, ASVS 7.1.2: or a sign-in beyond the limit is refused, and its visit is not changed', async () => {
       const app = await start({ identity: { maxVisitsPerUser: 1, onLimit: 'refuse' } });
       const first = await signedIn(app);
       const second = app.browser();
@@ -165,7 +165,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
     });
 
     test.each(['end-oldest', 'refuse'] as const)(
-      'R43: sign-ins at the same moment on two machines leave no more than that: %s',
+      'R43: concurrent sign-ins on two machines do not exceed the limit: %s',
       async (onLimit) => {
         const options = { identity: { maxVisitsPerUser: 2, onLimit } };
         const apps = [await start(options), await start(options)];
@@ -182,7 +182,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
     );
   });
 
-  describe('about how many, where the limit has become stricter', () => {
+  describe('on the number of visits, after the limit was lowered', () => {
     /** Three visits from before, the first of which was the first sign-in. */
     async function threeUnder(identity: object) {
       const [before, app] = [await start(), await start({ identity })];
@@ -196,21 +196,18 @@ describeStacks('The policy for visits', (stack: Stack) => {
       return { user, visits };
     }
 
-    test.each(['/reauthenticate', '/login'])(
-      'R43: the others end that were proved longest ago, by %s',
-      async (path) => {
-        const { user, visits } = await threeUnder({ maxVisitsPerUser: 2 });
-        expect(await Promise.all(visits.map(isIn))).toEqual([true, true, true]);
-        told.length = 0;
-        expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
-        expect(await Promise.all(visits.map(isIn))).toEqual([true, false, true]);
-        expect(told.filter(([event]) => event === 'ended')).toEqual([
-          ['ended', { id: idOf(visits[1]!.browser), reason: 'limit' }],
-        ]);
-      },
-    );
+    test.each(['/reauthenticate', '/login'])('R43: visits with the oldest authentication end, by %s', async (path) => {
+      const { user, visits } = await threeUnder({ maxVisitsPerUser: 2 });
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, true, true]);
+      told.length = 0;
+      expect((await visits[0]!.browser.post(path, { json: { user } })).status).toBe(201);
+      expect(await Promise.all(visits.map(isIn))).toEqual([true, false, true]);
+      expect(told.filter(([event]) => event === 'ended')).toEqual([
+        ['ended', { id: idOf(visits[1]!.browser), reason: 'limit' }],
+      ]);
+    });
 
-    test.each(['/reauthenticate', '/login'])('R43: or the last ones are refused, by %s', async (path) => {
+    test.each(['/reauthenticate', '/login'])('R43: or the latest ones are refused, by %s', async (path) => {
       const { user, visits } = await threeUnder({ maxVisitsPerUser: 2, onLimit: 'refuse' });
       const last = visits[2]!.browser;
       const answer = await last.post(path, { json: { user } });
@@ -221,8 +218,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
     });
   });
 
-  describe('about time', () => {
-    test('S6, B17: a key is renewed by its age; the old one works for a while, and is refused afterwards', async () => {
+  describe('on time', () => {
+    test('S6, B17: a key is renewed by its age; the old one works for a grace period', async () => {
       const app = await start({ renewAfter: '10m', timeout: '1h' });
       const visit = await signedIn(app);
       const old = visit.browser.clone();
@@ -247,7 +244,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect((await renewed.get('/secret')).cookies).toEqual([]);
     });
 
-    test('S6: what goes wrong while a key is renewed does not fail the request', async () => {
+    test('S6: an error while a key is renewed does not fail the request', async () => {
       const app = await start({ renewAfter: '10m', timeout: '1h' });
       const visit = await signedIn(app);
       stack.clock.advance(11 * 60_000);
@@ -301,8 +298,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
     });
   });
 
-  describe('about whose they are', () => {
-    test('R42, ASVS 7.5.2: in a request, users end their own visits and nobody else’s', async () => {
+  describe('on the owner of a visit', () => {
+    test('R42, ASVS 7.5.2: in a request, users can only end their own visits', async () => {
       const app = await start();
       const mine = await signedIn(app);
       const elsewhere = await signedIn(app, mine.user);
@@ -322,7 +319,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(await isIn(other)).toBe(false);
     });
 
-    test('R38: the user is at request.user for those who look there', async () => {
+    test('R38: the user is available as request.user', async () => {
       let loads = 0;
       const identity = { requestUser: true, loadUser: (id: string) => ({ id, name: `${id}!`, loads: ++loads }) };
       const app = await start({ identity });
@@ -338,8 +335,8 @@ describeStacks('The policy for visits', (stack: Stack) => {
     });
   });
 
-  describe('tells what happens', () => {
-    test('R72, ASVS 16.3.1: who signs in and out, once each', async () => {
+  describe('reports events', () => {
+    test('R72, ASVS 16.3.1: each sign-in and sign-out, once', async () => {
       const app = await start();
       const events: [string, unknown][] = [];
       const emitter = app.app.get(EventEmitter2);
@@ -383,7 +380,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(app.app.get(Listener).signedIn).toMatchObject([one, one, two].map((userId) => ({ userId })));
     });
 
-    test('R72, ASVS 7.4.5: that administrators have ended the visits of a user, or of everybody', async () => {
+    test('R72, ASVS 7.4.5: that administrators have ended the visits of a user, or of all users', async () => {
       const app = await start();
       const visits = app.app.get(VisitService);
       const events: [string, unknown][] = [];
@@ -405,7 +402,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect([await isIn(two), await isIn(three)]).toEqual([false, false]);
     });
 
-    test('S9: a sign-in with a device that no visit of the user had, once', async () => {
+    test('S9: a sign-in with a device that is new for the user, once', async () => {
       const app = await start();
       const [user, other] = [someone(), someone()];
       const [firefox, chrome] = [
@@ -436,7 +433,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect(told).toEqual([]);
     });
 
-    test('S9: a new device costs no query where nobody asks, or where no user agents are kept', async () => {
+    test('S9: new devices cost no query without a plugin for them, or without stored user agents', async () => {
       const quiet = await stack.start({ controllers: [PolicyController] });
       const loud = await start();
       const blind = await start({ record: { userAgent: false } });
@@ -446,7 +443,7 @@ describeStacks('The policy for visits', (stack: Stack) => {
       expect((await queries(blind)).length).toBe(without);
     });
 
-    test('S2, A4: a retired key that comes late ends its visit, where that is wanted', async () => {
+    test('S2, A4: a retired key that is used late ends its visit, if the option is set', async () => {
       for (const onRetiredKey of ['refuse', 'end'] as const) {
         const app = await start({ onRetiredKey });
         const browser = app.browser();

@@ -98,7 +98,7 @@ describePrisma('R65: an application that keeps its visits with Prisma', (db) => 
   };
   const json = async (answer: Promise<{ text: string }>): Promise<unknown> => JSON.parse((await answer).text);
 
-  test('signs in at one, is known at the other, and signs out there', async () => {
+  test('signs in at one application, is known at the other, and signs out there', async () => {
     const [one, two] = visitor();
     await one.post('/add', { json: { name: 'apple' } });
     const anonymous = one.clone();

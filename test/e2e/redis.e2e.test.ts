@@ -86,7 +86,7 @@ describeRedis('R67: Two applications with visits in Redis', (redis) => {
       return other;
     };
 
-    test('R44, R51: what one keeps the other finds, and what both change at once both survives', async () => {
+    test('R44, R51: each finds the visits of the other, and concurrent changes of both are kept', async () => {
       const here = apps[0].browser();
       await here.post('/set', { json: { name: 'Zoë 🦊' } });
       const there = across(here);
@@ -119,7 +119,7 @@ describeRedis('R67: Two applications with visits in Redis', (redis) => {
       expect((await here.get('/mine')).status).toBe(401);
     });
 
-    test('R42: all visits of a user end at once at both, and nobody else’s', async () => {
+    test('R42: all visits of a user, and no others, end immediately at both', async () => {
       const browsers = [apps[0].browser(), apps[1].browser(), apps[1].browser()];
       for (const browser of browsers) await browser.post('/login/grace');
       const other = apps[0].browser();
@@ -176,28 +176,31 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'B18
       { controllers: [RedisController] },
     );
 
-  test.each(platforms)('requests under %s get 503 without a cookie, and go on when it is back', async (platform) => {
-    const app = await start(platform);
-    try {
-      const browser = app.browser();
-      await browser.post('/set', { json: { name: 'kept' } });
-      await server.kill();
-      for (const answer of [
-        await browser.get('/data'),
-        await browser.post('/set', { json: { name: 'lost' } }),
-        await app.browser().post('/increment'),
-      ]) {
-        expect(answer.status).toBe(503);
-        expect(answer.cookies).toEqual([]);
-        expect(answer.headers.get('retry-after')).not.toBeNull();
+  test.each(platforms)(
+    'requests under %s get 503 without a cookie, and are served after it has recovered',
+    async (platform) => {
+      const app = await start(platform);
+      try {
+        const browser = app.browser();
+        await browser.post('/set', { json: { name: 'kept' } });
+        await server.kill();
+        for (const answer of [
+          await browser.get('/data'),
+          await browser.post('/set', { json: { name: 'lost' } }),
+          await app.browser().post('/increment'),
+        ]) {
+          expect(answer.status).toBe(503);
+          expect(answer.cookies).toEqual([]);
+          expect(answer.headers.get('retry-after')).not.toBeNull();
+        }
+        await server.restart();
+        await expect.poll(async () => (await browser.get('/data')).status).toBe(200);
+        expect(await dataOf(browser)).toEqual({ name: 'kept' });
+      } finally {
+        await app.close();
       }
-      await server.restart();
-      await expect.poll(async () => (await browser.get('/data')).status).toBe(200);
-      expect(await dataOf(browser)).toEqual({ name: 'kept' });
-    } finally {
-      await app.close();
-    }
-  });
+    },
+  );
 
   test('R74: an application does not start without it', async () => {
     await server.kill();

@@ -87,38 +87,33 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
   test.each([
     ['by age', '/me', 'GET'],
     ['by visits.renew()', '/renew', 'POST'],
-  ])(
-    '%s: one that was lost is given again, as often as it takes, and nobody is signed out',
-    async (_, path, method) => {
-      const browser = await due();
-      const first = await lose(browser, path, method);
-      expect(first.cookies).toHaveLength(1);
-      for (let times = 0; times < 3; times++) {
-        // It may still be on its way.
-        clock.advance(29_999);
-        expect(await lose(browser)).toMatchObject({ text: 'ann undefined', cookies: [] });
-        expect((await lose(browser, '/poll')).text).toBe('ann');
-        clock.advance(1);
-        expect((await lose(browser)).cookies).toHaveLength(1);
-      }
-      clock.advance(50 * MINUTE);
-      const old = browser.clone();
-      expect((await browser.get('/me')).cookies).toHaveLength(1);
-      expect((await browser.get('/me')).text).toBe('ann undefined');
-      // From its first use on, the old key has half a minute, and those that were lost have nothing.
+  ])('%s: a lost key is replaced as often as necessary, and nobody is signed out', async (_, path, method) => {
+    const browser = await due();
+    const first = await lose(browser, path, method);
+    expect(first.cookies).toHaveLength(1);
+    for (let times = 0; times < 3; times++) {
+      // It may still be on its way.
       clock.advance(29_999);
-      expect((await old.clone().get('/me')).text).toBe('ann undefined');
-      clock.advance(11_000);
-      expect((await old.clone().get('/me')).text).toBe('null undefined');
-      expect((await app.browser().get('/me', { cookie: first.cookies[0]!.split(';')[0]! })).text).toBe(
-        'null undefined',
-      );
-      expect(refused.map(({ reason }) => reason)).toEqual(['retired', 'forged']);
-      expect((await browser.get('/me')).text).toBe('ann undefined');
-    },
-  );
+      expect(await lose(browser)).toMatchObject({ text: 'ann undefined', cookies: [] });
+      expect((await lose(browser, '/poll')).text).toBe('ann');
+      clock.advance(1);
+      expect((await lose(browser)).cookies).toHaveLength(1);
+    }
+    clock.advance(50 * MINUTE);
+    const old = browser.clone();
+    expect((await browser.get('/me')).cookies).toHaveLength(1);
+    expect((await browser.get('/me')).text).toBe('ann undefined');
+    // From its first use on, the old key has half a minute, and those that were lost have nothing.
+    clock.advance(29_999);
+    expect((await old.clone().get('/me')).text).toBe('ann undefined');
+    clock.advance(11_000);
+    expect((await old.clone().get('/me')).text).toBe('null undefined');
+    expect((await app.browser().get('/me', { cookie: first.cookies[0]!.split(';')[0]! })).text).toBe('null undefined');
+    expect(refused.map(({ reason }) => reason)).toEqual(['retired', 'forged']);
+    expect((await browser.get('/me')).text).toBe('ann undefined');
+  });
 
-  test('a request that keeps nothing alive shows, too, that its client has the new key', async () => {
+  test('a passive request also proves that its client has the new key', async () => {
     const browser = await due();
     const old = browser.clone();
     await browser.get('/me');
@@ -127,7 +122,7 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
     expect((await old.get('/me')).text).toBe('null undefined');
   });
 
-  test('of many requests at once one is given it again, so that no response undoes another', async () => {
+  test('of many concurrent requests one gets a key again, so that responses do not conflict', async () => {
     const browser = await due();
     await lose(browser);
     clock.advance(31_000);
@@ -138,7 +133,7 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
     expect((await browser.get('/me')).text).toBe('ann undefined');
   });
 
-  test('a new key that leaves so late that it may have been given again does not leave', async () => {
+  test('a new key is not sent if it is so late that it may have been replaced', async () => {
     const browser = await due();
     const gate = app.app.get(Gates).make('late');
     const slow = browser.clone();
@@ -152,7 +147,7 @@ describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) 
     expect((await browser.get('/me')).text).toMatch(/^ann /);
   });
 
-  test('B47: a request that takes longer than the grace keeps what it wrote', async () => {
+  test('B47: the changes of a request that takes longer than the grace period are kept', async () => {
     const browser = app.browser();
     await browser.post('/login');
     const gate = app.app.get(Gates).make('long');

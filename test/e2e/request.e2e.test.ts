@@ -134,7 +134,7 @@ async function begin(app: RunningApp) {
 
 describeStacks('A request', (stack: Stack) => {
   describe('its cookie', () => {
-    test('R1, R13, R17, R20, ASVS 3.3.4: is sent once, with the first thing that is kept, and leads back to the visit', async () => {
+    test('R1, R13, R17, R20, ASVS 3.3.4: is sent once, with the first data, and identifies the visit', async () => {
       const app = await stack.start(parts);
       const { browser, answer } = await begin(app);
       expect(answer.cookies).toHaveLength(1);
@@ -147,7 +147,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(JSON.parse((await browser.get('/who')).text)).toMatchObject({ isNew: false, same: true });
     });
 
-    test('B28: the table does not hold what the browser holds', async () => {
+    test('B28: the table does not contain the key', async () => {
       const app = await stack.start(parts);
       const { key } = await begin(app);
       const secret = key.split('.')[1]!;
@@ -167,7 +167,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(answer.cookies).toEqual([]);
     });
 
-    test('R19, R36: a permanent visit has Max-Age and Expires, in the first request of each half of its life; others have neither', async () => {
+    test('R19, R36: has Max-Age and Expires if permanent, once in each half of its lifetime', async () => {
       const app = await stack.start(parts, { cookie: { permanent: true }, permanentTimeout: '30d' });
       const { browser, answer } = await begin(app);
       expect(answer.cookies[0]).toMatch(/Max-Age=2592000; .*Expires=/);
@@ -184,7 +184,7 @@ describeStacks('A request', (stack: Stack) => {
       expect((await begin(app)).answer.cookies[0]).toContain('Max-Age=34560000');
     });
 
-    test('R15, ASVS 3.3.3: with secure, path / and no domain the name gets __Host-', async () => {
+    test('R15, ASVS 3.3.3: with secure, path / and no domain, the name has the prefix __Host-', async () => {
       const app = await stack.start(parts, { cookie: { secure: true } });
       const { answer, browser } = await begin(app);
       expect(answer.cookies[0]).toMatch(/^__Host-visit=.*; Secure; SameSite=Lax$/);
@@ -201,7 +201,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(keyIn(answer.cookies)).not.toContain(forged().slice(0, 32));
     });
 
-    test('R7: the right id with a wrong secret is nobody', async () => {
+    test('R7: the right id with a wrong secret identifies nobody', async () => {
       const app = await stack.start(parts);
       const { key } = await begin(app);
       const answer = await app.browser().get('/count', { cookie: `visit=${key.slice(0, 33)}${'B'.repeat(43)}` });
@@ -217,7 +217,7 @@ describeStacks('A request', (stack: Stack) => {
       `${'A'.repeat(32)}.${'A'.repeat(43)}`,
       "' OR 1=1 --",
       'a'.repeat(5000),
-    ])('R9, B35: the malformed key %j costs no query and makes no row', async (key) => {
+    ])('R9, B35: the malformed key %j costs no query and creates no row', async (key) => {
       const app = await stack.start(parts);
       const before = (await stack.rows()).length;
       const statements = await stack.statements(() => app.browser().get('/who', { cookie: `visit=${key}` }));
@@ -225,13 +225,13 @@ describeStacks('A request', (stack: Stack) => {
       expect(await stack.rows()).toHaveLength(before);
     });
 
-    test('R9: a well-formed key costs exactly one', async () => {
+    test('R9: a well-formed key costs exactly one query', async () => {
       const app = await stack.start(parts);
       const { browser } = await begin(app);
       expect(await stack.statements(() => browser.get('/who'))).toHaveLength(1);
     });
 
-    test('B35: a forged key makes no row, with immediate creation either, and one query', async () => {
+    test('B35: a forged key creates no row, even with immediate creation, and costs one query', async () => {
       for (const creation of ['lazy', 'immediate'] as const) {
         const app = await stack.start(parts, { creation });
         const before = (await stack.rows()).length;
@@ -245,8 +245,8 @@ describeStacks('A request', (stack: Stack) => {
     });
   });
 
-  describe('its life', () => {
-    test('R22, R23, ASVS 7.3.1: lives on for the timeout after each request, and not longer', async () => {
+  describe('its lifetime', () => {
+    test('R22, R23, ASVS 7.3.1: lasts for the timeout after each request, and no longer', async () => {
       const app = await stack.start(parts, { timeout: '20m' });
       const { browser } = await begin(app);
       for (let i = 0; i < 3; i++) {
@@ -259,7 +259,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(late.cookies).toHaveLength(1);
     });
 
-    test('R24, B27, ASVS 7.3.2: the absolute lifetime is not moved by activity, nor by another configuration', async () => {
+    test('R24, B27, ASVS 7.3.2: the absolute lifetime is moved neither by activity nor by other options', async () => {
       const app = await stack.start(parts, { absoluteTimeout: '1h' });
       const { browser } = await begin(app);
       for (let i = 0; i < 3; i++) {
@@ -275,7 +275,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(JSON.parse((await longer.browser().get('/who', { cookie })).text)).toMatchObject({ isNew: true });
     });
 
-    test('R27, B20: is not expired by its own queue', async () => {
+    test('R27, B20: does not expire because of queued touches', async () => {
       const app = await stack.start(parts, { timeout: '60s', touch: { interval: '50s' } });
       const { browser } = await begin(app);
       for (let i = 0; i < 5; i++) {
@@ -284,7 +284,7 @@ describeStacks('A request', (stack: Stack) => {
       }
     });
 
-    test('R26, R30, R50, B33: requests that only read write nothing, and one update per visit is gathered', async () => {
+    test('R26, R30, R50, B33: requests that only read write nothing but one queued update per visit', async () => {
       const app = await stack.start(parts, { touch: { interval: '1h', resolution: '60s' }, timeout: '5h' });
       const { browser } = await begin(app);
       const statements = await stack.statements(async () => {
@@ -298,7 +298,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(flush.filter((sql) => sql.startsWith('UPDATE'))).toHaveLength(1);
     });
 
-    test('R27, B62: what a visit gains much by is written before the answer; its process may stand still or end then', async () => {
+    test('R27, B62: an update with a large gain is written before the response; the process may end then', async () => {
       const app = await stack.start(parts, { timeout: '20m' });
       const { browser, key } = await begin(app);
       const expiryAfter = async (minutes: number): Promise<number> => {
@@ -314,7 +314,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(await expiryAfter(4)).toBe(16);
     });
 
-    test('R11, R90: a handler may have its own timeout and source', async () => {
+    test('R11, R90: a handler can have its own timeout and source', async () => {
       const app = await stack.start(parts, { source: 'cookie, query' });
       const { browser, key } = await begin(app);
       expect(JSON.parse((await browser.get('/tuned')).text).id).not.toBe(key.slice(0, 32));
@@ -343,7 +343,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(statements.filter((sql) => /DELETE|= NULL/.test(sql))).toEqual([]);
     });
 
-    test('R11: a skipped handler has no visit and no session, whoever looks for them, and nothing is written for it', async () => {
+    test('R11: a skipped handler has no visit and no session in any way, and nothing is written for it', async () => {
       const app = await stack.start(parts, { source: 'cookie, form' });
       const { browser } = await begin(app);
       stack.clock.advance(5 * 60_000);
@@ -355,7 +355,7 @@ describeStacks('A request', (stack: Stack) => {
       expect((await browser.get('/skipped-session')).status).toBe(500);
     });
 
-    test('R35: lazy creation keeps nothing for a look; immediate creation begins with the first request', async () => {
+    test('R35: lazy creation stores nothing on reading; immediate creation begins with the first request', async () => {
       const lazy = await stack.start(parts);
       const before = (await stack.rows()).length;
       expect((await lazy.browser().get('/who')).cookies).toEqual([]);
@@ -383,7 +383,7 @@ describeStacks('A request', (stack: Stack) => {
       }
     });
 
-    test('R34: a forwarded address counts only where the framework trusts the proxy', async () => {
+    test('R34: a forwarded address counts only if the framework trusts the proxy', async () => {
       const app = await stack.start(parts);
       const answer = await app.browser().get('/count', { headers: { 'x-forwarded-for': '203.0.113.7' } });
       expect(await app.app.get(VisitService).find(keyIn(answer.cookies).slice(0, 32))).toMatchObject({
@@ -393,7 +393,7 @@ describeStacks('A request', (stack: Stack) => {
   });
 
   describe('its sources', () => {
-    test('R2: query and body are not read, and not touched, unless switched on', async () => {
+    test('R2: query and body are not read and not changed, unless enabled', async () => {
       const app = await stack.start(parts);
       const { key } = await begin(app);
       const answer = JSON.parse((await app.browser().get(`/query?visit_key=${key}`)).text) as {
@@ -404,7 +404,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(answer.query).toEqual({ visit_key: key });
     });
 
-    test('R2, R3, R5: each by itself, found and stripped', async () => {
+    test('R2, R3, R5: each one is read and stripped', async () => {
       const app = await stack.start(parts, { source: ' Cookie , FORM ' });
       const { key } = await begin(app);
       const query = await app.browser().get(`/query?a=1&visit_key=${key}`);
@@ -438,7 +438,7 @@ describeStacks('A request', (stack: Stack) => {
       });
     });
 
-    test.each(['nonsense', forged()])('R4: goes on to the next source when the first holds %s', async (bad) => {
+    test.each(['nonsense', forged()])('R4: the next source is used if the first one contains %s', async (bad) => {
       const app = await stack.start(parts, { source: 'query, cookie' });
       const { browser, key } = await begin(app);
       expect(JSON.parse((await browser.get(`/query?visit_key=${bad}`)).text)).toEqual({
@@ -462,7 +462,7 @@ describeStacks('A request', (stack: Stack) => {
       expect(repeated.query).toEqual({});
     });
 
-    test('R6: a former name of the parameter is still read and stripped, and the first one is written', async () => {
+    test('R6: an earlier name of the parameter is still read and stripped, and the first one is written', async () => {
       const app = await stack.start(parts, { source: 'cookie, form', paramName: ['visit_key', 'tg_visit'] });
       const { key } = await begin(app);
       for (const name of ['visit_key', 'tg_visit']) {
@@ -478,7 +478,7 @@ describeStacks('A request', (stack: Stack) => {
       expect((JSON.parse((await app.browser().get('/link')).text) as { link: string }).link).toContain('&visit_key=');
     });
 
-    test('R14: a link carries the key, escaped, and the response is guarded', async () => {
+    test('R14: a link contains the key, escaped, and the response has protecting headers', async () => {
       const app = await stack.start(parts, { source: 'cookie, form' });
       const answer = await app.browser().get('/link');
       const key = keyIn(answer.cookies);
@@ -491,13 +491,13 @@ describeStacks('A request', (stack: Stack) => {
       expect((await app.browser().get(link)).text).toBe('2');
     });
 
-    test('R14: no link while the source is off', async () => {
+    test('R14: there is no link while the source is off', async () => {
       const app = await stack.start(parts);
       expect((await app.browser().get('/link')).status).toBe(500);
     });
   });
 
-  describe('in company', () => {
+  describe('among other requests', () => {
     test('R10: is resolved once, however often it is requested', async () => {
       const app = await stack.start(parts);
       const { browser } = await begin(app);
@@ -505,7 +505,7 @@ describeStacks('A request', (stack: Stack) => {
       expect((await browser.get('/same')).text).toBe('true');
     });
 
-    test('R12: requests at the same time never mix, in singletons either', async () => {
+    test('R12: concurrent requests are never mixed up, even in singletons', async () => {
       const app = await stack.start(parts);
       const answers = await Promise.all(
         Array.from({ length: 20 }, (_, i) => app.browser().get(`/slow-count?wait=${(i * 7) % 40}`)),
@@ -525,7 +525,7 @@ describeStacks('A request', (stack: Stack) => {
     });
 
     test.each(['/%77ho', '//who', '/who/', '/who?x=/missing', '/WHO'])(
-      'B30: the path %s is not a way around the visit',
+      'B30: the path %s does not bypass the visit',
       async (path) => {
         const app = await stack.start(parts, { creation: 'immediate' });
         const answer = await app.browser().get(path);
@@ -535,7 +535,7 @@ describeStacks('A request', (stack: Stack) => {
       },
     );
 
-    test('R48: a 404 of a handler and of the router', async () => {
+    test('R48: works for a 404 of a handler and of the router', async () => {
       const app = await stack.start(parts);
       expect((await app.browser().get('/missing')).status).toBe(404);
       expect((await app.browser().get('/nowhere')).status).toBe(404);

@@ -370,8 +370,8 @@ describeWays(
         : ALL_THE_WAY;
     const LOSABLE: readonly Place[] = [...MIDDLEWARE, 'interceptor of main.ts', 'interceptor of the class'];
 
-    describe.each(DETOURS)('that goes on in a context that is: %s', (detour) => {
-      test.each([...LOSABLE])('lost at %s: everybody after it sees the right request, or an error', async (lostAt) => {
+    describe.each(DETOURS)('that continues in a context that is: %s', (detour) => {
+      test.each([...LOSABLE])('lost at %s: all later code sees the right request, or an error', async (lostAt) => {
         const seen: ({ place: Place } & Awaited<ReturnType<typeof probe>>)[] = [];
         let isLost = false;
         const notes: (string | undefined)[] = [];
@@ -403,7 +403,7 @@ describeWays(
       });
 
       test.each([...MIDDLEWARE])(
-        'lost at %s: guards of a class, of a method and ours decide about the right one',
+        'lost at %s: guards of class and method and those of the library decide about the right one',
         async (lostAt) => {
           for (const path of ['/required', '/signed-in', '/per-request']) {
             const notes: (string | undefined)[] = [];
@@ -422,7 +422,7 @@ describeWays(
       );
 
       test.each(['/answers', '/observed'])(
-        'within a handler (%s), what the handler was given is its own, and saved',
+        'within a handler (%s), the objects of the handler are its own, and are saved',
         async (path) => {
           const name = `${detour} ${path}`;
           const notes: (string | undefined)[] = [];
@@ -493,48 +493,52 @@ describeWays(
         ['none', 'over', 'live', 'writing'].map((detour) => [write, detour] as const),
       );
 
-      test.each(cases)('%s in a context that is %s: to the right visit, or it is refused', async (write, detour) => {
-        for (const [lostAt, place, isKnown] of WHERE) {
-          if (!isKnown && isForeign(detour)) continue;
-          // Later than whatever has ended all visits of a user.
-          app.clock.advance(1000);
-          const [mine, second] = [await signIn('dora'), await signIn('dora')];
-          const before = await Promise.all([mine, second, bob].map((browser) => app.store.visitOf(browser)));
-          const notes: (string | undefined)[] = [];
-          let error: unknown = null;
-          watcher = {
-            goOn: losing(lostAt, detour, notes),
-            fails: () => (place === 'filter' ? new Error('on purpose') : undefined),
-            see: async (sight) => {
-              if (sight.place !== place) return;
-              error = await seenBy(async () => {
-                await WRITES[write]!(sight.services);
-                return null;
-              });
-            },
-          };
-          const answer = await mine.get('/seen', { cookie: `visit=${mine.jar.get('visit')}` });
-          watcher = {};
-          const after = await Promise.all([mine, second, bob].map((browser) => app.store.visitOf(browser)));
-          const label = `lost at ${lostAt}, written at ${place}`;
-          expect(notes, label).toEqual(landing(detour));
-          expect(answer.status, label).toBe(place === 'filter' ? 500 : 200);
-          expect(after[2], label).toEqual(before[2]);
-          if (isKnown) {
-            expect(error, label).toBeNull();
-            const isOther = write === 'visits.endOthers()';
-            expect([JSON.stringify(after[0]) === JSON.stringify(before[0]), after[1]!.endedAt === null], label).toEqual(
-              [isOther, !isOther],
-            );
-          } else {
-            expect(error, label).toBe('VISIT_NOT_RESOLVED');
-            expect(after, label).toEqual(before);
+      test.each(cases)(
+        '%s in a context that is %s: writes to the right visit, or is refused',
+        async (write, detour) => {
+          for (const [lostAt, place, isKnown] of WHERE) {
+            if (!isKnown && isForeign(detour)) continue;
+            // Later than whatever has ended all visits of a user.
+            app.clock.advance(1000);
+            const [mine, second] = [await signIn('dora'), await signIn('dora')];
+            const before = await Promise.all([mine, second, bob].map((browser) => app.store.visitOf(browser)));
+            const notes: (string | undefined)[] = [];
+            let error: unknown = null;
+            watcher = {
+              goOn: losing(lostAt, detour, notes),
+              fails: () => (place === 'filter' ? new Error('on purpose') : undefined),
+              see: async (sight) => {
+                if (sight.place !== place) return;
+                error = await seenBy(async () => {
+                  await WRITES[write]!(sight.services);
+                  return null;
+                });
+              },
+            };
+            const answer = await mine.get('/seen', { cookie: `visit=${mine.jar.get('visit')}` });
+            watcher = {};
+            const after = await Promise.all([mine, second, bob].map((browser) => app.store.visitOf(browser)));
+            const label = `lost at ${lostAt}, written at ${place}`;
+            expect(notes, label).toEqual(landing(detour));
+            expect(answer.status, label).toBe(place === 'filter' ? 500 : 200);
+            expect(after[2], label).toEqual(before[2]);
+            if (isKnown) {
+              expect(error, label).toBeNull();
+              const isOther = write === 'visits.endOthers()';
+              expect(
+                [JSON.stringify(after[0]) === JSON.stringify(before[0]), after[1]!.endedAt === null],
+                label,
+              ).toEqual([isOther, !isOther]);
+            } else {
+              expect(error, label).toBe('VISIT_NOT_RESOLVED');
+              expect(after, label).toEqual(before);
+            }
           }
-        }
-      });
+        },
+      );
     });
 
-    test('that a write of another request called back may write for its own request, and does not wait for that one', async () => {
+    test('that a write of another request called back can write for its own, without waiting', async () => {
       let wrote: unknown;
       let nested: unknown;
       watcher = {
@@ -552,7 +556,7 @@ describeWays(
     });
 
     test.each([...MIDDLEWARE])(
-      'whoever calls others back stays who they are, then and later (lost at %s)',
+      'a caller of callbacks keeps its identity, then and later (lost at %s)',
       async (place) => {
         const seen: [string, unknown, unknown][] = [];
         const look = (when: string): void => {
@@ -604,7 +608,7 @@ describeWays(
       },
     );
 
-    test('several users at once, each after a callback of the others, are served as themselves', async () => {
+    test('several concurrent users, each after a callback of the others, are served as themselves', async () => {
       const names = ['ann', 'ben', 'cem', 'dan'];
       const browsers = await Promise.all(names.map(signIn));
       const waiting: (() => void)[] = [];
@@ -763,7 +767,7 @@ for (const [name, need] of [
         });
         afterAll(() => new Promise<void>((resolve) => pool.end(resolve)));
 
-        test('are served as themselves, one after the other and at once, and a stranger is kept out', async () => {
+        test('are served as themselves, one after the other and concurrently, and a stranger is denied', async () => {
           const names = ['ann', 'ben', 'cem', 'dan'];
           const browsers: Browser[] = [];
           for (const user of names) {

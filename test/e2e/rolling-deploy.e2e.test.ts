@@ -85,7 +85,7 @@ describeDatabases(
       next?.remove();
     });
 
-    test('keeps visits, sessions and users from one version to the other, there and back', async () => {
+    test('keeps visits, sessions and users from one version to the other and back', async () => {
       const [old, young] = addresses.map((address) => ({ address }));
       const browser = new Browser(old!.address);
       const at = (which: { address: string } | undefined): Browser => browser.via(which!);
@@ -106,7 +106,7 @@ describeDatabases(
       }
     });
 
-    test('loses no write of either', async () => {
+    test('loses no write of either version', async () => {
       const browser = new Browser(addresses[0]!);
       await browser.post('/add');
       const each = addresses.map((address) => browser.via({ address }));

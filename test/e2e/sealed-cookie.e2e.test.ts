@@ -172,7 +172,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     return app;
   }
 
-  test('a counter goes on from request to request, and nothing is sent before there is something to keep', async () => {
+  test('a counter continues from request to request, and nothing is sent before there is data', async () => {
     const browser = (await start()).browser();
     expect((await browser.get('/look')).cookies).toEqual([]);
     for (let count = 1; count <= 3; count++) expect(await json(browser, '/count')).toEqual({ count });
@@ -184,7 +184,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect((await browser.get('/look')).cookies).toEqual([]);
   });
 
-  test('the second cookie has the attributes of the first, and __Host- alike', async () => {
+  test('the second cookie has the attributes and the __Host- prefix of the first', async () => {
     const browser = (await start([secret], { cookie: { secure: true, permanent: true } })).browser();
     const { cookies } = await browser.get('/count');
     const attributes = cookies.map((cookie) => cookie.replace(/=[^;]+/, '=…'));
@@ -211,7 +211,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect((await browser.get('/private')).status).toBe(401);
   });
 
-  test('fixation: cookies that were planted do not become the signed-in visit of the victim', async () => {
+  test('fixation: planted cookies do not become the signed-in visit of the victim', async () => {
     const app = await start();
     const [attacker, victim] = [app.browser(), app.browser()];
     await attacker.get('/count');
@@ -234,7 +234,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(victim, '/look')).not.toHaveProperty('slow');
   });
 
-  test('secrets change while visits go on; without the old one they are gone', async () => {
+  test('secrets change while visits continue; without the old secret they are lost', async () => {
     const fresh = randomBytes(32);
     const [before, during, after] = [await start(), await start([fresh, secret]), await start([fresh])];
     const browser = before.browser();
@@ -254,7 +254,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ userId: 'alice', count: 6 });
   });
 
-  test('ASVS 7.2.1: what is damaged, foreign, doubled or missing is a clean new visit, and never a failure of the server', async () => {
+  test('ASVS 7.2.1: damaged, foreign, repeated or missing cookies lead to a new visit, never to an error', async () => {
     const app = await start();
     const [browser, other] = [app.browser(), app.browser()];
     await browser.get('/count');
@@ -291,7 +291,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     );
   });
 
-  test('ASVS 3.3.5: a session that is too large is refused before anything is sent, and the one before stays', async () => {
+  test('ASVS 3.3.5: a session that is too large is refused before sending, and the old one is kept', async () => {
     const browser = (await start()).browser();
     expect((await browser.post('/fill/5000')).status).toBe(500);
     expect(browser.jar.size).toBe(0);
@@ -304,7 +304,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     for (const cookie of filled.cookies) expect(cookie.length).toBeLessThanOrEqual(4096);
   });
 
-  test('a session that fills its cookie to the last byte stays through uses, renewals and a sign-out', async () => {
+  test('a session that fills its cookie to the last byte survives uses, renewals and a sign-out', async () => {
     const app = await start([secret], { timeout: '20m', touch: { resolution: '60s' }, renewAfter: '30m' });
     const fits = async (bytes: number): Promise<boolean> => (await app.browser().post(`/fill/${bytes}`)).status === 201;
     let [most, tooMany] = [2000, 3000];
@@ -335,7 +335,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await longest(browser.post('/logout'))).toBeLessThanOrEqual(4096);
   });
 
-  test('a visit in use goes on, sealed anew only as often as its expiry is written; an unused one expires', async () => {
+  test('a visit in use continues, sealed again only when its expiry is written; an unused one expires', async () => {
     const browser = (
       await start([secret], { timeout: '20m', absoluteTimeout: '50m', touch: { resolution: '60s' } })
     ).browser();
@@ -358,7 +358,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ isNew: true });
   });
 
-  test('parallel requests of one browser lose no update of different keys', async () => {
+  test('parallel requests of one browser lose no update to different keys', async () => {
     const browser = (await start()).browser();
     await browser.get('/count');
     const keys = ['a', 'b', 'c', 'd', 'e'];
@@ -404,7 +404,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ isNew: false, count: 1, grace: true });
   });
 
-  test('an answer of another process that comes late does not part key and data', async () => {
+  test('a late response of another process does not separate key and data', async () => {
     const [one, two] = [await start(), await start()];
     const browser = one.browser();
     await browser.get('/count');
@@ -417,7 +417,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ isNew: false, count: 1, elsewhere: true });
   });
 
-  test('visits may begin at once, and handlers that record no use seal nothing', async () => {
+  test('visits can begin immediately, and passive handlers seal nothing', async () => {
     const browser = (await start([secret], { creation: 'immediate' })).browser();
     const { cookies } = await browser.get('/look');
     expect(cookies).toHaveLength(2);
@@ -427,7 +427,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(await json(browser, '/look')).toMatchObject({ isNew: false });
   });
 
-  test('nothing is kept of clients that go away, nor of requests that are refused', async () => {
+  test('nothing is stored for clients that disconnect, or for refused requests', async () => {
     const app = await start();
     const [store] = stores;
     const browser = app.browser();
@@ -448,7 +448,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     await expect.poll(() => store!.size).toBe(0);
   });
 
-  test('a handler that sends the response itself has nothing to await: the response waits for the save', async () => {
+  test('a handler that sends the response itself need not await the save: the response waits for it', async () => {
     const browser = (await start()).browser();
     for (const how of ['unsaved', 'saved', 'again']) {
       expect((await browser.get(`/own/${how}`)).cookies, how).toHaveLength(2);
@@ -456,7 +456,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     }
   });
 
-  test('what it cannot give is refused', async () => {
+  test('unsupported calls are refused', async () => {
     const browser = (await start()).browser();
     await browser.post('/login/alice');
     for (const what of ['create', 'others', 'list', 'everything']) {
@@ -472,7 +472,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect(() => new MovingVisitStore({ from: new MemoryVisitStore(), to: store })).toThrow(VisitOptionError);
   });
 
-  test('replay: who has copied both cookies has the visit until it expires, also after the sign-out', async () => {
+  test('replay: copied cookies give access until the visit expires, even after the sign-out', async () => {
     const browser = (await start([secret], { timeout: '20m' })).browser();
     await browser.post('/login/alice');
     const thief = browser.clone();

@@ -26,7 +26,7 @@ function withLibrary(main: (app: INestApplication) => void, platform: PlatformNa
 describe('connect-flash', () => {
   const { ask } = withLibrary((app) => app.use(load('connect-flash')()));
 
-  test('keeps messages for the next request, and no longer, beside the flash() of our session', async () => {
+  test('keeps messages only for the next request, alongside flash() of the session', async () => {
     await ask((request, { session }) => {
       request.flash('info', 'saved');
       request.flash('info', 'twice');
@@ -43,7 +43,7 @@ describe('@fastify/flash', () => {
     (app.getHttpAdapter().getInstance() as { register(plugin: unknown): void }).register(load('@fastify/flash'));
   }, 'fastify');
 
-  test('keeps messages for the next request, and no longer', async () => {
+  test('keeps messages only for the next request', async () => {
     await ask((request) => request.flash('info', 'saved') as unknown);
     const read = async () => (await suite.app.send(suite.browser, ({ reply }) => reply.send(reply.flash('info')))).text;
     expect(await read()).toBe('["saved"]');
@@ -68,12 +68,14 @@ function expectTokens(
 
 describe('csurf', () => {
   const { suite } = withLibrary((app) => app.use(load('csurf')()));
-  test('gives tokens that count for the session', () => expectTokens(suite, ({ request }) => request.csrfToken())());
+  test('creates tokens that are valid for the session', () =>
+    expectTokens(suite, ({ request }) => request.csrfToken())());
 });
 
 describe('csrf-sync', () => {
   const { suite } = withLibrary((app) => app.use(load('csrf-sync').csrfSync().csrfSynchronisedProtection));
-  test('gives tokens that count for the session', () => expectTokens(suite, ({ request }) => request.csrfToken())());
+  test('creates tokens that are valid for the session', () =>
+    expectTokens(suite, ({ request }) => request.csrfToken())());
 });
 
 describe('csrf-csrf', () => {
@@ -86,9 +88,9 @@ describe('csrf-csrf', () => {
   const { suite } = withLibrary((app) => app.use(load('cookie-parser')(), doubleCsrfProtection));
   const tokenOf = ({ request }: Tools): string => generateCsrfToken(request, request.res);
 
-  test('gives tokens that count for the session', () => expectTokens(suite, tokenOf)());
+  test('creates tokens that are valid for the session', () => expectTokens(suite, tokenOf)());
 
-  test('a token from before a sign-in is worth nothing after it', async () => {
+  test('a token from before a sign-in is invalid after it', async () => {
     const { app, browser } = suite;
     const token = await app.ask(browser, tokenOf);
     await app.ask(browser, ({ identity }) => identity.login('ann'));
@@ -113,7 +115,7 @@ describe('connect-ensure-login', () => {
     app.use('/secret', load('connect-ensure-login').ensureLoggedIn('/sign-in'));
   });
 
-  test('keeps where the visitor wanted to go, before it sends them away', async () => {
+  test('stores the requested page before the redirect', async () => {
     const answer = await suite.browser.get('/secret?a=1');
     expect([answer.status, answer.headers.get('location')]).toEqual([302, '/sign-in']);
     expect(await ask((request) => request.session.returnTo as unknown)).toBe('/secret?a=1');
@@ -154,7 +156,7 @@ describe('grant', () => {
     app.use(load('grant').express()(config));
   });
 
-  test('waits until its state is stored, and has it when the browser comes back', async () => {
+  test('waits until its state is stored, and finds it when the browser returns', async () => {
     const { browser } = suite;
     let answer = await browser.get('/connect/provider');
     expect(answer.status).toBe(302);

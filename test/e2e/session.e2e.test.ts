@@ -330,7 +330,7 @@ describeStacks('The session', (stack: Stack) => {
     });
   });
 
-  test('R44, R46: keeps data in the row of the visit, under one statement to read and one to write', async () => {
+  test('R44, R46: stores data in the row of the visit, with one statement to read and one to write', async () => {
     const app = await start();
     const { browser, read } = await begin(app);
     expect(await read()).toEqual({ name: 'Ada' });
@@ -370,7 +370,7 @@ describeStacks('The session', (stack: Stack) => {
     ).toHaveLength(1);
   });
 
-  test('R46, B11: a nested change is noticed', async () => {
+  test('R46, B11: a nested change is detected', async () => {
     const app = await start();
     const { browser, read } = await begin(app);
     expect((await browser.post('/nested')).text).toBe('1');
@@ -378,8 +378,8 @@ describeStacks('The session', (stack: Stack) => {
     expect(await read()).toEqual({ name: 'Ada', cart: { items: ['apple', 'apple'] } });
   });
 
-  describe('written by two at once', () => {
-    test('R51, B8: different keys both survive, nested ones too', async () => {
+  describe('written by two concurrent requests', () => {
+    test('R51, B8: changes to different keys both survive, even nested ones', async () => {
       const app = await start();
       const { browser, read } = await begin(app, { name: 'Ada', cart: { items: [] } });
       const gate = app.app.get(Gates).make('w');
@@ -414,7 +414,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ count: 150 });
     });
 
-    test('R58, B12: a flash value waits for who takes it, whatever others do meanwhile', async () => {
+    test('R58, B12: a flash value is kept until it is taken, whatever other requests do', async () => {
       const app = await start();
       const { browser } = await begin(app, { count: 1 });
       await browser.post('/flash', { json: { name: 'Saved' } });
@@ -427,7 +427,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(JSON.parse((await browser.post('/take')).text)).toEqual({ taken: null });
     });
 
-    test('R51: take() gives a value to one', async () => {
+    test('R51: take() gives a value to one request', async () => {
       const app = await start();
       const { browser, read } = await begin(app);
       const gates = [1, 2, 3].map((i) => app.app.get(Gates).make(`t${i}`));
@@ -463,7 +463,7 @@ describeStacks('The session', (stack: Stack) => {
       await expect.poll(() => lockOf(browser)).toBeNull();
     });
 
-    test('R52: who waits for too long is told when to come again, by 423; others do not wait', async () => {
+    test('R52: a request that waits too long gets a 423 with Retry-After; other visits do not wait', async () => {
       const apps = [await start(), await start()];
       const { browser } = await begin(apps[0]!, { count: 1 });
       const cookie = `visit=${browser.jar.get('visit')}`;
@@ -481,7 +481,7 @@ describeStacks('The session', (stack: Stack) => {
       await expect.poll(async () => (await apps[1]!.browser().post('/impatient', { cookie })).text).toBe('2');
     });
 
-    test('R52: is given back when the handler throws, and when it ends the visit', async () => {
+    test('R52: is released when the handler throws, and when it ends the visit', async () => {
       const app = await start();
       const { browser, read } = await begin(app, { count: 1 });
       expect((await browser.post('/exclusive?fail=1')).status).toBe(500);
@@ -504,7 +504,7 @@ describeStacks('The session', (stack: Stack) => {
       expect((await browser.post('/exclusive')).text).toBe('3');
     });
 
-    test('R52: is free again half a minute after its holder has died; who comes back then cannot write', async () => {
+    test('R52: is free half a minute after its process has stopped, which cannot write afterwards', async () => {
       const app = await start();
       const other = await start();
       const { browser, read } = await begin(app, { count: 1 });
@@ -521,7 +521,7 @@ describeStacks('The session', (stack: Stack) => {
     });
   });
 
-  describe('is saved before the response leaves', () => {
+  describe('is saved before the response is sent', () => {
     const expectSaved = async (
       app: RunningApp,
       ask: (
@@ -559,7 +559,7 @@ describeStacks('The session', (stack: Stack) => {
       await expectSaved(await start(), (browser) => browser.post('/res?save=1'), 'by hand');
     });
 
-    test('R47: @Res() without it: the cookie leaves with the response, the data follows', async () => {
+    test('R47: @Res() without it', async () => {
       const app = await start();
       const browser = app.browser();
       await browser.post('/res');
@@ -568,7 +568,7 @@ describeStacks('The session', (stack: Stack) => {
         .toEqual({ name: 'by hand' });
     });
 
-    test('save() and reload() at any time', async () => {
+    test('can be saved and reloaded at any time', async () => {
       const app = await start();
       const { browser, read } = await begin(app);
       expect((await browser.post('/save-reload')).text).toBe('saved');
@@ -591,7 +591,7 @@ describeStacks('The session', (stack: Stack) => {
       expect((await anonymous.post(`/fail?with=${how}`)).cookies).toHaveLength(kept ? 1 : 0);
     });
 
-    test('R48: what a denying guard wrote is saved, as of a 4xx', async () => {
+    test('R48: changes of a denying guard are saved, as those of a 4xx', async () => {
       const app = await start();
       const { browser, read } = await begin(app);
       expect((await browser.post('/guarded')).status).toBe(403);
@@ -605,15 +605,15 @@ describeStacks('The session', (stack: Stack) => {
     });
   });
 
-  describe('and the values in it', () => {
-    test.each(['function', 'error'])('R53: refuses a %s and names the path', async (what) => {
+  describe('and its values', () => {
+    test.each(['function', 'error'])('R53: a %s is refused, with its path', async (what) => {
       const app = await start();
       const { browser, read } = await begin(app);
       expect((await browser.post(`/keep/${what}`)).status).toBe(500);
       expect(await read()).toEqual({ name: 'Ada' });
     });
 
-    test('R53: an instance of a class comes back as plain data, and the same one is no change', async () => {
+    test('R53: an instance of a class becomes plain data, and setting the same one is no change', async () => {
       const app = await start();
       const { browser } = await begin(app);
       await browser.post('/keep/class');
@@ -623,12 +623,12 @@ describeStacks('The session', (stack: Stack) => {
       expect((await strict.browser().post('/keep/class')).status).toBe(500);
     });
 
-    test('R45: refuses to replace a method', async () => {
+    test('R45: replacing a method is refused', async () => {
       const app = await start();
       expect((await app.browser().post('/keep/method')).status).toBe(500);
     });
 
-    test('R53, B15: emoji, 200 KB, dates and `__proto__` come back as they were', async () => {
+    test('R53, B15: emoji, 200 KB, dates and `__proto__` survive a round trip', async () => {
       const app = await start();
       const { browser } = await begin(app);
       const kept = async () => JSON.parse((await browser.get('/kept')).text) as Record<string, unknown>;
@@ -650,7 +650,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ name: 'Ada' });
     });
 
-    test('R54, B16: data that cannot be read starts empty, or fails, by option', async () => {
+    test('R54, B16: unreadable data is an empty session or an error, by option', async () => {
       const app = await start();
       const strict = await start({ session: { onUnreadable: 'throw' } });
       const { browser, read } = await begin(app);
@@ -667,7 +667,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await read()).toEqual({ name: 'again' });
     });
 
-    test('request.session = … takes an object or null', async () => {
+    test('can be assigned as request.session = …: an object or null', async () => {
       const app = await start();
       const { browser, read } = await begin(app, { name: 'Ada', count: 1 });
       await browser.post(`/assign?value=${encodeURIComponent('{"count":2}')}`);
@@ -679,7 +679,7 @@ describeStacks('The session', (stack: Stack) => {
   });
 
   describe('of a visit that ends', () => {
-    test('R32, B32: the cookie is cleared with its name and path, the data is wiped, the key is dead', async () => {
+    test('R32, B32: the cookie is cleared with its name and path, the data is wiped, the key is invalid', async () => {
       const app = await start();
       const { browser } = await begin(app);
       const key = browser.jar.get('visit')!;
@@ -711,7 +711,7 @@ describeStacks('The session', (stack: Stack) => {
       expect(await storedData(key)).toBeNull();
     });
 
-    test('R57: after the end, the same handler may begin a new visit', async () => {
+    test('R57: after the end, the same handler can begin a new visit', async () => {
       const app = await start();
       const { browser } = await begin(app);
       const key = browser.jar.get('visit')!;

@@ -46,7 +46,7 @@ class WatchedStore extends MemoryVisitStore {
   }
 }
 
-describe.each(platforms)('The end of an application under %s', (platform) => {
+describe.each(platforms)('Shutdown of an application under %s', (platform) => {
   async function start(options: object = {}) {
     const store = new WatchedStore();
     const clock = new ManualClock();
@@ -57,7 +57,7 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     return { store, clock, app: running.app, browser: () => running.browser(), began };
   }
 
-  test('B51: a clean-up stops after its batch, and what waits is written', async () => {
+  test('B51: a clean-up stops after its batch, and pending updates are written', async () => {
     const { store, clock, app, browser, began } = await start();
     const visitor = browser();
     await visitor.post('/add');
@@ -75,7 +75,7 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     expect(await app.get(ExpungeService).run()).toEqual({ visits: 0, identities: 0 });
   });
 
-  test('B51: it does not wait for a clean-up that hangs', async () => {
+  test('B51: does not wait for a clean-up that hangs', async () => {
     const { store, clock, app, browser, began } = await start({ expunge: { schedule: '* * * * * *' } });
     store.hangs = true;
     const visitor = browser();
@@ -88,7 +88,7 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     expect(store.batches).toBe(1);
   });
 
-  test('what outlives it is in no request, and costs whoever goes on nothing', async () => {
+  test('leaves nothing in the context of a request, and no cost for later code', async () => {
     const { app, browser } = await start();
     await browser().post('/leave');
     const [left] = leftBehind.splice(0);
@@ -97,7 +97,7 @@ describe.each(platforms)('The end of an application under %s', (platform) => {
     expect(left).toThrow('there is no request here');
   });
 
-  test('B51: nor for a store that does not close', async () => {
+  test('B51: does not wait for a store that does not close', async () => {
     const { store, app } = await start();
     store.close = () => new Promise(() => {});
     await expect(app.close()).resolves.toBeUndefined();

@@ -38,7 +38,7 @@ async function start(imports: unknown[], providers: Type[] = []): Promise<void> 
 
 const refusal = (text: string) => ({ code: 'VISIT_OPTION', message: expect.stringContaining(text) as string });
 
-describe('The start says how the module is imported', () => {
+describe('Startup checks the imports of the module', () => {
   const usual = (): unknown => VisitModule.forRoot({ store });
 
   @Module({ controllers: [UsingController] })
@@ -50,7 +50,7 @@ describe('The start says how the module is imported', () => {
   @Module({ imports: [VisitModule.forRoot({ store, timeout: '1h' })] })
   class SecondModule {}
 
-  test('once, with services everywhere', async () => {
+  test('imported once, its services are available everywhere', async () => {
     await expect(start([usual(), FeatureModule])).resolves.toBeUndefined();
   });
 
@@ -65,7 +65,7 @@ describe('The start says how the module is imported', () => {
       [VisitModule.forRootAsync({ useFactory: () => undefined as never })],
       'imported without options',
     ],
-  ])('R74: %s, it is refused with a sentence that helps', async (_, imports, text) => {
+  ])('R74: imported %s, it is refused with a helpful message', async (_, imports, text) => {
     const error = await start(imports).catch((reason: unknown) => reason);
     expect(error).toMatchObject(refusal(text));
     expect(error).toMatchObject(
@@ -74,7 +74,7 @@ describe('The start says how the module is imported', () => {
   });
 });
 
-describe('The start says what a plugin is never called for', () => {
+describe('Startup checks the hooks of plugins', () => {
   const Decorated = SetMetadata('somebody', 'else');
 
   class Base {
@@ -111,7 +111,7 @@ describe('The start says what a plugin is never called for', () => {
     onVisitEnd(): void {}
   }
 
-  test('R72: a name that is nearly one of a hook is refused, with the hook that is meant', async () => {
+  test('R72: a misspelled hook is refused, with the name of the hook that is probably meant', async () => {
     const error = await start([VisitModule.forRoot({ store })], [Misspelt]).catch((reason: unknown) => reason as Error);
     expect((error as Error).message.split('\n').toSorted()).toEqual([
       '[visit] Misspelt.onKeyRefuse() is no hook of a plugin: did you mean onKeyRefused()?',
@@ -121,7 +121,7 @@ describe('The start says what a plugin is never called for', () => {
     expect(error).toMatchObject({ code: 'VISIT_OPTION' });
   });
 
-  test('R72: another one is warned of; what others call, and what is no plugin, is left alone', async () => {
+  test('R72: an unknown one causes a warning; methods for other callers and other providers are ignored', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     onTestFinished(() => warn.mockRestore());
     await start([VisitModule.forRoot({ store })], [Others, NoPlugin, SwitchedOff]);
@@ -135,7 +135,7 @@ describe('The start says what a plugin is never called for', () => {
   });
 });
 
-describe('The start says why a store cannot be used', () => {
+describe('Startup reports why a store cannot be used', () => {
   class OwnStore extends MemoryVisitStore {
     constructor(private readonly answer: () => Promise<void>) {
       super();
@@ -148,14 +148,14 @@ describe('The start says why a store cannot be used', () => {
   const started = (answer: () => Promise<void>) =>
     start([VisitModule.forRoot({ store: new OwnStore(answer), storeTimeout: 50 })]);
 
-  test('R74: one that never answers', async () => {
+  test('R74: a store that never answers', async () => {
     await expect(started(() => new Promise(() => {}))).rejects.toMatchObject({
       code: 'VISIT_STORE_UNAVAILABLE',
       message: expect.stringContaining('OwnStore cannot be used: there was no answer within') as string,
     });
   });
 
-  test('R74: one that fails, without passwords; what the library itself says stays as it is', async () => {
+  test('R74: a store that fails, without passwords; messages of the library are not changed', async () => {
     const failure = new Error('no route to cache://user:secret@host');
     await expect(started(() => Promise.reject(failure))).rejects.toMatchObject({
       code: 'VISIT_STORE_UNAVAILABLE',
@@ -167,14 +167,14 @@ describe('The start says why a store cannot be used', () => {
   });
 });
 
-describe('The start says why a data source cannot be opened', () => {
+describe('Startup reports why a data source cannot be opened', () => {
   const open = async (dataSource: object): Promise<Error> =>
     start([VisitModule.forRoot({ dataSource } as VisitModuleOptions)]).then(
       () => expect.fail('it started'),
       (reason: unknown) => reason as Error,
     );
 
-  test('R74: a driver that is not installed is named, with the command', async () => {
+  test('R74: a missing driver is named, with the command that installs it', async () => {
     expect(await open({ type: 'better-sqlite3', database: ':memory:' })).toMatchObject(
       refusal(
         'a data source of type "better-sqlite3" needs the package "better-sqlite3", which is not installed: npm ' +
@@ -199,7 +199,7 @@ describe('The start says why a data source cannot be opened', () => {
         extra: { password: 'SECRET/1' },
       },
     ],
-  ])('R74: no error shows a password %s', async (_, dataSource) => {
+  ])('R74: no error contains a password %s', async (_, dataSource) => {
     const error = await open(dataSource);
     expect(error).toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE' });
     expect(error.message).toContain('cannot open the data source of type');

@@ -48,7 +48,7 @@ const withReason: Record<string, (tools: Tools, reason: any) => Promise<unknown>
   'visits.endAll': ({ visits }, reason) => visits.endAll(reason),
 };
 
-describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s', (platform) => {
+describe.each(platforms)('B60, B61: text that cannot be stored unchanged, under %s', (platform) => {
   const watched = new WatchedStore(new MemoryVisitStore());
   let app: InlineApp;
   beforeAll(async () => {
@@ -62,7 +62,7 @@ describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s'
     );
 
   test.each([...table(withUserId, NO_USER_IDS, 'VISIT_USER_ID'), ...table(withReason, NO_REASONS, 'VISIT_END_REASON')])(
-    '$call with $name is refused by $code, and the store hears nothing of it',
+    '$call with $name is refused with $code, and the store is not called',
     async ({ make, text, code }) => {
       const browser = app.browser();
       await app.ask(browser, ({ identity }) => identity.login('ann'));
@@ -76,7 +76,7 @@ describe.each(platforms)('B60, B61: text that cannot be kept as it is, under %s'
     },
   );
 
-  test('outside of requests it is the same', async () => {
+  test('is refused outside of requests, too', async () => {
     const visits = app.running.app.get(VisitService);
     await expect(visits.endAllForUser('ann', 'x'.repeat(33))).rejects.toMatchObject({ code: 'VISIT_END_REASON' });
     await expect(visits.create({ userId: 'bob\ud800' })).rejects.toMatchObject({ code: 'VISIT_USER_ID' });
@@ -87,7 +87,7 @@ describeStacks('B60, B61: text at the edge of what can be kept', (stack) => {
   const parts = InlineApp.parts();
   const start = async () => InlineApp.of(await stack.start(parts));
 
-  test('user ids come back as they were, and nobody is somebody else', async () => {
+  test('user ids are stored unchanged, and never confused', async () => {
     const app = await start();
     const ids = [
       '1',
@@ -121,7 +121,7 @@ describeStacks('B60, B61: text at the edge of what can be kept', (stack) => {
     for (const id of named) expect(await visits.endAllForUser(id, 'gone')).toBe(1);
   });
 
-  test('a reason of 32 characters is kept, whatever they are', async () => {
+  test('a reason of any 32 characters is stored', async () => {
     const app = await start();
     for (const reason of ['x'.repeat(32), '😀'.repeat(32), "it's \\over"]) {
       const browser = app.browser();

@@ -105,7 +105,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     ['a sign-out that keeps the visit', '/logout?keepVisit=1'],
     ['a sign-in as somebody else', '/login?user=eve'],
     ['the end of everything', '/everything'],
-  ])('B56, ASVS 7.4.1: end at once with their visit in the same process: by %s', async (_, path) => {
+  ])('B56, ASVS 7.4.1: end immediately with their visit in the same process: by %s', async (_, path) => {
     const ann = await signIn('ann');
     const streams = await Promise.all([follow(ann), follow(ann)]);
     expect((await ann.clone().get(path)).status).toBe(200);
@@ -122,7 +122,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
       (visits: VisitService, _: Browser, ann: Browser) =>
         visits.end(ann.jar.get('visit')!.slice(0, 32), 'revoked', { anyUser: true }),
     ],
-  ])('ASVS 7.4.2, 7.4.3: end at once with their visit when another one ends it: by %s', async (_, act) => {
+  ])('ASVS 7.4.2, 7.4.3: end immediately when another visit ends theirs: by %s', async (_, act) => {
     const [ann, other, eve] = [await signIn('ann'), await signIn('ann'), await signIn('eve')];
     const [stream, bystander] = [await follow(ann), await follow(eve)];
     await act(app.app.get(VisitService), other, ann);
@@ -133,14 +133,14 @@ describe.each(platforms)('Streams under %s', (platform) => {
     bystander.leave();
   });
 
-  test('ASVS 7.4.5: end at once when an administrator or a job ends all visits', async () => {
+  test('ASVS 7.4.5: end immediately when an administrator or a job ends all visits', async () => {
     const streams = await Promise.all([follow(await signIn('ann')), follow(await signIn('bob'))]);
     await app.app.get(VisitService).endAll();
     expect(size()).toBe(0);
     await Promise.all(streams.map(({ ended }) => ended));
   });
 
-  test('go on when the key is renewed, and when the same user signs in again', async () => {
+  test('continue when the key is renewed, and when the same user signs in again', async () => {
     const ann = await signIn('ann');
     const stream = await follow(ann);
     await ann.get('/renew');
@@ -151,7 +151,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await stream.ended;
   });
 
-  test('B56: end within `streams.interval` when another process has ended their visit or signed its user out, or it has expired', async () => {
+  test('B56: end within `streams.interval` if another process ended their visit, or it expired', async () => {
     const here = await start({ streams: { interval: 20 } });
     const [ann, bob, cid] = [await signIn('ann', here), await signIn('bob', here), await signIn('cid', here)];
     const [ended, expired, left] = [await follow(ann), await follow(bob), await follow(cid)];
@@ -165,7 +165,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await expired.ended;
   });
 
-  test('R27: go on while the expiry update of their visit waits to be written', async () => {
+  test('R27: continue while the expiry update of their visit waits to be written', async () => {
     const ann = await signIn('ann');
     await follow(ann);
     clock.advance(4 * 60_000);
@@ -178,7 +178,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     expect(size()).toBe(0);
   });
 
-  test('are looked up together, and not at all where nobody follows', async () => {
+  test('are looked up together, and not at all if none is open', async () => {
     const browsers = [await signIn('ann'), await signIn('bob')];
     const find = vi.spyOn(store, 'find');
     await check();
@@ -210,7 +210,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     await Promise.all([stream.ended, other.ended]);
   });
 
-  test('of anonymous visitors without a stored visit go on, and so do all by option', async () => {
+  test('of anonymous visitors without a stored visit continue, and so do all if the option is off', async () => {
     const open = await follow(app.browser(), '/open');
     const free = await start({ streams: { endWithVisit: false } });
     const ann = await signIn('ann', free);

@@ -68,7 +68,7 @@ afterEach(async () => {
 
 const clock = new TestClock(new Date('2030-01-01T00:00:00Z'));
 
-describe('What nest-visit/testing has for tests of applications', () => {
+describe('nest-visit/testing offers for tests of applications', () => {
   const compile = () =>
     Test.createTestingModule({
       imports: [VisitTestingModule.forRoot({ clock, timeout: '20m', cookie: { name: 'sid' } })],
@@ -107,7 +107,7 @@ describe('What nest-visit/testing has for tests of applications', () => {
     expect(ada.headers.cookie).toBe(`sid=${ada.key}`);
   });
 
-  test('a clock that is moved: a visit expires, a sign-in grows old', async () => {
+  test('a clock that can be moved: a visit expires, a sign-in becomes old', async () => {
     app = (await compile()).createNestApplication();
     await app.init();
     const server = app.getHttpServer() as Parameters<typeof request>[0];
@@ -122,7 +122,7 @@ describe('What nest-visit/testing has for tests of applications', () => {
     expect(() => clock.advance('soon' as '1m')).toThrow('a duration such as "21m" was expected, got "soon"');
   });
 
-  test('guards that can be replaced: a controller is tested by itself', async () => {
+  test('guards that can be replaced: a controller is tested alone', async () => {
     const yes = { canActivate: () => true };
     const module = await Test.createTestingModule({
       controllers: [OrdersController],
@@ -141,7 +141,7 @@ describe('What nest-visit/testing has for tests of applications', () => {
   });
 
   test.each(['express', 'fastify'] as const)(
-    'the same over HTTP under %s: each guard by itself, and the one of the whole application',
+    'the same over HTTP under %s: each guard alone, and the global one',
     async (platform) => {
       const replaced = { canActivate: () => true };
       const start = async (...guards: (typeof CsrfGuard | typeof FormTokenGuard | typeof IdentityGuard)[]) => {
@@ -174,7 +174,7 @@ describe('What nest-visit/testing has for tests of applications', () => {
     },
   );
 
-  test('a guard of the whole application is replaced as a provider', async () => {
+  test('a global guard that is replaced as a provider', async () => {
     const module = await Test.createTestingModule({
       imports: [VisitTestingModule.forRoot()],
       controllers: [OrdersController],

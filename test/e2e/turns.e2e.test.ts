@@ -172,7 +172,7 @@ function crowdOf(app: InlineApp, count = 2) {
 const MEDDLED = ['VISIT_ENDED', 'VISIT_KEY_RETIRED', 'VISIT_WRITE_CONFLICT', 'VISIT_STORE_UNAVAILABLE', 'VISIT_LOCKED'];
 
 for (const platform of platforms) {
-  describe(`Writes of one request that are called at once, under ${platform}`, () => {
+  describe(`Concurrent writes of one request, under ${platform}`, () => {
     let app: InlineApp;
     const watched = new WatchedStore();
     beforeAll(async () => {
@@ -219,7 +219,7 @@ for (const platform of platforms) {
       };
 
       test.each(names)(
-        'law 6: %s and each other one come to what they come to one after the other, in the order of the calls',
+        'law 6: %s and each other one have the result of sequential calls in the same order',
         async (first) => {
           for (const second of names.filter((name) => here(first, name))) {
             const calls = [first, second];
@@ -234,7 +234,7 @@ for (const platform of platforms) {
       );
 
       test.each(names)(
-        'law 6: so do %s and each other one beside other visitors, who notice nothing',
+        'law 6: so do %s and each other one beside other visitors, who are not affected',
         async (first) => {
           for (const second of names.filter((name) => here(first, name))) {
             const calls = [first, second];
@@ -247,7 +247,7 @@ for (const platform of platforms) {
         },
       );
 
-      test('law 6: all of them at once, in many orders', async () => {
+      test('law 6: so do all of them at once, in many orders', async () => {
         const orders = isSoak ? 200 : 5;
         for (let turn = 0; turn < orders; turn++) {
           const calls = shuffled(names, TODAY * orders + turn);
@@ -259,7 +259,7 @@ for (const platform of platforms) {
       });
     });
 
-    test('law 6: a call waits for those before it, whatever they wait for', async () => {
+    test('law 6: a call waits for earlier ones, whatever they wait for', async () => {
       const { browser } = await prepare(app, 'stored');
       const order: string[] = [];
       await app.ask(browser, async ({ session, identity, visits }) => {
@@ -288,7 +288,7 @@ for (const platform of platforms) {
       expect(await look(app, browser)).toMatchObject({ user: 'ann', data: { count: 20 } });
     });
 
-    test('law 6: a call that fails leaves those after it alone', async () => {
+    test('law 6: a call that fails does not affect later ones', async () => {
       const { browser } = await prepare(app, 'stored');
       const results = await app.ask(browser, ({ session, identity }) =>
         Promise.all([
@@ -314,7 +314,7 @@ for (const platform of platforms) {
  */
 const SHARES: readonly TestDatabase['name'][] = ['sqlite', 'mariadb', 'postgres'];
 
-describeStacks('Writes of one request that are called at once', (stack) => {
+describeStacks('Concurrent writes of one request', (stack) => {
   const parts = InlineApp.parts();
   const pairs = names.flatMap((first) => names.map((second) => [first, second] as const));
 
@@ -481,7 +481,7 @@ function startListening(platform: (typeof platforms)[number], options: VisitModu
 }
 
 for (const platform of platforms) {
-  describe(`A write that is called from within another one of its request, under ${platform}`, () => {
+  describe(`A write that is called within another one of its request, under ${platform}`, () => {
     let app: InlineApp;
     const watched = new WatchedStore();
     const clock = new ManualClock();
@@ -519,7 +519,7 @@ for (const platform of platforms) {
     };
 
     describe.each(Object.entries(outers))('in %s', (_, outer) => {
-      test('law 6: is refused at once, whatever it is, and the outer one goes on as if nothing had been', async () => {
+      test('law 6: is refused immediately, and does not affect the outer one', async () => {
         const expected = await run(outer, () => undefined);
         expect(expected.answer.status).toBe(200);
         const results: Record<string, unknown> = {};
@@ -540,18 +540,18 @@ for (const platform of platforms) {
         expect(actual).toEqual(expected);
       });
 
-      test('law 6: fails the outer one with what to do, if the callback does not catch it', async () => {
+      test('law 6: fails the outer one with a helpful message, if the callback does not catch it', async () => {
         const { answer } = await run(outer, ({ session }) => session.save());
         expect(JSON.parse(answer.text)).toMatchObject({ result: 'VISIT_NESTED_CALL' });
       });
 
-      test('law 6: fails the request, if nobody awaits it', async () => {
+      test('law 6: fails the request if it is not awaited', async () => {
         const { answer } = await run(outer, ({ session }) => void session.save());
         expect(answer).toEqual({ status: 500, text: '{"statusCode":500,"message":"Internal server error"}' });
       });
     });
 
-    test('law 6: is refused in the callback of update() that awaits nothing', async () => {
+    test('law 6: is refused in a synchronous callback of update()', async () => {
       const { browser } = await prepare(app, 'stored');
       const results = await app.ask(browser, async ({ session, identity }) => {
         const inner: Promise<unknown>[] = [];
@@ -583,7 +583,7 @@ for (const platform of platforms) {
       }
     });
 
-    test('law 6: what a callback has put off until the outer one is over has its turn then', async () => {
+    test('law 6: has its turn if it is called after the end of the outer one', async () => {
       const { browser } = await prepare(app, 'stored');
       await app.ask(browser, async ({ session }) => {
         let go!: () => void;
@@ -599,7 +599,7 @@ for (const platform of platforms) {
       expect(await look(app, browser)).toMatchObject({ data: { count: 20 } });
     });
 
-    test('law 6: other requests may write meanwhile, of the same visit, too; the callback runs again on what they have written', async () => {
+    test('law 6: other requests can write in the meantime, and the callback runs again on their data', async () => {
       const { browser } = await prepare(app, 'stored');
       const increment = ({ session }: Tools): Promise<unknown> => session.update('count', (count: number) => count + 1);
       let asked = 0;
@@ -719,7 +719,7 @@ for (const platform of platforms) {
     };
 
     test.each(['logout', 'logout, keeping the visit', 'end', 'login as somebody else'] as const)(
-      'law 7: after %s nobody is signed in, also if a plugin throws when it hears of it',
+      'law 7: after %s nobody is signed in, even if a plugin throws',
       async (name) => {
         const app = apps['end-oldest'];
         const { browser, token, family } = await prepare(app, 'signed in');
@@ -740,54 +740,51 @@ for (const platform of platforms) {
     );
 
     describe.each(visitors)('of a visitor who is %s', (visitor) => {
-      test.each(endings)(
-        'law 7: because the store is away at any of its calls, leaves nothing behind: %s',
-        async (ending) => {
-          const limits = [
-            ['end-oldest', 0],
-            ['end-oldest', 2],
-            ['refuse', 0],
-          ] as const;
-          const kinds = ['once', 'from then on', 'once, after it was done'] as const;
-          // Signing in knows no platform.
-          let turn = visitors.indexOf(visitor) + endings.indexOf(ending) + 3 * platforms.indexOf(platform);
-          for (const [onLimit, crowd] of limits) {
-            for (const kind of kinds) {
-              if (!isForToday(turn++, 3 * platforms.length)) continue;
-              const results: string[] = [];
-              for (let at = 0; results.length === at; at++) {
-                let calls = 0;
-                const { result, label, left } = await attempt(apps[onLimit], visitor, ending, {
-                  crowd: visitor === 'the same user' ? Math.max(0, crowd - 1) : crowd,
-                  arm: () => {
-                    watched.around = async (_, go) => {
-                      const call = calls++;
-                      if (kind === 'from then on' ? call < at : call !== at) return go();
-                      if (kind === 'once, after it was done') await go();
-                      throw new Error('the store is away');
-                    };
-                  },
-                  disarm: () => watched.pass(),
-                });
-                if (calls > at) results.push(String(result));
-                // A visit whose key nobody has may stay where the store could not be asked to end it, or has not said
-                // what it did.
-                if (result !== 'done' && kind === 'once')
-                  expect(left, label).toBeLessThanOrEqual(ending === 'tried again' ? 1 : 0);
-              }
-              expect(results.length, `${onLimit} ${crowd} ${kind}`).toBeGreaterThan(2);
-              // What fails once is looked up, and done after all where that can be known; where nothing answers any
-              // more, it fails.
-              expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(
-                kind === 'from then on' ? 2 : 0,
-              );
-              for (const result of results) expect(['done', 'VISIT_STORE_UNAVAILABLE']).toContain(result);
+      test.each(endings)('law 7: because the store fails at any of its calls, has no effect: %s', async (ending) => {
+        const limits = [
+          ['end-oldest', 0],
+          ['end-oldest', 2],
+          ['refuse', 0],
+        ] as const;
+        const kinds = ['once', 'from then on', 'once, after it was done'] as const;
+        // Signing in knows no platform.
+        let turn = visitors.indexOf(visitor) + endings.indexOf(ending) + 3 * platforms.indexOf(platform);
+        for (const [onLimit, crowd] of limits) {
+          for (const kind of kinds) {
+            if (!isForToday(turn++, 3 * platforms.length)) continue;
+            const results: string[] = [];
+            for (let at = 0; results.length === at; at++) {
+              let calls = 0;
+              const { result, label, left } = await attempt(apps[onLimit], visitor, ending, {
+                crowd: visitor === 'the same user' ? Math.max(0, crowd - 1) : crowd,
+                arm: () => {
+                  watched.around = async (_, go) => {
+                    const call = calls++;
+                    if (kind === 'from then on' ? call < at : call !== at) return go();
+                    if (kind === 'once, after it was done') await go();
+                    throw new Error('the store is away');
+                  };
+                },
+                disarm: () => watched.pass(),
+              });
+              if (calls > at) results.push(String(result));
+              // A visit whose key nobody has may stay where the store could not be asked to end it, or has not said
+              // what it did.
+              if (result !== 'done' && kind === 'once')
+                expect(left, label).toBeLessThanOrEqual(ending === 'tried again' ? 1 : 0);
             }
+            expect(results.length, `${onLimit} ${crowd} ${kind}`).toBeGreaterThan(2);
+            // What fails once is looked up, and done after all where that can be known; where nothing answers any
+            // more, it fails.
+            expect(results.filter((result) => result !== 'done').length).toBeGreaterThan(
+              kind === 'from then on' ? 2 : 0,
+            );
+            for (const result of results) expect(['done', 'VISIT_STORE_UNAVAILABLE']).toContain(result);
           }
-        },
-      );
+        }
+      });
 
-      test.each(endings)('law 7: because all visits of the user were ended meanwhile: %s', async (ending) => {
+      test.each(endings)('law 7: because all visits of the user were ended, has no effect: %s', async (ending) => {
         const { result, answer } = await attempt(apps['end-oldest'], visitor, ending, {
           arm: (user) => {
             watched.around = async ({ method }, go) => {
@@ -807,7 +804,7 @@ for (const platform of platforms) {
       });
 
       test.each(['thrown', 'caught'] as const)(
-        'law 7: because others have signed in meanwhile, and that was the last one: %s',
+        'law 7: because concurrent sign-ins have reached the limit, has no effect: %s',
         async (ending) => {
           const app = apps.refuse;
           const { result, answer, left } = await attempt(app, visitor, ending, {
@@ -830,7 +827,7 @@ for (const platform of platforms) {
         },
       );
 
-      test.each(endings)('law 7: because something of the application throws: %s', async (ending) => {
+      test.each(endings)('law 7: because application code throws, has no effect: %s', async (ending) => {
         const results: Record<string, unknown> = {};
         const hooks = ['onNewVisit', 'onIdentityLinked', 'onNewDevice', 'onLimitReached', 'onVisitEnded', 'loadUser'];
         for (const [index, hook] of hooks.entries()) {
@@ -876,7 +873,7 @@ function isInRequest({ running }: { readonly running: RunningApp }): boolean {
   }
 }
 
-describe.each(platforms)('Writes that nobody awaits and that fail, in a process of their own, under %s', (platform) => {
+describe.each(platforms)('Failing writes that are not awaited, in a separate process, under %s', (platform) => {
   const fixture = fileURLToPath(new URL('../support/fixtures/unawaited.mjs', import.meta.url));
   let child: ChildProcess;
   let address: string;
@@ -949,7 +946,7 @@ describe.each(platforms)('Writes that nobody awaits and that fail, in a process 
   });
 
   test.each(['save', 'update', 'take', 'login', 'logout', 'end', 'create'])(
-    'law 7: %s of a request whose response has left ends no process',
+    'law 7: %s of a request whose response has been sent does not end the process',
     async (write) => {
       const { answer, after } = await ask(`/after/${write}`);
       expect([answer.status, answer.text]).toEqual([200, 'meant']);

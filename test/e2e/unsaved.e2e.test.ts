@@ -288,13 +288,13 @@ for (const platform of platforms) {
         headers: { cookie: [...browser.jar].map(([name, value]) => `${name}=${value}`).join('; ') },
       });
 
-    describe.each(Object.entries(kinds))('with %s unsaved', (kind, makeUnsaved) => {
+    describe.each(Object.entries(kinds))('with %s not yet saved', (kind, makeUnsaved) => {
       // What wraps the response sees what leaves, and not why it was kept back: each way of sending with some of the kinds.
       const shift = Object.keys(kinds).indexOf(kind);
       const some = variant === 'plain' ? paths : paths.filter((_, index) => isForToday(index + shift, 3));
 
       test.each(some)(
-        'law 7: %s waits until that is stored, and a request sent at its first byte finds it',
+        'law 7: %s waits for the save, and a request sent at its first byte finds the data',
         async (_, path) => {
           make = makeUnsaved;
           const browser = await begin();
@@ -323,7 +323,7 @@ for (const platform of platforms) {
         },
       );
 
-      test.each(some)('law 7: of %s nothing leaves when that cannot be stored', async (_, path) => {
+      test.each(some)('law 7: nothing of %s is sent if the save fails', async (_, path) => {
         make = makeUnsaved;
         const browser = await begin();
         watched.away('save', 'rekey');
@@ -347,10 +347,10 @@ for (const platform of platforms) {
       });
     });
 
-    describe('with a change unsaved', () => {
+    describe('with an unsaved change', () => {
       const change = kinds['a change']!;
 
-      test.each(paths)('law 7: of %s nothing leaves when the visit has ended meanwhile', async (_, path) => {
+      test.each(paths)('law 7: nothing of %s is sent if the visit has ended', async (_, path) => {
         make = change;
         const browser = await begin();
         const { held, release } = watched.hold('save');
@@ -368,7 +368,7 @@ for (const platform of platforms) {
         expect(`${text} ${JSON.stringify([...response.headers])}`).not.toContain('meant');
       });
 
-      test.each(paths)('law 7: of %s the change is kept, though its client has gone', async (_, path) => {
+      test.each(paths)('law 7: the change of %s is saved even if its client has disconnected', async (_, path) => {
         make = change;
         const browser = await begin();
         const { held, release } = watched.hold('save');
@@ -387,7 +387,7 @@ for (const platform of platforms) {
     });
 
     test.each(paths)(
-      'law 7: of %s a first visit leaves with its key, signed in by whoever did not wait for it',
+      'law 7: %s contains the key of a new visit, even if the sign-in was not awaited',
       async (_, path) => {
         make = kinds['a sign-in that nobody awaits']!;
         const browser = app.browser();
@@ -405,7 +405,7 @@ for (const platform of platforms) {
       },
     );
 
-    test('law 7: of 200 redirects each finds its state at once', async () => {
+    test('law 7: each of 200 redirects finds its state immediately', async () => {
       watched.around = async (_, call) => (await new Promise((resolve) => setImmediate(resolve)), call());
       let found = 0;
       for (let index = 0; index < 200; index++) {
@@ -418,7 +418,7 @@ for (const platform of platforms) {
     });
   });
 
-  describe(`A session whose headers have left, under ${platform}`, () => {
+  describe(`A session after the headers have been sent, under ${platform}`, () => {
     let app: InlineApp;
     const watched = new WatchedStore();
     beforeAll(async () => {
@@ -428,38 +428,35 @@ for (const platform of platforms) {
     const data = (browser: ReturnType<InlineApp['browser']>) =>
       app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
 
-    test.each(['set', 'delete', 'clear', 'property', 'within'])(
-      'law 7: %s after the headers have left fails aloud',
-      async (how) => {
-        const browser = app.browser();
-        await app.ask(browser, ({ session }) => void (session['list'] = []));
-        let error: unknown;
-        const changes: Record<string, (session: Session) => unknown> = {
-          set: (session) => session.set('a', 1),
-          delete: (session) => session.delete('list'),
-          clear: (session) => session.clear(),
-          property: (session) => (session['a'] = 1),
-          within: (session) => (session['list'] as unknown[]).push(1),
-        };
-        await app.send(browser, async ({ session, raw, reply }) => {
-          reply.hijack?.();
-          raw.writeHead(200);
-          raw.write('first');
-          try {
-            changes[how]!(session);
-            if (how === 'within') await session.save();
-          } catch (reason) {
-            error = reason;
-          }
-          raw.end();
-        });
-        if (how !== 'within') expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
-        else expect(error).toBeUndefined();
-        expect(await data(browser)).toEqual(how === 'within' ? { list: [1] } : { list: [] });
-      },
-    );
+    test.each(['set', 'delete', 'clear', 'property', 'within'])('law 7: %s throws', async (how) => {
+      const browser = app.browser();
+      await app.ask(browser, ({ session }) => void (session['list'] = []));
+      let error: unknown;
+      const changes: Record<string, (session: Session) => unknown> = {
+        set: (session) => session.set('a', 1),
+        delete: (session) => session.delete('list'),
+        clear: (session) => session.clear(),
+        property: (session) => (session['a'] = 1),
+        within: (session) => (session['list'] as unknown[]).push(1),
+      };
+      await app.send(browser, async ({ session, raw, reply }) => {
+        reply.hijack?.();
+        raw.writeHead(200);
+        raw.write('first');
+        try {
+          changes[how]!(session);
+          if (how === 'within') await session.save();
+        } catch (reason) {
+          error = reason;
+        }
+        raw.end();
+      });
+      if (how !== 'within') expect(error).toMatchObject({ code: 'VISIT_HEADERS_SENT' });
+      else expect(error).toBeUndefined();
+      expect(await data(browser)).toEqual(how === 'within' ? { list: [1] } : { list: [] });
+    });
 
-    test.each(['login', 'renew', 'save', 'form token'])('law 7: so does a new key or visit: %s', async (how) => {
+    test.each(['login', 'renew', 'save', 'form token'])('law 7: a new key or visit throws: %s', async (how) => {
       const calls: Record<string, (tools: Tools) => Promise<unknown>> = {
         login: ({ identity }) => identity.login('ann'),
         renew: ({ visits }) => visits.renew(),
@@ -481,7 +478,7 @@ for (const platform of platforms) {
       expect(watched.calls.filter((call) => call === 'create').length - before).toBe(0);
     });
 
-    test('law 7: update() and take() on a stored visit still work then', async () => {
+    test('law 7: update() and take() on a stored visit still work', async () => {
       const browser = app.browser();
       await app.ask(browser, ({ session }) => void Object.assign(session, { a: 1, b: 2 }));
       await app.send(browser, async ({ session, raw, reply }) => {
@@ -495,7 +492,7 @@ for (const platform of platforms) {
     });
   });
 
-  describe(`A handler that an interceptor around the library's calls, under ${platform}`, () => {
+  describe(`A handler that an outer interceptor calls, under ${platform}`, () => {
     let app: InlineApp;
     beforeAll(async () => {
       app = await InlineApp.start(
@@ -509,14 +506,14 @@ for (const platform of platforms) {
     const data = (browser: ReturnType<InlineApp['browser']>) =>
       app.ask(browser, ({ session }) => Object.fromEntries(session.entries()));
 
-    test('law 7: begins anew when it is tried again; what a guard has changed before is kept', async () => {
+    test('law 7: starts afresh when it is retried; earlier changes of a guard are kept', async () => {
       tries = 0;
       const browser = app.browser();
       expect(await browser.get('/retried')).toMatchObject({ status: 200, text: 'ok' });
       expect(await data(browser)).toEqual({ guarded: true, tries: 1, 'try 1': true });
     });
 
-    test('law 7: leaves nothing when it is given up, also if it goes on', async () => {
+    test('law 7: has no effect if it is aborted, even if it continues', async () => {
       const browser = app.browser();
       await app.ask(browser, ({ session }) => void (session['a'] = 1));
       expect((await browser.get('/given-up')).status).toBe(504);
@@ -526,7 +523,7 @@ for (const platform of platforms) {
     });
   });
 
-  test(`law 7: a visit in a sealed cookie leaves with whatever the handler sends itself, under ${platform}`, async () => {
+  test(`law 7: a sealed cookie is sent with any response of the handler, under ${platform}`, async () => {
     const app = await InlineApp.start(platform, { store: new SealedCookieVisitStore({ secrets: [randomBytes(32)] }) });
     try {
       for (const [name, { on = platform, send }] of Object.entries(sending)) {

@@ -80,7 +80,7 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
     const { start, add, count } = changes[what]!;
 
     test.each(Object.keys(before).flatMap((done) => ['at once', 'later'].map((when) => [done, when] as const)))(
-      'counts once, though it is called twice: after the request has done %s, by a callback that answers %s',
+      'counts once, though it is called twice: after the request has done %s, by a callback that returns %s',
       async (done, when) => {
         const { stored, act } = before[done]!;
         const browser = await begun(stored === 'the value' ? start : () => 'another one');
@@ -102,7 +102,7 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
       },
     );
 
-    test('counts nothing when it throws afterwards', async () => {
+    test('counts nothing if it throws afterwards', async () => {
       const browser = await begun(() => 'another one');
       await app.ask(browser, async ({ session }) => {
         session.set('value', start());
@@ -120,7 +120,7 @@ describe.each(platforms)('B59: update() whose callback changes its value in plac
   });
 
   test.each(['at once', 'later'])(
-    'a crowd within one process, each with a change of its own, loses and doubles nothing: %s',
+    'many concurrent updates in one process lose and repeat nothing: %s',
     async (when) => {
       const browser = await begun(() => []);
       await Promise.all(

@@ -82,7 +82,7 @@ describe.each(platforms)("Nest's ValidationPipe under %s", (platform) => {
 
   const SAME = { 'sec-fetch-site': 'same-origin' };
 
-  test('R5, R59: sees neither key nor token, and takes session and visit for nothing to be validated', async () => {
+  test('R5, R59: sees neither key nor token, and does not validate session or visit', async () => {
     const browser = running.browser();
     const form_token = (await browser.get('/token')).text;
     const visit_key = browser.jar.get('visit');
@@ -101,7 +101,7 @@ describe.each(platforms)("Nest's ValidationPipe under %s", (platform) => {
 
   // Multer, which reads the fields after the guards, is of Express.
   if (platform !== 'express') return;
-  test('N8: a form with a file, which has no header, brings its token as a field that the handler uses up', async () => {
+  test('N8: a form with a file, which has no header, sends its token in a field that the handler uses up', async () => {
     const browser = running.browser();
     const send = async (token: string): Promise<string> => {
       const body = new FormData();

@@ -75,7 +75,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     return browser;
   };
 
-  test('tells who it is by a cookie, and by what a handshake brings', async () => {
+  test('identifies the user by a cookie, and by a handshake', async () => {
     const cookie = cookieOf(await signIn());
     const headers = handshake({ cookie });
     for (const credential of [
@@ -98,7 +98,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     );
   });
 
-  test('tells nobody where there is no key, a malformed, a forged, an expired, an ended or a replaced one', async () => {
+  test('returns no user for a missing, malformed, forged, expired, ended or replaced key', async () => {
     const browser = await signIn();
     const cookie = cookieOf(browser);
     const forged = cookie.replace(/\.[\w-]{43}/, `.${'x'.repeat(43)}`);
@@ -129,7 +129,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     expect(await from({ origin: app.running.address })).toBe('ann');
   });
 
-  test('reads only: no row, touch, event or cookie comes of it, and the visit lives no longer', async () => {
+  test('only reads: it causes no row, touch, event or cookie, and does not extend the visit', async () => {
     const browser = await signIn();
     const cookie = cookieOf(browser);
     const forged = cookie.replace(/\.[\w-]{43}/, `.${'x'.repeat(43)}`);
@@ -147,7 +147,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     if (inner instanceof SealedCookieVisitStore) expect(inner.size).toBe(0);
   });
 
-  test('throws where the store cannot be asked, and says nobody for nobody without asking', async () => {
+  test('throws if the store is unavailable, and needs no look-up without a key', async () => {
     const cookie = cookieOf(await signIn());
     watched.away('find');
     await expect(verify(cookie)).rejects.toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE' });
@@ -155,7 +155,7 @@ describe.each(stores)('visits.verify() with %s', (_, makeStore) => {
     if (inner instanceof SealedCookieVisitStore) expect(inner.size).toBe(0);
   });
 
-  test('takes a key by itself, and one in the address where the sources say so', async () => {
+  test('accepts a key alone, and one in the URL if the sources allow it', async () => {
     const browser = await signIn();
     const key = browser.jar.get('visit')!;
     const isHere = inner instanceof MemoryVisitStore;
