@@ -1,3 +1,9 @@
+/**
+ * A store for express-session and @fastify/session that keeps sessions in a store of nest-visit.
+ *
+ * @module nest-visit/express-session
+ */
+
 import { createHash } from 'node:crypto';
 import { SessionDataError, VisitOptionError, VisitStoreUnsupportedError } from './errors/visit.error.js';
 import { reasonOf } from './errors/failure.js';

@@ -1,3 +1,9 @@
+/**
+ * Visits in an application of Fastify without Nest.
+ *
+ * @module nest-visit/fastify
+ */
+
 import {
   ForbiddenException,
   Inject,

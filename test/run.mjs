@@ -147,7 +147,11 @@ const CHECKS = [
   ['typecheck', npm('run', '--silent', 'typecheck')],
   ['lint', npm('run', '--silent', 'lint')],
   ['format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check')],
-  ['documentation', npm('run', '--silent', 'docs')],
+  // In a folder of a site: links that hold there hold at the root of a host, too.
+  [
+    'documentation',
+    { ...npm('run', '--silent', 'docs'), env: { DOCS_SITE: 'https://example.org/nest-visit/', DOCS_VERSION: '0' } },
+  ],
 ];
 
 async function check(name, program) {

@@ -3,26 +3,38 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defineConfig } from 'vitepress';
 import { apiSidebar } from './api-sidebar.mjs';
+import { errorPages } from './error-pages.mjs';
 import { writeLlms } from './llms.mjs';
-import { REPOSITORY, repositoryLinks, root, slugify } from './repository.mjs';
+import { published } from './published.mjs';
+import { docs, REPOSITORY, repositoryLinks, root, slugify } from './repository.mjs';
 import { sidebar } from './sidebar.mjs';
+import { summary } from './summary.mjs';
 
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-// Where the site is not at the root of its host, such as '/nest-visit/', or '/nest-visit/v1/' for an older version.
-const base = process.env.DOCS_BASE ?? '/';
+const { base, site } = published;
+const errors = new Map(errorPages().map(({ params, content }) => [`errors/${params.code}.md`, content]));
 
 export default defineConfig({
   title: 'nest-visit',
   description: "Visits, sessions and identity for NestJS, kept in the application's own database",
   lang: 'en-US',
   base,
-  head: [['link', { rel: 'icon', type: 'image/svg+xml', href: `${base}logo.svg` }]],
+  head: [
+    ['link', { rel: 'icon', type: 'image/svg+xml', href: `${base}logo.svg` }],
+    // Search engines lead to the latest version.
+    ...(published.version ? [['meta', { name: 'robots', content: 'noindex' }]] : []),
+  ],
   cleanUrls: true,
   lastUpdated: true,
   buildEnd: writeLlms,
-  // The API reference is generated: there is nothing to edit.
-  transformPageData: ({ relativePath, frontmatter }) => {
+  transformPageData: ({ relativePath, filePath, frontmatter }) => {
+    const text = errors.get(relativePath) ?? readFileSync(join(docs, filePath), 'utf8');
+    const description = summary(text).replaceAll('`', '');
+    // The API reference and the pages of error codes are generated: there is nothing to edit, and no order.
     if (relativePath.startsWith('api/')) frontmatter.editLink = false;
+    if (errors.has(relativePath)) Object.assign(frontmatter, { prev: false, next: false });
+    if (relativePath !== 'index.md') return { description };
+    return { description, title: 'nest-visit', titleTemplate: 'Sessions and identity for NestJS' };
   },
   markdown: {
     anchor: { slugify },
@@ -31,22 +43,39 @@ export default defineConfig({
   themeConfig: {
     logo: '/logo.svg',
     nav: [
-      { text: 'Guide', link: '/session' },
-      { text: 'API', link: '/api/' },
-      { text: 'Errors', link: '/errors' },
+      { text: 'Guide', link: '/first-steps', activeMatch: '^/(?!api/|error)' },
+      { text: 'API', link: '/api/', activeMatch: '^/api/' },
+      { text: 'Errors', link: '/errors', activeMatch: '^/error' },
       {
-        // The pages of an older version are those of its tag.
-        text: version,
+        text: published.version ?? version,
         items: [
           { text: 'Changes', link: `${REPOSITORY}/blob/main/CHANGELOG.md` },
-          { text: 'Older versions', link: `${REPOSITORY}/tags` },
+          // Without a site of several versions, the pages of an older one are those of its tag.
+          site
+            ? { text: 'All versions', link: `${site}versions.html`, target: '_self' }
+            : { text: 'Older versions', link: `${REPOSITORY}/tags` },
           { text: 'Contributing', link: `${REPOSITORY}/blob/main/CONTRIBUTING.md` },
         ],
       },
     ],
+    // For the notice of the theme.
+    published: { version: published.version, latest: site },
     sidebar: { '/api/': apiSidebar(), '/': sidebar },
     outline: [2, 3],
-    search: { provider: 'local' },
+    search: {
+      provider: 'local',
+      options: {
+        // What a guide says comes before the names of the API.
+        miniSearch: { searchOptions: { boostDocument: (page) => (page.includes('/api/') ? 0.3 : 1) } },
+      },
+    },
+    notFound: {
+      title: 'There is no such page',
+      quote: 'It may have moved: search for it, or begin with the list of symptoms and error codes.',
+      link: '/troubleshooting',
+      linkText: 'Troubleshooting',
+      linkLabel: 'Troubleshooting',
+    },
     socialLinks: [{ icon: 'github', link: REPOSITORY }],
     editLink: { pattern: `${REPOSITORY}/edit/main/docs/:path`, text: 'Edit this page' },
   },

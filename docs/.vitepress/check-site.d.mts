@@ -1,0 +1,1 @@
+export function mistakesIn(dist: string, base: string): string[];
