@@ -9,37 +9,37 @@ export function describeCapabilities({ check, needing }: Suite): void {
     same(await store.check(), undefined);
   });
 
-  check('says what it can give', async ({ store, capabilities, facets }) => {
+  check('declares its capabilities', async ({ store, capabilities, facets }) => {
     same(store.capabilities, capabilities);
     const { atomic, revocable, shared, durable } = store.capabilities;
     for (const one of [atomic, revocable, shared, durable]) assert.equal(typeof one, 'boolean');
     if (facets) same(new Set(FACETS.filter((facet) => store[facet] !== undefined)), new Set(facets));
   });
 
-  needing('cleanup')('begins without visits', async (bench) => {
+  needing('cleanup')('is empty at first', async (bench) => {
     same(await countStale(bench, NEVER), { visits: 0, identities: 0 });
   });
 
-  needing('atomic')('keeps its word whoever writes', async ({ capabilities, second, fixture }) => {
+  needing('atomic')('has a second object for concurrent writers', async ({ capabilities, second, fixture }) => {
     // Otherwise the races of this suite would be those of one object.
     assert.ok(
       second === (capabilities.shared ? fixture.second : fixture.store),
-      'give "second" for a store that is shared',
+      'return "second" for a store that is shared',
     );
   });
 
-  needing('revocable')('refuses an ended visit everywhere', async ({ store, second, made }) => {
+  needing('revocable')('an ended visit is refused everywhere', async ({ store, second, made }) => {
     const visit = await made();
     same(await store.end([visit.id], { reason: 'admin', at: visit.created }), [visit.id]);
     same(await second.save([saveOf(visit)]), [{ outcome: 'refused', reason: 'ended' }]);
   });
 
   needing('shared')(
-    'shows a second object at once what the first has written',
+    'a second object sees writes of the first one immediately',
     async ({ store, made, fixture: { second } }) => {
       assert.ok(
         second && second !== store,
-        'give "second", another object on the same visits, or say that the store is not shared',
+        'return "second", another object on the same visits, or declare that the store is not shared',
       );
       const visit = await made({ identity: identityOf('7') });
       same(await second.find([visit.id]), await store.find([visit.id]));
@@ -50,8 +50,8 @@ export function describeCapabilities({ check, needing }: Suite): void {
     },
   );
 
-  needing('durable')('keeps visits over a restart', async ({ store, made, fixture: { reopen } }) => {
-    assert.ok(reopen, 'give "reopen", a store as after a restart, or say that the store is not durable');
+  needing('durable')('visits survive a restart', async ({ store, made, fixture: { reopen } }) => {
+    assert.ok(reopen, 'return "reopen", a store as after a restart, or declare that the store is not durable');
     const visit = await made({ identity: identityOf('7') });
     await store.save([saveOf(visit, { data: bytes('mine') })]);
     const before = await store.find([visit.id]);

@@ -11,7 +11,7 @@ export function describeEnd({ needing }: Suite): void {
   const checkEnded = needing('revocable');
 
   checkEnded(
-    'says which it ended, wipes the data, raises the version, and still tells whose it was',
+    'returns the ended ids, wipes the data, increments the version, and keeps the identity',
     async ({ store, read, made }) => {
       const visit = await made({ sessionData: bytes('data'), identity: identityOf('7') });
       const other = await made();
@@ -30,7 +30,7 @@ export function describeEnd({ needing }: Suite): void {
     },
   );
 
-  checkEnded('by its own client: the key is retired at that instant', async ({ store, read, madeMany }) => {
+  checkEnded('with `retiresKey`, the key is retired at that instant', async ({ store, read, madeMany }) => {
     const [byClient, fromElsewhere] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.rekey([byClient, fromElsewhere].map((visit) => rekeyOf(visit, { previousKeyUntil: NOW + MINUTE })));
     await store.end([byClient.id], { reason: 'logout', at: NOW, retiresKey: true });
@@ -44,7 +44,7 @@ export function describeEnd({ needing }: Suite): void {
     fits(await read(fromElsewhere.id), { endedAt: NOW, previousKeyUntil: NOW + MINUTE });
   });
 
-  checkEnded('B6: asks for no expiry: ends what never expires and what has expired', async ({ store, read, made }) => {
+  checkEnded('B6: ends visits regardless of their expiry', async ({ store, read, made }) => {
     const eternal = await made({ expiry: NEVER, permanent: true });
     const expired = await made({ expiry: NOW - DAY });
     same(
@@ -55,20 +55,23 @@ export function describeEnd({ needing }: Suite): void {
     same((await read(expired.id)).endedAt, NOW);
   });
 
-  checkEnded('of two at once, one ends each visit', async ({ store, second, read, madeMany, rounds }) => {
-    const visits = await madeMany(rounds);
-    const ids = visits.map(({ id }) => id);
-    const [one, two] = await Promise.all([
-      store.end(ids, { reason: 'one', at: NOW }),
-      second.end(ids.toReversed(), { reason: 'two', at: NOW }),
-    ]);
-    same([...one, ...two].sort(), ids.toSorted());
-    for (const id of one) same((await read(id)).endReason, 'one');
-    for (const id of two) same((await read(id)).endReason, 'two');
-  });
+  checkEnded(
+    'of two concurrent calls, exactly one ends each visit',
+    async ({ store, second, read, madeMany, rounds }) => {
+      const visits = await madeMany(rounds);
+      const ids = visits.map(({ id }) => id);
+      const [one, two] = await Promise.all([
+        store.end(ids, { reason: 'one', at: NOW }),
+        second.end(ids.toReversed(), { reason: 'two', at: NOW }),
+      ]);
+      same([...one, ...two].sort(), ids.toSorted());
+      for (const id of one) same((await read(id)).endReason, 'one');
+      for (const id of two) same((await read(id)).endReason, 'two');
+    },
+  );
 
   checkEnded(
-    'B4: no touch, save or rekey of that moment revives the visit',
+    'B4: no concurrent touch, save or rekey revives the visit',
     async ({ store, second, read, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visit = await made({ sessionData: bytes('data') });
@@ -84,7 +87,7 @@ export function describeEnd({ needing }: Suite): void {
         );
         same(ended, [visit.id]);
         const after = await read(visit.id);
-        same(after, seen, 'once the end is answered, nothing more may be written');
+        same(after, seen, 'after `end` has returned, no write may succeed');
         fits(after, { endedAt: NOW, endReason: 'logout', sessionData: null });
         same(after.sessionVersion, saved!.outcome === 'saved' ? 2 : 1);
         same(after.identity?.userId, linked!.outcome === 'done' ? 'late' : undefined);
@@ -98,7 +101,7 @@ export function describeEnd({ needing }: Suite): void {
   );
 
   checkEnded(
-    'B4: a sign-in of that moment leaves the visit ended, whoever was first',
+    'B4: a concurrent sign-in leaves the visit ended, in any order',
     async ({ store, second, read, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visit = await made({ sessionData: bytes('data') });
@@ -115,7 +118,7 @@ export function describeEnd({ needing }: Suite): void {
         const isFirst = linked!.outcome === 'done';
         if (!isFirst) same(linked, { outcome: 'refused', reason: 'ended' });
         const after = await read(visit.id);
-        same(after, seen, 'once the end is answered, nothing more may be written');
+        same(after, seen, 'after `end` has returned, no write may succeed');
         fits(after, {
           endedAt: NOW,
           endReason: 'logout',
@@ -130,7 +133,7 @@ export function describeEnd({ needing }: Suite): void {
     },
   );
 
-  checkListedEnds('endAll ends all and counts them once', async ({ store, second, read, made, madeMany }) => {
+  checkListedEnds('endAll ends all visits and returns each once', async ({ store, second, read, made, madeMany }) => {
     await madeMany(1_100);
     const eternal = await made({ expiry: NEVER });
     await store.end([(await made()).id], { reason: 'logout', at: NOW });
@@ -144,7 +147,7 @@ export function describeEnd({ needing }: Suite): void {
   checkListedEnds('endAll ends in batches', async ({ store, madeMany }) => {
     await madeMany(30);
     const first = await store.users!.endAll({ ending: { reason: 'incident', at: NOW }, limit: 10 });
-    assert.ok(first.ended.length < 20, 'a batch is about as large as it was asked for');
+    assert.ok(first.ended.length < 20, 'a batch has about the requested size');
     assert.notEqual(first.next, null);
   });
 }

@@ -10,7 +10,7 @@ export function describeExpunge({ needing }: Suite): void {
   const checkListedEnds = needing('cleanup', 'revocable');
 
   checkListedEnds(
-    'B37: expunge takes what expired or ended before, in batches, and keeps the living',
+    'B37: expunge deletes visits that expired or ended before, in batches, and keeps live ones',
     async (bench) => {
       const { store, read, made, madeMany } = bench;
       const expired = await madeMany(7, (index) => ({
@@ -58,7 +58,7 @@ export function describeExpunge({ needing }: Suite): void {
   );
 
   checkListed(
-    'B36: on two machines beside traffic, expunge fails nowhere and counts each visit once',
+    'B36: on two machines with concurrent traffic, expunge does not fail and counts each visit once',
     async ({ store, second, madeMany }) => {
       const stale = await madeMany(900, (index) => ({
         expiry: NOW - 1 - index,
@@ -96,7 +96,7 @@ export function describeExpunge({ needing }: Suite): void {
   );
 
   checkListed(
-    'a visit that is touched while it is expunged keeps its identity or goes with it',
+    'a visit that is touched during expunge is kept or deleted together with its identity',
     async ({ store, second, madeMany, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visits = await madeMany(10, () => ({ expiry: NOW - 1, identity: identityOf('x') }));
@@ -112,7 +112,7 @@ export function describeExpunge({ needing }: Suite): void {
     },
   );
 
-  checkListed('wipe empties what has expired, in batches, and keeps the rows', async (bench) => {
+  checkListed('wipe deletes the data of expired visits, in batches, and keeps their rows', async (bench) => {
     const { store, second, read, made, madeMany } = bench;
     const expired = await madeMany(7, (index) => ({
       expiry: NOW - index - 1,
@@ -134,7 +134,7 @@ export function describeExpunge({ needing }: Suite): void {
     same((await read(living.id)).sessionVersion, 0);
   });
 
-  checkListed('a dry run counts, and changes nothing', async (bench) => {
+  checkListed('a dry run only counts', async (bench) => {
     const { read, madeMany } = bench;
     const stale = await madeMany(3, () => ({ expiry: NOW - 1, sessionData: bytes('x'), identity: identityOf('x') }));
     const before = await Promise.all(stale.map(({ id }) => read(id)));
@@ -145,7 +145,7 @@ export function describeExpunge({ needing }: Suite): void {
     same(await Promise.all(stale.map(({ id }) => read(id))), before);
   });
 
-  checkListed('two that clean up beside each other lose nothing of what the other has to do', async (bench) => {
+  checkListed('two concurrent clean-ups do not skip anything', async (bench) => {
     const { store, second, madeMany } = bench;
     await madeMany(12, (index) => ({ expiry: NOW - 1 - index }));
     const one = await store.cleanup!.expunge({ before: NOW, limit: 3 });
@@ -162,7 +162,7 @@ export function describeExpunge({ needing }: Suite): void {
     same(rest, 6);
   });
 
-  checkListed('wipe finds what came behind the place where it was', async (bench) => {
+  checkListed('wipe finds visits that are added behind its position', async (bench) => {
     const { store, made, madeMany } = bench;
     await madeMany(4, (index) => ({ expiry: NOW - index - 1, sessionData: bytes('x') }));
     const first = await store.cleanup!.wipe({ before: NOW, limit: 2 });
@@ -178,19 +178,16 @@ export function describeExpunge({ needing }: Suite): void {
     same(await countUnwiped(bench, NOW), 0);
   });
 
-  checkListed(
-    'a save of the moment in which a visit is wiped conflicts or is wiped',
-    async ({ store, second, read, made, rounds }) => {
-      for (let round = 0; round < rounds; round++) {
-        const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
-        const [{ visits: wiped }, [saved]] = await race(
-          round,
-          () => store.cleanup!.wipe({ before: NOW, limit: 10 }),
-          () => second.save([saveOf(visit, { data: bytes('new') })]),
-        );
-        same(wiped, 1);
-        fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
-      }
-    },
-  );
+  checkListed('a save during wipe conflicts or is wiped', async ({ store, second, read, made, rounds }) => {
+    for (let round = 0; round < rounds; round++) {
+      const visit = await made({ expiry: NOW - 1, sessionData: bytes('old') });
+      const [{ visits: wiped }, [saved]] = await race(
+        round,
+        () => store.cleanup!.wipe({ before: NOW, limit: 10 }),
+        () => second.save([saveOf(visit, { data: bytes('new') })]),
+      );
+      same(wiped, 1);
+      fits(await read(visit.id), { sessionData: null, sessionVersion: saved!.outcome === 'saved' ? 2 : 1 });
+    }
+  });
 }

@@ -5,7 +5,7 @@ import { DAY, NOW, bytes, identityOf, newHash, newId, newVisit, saveOf, textOf }
 import type { Suite } from './suite.js';
 
 export function describeFindAndCreate({ check }: Suite): void {
-  check('give back everything, with the identity', async ({ read, made }) => {
+  check('return all fields, with the identity', async ({ read, made }) => {
     const visit = await made({
       absoluteExpiry: NOW + 30 * DAY,
       permanent: true,
@@ -25,7 +25,7 @@ export function describeFindAndCreate({ check }: Suite): void {
     });
   });
 
-  check('take a visit from another store as it is', async ({ store, read }) => {
+  check('accept a visit of another store unchanged', async ({ store, read }) => {
     const past = { previousKeyHash: newHash(), previousKeyUntil: NOW + 5, keyChanged: NOW - 5, sessionVersion: 7 };
     const visit = newVisit({ ...past, created: NOW - DAY, sessionData: bytes('data'), identity: identityOf('mover') });
     await store.create([visit]);
@@ -33,7 +33,7 @@ export function describeFindAndCreate({ check }: Suite): void {
     same(await store.save([saveOf(visit, { version: 7, data: bytes('new') })]), [{ outcome: 'saved', version: 8 }]);
   });
 
-  check('keep null as null and false as false', async ({ read, made }) => {
+  check('preserve null and false', async ({ read, made }) => {
     const { id } = await made({
       permanent: false,
       remoteAddress: null,
@@ -54,7 +54,7 @@ export function describeFindAndCreate({ check }: Suite): void {
     );
   });
 
-  check('answer in the order of the question, null for what is not there', async ({ store, madeMany }) => {
+  check('return visits in the order of the ids, and null for unknown ids', async ({ store, madeMany }) => {
     const visits = await madeMany(3);
     const ids = [visits[2]!.id, newId(), visits[0]!.id, visits[1]!.id];
     same(
@@ -64,7 +64,7 @@ export function describeFindAndCreate({ check }: Suite): void {
     same(await store.find([]), []);
   });
 
-  check('take more visits than fit in one statement', async ({ second, madeMany }) => {
+  check('accept more visits than fit into one statement', async ({ second, madeMany }) => {
     const visits = await madeMany(1_234, (index) => ({
       identity: index % 2 ? { userId: `${index}`, created: NOW, authenticatedAt: NOW } : null,
     }));
@@ -79,12 +79,12 @@ export function describeFindAndCreate({ check }: Suite): void {
     );
   });
 
-  check('do not judge expiry', async ({ read, made }) => {
+  check('do not check the expiry', async ({ read, made }) => {
     const { id } = await made({ expiry: NOW - 30 * DAY });
     same((await read(id)).expiry, NOW - 30 * DAY);
   });
 
-  check('an id that exists is an error, and nothing of that call is stored', async ({ store, read, made }) => {
+  check('an existing id is an error, and the call stores nothing', async ({ store, read, made }) => {
     const visit = await made({ sessionData: bytes('first') });
     const neighbor = newVisit({ identity: identityOf('1') });
     await assert.rejects(async () =>
@@ -95,19 +95,19 @@ export function describeFindAndCreate({ check }: Suite): void {
     same((await read(visit.id)).identity, null);
   });
 
-  check('an id twice in one call is an error, and nothing of that call is stored', async ({ store }) => {
+  check('a repeated id in one call is an error, and the call stores nothing', async ({ store }) => {
     const [visit, neighbor] = [newVisit(), newVisit()];
     await assert.rejects(async () => store.create([neighbor, visit, newVisit({ id: visit.id })]));
     same(await store.find([visit.id, neighbor.id]), [null, null]);
   });
 
-  check('tell ids in another case apart', async ({ store, made }) => {
+  check('ids are case-sensitive', async ({ store, made }) => {
     const { id } = await made({ id: `abcdef${newId().slice(6)}` });
     same(await store.find([id.toUpperCase()]), [null]);
     assert.notDeepEqual(await store.find([id]), [null]);
   });
 
-  check('what a caller changes afterwards is not stored', async ({ read, made }) => {
+  check('later changes of the argument are not stored', async ({ read, made }) => {
     const data = bytes('as it was');
     const { id } = await made({ sessionData: data });
     data.fill(0);
@@ -115,7 +115,7 @@ export function describeFindAndCreate({ check }: Suite): void {
     same(textOf(await read(id)), 'as it was');
   });
 
-  check('B15: 200 KB of any bytes and emoji come back as they went', async ({ store, read, made }) => {
+  check('B15: 200 KB of any bytes and emoji survive a round trip', async ({ store, read, made }) => {
     const sessionData = randomBytes(200_000);
     const visit = await made({ sessionData, userAgent: '🦊'.repeat(120), identity: identityOf('👩‍🚀 zoë') });
     const stored = await read(visit.id);

@@ -7,14 +7,17 @@ import type { Suite } from './suite.js';
 export function describeKeys({ check, needing }: Suite): void {
   const checkEnded = needing('revocable');
 
-  check('a current key writes, an unknown one is retired', async ({ store, read, made }) => {
-    const visit = await made();
-    same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
-    same(await store.rekey([rekeyOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
-    same((await read(visit.id)).keyHash, visit.keyHash);
-  });
+  check(
+    'a write with the current key succeeds, one with an unknown key is refused as retired',
+    async ({ store, read, made }) => {
+      const visit = await made();
+      same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same(await store.rekey([rekeyOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
+      same((await read(visit.id)).keyHash, visit.keyHash);
+    },
+  );
 
-  check('a replaced key writes during its grace and not from its end on', async ({ store, read, made }) => {
+  check('a replaced key can write during its grace period, and not from its end on', async ({ store, read, made }) => {
     const visit = await made();
     const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 1_000 });
     same(await store.rekey([renewal]), [{ outcome: 'done' }]);
@@ -32,7 +35,7 @@ export function describeKeys({ check, needing }: Suite): void {
   });
 
   check(
-    'B24: a key that a change of rights has replaced is dead for a writer whose clock is behind, too',
+    'B24: a key replaced by a change of rights is invalid, even for a writer with a slow clock',
     async ({ store, read, made }) => {
       const visit = await made();
       same(await store.rekey([rekeyOf(visit, { identity: identityOf('7') })]), [{ outcome: 'done' }]);
@@ -52,17 +55,20 @@ export function describeKeys({ check, needing }: Suite): void {
     },
   );
 
-  check('a key in its grace cannot be renewed: that would cut its grace short', async ({ store, read, made }) => {
-    const visit = await made();
-    const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 30_000 });
-    await store.rekey([renewal]);
-    same(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]), [
-      { outcome: 'refused', reason: 'retired' },
-    ]);
-    fits(await read(visit.id), { keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
-  });
+  check(
+    'a key in its grace period cannot be renewed, which would shorten that period',
+    async ({ store, read, made }) => {
+      const visit = await made();
+      const renewal = rekeyOf(visit, { previousKeyUntil: NOW + 30_000 });
+      await store.rekey([renewal]);
+      same(await store.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]), [
+        { outcome: 'refused', reason: 'retired' },
+      ]);
+      fits(await read(visit.id), { keyHash: renewal.newKeyHash, previousKeyUntil: NOW + 30_000 });
+    },
+  );
 
-  check('B46: a change of key keeps the previous hash that it names', async ({ store, read, made }) => {
+  check('B46: a change of key keeps the previous hash that it specifies', async ({ store, read, made }) => {
     const visit = await made();
     const lost = rekeyOf(visit, { previousKeyUntil: DAY + NOW });
     await store.rekey([lost]);
@@ -91,7 +97,7 @@ export function describeKeys({ check, needing }: Suite): void {
     same(await store.rekey([again]), [{ outcome: 'refused', reason: 'retired' }]);
   });
 
-  check('the key before the previous one is dead, whatever grace it had', async ({ store, made }) => {
+  check('the key before the previous one is invalid, whatever its grace period was', async ({ store, made }) => {
     const visit = await made();
     const first = rekeyOf(visit, { previousKeyUntil: NOW + DAY });
     await store.rekey([first]);
@@ -100,7 +106,7 @@ export function describeKeys({ check, needing }: Suite): void {
     same(await store.save([saveOf({ ...visit, keyHash: first.newKeyHash })]), [{ outcome: 'saved', version: 1 }]);
   });
 
-  check('rekey links, links anew, leaves and unlinks, and writes no data', async ({ store, read, made }) => {
+  check('rekey links, relinks, keeps and unlinks the identity, and writes no data', async ({ store, read, made }) => {
     const visit = await made({ sessionData: bytes('mine') });
     let { keyHash } = visit;
     const step = async (change: Partial<Rekey>): Promise<VisitRecord> => {
@@ -119,7 +125,7 @@ export function describeKeys({ check, needing }: Suite): void {
   });
 
   check(
-    'a change of rights sets permanent and expiry, also back; a renewal only moves the expiry forward',
+    'a change of rights sets permanent and any expiry; a renewal only moves the expiry forward',
     async ({ store, read, made }) => {
       const visit = await made({ permanent: true });
       let { keyHash } = visit;
@@ -148,7 +154,7 @@ export function describeKeys({ check, needing }: Suite): void {
   );
 
   check(
-    'a change of rights sets the absolute expiry: later, sooner, for the first time, to none',
+    'a change of rights sets the absolute expiry: later, earlier, for the first time, or to none',
     async ({ store, read, made }) => {
       const visit = await made();
       let { keyHash } = visit;
@@ -167,7 +173,7 @@ export function describeKeys({ check, needing }: Suite): void {
     },
   );
 
-  check('rekey writes its own columns and no others', async ({ store, read, made }) => {
+  check('rekey writes only its own columns', async ({ store, read, made }) => {
     const visit = await made({
       created: NOW - DAY,
       accessed: NOW - MINUTE,
@@ -196,14 +202,14 @@ export function describeKeys({ check, needing }: Suite): void {
     same(await read(visit.id), { ...before, ...newKeys, identity: identityOf('7') });
   });
 
-  check('a key that is retired is told before a conflict', async ({ store, made }) => {
+  check('a retired key takes precedence over a conflict', async ({ store, made }) => {
     const visit = await made();
     await store.save([saveOf(visit, { data: bytes('newer') })]);
     same(await store.save([saveOf(visit, { keyHash: newHash() })]), [{ outcome: 'refused', reason: 'retired' }]);
   });
 
   checkEnded(
-    'a refused rekey changes no identity, and each is answered by itself',
+    'a refused rekey does not change the identity, and each one has its own result',
     async ({ store, read, madeMany }) => {
       const [a, b, c] = (await madeMany(3, () => ({ identity: identityOf('owner') }))) as [
         VisitRecord,
@@ -231,26 +237,29 @@ export function describeKeys({ check, needing }: Suite): void {
     },
   );
 
-  check('of two that replace the same key, one wins', async ({ store, second, read, made, rounds }) => {
-    for (let round = 0; round < rounds; round++) {
-      const visit = await made();
-      const changes = [
-        rekeyOf(visit, { identity: identityOf('one') }),
-        rekeyOf(visit, { identity: identityOf('two') }),
-      ] as const;
-      const [[one], [two]] = await race(
-        round,
-        () => store.rekey([changes[0]]),
-        () => second.rekey([changes[1]]),
-      );
-      same([one!.outcome, two!.outcome].sort(), ['done', 'refused']);
-      const winner = changes[one!.outcome === 'done' ? 0 : 1];
-      fits(await read(visit.id), { keyHash: winner.newKeyHash, identity: winner.identity });
-    }
-  });
+  check(
+    'of two concurrent calls that replace the same key, one wins',
+    async ({ store, second, read, made, rounds }) => {
+      for (let round = 0; round < rounds; round++) {
+        const visit = await made();
+        const changes = [
+          rekeyOf(visit, { identity: identityOf('one') }),
+          rekeyOf(visit, { identity: identityOf('two') }),
+        ] as const;
+        const [[one], [two]] = await race(
+          round,
+          () => store.rekey([changes[0]]),
+          () => second.rekey([changes[1]]),
+        );
+        same([one!.outcome, two!.outcome].sort(), ['done', 'refused']);
+        const winner = changes[one!.outcome === 'done' ? 0 : 1];
+        fits(await read(visit.id), { keyHash: winner.newKeyHash, identity: winner.identity });
+      }
+    },
+  );
 
   check(
-    'B3: a slow write with the key from before a login changes nothing',
+    'B3: a late write with the key from before a sign-in changes nothing',
     async ({ store, second, read, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visit = await made({ sessionData: bytes('anonymous') });
@@ -262,7 +271,7 @@ export function describeKeys({ check, needing }: Suite): void {
         );
         same(linked, { outcome: 'done' });
         const after = await read(visit.id);
-        same(after, seen, 'once the sign-in is answered, nothing more may be written with the key from before');
+        same(after, seen, 'after the sign-in has returned, no write with the earlier key may succeed');
         fits(after, { keyHash: login.newKeyHash, previousKeyHash: visit.keyHash, identity: login.identity });
         same(textOf(after), saved!.outcome === 'saved' ? 'late' : 'anonymous');
         same(await second.save([saveOf(visit, { version: after.sessionVersion })]), [

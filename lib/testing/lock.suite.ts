@@ -18,7 +18,7 @@ export function describeLock({ needing }: Suite): void {
     ...given,
   });
 
-  checkLock('R52: one has it until it gives it back or its time is over', async ({ store, second, read, made }) => {
+  checkLock('R52: one owner holds it until it releases it or it expires', async ({ store, second, read, made }) => {
     const visit = await made();
     const before = await read(visit.id);
     same(await store.locks!.lock(lockOf(visit, mine)), { outcome: 'locked' });
@@ -35,7 +35,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLock(
-    'R52: its owner renews the lease while it runs, and takes a lock again that it has',
+    'R52: its owner can renew a running lease, and take a lock again that it holds',
     async ({ store, second, made }) => {
       const visit = await made();
       const renewal = { until: NOW + 2 * MINUTE, renews: true };
@@ -54,7 +54,7 @@ export function describeLock({ needing }: Suite): void {
   );
 
   checkLock(
-    'R52, B78: a lease that its owner slept through is lost, whoever has had it since',
+    'R52, B78: an expired lease is lost, even if no other owner has had the lock since',
     async ({ store, second, madeMany }) => {
       const visits = (await madeMany(4)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord];
       const [alone, held, given, untouched] = visits;
@@ -80,7 +80,7 @@ export function describeLock({ needing }: Suite): void {
     },
   );
 
-  checkLockOfEnded('R52: only of a visit that may be written', async ({ store, madeMany }) => {
+  checkLockOfEnded('R52: is only available for a writable visit', async ({ store, madeMany }) => {
     const [visit, ended] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.end([ended.id], { reason: 'logout', at: NOW });
     same(await store.locks!.lock(lockOf(newVisit(), mine)), { outcome: 'refused', reason: 'unknown' });
@@ -94,7 +94,7 @@ export function describeLock({ needing }: Suite): void {
   });
 
   checkLock(
-    'R52: a save that relies on it is refused without it, in a group too',
+    'R52: a save that requires it is refused without it, even in a group',
     async ({ store, second, read, madeMany }) => {
       const [locked, lost, free] = (await madeMany(3)) as [VisitRecord, VisitRecord, VisitRecord];
       await store.locks!.lock(lockOf(locked, mine));
@@ -115,7 +115,7 @@ export function describeLock({ needing }: Suite): void {
     },
   );
 
-  checkLock('R52: neither save, nor touch, nor rekey gives it away', async ({ store, second, made }) => {
+  checkLock('R52: save, touch and rekey do not release it', async ({ store, second, made }) => {
     const visit = await made();
     await store.locks!.lock(lockOf(visit, mine));
     const expectHeld = async (keyHash: string, version: number): Promise<void> => {
@@ -139,7 +139,7 @@ export function describeLock({ needing }: Suite): void {
     await expectHeld(login.newKeyHash, 5);
   });
 
-  checkLock('R52: a key in its grace takes it, and one that is retired does not', async ({ store, madeMany }) => {
+  checkLock('R52: a key in its grace period can take it, a retired key cannot', async ({ store, madeMany }) => {
     const [renewed, elevated] = (await madeMany(2)) as [VisitRecord, VisitRecord];
     await store.rekey([
       rekeyOf(renewed, { previousKeyUntil: NOW + 1_000 }),
@@ -159,7 +159,7 @@ export function describeLock({ needing }: Suite): void {
     same(await store.locks!.lock(lockOf(renewed, theirs, { now: NOW + 999 })), { outcome: 'held' });
   });
 
-  checkLock('R52: of many that want it at once, one gets it', async ({ store, second, made, rounds }) => {
+  checkLock('R52: of many concurrent requests, one gets it', async ({ store, second, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const visit = await made();
       const owners = Array.from({ length: 6 }, newId);

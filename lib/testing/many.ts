@@ -13,7 +13,7 @@ export async function eachStep<Step extends { readonly next: unknown }>(
 ): Promise<Step[]> {
   const steps: Step[] = [];
   for (let after: Step['next'] | undefined; after !== null;) {
-    assert.ok(steps.length < MOST_STEPS, 'there is always a next one, and so no end');
+    assert.ok(steps.length < MOST_STEPS, 'there is always a next batch, so it would never end');
     const done = await step(after);
     steps.push(done);
     after = done.next;

@@ -8,7 +8,7 @@ import type { Suite } from './suite.js';
 export function describeSave({ check, needing }: Suite): void {
   const checkEnded = needing('revocable');
 
-  check('writes data, raises the version, and touches nothing else', async ({ store, read, made }) => {
+  check('writes data, increments the version, and changes nothing else', async ({ store, read, made }) => {
     const visit = await made({ identity: identityOf('7'), permanent: true });
     const before = await read(visit.id);
     same(await store.save([saveOf(visit, { data: bytes('one') })]), [{ outcome: 'saved', version: 1 }]);
@@ -17,7 +17,7 @@ export function describeSave({ check, needing }: Suite): void {
     same(await read(visit.id), { ...before, sessionData: null, sessionVersion: 2 });
   });
 
-  check('on another version: a conflict, with what is stored', async ({ store, second, read, made }) => {
+  check('with another version, returns a conflict with the stored data', async ({ store, second, read, made }) => {
     const visit = await made();
     await store.save([saveOf(visit, { data: bytes('theirs') })]);
     const [result] = await second.save([saveOf(visit, { data: bytes('mine') })]);
@@ -26,7 +26,7 @@ export function describeSave({ check, needing }: Suite): void {
     same(textOf(await read(visit.id)), 'theirs');
   });
 
-  check('what a caller changes afterwards is not stored', async ({ store, read, made }) => {
+  check('later changes of the argument are not stored', async ({ store, read, made }) => {
     const visit = await made();
     const data = bytes('as it was');
     await store.save([saveOf(visit, { data })]);
@@ -36,7 +36,7 @@ export function describeSave({ check, needing }: Suite): void {
     same(textOf(await read(visit.id)), 'as it was');
   });
 
-  checkEnded('answers each of a mixed group, in order', async ({ store, read, madeMany }) => {
+  checkEnded('returns a result for each save of a mixed group, in order', async ({ store, read, madeMany }) => {
     const [a, b, c, d, e] = (await madeMany(5)) as [VisitRecord, VisitRecord, VisitRecord, VisitRecord, VisitRecord];
     await store.save([saveOf(b, { data: bytes('newer') })]);
     await store.end([c.id], { reason: 'logout', at: NOW });
@@ -62,7 +62,7 @@ export function describeSave({ check, needing }: Suite): void {
     same(await store.save([]), []);
   });
 
-  check('takes more and larger saves than fit in one statement', async ({ store, madeMany }) => {
+  check('accepts more and larger saves than fit into one statement', async ({ store, madeMany }) => {
     const visits = await madeMany(260);
     const results = await store.save(
       visits.map((visit, index) => saveOf(visit, { data: index < 25 ? randomBytes(400_000) : bytes(visit.id) })),
@@ -80,7 +80,7 @@ export function describeSave({ check, needing }: Suite): void {
   });
 
   check(
-    'of two that start from the same version, one is saved and one conflicts',
+    'of two saves based on the same version, one is saved and one conflicts',
     async ({ store, second, read, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visit = await made();
@@ -95,7 +95,7 @@ export function describeSave({ check, needing }: Suite): void {
     },
   );
 
-  check('overlapping groups of two processes lose nothing', async ({ store, second, read, madeMany }) => {
+  check('overlapping groups of two processes lose no change', async ({ store, second, read, madeMany }) => {
     const visits = await madeMany(12);
     const counters = new Map(visits.map(({ id }) => [id, 0]));
     const addToAll = async (one: VisitStore, order: VisitRecord[]): Promise<void> => {

@@ -8,7 +8,7 @@ export function describeTouch({ check, needing }: Suite): void {
   const checkListedEnds = needing('cleanup', 'revocable');
   const checkEnded = needing('revocable');
 
-  check('moves accessed and expiry forward, never back, and touches nothing else', async ({ store, read, made }) => {
+  check('moves accessed and expiry forward, never back, and changes nothing else', async ({ store, read, made }) => {
     const visit = await made({ sessionData: bytes('data'), identity: identityOf('7') });
     const before = await read(visit.id);
     const later = { accessed: NOW + MINUTE, expiry: visit.expiry + MINUTE };
@@ -19,7 +19,7 @@ export function describeTouch({ check, needing }: Suite): void {
     await store.touch([]);
   });
 
-  check('of one visit twice: the later instant of each', async ({ store, read, made }) => {
+  check('of one visit twice: the later instants win', async ({ store, read, made }) => {
     const { id, expiry } = await made();
     await store.touch([
       { id, accessed: NOW + 2, expiry: expiry + 1 },
@@ -29,7 +29,7 @@ export function describeTouch({ check, needing }: Suite): void {
   });
 
   check(
-    'from before a change of key, it gives no visit the life back that the change took away',
+    'from before a change of key, does not restore a lifetime that the change has shortened',
     async ({ store, read, made }) => {
       const visit = await made({ permanent: true });
       const known = { id: visit.id, keyChanged: visit.created };
@@ -44,7 +44,7 @@ export function describeTouch({ check, needing }: Suite): void {
     },
   );
 
-  check('of two at once, the later instant of each stays', async ({ store, second, read, made, rounds }) => {
+  check('of two concurrent touches, the later instants win', async ({ store, second, read, made, rounds }) => {
     for (let round = 0; round < rounds; round++) {
       const { id, expiry } = await made();
       await race(
@@ -56,7 +56,7 @@ export function describeTouch({ check, needing }: Suite): void {
     }
   });
 
-  check('gives each of many its own instants', async ({ store, madeMany }) => {
+  check('sets different instants for many visits', async ({ store, madeMany }) => {
     const visits = await madeMany(1_100);
     await store.touch(visits.map(({ id, expiry }, index) => ({ id, accessed: NOW + index, expiry: expiry + index })));
     const found = await store.find(visits.map(({ id }) => id));
@@ -70,7 +70,7 @@ export function describeTouch({ check, needing }: Suite): void {
     );
   });
 
-  checkEnded('B4: neither revives nor prolongs a visit that has ended', async ({ store, read, made }) => {
+  checkEnded('B4: neither revives nor extends an ended visit', async ({ store, read, made }) => {
     const { id, expiry } = await made();
     const other = await made();
     await store.end([id], { reason: 'logout', at: NOW });
@@ -83,7 +83,7 @@ export function describeTouch({ check, needing }: Suite): void {
     same((await read(other.id)).expiry, expiry + DAY);
   });
 
-  checkListedEnds('B5: no late write brings in a row of its own', async (bench) => {
+  checkListedEnds('B5: no late write inserts a row', async (bench) => {
     const { store, read, made } = bench;
     const visit = await made({ identity: identityOf('7'), expiry: NOW - DAY });
     same(await expungeAll(bench, { before: NOW, limit: 10 }), [{ visits: 1, identities: 1 }]);
@@ -100,7 +100,7 @@ export function describeTouch({ check, needing }: Suite): void {
     same((await read(visit.id)).identity, null);
   });
 
-  check('B5: no write brings in a visit that was never created', async ({ store }) => {
+  check('B5: no write inserts a visit that was never created', async ({ store }) => {
     const visit = newVisit({ identity: identityOf('7') });
     await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
     same(await store.save([saveOf(visit, { data: bytes('new') })]), [{ outcome: 'refused', reason: 'unknown' }]);

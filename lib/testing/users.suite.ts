@@ -13,7 +13,7 @@ export function describeUsers({ needing }: Suite): void {
   const checkUsers = needing('users');
 
   needing('pages', 'revocable')(
-    'liveVisits goes through all that are neither ended nor expired',
+    'liveVisits returns all visits that are neither ended nor expired',
     async ({ store, read, madeMany }) => {
       const live = await madeMany(125, (index) => ({
         expiry: NOW + 1,
@@ -25,14 +25,14 @@ export function describeUsers({ needing }: Suite): void {
       const pages = await eachStep<VisitPage>((after) =>
         store.pages!.liveVisits({ after: after ?? '', limit: 10, now: NOW }),
       );
-      for (const { visits } of pages) assert.ok(visits.length < 100, 'a page is about as large as it was asked for');
+      for (const { visits } of pages) assert.ok(visits.length < 100, 'a page has about the requested size');
       const seen = pages.flatMap(({ visits }) => visits);
       same([...new Set(seen.map(({ id }) => id))].sort(), live.map(({ id }) => id).sort());
       same(seen[0], listedCopyOf(await read(seen[0]!.id)));
     },
   );
 
-  checkUsers('listForUser gives the live visits, the most recently used first', async ({ store, read, madeMany }) => {
+  checkUsers('listForUser returns the live visits, the most recently used first', async ({ store, read, madeMany }) => {
     const [old, recent, expired, ended] = (await madeMany(5, (index) => ({
       accessed: NOW + index,
       expiry: index === 2 ? NOW : NOW + DAY,
@@ -53,7 +53,7 @@ export function describeUsers({ needing }: Suite): void {
     same(await listAll(store, 'nobody', NOW), []);
   });
 
-  checkUsers('a visit is listed for whom it is linked to by now', async ({ store, second, read, made }) => {
+  checkUsers('a visit is listed for the user that it is linked to now', async ({ store, second, read, made }) => {
     const visit = await made({ userAgent: 'browser' });
     let { keyHash } = visit;
     const link = async (identity: IdentityRecord | null): Promise<void> => {
@@ -73,20 +73,23 @@ export function describeUsers({ needing }: Suite): void {
     await link(identityOf('alice', NOW + 1));
   });
 
-  checkUsers('endAllForUser ends what is linked to the user by now', async ({ store, second, read, madeMany }) => {
-    const [left, came, gone] = (await madeMany(3, (index) => ({
-      identity: identityOf(index === 1 ? 'bob' : 'alice'),
-    }))) as [VisitRecord, VisitRecord, VisitRecord];
-    await second.rekey([
-      rekeyOf(left, { identity: identityOf('bob') }),
-      rekeyOf(came, { identity: identityOf('alice') }),
-      rekeyOf(gone, { identity: null }),
-    ]);
-    same(await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }), [came.id]);
-    for (const { id } of [left, gone]) same((await read(id)).endedAt, null);
-  });
+  checkUsers(
+    'endAllForUser ends the visits that are linked to the user now',
+    async ({ store, second, read, madeMany }) => {
+      const [left, came, gone] = (await madeMany(3, (index) => ({
+        identity: identityOf(index === 1 ? 'bob' : 'alice'),
+      }))) as [VisitRecord, VisitRecord, VisitRecord];
+      await second.rekey([
+        rekeyOf(left, { identity: identityOf('bob') }),
+        rekeyOf(came, { identity: identityOf('alice') }),
+        rekeyOf(gone, { identity: null }),
+      ]);
+      same(await endAllOf(store, 'alice', { reason: 'everywhere', at: NOW }), [came.id]);
+      for (const { id } of [left, gone]) same((await read(id)).endedAt, null);
+    },
+  );
 
-  checkUsers('the end of all retires keys where that is asked for', async ({ store, read, madeMany }) => {
+  checkUsers('endAllForUser and endAll retire keys on request', async ({ store, read, madeMany }) => {
     const [client, elsewhere, later] = (await madeMany(3, (index) => ({
       identity: identityOf(['alice', 'bob', 'carol'][index]!),
     }))) as [VisitRecord, VisitRecord, VisitRecord];
@@ -98,7 +101,7 @@ export function describeUsers({ needing }: Suite): void {
     fits(await read(later.id), { endedAt: NOW + 2, previousKeyUntil: NOW + 2, keyChanged: NOW + 2 });
   });
 
-  checkUsers('listForUser goes by pages, whose order does not depend on their size', async ({ store, madeMany }) => {
+  checkUsers('listForUser returns pages, whose order does not depend on their size', async ({ store, madeMany }) => {
     // Several were used at the same instant.
     const visits = await madeMany(23, (index) => ({ accessed: NOW + (index >> 2), identity: identityOf('alice') }));
     await madeMany(1, () => ({ identity: identityOf('bob') }));
@@ -107,8 +110,7 @@ export function describeUsers({ needing }: Suite): void {
       const pages = await eachStep<VisitPage<ListPosition>>((after) =>
         store.users!.listForUser({ userId: 'alice', now: NOW, limit, after: after ?? undefined }),
       );
-      for (const { visits: page } of pages)
-        assert.ok(page.length <= limit, 'a page is at most as long as it was asked for');
+      for (const { visits: page } of pages) assert.ok(page.length <= limit, 'a page has at most the requested size');
       same(
         pages.flatMap(({ visits: page }) => page.map(({ id }) => id)),
         expected,
@@ -117,8 +119,8 @@ export function describeUsers({ needing }: Suite): void {
     }
   });
 
-  needing('users', 'pages')('no list loads session data', async ({ store, made }) => {
-    await made({ sessionData: bytes('a session may be large'), identity: identityOf('alice') });
+  needing('users', 'pages')('lists do not contain session data', async ({ store, made }) => {
+    await made({ sessionData: bytes('a session can be large'), identity: identityOf('alice') });
     await made({ identity: identityOf('alice') });
     const listed = [...(await listAll(store, 'alice', NOW)), ...(await listLive(store, NOW))];
     assert.ok(listed.length >= 4);
@@ -126,7 +128,7 @@ export function describeUsers({ needing }: Suite): void {
       assert.ok(!('sessionData' in visit), 'a list of visits has no session data, not even null');
   });
 
-  checkUsers('what a caller changes in a list is not stored', async ({ store, read, made }) => {
+  checkUsers('changes of a returned list are not stored', async ({ store, read, made }) => {
     const { id } = await made({ identity: identityOf('alice') });
     const before = await read(id);
     for (const visit of await listAll(store, 'alice', NOW)) {
@@ -170,7 +172,7 @@ export function describeUsers({ needing }: Suite): void {
     }
   });
 
-  checkUsers('a user id may have 255 characters', async ({ store, made }) => {
+  checkUsers('a user id can have 255 characters', async ({ store, made }) => {
     const userId = '🦊'.repeat(127) + 'x';
     const { id } = await made({ identity: identityOf(userId) });
     same(
@@ -180,7 +182,7 @@ export function describeUsers({ needing }: Suite): void {
   });
 
   checkUsers(
-    'endAllForUser ends all but one, of this user only, expired ones too',
+    'endAllForUser ends all but one visit, only of this user, even expired ones',
     async ({ store, read, made, madeMany }) => {
       const mine = await madeMany(4, (index) => ({
         identity: identityOf('alice'),
@@ -201,20 +203,23 @@ export function describeUsers({ needing }: Suite): void {
     },
   );
 
-  checkUsers('endAllForUser ends in batches, and remembers with the first', async ({ store, second, madeMany }) => {
-    const visits = await madeMany(25, () => ({ identity: identityOf('alice') }));
-    const batches = await eachStep<EndedBatch>(async (after) => {
-      const batch = { userId: 'alice', ending: { reason: 'everywhere', at: NOW }, limit: 10, after };
-      const done = await store.users!.endAllForUser(batch);
-      same(await second.users!.revokedAt('alice'), NOW);
-      return done;
-    });
-    for (const { ended } of batches) assert.ok(ended.length < 20, 'a batch is about as large as it was asked for');
-    same(batches.flatMap(({ ended }) => ended).toSorted(), visits.map(({ id }) => id).toSorted());
-  });
+  checkUsers(
+    'endAllForUser ends in batches, and stores the revocation with the first one',
+    async ({ store, second, madeMany }) => {
+      const visits = await madeMany(25, () => ({ identity: identityOf('alice') }));
+      const batches = await eachStep<EndedBatch>(async (after) => {
+        const batch = { userId: 'alice', ending: { reason: 'everywhere', at: NOW }, limit: 10, after };
+        const done = await store.users!.endAllForUser(batch);
+        same(await second.users!.revokedAt('alice'), NOW);
+        return done;
+      });
+      for (const { ended } of batches) assert.ok(ended.length < 20, 'a batch has about the requested size');
+      same(batches.flatMap(({ ended }) => ended).toSorted(), visits.map(({ id }) => id).toSorted());
+    },
+  );
 
   checkUsers(
-    'endAllForUser ends what was linked before it began, whatever happens between its batches',
+    'endAllForUser ends visits that were linked before it began, whatever happens between batches',
     async ({ store, second, madeMany }) => {
       const visits = await madeMany(9, () => ({ identity: identityOf('alice') }));
       const ending = { reason: 'everywhere', at: NOW };
@@ -235,30 +240,27 @@ export function describeUsers({ needing }: Suite): void {
     },
   );
 
-  needing('users', 'cleanup')(
-    'B7: it is remembered when all visits of a user were ended, until that is expunged',
-    async (bench) => {
-      const { store, second } = bench;
-      same(await store.users!.revokedAt('carol'), null);
-      await endAllOf(store, 'carol', { reason: 'everywhere', at: NOW + 2 });
-      await endAllOf(second, 'carol', { reason: 'everywhere', at: NOW + 1 });
-      for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.revokedAt(other), null);
-      await endAllOf(store, 'carol ', { reason: 'everywhere', at: NOW + 5 });
-      same(await second.users!.revokedAt('carol'), NOW + 2);
-      same(await second.users!.revokedAt('carol '), NOW + 5);
-      await endAll(store, { reason: 'incident', at: NOW + 3 });
-      same(await second.users!.revokedAt('carol'), NOW + 3);
-      same(await second.users!.revokedAt('anybody'), NOW + 3);
-      same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
-      same(await second.users!.revokedAt('carol'), NOW + 3);
-      same(await second.users!.revokedAt('carol '), NOW + 5);
-      await expungeAll(bench, { before: NOW + 6, limit: 10 });
-      same(await second.users!.revokedAt('carol '), null);
-    },
-  );
+  needing('users', 'cleanup')('B7: the end of all visits of a user is stored until it is expunged', async (bench) => {
+    const { store, second } = bench;
+    same(await store.users!.revokedAt('carol'), null);
+    await endAllOf(store, 'carol', { reason: 'everywhere', at: NOW + 2 });
+    await endAllOf(second, 'carol', { reason: 'everywhere', at: NOW + 1 });
+    for (const other of ['Carol', 'carol ', '', ' ']) same(await store.users!.revokedAt(other), null);
+    await endAllOf(store, 'carol ', { reason: 'everywhere', at: NOW + 5 });
+    same(await second.users!.revokedAt('carol'), NOW + 2);
+    same(await second.users!.revokedAt('carol '), NOW + 5);
+    await endAll(store, { reason: 'incident', at: NOW + 3 });
+    same(await second.users!.revokedAt('carol'), NOW + 3);
+    same(await second.users!.revokedAt('anybody'), NOW + 3);
+    same(await expungeAll(bench, { before: NOW + 3, limit: 10 }), []);
+    same(await second.users!.revokedAt('carol'), NOW + 3);
+    same(await second.users!.revokedAt('carol '), NOW + 5);
+    await expungeAll(bench, { before: NOW + 6, limit: 10 });
+    same(await second.users!.revokedAt('carol '), null);
+  });
 
   checkUsers(
-    'B7: ends what was linked before it began, also while others are being linked',
+    'B7: endAllForUser ends visits that were linked before it began, even while others are linked',
     async ({ store, second, madeMany }) => {
       const visits = await madeMany(24);
       const linkedBefore: string[] = [];
@@ -282,7 +284,7 @@ export function describeUsers({ needing }: Suite): void {
   );
 
   checkUsers(
-    'B7: endAllForUser does not miss a visit whose key is renewed at that moment',
+    'B7: endAllForUser does not miss a visit whose key is renewed concurrently',
     async ({ store, second, madeMany, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visits = await madeMany(3, () => ({ identity: identityOf('alice') }));
@@ -297,7 +299,7 @@ export function describeUsers({ needing }: Suite): void {
   );
 
   checkUsers(
-    'endAllForUser spares a visit that another user has just taken over',
+    'endAllForUser does not end a visit that now belongs to another user',
     async ({ store, second, read, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const visit = await made({ identity: identityOf('alice') });
@@ -313,7 +315,7 @@ export function describeUsers({ needing }: Suite): void {
   );
 
   checkUsers(
-    'B7: a sign-in and the end of all visits at the same moment: one sees the other',
+    'B7: of a sign-in and a concurrent end of all visits, one sees the other',
     async ({ store, second, made, rounds }) => {
       for (let round = 0; round < rounds; round++) {
         const userId = `user ${round}`;
@@ -328,29 +330,26 @@ export function describeUsers({ needing }: Suite): void {
           () => second.create([late]).then(() => second.users!.revokedAt(userId)),
           () => endAllOf(store, userId, { reason: 'everywhere', at: NOW }),
         );
-        assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in at that moment was missed');
-        assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was made at that moment was missed');
+        assert.ok(ended.includes(visit.id) || seen === NOW, 'a visit that was signed in concurrently was missed');
+        assert.ok(ended.includes(late.id) || seenByNew === NOW, 'a visit that was created concurrently was missed');
       }
     },
   );
 
-  checkUsers(
-    'userAgentsOf gives each once, of the visits that were linked to the user before',
-    async ({ store, madeMany }) => {
-      const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
-      await madeMany(agents.length, (index) => ({
-        userAgent: agents[index]!,
-        expiry: index === 6 ? NOW - DAY : NOW + DAY,
-        identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
-      }));
-      const found = await store.users!.userAgentsOf('alice', NOW);
-      same(found.length, 4);
-      same(new Set(found), new Set(['old', 'older', null, 'expired']));
-      same(await store.users!.userAgentsOf('nobody', NOW), []);
-    },
-  );
+  checkUsers('userAgentsOf returns each user agent of earlier visits of the user once', async ({ store, madeMany }) => {
+    const agents = ['old', 'old', 'older', null, 'later', 'of another', 'expired'];
+    await madeMany(agents.length, (index) => ({
+      userAgent: agents[index]!,
+      expiry: index === 6 ? NOW - DAY : NOW + DAY,
+      identity: identityOf(index === 5 ? 'bob' : 'alice', index === 4 ? NOW : NOW - 1 - index),
+    }));
+    const found = await store.users!.userAgentsOf('alice', NOW);
+    same(found.length, 4);
+    same(new Set(found), new Set(['old', 'older', null, 'expired']));
+    same(await store.users!.userAgentsOf('nobody', NOW), []);
+  });
 
-  checkUsers('userAgentsOf knows visits that have ended', async ({ store, made }) => {
+  checkUsers('userAgentsOf includes ended visits', async ({ store, made }) => {
     const { id } = await made({ userAgent: 'browser', identity: identityOf('alice', NOW - 1) });
     await store.end([id], { reason: 'logout', at: NOW });
     same(await store.users!.userAgentsOf('alice', NOW), ['browser']);

@@ -59,7 +59,7 @@ describeStacks(
   (stack) => {
     const start = (options = {}): Promise<RunningApp> => stack.start(target, options);
 
-    test('RFC 6265bis R1, R21: look-alikes of the __Host- name are refused, and hide nothing', async () => {
+    test('RFC 6265bis R1, R21: names that resemble the __Host- name are refused, and hide no cookie', async () => {
       const app = await start({ cookie: { secure: true } });
       const { browser, user } = await victimOf(app);
       const [own, planted] = [keyOf(browser, HOST), keyOf((await victimOf(app)).browser, HOST)];
@@ -72,7 +72,7 @@ describeStacks(
       }
     });
 
-    test('RFC 6265bis R1: names and values with NUL or other control characters are no request at all, and would be nobody’s', async () => {
+    test('RFC 6265bis R1: a request with control characters in names or values is invalid', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
       const cookie = app.app.get(VisitResolver, { strict: false })['cookie'];
@@ -90,7 +90,7 @@ describeStacks(
       }
     });
 
-    test('RFC 6265bis R5, R21: of several cookies of one name the one that verifies counts, wherever it stands', async () => {
+    test('RFC 6265bis R5, R21: of several cookies of one name, the valid one counts, in any position', async () => {
       const app = await start();
       const { browser, user } = await victimOf(app);
       const key = keyOf(browser);
@@ -111,7 +111,7 @@ describeStacks(
       }
     });
 
-    test('RFC 6265bis R5: quotes around a key are none of it; escapes, halves and additions make another value', async () => {
+    test('RFC 6265bis R5: quotes around a key are not part of it; escapes, cuts and additions are', async () => {
       const app = await start();
       const { browser, user } = await victimOf(app);
       const key = keyOf(browser);
@@ -133,7 +133,7 @@ describeStacks(
       }
     });
 
-    test('RFC 6265bis R4, ASVS 3.3.2, 14.3.2: each cookie says SameSite, and its response no-store', async () => {
+    test('RFC 6265bis R4, ASVS 3.3.2, 14.3.2: each cookie has SameSite, and its response no-store', async () => {
       for (const [cookie, sameSite] of [
         [{}, 'Lax'],
         [{ sameSite: 'strict' }, 'Strict'],

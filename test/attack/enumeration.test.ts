@@ -68,7 +68,7 @@ describeStacks(
       expect(await end(idOf(victim))).toEqual(await end('0'.repeat(32)));
     });
 
-    test('A1, ASVS 7.2.2, 7.2.3, B28: a copy of the database holds nothing that opens a visit', async () => {
+    test('A1, ASVS 7.2.2, 7.2.3, B28: a copy of the database does not give access to visits', async () => {
       const app = await stack.start(target);
       const people = [await victimOf(app), await victimOf(app)];
       for (const { browser } of people) await browser.post('/reauthenticate');
@@ -95,7 +95,7 @@ describeStacks(
       }
     });
 
-    test('S10: who tries ids can be seen by the address', async () => {
+    test('S10: attempts to guess ids are reported with the address', async () => {
       const app = await stack.start(target);
       const { refused } = app.app.get(Alarm);
       for (let index = 0; index < 20; index++) await seenAs(app, `visit=${invented(index)}`);

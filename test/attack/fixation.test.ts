@@ -64,7 +64,7 @@ describeStacks(
       },
     );
 
-    test('ASVS 7.2.4: an id that a client has invented is taken for no visit, neither at a sign-in', async () => {
+    test('ASVS 7.2.4: an id that a client has invented is not adopted, not even at a sign-in', async () => {
       const browser = app.browser();
       browser.jar.set('visit', invented(5));
       await browser.post('/login', { json: { user: someone() } });
@@ -83,7 +83,7 @@ describeStacks(
       expect((await browser.get('/secret')).text).toBe(`the secret of ${user}`);
     });
 
-    test('ASVS 7.2.4, RFC 6265bis R5: of a planted and an own key, in whatever order, neither is the key after a sign-in', async () => {
+    test('ASVS 7.2.4, RFC 6265bis R5: neither a planted nor an own key, in any order, survives a sign-in', async () => {
       for (const isFirst of [true, false]) {
         const planted = await plants['their own']!(app);
         const browser = app.browser();

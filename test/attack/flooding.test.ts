@@ -52,14 +52,14 @@ describeStacks(
     }
     const nothing = { hasCookie: false, queries: 0, rows: 0, entries: 0, told: 0 };
 
-    test('S3, B35, R9: malformed keys by the thousand make no query, no row and no entry in memory', async () => {
+    test('S3, B35, R9: thousands of malformed keys cause no query, no row and no entry in memory', async () => {
       const app = await stack.start(target);
       const ask = (index: number): string =>
         request('GET', '/me', `Cookie: visit=${MALFORMED[index % MALFORMED.length]}\r\n`);
       expect(await outcomeOf(app, ask, 2000)).toEqual({ ...nothing, statuses: [[200, 2000]] });
     });
 
-    test('A5, S2, S10, B35: forged keys by the thousand make no row, share their queries, and are told of one by one', async () => {
+    test('A5, S2, S10, B35: thousands of forged keys create no row, share queries, and are all reported', async () => {
       const app = await stack.start(target, { creation: 'immediate' });
       const { browser } = await victimOf(app);
       stack.clock.advance(LATE);
@@ -83,12 +83,12 @@ describeStacks(
       expect((await browser.get('/secret')).status).toBe(200);
     });
 
-    test('ASVS 7.6.2, B35, R35: visitors by the thousand without cookies, crawlers for example, make no query and no row', async () => {
+    test('ASVS 7.6.2, B35, R35: thousands of visitors without cookies cause no query and no row', async () => {
       const app = await stack.start(target);
       expect(await outcomeOf(app, () => request('GET', '/me'))).toEqual({ ...nothing, statuses: [[200, MANY]] });
     });
 
-    test('B35: nor do sign-outs of nobody, or doors that stay shut', async () => {
+    test('B35: neither do sign-outs of anonymous visitors, or denied requests', async () => {
       const app = await stack.start(target);
       const asks = [
         request('POST', '/logout'),

@@ -32,7 +32,7 @@ const TYPES = [
 describeStacks(
   'Forged requests',
   (stack) => {
-    test('B31, ASVS 3.5.2: a POST passes for no type of its body, with or without headers that tell where it is from', async () => {
+    test('B31, ASVS 3.5.2: a cross-site POST is refused with any type of body and any origin headers', async () => {
       const parts = { ...target, controllers: [...target.controllers, TransferController] };
       const app = await stack.start({
         ...parts,

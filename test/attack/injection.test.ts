@@ -32,7 +32,7 @@ describe('Injection through options', () => {
   const store = new MemoryVisitStore();
   const given = (options: VisitSettings) => () => resolveOptions({ store, ...options });
 
-  test('R16, R74, ASVS 3.3.2: what could end a header, a cookie or an attribute is refused at start', () => {
+  test('R16, R74, ASVS 3.3.2: text that could end a header, cookie or attribute is refused at startup', () => {
     const needed: Record<string, (text: string) => VisitSettings> = {
       'cookie.name': (name) => ({ cookie: { name } }),
       'cookie.path': (path) => ({ cookie: { path: `/${path}` } }),
@@ -52,7 +52,7 @@ describe('Injection through options', () => {
     }
   });
 
-  test('R90: neither can a handler bring one in by its own path', () => {
+  test('R90: so is such a path of a handler', () => {
     expect(() => UseVisit({ path: '/app' })).not.toThrow();
     for (const text of ['\r\n', '\n', ';', '\0', ' ', '\u00a0', '\u010a']) {
       for (const path of [`/a${text}Domain=evil.example`, `/${text}`, `${text}/`])
@@ -101,7 +101,7 @@ describeStacks(
       }
     });
 
-    test('R14: line breaks in an address get into no header and out of no attribute', async () => {
+    test('R14: line breaks in a URL cannot enter a header or leave an attribute', async () => {
       const app = await start();
       for (const text of ['\r\nSet-Cookie: evil=1', '\n\n<script>', '"><script>', "' onclick='x"]) {
         const answer = await app.browser().get(`/link?to=${encodeURIComponent(`/cart?q=${text}#${text}`)}`);
@@ -111,7 +111,7 @@ describeStacks(
       }
     });
 
-    test('R17, R77, ASVS 16.2.5: CR and LF in addresses, user agents and cookies make no header of a response and no line of a log', async () => {
+    test('R17, R77, ASVS 16.2.5: CR and LF in requests add no header and no log line', async () => {
       const app = await start();
       const lines: string[] = [];
       const write = (...parts: unknown[]): void => void lines.push(parts.map(String).join(' '));

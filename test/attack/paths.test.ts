@@ -168,7 +168,7 @@ describe.each(platforms)('Paths under %s', (platform) => {
           ),
         );
 
-      test('B30: whatever a path looks like, a guard stands before its handler', async () => {
+      test('B30: for any spelling of a path, the guard runs before the handler', async () => {
         const reached = new Set<string>();
         for (const path of ['/admin', '/admin/files/a', '/own'].map((one) => (prefix ? `/${prefix}${one}` : one))) {
           for (const spelled of SPELLINGS.map((spell) => spell(path))) {
@@ -186,7 +186,7 @@ describe.each(platforms)('Paths under %s', (platform) => {
         expect(reached.size).toBeGreaterThan(6);
       });
 
-      test('B30, R17: the path of a cookie is the one of the options or of the handler, whatever was asked for', async () => {
+      test('B30, R17: the path of a cookie is that of the options or the handler, for any request', async () => {
         const path = (one: string): string => (prefix ? `/${prefix}${one}` : one);
         const paths = [
           path('/app/enter'),

@@ -37,7 +37,7 @@ describeStacks(
         ),
       );
 
-    test('R6, R53: parameters change nothing that all objects share, and bring no key in by the back door', async () => {
+    test('R6, R53: parameters do not change prototypes, and do not smuggle in a key', async () => {
       const app = await start();
       const key = keyOf((await victimOf(app)).browser);
       const expectUntouched = watchBuiltIns();
@@ -74,7 +74,7 @@ describeStacks(
       expectUntouched('after hostile parameters');
     });
 
-    test('R53: entries of a session may have any name, and are entries', async () => {
+    test('R53: entries of a session can have any name', async () => {
       const app = await start();
       const expectUntouched = watchBuiltIns();
       const { browser, user } = await victimOf(app);
@@ -153,7 +153,7 @@ describeStacks(
       }
     });
 
-    test('R5, R6: a parameter that comes twice, or in several places, is nobody’s key, and is taken out everywhere', async () => {
+    test('R5, R6: a repeated parameter, or one in several places, is not a key, and is always stripped', async () => {
       const app = await start();
       const { browser } = await victimOf(app);
       const key = keyOf(browser);

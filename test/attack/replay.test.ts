@@ -58,7 +58,7 @@ describeStacks('Replay', (stack) => {
   }
 
   test.each(Object.keys(ends))(
-    'ASVS 7.4.1, A3, A4, B24, S2: a key that is used after %s gives no user and no data, and is told of',
+    'ASVS 7.4.1, A3, A4, B24, S2: a key that is used after %s gives no user and no data, and is reported',
     async (end) => {
       const { browser, user } = await victimOf(app);
       const stolen = keyOf(browser);
@@ -112,7 +112,7 @@ describeStacks('Replay', (stack) => {
     expect(app.app.get(Alarm).refused).toMatchObject([{ reason: 'forged', visitId: stolen.slice(0, 32) }]);
   });
 
-  test('S2, S10: an expired key beside it keeps no other key from being told of', async () => {
+  test('S2, S10: an expired key beside it does not prevent the report of another key', async () => {
     const strict = await stack.start(target, { onRetiredKey: 'end' });
     const attacker = app.browser();
     await attacker.post('/set', { json: { own: 1 } });

@@ -29,7 +29,7 @@ const shapeOf = ({ status, headers, text, cookies }: Answer): unknown => ({
 });
 
 describeStacks('Timing', (stack) => {
-  test('S2, S10: a wrong secret of a visit that there is and an id that nobody has go the same way', async () => {
+  test('S2, S10: a wrong secret of an existing visit and an unknown id take the same path', async () => {
     const app = await stack.start(target);
     const { browser } = await victimOf(app);
     const { visit } = await app.app.get(VisitService).create({ userId: 'found' });

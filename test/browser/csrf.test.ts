@@ -123,7 +123,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
       afterAll(() => Promise.all(running.map((app) => app.close())));
 
       if (isInTurn())
-        test('R60: the own page passes; a page of another port gets the cookie sent, and is refused', async () => {
+        test('R60: a page of the site is allowed; one of another port sends the cookie, and is refused', async () => {
           const app = await start();
           const page = await arrive(app);
           await page.getByRole('button', { name: '/buy' }).click();
@@ -138,7 +138,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         });
 
       if (isInTurn())
-        test('a browser that is signed in by nest-visit/testing keeps its cookie from scripts, and buys for its user', async () => {
+        test('a browser signed in by nest-visit/testing acts for its user, without a cookie for scripts', async () => {
           const app = await start();
           const page = await arrive(app);
           expect((await page.goto(`${app.address}/account`))!.status()).toBe(401);
@@ -156,7 +156,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         });
 
       if (isInTurn())
-        test('R60: a page of another site is refused, by a form and by a script', async () => {
+        test('R60: a page of another site is refused, with a form and with a script', async () => {
           const app = await start();
           const page = await arrive(app);
           expect(await fallFor(page, 'localhost', `${app.address}/buy`)).toBe(403);
@@ -170,7 +170,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         });
 
       if (isInTurn())
-        test('R60: a trusted origin passes, and its neighbors do not', async () => {
+        test('R60: a trusted origin is allowed, and similar ones are not', async () => {
           const app = await start({ trustedOrigins: [`http://127.0.0.1:${attacker.port}`] });
           const page = await arrive(app);
           expect(await fallFor(page, '127.0.0.1', `${app.address}/buy`)).toBe(201);
@@ -179,7 +179,7 @@ describeWith('chromium', 'Requests across sites in a browser', () => {
         });
 
       if (isInTurn())
-        test('R59, B13: a form that is sent again after the way back is done once', async () => {
+        test('R59, B13: a form that is sent again after going back is processed once', async () => {
           const app = await start();
           const page = await arrive(app);
           const send = async (): Promise<number> => {

@@ -62,7 +62,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         fetch(`${sample.address}${path}`, { headers: { cookie: `visit=${cookie}` }, redirect: 'manual' });
 
       if (isInTurn())
-        test('R12 R13 R34: home says who one is to the server: new first, known then, under the same id', async () => {
+        test('R12 R13 R34: the home page shows the visit: new at first, then known, with the same id', async () => {
           const visitor = await arrive({ userAgent: FIREFOX });
           expect(await visitor.open('/')).toBe(200);
           expect(await visitor.text('#known')).toMatch(/^No/);
@@ -80,7 +80,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R45 R47 B10: the counter counts over redirects and reloads, and starts again', async () => {
+        test('R45 R47 B10: the counter counts across redirects and reloads, and can be reset', async () => {
           const visitor = await arrive();
           await visitor.open('/');
           expect(await visitor.text('#clicks')).toBe('0');
@@ -99,7 +99,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R39 B23 B24: signing in gives the same visit a new key, and the old one is worth nothing', async () => {
+        test('R39 B23 B24: signing in gives the same visit a new key, and the old one is invalid', async () => {
           const visitor = await arrive();
           await visitor.open('/');
           await visitor.press('Add one');
@@ -123,7 +123,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R40 B32: signing out ends the visit, its key and its data; the browser gets rid of the cookie', async () => {
+        test('R40 B32: signing out ends the visit, its key and its data; the browser deletes the cookie', async () => {
           const visitor = await arrive();
           await visitor.open('/');
           await visitor.press('Add one');
@@ -161,7 +161,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R48: a wrong password is told with 401 and costs nothing that the session holds', async () => {
+        test('R48: a wrong password gets a 401, and the session data is kept', async () => {
           const visitor = await arrive();
           await visitor.open('/');
           await visitor.press('Add one');
@@ -184,7 +184,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R14 R2 R5: without cookies the key travels in links and forms, with a warning', async () => {
+        test('R14 R2 R5: without cookies, links and forms contain the key, with a warning', async () => {
           const visitor = keep(
             await Visitor.arriveWithoutCookies(sample.address, join(folder.path, `${platform}-profile`)),
           );
@@ -217,7 +217,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('R35 R11: pages that keep nothing make no visit, and files never do', async () => {
+        test('R35 R11: pages that store nothing create no visit, and files never do', async () => {
           const visitor = await arrive();
           for (const path of ['/preferences', '/sign-in']) await visitor.open(path);
           expect(await visitor.cookie()).toBeUndefined();
@@ -231,7 +231,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         });
 
       if (isInTurn())
-        test('B18: while the database is away, pages say so and nobody loses their visit', async () => {
+        test('B18: while the database is unavailable, pages say so, and nobody loses their visit', async () => {
           const visitor = await arrive();
           await visitor.open('/');
           const id = await visitor.text('#visit-id');
@@ -263,7 +263,7 @@ describeWith('chromium', 'the sample in a browser', () => {
       // What is the application's alone, and the pages: the same on every platform, looked at once.
       if (platform !== 'express') return;
 
-      test('R12: people who come at the same time are not mixed up', async () => {
+      test('R12: concurrent visitors are not mixed up', async () => {
         const people = await Promise.all([arrive(), arrive(), arrive()]);
         await Promise.all(
           people.map(async (person, index) => {
@@ -309,7 +309,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await ground()).not.toBe(light);
       });
 
-      test('ASVS 7.4.4: each page lets one sign out, as long as one is signed in', async () => {
+      test('ASVS 7.4.4: each page has a sign-out button for signed-in users', async () => {
         const visitor = await arrive();
         await visitor.signIn('grace', 'moth-1947');
         for (const path of PAGES) {
@@ -324,7 +324,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(visitor.takeComplaints().filter((complaint) => !/status of (401|404)/.test(complaint))).toEqual([]);
       });
 
-      test('R41: what needs a sign-in leads there', async () => {
+      test('R41: pages that need a sign-in redirect to it', async () => {
         const visitor = await arrive();
         expect(await visitor.open('/visits')).toBe(401);
         await visitor.screenshot(`${platform}-401`);
@@ -333,7 +333,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await visitor.text('h1')).toBe('Sign in');
       });
 
-      test('R42 R31: a visit that is ended elsewhere is signed out there at once', async () => {
+      test('R42 R31: a visit that is ended from another browser is signed out immediately', async () => {
         const here = await arrive();
         const there = await arrive({ userAgent: FIREFOX });
         const bystander = await arrive();
@@ -361,7 +361,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await bystander.open('/visits')).toBe(200);
       });
 
-      test('R42: nobody ends the visit of another user, nor their own others by mistake', async () => {
+      test('R42: users cannot end visits of other users, or their own other visits by mistake', async () => {
         const ada = await arrive();
         const grace = await arrive();
         const graceToo = await arrive();
@@ -387,7 +387,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await ada.open('/visits')).toBe(200);
       });
 
-      test('R58: a flash message is shown once; what people write is text, not HTML', async () => {
+      test('R58: a flash message is shown once; user input is text, not HTML', async () => {
         const visitor = await arrive();
         await visitor.open('/guestbook');
         await visitor.page.getByLabel('Your name').fill('Bobby <b>');
@@ -405,7 +405,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(await visitor.text('#entries li:first-child')).toContain('hello');
       });
 
-      test('R58: of two tabs that load at once, exactly one shows the flash message', async () => {
+      test('R58: of two tabs that load concurrently, exactly one shows the flash message', async () => {
         const visitor = await arrive();
         await visitor.open('/guestbook');
         const cookie = (await visitor.cookie())!.value;
@@ -424,7 +424,7 @@ describeWith('chromium', 'the sample in a browser', () => {
         expect(pages.filter((page) => page.includes('Thank you, Tab.'))).toHaveLength(1);
       });
 
-      test('the key of somebody who is signed in goes into no link', async () => {
+      test('no link contains the key of a signed-in user', async () => {
         const visitor = await arrive();
         await visitor.signIn('ada', 'engine-1843');
         await visitor.open('/without-cookies');
@@ -475,7 +475,7 @@ describeWith('chromium', 'the sample in a browser', () => {
       });
 
       for (const colorScheme of ['light', 'dark'] as const) {
-        test(`all pages in ${colorScheme}: readable, whole on a narrow screen, every field labelled`, async () => {
+        test(`all pages in ${colorScheme}: readable, complete on a narrow screen, every field labeled`, async () => {
           for (const signedIn of [false, true]) {
             const visitor = await arrive({ colorScheme, viewport: { width: 1100, height: 800 } });
             const { page } = visitor;
@@ -503,7 +503,7 @@ describeWith('chromium', 'the sample in a browser', () => {
       }
     });
 
-    test(`B39 R29: SIGTERM ends the sample under ${platform} with open connections, and what was counted is there after a restart`, async () => {
+    test(`B39 R29: under ${platform}, SIGTERM ends the sample despite open connections, and saves counts`, async () => {
       const env = { PLATFORM: platform, DATABASE_URL: join(folder.path, `restart-${platform}.sqlite`) };
       const first = await SampleProcess.start(env);
       const visitor = await Visitor.arrive(browser, first.address);
@@ -547,7 +547,7 @@ describeWith('chromium', 'the sample in a browser', () => {
       'The sample cannot start: [visit] cannot open the data source of type "mysql" at 127.0.0.1:1/visit: connect ' +
         'ECONNREFUSED 127.0.0.1:1',
     ],
-  ])('R74: %o ends the start with exit code 1 and one line', async (env, line) => {
+  ])('R74: %o fails the startup with exit code 1 and one line', async (env, line) => {
     expect(await SampleProcess.fail(env as unknown as Record<string, string>)).toEqual({
       code: 1,
       output: `${line}\n`,

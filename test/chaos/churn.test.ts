@@ -20,7 +20,7 @@ const VISITORS = 20;
  */
 const MOST_MORE = (isSoak ? 4 : 16) * 2 ** 20;
 
-describeServers('Visits that come and go', (db) => {
+describeServers('Visits that begin and end', (db) => {
   let apps: AppProcess[] = [];
   let dataSource: DataSource;
   beforeAll(async () => {
@@ -39,7 +39,7 @@ describeServers('Visits that come and go', (db) => {
     await dataSource?.destroy();
   });
 
-  test('B19: the heap stays as it is while they do', async () => {
+  test('B19: do not make the heap grow', async () => {
     let lives = 0;
     /** A whole life. */
     const live = async (index: number): Promise<void> => {

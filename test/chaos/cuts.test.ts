@@ -51,7 +51,7 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
     await proxy?.close();
   });
 
-  test(`B81, B83: after ${most} connections have ended at any moment, nobody has lost a visit or a cart, and the books balance`, async () => {
+  test(`B81, B83: after ${most} connections have broken at any moment, no visit, cart or count is lost`, async () => {
     const dice = new Dice(SEED);
     const complaints: string[] = [];
     const shoppers = Array.from(

@@ -7,7 +7,7 @@ import { Visitor } from './visitor.js';
 
 describeUnlessMissing(
   findRedis() ? [] : ['redis-server or valkey-server'],
-  'An application that ends with visits in Redis',
+  'An application with visits in Redis',
   () => {
     let server: TestServer;
     beforeAll(async () => {
@@ -15,7 +15,7 @@ describeUnlessMissing(
     });
     afterAll(() => server?.stop());
 
-    test('R74: another one does not start while the server stands still, and names it', async () => {
+    test('R74: does not start while the server hangs, and names the server in the error', async () => {
       process.kill(server.pid, 'SIGSTOP');
       try {
         const starting = AppProcess.start({
@@ -34,7 +34,7 @@ describeUnlessMissing(
     });
 
     describe.each(platforms)('under %s', (platform) => {
-      test('R29, B39: ends although the server stands still, and says what it could not write', async () => {
+      test('R29, B39: closes although the server hangs, and logs what it could not write', async () => {
         const visits = { touch: { interval: 3_600_000, resolution: 1 }, timeout: '24h' } as const;
         const app = await AppProcess.start({
           platform,

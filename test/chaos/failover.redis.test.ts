@@ -32,7 +32,7 @@ async function follow(follower: Client, leader: Client, address: string): Promis
 }
 
 describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'A Redis and its replica', () => {
-  test('B44, B45: they swap their roles under load, and nothing is lost; after a kill, what the replica has is there', async () => {
+  test('B44, B45: they swap roles under load without loss; after a kill, the replica has its data', async () => {
     const servers = await Promise.all([startRedis(), startRedis()]);
     onTestFinished(async () => void (await Promise.all(servers.map((server) => server.stop()))));
     const [first, second] = servers;

@@ -82,7 +82,7 @@ export function describeFaults(name: FaultServer['name']): void {
     }
 
     describe('of the database', () => {
-      test('B18, B19, B21, R28: it is killed and comes back', async () => {
+      test('B18, B19, B21, R28: it is killed and restarted', async () => {
         await expectNothingLost(async (load) => {
           for (let times = isSoak ? 4 : 1; times > 0; times--) {
             await db.server.kill();
@@ -94,7 +94,7 @@ export function describeFaults(name: FaultServer['name']): void {
         });
       });
 
-      test('B18: it hangs: requests are answered in bounded time', async () => {
+      test('B18: it hangs: requests get a response in bounded time', async () => {
         await expectNothingLost(async (load) => {
           const goOn = await db.hang();
           try {
@@ -111,7 +111,7 @@ export function describeFaults(name: FaultServer['name']): void {
         });
       });
 
-      test('B18: it can only be read: readers are served, writers told', async () => {
+      test('B18: it is read-only: reads are served, writes get an error', async () => {
         await expectNothingLost(async (load) => {
           await db.setReadOnly(true);
           try {
@@ -126,7 +126,7 @@ export function describeFaults(name: FaultServer['name']): void {
         });
       });
 
-      test('B18: it is full: what does not fit is refused, and fits when there is room again', async () => {
+      test('B18: it is full: writes are refused, and succeed when there is space again', async () => {
         await expectNothingLost(async (load) => {
           const long = 'x'.repeat(40_000);
           const writeToNew = (app: AppProcess): Promise<Reply> =>
@@ -155,7 +155,7 @@ export function describeFaults(name: FaultServer['name']): void {
         });
       });
 
-      test('B18, B19: it drops connections again and again', async () => {
+      test('B18, B19: it drops connections repeatedly', async () => {
         await expectNothingLost(async (load) => {
           // Hardly a request fails of it: what has not been written is asked again on another connection.
           let dropped = 0;
@@ -181,7 +181,7 @@ export function describeFaults(name: FaultServer['name']): void {
     });
 
     describe('of an application', () => {
-      test('B21: it is killed while it writes: what it has acknowledged is there', async () => {
+      test('B21: it is killed while it writes: all acknowledged writes are stored', async () => {
         await expectNothingLost(
           async (load) => {
             await apps[0]!.end('SIGKILL');
@@ -193,8 +193,8 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     });
 
-    describe('of others who work with the same rows', () => {
-      test('B21: a lock that is held for long delays, and loses nothing', async () => {
+    describe('of other clients of the same rows', () => {
+      test('B21: a lock that is held for a long time causes delays, but no loss', async () => {
         await expectNothingLost(async (load) => {
           const session = await db.connect();
           await session.query('BEGIN');
@@ -212,7 +212,7 @@ export function describeFaults(name: FaultServer['name']): void {
         });
       });
 
-      test('B21, B36: deadlocks are not noticed', async () => {
+      test('B21, B36: deadlocks cause no errors', async () => {
         await db.ask('CREATE TABLE IF NOT EXISTS ballast (id INT PRIMARY KEY, n INT)');
         await db.ask(`INSERT INTO ballast VALUES ${Array.from({ length: 200 }, (_, id) => `(${id}, 0)`).join()}`);
         await expectNothingLost(
@@ -255,7 +255,7 @@ export function describeFaults(name: FaultServer['name']): void {
     });
 
     if (name === 'postgres') {
-      test('R51: transactions that are serializable by default are tried again', async () => {
+      test('R51: transactions that are serializable by default are retried', async () => {
         await db.ask("ALTER ROLE app SET default_transaction_isolation = 'serializable'");
         try {
           const failed = async (): Promise<number> =>
@@ -277,9 +277,9 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     }
 
-    describe('at the end of an application', () => {
+    describe('at shutdown of an application', () => {
       test.each(platforms)(
-        'R29, B39: %s ends in order under load: requests are finished, what waits is written',
+        'R29, B39: %s shuts down gracefully under load: requests are finished, pending updates are written',
         async (platform) => {
           const isEnding = (app: AppProcess): boolean => app.platform === platform;
           await expectNothingLost(
@@ -312,7 +312,7 @@ export function describeFaults(name: FaultServer['name']): void {
         },
       );
 
-      test.each(['with the database', 'alone'])('B51: it ends while clean-up stands still %s', async (how) => {
+      test.each(['with the database', 'alone'])('B51: it ends while clean-up hangs %s', async (how) => {
         await endApps();
         started = 'for the clean-up';
         const [app] = (apps = await startApps([

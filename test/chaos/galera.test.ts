@@ -63,7 +63,7 @@ interface Others {
   someone(): Visitor;
 }
 
-describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an application at each', () => {
+describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with an application on each', () => {
   let cluster: GaleraCluster;
   let dataSource: DataSource;
   let apps: AppProcess[] = [];
@@ -128,7 +128,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     expect((await dice.pick(clients).get('/data')).body).toMatchObject({ data: { n: 151 } });
   });
 
-  test('B21, B36: what a node has done and the others refuse is done again, and nobody notices', async () => {
+  test('B21, B36: transactions that other nodes refuse are retried without an error', async () => {
     const before = await conflicts();
     const rounds = isSoak ? 25 : 10;
     for (let round = 0; round < rounds; round++) {
@@ -152,7 +152,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     console.log(`galera: ${seen} conflicts in ${rounds} rounds`);
   });
 
-  test('B1, B3, R31: what one node has acknowledged the next one knows, however far it is behind', async () => {
+  test('B1, B3, R31: writes acknowledged by one node are visible on the next, however late it is', async () => {
     let turn = 0;
     const [newcomer, writer, user, leaver] = Array.from(
       { length: 4 },
@@ -210,7 +210,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     expect(await survivors()).toEqual([]);
   });
 
-  test(`R31, R51, B1, B8, B17: after ${VISITORS} browsers have done what they liked on three nodes for ${SECONDS} s, the books balance`, async () => {
+  test(`R31, R51, B1, B8, B17: ${VISITORS} browsers with random requests for ${SECONDS} s lose nothing`, async () => {
     const before = await conflicts();
     const books = new Books();
     const visitors = Array.from({ length: VISITORS }, () => new Visitor(() => dice.pick(apps).address));
@@ -243,7 +243,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, an a
     console.log(`galera: ${books.summary}, ${(await conflicts()) - before} conflicts`);
   });
 
-  test('B18, B19, R31: a node is killed: the others go on with all that was acknowledged, and it joins again', async () => {
+  test('B18, B19, R31: a node is killed: the others keep all acknowledged writes, and it rejoins', async () => {
     const [first, second, third] = cluster.nodes;
     // As a load balancer has it.
     const inUse = [...apps];

@@ -27,7 +27,7 @@ class CountingStore extends TypeOrmVisitStore {
 }
 
 for (const name of ['mariadb', 'postgres'] as const) {
-  describeFaultServer('A database that stands still', name, (start) => {
+  describeFaultServer('A database that hangs', name, (start) => {
     let db: FaultServer;
     let dataSource: DataSource;
     let store: CountingStore;
@@ -102,7 +102,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
     });
 
     describe.each(platforms)('under %s', (platform) => {
-      test('B18: requests are told so, and their sessions are there when it goes on', async () => {
+      test('B18: requests get an error, and their sessions are available when it continues', async () => {
         const options = { dataSource, expunge: { schedule: false }, wipe: { schedule: false } } as const;
         const app = await startApp(platform, { ...options, storeTimeout: STORE_TIMEOUT }, { controllers: [Counter] });
         onTestFinished(() => app.close());

@@ -14,7 +14,7 @@ const MINUTE = 60_000;
 const TIMEOUT = 20 * MINUTE;
 const QUARTER = TIMEOUT / 4;
 
-describeServers('A process that is killed with expiry updates in its queue', (db) => {
+describeServers('A process that is killed with queued expiry updates', (db) => {
   let dataSource: DataSource;
   let setting: Omit<AppSetting, 'platform'>;
   let moveTo: (milliseconds: number) => void;
@@ -35,7 +35,7 @@ describeServers('A process that is killed with expiry updates in its queue', (db
   });
   afterAll(() => dataSource?.destroy());
 
-  test('B62: signs nobody out earlier than by a quarter of the timeout, counted from the last request', async () => {
+  test('B62: shortens no visit by more than a quarter of the timeout after the last request', async () => {
     const [doomed] = (await startApps([{ platform: 'express', ...setting }])) as [AppProcess];
     onTestFinished(async () => void (await doomed.end('SIGKILL')));
     const arrive = async (): Promise<Visitor> => {

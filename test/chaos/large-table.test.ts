@@ -71,7 +71,7 @@ class Watch implements Partial<Logger> {
 }
 
 describeDatabases(
-  'A migration of a table that is large and in use',
+  'A migration of a large table in use',
   (db) => {
     const server = db.name as Server;
     let next: NextVersion;
@@ -97,7 +97,7 @@ describeDatabases(
       return Number(Object.values(row!)[0]);
     };
 
-    test(`of ${ROWS} visits makes nothing anew, and writes go on beside it, there and back`, async () => {
+    test(`of ${ROWS} visits rebuilds nothing and does not block writes, in both directions`, async () => {
       const { options, used, store } = await open();
       await used.query(`INSERT INTO visit (${COLUMNS}) ${FILL[server]}`);
       const visit = newVisit({ expiry: NOW + DAY });
@@ -163,9 +163,9 @@ describeDatabases(
 );
 
 describeDatabases(
-  'The clean-up of a table that is large and in use',
+  'The clean-up of a large table in use',
   (db) => {
-    test(`B19: ${ROWS} stale visits are expunged in batches, and writes beside it neither fail nor get lost`, async () => {
+    test(`B19: ${ROWS} stale visits are expunged in batches, and no concurrent write fails or is lost`, async () => {
       const { options } = await db.open();
       const dataSource = await openMigrated(options);
       onTestFinished(() => dataSource.destroy());

@@ -64,7 +64,7 @@ function suite(place: () => Promise<Place>): void {
 
   const stored = async ({ elsewhere }: Browser): Promise<unknown> => (await elsewhere.get('/data')).body!['data'];
 
-  test('B78, R52: what it writes when it goes on is refused, and what another process has written meanwhile stays', async () => {
+  test('B78, R52: its later writes are refused, and those of another process are kept', async () => {
     expect(await busy.write).toMatchObject({ status: 409, body: { code: 'VISIT_LOCK_LOST' } });
     expect(await stored(busy)).toEqual({ by: 'second' });
   });
@@ -75,7 +75,7 @@ function suite(place: () => Promise<Place>): void {
   });
 }
 
-describe('A process that stands still beyond its lease', () => {
+describe('A process that is suspended beyond its lease', () => {
   describeServers('with visits', (db) => {
     suite(async () => {
       const { options } = await db.open();

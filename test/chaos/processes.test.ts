@@ -112,7 +112,7 @@ describeServers('Four processes', (db) => {
     await dataSource?.destroy();
   });
 
-  test(`R31, R51, B1, B8, B17: after ${VISITORS} browsers have done what they liked for ${SECONDS} s, the books balance`, async () => {
+  test(`R31, R51, B1, B8, B17: ${VISITORS} browsers with random requests for ${SECONDS} s lose nothing`, async () => {
     const dice = new Dice(SEED);
     const books = new Books();
     const visitors = Array.from({ length: VISITORS }, () => new Visitor(() => dice.pick(apps).address));

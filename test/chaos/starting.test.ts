@@ -32,7 +32,7 @@ describeServers('Processes that start on an empty database', (db) => {
     for (const _ of apps) expect((await visitor.post('/add')).status).toBe(201);
   }
 
-  test('B79: at once all start, however they run migrations', async () => {
+  test('B79: started at the same time, all succeed, however they run migrations', async () => {
     const { options } = await db.open();
     const modes = ['all', 'each', 'none'];
     const migrating = { ...options, migrationsRun: true };
@@ -46,7 +46,7 @@ describeServers('Processes that start on an empty database', (db) => {
     expect(await rowsOfMigrations(options)).toHaveLength(1);
   });
 
-  test('B79: at once all start, with a pool of one connection and with tables by `synchronize`', async () => {
+  test('B79: started at the same time, all succeed with one connection each and with `synchronize`', async () => {
     const { options } = await db.open();
     await start(
       platforms.map((platform) => ({ platform, dataSource: { ...options, synchronize: true, poolSize: 1 } })),
@@ -54,7 +54,7 @@ describeServers('Processes that start on an empty database', (db) => {
     await expectAllToServe();
   });
 
-  test('B79: the others go on when the one that migrates is killed in the middle', async () => {
+  test('B79: the others continue if the one that migrates is killed', async () => {
     const { options } = await db.open();
     let kill: (() => void) | undefined;
     const migrates = new Promise<void>((resolve, reject) => {
@@ -98,13 +98,13 @@ describeServers('Processes that start on an empty database', (db) => {
   };
   const visits = { storeTimeout: STORE_TIMEOUT };
 
-  test('R74: a database that takes connections and never answers ends the start, with its name', async () => {
+  test('R74: a database that accepts connections and never answers fails the startup, with its name', async () => {
     const { proxy, place, dataSource } = await silenced();
     proxy.goSilent();
     await expect(AppProcess.start({ platform: 'fastify', dataSource, visits })).rejects.toThrow(place);
   });
 
-  test('R74: and so does one that falls silent in the middle of a migration', async () => {
+  test('R74: so does one that stops answering during a migration', async () => {
     const { proxy, place, dataSource } = await silenced();
     const onLine: AppSetting['onLine'] = (line) => line.includes('in the middle') && proxy.goSilent();
     const stuck = { ...dataSource, migrations: [STUCK] };

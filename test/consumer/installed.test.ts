@@ -80,7 +80,7 @@ async function startListening(example: string, more: Record<string, string>): Pr
 }
 
 describe('The examples', () => {
-  test('R67: of the README and with Redis compile, copied as they stand', async () => {
+  test('R67: of the README and with Redis compile without changes', async () => {
     const named = (where: string, files: [string, string][]): [string, string][] =>
       files.map(([file, text]) => [`${where}/${file}`, text]);
     const sources = [...named('readme', firstExample()), ...named('redis', await exampleWithRedis())];
@@ -88,7 +88,7 @@ describe('The examples', () => {
   });
 
   describeWith('mysql', 'that of the README', () => {
-    test('runs, copied as it stands', async () => {
+    test('runs without changes', async () => {
       const { options, drop } = await openDatabase('mariadb');
       try {
         // The first visit is that of whoever waited for the start.
@@ -108,7 +108,7 @@ describe('The examples', () => {
   });
 
   describeWith('redis', 'that with Redis', () => {
-    test('R67: runs, copied as it stands; both formats give the same store', async () => {
+    test('R67: runs without changes; both formats give the same store', async () => {
       const browser = await startListening('redis', { REDIS_URL: redisUrl! });
       expect((await browser.get('/')).status).toBe(404);
       const script = `import('nest-visit/redis').then((one) => console.log(one.RedisVisitStore === require('nest-visit/redis').RedisVisitStore))`;
@@ -126,8 +126,8 @@ describe('An application that declares the shape of its sessions', () => {
   });
 });
 
-describe('Where an optional package is missing', () => {
-  test('R74: the start says what to install, in both formats', async () => {
+describe('If an optional package is missing', () => {
+  test('R74: startup reports what to install, in both formats', async () => {
     const { NODE_OPTIONS: _, ...env } = process.env;
     const printed: string[] = [];
     for (const [file, text] of missingFiles(withoutTypeorm)) {
@@ -151,7 +151,7 @@ describe.each([
     },
   ],
 ] as const)('Without typeorm, compiled with "moduleResolution": "%s" as %s', (resolution, type, more) => {
-  test('the types of the package name none that is missing', async () => {
+  test('the types of the package do not refer to missing packages', async () => {
     const name = `types-${resolution}-${type}`;
     const options = { noEmit: true, ...more };
     const sources: [string, string][] = [['app.ts', WITHOUT_TYPEORM]];
@@ -161,7 +161,7 @@ describe.each([
 });
 
 describe.each(Object.entries(WITHOUT_TYPEORM_STARTS))('Without typeorm, as %s', (_format, [file, text]) => {
-  test('visits are kept in memory, and a data source says what to install', async () => {
+  test('visits are stored in memory, and a data source causes an error that says what to install', async () => {
     await writeFile(join(withoutTypeorm, file), text);
     const { NODE_OPTIONS: _, ...env } = process.env;
     const { stdout } = await run(process.execPath, [file], { cwd: withoutTypeorm, env });

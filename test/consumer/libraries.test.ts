@@ -65,7 +65,7 @@ describe.runIf(isDue)('GraphQL, Passport and terminus of Nest 11', () => {
   });
   afterAll(() => rm(place, { recursive: true, force: true }));
 
-  test('know the visit of their request, and subscriptions close with it', async () => {
+  test('find the visit of their request, and subscriptions close with it', async () => {
     const { stdout } = await run(process.execPath, ['dist/libraries.js'], { cwd: place, timeout: PATIENCE });
     const graphql = [
       ['VISIT_IDENTITY_REQUIRED'],

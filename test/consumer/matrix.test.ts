@@ -34,16 +34,16 @@ const olderNests = OLDER_NESTS.map((older) => (place: string) => {
   describe(`An application with Nest ${older.nest} and gateways`, () => {
     beforeAll(() => installOlder(older, place, packed.tarball));
 
-    test('knows the visit of the handshake, is closed to other sites, and closes with it: by ws and by socket.io', async () => {
+    test('has the visit of the handshake, refuses other sites, closes with the visit: by ws and socket.io', async () => {
       await expect(expectGateways(place)).resolves.toBeUndefined();
     });
 
-    test('R74: says at the start what to install, in both formats, where an optional package is missing', async () => {
+    test('R74: reports at startup what to install, in both formats, if an optional package is missing', async () => {
       await expect(expectMissing(place)).resolves.toBeUndefined();
     });
 
     if (older.more.some((name) => name.startsWith('jest')))
-      test('R66: under Jest the store of docs/writing-a-store.md passes, and fails with a mistake in it', async () => {
+      test('R66: under Jest, the store of docs/writing-a-store.md passes, and fails with a fault in it', async () => {
         await expect(expectStoreSuite(place)).resolves.toBeUndefined();
       });
   });
@@ -51,7 +51,7 @@ const olderNests = OLDER_NESTS.map((older) => (place: string) => {
 
 // npm refuses whatever two packages do not agree on, also where it is optional and nobody uses it.
 const olderPackages = (place: string): void => {
-  test('Old versions of what others use do not keep npm from installing the package', async () => {
+  test('Old versions of unused optional packages do not prevent npm from installing the package', async () => {
     await mkdir(place);
     await writeFile(join(place, 'package.json'), JSON.stringify({ name: 'app', version: '1.0.0', private: true }));
     const packages = [

@@ -131,7 +131,7 @@ export const nestAdd = (folder: string): void =>
   describeWith('mysql', 'nest add nest-visit', () => {
     afterEach(stop);
 
-    test('on what `nest new` makes: it is registered, a second time nothing changes, and the tables are created', async () => {
+    test('on the result of `nest new`: registers the module once, and the tables are created', async () => {
       const place = await freshAndLinked(folder);
       const module = (): Promise<string> => readFile(join(place, 'src/app.module.ts'), 'utf8');
       const { options, drop } = await openDatabase('mariadb');
@@ -151,7 +151,7 @@ export const nestAddInstalled = (folder: string, tarball: () => string): void =>
   describeWith('mysql', 'nest add nest-visit, from the registry', () => {
     afterEach(stop);
 
-    test('on a fresh application of Nest 12: in memory, and a second time nothing changes', async () => {
+    test('on a new application of Nest 12: in memory, and a second run changes nothing', async () => {
       const place = await fresh(12, folder, tarball());
       const module = (): Promise<string> => readFile(join(place, 'src/app.module.ts'), 'utf8');
       expect(await add(place, '--skip-install')).toContain('VisitModule is registered in src/app.module.ts.');
@@ -162,7 +162,7 @@ export const nestAddInstalled = (folder: string, tarball: () => string): void =>
       expect(await answersOf(place)).toEqual([2, 3]);
     });
 
-    test('on a fresh application of Nest 11: installs TypeORM and a driver, and the tables are created', async () => {
+    test('on a new application of Nest 11: installs TypeORM and a driver, and the tables are created', async () => {
       const place = await fresh(11, folder, tarball());
       const { options, drop } = await openDatabase('mariadb');
       // The package itself is there; what it needs is installed by the schematic.

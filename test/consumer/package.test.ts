@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => folder.remove());
 
-test('The package has what a user needs, and nothing else', () => {
+test('The package contains only what a user needs', () => {
   const { files } = packed;
   expect(files.filter((file) => !/^dist\/(esm|cjs)\/.*\.(js|d\.ts)$/.test(file)).sort()).toEqual([
     'CHANGELOG.md',
@@ -48,7 +48,7 @@ test('The package has what a user needs, and nothing else', () => {
   expect(files).toContain('dist/esm/cli/main.js');
 });
 
-test('The package is as small as it may be', () => {
+test('The package is within its size budget', () => {
   expect(verdict(packed)).toEqual({
     isWithin: true,
     message: expect.stringMatching(/^\d+ kB of \d+ kB, \d+ of \d+ files$/),

@@ -75,7 +75,7 @@ describe.each(Object.keys(FORMATS) as (keyof typeof FORMATS)[])(
       expect(passed).toBeGreaterThan(60);
     });
 
-    test('R66: and fails with a mistake in it', async () => {
+    test('R66: it fails with a fault in it', async () => {
       const { code, failed, output } = await runUnderNode(format, {
         is: '{ ...kit.touched(this.stored(touch.id), touch)!, accessed: touch.accessed }',
         shouldBe: 'kit.touched(this.stored(touch.id), touch)',

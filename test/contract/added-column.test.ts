@@ -48,7 +48,7 @@ function complaints(...places: readonly Place[]): string[] {
   return found.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' '));
 }
 
-describe('Another column of a visit', () => {
+describe('A new column of a visit', () => {
   let next: NextVersion;
   beforeAll(() => void (next = buildNextVersion()));
   afterAll(() => next?.remove());
@@ -86,12 +86,12 @@ describe('Another column of a visit', () => {
     await store.close();
   }
 
-  test('is missed by the compiler where the record or the list is without it', () => {
+  test('is required by the compiler in the record and in the list', () => {
     expect(complaints('record', 'list')).toEqual([]);
     for (const place of ['record', 'list'] as const) expect(complaints(place).join('\n'), place).toContain('nickname');
   });
 
-  test('is kept in memory and in a Keyv', async () => {
+  test('is stored in memory and in a Keyv', async () => {
     const { MemoryVisitStore } = await next.load<typeof MemoryStore>('memory/memory-visit.store.js');
     await expectKept(new MemoryVisitStore());
     const { KeyvVisitStore } = await next.load<typeof KeyvStore>('keyv/keyv-visit.store.js');
@@ -100,7 +100,7 @@ describe('Another column of a visit', () => {
     );
   });
 
-  test('is kept by TypeORM, in a database that was migrated', async () => {
+  test('is stored by TypeORM, in a migrated database', async () => {
     const { visitEntities } = await next.load<typeof Entities>('typeorm/entities.js');
     const { visitMigrations } = await next.load<typeof Migrations>('typeorm/migrations/index.js');
     const { TypeOrmVisitStore } = await next.load<typeof TypeOrmStore>('typeorm/typeorm-visit.store.js');
@@ -111,7 +111,7 @@ describe('Another column of a visit', () => {
     await database.drop();
   });
 
-  test('is kept by Drizzle, in the tables that it defines, with its index; and by Kysely, in the same', async () => {
+  test('is stored with its index by Drizzle, in its own tables, and by Kysely, in the same ones', async () => {
     const { DrizzleVisitStore, sqliteVisitTables } = await next.load<typeof DrizzleStore>('drizzle/index.js');
     const { KyselyVisitStore } = await next.load<typeof KyselyStore>('kysely/index.js');
     const database = await openDatabase('sqlite');
@@ -131,7 +131,7 @@ describe('Another column of a visit', () => {
     await database.drop();
   });
 
-  test('is in the hash of Redis, the rows of Prisma and the seal; what was stored before has none', async () => {
+  test('is stored in the hash of Redis, the rows of Prisma and the seal; earlier visits lack it', async () => {
     const { FIELDS, fieldsOf, recordOf } = await next.load<typeof RedisHash>('redis/visit.hash.js');
     const flat = fieldsOf(visit);
     const hash = new Map(

@@ -692,37 +692,37 @@ async function* failing(
 }
 
 describe('The suite of nest-visit/testing', () => {
-  test('R66: finds nothing wrong with a store that keeps the contract', async () => {
+  test('R66: finds no fault in a store that fulfills the contract', async () => {
     expect(await failuresOf(() => withMistake(() => ({})))).toEqual([]);
   });
 
   test.each(Object.entries(modest))(
-    'R66: a store that is not %s, and is without what needs that, keeps the contract',
+    'R66: a store that is not %s, and lacks the features that require it, fulfills the contract',
     async (name, refuse) => {
       expect(await failuresOf(() => withMistake(refuse))).toEqual([]);
       // A store may be atomic and have no locks; but one that is revocable ends visits.
       const failures = await failuresOf(() => withMistake((sound) => ({ ...refuse(sound), capabilities })));
       expect(failures.length > 0).toBe(name === 'revocable');
-      expect(await failuresOf(() => withMistake(refuse), { [name]: true })).toContain('says what it can give');
+      expect(await failuresOf(() => withMistake(refuse), { [name]: true })).toContain('declares its capabilities');
     },
   );
 
-  test.each(facets)('R66: a store without %s keeps the contract, unless it is to have them', async (facet) => {
+  test.each(facets)('R66: a store without %s fulfills the contract, unless they are required', async (facet) => {
     const open = () => withMistake(() => ({ [facet]: undefined }));
     expect(await failuresOf(open)).toEqual([]);
     expect(await failuresOf(open, { facets: facets.filter((one) => one !== facet) })).toEqual([]);
-    expect(await failuresOf(open, { facets })).toEqual(['says what it can give']);
+    expect(await failuresOf(open, { facets })).toEqual(['declares its capabilities']);
   });
 
-  test('it requires a runner, and says so', () => {
+  test('throws without a test runner', () => {
     const open = () => ({ store: new MemoryVisitStore() });
     expect(() => describeVisitStore('x', open)).toThrow('[visit] option "runner" must be { describe, test }');
   });
 
-  test('R66: a store that says that it is durable is opened anew, and closed', async () => {
+  test('R66: a store that claims to be durable is reopened, and closed', async () => {
     const durable = { ...capabilities, durable: true };
     const store = withMistake(() => ({ capabilities: durable }));
-    const title = 'keeps visits over a restart';
+    const title = 'visits survive a restart';
     expect(await failuresOf(() => store, durable)).toContain(title);
     let closed = 0;
     const again = new Proxy(store, {
@@ -738,7 +738,7 @@ describe('The suite of nest-visit/testing', () => {
     expect(closed).toBe(1);
   });
 
-  test.each(Object.entries(mistakes))('R66: finds out that %s', async (_, mistake) => {
+  test.each(Object.entries(mistakes))('R66: detects that %s', async (_, mistake) => {
     const { value } = await failing(() => withMistake(mistake)).next();
     expect(value).toBeTypeOf('string');
   });

@@ -74,7 +74,7 @@ describeDatabases(
 
     const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
 
-    test('B44: after all have been left behind without a word, the first calls find it out, and the next ones are served', async () => {
+    test('B44: after all were lost in silence, the first calls detect it, and the next ones are served', async () => {
       const { store, dataSource } = await open();
       const visits = Array.from({ length: 5 }, () => newVisit({ identity }));
       await store.create(visits);
@@ -109,7 +109,7 @@ describeDatabases(
       expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'done' }]);
     });
 
-    test('B44: a statement that hangs does not keep its connection when nobody waits for it any more', async () => {
+    test('B44: a hanging statement loses its connection when its caller no longer waits', async () => {
       const { store } = await open({ poolSize: 1, deadline: PATIENCE });
       const [held, other] = [newVisit(), newVisit()];
       await store.create([held, other]);
@@ -122,7 +122,7 @@ describeDatabases(
       expect(await store.find([other.id])).toMatchObject([{ id: other.id }]);
     });
 
-    test('what has waited in vain for a connection is not done later', async () => {
+    test('a call that has waited in vain for a connection is not executed later', async () => {
       const { store, dataSource } = await open({ poolSize: 1 });
       const visit = newVisit();
       await store.create([visit]);
@@ -137,7 +137,7 @@ describeDatabases(
       expect(await store.find([visit.id])).toMatchObject([{ endedAt: null }]);
     });
 
-    test('clean-up may take longer than anybody waits', async () => {
+    test('clean-up may take longer than the deadline of calls', async () => {
       const { store } = await open({ deadline: PATIENCE });
       const stale = newVisit({ expiry: NOW - 100 * DAY });
       await store.create([stale]);
@@ -149,7 +149,7 @@ describeDatabases(
       expect((await expunged).visits).toBe(1);
     });
 
-    test('B45: connections to a server that has become read only are left for those to one that is not, and nothing fails', async () => {
+    test('B45: connections to a server that has become read-only are replaced, and nothing fails', async () => {
       const { store, dataSource } = await open();
       const [visit, other, third] = [newVisit(), newVisit(), newVisit()];
       await store.create([visit, other, third]);
@@ -168,7 +168,7 @@ describeDatabases(
       expect(await store.end([third.id], { reason: 'x', at: NOW })).toEqual([third.id]);
     });
 
-    test('while the server, whichever it is, can only be read, its connections stay', async () => {
+    test('connections are kept while every server is read-only', async () => {
       const { store, dataSource } = await open({ poolSize: 1 });
       const visit = newVisit();
       await store.create([visit]);
@@ -197,7 +197,7 @@ describeDatabases(
       ['one look-up', (store, id) => store.find([id])],
       ['a list', (store) => listAll(store, 'reader', NOW)],
       ['what is remembered of ends', (store) => store.revokedAt('reader')],
-    ])('B83: %s is asked again when a connection ends in the moment of use', async (_, read) => {
+    ])('B83: %s is retried if its connection closes while it is used', async (_, read) => {
       const { store } = await open();
       const visit = newVisit({ identity: { ...identity, userId: 'reader' } });
       await store.create([visit]);
@@ -209,7 +209,7 @@ describeDatabases(
       }
     });
 
-    test('B83: the others of the pool are not trusted then, either', async () => {
+    test('B83: the other connections of the pool are then checked, too', async () => {
       const { store, dataSource } = await open();
       const visit = newVisit();
       await store.create([visit]);
@@ -225,7 +225,7 @@ describeDatabases(
       expect(await store.save([saveOf(visit, { data: bytes('x') })])).toEqual([{ outcome: 'saved', version: 1 }]);
     });
 
-    test('B84: while writes stand still at the lock of a backup, reads are served; and then all are done', async () => {
+    test('B84: while the lock of a backup blocks writes, reads are served; then all writes are done', async () => {
       const { store } = await open();
       const access = openAccess(store, PATIENCE);
       const visits = Array.from({ length: POOL * 3 }, () => newVisit({ identity: { ...identity, userId: 'b' } }));
@@ -255,7 +255,7 @@ describeDatabases(
       expect(results.slice(0, visits.length)).toEqual(visits.map(() => ({ outcome: 'done' })));
     });
 
-    test('B82: a pool that was opened for visits is closed while its database stands still', async () => {
+    test('B82: a pool that was opened for visits can be closed while its database hangs', async () => {
       const all = { ...options, url: proxy.url, poolSize: 2 } as DataSourceOptions;
       const store = await openTypeOrmVisitStore(all);
       store.setDeadline(PATIENCE);
@@ -280,7 +280,7 @@ describeDatabases(
     ];
 
     test.each(changes)(
-      'B81: %s is done once and known to be, whenever its connection ends',
+      'B81: %s is executed and acknowledged once, whenever its connection breaks',
       async (_, which, change) => {
         const { store } = await open();
         const access = openAccess(store, PATIENCE);
@@ -300,7 +300,7 @@ describeDatabases(
       },
     );
 
-    test('B81: an end is done once and told once, whenever its connection ends', async () => {
+    test('B81: an end is executed and reported once, whenever its connection breaks', async () => {
       const { store } = await open();
       const access = openAccess(store, PATIENCE);
       const ending = { reason: 'x', at: NOW };
@@ -319,7 +319,7 @@ describeDatabases(
     test.each([
       ['the one that is remembered', 'INSERT'],
       ['one of a visit', 'SET'],
-    ])('B81: the ends of all visits of a user are told when an answer is lost, that to %s', async (_, word) => {
+    ])('B81: the ends of all visits of a user are reported if an answer is lost, that to %s', async (_, word) => {
       const { store } = await open();
       const visits = [1, 2, 3].map(() => newVisit({ identity: { ...identity, userId: word } }));
       await store.create(visits);
@@ -330,7 +330,7 @@ describeDatabases(
     });
 
     test.each(['asked', 'answered'] as const)(
-      'B81: one new visit is there, and one save was done or is refused (%s)',
+      'B81: a new visit is stored once, and a save is executed once or refused (%s)',
       async (moment) => {
         const { store } = await open();
         const access = openAccess(store, PATIENCE);
@@ -352,7 +352,7 @@ describeDatabases(
       },
     );
 
-    test('B81: what cannot be known is not taken for done', async () => {
+    test('B81: an unknown outcome does not count as success', async () => {
       const { store } = await open();
       const access = openAccess(store, SHORT);
       const visit = newVisit();
@@ -401,7 +401,7 @@ describeDatabases(
       return Number(row!['Value'] ?? row!['n']);
     }
 
-    test.each(losses)('B80: look-ups are answered, and prepared anew, after %s', async (_, lose) => {
+    test.each(losses)('B80: look-ups are answered, and prepared again, after %s', async (_, lose) => {
       const { store, dataSource } = await open({ poolSize: 1 });
       const visit = newVisit();
       await store.create([visit]);
@@ -415,7 +415,7 @@ describeDatabases(
       expect(await executed(dataSource)).toBe(before + 2);
     });
 
-    test('B80: where they are lost again and again, as behind a pooler, plain ones take their place for a while', async () => {
+    test('B80: if they are lost repeatedly, as behind a pooler, plain statements are used for a while', async () => {
       const { store, dataSource } = await open({ poolSize: 1 });
       const failures = vi.spyOn(dataSource.logger, 'logQueryError');
       const visit = newVisit();

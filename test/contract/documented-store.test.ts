@@ -51,7 +51,7 @@ function load<Exports>(text: string): Exports {
 }
 
 describe('docs/writing-a-store.md', () => {
-  test('R66: opens with a whole store, and shows how it is tested', () => {
+  test('R66: begins with a complete store, and shows how to test it', () => {
     expect([...files.keys()]).toEqual([
       'map-visit.store.ts',
       'pg-visit.store.ts',
@@ -70,7 +70,7 @@ describe('docs/writing-a-store.md', () => {
   });
 
   const { MapVisitStore } = load<{ MapVisitStore: new () => library.VisitStore }>(files.get('map-visit.store.ts')!);
-  describeVisitStore('the one of the page', () => ({ store: new MapVisitStore() }), { runner: { describe, test } });
+  describeVisitStore('the store of the page', () => ({ store: new MapVisitStore() }), { runner: { describe, test } });
 });
 
 describeDatabases(
@@ -108,7 +108,7 @@ describeDatabases(
       capabilities: { atomic: true, revocable: true, shared: true, durable: true },
     });
 
-    test('tells what tables lack, and the way out that it names', async () => {
+    test('reports what tables lack, and its remedy works', async () => {
       const { options } = await db.open();
       const pool = new Pool({ connectionString: (options as { url: string }).url });
       pools.push(pool);

@@ -86,7 +86,7 @@ describeDatabases('R65: Drizzle', (db) => {
   };
   afterAll(() => Promise.all(opened.map((one) => one.close())));
 
-  describe('alone, on the tables that it defines', () => {
+  describe('alone, on its own tables', () => {
     const log = new StatementLog();
     let fixture: VisitStoreFixture;
     beforeAll(async () => {
@@ -100,7 +100,7 @@ describeDatabases('R65: Drizzle', (db) => {
     describeVisitStore(name, () => empty(fixture.store).then(() => fixture), { runner, rounds, capabilities });
 
     if (name === 'mariadb') {
-      test("whatever the store has sent is of MySQL's grammar, the look at the server, too", async () => {
+      test("all statements of the store, including the check of the server, conform to MySQL's grammar", async () => {
         await fixture.store.check();
         // What makes the tables is Drizzle's.
         const sent = [...log.statements].filter((sql) => !/^CREATE (TABLE|INDEX)/.test(sql));
@@ -110,7 +110,7 @@ describeDatabases('R65: Drizzle', (db) => {
     }
   });
 
-  test('uses the tables of TypeORM, and TypeORM those that it defines', async () => {
+  test('uses the tables of TypeORM, and TypeORM uses those that it defines', async () => {
     for (const isOurs of [true, false]) {
       const database = await db.open();
       const own = connect(name, database);
@@ -136,7 +136,7 @@ describeDatabases('R65: Drizzle', (db) => {
     }
   });
 
-  test('says which table or column is missing', async () => {
+  test('names the missing table or column', async () => {
     const own = connect(name, await db.open());
     const store = new DrizzleVisitStore(own.db);
     const checked = (): Promise<unknown> => store.check().catch((error: unknown) => error);
@@ -152,7 +152,7 @@ describeDatabases('R65: Drizzle', (db) => {
     );
   });
 
-  test('passes on what the driver says of an error, without the values of the statement', async () => {
+  test('passes on errors of the driver, without the values of the statement', async () => {
     const own = connect(name, await db.open());
     const visit = newVisit();
     const error = await new DrizzleVisitStore(own.db).create([visit]).catch((caught: unknown) => caught);
@@ -160,7 +160,7 @@ describeDatabases('R65: Drizzle', (db) => {
     expect(String(error)).toContain('visit');
   });
 
-  test('refuses a single connection, a transaction, and what is no database of Drizzle', async () => {
+  test('refuses a single connection, a transaction, and anything that is not a Drizzle database', async () => {
     const database = await db.open();
     const [single, end] = await singleConnection(name, database.options as { url?: string; database?: string });
     onTestFinished(end);

@@ -53,7 +53,7 @@ describeDatabases('A group of saves', (db) => {
   };
 
   test.each([[[0]], [[3]], [[0, 6]]])(
-    'B15: one that the database refuses does not fail its neighbors: %j',
+    'B15: a save that the database refuses does not fail its neighbors: %j',
     async (bad) => {
       const saves = await group(7, bad);
       const results = await store.save(saves);
@@ -65,7 +65,7 @@ describeDatabases('A group of saves', (db) => {
     },
   );
 
-  test('B1, R31, B8: what may not be written stays as it is, and its neighbors are written', async () => {
+  test('B1, R31, B8: a refused save changes nothing, and its neighbors are written', async () => {
     const saves = await group(6, []);
     const ids = saves.map(({ id }) => id);
     await store.end([ids[1]!], { reason: 'ended', at: NOW });
@@ -94,7 +94,7 @@ describeDatabases('A group of saves', (db) => {
   test.each([
     { how: 'the connection went away', told: { code: 'PROTOCOL_CONNECTION_LOST' } },
     ...(db.name === 'mariadb' ? [{ how: 'a node lost its cluster', told: { errno: 1180, sqlState: 'HY000' } }] : []),
-  ])('what may have been written when $how is not written again', async ({ told }) => {
+  ])('saves that may have been written when $how are not repeated', async ({ told }) => {
     const saves = await group(3, []);
     let statements = 0;
     gate.pass = async (sql, execute) => {
@@ -109,7 +109,7 @@ describeDatabases('A group of saves', (db) => {
     expect(statements).toBe(1);
   });
 
-  test('what was written is not written again when it cannot be read afterwards', async () => {
+  test('saves that were written are not repeated if they cannot be read afterwards', async () => {
     const saves = await group(4, []);
     await dataSource.query(`DELETE FROM visit WHERE id = '${saves[3]!.id}'`);
     let statements = 0;
@@ -133,7 +133,7 @@ describeDatabases('A group of saves', (db) => {
     ]);
   });
 
-  test('goes on without prepared statements where there are none, as behind a pooler', async () => {
+  test('works without prepared statements if they are not available, as behind a pooler', async () => {
     const saves = await group(3, []);
     const texts: string[] = [];
     let refused = 0;

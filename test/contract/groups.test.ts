@@ -181,7 +181,7 @@ const unreadable =
     }
   };
 
-describeDatabases('Groups, by TypeORM,', (db) => {
+describeDatabases('Groups, with TypeORM,', (db) => {
   let dataSource: DataSource;
   let store: TypeOrmVisitStore;
   let gate: Gate;
@@ -221,7 +221,7 @@ describeDatabases('Groups, by TypeORM,', (db) => {
     return texts;
   };
 
-  test('new visits that were written before the connection went away are theirs who asked', async () => {
+  test('new visits that were written before the connection broke are acknowledged', async () => {
     const visits = ALL.map(() => newVisit());
     const texts = losing(1);
     const some = access(store);
@@ -232,7 +232,7 @@ describeDatabases('Groups, by TypeORM,', (db) => {
     expect((await store.find(visits.map(({ id }) => id))).every(Boolean)).toBe(true);
   });
 
-  test('what was saved before the connection went away is not taken for a conflict, and does not count twice', async () => {
+  test('a save that was written before the connection broke is not a conflict, and not repeated', async () => {
     const visits = ALL.map(() => newVisit());
     await store.create(visits);
     losing(1);
@@ -245,7 +245,7 @@ describeDatabases('Groups, by TypeORM,', (db) => {
     );
   });
 
-  test('what was not saved when the connection went away is saved', async () => {
+  test('a save that was not written before the connection broke is repeated', async () => {
     const visits = ALL.map(() => newVisit());
     await store.create(visits);
     let lost = false;
@@ -275,7 +275,7 @@ describeDatabases('Groups, by TypeORM,', (db) => {
   });
 });
 
-describePrisma('Groups, by Prisma,', (db) => {
+describePrisma('Groups, with Prisma,', (db) => {
   let prisma: TestPrisma;
   afterAll(() => prisma?.$disconnect());
   describeGroups(async () => {
@@ -292,7 +292,7 @@ describePrisma('Groups, by Prisma,', (db) => {
   });
 });
 
-describe('While the store is away', () => {
+describe('While the store is unavailable', () => {
   /** Counts its calls, and fails all from a certain one on. */
   class AwayStore extends FussyStore {
     calls = 0;
@@ -322,14 +322,14 @@ describe('While the store is away', () => {
     ['creates', (store, visit) => store.create(visit)],
     ['finds', (store, visit) => store.find(visit.id)],
     ['saves', (store, visit) => store.save(saveOf(visit))],
-  ])('a group of %s costs two calls, and not one for each', async (_, ask) => {
+  ])('a group of %s costs two calls, not one for each member', async (_, ask) => {
     const away = new AwayStore();
     const store = access(away);
     expect(outcomesOf(await Promise.allSettled(ALL.map(() => ask(store, newVisit()))))).toEqual(expected(ALL));
     expect(away.calls).toBe(2);
   });
 
-  test('a store that goes away while the one to blame is looked for is not asked on and on', async () => {
+  test('a store that becomes unavailable during the search for the cause is not called repeatedly', async () => {
     const away = new AwayStore();
     away.awayFrom = 4;
     const store = access(away);

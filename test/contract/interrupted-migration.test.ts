@@ -6,8 +6,8 @@ import { describeDatabases } from '../support/databases.js';
 
 const TABLES = ['visit', 'visit_identity', 'visit_revocation'];
 
-describeDatabases('B79: a migration whose process died in between', (db) => {
-  test.each([0, 1, 2, 3])('is finished by the next start, after %i tables', async (made) => {
+describeDatabases('B79: a migration whose process was killed', (db) => {
+  test.each([0, 1, 2, 3])('is completed at the next startup, after %i tables', async (made) => {
     const { options } = await db.open();
     const dataSource = new DataSource({ ...options, entities: visitEntities, migrations: visitMigrations });
     await dataSource.initialize();
@@ -27,7 +27,7 @@ describeDatabases(
   'B79: data sources of applications',
   (db) => {
     test.each(['all', 'each'] as const)(
-      'that migrate at once, where TypeORM has migrated before, all do: %s',
+      'all succeed if they migrate at the same time, after TypeORM has migrated before: %s',
       async (transaction) => {
         const { options } = await db.open();
         const sources = Array.from(
@@ -51,14 +51,14 @@ describeDatabases(
 );
 
 describeDatabases(
-  'B79: tables that several make at once',
+  'B79: tables that several processes create at the same time',
   (db) => {
     test.each([
       { migrationsRun: true },
       { migrationsRun: true, migrationsTransactionMode: 'each' },
       { migrationsRun: true, migrationsTransactionMode: 'none', poolSize: 1 },
       { synchronize: true },
-    ])('are made by one, and the others wait: %o', async (how) => {
+    ])('are created by one, and the others wait: %o', async (how) => {
       const { options } = await db.open();
       // The union of all drivers' options is lost when an object of any of them is spread.
       const opened = await Promise.allSettled(

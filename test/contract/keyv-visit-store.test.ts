@@ -73,7 +73,7 @@ describeWith('memcached', 'Keyv with memcached', () => {
     );
   }
 
-  test('what has ended stays so when another process writes what it had read before', async () => {
+  test('an ended visit stays ended when another process writes what it had read before', async () => {
     const space = namespace();
     const [one, other] = [open(space, { evicts: false }), open(space, { evicts: false })];
     const visit = newVisit({ sessionData: bytes('data') });
@@ -111,7 +111,7 @@ describeWith('memcached', 'Keyv with memcached', () => {
     expect(['0', '1']).toContain(textOf((await one.find([visit.id]))[0]!));
   });
 
-  test('what memcached has forgotten is no visit', async () => {
+  test('a visit that memcached has evicted no longer exists', async () => {
     const server = await startMemcached();
     onTestFinished(() => server.stop());
     const keyv = memcachedKeyv(namespace(), server.url);
@@ -128,7 +128,7 @@ describeWith('memcached', 'Keyv with memcached', () => {
   });
 });
 
-test('a default ttl of the Keyv shortens no visit', async () => {
+test('a default ttl of the Keyv does not shorten visits', async () => {
   const keyv = new Keyv({ throwOnErrors: true, namespace: namespace(), ttl: 1 });
   const store = new KeyvVisitStore({ keyv, ...inMemory });
   const [month, day] = [newVisit({ expiry: NOW + 40 * 86_400_000 }), newVisit({ expiry: NOW + 86_400_000 })];
@@ -138,7 +138,7 @@ test('a default ttl of the Keyv shortens no visit', async () => {
   expect((await store.find([month.id, day.id])).map((visit) => visit?.id)).toEqual([month.id, day.id]);
 });
 
-test('values that are no JSON are no visits, and fail nobody else', async () => {
+test('values that are not JSON are not visits, and do not fail other visits', async () => {
   const values = new Map<string, unknown>();
   const store = new KeyvVisitStore({ keyv: new Keyv({ store: values, throwOnErrors: true }), ...inMemory });
   const [whole, spoiled, halfEnded] = [newVisit(), newVisit(), newVisit()];
@@ -240,7 +240,7 @@ class KeyvController {
 }
 
 test.each(platforms)(
-  'R67: an application under %s: sign-in, session, sign-out, and the answer to what cannot be',
+  'R67: an application under %s: sign-in, session, sign-out, and the error of unsupported calls',
   async (platform) => {
     const app = await startApp(
       platform,

@@ -34,7 +34,7 @@ describeDatabases('R65: Kysely', (db) => {
   };
   afterAll(() => Promise.all(instances.map((kysely) => kysely.destroy())));
 
-  describe('on tables that its migration has made', () => {
+  describe('on tables that its migration has created', () => {
     const log = new StatementLog();
     let fixture: VisitStoreFixture;
     beforeAll(async () => {
@@ -58,7 +58,7 @@ describeDatabases('R65: Kysely', (db) => {
     describeVisitStore(db.name, () => empty(fixture.store).then(() => fixture), { runner, rounds, capabilities });
 
     if (db.name === 'mariadb') {
-      test("whatever the store has sent is of MySQL's grammar, tables and the look at the server, too", async () => {
+      test("all its statements, including tables and check of the server, conform to MySQL's grammar", async () => {
         await fixture.store.check();
         expect(log.statements.size).toBeGreaterThan(30);
         expect(
@@ -68,7 +68,7 @@ describeDatabases('R65: Kysely', (db) => {
     }
   });
 
-  test('passes on what the driver says of an error, without the values of the statement', async () => {
+  test('passes on errors of the driver, without the values of the statement', async () => {
     const kysely = open(db.name, await db.open());
     const store = new KyselyVisitStore({ db: kysely });
     const visit = newVisit({ identity: identityOf('zoe'), userAgent: 'telling', sessionData: bytes('secret') });
@@ -91,7 +91,7 @@ describeDatabases('R65: Kysely', (db) => {
     await expectSilent(store.create([visit]), /calm/);
   });
 
-  test('uses the tables of TypeORM, and TypeORM those of its migration', async () => {
+  test('uses the tables of TypeORM, and TypeORM uses those of its migration', async () => {
     for (const isOurs of [true, false]) {
       const database = await db.open();
       const kysely = open(db.name, database);
@@ -117,7 +117,7 @@ describeDatabases('R65: Kysely', (db) => {
     }
   });
 
-  test('says which table or column is missing; its migration runs twice, and back', async () => {
+  test('names the missing table or column; its migration runs twice, and can be reverted', async () => {
     const kysely = open(db.name, await db.open());
     const checked = (): Promise<unknown> =>
       new KyselyVisitStore({ db: kysely }).check().catch((error: unknown) => error);
@@ -132,7 +132,7 @@ describeDatabases('R65: Kysely', (db) => {
     expect(await kysely.introspection.getTables()).toEqual([]);
   });
 
-  test('refuses what is no instance, and a transaction of one', async () => {
+  test('refuses anything that is not an instance, and a transaction', async () => {
     const kysely = open(db.name, await db.open());
     expect(() => new KyselyVisitStore({ db: {} as never })).toThrow(VisitOptionError);
     const old = new Proxy(kysely, {

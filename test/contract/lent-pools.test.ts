@@ -96,7 +96,7 @@ describeDatabases(
         return { store, onAll, statements };
       };
 
-      test('B44: after all have been left behind without a word, the first calls find it out, and the next ones are served', async () => {
+      test('B44: after all were lost in silence, the first calls detect it, and the next ones are served', async () => {
         const { store, onAll } = open();
         const visits = Array.from({ length: 3 }, () => newVisit());
         await store.create(visits);
@@ -121,7 +121,7 @@ describeDatabases(
         expect(await store.rekey([rekeyOf(visit)])).toEqual([{ outcome: 'done' }]);
       });
 
-      test('B44: a statement that hangs, by itself or in a transaction, does not keep its connection', async () => {
+      test('B44: a hanging statement, alone or in a transaction, loses its connection', async () => {
         const { store } = open({ size: 1 });
         const [held, other] = [newVisit(), newVisit()];
         await store.create([held, other]);
@@ -138,7 +138,7 @@ describeDatabases(
         expect(await store.find([other.id])).toMatchObject([{ id: other.id }]);
       });
 
-      test('B45: connections to a server that has become read only are left, and nothing fails', async () => {
+      test('B45: connections to a server that has become read-only are replaced, and nothing fails', async () => {
         const { store, onAll } = open();
         const [visit, other, third] = [newVisit(), newVisit(), newVisit()];
         await store.create([visit, other, third]);
@@ -163,7 +163,7 @@ describeDatabases(
         }
       });
 
-      test('look-ups and saves are prepared, and prepared anew where that is lost', async () => {
+      test('look-ups and saves are prepared, and prepared again if that is lost', async () => {
         const { store, onAll, statements } = open({ size: 1 });
         const visit = newVisit();
         await store.create([visit]);
@@ -215,7 +215,7 @@ describeDatabases(
         }
       });
 
-      test.runIf(isMariaDb)('rows come as they are needed, whatever the pool is set to', async () => {
+      test.runIf(isMariaDb)('rows have the needed types, whatever the options of the pool', async () => {
         const { store } = open({
           more: { rowsAsArray: true, namedPlaceholders: true, supportBigNumbers: true, bigNumberStrings: true },
         });
@@ -243,7 +243,7 @@ describeDatabases(
       }
     });
 
-    test('what is no pool of the driver is refused', async () => {
+    test('anything that is not a pool of the driver is refused', async () => {
       const dialect = isMariaDb
         ? new MysqlDialect({ pool: createPool({ uri: url }) })
         : new PostgresDialect({ pool: new Pool({ connectionString: url }) });

@@ -15,7 +15,7 @@ interface Telling {
 }
 
 describeDatabases('R63: Stores over SQL', (db) => {
-  test('name the columns that no index begins with, each by itself', async () => {
+  test('name each column that no index begins with', async () => {
     const database = await db.open();
     const dataSource = await openMigrated(database.options);
     const [kysely, drizzle] = [openKysely(db.name, database), openDrizzle(db.name, database)];
@@ -57,7 +57,7 @@ describeDatabases('R63: Stores over SQL', (db) => {
   });
 
   if (db.name !== 'sqlite') {
-    test('look in the schema that they were told', async () => {
+    test('look in the given schema', async () => {
       const kysely = openKysely(db.name, await db.open());
       onTestFinished(() => kysely.destroy());
       await createVisitTables(kysely);

@@ -76,7 +76,7 @@ describe('A visit that moves', () => {
     return { from, to, moving, waiting, visit, find };
   };
 
-  test('brings everything along, and has ended where it was', async () => {
+  test('keeps all its data, and has ended in the old store', async () => {
     const { from, to, moving, visit, find } = await set({ absoluteExpiry: NOW + 9_000_000, permanent: true });
     await from.rekey([rekeyOf(visit, { previousKeyUntil: NOW + 30_000 })]);
     const before = (await find(from))!;
@@ -86,7 +86,7 @@ describe('A visit that moves', () => {
     expect(await find(from)).toMatchObject({ endedAt: NOW, endReason: 'moved', sessionData: null });
   });
 
-  test('stays where it is while others use the old store alone; then it is found by all', async () => {
+  test('stays in the old store while other processes use only that; then all find it', async () => {
     const { from, to, moving, waiting, visit, find } = await set();
     expect(await find(waiting)).toMatchObject({ sessionVersion: 0 });
     expect(await waiting.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
@@ -99,7 +99,7 @@ describe('A visit that moves', () => {
     expect(textOf((await find(to))!)).toBe('newer');
   });
 
-  test('leaves expired visits alone, and those that have ended', async () => {
+  test('is not one that has expired or ended', async () => {
     const { from, to, moving, find } = await set({ expiry: NOW - 1 });
     expect(await find(moving)).toMatchObject({ endedAt: null, expiry: NOW - 1 });
     expect(await find(to)).toBeNull();
@@ -109,7 +109,7 @@ describe('A visit that moves', () => {
     expect((await moving.find([other.id]))[0]).toMatchObject({ endReason: 'logout' });
   });
 
-  test('loses no save, whenever it comes', async () => {
+  test('loses no save at any step', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       for (const who of ['waiting', 'moving'] as const) {
         const { from, to, visit, find, ...stores } = await set();
@@ -130,7 +130,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('does not come back, whenever it ends', async () => {
+  test('does not come back if it ends at any step', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       const { from, to, moving, waiting, visit, find } = await set();
       after(method === 'create' ? to : from, method, () =>
@@ -146,7 +146,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('does not come back, whenever all visits of its user end', async () => {
+  test('does not come back if all visits of its user end at any step', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       const { from, to, moving, waiting, find } = await set();
       after(method === 'create' ? to : from, method, () =>
@@ -158,7 +158,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('keeps a new key and a new user, whenever they come', async () => {
+  test('keeps a new key and a new user, at any step', async () => {
     for (const method of ['find', 'save', 'create', 'end'] as const) {
       const { from, to, moving, waiting, visit, find } = await set({ identity: null });
       const change = rekeyOf(visit, { identity: identityOf('bob'), expiry: NOW + 9_000_000 });
@@ -219,7 +219,7 @@ describe('A visit that moves', () => {
     }
   });
 
-  test('does not outlive the visits of a user who signs in with it while it moves', async () => {
+  test('ends with the visits of a user who signs in with it while it moves', async () => {
     const { from, to, moving, waiting, visit, find } = await set({ identity: null });
     after(to, 'create', async () => {
       // By somebody who has looked for the copy before it was there.
@@ -229,7 +229,7 @@ describe('A visit that moves', () => {
     expect(await find(moving)).toMatchObject({ endedAt: NOW + 5, endReason: 'revoked', identity: identityOf('ann') });
   });
 
-  test('keeps its new key, when who moves it dies before the copy has it', async () => {
+  test('keeps its new key if the process that moves it dies before the copy has the key', async () => {
     const { from, to, moving, waiting, visit, find } = await set();
     const change = rekeyOf(visit);
     after(to, 'create', async () => {
@@ -400,7 +400,7 @@ for (const [turn, places] of pairs.entries()) {
   const [source, target] = places;
   const needs = [...new Set(places.flatMap(({ need }) => need ?? []))];
   describeWith(needs, `Visits that move while they are used, from ${source.name} to ${target.name}`, () => {
-    test('nothing that was acknowledged is lost, nobody is signed out, and who is signed out stays so', async () => {
+    test('no acknowledged write is lost, nobody is signed out, and signed-out users stay so', async () => {
       const [from, to] = [await source.make(), await target.make()];
       const start = async (moves: boolean, platform: PlatformName): Promise<RunningApp> => {
         const store = new MovingVisitStore({ from: await from(), to: await to(), moves });

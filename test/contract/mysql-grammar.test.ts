@@ -12,7 +12,7 @@ import { complaintsOf, StatementLog } from '../support/mysql-grammar.js';
 // statements of the store are looked at where the contract of stores is tested.
 
 describe("MySQL's grammar", () => {
-  test('knows what MySQL has, and not what MariaDB alone has', () => {
+  test('accepts the syntax of MySQL, but not that of MariaDB alone', () => {
     for (const sql of [
       'SELECT `a` AS "b" FROM `t` FORCE INDEX (PRIMARY) WHERE `id` = ? FOR UPDATE',
       'ALTER TABLE `t` ADD COLUMN `a` varchar(40) CHARACTER SET "utf8mb4" NULL, ALGORITHM=INSTANT',
@@ -34,7 +34,7 @@ describe("MySQL's grammar", () => {
 });
 
 describeDatabases(
-  'What is sent to a server of type "mysql" is of MySQL\'s grammar',
+  'Statements for a server of type "mysql" conform to its grammar',
   (db) => {
     const expectGrammatical = ({ statements }: StatementLog, ...needed: readonly RegExp[]): void => {
       for (const one of needed)
@@ -51,7 +51,7 @@ describeDatabases(
       return { ...options, type: 'mysql', ...more } as DataSourceOptions;
     };
 
-    test('by migrations, there and back, by those that change tables, and by the check at the start', async () => {
+    test('in migrations and their reversal, in online changes of tables, and in the check at startup', async () => {
       const log = new StatementLog();
       const store = await openTypeOrmVisitStore(await ofMysql({ migrationsRun: true, logger: log }));
       onTestFinished(() => store.close());
@@ -80,7 +80,7 @@ describeDatabases(
       );
     });
 
-    test('by synchronize', async () => {
+    test('in synchronize', async () => {
       const log = new StatementLog();
       const options = await ofMysql({
         synchronize: true,
@@ -93,7 +93,7 @@ describeDatabases(
       expectGrammatical(log, /CREATE TABLE `visit_identity`/, /ADD CONSTRAINT/);
     });
 
-    test('by clean-up under sql_safe_updates', () => {
+    test('in clean-up under sql_safe_updates', () => {
       const dialect = new MysqlDialect();
       dialect.adapt(new Map([['sql_safe_updates', 'ON']]));
       const sql = new VisitSql(dialect, visitTablesIn());

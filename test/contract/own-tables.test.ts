@@ -132,7 +132,7 @@ describeDatabases('A table of an application that refers to visits', (db) => {
     return dataSource;
   };
 
-  test('is made of entities, whatever the collation of the database, and TypeORM wants no change afterwards', async () => {
+  test('is created from entities, with any collation of the database, and TypeORM finds no difference', async () => {
     const entities = [MyVisit, Visit, VisitIdentity, VisitRevocation, Draft, Receipt, Note];
     for (const more of [{ synchronize: true }, { migrationsRun: true }]) {
       const dataSource = await open({
@@ -145,7 +145,7 @@ describeDatabases('A table of an application that refers to visits', (db) => {
     }
   });
 
-  test('has rows that go with the visit', async () => {
+  test('has rows that are deleted with the visit', async () => {
     const dataSource = await open({ entities: [...visitEntities, Draft], synchronize: true });
     const store = new TypeOrmVisitStore(dataSource);
     const [stale, living] = [newVisit({ expiry: NOW - 1 }), newVisit({ expiry: NOW + DAY })];
@@ -157,7 +157,7 @@ describeDatabases('A table of an application that refers to visits', (db) => {
   });
 
   test.each(RESTRICTING[db.name])(
-    'and restricts (%s) keeps its visits, and clean-up goes on with the others',
+    'and restricts deletion (%s) keeps its visits, and clean-up continues with the others',
     async (how) => {
       const dataSource = await open({ entities: visitEntities, migrationsRun: true });
       const store = new HastyStore(dataSource);
@@ -186,7 +186,7 @@ describeDatabases('A table of an application that refers to visits', (db) => {
     },
   );
 
-  test('and restricts does not keep visits from ending, nor their data from being wiped', async () => {
+  test('and restricts deletion does not prevent visits from ending or being wiped', async () => {
     const dataSource = await open({ entities: visitEntities, migrationsRun: true });
     const store = new TypeOrmVisitStore(dataSource);
     await dataSource.query(table(ID_TYPES[db.name], ''));
@@ -202,7 +202,7 @@ describeDatabases('A table of an application that refers to visits', (db) => {
   });
 });
 
-describe('Clean-up that has to keep visits', () => {
+describe('Clean-up that must keep visits', () => {
   const serviceOf = (batches: readonly (KeptVisits | undefined)[]): ExpungeService => {
     const expungeBatch = async ({ after = 0 }: { after?: unknown }) => {
       const next = Number(after) + 1;
@@ -220,7 +220,7 @@ describe('Clean-up that has to keep visits', () => {
     });
   };
 
-  test('says so once, with the count and the names of the constraints', async () => {
+  test('logs this once, with the count and the names of the constraints', async () => {
     const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => {});
     const constraints = ['basket_visit'];
     await serviceOf([
@@ -256,7 +256,7 @@ describe('Clean-up that has to keep visits', () => {
 
 describeDatabases('A table that refers to visits of Kysely or Drizzle', (db) => {
   test.each(['Kysely', 'Drizzle'] as const)(
-    'and restricts keeps its visits, and clean-up of %s goes on with the others',
+    'and restricts deletion keeps its visits, and clean-up of %s continues with the others',
     async (by) => {
       const database = await db.open();
       const [kysely, drizzle] = [openKysely(db.name, database), openDrizzle(db.name, database)];
@@ -283,7 +283,7 @@ describeDatabases('A table that refers to visits of Kysely or Drizzle', (db) => 
 });
 
 describePrisma('A table that refers to visits of Prisma', (db) => {
-  test('and restricts keeps its visits, and clean-up goes on with the others', async () => {
+  test('and restricts deletion keeps its visits, and clean-up continues with the others', async () => {
     const prisma = await db.connect(await db.open());
     onTestFinished(() => prisma.$disconnect());
     await db.createTables(prisma);

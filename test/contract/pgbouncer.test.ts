@@ -42,7 +42,7 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
   }
 
   // By session it is transparent, and the same suite runs without it.
-  describe('by transaction', () => {
+  describe('in transaction mode', () => {
     let fixture: VisitStoreFixture;
     beforeAll(async () => {
       const options = await pooled('transaction');
@@ -59,9 +59,9 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
       await expungeAll(fixture, { before: NEVER, limit: 10_000 });
       return fixture;
     };
-    describeVisitStore('PgBouncer by transaction', emptied, { runner: { describe, test }, capabilities: all });
+    describeVisitStore('PgBouncer in transaction mode', emptied, { runner: { describe, test }, capabilities: all });
 
-    test('B80: many at once are served, though statements meet connections on which they were not prepared', async () => {
+    test('B80: many concurrent calls are served, even on connections where statements are not prepared', async () => {
       const { store, second } = fixture as { store: TypeOrmVisitStore; second: TypeOrmVisitStore };
       const visits = Array.from({ length: 30 }, () => newVisit());
       await store.create(visits);
@@ -72,7 +72,7 @@ describeUnlessMissing(missing, 'PgBouncer', () => {
     });
   });
 
-  test('B74: by statement, no transaction can begin, and the start is refused with the setting named', async () => {
+  test('B74: in statement mode, there are no transactions, and startup is refused, naming the setting', async () => {
     const dataSource = new DataSource({ ...(await pooled('statement')), entities: visitEntities });
     await dataSource.initialize();
     onTestFinished(() => dataSource.destroy());

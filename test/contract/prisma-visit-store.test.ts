@@ -42,7 +42,7 @@ describePrisma('R65: Prisma', (db) => {
   const [isAlone, isBeside] = [isSoak || db.name === 'postgres', isSoak || db.name === 'mariadb'];
 
   if (isAlone)
-    describe('alone, on tables that Prisma has made', () => {
+    describe('alone, on tables that Prisma has created', () => {
       let fixture: VisitStoreFixture;
       beforeAll(async () => {
         const database = await db.open();
@@ -111,7 +111,7 @@ describePrisma('R65: Prisma', (db) => {
       };
     };
 
-    test('B3: a look-up in whose midst the user changes gives key and user of one moment', async () => {
+    test('B3: a look-up during a change of the user returns a key and a user that belong together', async () => {
       for (let round = 0; round < 20; round++) {
         const visit = newVisit({ identity: identityOf('alice') });
         await store.create([visit]);
@@ -129,7 +129,7 @@ describePrisma('R65: Prisma', (db) => {
       }
     });
 
-    test('writes a visit by one statement that says what must hold', async () => {
+    test('writes a visit by one statement with all conditions', async () => {
       const visit = newVisit();
       await store.create([visit]);
       const { id, keyHash, expiry } = visit;
@@ -167,7 +167,7 @@ describePrisma('R65: Prisma', (db) => {
         { code: 'P2039', meta: { driverAdapterError: { cause: { kind: 'mysql', code: 1205 } } } },
       ],
       ['a conflict at the end of a transaction', { cause: { kind: 'TransactionWriteConflict' } }],
-    ])('tries again after %s', async (_, given) => {
+    ])('retries after %s', async (_, given) => {
       const visit = newVisit();
       await store.create([visit]);
       let calls = 0;
@@ -180,7 +180,7 @@ describePrisma('R65: Prisma', (db) => {
       expect(calls).toBe(2);
     });
 
-    test('B15: a save that fails is not tried again, and fails alone', async () => {
+    test('B15: a save that fails is not retried, and fails alone', async () => {
       const [broken, whole] = [newVisit(), newVisit()];
       await store.create([broken, whole]);
       const lost = Object.assign(new Error('the connection is gone'), { code: 'P1017' });
@@ -205,14 +205,14 @@ describePrisma('R65: Prisma', (db) => {
       expect(calls).toBe(1);
     });
 
-    test('says which model the client lacks', () => {
+    test('names the model that the client lacks', () => {
       expect(() => new PrismaVisitStore({ visit: prisma.visit } as never)).toThrow(VisitOptionError);
       expect(() => new PrismaVisitStore({ visit: prisma.visit } as never)).toThrow(
         /`visitIdentity`, `visitRevocation`.*prisma generate/,
       );
     });
 
-    test('says which column or table is missing', async () => {
+    test('names the missing column or table', async () => {
       const bare = await connect(await db.open());
       const checked = async (): Promise<unknown> => new PrismaVisitStore(bare).check().catch((error: unknown) => error);
       expect(await checked()).toBeInstanceOf(VisitSchemaError);
@@ -227,7 +227,7 @@ describePrisma('R65: Prisma', (db) => {
 
 // It needs no server; but to generate the client and to compile with it takes longer than most that does.
 describeWith('postgres', 'PrismaVisitStore', () => {
-  test('R65: the documented module compiles with the client that is generated, and takes an extended one', async () => {
+  test('R65: the documented module compiles with the generated client, and accepts an extended one', async () => {
     const generated = dirname(await prismaClientFile('postgresql'));
     const folder = await mkdtemp(join(dirname(generated), 'module-'));
     try {

@@ -45,7 +45,7 @@ describeUnlessMissing(
     const dataOf = (size: number): Uint8Array => Buffer.alloc(size, 0xff);
     const access = (): StoreAccess => openAccess(store, PATIENCE);
 
-    test.each(['MIXED', 'ROW'])('a binary log by %s takes all that is written', async (format) => {
+    test.each(['MIXED', 'ROW'])('a binary log by %s accepts all writes', async (format) => {
       await dataSource.query(`SET GLOBAL binlog_format = '${format}'`);
       const fresh = await open();
       onTestFinished(() => fresh.destroy());
@@ -59,7 +59,7 @@ describeUnlessMissing(
       expect(await own.expunge({ before: 2, limit: 10 })).toMatchObject({ visits: 1 });
     });
 
-    test('B80: while the server has no room for prepared statements, plain ones do, and then they are prepared again', async () => {
+    test('B80: while the server has no room for prepared statements, plain ones are used', async () => {
       const fresh = await openMigrated({ type: 'mariadb', url: server.url, poolSize: 1 } as DataSourceOptions);
       onTestFinished(() => fresh.destroy());
       const own = new TypeOrmVisitStore(fresh);
@@ -77,7 +77,7 @@ describeUnlessMissing(
       expect(await look()).toBe(1);
     });
 
-    test('one by STATEMENT is refused at the start, because a sign-in would fail there', async () => {
+    test('one by STATEMENT is refused at startup, because a sign-in would fail', async () => {
       await dataSource.query("SET GLOBAL binlog_format = 'STATEMENT'");
       onTestFinished(async () => void (await dataSource.query("SET GLOBAL binlog_format = 'MIXED'")));
       const fresh = await open();
@@ -91,7 +91,7 @@ describeUnlessMissing(
       await expect(own.rekey([rekeyOf(visit, { identity })])).rejects.toThrow(/BINLOG_FORMAT = STATEMENT/);
     });
 
-    test('B15: what fits into a packet by itself, and not together, is written in several', async () => {
+    test('B15: saves that exceed a packet only together are written in several packets', async () => {
       const visits = Array.from({ length: 12 }, (_, index) => newVisit({ sessionData: dataOf(30_000 * (index + 1)) }));
       const own = access();
       await Promise.all(visits.map((visit) => own.create(visit)));
@@ -108,7 +108,7 @@ describeUnlessMissing(
       );
     });
 
-    test('B15: what is too large by itself says so, and fails nobody else', async () => {
+    test('B15: a save that exceeds a packet alone has its own error, and does not fail others', async () => {
       const [large, one, other] = [
         newVisit({ sessionData: dataOf(PACKET) }),
         newVisit({ sessionData: dataOf(400_000) }),
@@ -131,7 +131,7 @@ describeUnlessMissing(
       );
     });
 
-    test('B15: where packets are smaller than the server has said, a group that is refused for its length is halved', async () => {
+    test('B15: if packets are smaller than the server claims, a group that is too long is halved', async () => {
       await dataSource.query('SET GLOBAL max_allowed_packet = 524288');
       onTestFinished(async () => void (await dataSource.query(`SET GLOBAL max_allowed_packet = ${PACKET}`)));
       const fresh = await open();
@@ -158,7 +158,7 @@ describeUnlessMissing(
         return [new DrizzleVisitStore(db), close];
       },
     };
-    test.each(Object.entries(others))('B15: so it is with %s', async (_name, openOther) => {
+    test.each(Object.entries(others))('B15: so is a group of %s', async (_name, openOther) => {
       const [own, close] = await openOther();
       onTestFinished(close);
       await own.check();

@@ -86,49 +86,45 @@ describeUnlessMissing(
       ['stands still', standsStill],
       ['was killed', isKilled],
     ])('that %s', (_, goAway) => {
-      test.each(['own', 'lent'] as const)(
-        'fails the visits on it and no others, by a client that is %s',
-        async (whose) => {
-          const { access, visitsOnEach, isAway } = await open(whose);
-          const visits = visitsOnEach(8);
-          await Promise.all(visits.map((visit) => access.create(visit)));
-          const comeBack = await goAway();
-          let version = 0;
-          const served = visits.filter((visit) => !isAway(visit));
-          const refusedOf = async <T extends { id: string }>(
-            those: readonly T[],
-            act: (one: T) => Promise<unknown>,
-          ): Promise<string[]> => {
-            const results = await Promise.allSettled(those.map(act));
-            for (const result of results)
-              if (result.status === 'rejected')
-                expect(result.reason).toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE' });
-            return those.filter((_one, index) => results[index]!.status === 'rejected').map(({ id }) => id);
-          };
-          const lost = visits.filter(isAway).map(({ id }) => id);
-          for (let round = 0; round < ROUNDS; round++) {
-            const made = visitsOnEach(3);
-            const refused = await Promise.all([
-              refusedOf(visits, ({ id }) => access.find(id)),
-              refusedOf(visits, (visit) => access.save(saveOf(visit, { version, data: bytes('x') }))),
-              refusedOf(made, (visit) => access.create(visit)),
-            ]);
-            expect(refused).toEqual([lost, lost, made.filter(isAway).map(({ id }) => id)]);
-            version++;
-          }
-          // A cluster that lost its memory, too, answers: the visits are not there any more.
-          await comeBack();
-          await expect.poll(() => refusedOf(visits, ({ id }) => access.find(id)), { timeout: PATIENCE }).toEqual([]);
-          const found = await Promise.all(served.map(({ id }) => access.find(id)));
-          expect(found.map((visit) => visit?.sessionVersion)).toEqual(served.map(() => ROUNDS));
-        },
-      );
+      test.each(['own', 'lent'] as const)('fails only the visits on it, with a client that is %s', async (whose) => {
+        const { access, visitsOnEach, isAway } = await open(whose);
+        const visits = visitsOnEach(8);
+        await Promise.all(visits.map((visit) => access.create(visit)));
+        const comeBack = await goAway();
+        let version = 0;
+        const served = visits.filter((visit) => !isAway(visit));
+        const refusedOf = async <T extends { id: string }>(
+          those: readonly T[],
+          act: (one: T) => Promise<unknown>,
+        ): Promise<string[]> => {
+          const results = await Promise.allSettled(those.map(act));
+          for (const result of results)
+            if (result.status === 'rejected') expect(result.reason).toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE' });
+          return those.filter((_one, index) => results[index]!.status === 'rejected').map(({ id }) => id);
+        };
+        const lost = visits.filter(isAway).map(({ id }) => id);
+        for (let round = 0; round < ROUNDS; round++) {
+          const made = visitsOnEach(3);
+          const refused = await Promise.all([
+            refusedOf(visits, ({ id }) => access.find(id)),
+            refusedOf(visits, (visit) => access.save(saveOf(visit, { version, data: bytes('x') }))),
+            refusedOf(made, (visit) => access.create(visit)),
+          ]);
+          expect(refused).toEqual([lost, lost, made.filter(isAway).map(({ id }) => id)]);
+          version++;
+        }
+        // A cluster that lost its memory, too, answers: the visits are not there any more.
+        await comeBack();
+        await expect.poll(() => refusedOf(visits, ({ id }) => access.find(id)), { timeout: PATIENCE }).toEqual([]);
+        const found = await Promise.all(served.map(({ id }) => access.find(id)));
+        expect(found.map((visit) => visit?.sessionVersion)).toEqual(served.map(() => ROUNDS));
+      });
     });
 
     test.each([
       ['has lost in silence', false],
       ['loses, as it does the next one,', true],
-    ])('whose connection the network %s is reached by another one', async (_, losesNext) => {
+    ])('whose connection the network %s is reached by a new one', async (_, losesNext) => {
       const proxies = await Promise.all(cluster.nodes.map(({ url }) => startProxy(url)));
       onTestFinished(async () => void (await Promise.all(proxies.map((proxy) => proxy.close()))));
       const placeOf = (url: string) => ({ host: '127.0.0.1', port: Number(new URL(url).port) });
@@ -156,7 +152,7 @@ describeUnlessMissing(
       await expect.poll(found, { timeout: PATIENCE }).toEqual(ids);
     });
 
-    test('knows where a key lies as the cluster does', async () => {
+    test('locates keys as the cluster does', async () => {
       const client = createCluster({ rootNodes: rootNodes() });
       await client.connect();
       onTestFinished(() => client.destroy());

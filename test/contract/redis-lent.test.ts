@@ -47,7 +47,7 @@ async function lendCluster(): Promise<Lent> {
 }
 
 function describeLent(title: string, lend: () => Promise<Lent>): void {
-  test(`R67, B44: ${title} whose connections lead nowhere connects anew, with the options that are documented`, async () => {
+  test(`R67, B44: ${title} with broken connections reconnects, with the documented options`, async () => {
     const { client, proxies } = await lend();
     onTestFinished(async () => void (await Promise.all(proxies.map((proxy) => proxy.close()))));
     const store = new RedisVisitStore({ client: client!, prefix: uniquePrefix() });
@@ -69,5 +69,5 @@ function describeLent(title: string, lend: () => Promise<Lent>): void {
   });
 }
 
-describeWith('redis', 'A Redis client that the application lends', () => describeLent('one', lendClient));
-describeWith('redisCluster', 'A Redis cluster that the application lends', () => describeLent('one', lendCluster));
+describeWith('redis', 'A Redis client of the application', () => describeLent('one', lendClient));
+describeWith('redisCluster', 'A Redis cluster client of the application', () => describeLent('one', lendCluster));

@@ -40,7 +40,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
     rounds,
   });
 
-  describe('keeps in Redis', () => {
+  describe('stores in Redis', () => {
     let prefix: string;
     let store: RedisVisitStore;
     let second: RedisVisitStore;
@@ -80,18 +80,18 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expectLife(keyOf(id), DAY + 20 * MINUTE);
       });
 
-      test('one that has expired before it is made, a day', async () => {
+      test('one that expired before it was created, a day', async () => {
         const { id } = await made({ expiry: NOW - 30 * DAY });
         await expectLife(keyOf(id), DAY);
       });
 
-      test('one that never expires, as long as Redis can count', async () => {
+      test('one that never expires, for the longest time that Redis supports', async () => {
         const { id } = await made({ expiry: NEVER, identity: identityOf('eternal') });
         expect(await lifeOf(keyOf(id))).toBeGreaterThan(200_000 * 365 * DAY);
         expect(await lifeOf(userKeyOf('eternal'))).toBeGreaterThan(200_000 * 365 * DAY);
       });
 
-      test('a touch moves it forward, never back, and takes the set of the user along', async () => {
+      test('a touch moves it forward, never back, together with the set of the user', async () => {
         const userId = uniqueUser();
         const { id } = await made({ identity: identityOf(userId) });
         await store.touch([{ id, accessed: NOW + MINUTE, expiry: NOW + 5 * DAY }]);
@@ -102,7 +102,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(id)).toMatchObject({ accessed: NOW + 2 * MINUTE, expiry: NOW + 5 * DAY });
       });
 
-      test('a change of rights, too', async () => {
+      test('and so does a change of rights', async () => {
         const userId = uniqueUser();
         const visit = await made();
         await store.rekey([rekeyOf(visit, { identity: identityOf(userId), expiry: NOW + 9 * DAY })]);
@@ -110,7 +110,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expectLife(userKeyOf(userId), 10 * DAY);
       });
 
-      test('a link alone: the set of the user lasts as long as the visit', async () => {
+      test('after a link alone, the set of the user lasts as long as the visit', async () => {
         const userId = uniqueUser();
         const visit = await made({ expiry: NOW + 9 * DAY });
         await store.rekey([rekeyOf(visit, { identity: identityOf(userId) })]);
@@ -118,7 +118,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         await expectLife(userKeyOf(userId), 10 * DAY);
       });
 
-      test('an ended one is known as ended for a day more, without its data, also if it had never expired', async () => {
+      test('an ended one is known as ended for one more day, without its data, even if it never expired', async () => {
         const visits = [
           await made({ expiry: NEVER, sessionData: bytes('x') }),
           await made({ expiry: NOW - 30 * DAY, sessionData: bytes('x') }),
@@ -134,7 +134,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         }
       });
 
-      test('a save moves nothing', async () => {
+      test('a save does not move it', async () => {
         const visit = await made({ expiry: NOW + DAY });
         await store.save([saveOf(visit, { data: bytes('x') })]);
         await expectLife(keyOf(visit.id), 2 * DAY);
@@ -167,7 +167,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await scoreOf(currentOf(id), id)).toBe(NOW + DAY);
       });
 
-      test('R42: what is too many in the set of a user is not listed; what is gone is dropped, what may still count is not', async () => {
+      test('R42: surplus entries of a user are not listed; only those of deleted visits are removed', async () => {
         const userId = uniqueUser();
         const mine = await made({ identity: identityOf(userId) });
         const ended = await made({ identity: identityOf(userId) });
@@ -201,7 +201,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await lifeOf(userKeyOf(userId))).toBeGreaterThan(0);
       });
 
-      test('R61: an expiry that has moved is found out when clean-up comes by', async () => {
+      test('R61: clean-up detects an expiry that has moved', async () => {
         const { id } = await made({ expiry: NOW });
         await store.touch([{ id, accessed: NOW, expiry: NOW + 3 * DAY }]);
         await send(currentOf(id), 'ZADD', String(NOW), id);
@@ -210,7 +210,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await scoreOf(currentOf(id), id)).toBe(NOW + 3 * DAY);
       });
 
-      test('R61: entries whose visits Redis has forgotten go, without being counted', async () => {
+      test('R61: entries whose visits Redis has evicted are removed, without being counted', async () => {
         const visit = await made({ expiry: NOW - 40 * DAY, identity: identityOf(uniqueUser()) });
         await expungeAll({ store }, { before: NOW - 41 * DAY, limit: 100 });
         await send(keyOf(visit.id), 'DEL');
@@ -223,7 +223,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
       });
 
-      test('R62: data of a late save, after the visit was wiped, is wiped, too', async () => {
+      test('R62: data saved after the visit was wiped is wiped, too', async () => {
         const visit = await made({ expiry: NOW - 50 * DAY, sessionData: bytes('x') });
         const before = NOW - 49 * DAY;
         expect(await store.wipe({ before, limit: 10 })).toEqual({ visits: 1, next: null });
@@ -236,7 +236,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(visit.id)).toMatchObject({ sessionData: null, sessionVersion: 3 });
       });
 
-      test('R27, R42: a visit that is touched after it was wiped lives, and is ended with everything', async () => {
+      test('R27, R42: a visit that is touched after it was wiped is live, and is ended by endAll', async () => {
         const visit = await made({ expiry: NOW - 60 * DAY, sessionData: bytes('x') });
         await store.wipe({ before: NOW - 59 * DAY, limit: 10 });
         await store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }]);
@@ -245,7 +245,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(visit.id)).toMatchObject({ endedAt: NOW });
       });
 
-      test('R42: endAll finds what is entered as past only', async () => {
+      test('R42: endAll finds visits that are only listed as past', async () => {
         const visit = await made({ expiry: NOW - DAY });
         await store.wipe({ before: NOW, limit: 10_000 });
         expect(await scoreOf(currentOf(visit.id), visit.id)).toBeNull();
@@ -254,7 +254,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
     });
 
-    test('R42, B7: whatever happens at once, the sets lose no visit that lives', async () => {
+    test('R42, B7: the sets lose no live visit, whatever happens concurrently', async () => {
       const prefixOfItsOwn = uniquePrefix();
       const stores = [await redis.open({ prefix: prefixOfItsOwn }), await redis.open({ prefix: prefixOfItsOwn })];
       const users = ['ada', 'grace', 'joan'];
@@ -333,7 +333,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       expect(await endAll(stores[1]!, { reason: 'incident', at: NOW })).toHaveLength(live.length);
     });
 
-    test('liveVisits finds all page by page, also what is entered as past only', async () => {
+    test('liveVisits finds all visits page by page, even those that are only listed as past', async () => {
       const fresh = await redis.open();
       const visits = Array.from({ length: 1_200 }, () => newVisit());
       await fresh.create(visits);
@@ -349,7 +349,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       expect([...new Set(seen)].toSorted()).toEqual([...visits, moved].map(({ id }) => id).toSorted());
     });
 
-    test('of visits that move in, none stays when one is there already', async () => {
+    test('of visits that move in, none is stored if one already exists', async () => {
       const there = await made();
       const moved = newVisit({
         sessionVersion: 7,
@@ -363,7 +363,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       expect(await read(moved.id)).toMatchObject({ sessionVersion: 7, previousKeyUntil: NOW + 1 });
     });
     describe('scripts', () => {
-      test('are given to a server that has forgotten them', async () => {
+      test('are sent again to a server that has lost them', async () => {
         const visit = await made();
         await redis.send(keyOf(visit.id), 'SCRIPT', 'FLUSH');
         const results = await store.save(
@@ -388,7 +388,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         }
       });
 
-      test('of two stores that make the same visit, one does, and of the other nothing is left', async () => {
+      test('of two stores that create the same visit, one succeeds, and the other leaves no data', async () => {
         for (let round = 0; round < 10; round++) {
           const shared = newVisit();
           const others = [newVisit({ identity: identityOf('x') }), newVisit({ identity: identityOf('x') })];
@@ -405,7 +405,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
     });
 
-    describe('spoiled', () => {
+    describe('damaged data', () => {
       /** All that may be asked of a visit that is none. */
       const expectNoVisit = async (visit: VisitRecord): Promise<void> => {
         expect(await read(visit.id)).toBeNull();
@@ -420,7 +420,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await store.end([visit.id], { reason: 'admin', at: NOW })).toEqual([]);
       };
 
-      test('nothing, text, a list and a hash of somebody else are no visits, and stay as they are', async () => {
+      test('nothing, text, a list and a foreign hash are not visits, and are not changed', async () => {
         await expectNoVisit(newVisit());
         for (const command of [
           ['SET', 'text'],
@@ -437,7 +437,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         }
       });
 
-      test.each(['keyHash', 'expiry', 'accessed', 'sessionVersion'])('without %s it is no visit', async (field) => {
+      test.each(['keyHash', 'expiry', 'accessed', 'sessionVersion'])('without %s it is not a visit', async (field) => {
         const visit = await made({ sessionData: bytes('x') });
         await send(keyOf(visit.id), 'HDEL', field);
         await expectNoVisit(visit);
@@ -458,7 +458,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         ['accessed', '12.5'],
         ['sessionVersion', 'one'],
         ['sessionVersion', '1 '],
-      ])('%s "%s" is no visit', async (field, value) => {
+      ])('with %s "%s" it is not a visit', async (field, value) => {
         const visit = await made();
         await send(keyOf(visit.id), 'HSET', field, value);
         await expectNoVisit(visit);
@@ -469,7 +469,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         ['absoluteExpiry', '99999999999999999999'],
         ['previousKeyUntil', '-'],
         ['linked', ''],
-      ])('%s "%s" is not found, and nothing fails', async (field, value) => {
+      ])('with %s "%s" it is not found, and nothing fails', async (field, value) => {
         const visit = await made({ identity: identityOf('x'), absoluteExpiry: NOW + DAY });
         await send(keyOf(visit.id), 'HSET', field, value);
         expect(await read(visit.id)).toBeNull();
@@ -486,7 +486,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect(await read(visit.id)).toBeNull();
       });
 
-      test('beside them the others are found, saved and listed', async () => {
+      test('other visits beside it are found, saved and listed', async () => {
         const userId = uniqueUser();
         const visits = [newVisit(), newVisit({ identity: identityOf(userId) })];
         await store.create([visits[1]!]);
@@ -503,7 +503,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         expect((await listAll(store, userId, NOW)).map(({ id }) => id)).toEqual([visits[1]!.id]);
       });
 
-      test('a set of something else is an error, not a crash; it keeps nobody from ending a visit or from being signed in', async () => {
+      test('a foreign set is an error, not a crash, and prevents no end of a visit and no sign-in', async () => {
         const userId = uniqueUser();
         const visit = await made({ identity: identityOf(userId) });
         await send(userKeyOf(userId), 'SET', 'text');
@@ -516,7 +516,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
 
       test.each(['{', '}', '{}', '}{', 'a\r\nDEL x', '\0', '*', ':', 'x'.repeat(255)])(
-        'user id %j is just a user id',
+        'user id %j is an ordinary user id',
         async (userId) => {
           const { id } = await made({ identity: identityOf(userId) });
           expect((await listAll(store, userId, NOW)).map((visit) => visit.id)).toEqual([id]);
@@ -524,7 +524,7 @@ describeRedis('R67: RedisVisitStore', (redis) => {
         },
       );
 
-      test('user id "*" is not everybody', async () => {
+      test('user id "*" does not mean all users', async () => {
         const fresh = await redis.open();
         await endAllOf(fresh, '*', { reason: 'admin', at: NOW });
         expect(await fresh.revokedAt('*')).toBe(NOW);
@@ -556,7 +556,7 @@ describe('Options of RedisVisitStore', () => {
     expect(() => new RedisVisitStore(options as RedisVisitStoreOptions)).toThrow(text);
   });
 
-  test('R74: a version of the package redis that gives no bytes is refused', async () => {
+  test('R74: a version of the package redis that cannot return bytes is refused', async () => {
     vi.resetModules();
     vi.doMock('redis', () => ({ RESP_TYPES: undefined }));
     onTestFinished(() => {
@@ -570,7 +570,7 @@ describe('Options of RedisVisitStore', () => {
     );
   });
 
-  test('R74: a client that is not connected is refused when the application starts, and never asked', async () => {
+  test('R74: a client that is not connected is refused at startup, and never used', async () => {
     const store = new RedisVisitStore({ client });
     await expect(store.check()).rejects.toMatchObject({
       code: 'VISIT_OPTION',
@@ -580,297 +580,288 @@ describe('Options of RedisVisitStore', () => {
   });
 });
 
-describeUnlessMissing(
-  findRedis() ? [] : ['redis-server or valkey-server'],
-  'R67: A Redis server that tests may stop',
-  () => {
-    const servers: TestServer[] = [];
-    const stores: RedisVisitStore[] = [];
-    afterEach(async () => {
-      await Promise.all(stores.splice(0).map((store) => store.close()));
-    });
-    afterAll(() => Promise.all(servers.map((server) => server.stop())));
+describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'R67: A Redis server of its own', () => {
+  const servers: TestServer[] = [];
+  const stores: RedisVisitStore[] = [];
+  afterEach(async () => {
+    await Promise.all(stores.splice(0).map((store) => store.close()));
+  });
+  afterAll(() => Promise.all(servers.map((server) => server.stop())));
 
-    const started = async (...args: string[]): Promise<TestServer> => {
-      const server = await startRedis({ args });
-      servers.push(server);
-      return server;
-    };
-    const opened = (options: RedisVisitStoreOptions): RedisVisitStore => {
-      const store = new RedisVisitStore(options);
-      stores.push(store);
-      return store;
-    };
+  const started = async (...args: string[]): Promise<TestServer> => {
+    const server = await startRedis({ args });
+    servers.push(server);
+    return server;
+  };
+  const opened = (options: RedisVisitStoreOptions): RedisVisitStore => {
+    const store = new RedisVisitStore(options);
+    stores.push(store);
+    return store;
+  };
 
-    test('the store opens and closes a connection of its own', async () => {
-      const { url } = await started();
-      for (const connection of [url, { url }]) {
-        const store = opened({ connection });
-        const visit = newVisit();
-        await store.create([visit]);
-        expect((await store.find([visit.id]))[0]?.id).toBe(visit.id);
-        await store.check();
-        await store.close();
-        await expect(store.find([visit.id])).rejects.toThrow('the store is closed');
-      }
-    });
-
-    test('a client of the application stays open', async () => {
-      const { url } = await started();
-      const client = await createClient({ url }).connect();
-      const store = new RedisVisitStore({ client });
-      await store.check();
-      await store.close();
-      expect(await client.sendCommand(['PING'])).toBe('PONG');
-      client.destroy();
-    });
-
-    test.each([2, 3] as const)(
-      'a client that speaks version %i of the protocol, with types of its own, will do',
-      async (RESP) => {
-        const { url } = await started();
-        const { RESP_TYPES } = await import('redis');
-        const typeMapping = { [RESP_TYPES.NUMBER]: String, [RESP_TYPES.DOUBLE]: String };
-        const client = await createClient({ url, RESP, commandOptions: { typeMapping } }).connect();
-        const store = new RedisVisitStore({ client });
-        await store.check();
-        const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('\xff') });
-        await store.create([visit]);
-        await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
-        expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
-        expect(await listAll(store, 'ada', NOW)).toMatchObject([
-          { id: visit.id, expiry: NOW + DAY, sessionVersion: 1 },
-        ]);
-        expect(await endAll(store, { reason: 'x', at: NOW })).toHaveLength(1);
-        expect(await store.revokedAt('ada')).toBe(NOW);
-        expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
-        client.destroy();
-      },
-    );
-
-    test('while it is away every call fails at once; when it is back, with what it has kept, all goes on', async () => {
-      const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
-      const store = opened({ connection: server.url });
-      const visit = newVisit({ sessionData: bytes('kept') });
-      await store.create([visit]);
-      await server.kill();
-      const away = /connection|closed|offline|ECONN|socket/i;
-      await expect(store.find([visit.id])).rejects.toThrow(away);
-      const [result] = await store.save([saveOf(visit, { data: bytes('lost') })]);
-      expect(result).toMatchObject({ outcome: 'failed' });
-      await expect(store.create([newVisit()])).rejects.toThrow(away);
-      await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
-      await expect(endAllOf(store, 'x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
-      await server.restart();
-      await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
-      // Nothing that failed was sent later; and the scripts are known again.
-      expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
-      expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
-    });
-
-    test('nor does a client of the application keep commands for when the server is back', async () => {
-      const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
-      const client = createClient({ url: server.url });
-      client.on('error', () => {});
-      await client.connect();
-      const store = new RedisVisitStore({ client });
+  test('the store opens and closes a connection of its own', async () => {
+    const { url } = await started();
+    for (const connection of [url, { url }]) {
+      const store = opened({ connection });
       const visit = newVisit();
       await store.create([visit]);
-      await server.kill();
-      await expect.poll(() => client.isReady).toBe(false);
-      await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
-      await server.restart();
-      await expect.poll(() => client.isReady).toBe(true);
-      expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
-      client.destroy();
-    });
-
-    test('a server that is away at the start is an error, and the next try may succeed', async () => {
-      const server = await started();
-      await server.kill();
-      const store = opened({ connection: server.url });
-      await expect(store.check()).rejects.toThrow('ECONNREFUSED');
-      await server.restart();
-      await expect(store.check()).resolves.toBeUndefined();
-    });
-
-    test('closes without a server, too', async () => {
-      const server = await started();
-      const store = opened({ connection: server.url });
+      expect((await store.find([visit.id]))[0]?.id).toBe(visit.id);
       await store.check();
-      await server.kill();
-      await expect(store.close()).resolves.toBeUndefined();
-      await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
-    });
-
-    test('R29: closes although the server hangs', async () => {
-      const server = await started();
-      const store = opened({ connection: server.url });
-      await store.check();
-      process.kill(server.pid, 'SIGSTOP');
-      onTestFinished(() => void process.kill(server.pid, 'SIGCONT'));
-      const asked = store.find([newVisit().id]).catch(() => 'refused');
-      await expect(store.close()).resolves.toBeUndefined();
-      expect(await asked).toBe('refused');
-    });
-
-    describe('a connection of its own that leads nowhere is replaced', () => {
-      /** In milliseconds; what is waited for takes twice as long at most, on a machine that is quick. */
-      const DEADLINE = 300;
-      const within = (url: string): RedisVisitStore => {
-        const store = opened({ connection: { url, pingInterval: 50 } });
-        store.setDeadline(DEADLINE);
-        return store;
-      };
-      const proxied = async (url: string): Promise<Proxy> => {
-        const proxy = await startProxy(url);
-        onTestFinished(() => proxy.close());
-        return proxy;
-      };
-      const found = (store: RedisVisitStore, { id }: { id: string }): Promise<unknown> =>
-        store.find([id]).then(
-          ([visit]) => visit?.id,
-          () => 'nothing',
-        );
-      const standsStill = ({ pid }: TestServer): (() => void) => {
-        process.kill(pid, 'SIGSTOP');
-        onTestFinished(() => void process.kill(pid, 'SIGCONT'));
-        return () => process.kill(pid, 'SIGCONT');
-      };
-
-      test('when the network has lost it in silence', async () => {
-        const proxy = await proxied((await started()).url);
-        const store = within(proxy.url);
-        const visit = newVisit();
-        await store.create([visit]);
-        proxy.goSilent();
-        proxy.comeBack();
-        expect(await found(store, visit)).toBe('nothing');
-        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-      });
-
-      test('when the network has been away, whatever was tried meanwhile', async () => {
-        const proxy = await proxied((await started()).url);
-        const store = within(proxy.url);
-        const visit = newVisit();
-        await store.create([visit]);
-        proxy.goSilent();
-        for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
-        proxy.comeBack();
-        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-      });
-
-      test('when it has ended, and the next one gets no greeting', async () => {
-        const proxy = await proxied((await started()).url);
-        const store = within(proxy.url);
-        const visit = newVisit();
-        await store.create([visit]);
-        const cut = proxy.cut('asked');
-        await found(store, visit);
-        await cut;
-        proxy.goSilent();
-        await expect.poll(() => proxy.open, { timeout: PATIENCE }).toBe(1);
-        proxy.comeBack();
-        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-      });
-
-      test('when the server has stood still, or is started while it does', async () => {
-        const server = await started();
-        const store = within(server.url);
-        const visit = newVisit();
-        await store.create([visit]);
-        const goOn = standsStill(server);
-        for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
-        await expect(within(server.url).check()).rejects.toThrow(
-          new RegExp(`cannot connect to Redis at .*: there was no answer within ${DEADLINE} ms`),
-        );
-        goOn();
-        await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
-      });
-
-      test('when the server has become a replica: nothing was written there, so it is written at once where it belongs', async () => {
-        const atOnce = ['--repl-diskless-sync-delay', '0'];
-        const [old, next] = [await started(...atOnce), await started(...atOnce)];
-        const [oldServer, nextServer] = [createClient({ url: old.url }), createClient({ url: next.url })];
-        const { hostname, port } = new URL(old.url);
-        for (const client of [oldServer, nextServer]) {
-          await client.connect();
-          onTestFinished(() => client.destroy());
-        }
-        await nextServer.replicaOf(hostname, Number(port));
-        const proxy = await proxied(old.url);
-        const store = within(proxy.url);
-        store.setDeadline(PATIENCE);
-        const visit = newVisit();
-        await store.create([visit]);
-        await expect.poll(() => nextServer.dbSize(), { timeout: PATIENCE }).toBe(await oldServer.dbSize());
-        await nextServer.sendCommand(['REPLICAOF', 'NO', 'ONE']);
-        await oldServer.replicaOf(hostname, Number(new URL(next.url).port));
-        proxy.lead(next.url);
-        expect(await store.save([saveOf(visit, { data: bytes('kept') })])).toEqual([{ outcome: 'saved', version: 1 }]);
-        await nextServer.replicaOf(hostname, Number(port));
-        // There is nobody else to go to.
-        await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow(
-          'is a read-only replica',
-        );
-        await expect(within(next.url).check()).rejects.toThrow('is a read-only replica');
-      });
-    });
-
-    test('R74: one that deletes keys when its memory is full is refused, unless that is wanted', async () => {
-      const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
-      await expect(opened({ connection: url }).check()).rejects.toMatchObject({
-        code: 'VISIT_OPTION',
-        message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
-      });
-      await opened({ connection: url, allowEviction: true }).check();
-    });
-
-    test('a cluster of which a node is away fails at once, and goes on when it is back', async () => {
-      const cluster = await startRedisCluster();
-      servers.push(...cluster.nodes);
-      const store = opened({ connection: { rootNodes: cluster.nodes.map(({ url }) => ({ url })) } });
-      await store.check();
-      const visits = Array.from({ length: 30 }, () => newVisit());
-      await store.create(visits);
-      await cluster.nodes[1]!.kill();
-      const results = await store.save(visits.map((visit) => saveOf(visit, { data: bytes('x') })));
-      expect(new Set(results.map(({ outcome }) => outcome))).toEqual(new Set(['saved', 'failed']));
-      await expect(store.find(visits.map(({ id }) => id))).rejects.toThrow(/connection|closed|offline|ECONN|socket/i);
-      await cluster.nodes[1]!.restart();
-      const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
-      // It keeps nothing in its memory: what it had is gone, the others are there.
-      await expect.poll(() => store.find(lost).catch(() => 'away')).toEqual(lost.map(() => null));
-      const kept = visits.filter(({ id }) => !lost.includes(id));
-      expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(
-        kept.map(() => 1),
-      );
       await store.close();
-      await Promise.all(cluster.nodes.map((node) => node.kill()));
-      await expect(opened({ connection: { rootNodes: [{ url: cluster.nodes[0]!.url }] } }).check()).rejects.toThrow(
-        /ECONNREFUSED|root/,
+      await expect(store.find([visit.id])).rejects.toThrow('the store is closed');
+    }
+  });
+
+  test('a client of the application stays open', async () => {
+    const { url } = await started();
+    const client = await createClient({ url }).connect();
+    const store = new RedisVisitStore({ client });
+    await store.check();
+    await store.close();
+    expect(await client.sendCommand(['PING'])).toBe('PONG');
+    client.destroy();
+  });
+
+  test.each([2, 3] as const)('a client with version %i of the protocol and its own types works', async (RESP) => {
+    const { url } = await started();
+    const { RESP_TYPES } = await import('redis');
+    const typeMapping = { [RESP_TYPES.NUMBER]: String, [RESP_TYPES.DOUBLE]: String };
+    const client = await createClient({ url, RESP, commandOptions: { typeMapping } }).connect();
+    const store = new RedisVisitStore({ client });
+    await store.check();
+    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('\xff') });
+    await store.create([visit]);
+    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+    expect(await store.save([saveOf(visit, { data: null })])).toEqual([{ outcome: 'saved', version: 1 }]);
+    expect(await listAll(store, 'ada', NOW)).toMatchObject([{ id: visit.id, expiry: NOW + DAY, sessionVersion: 1 }]);
+    expect(await endAll(store, { reason: 'x', at: NOW })).toHaveLength(1);
+    expect(await store.revokedAt('ada')).toBe(NOW);
+    expect(await store.expunge({ before: NEVER, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
+    client.destroy();
+  });
+
+  test('every call fails immediately while it is unavailable, and succeeds after it has recovered', async () => {
+    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+    const store = opened({ connection: server.url });
+    const visit = newVisit({ sessionData: bytes('kept') });
+    await store.create([visit]);
+    await server.kill();
+    const away = /connection|closed|offline|ECONN|socket/i;
+    await expect(store.find([visit.id])).rejects.toThrow(away);
+    const [result] = await store.save([saveOf(visit, { data: bytes('lost') })]);
+    expect(result).toMatchObject({ outcome: 'failed' });
+    await expect(store.create([newVisit()])).rejects.toThrow(away);
+    await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + DAY }])).rejects.toThrow(away);
+    await expect(endAllOf(store, 'x', { reason: 'admin', at: NOW })).rejects.toThrow(away);
+    await server.restart();
+    await expect.poll(() => store.find([visit.id]).catch(() => [])).toHaveLength(1);
+    // Nothing that failed was sent later; and the scripts are known again.
+    expect((await store.find([visit.id]))[0]).toMatchObject({ sessionVersion: 0, expiry: visit.expiry });
+    expect(await store.save([saveOf(visit, { data: bytes('new') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+  });
+
+  test('a client of the application does not queue commands until the server has recovered, either', async () => {
+    const server = await started('--appendonly', 'yes', '--appendfsync', 'always');
+    const client = createClient({ url: server.url });
+    client.on('error', () => {});
+    await client.connect();
+    const store = new RedisVisitStore({ client });
+    const visit = newVisit();
+    await store.create([visit]);
+    await server.kill();
+    await expect.poll(() => client.isReady).toBe(false);
+    await expect(store.end([visit.id], { reason: 'x', at: NOW })).rejects.toThrow('there is no connection to Redis');
+    await server.restart();
+    await expect.poll(() => client.isReady).toBe(true);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: null });
+    client.destroy();
+  });
+
+  test('an unavailable server at startup is an error, and the next attempt can succeed', async () => {
+    const server = await started();
+    await server.kill();
+    const store = opened({ connection: server.url });
+    await expect(store.check()).rejects.toThrow('ECONNREFUSED');
+    await server.restart();
+    await expect(store.check()).resolves.toBeUndefined();
+  });
+
+  test('closes even without a server', async () => {
+    const server = await started();
+    const store = opened({ connection: server.url });
+    await store.check();
+    await server.kill();
+    await expect(store.close()).resolves.toBeUndefined();
+    await expect(opened({ connection: server.url }).close()).resolves.toBeUndefined();
+  });
+
+  test('R29: closes even if the server hangs', async () => {
+    const server = await started();
+    const store = opened({ connection: server.url });
+    await store.check();
+    process.kill(server.pid, 'SIGSTOP');
+    onTestFinished(() => void process.kill(server.pid, 'SIGCONT'));
+    const asked = store.find([newVisit().id]).catch(() => 'refused');
+    await expect(store.close()).resolves.toBeUndefined();
+    expect(await asked).toBe('refused');
+  });
+
+  describe('a broken connection of its own is replaced', () => {
+    /** In milliseconds; what is waited for takes twice as long at most, on a machine that is quick. */
+    const DEADLINE = 300;
+    const within = (url: string): RedisVisitStore => {
+      const store = opened({ connection: { url, pingInterval: 50 } });
+      store.setDeadline(DEADLINE);
+      return store;
+    };
+    const proxied = async (url: string): Promise<Proxy> => {
+      const proxy = await startProxy(url);
+      onTestFinished(() => proxy.close());
+      return proxy;
+    };
+    const found = (store: RedisVisitStore, { id }: { id: string }): Promise<unknown> =>
+      store.find([id]).then(
+        ([visit]) => visit?.id,
+        () => 'nothing',
       );
+    const standsStill = ({ pid }: TestServer): (() => void) => {
+      process.kill(pid, 'SIGSTOP');
+      onTestFinished(() => void process.kill(pid, 'SIGCONT'));
+      return () => process.kill(pid, 'SIGCONT');
+    };
+
+    test('when the network has lost it in silence', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      proxy.goSilent();
+      proxy.comeBack();
+      expect(await found(store, visit)).toBe('nothing');
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
     });
 
-    test('R31, B4: when its memory is full, nothing is lost, and visits can still be used and ended', async () => {
-      const { url } = await started('--maxmemory-policy', 'noeviction');
-      const store = opened({ connection: url });
-      await store.check();
-      const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('data') });
+    test('when the network was interrupted, whatever was tried in the meantime', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
       await store.create([visit]);
-      const client = await createClient({ url }).connect();
-      await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
-      client.destroy();
-      await expect(store.create([newVisit()])).rejects.toThrow('OOM');
-      expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
-      await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
-      expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
-      expect(await endAllOf(store, 'ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
-      expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
-      expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
+      proxy.goSilent();
+      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+      proxy.comeBack();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
     });
-  },
-);
+
+    test('when it was closed, and the next one gets no greeting', async () => {
+      const proxy = await proxied((await started()).url);
+      const store = within(proxy.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      const cut = proxy.cut('asked');
+      await found(store, visit);
+      await cut;
+      proxy.goSilent();
+      await expect.poll(() => proxy.open, { timeout: PATIENCE }).toBe(1);
+      proxy.comeBack();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when the server hung, or the store was opened while it did', async () => {
+      const server = await started();
+      const store = within(server.url);
+      const visit = newVisit();
+      await store.create([visit]);
+      const goOn = standsStill(server);
+      for (let tries = 0; tries < 3; tries++) expect(await found(store, visit)).toBe('nothing');
+      await expect(within(server.url).check()).rejects.toThrow(
+        new RegExp(`cannot connect to Redis at .*: there was no answer within ${DEADLINE} ms`),
+      );
+      goOn();
+      await expect.poll(() => found(store, visit), { timeout: PATIENCE }).toBe(visit.id);
+    });
+
+    test('when the server has become a replica: the write is repeated immediately at the primary', async () => {
+      const atOnce = ['--repl-diskless-sync-delay', '0'];
+      const [old, next] = [await started(...atOnce), await started(...atOnce)];
+      const [oldServer, nextServer] = [createClient({ url: old.url }), createClient({ url: next.url })];
+      const { hostname, port } = new URL(old.url);
+      for (const client of [oldServer, nextServer]) {
+        await client.connect();
+        onTestFinished(() => client.destroy());
+      }
+      await nextServer.replicaOf(hostname, Number(port));
+      const proxy = await proxied(old.url);
+      const store = within(proxy.url);
+      store.setDeadline(PATIENCE);
+      const visit = newVisit();
+      await store.create([visit]);
+      await expect.poll(() => nextServer.dbSize(), { timeout: PATIENCE }).toBe(await oldServer.dbSize());
+      await nextServer.sendCommand(['REPLICAOF', 'NO', 'ONE']);
+      await oldServer.replicaOf(hostname, Number(new URL(next.url).port));
+      proxy.lead(next.url);
+      expect(await store.save([saveOf(visit, { data: bytes('kept') })])).toEqual([{ outcome: 'saved', version: 1 }]);
+      await nextServer.replicaOf(hostname, Number(port));
+      // There is nobody else to go to.
+      await expect(store.touch([{ id: visit.id, accessed: NOW, expiry: NOW + 2 * DAY }])).rejects.toThrow(
+        'is a read-only replica',
+      );
+      await expect(within(next.url).check()).rejects.toThrow('is a read-only replica');
+    });
+  });
+
+  test('R74: one that evicts keys when its memory is full is refused, unless the option allows it', async () => {
+    const { url } = await started('--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru');
+    await expect(opened({ connection: url }).check()).rejects.toMatchObject({
+      code: 'VISIT_OPTION',
+      message: expect.stringMatching(/allkeys-lru.*noeviction/) as string,
+    });
+    await opened({ connection: url, allowEviction: true }).check();
+  });
+
+  test('a cluster with an unavailable node fails immediately, and continues after it has recovered', async () => {
+    const cluster = await startRedisCluster();
+    servers.push(...cluster.nodes);
+    const store = opened({ connection: { rootNodes: cluster.nodes.map(({ url }) => ({ url })) } });
+    await store.check();
+    const visits = Array.from({ length: 30 }, () => newVisit());
+    await store.create(visits);
+    await cluster.nodes[1]!.kill();
+    const results = await store.save(visits.map((visit) => saveOf(visit, { data: bytes('x') })));
+    expect(new Set(results.map(({ outcome }) => outcome))).toEqual(new Set(['saved', 'failed']));
+    await expect(store.find(visits.map(({ id }) => id))).rejects.toThrow(/connection|closed|offline|ECONN|socket/i);
+    await cluster.nodes[1]!.restart();
+    const lost = visits.filter((_, index) => results[index]!.outcome === 'failed').map(({ id }) => id);
+    // It keeps nothing in its memory: what it had is gone, the others are there.
+    await expect.poll(() => store.find(lost).catch(() => 'away')).toEqual(lost.map(() => null));
+    const kept = visits.filter(({ id }) => !lost.includes(id));
+    expect((await store.find(kept.map(({ id }) => id))).map((visit) => visit?.sessionVersion)).toEqual(
+      kept.map(() => 1),
+    );
+    await store.close();
+    await Promise.all(cluster.nodes.map((node) => node.kill()));
+    await expect(opened({ connection: { rootNodes: [{ url: cluster.nodes[0]!.url }] } }).check()).rejects.toThrow(
+      /ECONNREFUSED|root/,
+    );
+  });
+
+  test('R31, B4: when its memory is full, no data is lost, and visits can still be used and ended', async () => {
+    const { url } = await started('--maxmemory-policy', 'noeviction');
+    const store = opened({ connection: url });
+    await store.check();
+    const visit = newVisit({ identity: identityOf('ada'), sessionData: bytes('data') });
+    await store.create([visit]);
+    const client = await createClient({ url }).connect();
+    await client.sendCommand(['CONFIG', 'SET', 'maxmemory', '1']);
+    client.destroy();
+    await expect(store.create([newVisit()])).rejects.toThrow('OOM');
+    expect(await store.save([saveOf(visit, { data: bytes('more') })])).toMatchObject([{ outcome: 'failed' }]);
+    await store.touch([{ id: visit.id, accessed: NOW + 1, expiry: NOW + DAY }]);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ expiry: NOW + DAY, sessionVersion: 0 });
+    expect(await endAllOf(store, 'ada', { reason: 'password', at: NOW })).toEqual([visit.id]);
+    expect((await store.find([visit.id]))[0]).toMatchObject({ endedAt: NOW, sessionData: null });
+    expect(await store.expunge({ before: NOW + 1, limit: 10 })).toEqual({ visits: 1, identities: 1, next: null });
+  });
+});
 
 function newId(): string {
   return randomBytes(16).toString('hex');

@@ -25,7 +25,7 @@ describeDatabases(
     });
     afterAll(() => dataSource?.destroy());
 
-    test('R65: all is read and written at the primary', async () => {
+    test('R65: all reads and writes use the primary', async () => {
       const store = new TypeOrmVisitStore(dataSource);
       await store.check();
       const visit = newVisit({ identity: identityOf('ann') });

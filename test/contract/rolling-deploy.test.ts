@@ -142,7 +142,7 @@ describeDatabases('A rolling deployment', (db) => {
     expect(await old.find([visit.id])).toMatchObject([{ id: visit.id }]);
   });
 
-  test('makes all tables at once on an empty database', async () => {
+  test('creates all tables at once in an empty database', async () => {
     const { visitEntities: entities } = await build.load<typeof Entities>('typeorm/entities.js');
     const { visitMigrations: migrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
     const { TypeOrmVisitStore: NextStore } = await build.load<typeof TypeOrmStore>('typeorm/typeorm-visit.store.js');
@@ -160,7 +160,7 @@ describeDatabases('A rolling deployment', (db) => {
     }
   });
 
-  test('says so where a migration was run, and the tables were changed since', async () => {
+  test('reports tables that were changed after a migration', async () => {
     const { options } = await db.open();
     const dataSource = await new DataSource({
       ...options,
@@ -180,7 +180,7 @@ describeDatabases(
   'A rolling deployment of several processes',
   (db) => {
     test.each(['all', 'each', 'none'] as const)(
-      'that migrate at once changes the tables once, in transactions of the mode "%s"',
+      'that migrate concurrently change the tables once, in transactions of the mode "%s"',
       async (transaction) => {
         const { visitEntities: entities } = await build.load<typeof Entities>('typeorm/entities.js');
         const { visitMigrations: migrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
@@ -197,7 +197,7 @@ describeDatabases(
     );
 
     if (db.name === 'postgres')
-      test('makes an index anew that was given up half-way', async () => {
+      test('creates an index again that was left incomplete', async () => {
         const { visitEntities: entities } = await build.load<typeof Entities>('typeorm/entities.js');
         const { visitMigrations: migrations } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
         const { options } = await db.open();
@@ -225,7 +225,7 @@ describeDatabases(
   ['mariadb', 'postgres'],
 );
 
-test('each version of the schema has one migration, and the page about upgrading has all of them', async () => {
+test('each version of the schema has one migration, and the page about upgrading lists all of them', async () => {
   expect(visitMigrations).toHaveLength(SCHEMA_VERSION);
   const { visitMigrations: next } = await build.load<typeof Migrations>('typeorm/migrations/index.js');
   const { SCHEMA_VERSION: version } = await build.load<typeof Columns>('visit.columns.js');
@@ -235,7 +235,7 @@ test('each version of the schema has one migration, and the page about upgrading
 });
 
 describePrisma('A rolling deployment with Prisma', (db) => {
-  test('has the old version on the tables and models of the next one', async () => {
+  test('runs the old version on the tables and models of the next one', async () => {
     const { PrismaVisitStore: NextStore } = await build.load<typeof PrismaStore>('prisma/prisma-visit.store.js');
     const prisma = await db.connect(await db.open());
     onTestFinished(() => prisma.$disconnect());
@@ -253,7 +253,7 @@ describePrisma('A rolling deployment with Prisma', (db) => {
 
 describeDatabases('A rolling deployment with Kysely or Drizzle', (db) => {
   test.each(['Kysely', 'Drizzle'] as const)(
-    '%s: waits for the column, then has both versions side by side',
+    '%s: waits for the column, then runs both versions side by side',
     async (by) => {
       const database = await db.open();
       const kysely = openKysely(db.name, database);
@@ -281,7 +281,7 @@ describeDatabases('A rolling deployment with Kysely or Drizzle', (db) => {
 });
 
 describeRedis('A rolling deployment', (redis) => {
-  test('has both versions side by side', async () => {
+  test('runs both versions side by side', async () => {
     const { RedisVisitStore: NextStore } = await build.load<typeof RedisStore>('redis/redis-visit.store.js');
     const prefix = uniquePrefix();
     const old = await redis.open({ prefix });
@@ -290,14 +290,14 @@ describeRedis('A rolling deployment', (redis) => {
   });
 });
 
-describe('A rolling deployment of stores that keep a visit as a whole', () => {
-  test('Keyv: has both versions side by side, and what the old one writes is without the new column', async () => {
+describe('A rolling deployment of stores that store a visit as a whole', () => {
+  test('Keyv: runs both versions side by side; the old one writes without the new column', async () => {
     const { KeyvVisitStore: NextStore } = await build.load<typeof KeyvStore>('keyv/keyv-visit.store.js');
     const options = { keyv: new Keyv({ throwOnErrors: true }), shared: false, durable: false, evicts: false };
     await expectSideBySide({ old: new KeyvVisitStore(options), next: new NextStore(options) }, { keepsUnknown: false });
   });
 
-  test('sealed cookies: each version opens those of the other', async () => {
+  test('sealed cookies: each version reads those of the other', async () => {
     const next = await build.load<typeof Seal>('sealed-cookie/visit.seal.js');
     const secret = createSecretKey(Buffer.alloc(32, 7));
     const [oldSeal, nextSeal] = [new VisitSeal([secret]), new next.VisitSeal([secret])];

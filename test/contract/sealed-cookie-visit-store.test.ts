@@ -64,7 +64,7 @@ async function found(store: SealedCookieVisitStore, id: string, ...texts: string
 }
 
 describe('Sealed visits', () => {
-  test('tell nobody what is in them', async () => {
+  test('do not disclose their contents', async () => {
     const visit = visitOf({ identity: { userId: 'alice-the-user', created: 1, authenticatedAt: 1 } });
     const text = await copyOf(open(), visit);
     const parts = text.split('.').map((part) => Buffer.from(part, 'base64url').toString('latin1'));
@@ -74,7 +74,7 @@ describe('Sealed visits', () => {
     expect(await found(open(), visit.id, text)).toMatchObject({ ...visit, sessionVersion: 0 });
   });
 
-  test('are refused with another visit, another secret, cut, changed, doubled and empty', async () => {
+  test('are refused for another visit, with another secret, truncated, changed, repeated and empty', async () => {
     const store = open();
     const [visit, other] = [visitOf(), visitOf()];
     const text = await copyOf(store, visit);
@@ -106,7 +106,7 @@ describe('Sealed visits', () => {
     expect(store.size).toBe(0);
   });
 
-  test('are opened with a secret of before, and sealed with the new one', async () => {
+  test('are opened with an earlier secret, and sealed with the new one', async () => {
     const [old, fresh] = [randomBytes(32), randomBytes(32)];
     const visit = visitOf();
     const text = await copyOf(open(old), visit);
@@ -117,7 +117,7 @@ describe('Sealed visits', () => {
     expect(await found(open(fresh), visit.id, again)).toMatchObject(visit);
   });
 
-  test('the newest of several copies counts; one from before a change of the key does not, however often it was written to', async () => {
+  test('the newest of several copies counts; one with an earlier key does not, whatever its version', async () => {
     const store = open();
     const visit = visitOf();
     const before = await copyOf(store, visit);
@@ -143,7 +143,7 @@ describe('Sealed visits', () => {
     expect(store.size).toBe(0);
   });
 
-  test('what has ended while requests are under way is not brought back by a copy', async () => {
+  test('a visit that ended during a request is not restored by a copy', async () => {
     const store = open();
     const visit = visitOf();
     const text = await copyOf(store, visit);
@@ -159,7 +159,7 @@ describe('Sealed visits', () => {
     expect(store.size).toBe(0);
   });
 
-  test('each byte is counted: one more than fits is refused, with the sizes, and nothing of it is kept', async () => {
+  test('one byte too many is refused, with the sizes, and nothing of it is stored', async () => {
     const store = open();
     const visit = visitOf();
     const storage = store.openStorage(ROOM);
@@ -205,7 +205,7 @@ describe('Sealed visits', () => {
     storage.close();
   });
 
-  test('are made in a request only', async () => {
+  test('are created only in a request', async () => {
     const error = open().create([visitOf()]);
     await expect(error).rejects.toBeInstanceOf(VisitStoreUnsupportedError);
     const gone = open().openStorage(ROOM);

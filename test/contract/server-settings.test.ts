@@ -118,7 +118,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
 };
 
 describeDatabases(
-  'B60, B74, B76: settings of a server that others have set up',
+  'B60, B74, B76: settings of a foreign server',
   (db) => {
     let options: DataSourceOptions;
     let usual: DataSource;
@@ -157,7 +157,7 @@ describeDatabases(
       },
     );
 
-    test('tables are made for transactions, whatever the usual engine of the server', async () => {
+    test('tables are transactional, whatever the default engine of the server', async () => {
       if (db.name !== 'mariadb') return;
       const { options: fresh } = await db.open();
       const all = { ...fresh, extra: { connectionLimit: 1 }, entities: visitEntities, migrations: visitMigrations };
@@ -177,7 +177,7 @@ describeDatabases(
       }
     });
 
-    test('a type of MySQL for MariaDB, or the other way round, is told once, and works', async () => {
+    test('type "mysql" for MariaDB, or the reverse, causes one warning, and works', async () => {
       if (db.name !== 'mariadb') return;
       const [{ version }] = (await usual.query('SELECT VERSION() AS version')) as [{ version: string }];
       const real = version.includes('MariaDB') ? 'mariadb' : 'mysql';
@@ -206,7 +206,7 @@ describeDatabases(
       }
     });
 
-    test('several are told at once', async () => {
+    test('several are reported at once', async () => {
       if (db.name !== 'mariadb') return;
       const dataSource = new DataSource({ ...options, extra: { connectionLimit: 1 }, entities: visitEntities });
       await dataSource.initialize();
@@ -261,7 +261,7 @@ function chosen(cases: Readonly<Record<string, Case>>, titles: readonly string[]
 }
 
 describeDatabases(
-  'B60, B74, B76: settings of a server that others have set up, with Kysely and Drizzle',
+  'B60, B74, B76: settings of a foreign server, with Kysely and Drizzle',
   (db) => {
     const name = db.name as keyof typeof CASES;
     let options: DataSourceOptions;
@@ -368,7 +368,7 @@ const OF_PRISMA: typeof CASES = {
   },
 };
 
-describePrisma('B74, B76: settings of a server that others have set up, with Prisma', (db) => {
+describePrisma('B74, B76: settings of a foreign server, with Prisma', (db) => {
   let database: OpenDatabase;
   let usual: DataSource;
   beforeAll(async () => {
@@ -401,7 +401,7 @@ describePrisma('B74, B76: settings of a server that others have set up, with Pri
     }
   });
 
-  test('a database that has not all characters', async () => {
+  test('a database that does not support all characters', async () => {
     const name = `latin1_${randomBytes(4).toString('hex')}`;
     const isPostgres = db.name === 'postgres';
     await usual.query(

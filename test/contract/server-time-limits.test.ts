@@ -86,7 +86,7 @@ const WAIT = `
 `;
 
 describeDatabases(
-  'Time limits that others have set for a server',
+  'Time limits of a server',
   (db) => {
     const { usual, statement, transaction, connection, count } = LIMITS[db.name as keyof typeof LIMITS];
     let options: DataSourceOptions & { url?: string };
@@ -120,7 +120,7 @@ describeDatabases(
       return Number(n);
     }
 
-    test('B76: all is done within usual ones', async () => {
+    test('B76: all operations succeed within usual limits', async () => {
       // A limit that only newer servers know.
       const known = db.name === 'postgres' && (await direct.query<unknown[]>('SHOW server_version_num'));
       const { server_version_num: version = '0' } = (known ? known[0] : {}) as { server_version_num?: string };
@@ -129,7 +129,7 @@ describeDatabases(
       await expect(useAll(store, new TypeOrmVisitStore(direct))).resolves.toBeUndefined();
     });
 
-    test.each(Object.entries(statement))('%s ends a write that waits, and nothing else', async (name, value) => {
+    test.each(Object.entries(statement))('%s ends a waiting write, and nothing else', async (name, value) => {
       const store = await open([`${name} = ${value}`]);
       await store.check();
       const access = openAccess(store, PATIENCE);
@@ -150,7 +150,7 @@ describeDatabases(
       expect(await access.rekey(rekey)).toEqual({ outcome: 'done' });
     });
 
-    test('B83: a sign-in whose transaction was ended, because the process stood still within it, is done', async () => {
+    test('B83: a sign-in succeeds even if its transaction was ended because the process was suspended', async () => {
       const store = await open([transaction], 2);
       await store.check();
       const access = openAccess(store, PATIENCE);
@@ -175,7 +175,7 @@ describeDatabases(
       expect(await store.find([visit.id])).toMatchObject([{ keyHash: rekey.newKeyHash, identity: { userId: 'c' } }]);
     });
 
-    test('B83: connections that were ended because nobody used them are replaced, and nobody notices', async () => {
+    test('B83: connections that were closed because they were idle are replaced without an error', async () => {
       const store = await open([connection], 2);
       await store.check();
       const access = openAccess(store, PATIENCE);

@@ -50,7 +50,7 @@ async function expectToAsk(store: VisitStore): Promise<void> {
 
 describe('B75: The time of the server', () => {
   describeDatabases(
-    'is asked for',
+    'is read',
     (db) => {
       /** A database whose clock is ahead. */
       async function open(): Promise<string> {
@@ -85,7 +85,7 @@ describe('B75: The time of the server', () => {
     ['mariadb', 'postgres'],
   );
 
-  describeWith('redis', 'is asked for in redis', () => {
+  describeWith('redis', 'is read in redis', () => {
     test.each([2, 3] as const)('by version %i of the protocol', async (RESP) => {
       const proxy = await startProxy(redisUrl!);
       onTestFinished(() => proxy.close());

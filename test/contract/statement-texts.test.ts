@@ -81,7 +81,7 @@ async function useRest(store: TableStore): Promise<void> {
 describeDatabases('The texts of statements', (db) => {
   const stores = Object.entries(STORES).filter(([library]) => library !== 'Prisma' || db.name !== 'sqlite');
 
-  test.each(stores)('B60, B76: %s sends no value in them', async (library, open) => {
+  test.each(stores)('B60, B76: %s sends no values in them', async (library, open) => {
     const { options } = await db.open();
     const usual = await openMigrated(options);
     onTestFinished(() => usual.destroy());

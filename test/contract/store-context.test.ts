@@ -53,7 +53,7 @@ async function asRequests(works: readonly (() => Promise<unknown>)[]): Promise<v
   );
 }
 
-describe('A store sees no request', () => {
+describe('A store runs outside of requests', () => {
   const visits = Array.from({ length: 5 }, () => newVisit());
 
   test.each<[string, (store: StoreAccess) => (() => Promise<unknown>)[]]>([
@@ -107,7 +107,7 @@ describe('A store sees no request', () => {
     expect(seen).toEqual([undefined, undefined]);
   });
 
-  test('but the context in which the application was made', async () => {
+  test('but in the context in which the application was created', async () => {
     const { store, seen } = watchedStore();
     const access = request.run('the application', () => openAccess(store, 10_000));
     await asRequests(
@@ -133,33 +133,30 @@ describeDatabases(
       ['a look-up', (store) => store.find(newVisit().id)],
       ['a new visit', (store) => store.create(newVisit())],
       ['another call', (store) => store.call((one) => listAll(one, 'x', 0))],
-    ])(
-      'that %s opens belong to no request: what the application asks of the pool by callback goes on in no other one',
-      async (_, open) => {
-        const { options } = await db.open();
-        await (await openMigrated(options)).destroy();
-        const extra = db.name === 'mariadb' ? { connectionLimit: 2 } : { max: 2 };
-        const dataSource = await new DataSource({ ...options, entities: visitEntities, extra }).initialize();
-        onTestFinished(() => dataSource.destroy());
-        // One connection is open since the start; it is kept busy.
-        const runner = dataSource.createQueryRunner();
-        await runner.connect();
-        onTestFinished(() => runner.release());
+    ])('that %s opens belong to no request: callbacks of the application run in no other request', async (_, open) => {
+      const { options } = await db.open();
+      await (await openMigrated(options)).destroy();
+      const extra = db.name === 'mariadb' ? { connectionLimit: 2 } : { max: 2 };
+      const dataSource = await new DataSource({ ...options, entities: visitEntities, extra }).initialize();
+      onTestFinished(() => dataSource.destroy());
+      // One connection is open since the start; it is kept busy.
+      const runner = dataSource.createQueryRunner();
+      await runner.connect();
+      onTestFinished(() => runner.release());
 
-        const store = openAccess(new TypeOrmVisitStore(dataSource), 10_000);
-        await request.run('the first', () => open(store));
+      const store = openAccess(new TypeOrmVisitStore(dataSource), 10_000);
+      await request.run('the first', () => open(store));
 
-        const { pool, master } = dataSource.driver as unknown as { pool?: Pool; master?: Pool };
-        const seen = await request.run(
-          'the second',
-          () =>
-            new Promise((resolve, reject) => {
-              (pool ?? master)!.query('SELECT 1', (error) => (error ? reject(error) : resolve(request.getStore())));
-            }),
-        );
-        expect(seen).not.toBe('the first');
-      },
-    );
+      const { pool, master } = dataSource.driver as unknown as { pool?: Pool; master?: Pool };
+      const seen = await request.run(
+        'the second',
+        () =>
+          new Promise((resolve, reject) => {
+            (pool ?? master)!.query('SELECT 1', (error) => (error ? reject(error) : resolve(request.getStore())));
+          }),
+      );
+      expect(seen).not.toBe('the first');
+    });
   },
   ['mariadb', 'postgres'],
 );

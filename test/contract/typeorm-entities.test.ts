@@ -159,7 +159,7 @@ async function walkThrough(store: TypeOrmVisitStore): Promise<void> {
 }
 
 describeDatabases('Entities and migrations', (db) => {
-  test('R71: synchronize changes nothing the second time', async () => {
+  test('R71: synchronize changes nothing when it runs again', async () => {
     const { options } = await db.open();
     const first = await connect(options, { synchronize: true });
     expect(await differences(first)).toEqual([]);
@@ -169,7 +169,7 @@ describeDatabases('Entities and migrations', (db) => {
     expect(await differences(second)).toEqual([]);
   });
 
-  test('R71: migrations make what the entities say, and undo it', async () => {
+  test('R71: migrations create what the entities describe, and revert it', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options);
     expect(await differences(dataSource)).not.toEqual([]);
@@ -181,7 +181,7 @@ describeDatabases('Entities and migrations', (db) => {
     expect((await tablesOf(dataSource)).filter((name) => name.startsWith('visit'))).toEqual([]);
   });
 
-  test('R71: entities may be extended: own columns, own table names', async () => {
+  test('R71: entities can be extended, with own columns and own table names', async () => {
     const { options } = await db.open();
     const entities = [GuestVisit, GuestIdentity, VisitRevocation];
     const dataSource = await connect(options, { entities, migrationsRun: true });
@@ -218,7 +218,7 @@ describeDatabases('Entities and migrations', (db) => {
     expect(await dataSource.getRepository(GuestIdentity).count()).toBe(0);
   });
 
-  test('R71: one entity may be extended alone; of an entity and its subclass the subclass is used', async () => {
+  test('R71: one entity can be extended alone; of an entity and its subclass, the subclass is used', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, {
       entities: [Visit, GuestVisit, VisitIdentity, VisitRevocation],
@@ -242,7 +242,7 @@ describeDatabases('Entities and migrations', (db) => {
     await walkThrough(new TypeOrmVisitStore(dataSource));
   });
 
-  test('R71: migrations run without the entities, as from a command line, give the usual names', async () => {
+  test('R71: migrations that run without the entities, as from the command line, use the default names', async () => {
     const { options } = await db.open();
     const migrating = await connect(options, { entities: [], migrationsRun: true, entityPrefix: 'app_' });
     expect(await tablesOf(migrating)).toEqual(expect.arrayContaining(['app_visit', 'app_visit_identity']));
@@ -252,7 +252,7 @@ describeDatabases('Entities and migrations', (db) => {
     await walkThrough(new TypeOrmVisitStore(dataSource));
   });
 
-  test('repositories read and ask for dates, bytes and booleans', async () => {
+  test('repositories read and query dates, bytes and booleans', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     const visit = newVisit({
@@ -291,7 +291,7 @@ describeDatabases('Entities and migrations', (db) => {
     });
   });
 
-  test('user ids are compared byte by byte whatever the collation of the column', async () => {
+  test('user ids are compared byte by byte, with any collation of the column', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     if (db.name === 'mariadb') {
@@ -322,7 +322,7 @@ describeDatabases('Entities and migrations', (db) => {
     expect(await endAllOf(store, 'A', { reason: 'admin', at: NOW })).toEqual([visits[1]!.id]);
   });
 
-  test('B28: the tables hold nothing that a browser holds', async () => {
+  test('B28: the tables contain nothing that a browser has', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     const store = new TypeOrmVisitStore(dataSource);
@@ -387,7 +387,7 @@ describeDatabases('Entities and migrations', (db) => {
   });
 
   describe('openTypeOrmVisitStore', () => {
-    test('leaves a data source open that it was given, closes one that it made', async () => {
+    test('leaves a given data source open, and closes its own', async () => {
       const { options } = await db.open();
       const dataSource = await connect(options);
       const store = await openTypeOrmVisitStore(dataSource);
@@ -418,7 +418,7 @@ describeDatabases('Entities and migrations', (db) => {
     });
   });
 
-  test('B67: waits for others who are in the way, and tries again; SQLite does not stand still meanwhile', async () => {
+  test('B67: waits for conflicting transactions and retries, without blocking SQLite', async () => {
     const { options } = await db.open();
     const { failures, logger } = collectFailures();
     const dataSource = await connect(options, {
@@ -452,7 +452,7 @@ describeDatabases('Entities and migrations', (db) => {
 
 describeDatabases('SQL of the store', (db) => {
   if (db.name === 'sqlite') {
-    test('a transaction that the application has open on the only connection is neither ended nor undone', async () => {
+    test('an open transaction of the application on the only connection is not ended', async () => {
       const { options } = await db.open();
       const dataSource = await connect(options, { migrationsRun: true });
       await dataSource.query('CREATE TABLE note (text TEXT)');
@@ -483,7 +483,7 @@ describeDatabases('SQL of the store', (db) => {
   }
 
   if (db.name !== 'sqlite') {
-    test('B37: a visit that comes to life while expunge waits for it stays, with its identity, and expunge goes on with others', async () => {
+    test('B37: a visit that is extended while expunge waits for it is kept, and expunge continues', async () => {
       const { options } = await db.open();
       const store = new TypeOrmVisitStore(await connect(options, { migrationsRun: true }));
       const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
@@ -507,7 +507,7 @@ describeDatabases('SQL of the store', (db) => {
       expect(await expungeAll({ store }, { before: NOW, limit: 1 })).toEqual([]);
     });
 
-    test('B36: expunge on several machines and the traffic beside it do not run into deadlocks', async () => {
+    test('B36: expunge on several machines and concurrent traffic do not cause deadlocks', async () => {
       const { options } = await db.open();
       const { failures, logger } = collectFailures();
       const sources = [
@@ -568,7 +568,7 @@ describeDatabases('SQL of the store', (db) => {
   }
 
   if (db.name === 'mariadb') {
-    test('ids and hashes have a binary collation, and texts know emoji, whatever the default of the database', async () => {
+    test('ids and hashes have a binary collation, and texts allow emoji, whatever the default', async () => {
       const { options } = await db.open();
       const dataSource = await connect(options);
       await dataSource.query(`ALTER DATABASE CHARACTER SET latin1`);
@@ -599,7 +599,7 @@ describeDatabases('SQL of the store', (db) => {
     });
   }
 
-  test('R64: expiry, end and user are found by index', async () => {
+  test('R64: queries by expiry, end and user use an index', async () => {
     const { options } = await db.open();
     const dataSource = await connect(options, { migrationsRun: true });
     const runner = dataSource.createQueryRunner();
@@ -612,7 +612,7 @@ describeDatabases('SQL of the store', (db) => {
 });
 
 describe('openTypeOrmVisitStore', () => {
-  test('names the types of data source that it knows', async () => {
+  test('names the supported types of data source', async () => {
     await expect(openTypeOrmVisitStore({ type: 'oracle' })).rejects.toThrow(
       /must be one of mysql, mariadb, postgres, better-sqlite3; got "oracle"/,
     );
@@ -622,7 +622,7 @@ describe('openTypeOrmVisitStore', () => {
   test.each<[string, DataSourceOptions]>([
     ['a url', { type: 'postgres', url: 'postgres://app:s3cr%40t@127.0.0.1:1/shop' }],
     ['options', { type: 'mysql', host: '127.0.0.1', port: 1, username: 'app', password: 's3cr@t', database: 'shop' }],
-  ])('R77: says where it could not connect and why, without the password: %s', async (_, options) => {
+  ])('R77: reports where and why it could not connect, without the password: %s', async (_, options) => {
     const error = (await openTypeOrmVisitStore(options).catch((reason: unknown) => reason)) as Error;
     expect(error).toMatchObject({ code: 'VISIT_STORE_UNAVAILABLE', cause: expect.any(Error) });
     expect(error.message).toMatch(

@@ -59,7 +59,7 @@ describeDatabases('R65: TypeORM', (db) => {
 
   // The last test: MySQL itself is not there.
   if (db.name === 'mariadb') {
-    test("whatever the store has sent is of MySQL's grammar", () => {
+    test("all statements of the store conform to MySQL's grammar", () => {
       expect(
         [...log.statements].flatMap((sql) => complaintsOf(sql).map((complaint) => `${complaint}: ${sql}`)),
       ).toEqual([]);
@@ -75,7 +75,7 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
       ({ store } = await open());
     });
 
-    test('the error for an id that exists says so', async () => {
+    test('the error for an existing id says so', async () => {
       const visit = visitOf({});
       await store.create([visit]);
       await expect(store.create([visitOf({}), { ...visitOf({}), id: visit.id }])).rejects.toThrow(
@@ -83,7 +83,7 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
       );
     });
 
-    test('B22: instants stay the same in any time zone, also in the hour that a daylight-saving change repeats', async () => {
+    test('B22: instants are the same in any time zone, even in the repeated hour in autumn', async () => {
       const zone = process.env['TZ'];
       // Berlin, 25 October 2026: 02:30 comes twice.
       const [first, again] = [Date.UTC(2026, 9, 25, 0, 30), Date.UTC(2026, 9, 25, 1, 30)];
@@ -111,7 +111,7 @@ function describeOwnPromises(name: string, open: () => Promise<VisitStoreFixture
 }
 
 describe('MemoryVisitStore', () => {
-  test('R66: holds at most maxVisits: the ended go first, then those that expire first', async () => {
+  test('R66: holds at most maxVisits: ended ones are evicted first, then those that expire first', async () => {
     const store = new MemoryVisitStore({ maxVisits: 4 });
     const visits = [50, 20, 40, 30].map(visitWithExpiry);
     await store.create(visits);
@@ -132,7 +132,7 @@ describe('MemoryVisitStore', () => {
     ]);
   });
 
-  test('R66: the expired go with the ended, then those that were used least recently, whenever they expire', async () => {
+  test('R66: evicts expired and ended visits first, then those that were used least recently', async () => {
     const store = new MemoryVisitStore({ maxVisits: 4 });
     const [old, touched, expired, ended] = [
       visitOf({ accessed: 1, expiry: 900 }),
@@ -170,7 +170,7 @@ describe('MemoryVisitStore', () => {
   });
 });
 
-test('R47: endAll() ends although visits begin all the time', async () => {
+test('R47: endAll() completes although new visits begin continuously', async () => {
   const database = await openDatabase('sqlite');
   onTestFinished(() => database.drop());
   const source = await openMigrated(database.options);

@@ -111,7 +111,7 @@ describe('The command exits by itself', () => {
     expect(await command('expunge', '--data-source', open, '--keep-days', 'x')).toMatchObject({ code: 2 });
   });
 
-  describeWith('redis', 'with a client of Redis that is lent', () => {
+  describeWith('redis', 'with the application’s own Redis client', () => {
     test('R63: and its whole output arrives', async () => {
       const lent = await file(
         `import { createClient } from ${here('node_modules/redis/dist/index.js')};

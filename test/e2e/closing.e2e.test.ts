@@ -145,7 +145,7 @@ function suite(open: () => Promise<Lent>): void {
   });
 }
 
-describe('An application that has closed its connection to the store and is shutting down', () => {
+describe('An application that shuts down after closing', () => {
   describeDatabases(
     'a data source',
     (db) => {

@@ -228,7 +228,7 @@ const PLACES: readonly (Place | 'nowhere' | 'everywhere')[] = [
   'everywhere',
 ];
 
-describeWays('What a handler asks for', (way) => {
+describeWays('The policy of a handler', (way) => {
   let app: WayApp;
   let watcher: Watcher;
   const proxy: Watcher = { see: (sight) => watcher.see?.(sight) };
@@ -503,13 +503,13 @@ describeWays('What a handler asks for', (way) => {
     expect((await app.store.visitOf(browser)).expiry).toBe(app.clock.now() + 120 * MINUTE);
   });
 
-  describe.each([...PLACES])('with immediate creation, read before: %s', (at) => {
+  describe.each([...PLACES])('with `creation: immediate`, if the visit was read before: %s', (at) => {
     let immediate: WayApp;
     beforeAll(async () => {
       immediate = await way.start(atEveryPlace(way.platform, proxy, { ...parts, options: { creation: 'immediate' } }));
     });
 
-    test('begins once for a handler, but not for one that skips visits, a denied or an unknown one', async () => {
+    test('begins a visit once for a handler, but not if that skips visits, is denied or unknown', async () => {
       looking(at);
       for (const path of ['/skipped', '/aside', '/unknown']) {
         recorded.length = 0;

@@ -37,7 +37,7 @@ class CountController {
   }
 }
 
-describeDatabases('R65: an application that keeps its visits with Kysely', (db) => {
+describeDatabases('R65: an application that stores visits with Kysely', (db) => {
   const closers: (() => Promise<unknown>)[] = [];
   let address: string;
   beforeAll(async () => {

@@ -450,7 +450,7 @@ class OutsideController {
   }
 }
 
-describeWays('After its response, without a visit, or while the store is away', (way) => {
+describeWays('A request after its response, without a visit, or without a store', (way) => {
   let app: WayApp;
   let watcher: Watcher = {};
   beforeAll(async () => {

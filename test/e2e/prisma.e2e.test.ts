@@ -53,7 +53,7 @@ class PrismaModule {
   }
 }
 
-describePrisma('R65: an application that keeps its visits with Prisma', (db) => {
+describePrisma('R65: an application that stores visits with Prisma', (db) => {
   const closers: (() => Promise<unknown>)[] = [];
   const browsers: Browser[] = [];
   let prisma: TestPrisma;

@@ -162,7 +162,7 @@ describeRedis('R67: Two applications with visits in Redis', (redis) => {
   });
 });
 
-describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'B18: While Redis is away', () => {
+describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'B18: While Redis is unavailable', () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startRedis({ args: ['--appendonly', 'yes', '--appendfsync', 'always'] });

@@ -631,7 +631,7 @@ describeWays(
 
 /** Parsers of bodies that go on from the end of the request. */
 describeWays(
-  'A body parser that goes on from an event of the request',
+  'A body parser that continues in an event of the request',
   (way: Way) => {
     test.each(['own listener', 'listener that a callback adds'])('%s', async (kind) => {
       const contexts: unknown[] = [];
@@ -724,7 +724,7 @@ for (const [name, need] of [
   ['mysql2', 'mysql'],
   ['pg', 'postgres'],
 ] as const) {
-  describeWith(need, `A middleware that asks its database by a callback of ${name}`, () => {
+  describeWith(need, `A middleware that queries its database with callbacks of ${name}`, () => {
     describeWays(
       'Users',
       (way: Way) => {

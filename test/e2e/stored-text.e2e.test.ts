@@ -83,7 +83,7 @@ describe.each(platforms)('B60, B61: text that cannot be stored unchanged, under 
   });
 });
 
-describeStacks('B60, B61: text at the edge of what can be kept', (stack) => {
+describeStacks('B60, B61: text at the limit of what can be stored', (stack) => {
   const parts = InlineApp.parts();
   const start = async () => InlineApp.of(await stack.start(parts));
 

@@ -144,7 +144,7 @@ describe('Hostile text for the parsers of keys', () => {
 
   beforeAll(() => expectQuickParsers(76));
 
-  test('R7, R9, R21: gives at most eight values, of which none is a key of others', () => {
+  test('R7, R9, R21: gives at most eight values, none of which is the key of another visitor', () => {
     const expectUntouched = watchBuiltIns();
     inTime(() => {
       const count = inputs(8_000);
@@ -160,7 +160,7 @@ describe('Hostile text for the parsers of keys', () => {
     expectUntouched();
   });
 
-  test('R9: a megabyte of it is read in time', () => {
+  test('R9: a megabyte of it is parsed in time', () => {
     expectQuickParsers(1_000_000);
   });
 
@@ -191,7 +191,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
   });
   afterAll(() => door?.close());
 
-  test('R5, R6, R7, R9, B25, B35: open nothing, make no row, leave no trace, and are answered', async () => {
+  test('R5, R6, R7, R9, B25, B35: gain no access, create no row, leave no trace, and get a response', async () => {
     door.store.writes.length = 0;
     await inWaves(
       inputs(2_500),
@@ -241,7 +241,7 @@ describe.each(Object.keys(options))('Hostile requests with %s creation, without 
     expectUntouched();
   });
 
-  test('R53: what a client sends becomes session data, and nothing else', async () => {
+  test('R53: input of a client becomes session data, and has no other effect', async () => {
     const { key } = await door.visits.create();
     const count = inputs(300);
     for (let index = 0; index < count; index++) {
@@ -310,7 +310,7 @@ class SeenController {
   }
 }
 
-describe.each(platforms)('Hostile requests by the wire under %s', (platform) => {
+describe.each(platforms)('Hostile requests over the network under %s', (platform) => {
   const running: RunningApp[] = [];
   const clock = new ManualClock();
   const expectUntouched = watchBuiltIns();
@@ -391,7 +391,7 @@ describe.each(platforms)('Hostile requests by the wire under %s', (platform) => 
     },
   );
 
-  test('what a hostile client makes the table keep of it is short', async () => {
+  test('the stored data of a hostile client is short', async () => {
     const { port } = await start('lazy');
     await inWaves(
       inputs(100),

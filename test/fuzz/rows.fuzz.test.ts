@@ -94,8 +94,8 @@ function expectDataOrError(bytes: Uint8Array, message: () => string): boolean {
 
 const shown = (bytes: Uint8Array): string => JSON.stringify(Buffer.from(bytes).toString('latin1'));
 
-describe('Stored session data, by the serializer', () => {
-  test('R54: a small row takes little memory', () => {
+describe('Stored session data, read by the serializer', () => {
+  test('R54: a small row needs little memory', () => {
     const before = process.resourceUsage().maxRSS;
     const rows = [
       '[{},{"a":[["Array",4294967295]]}]',
@@ -122,7 +122,7 @@ describe('Stored session data, by the serializer', () => {
     expect(process.resourceUsage().maxRSS - before, replay()).toBeLessThan(512 * 1024);
   });
 
-  test('R54: cut short at any byte it cannot be read', () => {
+  test('R54: truncated at any byte, it is unreadable', () => {
     inTime(() => {
       for (const row of genuine) {
         for (let length = 0; length < row.length; length++) {
@@ -135,7 +135,7 @@ describe('Stored session data, by the serializer', () => {
     });
   });
 
-  test('R54: any bit flipped, any other first byte', () => {
+  test('R54: with any flipped bit or any other first byte, it is data or the documented error', () => {
     const expectUntouched = watchBuiltIns();
     inTime(() => {
       for (const row of genuine) {
@@ -161,23 +161,26 @@ describe('Stored session data, by the serializer', () => {
     'of noise': (random) =>
       Buffer.concat([Buffer.from(random.chance(0.7) ? [1] : []), random.bytes(random.below(120))]),
   };
-  test.each(Object.entries(kinds))('R53, R54: rows %s are data or the one error, and pollute nothing', (kind, make) => {
-    const expectUntouched = watchBuiltIns();
-    let readable = 0;
-    const count = inputs(kind === 'of noise' ? 2_000 : 8_000);
-    inTime(() => {
-      for (let index = 0; index < count; index++) {
-        const bytes = make(new Random(index, 11));
-        if (expectDataOrError(bytes, () => `${replay(index)}: ${shown(bytes)}`)) readable++;
-        if (index % 1000 === 0) expectUntouched(replay(index));
-      }
-    }, inputs(MINUTES));
-    expectUntouched();
-    // Else the rows would say nothing about what is read.
-    if (kind !== 'of noise') expect(readable, replay()).toBeGreaterThan(count / 50);
-  });
+  test.each(Object.entries(kinds))(
+    'R53, R54: rows %s are data or the documented error, and pollute no prototype',
+    (kind, make) => {
+      const expectUntouched = watchBuiltIns();
+      let readable = 0;
+      const count = inputs(kind === 'of noise' ? 2_000 : 8_000);
+      inTime(() => {
+        for (let index = 0; index < count; index++) {
+          const bytes = make(new Random(index, 11));
+          if (expectDataOrError(bytes, () => `${replay(index)}: ${shown(bytes)}`)) readable++;
+          if (index % 1000 === 0) expectUntouched(replay(index));
+        }
+      }, inputs(MINUTES));
+      expectUntouched();
+      // Else the rows would say nothing about what is read.
+      if (kind !== 'of noise') expect(readable, replay()).toBeGreaterThan(count / 50);
+    },
+  );
 
-  test('R53, R54: a megabyte of anything is read, or refused, in time', () => {
+  test('R53, R54: a megabyte of any bytes is read, or refused, in time', () => {
     const fill = (text: string): string => text.repeat(Math.ceil(1_000_000 / text.length));
     const many = (count: number, one: (index: number) => string): string =>
       Array.from({ length: count }, (_, index) => one(index)).join();
@@ -314,7 +317,7 @@ const columns: Record<string, readonly string[]> = {
 
 const parts = { controllers: [RowController] };
 
-describe('Stored rows, by requests on SQLite', () => {
+describe('Stored rows, read by requests on SQLite', () => {
   const clock = new ManualClock();
   const running: RunningApp[] = [];
   let database: OpenDatabase;
@@ -390,7 +393,7 @@ describe('Stored rows, by requests on SQLite', () => {
   );
 
   test.each(platforms)(
-    'R54: any numbers and any hashes in the columns: no 5xx, and other visits do not notice, under %s',
+    'R54: any numbers and hashes in the columns cause no 5xx, and do not affect other visits, under %s',
     async (platform) => {
       const expectUntouched = watchBuiltIns();
       const app = await start(platform, 'empty');
@@ -448,7 +451,7 @@ describe('Stored rows, by requests on SQLite', () => {
     });
 
     test.each(['expiry', 'absolute_expiry'])(
-      'a visit does not live for ever when its %s is no number',
+      'a visit does not live forever if its %s is not a number',
       async (column) => {
         const app = await start('express', 'empty');
         const { key, visit } = await app.visits.create({ userId: 'Ann' });
@@ -458,7 +461,7 @@ describe('Stored rows, by requests on SQLite', () => {
       },
     );
 
-    test('other visits live on when an absolute_expiry is no number', async () => {
+    test('other visits are not affected if an absolute_expiry is not a number', async () => {
       const app = await start('express', 'empty');
       const hostile = await app.visits.create();
       const other = await app.visits.create();
@@ -470,15 +473,18 @@ describe('Stored rows, by requests on SQLite', () => {
       expect(await expiryOf(other.visit.id)).toBe(clock.now() + 20 * MINUTES);
     });
 
-    test.each(['expiry', 'absolute_expiry'])('a permanent visit whose %s is no number is answered', async (column) => {
-      const app = await start('express', 'empty');
-      const { key, visit } = await app.visits.create({ permanent: true });
-      await breakColumn(visit.id, `visit.${column}`, "'text'");
-      clock.advance(11 * MINUTES);
-      expect((await app.ask('/see', key)).status).toBeLessThan(500);
-    });
+    test.each(['expiry', 'absolute_expiry'])(
+      'a request with a permanent visit whose %s is not a number gets a response',
+      async (column) => {
+        const app = await start('express', 'empty');
+        const { key, visit } = await app.visits.create({ permanent: true });
+        await breakColumn(visit.id, `visit.${column}`, "'text'");
+        clock.advance(11 * MINUTES);
+        expect((await app.ask('/see', key)).status).toBeLessThan(500);
+      },
+    );
 
-    test.each(["'text'", '9007199254740993'])('a session is saved when its version is %s', async (literal) => {
+    test.each(["'text'", '9007199254740993'])('a session is saved if its version is %s', async (literal) => {
       const app = await start('express', 'empty');
       const { key, visit } = await app.visits.create();
       await breakColumn(visit.id, 'visit.session_version', literal);

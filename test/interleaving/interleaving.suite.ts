@@ -206,7 +206,7 @@ export function describeInterleavings(name: DatabaseName): void {
     });
 
     for (const order of KNOWN_ORDERS.filter(({ database: on }) => on === name)) {
-      test(`an order that failed once: ${JSON.stringify(order)}`, async ({ signal }) => {
+      test(`an order that failed earlier: ${JSON.stringify(order)}`, async ({ signal }) => {
         const course = await withLaboratory((open) => replay(open, order, signal));
         expect(course.steps.length).toBeGreaterThan(1);
       });
@@ -222,7 +222,7 @@ export function describeInterleavings(name: DatabaseName): void {
       });
     });
 
-    describe('the explorer notices a guard that is taken out', () => {
+    describe('the explorer detects a removed guard', () => {
       test.for(GUARDS)(
         '$ids: $name ($operations)',
         async ({ and, operations: names, situation, ...edit }, { signal }) => {

@@ -160,7 +160,7 @@ afterEach(() => {
   for (const undo of undoing.splice(0).toReversed()) undo();
 });
 
-describe('The explorer notices a breach of', () => {
+describe('The explorer detects a violation of', () => {
   let database: OpenDatabase;
   let laboratory: Laboratory | undefined;
 
@@ -400,7 +400,7 @@ const plays: Record<string, Play<Stage>> = {
   },
 };
 
-describe('A breach shows of', () => {
+describe('It detects a violation of', () => {
   let database: OpenDatabase;
   let dataSource: DataSource;
   let stage: Stage;
@@ -573,7 +573,7 @@ const appPlays: Record<string, Play<RunningApp>> = {
 /** The response of the last request has closed, and all that hears of it has. */
 let whenClosed: (value?: unknown) => void = () => {};
 
-describe.for(platforms)('A breach shows under %s of', (platform: PlatformName) => {
+describe.for(platforms)('It detects, under %s, a violation of', (platform: PlatformName) => {
   let database: OpenDatabase;
   let dataSource: DataSource;
   let app: RunningApp;

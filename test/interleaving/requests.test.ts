@@ -26,7 +26,7 @@ describe('Several writes of one request', () => {
     );
   });
 
-  describe('come to what they come to in order', () => {
+  describe('have the result of sequential calls', () => {
     test.for(aloneScenes)('$title', async ({ scenes }, { signal }) => {
       // With nobody beside it there is one order only.
       for (const scene of scenes)
@@ -35,7 +35,7 @@ describe('Several writes of one request', () => {
     });
   });
 
-  describe('hold in every order beside others', () => {
+  describe('keep the laws in every order beside other requests', () => {
     test.for(besideScenes)('$title', async ({ twin, ...scene }, { signal }) => {
       const exploration = await explore(laboratory, scene, { most: isSoak ? 5000 : 10, seed: TODAY, twin, signal });
       done.push(exploration);

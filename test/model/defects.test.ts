@@ -128,7 +128,7 @@ describe('Random histories find', () => {
     await expectFound(await open(Store));
   });
 
-  test('R51: writes of one request that take no turns', async () => {
+  test('R51: writes of one request without turns', async () => {
     // oxlint-disable-next-line typescript/unbound-method -- called with a queue each time
     const { add } = TurnQueue.prototype;
     TurnQueue.prototype.add = function (start) {

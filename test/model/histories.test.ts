@@ -17,7 +17,7 @@ describeDatabases('Random histories', (database) => {
   });
   afterAll(() => world?.close());
 
-  test('R7, R22, R24, R31, R39, R40, R42, B3, B23, B24, B25: each key opens what the model says, and no more', async () => {
+  test('R7, R22, R24, R31, R39, R40, R42, B3, B23, B24, B25: each key gives the access of the model', async () => {
     const failure = await findFailure(world, historiesOn(database.name), {
       seed: seed === undefined ? undefined : Number(seed),
       path,

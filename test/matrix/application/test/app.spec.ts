@@ -26,7 +26,7 @@ async function started(work: (app: INestApplication, address: string) => Promise
 }
 
 describe('The application', () => {
-  test('knows who is signed in, for as long as the visit lasts', () =>
+  test('knows the signed-in user for as long as the visit lasts', () =>
     started(async (app, address) => {
       const ada = await signIn(app, 'ada');
       const visits = (headers = {}): Promise<Response> => fetch(`${address}/visits`, { headers });
@@ -38,7 +38,7 @@ describe('The application', () => {
       expect((await visits(ada.headers)).status).toBe(401);
     }));
 
-  test('is called with another guard in place of ours', async () => {
+  test('can be tested with the guard of the library replaced', async () => {
     const pass = { canActivate: () => true };
     const module = await Test.createTestingModule({ imports: [VisitTestingModule.forRoot()], ...parts })
       .overrideGuard(IdentityGuard)
