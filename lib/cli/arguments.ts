@@ -89,7 +89,7 @@ export type Wish =
 
 /** @throws UsageError */
 export function readArguments(args: readonly string[]): Wish {
-  // Not strict, because the errors should be our own.
+  // Not strict, so that the error messages are those of this command.
   const { tokens } = parseArgs({
     args: [...args],
     options: OPTIONS,

@@ -2,20 +2,20 @@ import type ts from 'typescript';
 import { sourcesBelow, type Tree } from './schematics.js';
 import { Source, type TypeScript } from './source.js';
 
-/** What was done to the options of the application's data sources, and what is left to do. */
+/** The changes to the options of the application's data sources, and the remaining work. */
 export interface DataSources {
   /** Whether TypeOrmModule.forRoot() or forRootAsync() is called anywhere. */
   readonly isInNest: boolean;
   readonly changed: readonly Source[];
-  /** Whether any of them creates the tables at the start. */
+  /** Whether any of them creates the tables at startup. */
   readonly createTables: boolean;
-  /** Files whose options have to be changed by hand. */
+  /** Files whose options must be changed by hand. */
   readonly byHand: readonly string[];
 }
 
 /**
- * Adds entities and migrations of visits to the options of data sources: in `TypeOrmModule.forRoot()`, in what the
- * factory of `forRootAsync()` returns, in `new DataSource()`. Named data sources are others, and stay as they are.
+ * Adds entities and migrations of visits to the options of data sources: in `TypeOrmModule.forRoot()`, in the return
+ * value of the factory of `forRootAsync()`, and in `new DataSource()`. Named data sources are not changed.
  */
 export function addToDataSources(
   tree: Tree,
@@ -48,7 +48,7 @@ export function addToDataSources(
       }
       source.addToList(literal, 'entities', '...visitEntities');
       source.addToList(literal, 'migrations', '...visitMigrations');
-      // Where there are no migrations, nobody runs them.
+      // Without migrations of its own, the application does not run any.
       if (!hasMigrations && !isTrue('synchronize') && !source.property(literal, 'migrationsRun'))
         source.addProperty(literal, 'migrationsRun', 'true');
       createTables ||= !hasMigrations || isTrue('synchronize') || isTrue('migrationsRun');
@@ -60,7 +60,7 @@ export function addToDataSources(
   return { isInNest, changed, createTables, byHand };
 }
 
-/** The object of options that a call has, or that its factory returns; undefined if it has something else. */
+/** The options object of a call, or the one that its factory returns; undefined if there is no such object. */
 function optionsOf(
   source: Source,
   typescript: TypeScript,
@@ -90,7 +90,7 @@ function optionsOf(
   return returned.length === 1 ? returned[0] : undefined;
 }
 
-/** Options that are spread in may have entities of their own, which a list here would replace. */
+/** Spread options may contain entities, which a list here would replace. */
 function canAdd(
   source: Source,
   { isArrayLiteralExpression, isSpreadAssignment }: TypeScript,

@@ -4,7 +4,7 @@ import { findRootModule, type RootModule } from './root-module.js';
 import { install, sourcesBelow, type SchematicContext, type Tree } from './schematics.js';
 import { applicationTypeScript, Source, type NamedImport, type TypeScript } from './source.js';
 
-/** Options of `nest add nest-visit`, as schema.json describes them. */
+/** Options of `nest add nest-visit`, as described in schema.json. */
 export interface NestAddOptions {
   readonly sourceRoot?: string;
   readonly module?: string;
@@ -16,19 +16,19 @@ export interface NestAddOptions {
 type StoreName = 'memory' | 'typeorm' | 'prisma' | 'redis' | 'drizzle' | 'kysely' | 'keyv' | 'sealed-cookie';
 type Database = 'postgres' | 'mysql' | 'mariadb' | 'sqlite';
 
-/** What a store takes. */
+/** What a store needs. */
 interface Plan {
   readonly registration: string;
   readonly imports: readonly NamedImport[];
   /** Packages with their versions. */
   readonly packages?: readonly string[];
-  /** What the user is told at the end. */
+  /** The messages for the user at the end. */
   readonly remarks: readonly string[];
 }
 
 const DOCS = 'https://github.com/nest-visit/nest-visit/blob/main/docs';
 
-/** Registers VisitModule in the root module. Where it is registered already, nothing changes. */
+/** Registers VisitModule in the root module. If it is already registered, nothing changes. */
 export function nestAdd(options: NestAddOptions = {}) {
   return (tree: Tree, context: SchematicContext): void => new NestAdd(tree, context, options).run();
 }
@@ -52,11 +52,11 @@ class NestAdd {
   run(): void {
     const there = this.registeredIn();
     if (there) {
-      this.context.logger.info(`VisitModule is registered in ${there} already: nothing has changed.`);
+      this.context.logger.info(`VisitModule is already registered in ${there}: nothing has changed.`);
       return;
     }
     const found = findRootModule(this.tree, this.typescript, this.sourceRoot, this.options.module);
-    // One source per file, because a data source may stand in the root module, too.
+    // One source per file, because the root module may also contain a data source.
     const root = { ...found, source: this.keep(found.source) };
     const store = this.options.store && this.options.store !== 'auto' ? this.options.store : this.storeInUse();
     const plan = this.plan(store, root.source);
@@ -100,7 +100,7 @@ class NestAdd {
       );
   }
 
-  /** By what the application has installed. */
+  /** Chosen according to the packages that are installed. */
   private storeInUse(): StoreName {
     const packages: Record<string, StoreName> = {
       '@nestjs/typeorm': 'typeorm',
@@ -120,7 +120,7 @@ class NestAdd {
           registration: 'VisitModule.forRoot({ store: new MemoryVisitStore() })',
           imports: [{ names: ['MemoryVisitStore'], from: 'nest-visit' }],
           remarks: [
-            'Visits are kept in memory, and are gone when the process ends. Before production, choose another ' +
+            'Visits are stored in memory, and lost when the process ends. Before production, choose another ' +
               `store: ${DOCS}/stores.md`,
           ],
         };
@@ -141,8 +141,8 @@ class NestAdd {
         return this.planForPrisma(root);
       default:
         throw new Error(
-          `The store for ${store} is given something of the application that cannot be guessed, so nothing has ` +
-            `changed. Register it by hand, as ${DOCS}/store-${store}.md says, or begin with nest add nest-visit ` +
+          `The store for ${store} needs an object of the application that cannot be guessed, so nothing was ` +
+            `changed. Register it by hand, see ${DOCS}/store-${store}.md, or begin with nest add nest-visit ` +
             '--store memory',
         );
     }
@@ -157,7 +157,7 @@ class NestAdd {
     );
     if (!isInNest) return this.planForOwnDataSource();
     const remarks = changed.map(
-      ({ path }) => `Entities and migrations of visits are added to the data source in ${path}.`,
+      ({ path }) => `Entities and migrations of visits were added to the data source in ${path}.`,
     );
     for (const path of byHand)
       remarks.push(
@@ -166,7 +166,7 @@ class NestAdd {
       );
     if (!createTables)
       remarks.push(
-        'To do: run the migrations, as you run your own. The application does not start without the tables.',
+        'To do: run the migrations, together with your own. The application does not start without the tables.',
       );
     return {
       registration: `VisitModule.forRootAsync({
@@ -182,8 +182,8 @@ class NestAdd {
   }
 
   /**
-   * Where nothing of TypeORM is in Nest, the module opens a data source of its own, and creates the tables at the
-   * start.
+   * If the application does not use TypeOrmModule, the module opens its own data source, and creates the tables at
+   * startup.
    */
   private planForOwnDataSource(): Plan {
     const drivers: Record<Database, string> = {
@@ -208,8 +208,10 @@ class NestAdd {
       imports: [],
       packages: ['typeorm@1', drivers[database]],
       remarks: [
-        database === 'sqlite' ? 'Visits are kept in visits.sqlite.' : `DATABASE_URL names the database (${database}).`,
-        'Its tables are created at the start: migrationsRun.',
+        database === 'sqlite'
+          ? 'Visits are stored in visits.sqlite.'
+          : `DATABASE_URL names the database (${database}).`,
+        'The tables are created at startup: migrationsRun.',
       ],
     };
   }
@@ -249,7 +251,7 @@ class NestAdd {
   }
 }
 
-/** Of a package that is named with its version. */
+/** The name of a package, from its name with a version. */
 function nameOf(specifier: string): string {
   return specifier.slice(0, specifier.lastIndexOf('@'));
 }

@@ -1,4 +1,4 @@
-/** The models of docs/store-prisma.md, which a test compares. */
+/** The models of docs/store-prisma.md; a test compares them. */
 export const PRISMA_MODELS = `model Visit {
   id               String         @id @db.VarChar(32)
   keyHash          String         @map("key_hash") @db.VarChar(64)

@@ -12,7 +12,7 @@ export interface PrismaParts {
 
 const BY_HAND = 'See https://github.com/nest-visit/nest-visit/blob/main/docs/store-prisma.md';
 
-/** @throws Error that says what to do, if there is no such service, or no module exports it */
+/** @throws Error with instructions if there is no such service, or no module exports it */
 export function findPrismaParts(
   tree: Tree,
   { isClassDeclaration }: TypeScript,
@@ -34,7 +34,7 @@ export function findPrismaParts(
   const [service] = services;
   if (!service || services.length > 1)
     throw new Error(
-      `The store for Prisma is given the application's client, by a service that extends PrismaClient, and ` +
+      `The store for Prisma needs the application's client, a service that extends PrismaClient, and ` +
         `${sourceRoot}/ has ${services.length} such classes. ${BY_HAND}`,
     );
   for (const source of sources) {
@@ -53,12 +53,12 @@ export function findPrismaParts(
     }
   }
   throw new Error(
-    `No module exports ${service.name}, so VisitModule cannot be given it. Export it from the module that provides ` +
-      `it, and run it again. ${BY_HAND}`,
+    `No module exports ${service.name}, so VisitModule cannot inject it. Export it from the module that provides ` +
+      `it, and run this command again. ${BY_HAND}`,
   );
 }
 
-/** As the other imports of the file are written: with or without an extension. */
+/** In the style of the other imports of the file: with or without an extension. */
 function specifier(from: Source, path: string): string {
   const extension = from
     .imports()
@@ -69,10 +69,10 @@ function specifier(from: Source, path: string): string {
 }
 
 /**
- * Adds the models of visits to Prisma's schema, unless they are there.
+ * Adds the models of visits to Prisma's schema, unless it has them.
  *
- * @returns the file they are in, or undefined if no schema was found
- * @throws Error if the schema is for a database that the store does not serve
+ * @returns the file that contains them, or undefined if no schema was found
+ * @throws Error if the store does not support the database of the schema
  */
 export function addPrismaModels(tree: Tree): string | undefined {
   const { prisma } = JSON.parse(tree.readText('package.json')) as { prisma?: { schema?: string } };
@@ -83,7 +83,7 @@ export function addPrismaModels(tree: Tree): string | undefined {
   const provider = /^\s*provider\s*=\s*"(sqlite|sqlserver|mongodb|cockroachdb)"/m.exec(text)?.[1];
   if (provider)
     throw new Error(
-      `The store for Prisma serves PostgreSQL, MySQL and MariaDB, and ${file} says ${provider}. Choose another ` +
+      `The store for Prisma supports PostgreSQL, MySQL and MariaDB, but ${file} has ${provider}. Choose another ` +
         'one: nest add nest-visit --store memory',
     );
   if (!/^model Visit \{/m.test(text)) tree.overwrite(file, `${text.trimEnd()}\n\n${PRISMA_MODELS}`);

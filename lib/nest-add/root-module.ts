@@ -3,19 +3,19 @@ import type ts from 'typescript';
 import { sourcesBelow, type Tree } from './schematics.js';
 import { Source, type TypeScript } from './source.js';
 
-/** The module that the application is made of. */
+/** The module that the application is created from. */
 export interface RootModule {
   readonly source: Source;
   readonly name: string;
-  /** What `@Module()` is called with, or the call if it is called with nothing. */
+  /** The argument of `@Module()`, or the call if it has none. */
   readonly metadata: ts.ObjectLiteralExpression | ts.CallExpression;
 }
 
-const AGAIN = 'Name its file, and run it again: nest add nest-visit --module src/app.module.ts';
+const AGAIN = 'Specify its file, and run this command again: nest add nest-visit --module src/app.module.ts';
 
 /**
- * @param file of the root module, if it is known
- * @throws Error that says what to do, if it cannot be found or read
+ * @param file of the root module, if known
+ * @throws Error with instructions if it cannot be found or read
  */
 export function findRootModule(tree: Tree, typescript: TypeScript, sourceRoot: string, file?: string): RootModule {
   const read = (path: string): Source => new Source(typescript, path, tree.readText(path));
@@ -39,12 +39,12 @@ export function findRootModule(tree: Tree, typescript: TypeScript, sourceRoot: s
     if (found) return found;
   }
   return fail(
-    `The root module ${entry.name} was not found: ${entry.source.path} names it, and no class with @Module() has ` +
+    `The root module ${entry.name} was not found: ${entry.source.path} uses it, but no class with @Module() has ` +
       `this name. ${AGAIN}`,
   );
 }
 
-/** Where applications are created: in main.ts, or else in any other file. */
+/** The places where applications are created: in main.ts, or else in any other file. */
 function createdIn(tree: Tree, sourceRoot: string, read: (path: string) => Source): { source: Source; name: string }[] {
   const main = `${sourceRoot}/main.ts`;
   const rest = sourcesBelow(tree, sourceRoot).filter((path) => path !== main);
@@ -63,7 +63,7 @@ function createdIn(tree: Tree, sourceRoot: string, read: (path: string) => Sourc
   return [];
 }
 
-/** The file that a name is imported from, if its path is relative and the file is there. */
+/** The file that a name is imported from, if its path is relative and the file exists. */
 function imported(tree: Tree, { source, name }: { source: Source; name: string }): string[] {
   const from = source.importOf(name)?.from;
   if (!from?.startsWith('.')) return [];
@@ -75,7 +75,7 @@ function moduleIn(source: Source, name?: string): RootModule | undefined {
   const found = source.decorators('Module').filter(({ owner }) => name === undefined || owner.name?.text === name);
   if (found.length > 1)
     throw new Error(
-      `${source.path} has several modules; VisitModule belongs into the one that NestFactory.create() is called with.`,
+      `${source.path} has several modules; VisitModule belongs in the one that is passed to NestFactory.create().`,
     );
   const [only] = found;
   if (!only) return undefined;

@@ -1,5 +1,5 @@
-// What the runtime of schematics offers, as far as it is used here. The command line of Nest brings it; this package
-// must not depend on it, nor import it, because applications in production have no command line.
+// The part of the schematics runtime that is used here. The Nest CLI brings the runtime. This package must not depend
+// on it or import it, because applications in production do not have the CLI.
 
 /** The files of the application. Nothing is written until the schematic has succeeded. */
 export interface Tree {
@@ -35,7 +35,7 @@ export function sourcesBelow(tree: Tree, path: string): string[] {
   return search(tree.getDir(`/${path}`));
 }
 
-/** Installs packages after the files have been written, with the package manager whose lock file is there. */
+/** Installs packages after the files have been written, with the package manager that the lock file belongs to. */
 export function install(tree: Tree, context: SchematicContext, packages: readonly string[]): void {
   const managers: Record<string, string> = {
     'pnpm-lock.yaml': 'pnpm',

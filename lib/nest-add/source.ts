@@ -5,9 +5,9 @@ import type ts from 'typescript';
 export type TypeScript = typeof ts;
 
 /**
- * TypeScript as the application has it, or else as its command line of Nest has it.
+ * TypeScript of the application, or else of its Nest CLI.
  *
- * @throws Error if there is none that can be used by programs. TypeScript 7 cannot.
+ * @throws Error if neither can be used by programs, as TypeScript 7 cannot
  */
 export function applicationTypeScript(folder = process.cwd()): TypeScript {
   const application = createRequire(join(folder, 'package.json'));
@@ -20,7 +20,7 @@ export function applicationTypeScript(folder = process.cwd()): TypeScript {
       const loaded = load() as Partial<TypeScript>;
       if (typeof loaded.createSourceFile === 'function') return loaded as TypeScript;
     } catch {
-      // The next place may have it.
+      // Try the next place.
     }
   }
   throw new Error(
@@ -28,14 +28,14 @@ export function applicationTypeScript(folder = process.cwd()): TypeScript {
   );
 }
 
-/** What a file imports: names of a package or of another file. */
+/** The imports of a file: names of a package or of another file. */
 export interface NamedImport {
   readonly names: readonly string[];
   readonly from: string;
   readonly isType?: true;
 }
 
-/** A source file and the insertions to be made in it. Its own style of quotes and semicolons is kept. */
+/** A source file and the insertions to make in it. Its style of quotes and semicolons is kept. */
 export class Source {
   readonly file: ts.SourceFile;
   private readonly edits: { start: number; end: number; text: string }[] = [];
@@ -49,7 +49,7 @@ export class Source {
     this.file = typescript.createSourceFile(path, text, typescript.ScriptTarget.Latest, true);
   }
 
-  /** All nodes of a kind, in the order of the text. */
+  /** All nodes of a kind, in the order of the source text. */
   find<T extends ts.Node>(is: (node: ts.Node) => node is T): T[] {
     const found: T[] = [];
     const visit = (node: ts.Node): void => {
@@ -60,7 +60,7 @@ export class Source {
     return found;
   }
 
-  /** Calls such as `NestFactory.create(…)`; any method of the object without a name. */
+  /** Calls such as `NestFactory.create(…)`; without a method name, calls of any method of the object. */
   calls(object: string, method = /^/): ts.CallExpression[] {
     const { isCallExpression, isPropertyAccessExpression } = this.typescript;
     return this.find(isCallExpression).filter(
@@ -75,7 +75,7 @@ export class Source {
     return this.file.statements.filter(this.typescript.isImportDeclaration);
   }
 
-  /** Where a local name comes from, and what it is called there. */
+  /** Where a local name is imported from, and its original name. */
   importOf(local: string): { name: string; from: string } | undefined {
     for (const { importClause, moduleSpecifier } of this.imports()) {
       const from = (moduleSpecifier as ts.StringLiteral).text;
@@ -88,7 +88,7 @@ export class Source {
     return undefined;
   }
 
-  /** The object that a decorator of a class is called with; null if it is called with nothing, or something else. */
+  /** The object that a class decorator is called with; null if it is called with something else or nothing. */
   decorators(
     name: string,
   ): { owner: ts.ClassDeclaration; call: ts.CallExpression; argument: ts.ObjectLiteralExpression | null }[] {
@@ -118,8 +118,8 @@ export class Source {
   }
 
   /**
-   * Adds an element to the list that a property of an object has. False if it has something that is no list, and cannot
-   * be added to.
+   * Adds an element to the list in a property of an object. False if the property is not a list, so that nothing can be
+   * added.
    */
   addToList(object: ts.ObjectLiteralExpression, name: string, element: string): boolean {
     if (object.properties.some((one) => one.name?.getText() === name && !this.property(object, name))) return false;
@@ -134,7 +134,7 @@ export class Source {
     const indent = this.indentOf(initializer);
     const end = initializer.getEnd() - 1;
     const column = this.columnOf(initializer);
-    // What stands inside of the elements is left alone, since it may be added to, too.
+    // The insides of the elements are not changed, because other insertions may apply to them.
     if (!last) this.edit(initializer.getStart(), end + 1, this.list([element], indent, column));
     else if (initializer.getText().includes('\n'))
       this.edit(last.getEnd(), last.getEnd(), `,\n${indented(element, this.indentOf(last))}`);
@@ -172,7 +172,7 @@ export class Source {
     this.edits.push({ start, end, text: this.inItsQuotes(text) });
   }
 
-  /** The text with all that has been added. */
+  /** The text with all insertions. */
   print(): string {
     const last = this.imports().at(-1);
     const end = last?.getEnd() ?? 0;
@@ -182,7 +182,7 @@ export class Source {
       ),
     );
     const text = last ? lines.map((line) => `\n${line}`).join('') : lines.map((line) => `${line}\n`).join('');
-    // Of several insertions at one place, the first one stays the first.
+    // Several insertions at one position keep their order.
     const edits = [{ start: end, end, text }, ...this.edits].map((edit, order) => ({ ...edit, order }));
     edits.sort((a, b) => b.start - a.start || b.order - a.order);
     let result = this.text;
@@ -214,12 +214,12 @@ export class Source {
   }
 }
 
-/** Such as `...visitEntities`: it would look lost on a line of its own. */
+/** Such as `...visitEntities`, which is not worth a line of its own. */
 function isShort(element: string): boolean {
   return element.length < 24;
 }
 
-/** All lines further to the right; the first one, too. */
+/** Indents all lines, including the first one. */
 function indented(text: string, by: number): string {
   return text.replaceAll(/^(?=.)/gm, ' '.repeat(by));
 }

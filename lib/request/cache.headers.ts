@@ -25,7 +25,7 @@ export class CacheHeaders {
     const isKept = !isSignedIn || this.options.cache.signedIn !== 'no-store';
     const said = textOf(response.getHeader('Cache-Control'));
     this.writeTargeted(response);
-    // Most responses say nothing of caches, and need not be taken apart.
+    // Most responses have no cache headers and need not be parsed.
     if (said === '') {
       response.setHeader(
         'Cache-Control',

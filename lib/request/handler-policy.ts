@@ -14,9 +14,9 @@ const EXCLUSIVE = 'nest-visit:exclusive';
 
 /** Settings of a handler that differ from those of the application. */
 export interface VisitOverrides {
-  /** How long the visit lives after a request to this handler. */
+  /** How long the visit lasts after a request to this handler. */
   timeout?: Duration;
-  /** Where the key is looked for. */
+  /** Where keys are read from. */
   source?: string | readonly VisitSource[];
   /** The path of a cookie that this handler sets. */
   path?: string;

@@ -102,8 +102,8 @@ export class OutgoingResponse {
     const place = { path: context.policy?.path, isHttps: context.exchange.isHttps };
     const { id } = state.record;
     const isKeptByClient = this.isKeptByClient(context);
-    // The browser has left its cookie out of this request, so it may have one that is worth more; only a sign-in takes
-    // its place.
+    // The browser did not send its cookie with this request, so it may have a cookie with more rights, which only a
+    // sign-in may replace.
     const mayHaveAnother =
       !isKeptByClient &&
       context.exchange.isCrossSitePost &&
@@ -112,8 +112,9 @@ export class OutgoingResponse {
     if (mayHaveAnother && !state.record.identity) return;
     const copy =
       state.is === 'stored' ? context.clientStorage?.copyFor({ id, keyHash: state.key.hash, now }) : undefined;
-    // Key and copy leave together, so that no other response can part them: a key that fits nothing is no visit. One
-    // that has waited too long for its response may have been given up for lost by now: the client keeps what it has.
+    // Key and copy are sent together, so that no other response can separate them: a key without its copy is not a
+    // visit. A key that has waited too long for its response may have been replaced by now; then the client keeps its
+    // old one.
     const isTooLate = state.record.previousKeyUntil === UNSEEN && now - state.record.keyChanged >= RENEWAL_GRACE;
     const isKnown = (): boolean => context.presented.keys.some((key) => key.equals(state.key));
     if (isTooLate && !isKnown()) return;
@@ -145,7 +146,7 @@ export class OutgoingResponse {
     );
   }
 
-  /** @param sendsKey a cookie leaves with the same response, which would be cleared with the others */
+  /** @param sendsKey whether a cookie is sent with the same response; it would be cleared with the others */
   private clearSiteData(response: ServerResponse, sendsKey: boolean): void {
     const kinds = this.options.cookie.clearSiteData.filter((kind) => !(sendsKey && kind === 'cookies'));
     if (kinds.length === 0 || response.hasHeader('Clear-Site-Data')) return;

@@ -21,10 +21,11 @@ export interface OriginRules {
 export function originOf(request: FrameworkRequest, { trustedOrigins, secure }: OriginRules): RequestOrigin {
   const { origin, 'sec-fetch-site': site } = request.headers;
   if (origin !== undefined && trustedOrigins.includes(origin)) return 'own';
-  // `none`: the user has caused it, by the address bar or an extension. A `same-site` neighbor counts as foreign.
+  // `none`: the user has caused it, with the address bar or an extension. Another host of the same site counts as
+  // foreign.
   if (site !== undefined) return site === 'same-origin' || site === 'none' ? 'own' : 'foreign';
   if (origin === undefined) return 'unknown';
-  // A sandboxed frame, a redirect between sites and a local file say "null".
+  // Sandboxed frames, redirects between sites and local files send "null".
   if (!URL.canParse(origin)) return 'foreign';
   const url = new URL(origin);
   const isOurs = hostsOf(request).some((host) => hostIn(host, url.protocol) === url.host);

@@ -47,7 +47,7 @@ export class RequestUser {
     return this.show(context)?.catch((error: unknown) => refuse(context.exchange.request, error));
   }
 
-  /** Called when the visit belongs to another user now, or to none. */
+  /** Called when the user of the visit has changed, or it has none any more. */
   forget(context: RequestContext): Promise<void> | undefined {
     context.user = undefined;
     return this.show(context);

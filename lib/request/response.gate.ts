@@ -12,9 +12,9 @@ export interface Replacement {
 /** Decides when a response may be sent, and adds its last headers. */
 export interface Gatekeeper {
   /**
-   * Asked once, synchronously, by the first call that would send headers; what a `writeHead()` sets is on the response
-   * by then. Without a promise everything leaves at once. With one, headers and body wait until it is resolved; when it
-   * is rejected (or this throws), the replacement leaves.
+   * Called once, synchronously, by the first call that would send headers. The headers of a `writeHead()` are already
+   * set on the response. Without a promise, everything is sent immediately. With one, headers and body wait until it is
+   * resolved; if it is rejected (or this throws), the replacement is sent.
    */
   beforeLeaving(): Promise<unknown> | undefined;
   /**
@@ -27,18 +27,18 @@ export interface Gatekeeper {
 }
 
 /**
- * Makes whatever leaves through a response ask the keeper first. Does nothing to a response whose headers have left.
- * One that has a gate already, because one application is mounted in another, asks both keepers.
+ * Makes everything that is sent through a response ask the keeper first. Does nothing if the headers have been sent. If
+ * the response already has a gate, because one application is mounted in another, it asks both keepers.
  *
- * While calls wait, the response behaves as if they had gone through: `headersSent`, `writableEnded`, `writableLength`
- * and `writableNeedDrain` say so, headers can no longer be changed, `write()` asks for a pause at the high-water mark.
- * One exception: under HTTP/1 the deprecated `finished` stays false, as `server.close()` takes the connection of a
- * finished response for idle and destroys it. `writeContinue()`, `writeProcessing()` and `writeEarlyHints()` do not
- * wait.
+ * While calls wait, the response behaves as if they had been executed, according to `headersSent`, `writableEnded`,
+ * `writableLength` and `writableNeedDrain`. Headers can no longer be changed, and `write()` asks for a pause at the
+ * high-water mark. One exception: with HTTP/1, the deprecated `finished` stays false, because `server.close()` treats
+ * the connection of a finished response as idle and destroys it. `writeContinue()`, `writeProcessing()` and
+ * `writeEarlyHints()` do not wait.
  *
- * After a replacement, whatever the application goes on sending is dropped and its callbacks are called. If it had not
- * ended its answer, the response emits `error` with the reason right before `finish`, so that a `pipeline()` into it
- * fails with that, and sources piped into it are destroyed.
+ * After a replacement, everything that the application still sends is discarded, and its callbacks are called. If it
+ * had not ended its response, the response emits `error` with the reason right before `finish`, so that a `pipeline()`
+ * into it fails with this error, and sources piped into it are destroyed.
  */
 export function installGate(response: ServerResponse, keeper: Gatekeeper): void {
   const gated = response as unknown as Gated;
@@ -54,7 +54,7 @@ export function installGate(response: ServerResponse, keeper: Gatekeeper): void 
   gated.flushHeaders = flushHeaders;
 }
 
-/** Headers that belong to the exchange or to the whole site rather than to one response. A replacement keeps them. */
+/** Headers that belong to the connection or the whole site rather than to one response. A replacement keeps them. */
 const STAYS = new RegExp(
   `^(${[
     'access-control-.*',
@@ -81,15 +81,14 @@ const STAYS = new RegExp(
 const GATE = Symbol('response gate');
 
 /**
- * The property of Node's HTTP/1 responses that holds status line and headers once they are fixed: `headersSent` reads
- * it.
+ * The property of Node's HTTP/1 responses with the status line and headers once they are fixed; `headersSent` reads it.
  */
 const HEADER = '_header';
 
 type Method = (this: Gated, ...args: any[]) => unknown;
 type Callback = (error?: Error | null) => void;
 
-/** A response with its gate, and with what Node and compression() have on it, too. */
+/** A response with its gate, and with the internal properties of Node and compression(). */
 interface Gated extends Omit<
   ServerResponse,
   'writeHead' | 'write' | 'end' | 'flushHeaders' | 'destroy' | 'statusMessage' | 'req'
@@ -117,9 +116,9 @@ interface HeldCall {
 /**
  * - `shut`: nothing has been sent yet
  * - `held`: calls wait for the save
- * - `open`: calls pass, headers have not left
- * - `left`: headers have left, or the client has
- * - `replaced`: the replacement has left; calls are dropped
+ * - `open`: calls pass, headers have not been sent
+ * - `left`: headers have been sent, or the client has disconnected
+ * - `replaced`: the replacement has been sent; calls are discarded
  */
 type Phase = 'shut' | 'held' | 'open' | 'left' | 'replaced';
 
@@ -131,7 +130,7 @@ class Gate {
   private headFixed = false;
   private calls: HeldCall[] = [];
   private statusCode = 200;
-  // What was on the response before; it may be the patches of others, such as compression().
+  // The earlier methods of the response, which may be patches such as those of compression().
   readonly writeHead: Method;
   readonly write: Method;
   readonly end: Method;
@@ -208,7 +207,7 @@ class Gate {
     return more;
   }
 
-  /** Puts what `writeHead()` was given on the response, so that it can be read, added to and taken back. */
+  /** Sets status and headers of `writeHead()` on the response, so that they can be read, extended and removed. */
   applyHead(status: number, reason: unknown, headers: unknown): void {
     const { response } = this;
     const code = status | 0;
@@ -223,7 +222,7 @@ class Gate {
     if (typeof reason === 'string' && !response.stream) response.statusMessage = reason;
   }
 
-  /** A `writeHead()` waits: its status and headers are on the response already. */
+  /** A `writeHead()` waits; its status and headers are already set on the response. */
   fixHead(): void {
     this.headFixed = true;
   }
@@ -248,11 +247,11 @@ class Gate {
         if (method === 'write' && more === false) full = true;
       }
     } catch (error) {
-      // Nobody is left to catch it: the caller has returned long ago.
+      // It cannot be caught, because the caller has already returned.
       response.destroy(error);
     }
     this.calls = [];
-    // Where a call was told to wait again, Node emits 'drain' itself.
+    // If a call was asked to pause again, Node emits 'drain' itself.
     if (this.needsDrain && !this.ended && !full) emitDrain(response);
   }
 
@@ -294,8 +293,8 @@ class Gate {
   }
 
   /**
-   * Tells those who go on sending once the replacement has been handed over, as error handlers like to destroy the
-   * connection; and before they hear 'finish', which would mean to them that their answer has left.
+   * Notifies code that continues to send, only after the replacement has been sent, because error handlers often
+   * destroy the connection, and before it receives 'finish', which would mean that its response was sent.
    */
   private beforeFinish(tell: () => void): void {
     const { response } = this;
@@ -316,7 +315,7 @@ class Gate {
     const { response } = this;
     for (const name of response.getHeaderNames()) if (!STAYS.test(name)) response.removeHeader(name);
     if (response.stream) {
-      // Trailers cannot be taken back.
+      // Trailers cannot be removed.
       response.stream.removeAllListeners('wantTrailers');
       response.stream.on('wantTrailers', () => response.stream!.close());
     } else {
@@ -330,7 +329,7 @@ class Gate {
     if (!bodyless) response.setHeader('Content-Length', Buffer.byteLength(body));
     writeHead.call(response, status);
     this.phase = 'replaced';
-    // An application that aborts means the answer it meant: frameworks do when the source of a stream is destroyed.
+    // If an application aborts, it means its own response: frameworks do so if the source of a stream is destroyed.
     const { destroy } = response;
     response.destroy = () => response;
     response.once('finish', () => (response.destroy = destroy));
@@ -373,7 +372,7 @@ function bothOf(one: Gatekeeper, other: Gatekeeper): Gatekeeper {
     return keeper.beforeLeaving();
   };
   return {
-    // The outer application first: it was there first.
+    // The outer application asks first, because it was first.
     beforeLeaving() {
       const saved = ask(one);
       return saved ? saved.then(() => ask(other)) : ask(other);
@@ -386,7 +385,8 @@ function bothOf(one: Gatekeeper, other: Gatekeeper): Gatekeeper {
   };
 }
 
-// Methods and properties of responses. They are shared: making functions for each response costs more than the rest.
+// Methods and properties of responses. They are shared, because creating functions for each response would cost more
+// than everything else.
 
 function writeHead(this: Gated, status: number, reason?: unknown, headers?: unknown): unknown {
   const gate = this[GATE];
@@ -430,7 +430,7 @@ function flushHeaders(this: Gated): void {
   else if (gate.phase !== 'replaced') gate.flushHeaders.call(this);
 }
 
-/** That of compression(): events that wait are to be flushed when they leave. */
+/** The method of compression(): waiting events must be flushed when they are sent. */
 function flush(this: Gated, ...args: unknown[]): void {
   const gate = this[GATE];
   if (gate.phase === 'held') gate.queue('flush', args);
@@ -438,8 +438,8 @@ function flush(this: Gated, ...args: unknown[]): void {
 }
 
 /**
- * Takes what belongs to an answer that was replaced. It asks for a pause each time, so that no writer runs endlessly at
- * one go.
+ * Receives the rest of a replaced response. It asks for a pause each time, so that no writer runs endlessly in one
+ * turn.
  */
 function drop(response: Gated, args: readonly unknown[]): false {
   const gate = response[GATE];
@@ -457,7 +457,7 @@ function drop(response: Gated, args: readonly unknown[]): false {
 
 function emitDrain(response: Gated): void {
   const probe = (): void => undefined;
-  // compression() moves listeners of 'drain' to a stream of its own, which its on() returns.
+  // compression() moves listeners of 'drain' to its own stream, which its on() returns.
   const listened: NodeJS.EventEmitter = response.on('drain', probe);
   listened.removeListener('drain', probe);
   response.emit('drain');
@@ -475,7 +475,8 @@ function applyHeaderList(response: Gated, headers: readonly unknown[]): void {
 type Shadow = readonly [name: string, descriptor: PropertyDescriptor];
 
 /**
- * Lies over a property of the class while calls wait. It stays: deleting it afterwards costs more than all the rest.
+ * Hides a property of the class while calls wait. It is not removed, because deleting it afterwards would cost more
+ * than everything else.
  */
 function property(name: string, read: (gate: Gate) => unknown): Shadow {
   const get = function (this: Gated): unknown {

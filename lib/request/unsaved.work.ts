@@ -15,7 +15,7 @@ export class UnsavedWork {
     try {
       return heldSession !== undefined && heldSession.hasChanges();
     } catch {
-      return true; // The save will say what is wrong.
+      return true; // The save will report the error.
     }
   }
 

@@ -34,8 +34,8 @@ export class VisitGuard implements CanActivate {
     const policy = readHandlerPolicy(execution);
     const scope = policy.skip ? context.skippedScope : context.scope;
     const { requests } = context.environment;
-    // At once, so that it holds for whoever has called the resolver, too: that goes on to resolve the fields of its
-    // result, and of each event.
+    // Immediately, so that the context also applies to the caller of the resolver, which resolves the fields of its
+    // result, and of each event, afterwards.
     requests.enter(scope);
     return ready.then(async () => {
       requests.enter(scope);

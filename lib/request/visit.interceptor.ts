@@ -17,12 +17,12 @@ export class VisitInterceptor implements NestInterceptor {
   intercept(execution: ExecutionContext, next: CallHandler): Observable<unknown> {
     const context = findContextIn(execution);
     if (!context || !this.story.owns(context)) return next.handle();
-    // Since NestJS 12 gateways have it twice.
+    // Since NestJS 12, it runs twice for gateways.
     if (execution.getType() === 'ws' && context.handlers > 0) return next.handle();
     const policy = readHandlerPolicy(execution);
     const operation = execution.getType<string>() === 'graphql' ? this.operations.find(execution) : undefined;
     const handler = operation ? { handle: () => next.handle().pipe(map((result) => operation.watch(result))) } : next;
-    // An Observable of our own: an async interceptor, or operators, cost several promises per request.
+    // A custom Observable: an async interceptor, or operators, would cost several promises per request.
     return new Observable((subscriber) =>
       policy.skip ? runAside(context, handler, subscriber) : this.run(context, policy, handler, subscriber),
     );
@@ -49,7 +49,7 @@ export class VisitInterceptor implements NestInterceptor {
     };
     const run = (): void => {
       if (policy.exclusive !== undefined) lock = context.lock;
-      // Given up while it waited: what it has waited for is given back.
+      // Aborted while it waited: the lock is released as soon as it is acquired.
       if (subscriber.closed) return end();
       mark = context.heldSession?.mark() ?? null;
       const observe = policy.events ? observeEvents : context.exchange.isMessage ? observeAnswers : observeResult;
@@ -59,7 +59,7 @@ export class VisitInterceptor implements NestInterceptor {
         subscriber,
         (error) => story.fail(context, error, mark),
         () => (isDone = true),
-        // Exclusive access ends with the handler, and so must what it has written.
+        // Exclusive access ends with the handler, so its changes must be saved by then.
         policy.sends && policy.exclusive === undefined,
       );
       if (policy.events) {
@@ -85,10 +85,10 @@ export class VisitInterceptor implements NestInterceptor {
     }
     return () => {
       unfollow?.();
-      // Given up from outside, by a time limit or because the client has gone: as if it had failed.
+      // Aborted from outside, by a timeout or because the client has disconnected: handled as if it had failed.
       isGivenUp = handler !== undefined && !isDone;
       if (isGivenUp) void story.fail(context, undefined, mark);
-      // The handler runs on, whoever waits for it: its exclusive access ends with it.
+      // The handler continues, even if nothing waits for it; its exclusive access ends with it.
       if (isGivenUp && lock && !policy.events) return;
       leave();
     };
@@ -151,7 +151,8 @@ const observeResult: Observe = (story, context, subscriber, fail, done, sends) =
         if (held) subscriber.next(held.value);
         subscriber.complete();
       };
-      // An answer of ours and one that the handler is still preparing would meet: the response saves when it leaves.
+      // An error of the library would collide with the response that the handler is still preparing: the response saves
+      // when it is sent.
       if (sends && !context.haveHeadersLeft) deliver();
       else after(() => story.save(context), deliver, refuse);
     },

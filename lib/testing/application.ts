@@ -35,8 +35,8 @@ export class TestClock implements Clock {
 }
 
 /**
- * `VisitModule` for tests of a part of an application: visits in memory, no schedules. It takes the module's options;
- * what they say counts.
+ * `VisitModule` for tests of a part of an application: visits in memory, no schedules. It accepts the options of the
+ * module, which take precedence.
  *
  * ```ts
  * Test.createTestingModule({ imports: [VisitTestingModule.forRoot()], controllers: [OrdersController] })

@@ -1,13 +1,11 @@
 import assert from 'node:assert/strict';
 
-/**
- * Deeply equal; whatever class a store makes its answers and its bytes of, and whether it leaves out what is undefined.
- */
+/** Deeply equal, regardless of the classes of objects and bytes, and of omitted or undefined properties. */
 export function same(actual: unknown, expected: unknown, message?: string): void {
   assert.deepEqual(plain(actual), plain(expected), message);
 }
 
-/** Deeply equal in what is expected; what there is besides does not matter. */
+/** The expected properties are deeply equal; others are ignored. */
 export function fits(actual: unknown, expected: object): void {
   const values = plain(expected);
   assert.deepEqual(partOf(plain(actual), values), values);

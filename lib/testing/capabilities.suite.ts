@@ -21,7 +21,7 @@ export function describeCapabilities({ check, needing }: Suite): void {
   });
 
   needing('atomic')('has a second object for concurrent writers', async ({ capabilities, second, fixture }) => {
-    // Otherwise the races of this suite would be those of one object.
+    // Otherwise, all races of this suite would happen within one object.
     assert.ok(
       second === (capabilities.shared ? fixture.second : fixture.store),
       'return "second" for a store that is shared',

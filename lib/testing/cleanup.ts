@@ -3,7 +3,7 @@ import type { Bench } from './suite.js';
 
 type Cleaned = Pick<Bench, 'store'>;
 
-/** What `expunge` would delete. */
+/** The counts that a dry run of `expunge` returns. */
 export async function countStale({ store }: Cleaned, before: number): Promise<StaleCounts> {
   const sum = { visits: 0, identities: 0 };
   for (let after: unknown; after !== null;) {
@@ -15,7 +15,7 @@ export async function countStale({ store }: Cleaned, before: number): Promise<St
   return sum;
 }
 
-/** What `wipe` would empty. */
+/** The count that a dry run of `wipe` returns. */
 export async function countUnwiped({ store }: Cleaned, before: number): Promise<number> {
   let sum = 0;
   for (let after: unknown; after !== null;) {
@@ -26,7 +26,7 @@ export async function countUnwiped({ store }: Cleaned, before: number): Promise<
   return sum;
 }
 
-/** Deletes all that is stale. What the batches were that deleted something. */
+/** Deletes everything that is stale. Returns the batches that deleted something. */
 export async function expungeAll(
   { store }: Cleaned,
   { before, limit }: { before: number; limit: number },

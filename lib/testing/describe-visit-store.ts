@@ -29,10 +29,10 @@ const SECTIONS: Record<string, (suite: Suite) => void> = {
 };
 
 /**
- * Holds a store to the contract of `VisitStore`. Each test gets its own fixture; none sleeps, and every instant is
- * given.
+ * Tests a store against the contract of `VisitStore`. Each test gets its own fixture; none sleeps, and all instants are
+ * passed to the store.
  *
- * What a store says that it cannot give is not skipped: those tests check that it refuses.
+ * Features that a store declares as missing are not skipped: those tests check that it refuses the calls.
  *
  * @example
  * describeVisitStore('MapVisitStore', () => ({ store: new MapVisitStore() }));

@@ -48,7 +48,7 @@ export function describeExpunge({ needing }: Suite): void {
         [...expired, ...ended].map(() => null),
       );
       for (const { id, identity } of [...living, touched, justEnded]) same((await read(id)).identity, identity);
-      // Nobody is left behind without a visit: a new one under the same id is nobody's.
+      // No identity is left without its visit: a new visit with the same id belongs to no user.
       await store.create(expired.map((visit) => ({ ...visit, identity: null })));
       same(
         (await store.find(expired.map(({ id }) => id))).map((visit) => visit?.identity),
@@ -150,7 +150,7 @@ export function describeExpunge({ needing }: Suite): void {
     await madeMany(12, (index) => ({ expiry: NOW - 1 - index }));
     const one = await store.cleanup!.expunge({ before: NOW, limit: 3 });
     const other = await second.cleanup!.expunge({ before: NOW, limit: 3 });
-    // Further back in time: what is next of the first must not follow it.
+    // Earlier instants: the `next` of the first clean-up must not affect it.
     const earlier = await store.cleanup!.expunge({ before: NOW - DAY, limit: 3 });
     same([one.visits, other.visits, earlier.visits], [3, 3, 0]);
     let rest = 0;

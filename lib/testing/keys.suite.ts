@@ -86,7 +86,7 @@ export function describeKeys({ check, needing }: Suite): void {
       { outcome: 'refused', reason: 'retired' },
     ]);
     same(await store.save([saveOf(visit)]), [{ outcome: 'saved', version: 1 }]);
-    // The client was seen with it: the key stays, and the previous one gets an end.
+    // The client has used it: the key is kept, and the previous one gets an end.
     const { newKeyHash: keyHash } = again;
     const seen = rekeyOf(
       { ...visit, keyHash },

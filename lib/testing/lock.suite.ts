@@ -73,7 +73,7 @@ export function describeLock({ needing }: Suite): void {
         await store.save(saves),
         saves.map(() => unlocked),
       );
-      // Nothing of that has taken the lock away from who has it, nor from who comes next.
+      // None of this has taken the lock from its owner or from the next one.
       same(await second.save([saveOf(held, { lockOwner: theirs, now: late })]), [{ outcome: 'saved', version: 1 }]);
       for (const visit of [alone, given, untouched])
         same(await second.locks!.lock(lockOf(visit, theirs, { now: late })), { outcome: 'locked' });
@@ -110,7 +110,7 @@ export function describeLock({ needing }: Suite): void {
         { outcome: 'refused', reason: 'unlocked' },
       ]);
       same([await read(locked.id), await read(lost.id), await read(free.id)].map(textOf), ['mine', null, null]);
-      // Who asks for no lock is not held up by one.
+      // Saves without a lock are not delayed by one.
       same(await store.save([saveOf(lost, { data: bytes('any') })]), [{ outcome: 'saved', version: 1 }]);
     },
   );

@@ -4,16 +4,16 @@ import type { Ending, ListedVisit } from '../store/visit.store.js';
 
 type WithUsers = { readonly users?: UserVisits | undefined };
 
-/** More than a sound store ever needs: one that never says that there is no more must not hold up whoever tests it. */
+/** More batches than a correct store ever needs. A store that never finishes must not block its tests. */
 const MOST_STEPS = 5_000;
 
-/** One step after the other, from the beginning to where there is no `next`. */
+/** Repeats a call, beginning with no position, until it returns no `next`. */
 export async function eachStep<Step extends { readonly next: unknown }>(
   step: (after: Step['next'] | undefined) => Promise<Step>,
 ): Promise<Step[]> {
   const steps: Step[] = [];
   for (let after: Step['next'] | undefined; after !== null;) {
-    assert.ok(steps.length < MOST_STEPS, 'there is always a next batch, so it would never end');
+    assert.ok(steps.length < MOST_STEPS, 'there is always a `next`, so it would never end');
     const done = await step(after);
     steps.push(done);
     after = done.next;
@@ -21,7 +21,7 @@ export async function eachStep<Step extends { readonly next: unknown }>(
   return steps;
 }
 
-/** All that is listed for a user, in pages of `limit`. */
+/** All listed visits of a user, in pages of `limit`. */
 export async function listAll({ users }: WithUsers, userId: string, now: number, limit = 100): Promise<ListedVisit[]> {
   const page = (after: ListPosition | null = null) =>
     users!.listForUser({ userId, now, limit, after: after ?? undefined });
@@ -38,7 +38,7 @@ export async function listLive(
   return (await eachStep<VisitPage>(page)).flatMap(({ visits }) => visits);
 }
 
-/** Ends all visits of a user, in batches of `limit`. The ids of those that it ended. */
+/** Ends all visits of a user, in batches of `limit`. Returns the ids of the ended visits. */
 export async function endAllOf(
   { users }: WithUsers,
   userId: string,
@@ -49,7 +49,7 @@ export async function endAllOf(
   return batches.flatMap(({ ended }) => ended);
 }
 
-/** Ends every visit, in batches of `limit`. The ids of those that it ended. */
+/** Ends every visit, in batches of `limit`. Returns the ids of the ended visits. */
 export async function endAll({ users }: WithUsers, ending: Ending, limit = 100): Promise<string[]> {
   return (await eachStep<EndedBatch>((after) => users!.endAll({ ending, limit, after }))).flatMap(({ ended }) => ended);
 }

@@ -1,6 +1,6 @@
 /**
- * What these give, when all run at the same moment. In odd rounds the last one starts first: a store that answers in no
- * time would otherwise always see them in the order in which they are written here.
+ * Runs all of these concurrently and returns their results. In odd rounds, the last one starts first: a store that
+ * works synchronously would otherwise always run them in the given order.
  */
 export async function race<T extends unknown[]>(
   round: number,

@@ -6,7 +6,7 @@ import type { Bench } from './suite.js';
 
 const ending = { reason: 'admin', at: NOW };
 
-/** What a store must do instead, where something does not hold for it. What it has not, nobody can call. */
+/** What a store must do if it lacks a feature. Methods that it does not have cannot be called. */
 export const refusals: Partial<Record<Feature, (bench: Bench) => Promise<void>>> = {
   async atomic({ store }) {
     same(store.locks, undefined, 'exclusive access needs a store that is "atomic"');

@@ -5,10 +5,10 @@ import type { IdentityRecord, VisitRecord, Rekey, SessionSave } from '../store/v
 export const NOW = Date.UTC(2026, 5, 1, 12, 0, 0, 123);
 export const MINUTE = 60_000;
 export const DAY = 86_400_000;
-/** The last instant that JavaScript knows. */
+/** The last instant that JavaScript can represent. */
 export const NEVER = 8_640_000_000_000_000;
 
-/** Asked for one by one, random bytes take longer than all else that a suite of ten thousand visits does. */
+/** Requested one by one, random bytes would take longer than everything else in a suite of ten thousand visits. */
 let pool = Buffer.alloc(0);
 function randomHex(length: number): string {
   if (pool.length < length) pool = randomBytes(16_384);

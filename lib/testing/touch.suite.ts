@@ -95,7 +95,7 @@ export function describeTouch({ check, needing }: Suite): void {
     same(await store.end([visit.id], { reason: 'logout', at: NOW }), []);
     same(await store.find([visit.id]), [null]);
     same(await countStale(bench, NEVER), { visits: 0, identities: 0 });
-    // A new visit shows an identity that was left behind, should there be one.
+    // A new visit would show an identity that was left behind.
     await store.create([{ ...visit, identity: null }]);
     same((await read(visit.id)).identity, null);
   });

@@ -98,7 +98,7 @@ async function add(tree: Tree, options: object = {}): Promise<{ files: Files; sa
   const second = textOf(await again.runSchematic('nest-add', { sourceRoot: 'src', ...options }, application(files)));
   expect(second).toEqual(files);
   expect(again.tasks).toEqual([]);
-  expect(saidAgain).toMatch(/^VisitModule is registered in \S+ already: nothing has changed\.$/);
+  expect(saidAgain).toMatch(/^VisitModule is already registered in \S+: nothing has changed\.$/);
   return { files, said, tasks };
 }
 
@@ -304,9 +304,9 @@ describe('nest add', () => {
       /root module was not found: no file in src\/ calls.* --module /,
     );
     expect(await refusal(application({ 'src/app.module.ts': '' }))).toMatch(
-      /root module AppModule was not found: src\/main\.ts names it/,
+      /root module AppModule was not found: src\/main\.ts uses it/,
     );
-    expect(await refusal(application(), { module: 'src/none.ts' })).toMatch(/no file src\/none\.ts\. Name its file/);
+    expect(await refusal(application(), { module: 'src/none.ts' })).toMatch(/no file src\/none\.ts\. Specify its file/);
     expect(
       await refusal(
         application({
@@ -329,6 +329,6 @@ describe('nest add', () => {
       await refusal(application({ ...PRISMA, 'src/prisma/prisma.module.ts': '' }, { '@prisma/client': '7' })),
     ).toMatch(/No module exports PrismaService/);
     const sqlite = { ...PRISMA, 'prisma/schema.prisma': 'datasource db {\n  provider = "sqlite"\n}\n' };
-    expect(await refusal(application(sqlite, { '@prisma/client': '7' }))).toMatch(/schema\.prisma says sqlite/);
+    expect(await refusal(application(sqlite, { '@prisma/client': '7' }))).toMatch(/schema\.prisma has sqlite/);
   });
 });

@@ -105,7 +105,7 @@ export class KeyvVisitStore extends VisitStore {
     const ids = visits.map(({ id }) => id);
     const found = await this.find([...new Set(ids)]);
     if (new Set(ids).size < ids.length || found.some((visit) => visit !== null))
-      throw new Error('[visit] a visit with this id exists already');
+      throw new Error('[visit] a visit with this id already exists');
     await Promise.all(visits.map((visit) => this.#write(visit, visit.accessed)));
   }
 

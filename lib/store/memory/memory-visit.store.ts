@@ -96,7 +96,7 @@ export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPag
   async create(visits: readonly VisitRecord[]): Promise<void> {
     const ids = new Set(visits.map(({ id }) => id));
     if (ids.size < visits.length || visits.some(({ id }) => this.#visits.has(id)))
-      throw new Error('[visit] a visit with this id exists already');
+      throw new Error('[visit] a visit with this id already exists');
     for (const visit of visits) this.#visits.set(visit.id, copyOf(visit));
     if (this.#visits.size > this.#maxVisits)
       this.#evict(visits.reduce((latest, { created: at }) => Math.max(latest, at), 0));

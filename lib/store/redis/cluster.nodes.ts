@@ -4,8 +4,8 @@ import { Timeouts } from '../timeouts.js';
 import type { RedisVisitCluster } from './redis.connection.js';
 
 /**
- * Sooner than others give up the call that is waited for: to them, a node that is away is an answer, and no sign that
- * all of them are.
+ * Shorter than the deadline of callers: for them, an unavailable node must be an answer, not a sign that the whole
+ * store is unavailable.
  */
 const SHARE = 0.45;
 const SLOTS = 16_384;
@@ -13,7 +13,7 @@ const SLOTS = 16_384;
 /** The part of a node of `createCluster()` that is used here. */
 interface Node {
   readonly address: string;
-  /** Undefined until it is needed. */
+  /** Undefined until it is first used. */
   client?: NodeClient | undefined;
 }
 
@@ -29,21 +29,21 @@ interface Call {
 }
 
 /**
- * The nodes of a cluster. One may be away, and must not hold up what is about keys of the others: so each has a circuit
- * breaker of its own.
+ * The nodes of a cluster. An unavailable node must not block calls for keys of other nodes, so each has its own circuit
+ * breaker.
  *
- * Of a cluster that was opened here, the connection to a node is replaced that gave no answer in time, or is away for
- * as long: a network may have lost it in silence.
+ * If the store has opened the cluster client, the connection to a node is replaced if it did not answer in time, or
+ * could not be established for as long, because a network may have lost it in silence.
  */
 export class ClusterNodes {
   private readonly logger = new Logger('Visit');
   private readonly breakers = new Map<string, CircuitBreaker>();
-  /** By `performance.now()`. */
+  /** In terms of `performance.now()`. */
   private readonly awaySince = new WeakMap<NodeClient, number>();
   private readonly calls: Timeouts<Call>;
   private readonly timeout: number;
 
-  /** @param deadline nobody waits longer for an answer, in milliseconds */
+  /** @param deadline the longest time that callers wait for an answer, in milliseconds */
   constructor(
     private readonly cluster: RedisVisitCluster,
     deadline: number,
@@ -55,12 +55,12 @@ export class ClusterNodes {
     );
   }
 
-  /** Makes a call that is about one key, unless the node that has it is away. */
+  /** Makes a call for one key, unless its node is unavailable. */
   async ask(key: string, makeCall: () => Promise<unknown>): Promise<unknown> {
     const slots = this.cluster.slots as readonly ({ readonly master: Node } | undefined)[] | undefined;
     const node = slots?.[slotOf(key)]?.master;
     if (!node) return makeCall();
-    // It would keep the command and send it when the node is back, long after the request was answered.
+    // The client would queue the command and send it when the node has recovered, long after the response was sent.
     if (node.client && this.isAway(node, node.client))
       throw new Error(`there is no connection to the node ${node.address} of the Redis cluster`);
     const breaker = this.breakerOf(node);
@@ -89,7 +89,10 @@ export class ClusterNodes {
     });
   }
 
-  /** It connects again by itself, but not for longer than anybody waits: it may wait for an answer to its greeting. */
+  /**
+   * It reconnects by itself, but not for longer than callers wait, because it may be waiting for an answer to its
+   * greeting.
+   */
   private isAway(node: Node, client: NodeClient): boolean {
     if (client.isReady) {
       this.awaySince.delete(client);
@@ -102,7 +105,7 @@ export class ClusterNodes {
     return true;
   }
 
-  /** The next call opens another one; what is under way by this one fails. */
+  /** The next call opens another connection; running calls of this one fail. */
   private replace(node: Node, client: NodeClient): void {
     if (!this.isOwn || node.client !== client || !client.isOpen) return;
     node.client = undefined;
@@ -128,7 +131,7 @@ export class ClusterNodes {
 }
 
 /**
- * Where a key lies: CRC-16 (XMODEM) of what is between its first braces, or else of all of it (Redis cluster
+ * The slot of a key: CRC-16 (XMODEM) of the text between its first braces, or of the whole key (Redis cluster
  * specification).
  */
 export function slotOf(key: string): number {

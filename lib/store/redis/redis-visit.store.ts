@@ -174,7 +174,7 @@ export class RedisVisitStore
     const failure = results.find((result) => result.status === 'rejected');
     const isTaken = results.some((result) => result.status === 'fulfilled' && result.value === 0);
     if (!failure && !isTaken) return;
-    // None or all, as far as Redis can still be reached; what is left of them nobody has a key to, and it expires.
+    // All or none, as far as Redis can still be reached. No client has a key of remaining visits, and they expire.
     const made = visits.filter(
       (_, index) => results[index]!.status === 'fulfilled' && (results[index] as { value: unknown }).value === 1,
     );
@@ -230,7 +230,7 @@ export class RedisVisitStore
         return String(outcome) === 'done' ? [{ id, now, reply: reply as unknown as Moved }] : [];
       }),
     );
-    // A change of rights may have set the expiry back: then there is something to look for sooner.
+    // A change of rights may have moved the expiry back, so the visit must be checked earlier.
     await Promise.allSettled(
       changes.flatMap(({ id, previousKeyUntil, expiry }) =>
         previousKeyUntil === null && expiry !== undefined
@@ -350,8 +350,8 @@ export class RedisVisitStore
         limit - wiped,
       );
       if (entries.length === 0) break;
-      // First out of the way, then wiped: a write that comes in between finds the visit unwiped, one that comes later
-      // enters it again.
+      // Its entry moves first, then it is wiped: a save in between finds the visit not yet wiped, and a later save adds
+      // the entry again.
       await this.#retire(entries);
       const replies = await Promise.all(
         entries.map(async ({ id }) => (await this.#onVisit(scripts.WIPE, id, [textOf(before)])) as [Buffer, Buffer?]),
@@ -403,7 +403,7 @@ export class RedisVisitStore
     try {
       return read(id, (await this.#redis.send(key, ['HMGET', key, ...fields])) as (Buffer | null)[]);
     } catch (error) {
-      // Something that is no visit has taken its place.
+      // Its key contains something that is not a visit.
       if (isReply(error, 'WRONGTYPE')) return null;
       throw error;
     }
@@ -580,7 +580,7 @@ export class RedisVisitStore
       unknown,
       unknown[],
     ];
-    // By the version of the protocol, scores follow their ids, or stand beside them.
+    // Depending on the version of the protocol, scores follow their ids or form pairs with them.
     return [String(next), members.flat().flatMap((member, index) => (index % 2 === 0 ? [String(member)] : []))];
   }
 
@@ -639,7 +639,7 @@ export class RedisVisitStore
     await this.#redis.run(scripts.REMEMBER, [this.#revoked()], args);
   }
 
-  // ---- Keys: what is between braces decides on the slot
+  // ---- Keys: the text between braces determines the slot
 
   #onVisit(script: scripts.Script, id: string, args: readonly (string | Buffer)[]): Promise<unknown> {
     return this.#redis.run(script, [this.#visit(id)], args);
@@ -712,7 +712,7 @@ function refused(reason: unknown): { readonly outcome: 'refused'; readonly reaso
 }
 
 function existsAlready(): Error {
-  return new Error('[visit] a visit with this id exists already');
+  return new Error('[visit] a visit with this id already exists');
 }
 
 function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {

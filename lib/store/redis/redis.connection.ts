@@ -22,7 +22,7 @@ export interface RedisVisitCluster {
   readonly slots?: readonly unknown[];
   /** The client of one node. */
   nodeClient(node: never): unknown;
-  /** Sends one command to the node of its first key and gives the reply. */
+  /** Sends one command to the node of its first key and returns the reply. */
   sendCommand(
     firstKey: Argument | undefined,
     isReadonly: boolean | undefined,
@@ -41,15 +41,15 @@ type Client = RedisVisitClient | RedisVisitCluster;
 type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis.createCluster>;
 
 /**
- * Session data is bytes; everything else is made text where it is read. Whatever the application's client does
- * otherwise.
+ * Session data is returned as bytes, and everything else is converted to text where it is read, whatever the options of
+ * the application's client.
  */
 const optionsOf = (library: typeof redis) => ({ typeMapping: { [library.RESP_TYPES.BLOB_STRING]: Buffer } });
 
 /** In milliseconds. */
 const LONGEST_CLOSE = 3000;
 
-/** The oldest server that knows all commands. */
+/** The oldest server that supports all commands. */
 const OLDEST = [6, 2] as const;
 
 interface Call {
@@ -58,12 +58,12 @@ interface Call {
 }
 
 /**
- * The way to Redis: a client that the application lends, or one that is opened here.
+ * The connection to Redis: a client of the application, or one that is opened here.
  *
- * One that is opened here is replaced when it leads nowhere: when a command has had no answer for as long as anybody
- * waits, when there is no connection for as long, and when the server has become a replica. A network may lose a
- * connection in silence, and then the kernel sends for a quarter of an hour, and the client takes that for a sign of
- * life. Of a cluster, only one node may be away: there, it is the connection to that node (`ClusterNodes`).
+ * A client that was opened here is replaced if it is broken: if a command had no answer within the deadline of callers,
+ * if there was no connection for as long, or if the server has become a replica. A network may lose a connection in
+ * silence; the kernel then retransmits for a quarter of an hour, which the client takes for a sign of life. In a
+ * cluster, only one node may be unavailable: there, the connection to that node is replaced (`ClusterNodes`).
  */
 export class RedisConnection {
   #library: Promise<typeof redis> | undefined;
@@ -75,7 +75,7 @@ export class RedisConnection {
   #deadline = USUAL_DEADLINE;
   #calls: Timeouts<Call> | undefined;
   #nodes: ClusterNodes | undefined;
-  /** Since when the store's own client has had no connection, by `performance.now()`. */
+  /** When the store's own client lost its connection, in terms of `performance.now()`. */
   #awaySince: number | undefined;
 
   constructor(private readonly target: { readonly client: Client } | { readonly connection: RedisVisitConnection }) {}
@@ -105,7 +105,7 @@ export class RedisConnection {
       : [client];
     for (const node of nodes as RedisVisitClient[]) {
       await node.sendCommand(['PING']);
-      // Where an application may not ask, its administrator knows.
+      // If the application has no permission to check this, its administrator is responsible.
       const info = await node.sendCommand(['INFO']).then(String, () => '');
       checkServer(info, allowEviction);
     }
@@ -114,10 +114,9 @@ export class RedisConnection {
   /** Sends a command for one key. Commands of one turn of the event loop are sent together. */
   async send(key: string, args: readonly Argument[], isAgain = false): Promise<unknown> {
     const client = await this.#client();
-    // A client that lost its connection would keep the command and send it when it is back, long after the request was
-    // answered.
+    // A client without a connection would queue the command and send it later, long after the response was sent.
     if (!isReady(client)) throw new Error('there is no connection to Redis');
-    // Never by a replica, which may lag behind.
+    // Never from a replica, which may lag behind.
     if (isCluster(client)) {
       this.#nodes ??= new ClusterNodes(client, this.#deadline, client === this.#own);
       return this.#nodes.ask(key, () => client.sendCommand(key, false, args, this.#options));
@@ -129,7 +128,7 @@ export class RedisConnection {
     try {
       return await client.sendCommand(args, this.#options);
     } catch (error) {
-      // A replica has written nothing. The same address may lead to the primary by now.
+      // A replica has written nothing. The same address may point to the primary now.
       if (isAgain || !isReadOnly(error)) throw error;
       this.#replace(client);
     } finally {
@@ -165,8 +164,7 @@ export class RedisConnection {
     const own = this.#own;
     this.#own = undefined;
     if (!own?.isOpen) return;
-    // Waits for the answers that are still to come, but not for a server that hangs; without a connection there are
-    // none.
+    // Waits for pending answers, but not for a server that hangs; without a connection, there are none.
     const isClosed = isReady(own) && (await inTime(own.close()));
     if (!isClosed) own.destroy();
   }
@@ -178,7 +176,7 @@ export class RedisConnection {
   /** The package, loaded by the first call: importing the store does not need it. */
   async #load(): Promise<typeof redis> {
     const library = await loadOptional('RedisVisitStore', 'redis', () => import('redis'));
-    // Version 4, which other packages may ask for, cannot give bytes by this option.
+    // Version 4, which other packages may require, cannot return bytes with this option.
     if (!(library as Partial<typeof redis>).RESP_TYPES)
       throw new VisitOptionError(
         'RedisVisitStore needs the package redis in version 5.12 or later: npm install redis@latest',
@@ -219,12 +217,12 @@ export class RedisConnection {
     // Each call fails by itself while there is no connection; without a listener the first error would end the process.
     own.on('error', () => {});
     const connected = new Promise<unknown>((resolve, reject) => {
-      // By itself the client tries again for ever.
+      // By default, the client would retry forever.
       own.once('error', reject);
       own.connect().then(resolve, reject);
     });
     try {
-      // A server that stands still lets in whoever comes, and does not answer the greeting.
+      // A server that hangs accepts connections, and does not answer the greeting.
       await withDeadline(
         connected.then(() => requirePrimary(own as Client)),
         this.#deadline,
@@ -285,16 +283,16 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Of a server; the nodes of a cluster tell where their keys are by themselves. */
+/** Only of a single server; the nodes of a cluster report where their keys are. */
 async function requirePrimary(client: Client): Promise<void> {
   if (isCluster(client)) return;
-  // Where an application may not ask, its first write tells.
+  // If the application has no permission to check this, its first write shows it.
   const [role] = (await client.sendCommand(['ROLE']).catch(() => [])) as unknown[];
   if (String(role) === 'slave') throw new Error('the server is a read-only replica');
 }
 
 function createOwn(library: typeof redis, connection: RedisVisitConnection): OwnClient {
-  // Rather an error at once than an answer when the connection is back.
+  // An immediate error is better than an answer after reconnecting.
   const defaults = { disableOfflineQueue: true };
   if (typeof connection === 'string') return library.createClient({ ...defaults, url: connection });
   if ('rootNodes' in connection)

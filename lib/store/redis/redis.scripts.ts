@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** What Redis runs as one step. All keys of a script lie in one slot. */
+/** The Lua scripts, which Redis runs atomically. All keys of a script are in one slot. */
 export interface Script {
   readonly source: string;
   readonly sha: string;
@@ -11,11 +11,11 @@ function script(...parts: string[]): Script {
   return { source, sha: createHash('sha1').update(source).digest('hex') };
 }
 
-// Instants and versions go in and out as text: Lua would round them when it makes text of numbers of this size.
+// Instants and versions are passed and returned as text: Lua would round numbers of this size when it formats them.
 
 /**
- * `read()` is what a write is judged by, or nil where there is no visit: nothing at all, something else than a hash, or
- * a hash that lacks what every visit has.
+ * `read()` returns the fields that decide about a write. It returns nil if there is no visit: no key, a value that is
+ * not a hash, or a hash without the fields that every visit has.
  */
 const READ = `
 local key = KEYS[1]
@@ -33,7 +33,7 @@ local function read()
   }
 end`;
 
-/** Why a write must be refused, as `visit.record.ts` has it. */
+/** Why a write must be refused; the same rules as in `visit.record.ts`. */
 const GUARD = `
 local function refusal(visit, keyHash, now)
   if not visit then return 'unknown' end
@@ -43,21 +43,24 @@ local function refusal(visit, keyHash, now)
   return 'retired'
 end`;
 
-/** Never sooner: somebody may have said later. A key that somebody has made to stay, stays. */
+/**
+ * Never shortens the lifetime of a key, because another call may have set a longer one. Keys without an expiry keep
+ * none.
+ */
 const EXTEND = `
 local function extend(ttl)
   local left = redis.call('PTTL', key)
   if left >= 0 and left < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
 end`;
 
-/** ARGV: life · fields and values. 1, or 0 if there is something under this key. */
+/** ARGV: lifetime · fields and values. Returns 1, or 0 if the key exists. */
 export const CREATE = script(`
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1`);
 
-/** Takes back a create whose neighbors failed; nobody has been told of it. ARGV: hash of the key · version. */
+/** Reverts a create whose neighbors failed, before any caller was told about it. ARGV: hash of the key · version. */
 export const UNDO_CREATE = script(
   READ,
   `
@@ -66,7 +69,7 @@ if visit and visit.keyHash == ARGV[1] and visit.version == tonumber(ARGV[2]) and
 return 0`,
 );
 
-/** Whether this owner holds the lock, in a lease that has not run out. */
+/** Whether this owner holds the lock, and the lease has not expired. */
 const LEASE = `
 local function holds(owner, now)
   local lock = redis.call('HMGET', key, 'lockOwner', 'lockedUntil')
@@ -74,7 +77,7 @@ local function holds(owner, now)
 end`;
 
 /**
- * ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Tells the expiry where the
+ * ARGV: hash of the key · now · version · '1' for data · data · owner of the lock or ''. Also returns the expiry if the
  * visit had been wiped.
  */
 export const SAVE = script(
@@ -98,8 +101,8 @@ return {'saved', version, unwiped and visit.expiryText}`,
 );
 
 /**
- * ARGV: accessed · expiry · life · `keyChanged` as it was known, or ''. Where the expiry moves: the new one, the life
- * that is left, and whose it is.
+ * ARGV: accessed · expiry · lifetime · `keyChanged` as the caller knew it, or ''. If the expiry moves, returns the new
+ * one, the remaining lifetime, and the user.
  */
 export const TOUCH = script(
   READ,
@@ -113,7 +116,7 @@ if not moves then
   if accessed then redis.call('HSET', key, 'accessed', accessed) end
   return false
 end
--- What frees memory first: Redis then allows the rest of a script, however full it is.
+-- Free memory first: Redis then allows the rest of the script, even if its memory is full.
 redis.call('HDEL', key, 'wiped')
 redis.call('HSET', key, 'expiry', ARGV[2])
 if accessed then redis.call('HSET', key, 'accessed', accessed) end
@@ -122,9 +125,9 @@ return {ARGV[2], redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 
 /**
- * ARGV: hash of the key · now of the guard · new hash · until when the replaced one works, or '' · now · 'link',
+ * ARGV: hash of the key · now for the guard · new hash · until when the replaced one works, or '' · now · 'link',
  * 'unlink' or 'leave' · user id · linked · authenticated · permanent or '' · expiry or '' · absolute expiry, 'none', or
- * '' · life · hash to be kept as the previous one, or '' for the replaced one.
+ * '' · lifetime · hash to store as the previous one, or '' for the replaced one.
  */
 export const REKEY = script(
   READ,
@@ -151,7 +154,7 @@ elseif ARGV[12] ~= '' then redis.call('HSET', key, 'absoluteExpiry', ARGV[12]) e
 return {'done', expiry, redis.call('PTTL', key), redis.call('HGET', key, 'userId')}`,
 );
 
-/** ARGV: hash of the key · now · owner · until · '1' for the renewal of a lease. */
+/** ARGV: hash of the key · now · owner · until · '1' to renew a lease. */
 export const LOCK = script(
   READ,
   GUARD,
@@ -175,8 +178,8 @@ return 0`,
 );
 
 /**
- * ARGV: at · reason · '1' if the key is retired with it · life · '1' if only of this user · user id. Expiry and user of
- * what it has ended.
+ * ARGV: at · reason · '1' to retire the key, too · lifetime · '1' to end only a visit of this user · user id. Returns
+ * expiry and user of the visit that it has ended.
  */
 export const END = script(
   READ,
@@ -184,7 +187,7 @@ export const END = script(
 local visit = read()
 if not visit or visit.ended then return false end
 if ARGV[5] == '1' and redis.call('HGET', key, 'userId') ~= ARGV[6] then return false end
--- What frees memory first: so a visit can be ended although Redis is full.
+-- Free memory first, so that a visit can be ended even if the memory of Redis is full.
 redis.call('HDEL', key, 'sessionData', 'lockOwner', 'lockedUntil', 'wiped')
 redis.call('HINCRBY', key, 'sessionVersion', 1)
 redis.call('HSET', key, 'endedAt', ARGV[1], 'endReason', ARGV[2])
@@ -193,7 +196,10 @@ redis.call('PEXPIRE', key, ARGV[4])
 return {visit.expiryText, redis.call('HGET', key, 'userId')}`,
 );
 
-/** ARGV: before. 'deleted' with its user; 'gone' if there is no visit; 'kept' with the instant to look at it again. */
+/**
+ * ARGV: before. Returns 'deleted' with the user; 'gone' if there is no visit; 'kept' with the instant at which to check
+ * it again.
+ */
 export const EXPUNGE = script(
   READ,
   `
@@ -209,7 +215,7 @@ redis.call('DEL', key)
 return {'deleted', userId}`,
 );
 
-/** ARGV: before. 'wiped' if there was data; 'live' with its expiry; 'empty' for the rest. */
+/** ARGV: before. Returns 'wiped' if there was data; 'live' with the expiry; otherwise 'empty'. */
 export const WIPE = script(
   READ,
   `
@@ -223,7 +229,7 @@ redis.call('HINCRBY', key, 'sessionVersion', 1)
 return {'wiped'}`,
 );
 
-/** Expiry · end or false · whether it is a user's · whether it has data; false where there is no visit. */
+/** Returns expiry · end or false · whether it has a user · whether it has data; false if there is no visit. */
 export const INSPECT = script(
   READ,
   `
@@ -234,23 +240,25 @@ return {visit.expiryText, visit.ended, redis.call('HEXISTS', key, 'userId'), red
 
 // ---- Sorted sets of ids
 
-/** ARGV: before · offset · count. Ids and scores, the lowest first. */
+/** ARGV: before · offset · count. Returns ids and scores, the lowest first. */
 export const ENTRIES_BEFORE = script(`
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'WITHSCORES', 'LIMIT', ARGV[2], ARGV[3])`);
 
-/** Ids and scores of all. */
+/** Returns all ids and scores. */
 export const ENTRIES = script(`return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')`);
 
 /**
- * From the first set to the second, where the lower score counts, as one step: who looks at the first and then at the
- * second misses none. ARGV: id · score, …
+ * Moves entries from the first set to the second in one step, where the lower score wins. Code that reads first the one
+ * and then the other misses none. ARGV: id · score, …
  */
 export const RETIRE = script(`
 for i = 1, #ARGV, 2 do redis.call('ZREM', KEYS[1], ARGV[i]) end
 for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[2], 'LT', ARGV[i + 1], ARGV[i]) end
 return 0`);
 
-/** Changes entries that are still as they were seen. ARGV: id · score that was seen · new score, or '' to remove, … */
+/**
+ * Changes entries whose score is still the one that was read. ARGV: id · score as read · new score, or '' to remove, …
+ */
 export const SETTLE = script(`
 for i = 1, #ARGV, 3 do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
@@ -261,20 +269,22 @@ end
 return 0`);
 
 /**
- * Enters ids, or raises their scores. The set itself goes after a while without visits, if a life is given: that of the
- * visit that stays longest. ARGV: life or '' · id · score, … How many there are.
+ * Adds ids, or raises their scores, and returns the size of the set. If a lifetime is given, the set expires with the
+ * visit that is kept longest. ARGV: lifetime or '' · id · score, …
  */
 export const ENTER = script(`
--- Removes nothing, but what frees memory is allowed, and then the rest, when Redis is full.
+-- Removes nothing. But if the memory of Redis is full, a script may only begin with a command that frees memory.
 redis.call('ZREM', KEYS[1], '')
 for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[i + 1], ARGV[i]) end
 if ARGV[1] ~= '' and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return redis.call('ZCARD', KEYS[1])`);
 
-/** Lowers the score of an id that is there. ARGV: id · score. */
+/** Lowers the score of an existing id. ARGV: id · score. */
 export const LOWER = script(`return redis.call('ZADD', KEYS[1], 'XX', 'LT', ARGV[2], ARGV[1])`);
 
-/** When all visits of somebody were ended. ARGV: whose · at · from when on it is worth remembering · life. */
+/**
+ * Stores when all visits of a user were ended. ARGV: hash of the user · at · the earliest relevant instant · lifetime.
+ */
 export const REMEMBER = script(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])

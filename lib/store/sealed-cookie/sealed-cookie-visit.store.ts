@@ -125,7 +125,7 @@ export class SealedCookieVisitStore extends VisitStore implements VisitClients {
     const places = visits.map(({ id }) => this.#held.get(id));
     const ids = new Set(visits.map(({ id }) => id));
     if (ids.size < visits.length || places.some((held) => held?.line))
-      throw new Error('[visit] a visit with this id exists already');
+      throw new Error('[visit] a visit with this id already exists');
     const lines = visits.map((visit, index): [Held, Line] => {
       const held = places[index];
       if (!held) throw unreachable();

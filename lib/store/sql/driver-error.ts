@@ -1,4 +1,4 @@
-/** What drivers tell about an error. */
+/** The properties of a driver's error. */
 export interface DriverError {
   readonly code?: string;
   readonly errno?: number;
@@ -14,7 +14,7 @@ export interface DriverError {
   readonly message: string;
 }
 
-/** The driver's error in what a library has made of it: TypeORM and Drizzle wrap it, Kysely hands it on. */
+/** The driver's error within the error of a library: TypeORM and Drizzle wrap it, and Kysely passes it on. */
 export function driverError(error: unknown): DriverError {
   const {
     driverError: wrapped,
@@ -25,8 +25,8 @@ export function driverError(error: unknown): DriverError {
 }
 
 /**
- * What has no state does not come from the server: the connection is gone. Names of errors such as `EPIPE` are no
- * states, which have digits.
+ * An error without a state is not from the server: the connection is broken. Names such as `EPIPE` are not states,
+ * which contain digits.
  */
 export function sqlStateOf(error: unknown): string {
   const { sqlState, code = '' } = driverError(error);
@@ -41,19 +41,21 @@ export function isUnsent(error: unknown): boolean {
   return driverError(error).syscall === 'write';
 }
 
-/** Under which drivers and libraries keep a statement, its values, or the row that it would have made. */
+/**
+ * The properties in which drivers and libraries store a statement, its values, or the row that it would have created.
+ */
 const REVEALING = ['sql', 'query', 'parameters', 'params', 'args', 'detail', 'where', 'internalQuery'];
 
 /**
- * The driver's error, without values: session data and hashes of keys would get into logs with them. `mysql2` tells the
- * statement with the values in its text, PostgreSQL the row that a constraint has refused, Drizzle and TypeORM the
+ * The driver's error without values, which would write session data and hashes of keys to logs. `mysql2` adds the
+ * statement with the values in its text, PostgreSQL the row that a constraint has refused, and Drizzle and TypeORM the
  * parameters.
  */
 export function withoutValues(error: unknown): unknown {
   const said: unknown = driverError(error);
   if (!(said instanceof Error)) return said;
   if (REVEALING.every((name) => Reflect.deleteProperty(said, name))) return said;
-  // `postgres` lets nobody delete what it has added.
+  // `postgres` does not allow deleting the properties that it has added.
   const rest = Object.entries(said).filter(([name]) => !REVEALING.includes(name));
   return Object.assign(new Error(said.message), Object.fromEntries(rest), { stack: said.stack });
 }

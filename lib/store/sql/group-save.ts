@@ -36,7 +36,8 @@ export async function saveInGroups(
         findEach,
       );
     } catch (error) {
-      // The refused ones are found by trying halves. What may have been written is never repeated.
+      // The refused saves are found by splitting the group in halves. Saves that may have been written are never
+      // repeated.
       const lost = dialect.isRefusal(error) ? (group.length === 1 ? group : []) : waiting;
       for (const { index } of lost) results[index] = { outcome: 'failed', error };
       waiting = waiting.filter(({ index }) => !(index in results));

@@ -1,7 +1,7 @@
 import type { Result, Statement } from './statement.js';
 import type { VisitSql } from './visit.sql.js';
 
-/** The columns that rows are looked for by, and that no index of the database begins with: `visit.expiry`. */
+/** The columns that are searched but that no index of the database begins with, such as `visit.expiry`. */
 export async function missingIndexes(
   run: (statement: Statement) => Promise<Pick<Result, 'rows'>>,
   sql: VisitSql,

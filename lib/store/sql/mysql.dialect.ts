@@ -4,14 +4,14 @@ import { SqlDialect } from './sql.dialect.js';
 import type { Statement } from './statement.js';
 
 /**
- * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera says too, when another node was faster), ER_CHECKREAD (MariaDB
- * 11.6 and later, when a snapshot is no longer current), ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of
+ * ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (which Galera also uses if another node was faster), ER_CHECKREAD (MariaDB
+ * 11.6 and later, if a snapshot is no longer current), ER_TRANSACTION_ROLLBACK_DURING_COMMIT (group replication of
  * MySQL).
  */
 const IN_THE_WAY = [1205, 1213, 1020, 3101];
-/** ER_ERROR_DURING_COMMIT: of a node that has lost its cluster; the others may have the write. */
+/** ER_ERROR_DURING_COMMIT: from a node that has lost its cluster; the other nodes may have the write. */
 const MAYBE_DONE = 1180;
-/** ER_NET_PACKET_TOO_LARGE: the connection is over, but nothing was done. */
+/** ER_NET_PACKET_TOO_LARGE: the connection is closed, but nothing was executed. */
 const TOO_LONG = 1153;
 /** ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE. */
 const MISSING = [1054, 1146];
@@ -25,24 +25,21 @@ export class MysqlDialect extends SqlDialect {
   readonly unixTime = 'UNIX_TIMESTAMP()';
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
   override readonly returning = false;
-  // Left to itself, MySQL may prefer another index or the whole table, locks what it passes in that order, and runs
-  // into deadlocks.
+  // Without it, MySQL may use another index or scan the whole table, lock rows in that order, and run into deadlocks.
   override readonly byPrimaryKey = ' FORCE INDEX (PRIMARY)';
   readonly #prepares: boolean;
   #safeUpdates = false;
   #longest = Infinity;
 
-  /**
-   * @param how `prepares`: whether the connection prepares statements that have a name, which it does not by default
-   */
+  /** @param how `prepares`: whether the connection prepares named statements; by default it does not */
   constructor(how: { readonly prepares?: boolean } = {}) {
     const { prepares = false } = how;
     super();
     this.#prepares = prepares;
   }
 
-  // The first comparison can use the index. The second decides: most collations ignore case, and even the binary ones
-  // trailing spaces.
+  // The first comparison can use the index. The second one decides: most collations ignore case, and even binary ones
+  // ignore trailing spaces.
   sameText(column: string): string {
     return (
       `${column} = ? AND CAST(CONVERT(${column} USING utf8mb4) AS BINARY) = CAST(CONVERT(? USING utf8mb4) AS ` +
@@ -54,12 +51,13 @@ export class MysqlDialect extends SqlDialect {
     return 'ON DUPLICATE KEY UPDATE';
   }
 
-  // A double, which the driver reads at once. A BIGINT it reads with a library for large numbers, to make text of it.
+  // A double, which the driver reads directly. It reads a BIGINT with a library for large numbers, and converts it to
+  // text.
   override readNumber(column: string): string {
     return `${column} + 0e0`;
   }
 
-  // 1, 4, 16 … : each connection prepares a handful of texts, as the server has room for a limited number.
+  // 1, 4, 16 … : each connection prepares only a few texts, because the server has room for a limited number.
   override padded<T>(rows: readonly T[], filler: (row: T) => T): readonly T[] {
     const [first] = rows;
     if (first === undefined || !this.#prepares) return rows;
@@ -68,23 +66,23 @@ export class MysqlDialect extends SqlDialect {
     return [...rows, ...Array.from({ length: size - rows.length }, () => filler(first))];
   }
 
-  // One more than the largest number there is fails, whatever the SQL mode, and undoes the statement: one trip instead
-  // of a transaction's four.
+  // One more than the largest number fails in every SQL mode, and undoes the statement: one round trip instead of the
+  // four of a transaction.
   override allOrNone(condition: string, column: string): string {
     return `IF(${condition}, TRUE, ~0 + ${column} + 1)`;
   }
 
-  // Here the hint alone does not help: of a small table, or one whose statistics say so, MariaDB reads and locks all
-  // rows nevertheless.
+  // Here the hint alone is not enough: MariaDB still reads and locks all rows of a small table, or of one whose
+  // statistics suggest it.
   override deleteAmong(table: string, key: string, ids: readonly string[]): Statement {
-    // Its joins find no favor with `sql_safe_updates`, whatever their keys.
+    // `sql_safe_updates` refuses joins, whatever their keys.
     if (this.#safeUpdates) {
       const { sql, params } = super.deleteAmong(table, key, ids);
       return { sql: `${sql}${this.unbounded}`, params };
     }
     const rows =
       ids.length === 0 ? 'SELECT NULL AS id' : `SELECT ? AS id${' UNION ALL SELECT ?'.repeat(ids.length - 1)}`;
-    // In an encoding that fits into any other, so that the key is compared as it is stored.
+    // In an encoding that is a subset of all others, so that the key is compared as it is stored.
     const isRow = `t.${key} = CONVERT(chosen.id USING ascii)`;
     return {
       sql: `DELETE t FROM (${rows}) chosen STRAIGHT_JOIN ${table} t${this.byPrimaryKey} ON ${isRow}`,
@@ -92,7 +90,7 @@ export class MysqlDialect extends SqlDialect {
     };
   }
 
-  // `sql_safe_updates` asks for a key or a limit.
+  // `sql_safe_updates` requires a key or a limit.
   override get unbounded(): string {
     return this.#safeUpdates ? ' LIMIT 18446744073709551615' : '';
   }
@@ -137,7 +135,7 @@ export class MysqlDialect extends SqlDialect {
     return errno === TOO_LONG || (errno !== MAYBE_DONE && super.isRefusal(error));
   }
 
-  // The name is left out for a user without rights on the other table.
+  // The name is missing for a user without privileges on the other table.
   protected override constraintIn({ message }: DriverError): string | undefined {
     return /CONSTRAINT `([^`]+)`/.exec(message)?.[1];
   }

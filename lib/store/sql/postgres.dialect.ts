@@ -15,7 +15,7 @@ export class PostgresDialect extends SqlDialect {
   override readonly bytes = 'CAST(? AS bytea)';
   override readonly arrays: boolean;
 
-  /** @param how `arrays`: whether the driver takes arrays as parameters, which it does by default */
+  /** @param how `arrays`: whether the driver accepts arrays as parameters; by default it does */
   constructor(how: { readonly arrays?: boolean } = {}) {
     const { arrays = true } = how;
     super();
@@ -30,13 +30,13 @@ export class PostgresDialect extends SqlDialect {
     return `ON CONFLICT (${key}) DO UPDATE SET`;
   }
 
-  // Some drivers take nothing else for a flag.
+  // Some drivers accept nothing else for a boolean.
   override flag(value: boolean): unknown {
     return value;
   }
 
-  // An UPDATE by itself locks rows in whatever order it finds them, and two of them run into a deadlock. The array is
-  // made, and so the rows are locked, before the first is written.
+  // An UPDATE alone locks rows in any order, so two of them can run into a deadlock. The array is created, and with it
+  // the rows are locked, before the first one is written.
   override isAmong(table: string, key: string, ids: readonly string[]): Statement {
     const { sql, params } = this.isOneOf(key, ids);
     return {
@@ -45,7 +45,7 @@ export class PostgresDialect extends SqlDialect {
     };
   }
 
-  // One text whatever the number of values: so it can be prepared.
+  // The same text for any number of values, so that it can be prepared.
   override isOneOf(column: string, values: readonly string[]): Statement {
     return this.arrays ? { sql: `${column} = ANY (?)`, params: [values] } : super.isOneOf(column, values);
   }
@@ -56,7 +56,7 @@ export class PostgresDialect extends SqlDialect {
     return sql.replace(/"[^"]*"|\?/g, (match) => (match === '?' ? `$${++count}` : match));
   }
 
-  // One that was interrupted while it was made is there, but of no use.
+  // An index whose creation was interrupted exists, but is not used.
   indexesOf(path: readonly string[]): Statement {
     return {
       sql:

@@ -49,7 +49,7 @@ const SERVERS: Readonly<Record<Exclude<SqlFamily, 'sqlite'>, Server>> = {
   mysql: {
     settings: [
       { sql: `SHOW VARIABLES WHERE Variable_name IN (${listed(MYSQL_SETTINGS)})`, params: [] },
-      // By itself, because it cuts off the list of the others.
+      // A separate query, because this setting truncates the list of the others.
       { sql: `SELECT 'sql_select_limit' AS "name", CAST(@@sql_select_limit AS CHAR) AS "value"`, params: [] },
     ],
     rules: MYSQL_RULES,
@@ -115,7 +115,7 @@ export async function checkServer(connection: SqlConnection, write: Statement): 
   connection.dialect.adapt(settings);
   const refused = refusedSettings(server.rules, settings);
   if (!(await keepsText(connection, server))) refused.push(changedText(server.charset, settings));
-  // Where a transaction is open all the time, none can begin.
+  // If a transaction is always open, none can begin.
   if (refused.length === 0)
     refused.push(...(await whyNoWrites(connection, write, { ...server, mode: settings.get('sql_mode') ?? '' })));
   if (refused.length > 0) throw new VisitServerSettingError(refused);
@@ -129,7 +129,7 @@ async function keepsText(connection: SqlConnection, { text, bytes }: Server): Pr
     const isText = row?.['text'] === PROBE_TEXT && isHexOf(row['hex'], Buffer.from(PROBE_TEXT));
     return isText && isHexOf(binary?.['hex'], PROBE_BYTES);
   } catch (error) {
-    // A character that the encoding has not.
+    // A character that the encoding does not support.
     if (connection.dialect.isRefusal(error)) return false;
     throw error;
   }

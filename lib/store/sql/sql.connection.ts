@@ -2,7 +2,7 @@ import type { SqlDialect } from './sql.dialect.js';
 import type { Result, Statement, Step } from './statement.js';
 import type { VisitSql } from './visit.sql.js';
 
-/** How statements get to a database: what a library of SQL, or a driver, does for `SqlVisitStore`. */
+/** How statements reach a database: the part of a SQL library, or a driver, that `SqlVisitStore` uses. */
 export interface SqlConnection {
   readonly dialect: SqlDialect;
 

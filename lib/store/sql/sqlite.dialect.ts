@@ -8,7 +8,7 @@ export class SqliteDialect extends SqlDialect {
   readonly family = 'sqlite';
   readonly unixTime = "CAST(strftime('%s', 'now') AS INTEGER)";
   override readonly greatest = 'MAX';
-  // One writer at a time needs no locks of rows.
+  // With one writer at a time, no row locks are needed.
   override readonly lock = '';
 
   sameText(column: string): string {
@@ -37,7 +37,7 @@ export class SqliteDialect extends SqlDialect {
     return /no such (table|column)/.test(driverError(error).message);
   }
 
-  // Which constraint it is, SQLite does not say.
+  // SQLite does not report which constraint it is.
   override referenceIn(error: unknown): Reference | undefined {
     return driverError(error).code?.startsWith('SQLITE_CONSTRAINT') === true ? { constraint: undefined } : undefined;
   }

@@ -85,10 +85,9 @@ const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => u
 ];
 
 /**
- * All statements of a store over SQL, as text with `?` for each parameter. What every write but an insert has in
- * common: it finds its rows by primary key, and it says again what must hold of them. That condition is written so that
- * no index serves it (`ended_at + 0`): a planner with old statistics would otherwise go through all visits that have
- * not ended.
+ * All statements of a store over SQL, as text with `?` for each parameter. Every write except an insert finds its rows
+ * by primary key, and repeats the conditions that must hold. These conditions are written so that no index can be used
+ * for them (`ended_at + 0`): a planner with outdated statistics would otherwise scan all visits that have not ended.
  */
 export class VisitSql {
   readonly #dialect: SqlDialect;
@@ -221,7 +220,8 @@ export class VisitSql {
 
   /** The complete rows of these visits, with their identities. */
   find(ids: readonly string[]): Statement {
-    // PostgreSQL plans a prepared `= ANY` anew each time, and `=` once. That is felt where requests come one at a time.
+    // PostgreSQL plans a prepared `= ANY` each time, and `=` only once. This is noticeable if requests arrive one at a
+    // time.
     if (ids.length === 1)
       return { sql: `${this.#select} WHERE v.${this.#v.id} = ?`, params: ids, name: `${this.#findName}-one` };
     const { sql, params } = this.#dialect.isOneOf(
@@ -273,7 +273,7 @@ export class VisitSql {
   #saveByCases(given: readonly SessionSave[]): Statement {
     const v = this.#v;
     const { returning, bytes } = this.#dialect;
-    // The first case that fits counts.
+    // The first matching case applies.
     const saves = this.#dialect.padded(given, (save) => ({ ...save, data: null }));
     const locked = (save: SessionSave) =>
       save.lockOwner === undefined ? '' : ` AND ${v.lockOwner} = ? AND ${v.lockedUntil} > ?`;
@@ -380,8 +380,8 @@ export class VisitSql {
   }
 
   /**
-   * `mark` becomes the owner of the locks. No two visits have the same key, nor does a key come back to a visit whose
-   * user is another one.
+   * `mark` becomes the owner of the locks. No two visits have the same key, and a key never returns to a visit that now
+   * belongs to another user.
    */
   end(visits: readonly VisitToEnd[], { reason, at, retiresKey = false }: Ending, mark: string): Statement {
     const v = this.#v;
@@ -400,7 +400,7 @@ export class VisitSql {
     };
   }
 
-  /** Those of the visits that `end` has marked so. */
+  /** The visits that `end` has marked. */
   marked(ids: readonly string[], mark: string): Statement {
     const { id, lockOwner } = this.#v;
     const { sql, params } = this.#dialect.isOneOf(id, ids);
@@ -493,7 +493,7 @@ export class VisitSql {
   /** Two statements, each on its index, instead of one with OR that may use none. See `TableVisitStore.staleBehind`. */
   staleIds(place: StalePlace, before: number, limit: number): Statement {
     const { id, expiry, [place.column]: column } = this.#v;
-    // The first condition is what the index is for: behind an instant, or at it behind an id.
+    // The first condition uses the index: after an instant, or at this instant after an id.
     const isBehind = `${column} >= ? AND ${column} < ? AND (${column} > ? OR ${id} > ?)`;
     const isLeft = place.column === 'endedAt' ? ` AND ${expiry} + 0 >= ?` : '';
     return {
@@ -506,8 +506,8 @@ export class VisitSql {
   }
 
   /**
-   * Locks those of the visits that are still stale, then deletes their identities, then themselves: the last two
-   * results count.
+   * Locks those visits that are still stale, then deletes their identities, then the visits. The last two results are
+   * the counts.
    */
   expunge(ids: readonly string[], before: number): [Step, Step, Step] {
     const { id, expiry, endedAt } = this.#v;

@@ -2,37 +2,41 @@ import { Timeouts } from '../../timeouts.js';
 import type { Result, Statement } from '../statement.js';
 
 /**
- * A statement that others wait for ends within `storeTimeout`; what nobody waits for may take so many times as long.
+ * A statement that a request waits for ends within `storeTimeout`; any other statement may take this many times as
+ * long.
  */
 const LONG = 10;
 
-/** How often connections are opened anew while the server, whichever it is, can only be read; in milliseconds. */
+/** How often connections are replaced while every server is read-only, in milliseconds. */
 const LEAST_BETWEEN = 1000;
 
-/** More than this many connections are not closed in a row to find a good one. */
+/** The maximum number of connections that are closed in a row to find a good one. */
 const MOST_SUSPECTS = 100;
 
 /**
- * What an error says of the connection that it came by.
+ * What an error means for its connection.
  *
  * - `fine`: the server has answered.
- * - `useless`: it has done nothing, and never will here: it can only be read by now, or has left its cluster.
- * - `unsent`: the connection had ended before anything was sent.
- * - `lost`: it has ended, and nobody knows whether the work was done.
+ * - `useless`: nothing was executed, and nothing ever will be: the server has become read-only, or has left its
+ *   cluster.
+ * - `unsent`: the connection had closed before anything was sent.
+ * - `lost`: the connection has closed, and it is unknown whether the work was done.
  */
 export type Fate = 'fine' | 'useless' | 'unsent' | 'lost';
 
-/** What is known of a connection. Instants are those of `performance.now()`. */
+/** The state of a connection. Instants are in terms of `performance.now()`. */
 export interface KnownConnection {
-  /** Minus infinity, if it was there before anybody looked. */
+  /** Minus infinity if it was opened before the pool was watched. */
   readonly opened: number;
   /** When it last answered. */
   answered: number;
-  /** How often prepared statements failed for being prepared: in all, in a row, the last time when. */
+  /**
+   * How often prepared statements failed because they were prepared: in total, in a row, and when the last time was.
+   */
   unprepared?: { readonly generation: number; readonly inRow: number; readonly at: number };
 }
 
-/** A connection in use. @typeParam R what the lender knows it by */
+/** A connection in use. @typeParam R how the lender identifies it */
 export interface Held<R = unknown> {
   readonly runner: R;
   /** The driver's. */
@@ -41,7 +45,7 @@ export interface Held<R = unknown> {
   readonly since: number;
 }
 
-/** Work that waits for a connection, or has it. */
+/** Work that waits for a connection or has one. */
 interface Lease<R> {
   readonly began: number;
   readonly fail: (error: Error) => void;
@@ -56,9 +60,9 @@ export interface Pool {
   on(event: string, listener: (connection: object) => void): unknown;
 }
 
-/** The differences between drivers, whichever lender is used. */
+/** The differences between drivers, for any lender. */
 export interface PoolDriver {
-  /** The event of a pool that has opened a connection. */
+  /** The event that a pool emits when it has opened a connection. */
   readonly opened: string;
   /** Called once for each pool, before its first statement. */
   prepare?(pool: Pool): void;
@@ -73,9 +77,9 @@ export interface PoolDriver {
   fateOf(error: unknown): Fate;
 
   /**
-   * Sends a statement by the driver's own connection, prepared. Undefined: that cannot.
+   * Sends a prepared statement through the driver's own connection. Undefined: it cannot.
    *
-   * @param generation other statements are other ones
+   * @param generation statements of different generations have different names
    */
   prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
 
@@ -95,7 +99,7 @@ export interface Lender<R = unknown> {
   pools(): readonly Pool[];
   /** Creates the object that provides a connection. */
   runner(): R;
-  /** Gives the driver's connection. */
+  /** Returns the driver's connection. */
   connect(runner: R): Promise<unknown>;
   /** The connection, as in the events of its pool. */
   rawOf(runner: R, connection: unknown): object;
@@ -114,7 +118,7 @@ export interface Lender<R = unknown> {
   errorOf?(error: unknown): unknown;
 }
 
-/** By the driver's connection. Several stores may share a pool, and learn from each other. */
+/** Keyed by the driver's connection. Several stores may share a pool, and share what they learn. */
 const knownConnections = new WeakMap<object, KnownConnection>();
 const watchedPools = new WeakSet<Pool>();
 
@@ -127,21 +131,22 @@ export interface Work<R, T> {
 }
 
 /**
- * The connections of pools, as far as the store uses them. One that has led nowhere is closed and not lent on:
- * else the pool fills with those that a failover, or a firewall that forgets, has left behind, until the kernel gives
- * them up after a quarter of an hour. What went wrong on one throws suspicion on others, which are closed when their
- * turn comes, before they are used:
+ * The connections of pools, as far as the store uses them. A broken connection is closed instead of being lent again.
+ * Otherwise, a failover, or a firewall that drops connections, would fill the pool with broken connections until the
+ * kernel gives them up after a quarter of an hour. After an error, other connections become suspect, and are closed
+ * before their next use:
  *
- * - After one that did not answer in time, or broke, those that have not answered since.
- * - After one that can only be read, all that are older: the name of the server may lead to another one by now.
+ * - After a connection did not answer in time, or broke: those that have not answered since.
+ * - After a connection has become read-only: all older ones, because the name of the server may now point to another
+ *   server.
  */
 export class Connections<R> {
   private usual: Timeouts<Lease<R>> | undefined;
   private slow: Timeouts<Lease<R>> | undefined;
   private longestConnect: number | undefined;
-  /** Those that were opened before are suspect. */
+  /** Connections that were opened before this are suspect. */
   private openedSince = -Infinity;
-  /** Those that have not answered since are suspect. */
+  /** Connections that have not answered since this are suspect. */
   private answeredSince = -Infinity;
 
   constructor(
@@ -206,13 +211,13 @@ export class Connections<R> {
     }
   }
 
-  /** A connection that is not suspect. */
+  /** Returns a connection that is not suspect. */
   private async acquire(lease: Lease<R>): Promise<Held<R>> {
     const { lender } = this;
     for (let suspects = 0; ; suspects++) {
       const runner = lender.runner();
       const connection = await lender.connect(runner);
-      // Nobody waits any more. Whatever was to be sent is not.
+      // The caller no longer waits, so nothing is sent.
       if (isOver(lease)) {
         await lender.release(runner, connection);
         throw new Error('no connection was available in time');
@@ -266,7 +271,7 @@ export class Connections<R> {
     this.discard(state.held, error);
   }
 
-  /** A connection that nobody has told of: of a pool that was there before, or whose connections cannot be watched. */
+  /** A connection without an event: from a pool that existed before, or whose connections cannot be watched. */
   private meet(connection: object): KnownConnection {
     const opened = this.watch() ? -Infinity : performance.now();
     const known = { opened, answered: opened };
@@ -295,7 +300,7 @@ export class Connections<R> {
   }
 }
 
-/** A function, because work that is waited for changes it. */
+/** A function, because it changes while work is awaited. */
 function isOver({ state }: Lease<unknown>): boolean {
   return state.is === 'over';
 }

@@ -20,10 +20,10 @@ export interface PooledAccess {
 const USUAL_POOL = 10;
 
 /**
- * The application's own pool, of `pg` or of `mysql2`, if it is one: statements are prepared, and connections that lead
- * nowhere are closed. A library of SQL that uses the pool offers neither.
+ * The application's own pool, of `pg` or `mysql2`, if it is one: statements are prepared, and broken connections are
+ * closed. A SQL library that uses the pool offers neither.
  *
- * @param onStatement told of each statement that is sent
+ * @param onStatement called for each statement that is sent
  * @returns undefined for any other pool
  */
 export function accessToPool(
@@ -54,7 +54,7 @@ function isPgPool(pool: unknown): pool is PgPool {
   );
 }
 
-/** Of `mysql2/promise`, the pool that it wraps. */
+/** The pool that a pool of `mysql2/promise` wraps. */
 function mysql2PoolOf(pool: unknown): Mysql2Pool | undefined {
   const one = (pool as { readonly pool?: unknown } | null | undefined)?.pool ?? pool;
   const { getConnection, config } = (one ?? {}) as Partial<Mysql2Pool>;

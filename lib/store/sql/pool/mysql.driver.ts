@@ -3,15 +3,14 @@ import type { Result } from '../statement.js';
 import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js';
 
 /**
- * ER_UNKNOWN_STMT_HANDLER, ER_UNSUPPORTED_PS, ER_MAX_PREPARED_STMT_COUNT_REACHED, ER_NEED_REPREPARE: a proxy between us
- * and the server does not know prepared statements, the server has no room for more of them, or the table has been
- * altered.
+ * ER_UNKNOWN_STMT_HANDLER, ER_UNSUPPORTED_PS, ER_MAX_PREPARED_STMT_COUNT_REACHED, ER_NEED_REPREPARE: a proxy in between
+ * does not support prepared statements, the server has no room for more of them, or the table was altered.
  */
 const UNPREPARED = [1243, 1295, 1461, 1615];
 
 /**
- * ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE: the server has become one
- * that can only be read. ER_UNKNOWN_COM_ERROR, by which a node of Galera says that it has left its cluster.
+ * ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE: the server has become
+ * read-only. ER_UNKNOWN_COM_ERROR: a Galera node has left its cluster.
  */
 const USELESS = [1290, 1792, 1836, 1047];
 
@@ -27,7 +26,7 @@ export interface MysqlClient {
   execute?(query: MysqlQuery, done: (error: DriverError | null, answer: Answer) => void): unknown;
 }
 
-/** How rows come, whatever the pool is set to. */
+/** The format of rows, whatever the options of the pool. */
 export interface MysqlQuery {
   readonly sql: string;
   readonly values: readonly unknown[];
@@ -51,7 +50,7 @@ export class MysqlDriver implements PoolDriver {
   close(connection: unknown, abandon: () => void): void {
     const { stream } = connection as MysqlClient;
     (connection as MysqlClient).destroy();
-    // Without it, the socket waits for a farewell of the other side.
+    // Otherwise, the socket would wait for the other side to close.
     stream?.destroy?.();
     abandon();
   }
@@ -65,9 +64,9 @@ export class MysqlDriver implements PoolDriver {
 
   prepared(connection: unknown, { sql, params }: PreparedStatement, generation: number): Promise<Result> | undefined {
     const client = connection as MysqlClient;
-    // The driver `mysql` has none.
+    // The driver `mysql` does not have it.
     if (!client.execute) return undefined;
-    // The driver keeps what it has prepared by its text.
+    // The driver stores prepared statements by their text.
     const text = generation === 0 ? sql : `${sql} /* ${generation} */`;
     return new Promise((resolve, reject) => {
       client.execute!({ sql: text, values: params, rowsAsArray: false, nestTables: false }, (error, answer) => {

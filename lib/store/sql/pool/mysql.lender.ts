@@ -4,7 +4,7 @@ import type { Result, Statement } from '../statement.js';
 import type { Held, Lender, Pool } from './connections.js';
 import { resultOf, type MysqlClient, type MysqlQuery } from './mysql.driver.js';
 
-/** A pool of `mysql2`, which calls back. */
+/** A pool of `mysql2` with callbacks. */
 export interface Mysql2Pool extends Pool {
   readonly config: { readonly connectionLimit: number; readonly connectionConfig: object };
   getConnection(done: (error: Error | null, connection: Mysql2Client) => void): void;
@@ -15,10 +15,10 @@ interface Mysql2Client extends MysqlClient {
   release(): void;
 }
 
-/** The usual REPEATABLE READ locks the gaps between rows too, and inserts of others run into them. */
+/** The default, REPEATABLE READ, also locks the gaps between rows, which blocks inserts. */
 const ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED';
 
-/** A pool of `mysql2` lends its connections itself. @param onStatement told of each statement that is sent */
+/** A pool of `mysql2` lends its connections itself. @param onStatement called for each statement that is sent */
 export class MysqlLender implements Lender<undefined> {
   constructor(
     private readonly pool: Mysql2Pool,
@@ -46,7 +46,7 @@ export class MysqlLender implements Lender<undefined> {
     (connection as Mysql2Client).release();
   }
 
-  // The pool has forgotten what was destroyed.
+  // The pool has already removed destroyed connections.
   abandon(): void {}
 
   send({ connection }: Held<undefined>, statement: Statement): Promise<Result> {

@@ -89,7 +89,7 @@ export class PooledConnection<R> implements SqlConnection {
       else await lender.rollback(held);
       return results;
     } catch (error) {
-      // Fails too when the connection is gone; the first error is the one that tells why.
+      // This also fails if the connection is broken; the first error is the cause.
       await lender.rollback(held).catch(() => undefined);
       throw error;
     }

@@ -6,15 +6,15 @@ import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js
 /** read_only_sql_transaction. */
 const USELESS = ['25006'];
 /**
- * Connection exceptions; the operator or the server ends sessions (57014 ends one statement); a transaction was idle,
- * or lasted, for too long.
+ * Connection exceptions; the operator or the server ended the session (57014 only ends one statement); a transaction
+ * was idle, or ran, for too long.
  */
 const LOST = /^(08|57P0|25P0[34])/;
 
 /**
- * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (a prepared result would change):
- * a pooler between us and the server gives statements to connections that do not know them, or the table has been
- * altered.
+ * invalid_sql_statement_name, duplicate_prepared_statement, and feature_not_supported (the result of a prepared
+ * statement would change): a pooler in between sends statements to connections on which they were not prepared, or the
+ * table was altered.
  */
 const UNPREPARED = ['26000', '42P05', '0A000'];
 
@@ -25,7 +25,7 @@ interface PostgresPool extends Pool {
   Client?: new (options: object) => object;
 }
 
-/** A statement as `pg` takes it; with a name, it is prepared. */
+/** A statement in the format of `pg`; with a name, it is prepared. */
 export interface PostgresQuery {
   readonly name?: string;
   readonly text: string;
@@ -46,15 +46,15 @@ const limits = new WeakMap<PostgresPool, { value: number }>();
 /** `pg`. */
 export class PostgresDriver implements PoolDriver {
   readonly opened = 'connect';
-  /** Of prepared statements, by name. */
+  /** Prepared statements, by name. */
   private readonly texts = new Map<string, string>();
 
   constructor(private readonly dialect: SqlDialect) {}
 
   /**
-   * A connection that the server ends tells so by the event `error`, sometimes twice, and at moments at which its
-   * lender does not listen or not any more; nobody listening would end the process. Whoever uses the connection learns
-   * of it from the statement that fails.
+   * If the server closes a connection, it emits `error`, sometimes twice, and at times when its lender does not listen.
+   * Without a listener, this would end the process. The code that uses the connection learns of it from the failing
+   * statement.
    */
   prepare(pool: PostgresPool): void {
     pool.on('acquire', (one) => {
@@ -63,7 +63,7 @@ export class PostgresDriver implements PoolDriver {
     });
   }
 
-  // The pool's own option would also limit how long the application waits for a connection that is in use.
+  // The pool's own option would also limit how long the application waits for a connection in use.
   limitConnects(pool: PostgresPool, milliseconds: number): void {
     const { Client, options } = pool;
     const known = limits.get(pool);
@@ -71,7 +71,7 @@ export class PostgresDriver implements PoolDriver {
     if (known || !Client || options?.connectionTimeoutMillis) return;
     const connectionTimeoutMillis = { value: milliseconds, enumerable: true };
     limits.set(pool, connectionTimeoutMillis);
-    // Not copied by a spread: the pool hides the password, among others.
+    // A spread would not copy it, because the pool hides the password.
     pool.Client = class extends Client {
       constructor(given: object) {
         super(
@@ -87,10 +87,10 @@ export class PostgresDriver implements PoolDriver {
   close(connection: unknown, abandon: () => void): void {
     const client = connection as PostgresClient;
     const stream = client.connection?.stream;
-    // A pool does not lend on what ends; some versions of TypeORM do not tell it of the error.
+    // A pool does not lend a closed connection again; some versions of TypeORM do not report the error to it.
     client.end().catch(() => {});
     abandon();
-    // Without it, the socket waits for a farewell of the other side.
+    // Otherwise, the socket would wait for the other side to close.
     stream?.destroy?.();
   }
 
@@ -101,7 +101,7 @@ export class PostgresDriver implements PoolDriver {
     return LOST.test(state) ? 'lost' : 'fine';
   }
 
-  // Planning takes PostgreSQL longer than doing it.
+  // PostgreSQL needs longer to plan this statement than to execute it.
   async prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> {
     const { sql, params } = statement;
     let text = this.texts.get(statement.name);

@@ -14,7 +14,7 @@ interface PgClient extends PostgresClient {
   release(error?: Error): void;
 }
 
-/** A pool of `pg` lends its connections itself. @param onStatement told of each statement that is sent */
+/** A pool of `pg` lends its connections itself. @param onStatement called for each statement that is sent */
 export class PostgresLender implements Lender<undefined> {
   constructor(
     private readonly pool: PgPool,
