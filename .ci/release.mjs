@@ -6,9 +6,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-const USAGE = `npm run release -- <patch | minor | major | version> [--dry-run]
+const USAGE = `npm run release -- <patch | minor | major | version> [--tested] [--dry-run]
 
 Needs a clean checkout of main, as it is at the remote "origin", and lines under "Unreleased" in CHANGELOG.md.
+  --tested     leave out \`npm test\`: this commit has passed it
   --dry-run    check and say what would be done; nothing is written, tested or published`;
 
 /** A mistake of whoever calls: its message is all there is to say. */
@@ -53,7 +54,7 @@ function main(args) {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { 'dry-run': { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    options: { 'dry-run': { type: 'boolean' }, tested: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
   if (values.help) return console.log(USAGE);
   if (positionals.length !== 1) throw new ReleaseError(USAGE);
@@ -89,7 +90,8 @@ function main(args) {
     throw new ReleaseError('only continuous integration publishes: start the workflow "Release"');
 
   console.log(`${manifest.name} ${manifest.version} -> ${version}\n\n${notes}\n`);
-  run('npm', 'test');
+  if (!values.tested) run('npm', 'test');
+  run('npm', 'run', 'build');
   run('npm', 'run', 'size');
   if (!values['dry-run']) writeFileSync('CHANGELOG.md', changelog);
   run('npm', 'version', version, '--no-git-tag-version');

@@ -8,7 +8,7 @@ import { npm } from '../sample/install.mjs';
  * A tenth more than there is, with a store each for TypeORM, Prisma, Kysely, and Drizzle: too little for something
  * packed by mistake.
  */
-export const BUDGET = { bytes: 520_000, files: 1040 };
+export const BUDGET = { bytes: 570_000, files: 1100 };
 
 const kB = (bytes) => `${Math.ceil(bytes / 1000)} kB`;
 

@@ -1,7 +1,8 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { latestOf, publish, withVersion } from '../../.ci/publish-docs.mjs';
 import { mistakesIn } from '../../docs/.vitepress/check-site.mjs';
 
 let folder: string;
@@ -37,6 +38,51 @@ describe('The check of the built site', () => {
       'session.html: /site/gone.svg leads nowhere',
       'session.html: <script src="https://example.org/a.js"> is loaded from another host',
       'session.md: /site/gone.svg leads nowhere',
+    ]);
+  });
+});
+
+describe('A site of several versions', () => {
+  const published = (...versions: string[]) =>
+    versions.reduce<ReturnType<typeof withVersion>>((known, version) => withVersion(known, version), []);
+
+  test.each([
+    [['0.9.1', '0.10.0'], ['v0.10', 'v0.9'], '0.10.0'],
+    [['0.9.0', '0.9.1'], ['v0.9'], '0.9.1'],
+    [['1.0.0', '0.9.2'], ['v1.0', 'v0.9'], '1.0.0'],
+    [['0.9.0', '1.0.0-rc.1'], ['v1.0', 'v0.9'], '0.9.0'],
+    [['1.0.0-rc.1', '1.0.0'], ['v1.0'], '1.0.0'],
+    [['0.1.0-beta.1'], ['v0.1'], '0.1.0-beta.1'],
+  ])('%j: the folders %j, and %s on top', (versions, folders, latest) => {
+    const known = published(...versions);
+    expect(known.map((one) => one.folder)).toEqual(folders);
+    expect(latestOf(known).version).toBe(latest);
+  });
+
+  test('keeps older versions, and replaces what is on top', () => {
+    const built = join(folder, 'built');
+    const site = join(folder, 'site');
+    const release = (version: string, page: string): void =>
+      publish(site, version, (minor) => {
+        rmSync(built, { recursive: true, force: true });
+        write(`built/${page}`, minor ?? 'top');
+        return built;
+      });
+    const read = (file: string): string => readFileSync(join(site, file), 'utf8');
+
+    release('0.1.0', 'old.html');
+    write('site/.git', 'gitdir: elsewhere');
+    release('0.2.0', 'new.html');
+    release('0.1.1', 'mended.html');
+    expect(readdirSync(site).toSorted()).toEqual(
+      ['.git', '.nojekyll', 'new.html', 'v0.1', 'v0.2', 'versions.html', 'versions.json'].toSorted(),
+    );
+    expect([read('new.html'), read('v0.2/new.html'), read('v0.1/mended.html')]).toEqual(['top', '0.2', '0.1']);
+    expect(readdirSync(join(site, 'v0.1'))).toEqual(['mended.html']);
+    expect([...read('versions.html').matchAll(/href="([^"]*)"/g)].map(([, href]) => href)).toEqual([
+      './',
+      'v0.2/',
+      'v0.1/',
     ]);
   });
 });

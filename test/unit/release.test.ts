@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -65,17 +65,34 @@ describe('The changelog of a release', () => {
   });
 });
 
-test('The workflows call commands that exist', () => {
+describe('The workflows of the forge', () => {
   const root = fileURLToPath(new URL('../..', import.meta.url));
-  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-    scripts: Record<string, string>;
-  };
-  const workflows = ['ci', 'release']
-    .map((name) => readFileSync(join(root, `.github/workflows/${name}.yml`), 'utf8'))
-    .join('\n');
-  const called = [...workflows.matchAll(/run: npm (?:run )?([\w:]+)/g)].map(([, name]) => name!);
-  expect(called.toSorted()).toEqual(['matrix', 'release', 'test', 'test:quick']);
-  expect(called.filter((name) => !(name in scripts))).toEqual([]);
+  const texts = readdirSync(join(root, '.github/workflows')).map((name) =>
+    readFileSync(join(root, '.github/workflows', name), 'utf8'),
+  );
+
+  test('call commands and files that exist', () => {
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      scripts: Record<string, string>;
+    };
+    const text = texts.join('\n');
+    const called = [...text.matchAll(/run: npm (?:run )?([\w:]+)/g)].map(([, name]) => name!);
+    expect(called.toSorted()).toEqual(['ci', 'ci', 'matrix', 'release', 'test', 'test', 'test:quick']);
+    expect(called.filter((name) => name !== 'ci' && !(name in scripts))).toEqual([]);
+    const files = [...text.matchAll(/(?:node |uses: )(\.[\w./-]+\/[\w./-]+)/g)].map(([, file]) => file!);
+    expect(files.toSorted()).toEqual(['./.github/workflows/docs.yml', '.ci/publish-docs.mjs']);
+    expect(files.filter((file) => !existsSync(join(root, file)))).toEqual([]);
+  });
+
+  test('use no secrets, and run tests only in jobs that cannot publish', () => {
+    for (const text of texts) {
+      expect(text).not.toContain('secrets.');
+      expect(text).toMatch(/^permissions:\n {2}contents: read$/m);
+      for (const job of text.split(/^ {2}(?=[\w-]+:$)/m)) {
+        if (/contents: write|id-token: write/.test(job)) expect(job).not.toContain('npm test');
+      }
+    }
+  });
 });
 
 describe('A dry run', () => {
@@ -116,6 +133,7 @@ describe('A dry run', () => {
     expect(stdout).toContain('some-package 0.1.0 -> 0.2.0\n\n### Added\n\n- Something.\n');
     expect(stdout.split('\n').filter((line) => line.startsWith('> '))).toEqual([
       '> npm test',
+      '> npm run build',
       '> npm run size',
       '> npm version 0.2.0 --no-git-tag-version',
       '> git commit --all --message Version 0.2.0',
@@ -129,6 +147,7 @@ describe('A dry run', () => {
       CHANGELOG,
     ]);
     expect(release(['0.2.0-beta.1', '--dry-run']).stdout).toContain('--tag next');
+    expect(release(['minor', '--dry-run', '--tested']).stdout).not.toContain('npm test');
   });
 
   test('refuses anything that is not a release', () => {
