@@ -167,7 +167,7 @@ async function check(name, program) {
 function aptPackages({ packages }) {
   const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
   const isOf = (kind) => new RegExp(`^ID(_LIKE)?=.*\\b${kind}\\b`, 'm').test(release);
-  if (isOf('ubuntu')) return packages.filter((name) => name !== 'chromium');
+  if (isOf('ubuntu')) return packages.filter((name) => !name.startsWith('chromium'));
   return isOf('debian') ? packages : [];
 }
 

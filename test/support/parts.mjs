@@ -67,7 +67,8 @@ export const parts = [
     variable: 'VISIT_TEST_CHROMIUM',
     example: '/usr/bin/chromium',
     find: findChromium,
-    packages: ['chromium'],
+    // The second is used beside the first where it is there.
+    packages: ['chromium', 'chromium-headless-shell'],
   },
   {
     name: 'Galera, for clusters of MariaDB',
