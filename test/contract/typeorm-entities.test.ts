@@ -435,16 +435,22 @@ describeDatabases('Entities and migrations', (db) => {
 
     const others = await connect(options, { logger });
     const other = others.createQueryRunner();
-    await other.query(db.name === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN');
-    // Much is at stake for the other one, so the database lets it live.
-    await other.query(`UPDATE visit SET accessed = accessed + 1 WHERE id > '${first.id}'`);
-    // If this waited within SQLite, the other one could not go on before the hour is over.
-    const touched = store.touch(touches);
-    await untilOneWaits(others);
-    if (db.name !== 'sqlite') await other.query(`UPDATE visit SET accessed = accessed + 1 WHERE id = '${first.id}'`);
-    await other.query('COMMIT');
+    for (let ended = false; !ended;) {
+      await other.query(db.name === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN');
+      // Much is at stake for the other one, so MariaDB lets it live. PostgreSQL ends the one that has waited for a
+      // second, which is the store's if the rest comes in time. If not, once more.
+      await other.query(`UPDATE visit SET accessed = accessed + 1 WHERE id > '${first.id}'`);
+      // If this waited within SQLite, the other one could not go on before the hour is over.
+      const touched = store.touch(touches);
+      await untilOneWaits(others);
+      const crossing = `UPDATE visit SET accessed = accessed + 1 WHERE id = '${first.id}'`;
+      const crossed = db.name === 'sqlite' ? undefined : await other.query(crossing).catch((error: Error) => error);
+      ended = !(crossed instanceof Error);
+      await other.query(ended ? 'COMMIT' : 'ROLLBACK');
+      await touched;
+      if (crossed instanceof Error) expect(crossed.message).toMatch(/deadlock/);
+    }
     await other.release();
-    await touched;
     expect((await store.find([first.id, last.id])).map((visit) => visit?.expiry)).toEqual([later, later]);
     expect(failures.join()).toMatch(/deadlock|locked/i);
   });
