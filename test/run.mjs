@@ -12,8 +12,8 @@ import { temporaryFolder, unwatch, watch } from './support/servers.mjs';
 
 const HELP = `npm test [-- [--quick] [arguments and filters of vitest]]
 
-Installs the dependencies where that is due, builds, checks types, lints, checks the formatting, builds the documentation,
-starts private database servers on free ports of 127.0.0.1, runs the tests and removes all of it again. The last line is "N passed, N failed", with
+Installs the dependencies where that is due, builds, starts private database servers on free ports of 127.0.0.1, runs the
+tests, checks types, formatting and documentation and lints beside them, and removes all of it again. The last line is "N passed, N failed", with
 ", N skipped" where tests were skipped; the exit code is 0 only when something passed and nothing failed.
 
   npm test -- --quick                  only the tests; those of the built package use the last build
@@ -94,14 +94,15 @@ class Interrupted extends Error {}
 
 /**
  * Runs a program to its end and gives its exit code. Ctrl-C ends it, with all processes it started; one that must not
- * be left half-way (`patient`) is waited for instead.
+ * be left half-way (`patient`) is waited for instead. What it prints is added to `output`, if that is given.
  */
-async function run({ command, args, shell = false, env, patient = false }) {
+async function run({ command, args, shell = false, env, patient = false, output }) {
   if (interruptedBy) throw new Interrupted();
   // In a group of its own, so that a signal reaches whatever it started, and reaches it once.
   const detached = process.platform !== 'win32';
-  const stdio = ['ignore', 'inherit', 'inherit'];
+  const stdio = ['ignore', ...(output ? ['pipe', 'pipe'] : ['inherit', 'inherit'])];
   const child = spawn(command, args, { cwd: root, stdio, shell, env: { ...process.env, ...env }, detached });
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => output.push(chunk));
   const ended = new Promise((resolve) => {
     child.once('error', (error) => {
       console.error(`${command} could not be started: ${error.message}`);
@@ -141,9 +142,10 @@ async function run({ command, args, shell = false, env, patient = false }) {
 
 const node = (...args) => ({ command: process.execPath, args });
 
-/** What is no test, side by side. */
+/** What some tests need. */
+const BUILD = node(at('lib/build.mjs'));
+/** What is no test, beside the tests. */
 const CHECKS = [
-  ['build', node(at('lib/build.mjs'))],
   ['typecheck', npm('run', '--silent', 'typecheck')],
   ['lint', npm('run', '--silent', 'lint')],
   ['format', node(at('node_modules/oxfmt/bin/oxfmt'), '--check')],
@@ -154,11 +156,19 @@ const CHECKS = [
   ],
 ];
 
+/** What checks that failed have printed. Shown after the tests, in whose output it would be lost. */
+const complaints = [];
+
 async function check(name, program) {
-  console.log(`\n> ${name}`);
-  const code = await run(program);
-  if (code === 0) tally.passed++;
-  else fail(`${name} (exit code ${code})`);
+  const output = [];
+  const code = await run({ ...program, output });
+  console.log(`> ${name}: ${code === 0 ? 'passed' : 'failed, see below'}`);
+  if (code === 0) {
+    tally.passed++;
+    return;
+  }
+  fail(`${name} (exit code ${code})`);
+  complaints.push(`\n> ${name}\n${Buffer.concat(output).toString()}`);
 }
 
 // ---- Servers and browser
@@ -262,18 +272,20 @@ async function runTests(args, env, folder) {
   ];
   const today = process.env.VISIT_TEST_SEED ?? Math.floor(Date.now() / 86_400_000);
   console.log(`\n> vitest, with the samples of VISIT_TEST_SEED=${today}`);
-  const failedBefore = tally.failed;
   const code = await run({ ...node(...vitest), env });
-  const executed = existsSync(report) ? count(JSON.parse(readFileSync(report, 'utf8'))) : 0;
-  if (tally.failed > failedBefore) return;
+  const { executed, failed } = existsSync(report)
+    ? count(JSON.parse(readFileSync(report, 'utf8')))
+    : { executed: 0, failed: 0 };
+  if (failed > 0) return;
   // A crash, or an error outside any test.
   if (code !== 0) fail(`vitest ended with exit code ${code}, though no test failed; see above`);
   else if (executed === 0) fail('no test was executed');
 }
 
-/** Adds to the tally. How many were executed. */
+/** Adds to the tally. How many were executed, and how many of them failed. */
 function count({ testResults }) {
   let executed = 0;
+  const failedAtFirst = tally.failed;
   for (const file of testResults) {
     const failedBefore = tally.failed;
     for (const { status, ancestorTitles, title } of file.assertionResults) {
@@ -287,7 +299,7 @@ function count({ testResults }) {
     if (file.status === 'failed' && tally.failed === failedBefore)
       fail(`${relative(root, file.name)}, outside its tests`);
   }
-  return executed;
+  return { executed, failed: tally.failed - failedAtFirst };
 }
 
 // ---- All of it
@@ -304,7 +316,7 @@ async function main(given) {
     fail('the dependencies could not be installed');
     return;
   }
-  const checks = CHECKS.slice(0, isQuick ? 0 : isSoak ? 1 : isWithoutServers ? -1 : CHECKS.length);
+  const checks = isQuick || isSoak ? [] : CHECKS.slice(0, isWithoutServers ? -1 : CHECKS.length);
   if (!isWithoutServers) await installMissing();
 
   // Whatever the tests put into the folder for temporary files goes with this one.
@@ -312,19 +324,23 @@ async function main(given) {
   for (const name of ['TMPDIR', 'TMP', 'TEMP']) process.env[name] = folder.path;
   const servers = [];
   try {
-    const ready = [
-      Promise.resolve(isWithoutServers ? nothing : provide(servers)),
-      ...checks.map(([name, program]) => check(name, program)),
-    ];
-    // All of them have ended before the servers are stopped.
-    const outcomes = await Promise.allSettled(ready);
-    for (const { reason } of outcomes) if (reason) throw reason;
-    await runTests(args, outcomes[0].value, folder.path);
+    const [env] = await allOf([
+      isWithoutServers ? nothing : provide(servers),
+      isQuick ? undefined : check('build', BUILD),
+    ]);
+    await allOf([runTests(args, env, folder.path), ...checks.map(([name, program]) => check(name, program))]);
   } finally {
     await Promise.all(servers.map((server) => server.stop()));
     await othersGone(folder.path);
     await folder.remove();
   }
+}
+
+/** As `Promise.all`, but all of them have ended: what has failed does not stop the servers of what goes on. */
+async function allOf(work) {
+  const outcomes = await Promise.allSettled(work);
+  for (const { reason } of outcomes) if (reason) throw reason;
+  return outcomes.map(({ value }) => value);
 }
 
 /**
@@ -350,6 +366,7 @@ if (args.includes('--help') || args.includes('-h')) {
   const { passed, failed, skipped } = tally;
   if (remarks.some((remark) => remark.includes('could not run: ')) && !isCi)
     remarks.push('With CI=true, what could not run is a failure.');
+  for (const complaint of complaints) console.log(complaint);
   console.log(['', ...remarks, ...(remarks.length > 0 ? [''] : [])].join('\n'));
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
   process.exitCode = interruptedBy ? 128 + constants.signals[interruptedBy] : failed > 0 || passed === 0 ? 1 : 0;

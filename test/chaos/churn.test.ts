@@ -5,7 +5,7 @@ import { platforms } from '../support/app.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess } from './app-process.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { Visitor } from './visitor.js';
 
 // Visits come, sign in, write and end, for as long as ten minutes: what is kept of each in a process goes with it.
@@ -20,7 +20,7 @@ const VISITORS = 20;
  */
 const MOST_MORE = (isSoak ? 4 : 16) * 2 ** 20;
 
-describeServers('Visits that begin and end', (db) => {
+describeServerOfToday('Visits that begin and end', (db) => {
   let apps: AppProcess[] = [];
   let dataSource: DataSource;
   beforeAll(async () => {

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { openMigrated } from '../support/open-migrated.js';
 import { temporaryFolder } from '../support/servers.mjs';
 import { startApps, type AppProcess, type AppSetting } from './app-process.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { idOf, Visitor } from './visitor.js';
 
 const MINUTE = 60_000;
@@ -14,7 +14,7 @@ const MINUTE = 60_000;
 const TIMEOUT = 20 * MINUTE;
 const QUARTER = TIMEOUT / 4;
 
-describeServers('A process that is killed with queued expiry updates', (db) => {
+describeServerOfToday('A process that is killed with queued expiry updates', (db) => {
   let dataSource: DataSource;
   let setting: Omit<AppSetting, 'platform'>;
   let moveTo: (milliseconds: number) => void;

@@ -6,7 +6,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { uniquePrefix } from '../support/redis.js';
 import { temporaryFolder } from '../support/servers.mjs';
 import { startApps, type AppProcess, type AppSetting } from './app-process.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { idOf, Visitor, type Reply } from './visitor.js';
 
 /** Longer than a lease. */
@@ -76,7 +76,7 @@ function suite(place: () => Promise<Place>): void {
 }
 
 describe('A process that is suspended beyond its lease', () => {
-  describeServers('with visits', (db) => {
+  describeServerOfToday('with visits', (db) => {
     suite(async () => {
       const { options } = await db.open();
       await (await openMigrated(options)).destroy();

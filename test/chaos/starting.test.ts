@@ -4,7 +4,7 @@ import { afterEach, expect, onTestFinished, test } from 'vitest';
 import { platforms } from '../support/app.js';
 import { startProxy } from '../support/proxy.js';
 import { AppProcess, startApps, type AppSetting } from './app-process.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { Visitor } from './visitor.js';
 
 const STUCK = fileURLToPath(new URL('fixtures/stuck.migration.mjs', import.meta.url));
@@ -12,7 +12,7 @@ const PLATFORMS = ['express', 'fastify', 'express'] as const;
 /** Short, because it is waited for, and long beside what a busy machine takes to connect. */
 const STORE_TIMEOUT = 3000;
 
-describeServers('Processes that start on an empty database', (db) => {
+describeServerOfToday('Processes that start on an empty database', (db) => {
   const apps: AppProcess[] = [];
   afterEach(() => Promise.all(apps.splice(0).map((app) => app.end('SIGKILL'))));
 

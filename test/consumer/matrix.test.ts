@@ -7,11 +7,15 @@ import { nameOf, rows } from '../matrix/rows.mjs';
 import { installByNpm } from '../matrix/tools.mjs';
 import { temporaryFolder } from '../support/servers.mjs';
 import { isSoak } from '../support/soak.js';
+import { isForToday, TODAY } from '../support/today.js';
 import { nestAdd, nestAddInstalled } from './nest-add.js';
 import { expectGateways, expectMissing, expectStoreSuite, installOlder, OLDER_NESTS } from './older-nests.js';
 
-// An application a day, installed as users install it, and all of them in test:soak. `npm run matrix` writes what it has
-// seen into docs/compatibility.md.
+// An application every third day, installed as users install it, because an installation takes half a minute; all of
+// them in test:soak. `npm run matrix`, which runs once a week (.github/workflows/ci.yml), writes what it has seen into
+// docs/compatibility.md.
+
+const EVERY = 3;
 
 const folder = temporaryFolder('matrix');
 let packed: Packed;
@@ -78,6 +82,7 @@ if (isSoak) {
   for (const [index, define] of [...all, nestAdd].entries()) define(join(folder.path, `app-${index}`));
   nestAddInstalled(folder.path, () => packed.tarball);
 } else {
-  const day = Number(process.env['VISIT_TEST_SEED'] || Math.floor(Date.now() / 86_400_000));
-  byDay[day % byDay.length]!(join(folder.path, 'app'));
+  describe.runIf(isForToday(0, EVERY))('Installed as users do', () => {
+    byDay[Math.floor(TODAY / EVERY) % byDay.length]!(join(folder.path, 'app'));
+  });
 }

@@ -210,12 +210,12 @@ for (const platform of platforms) {
         return known.get(key)!;
       };
 
-      // Turns know no platform: each pair on one of them. And each day it meets a visit in one state.
+      // Turns know no platform: each pair on one of them. And every second day it meets a visit in one state.
       const here = (first: Write, second: Write): boolean => {
         const [one, other] = [names.indexOf(first), names.indexOf(second)];
         const isOnThisPlatform = (one + other) % platforms.length === platforms.indexOf(platform);
         const pair = one + Math.floor(other / platforms.length) + states.indexOf(state);
-        return isSoak || (isOnThisPlatform && isForToday(pair, states.length));
+        return isSoak || (isOnThisPlatform && isForToday(pair, 2 * states.length));
       };
 
       test.each(names)(

@@ -14,7 +14,7 @@ import { KNOWN_ORDERS, scenes } from './orders.js';
  */
 function mostOrders(name: DatabaseName, { operations: { length } }: Scene): number {
   if (isSoak) return 20_000;
-  return length > 2 ? 10 : name === 'sqlite' ? 24 : 12;
+  return length > 2 ? 6 : name === 'sqlite' ? 16 : 6;
 }
 
 /** Of a scene in which something must show: it ends with the first order that shows it. */
