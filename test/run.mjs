@@ -61,6 +61,7 @@ const SOAKED = [
   'contract/moving',
   'contract/prisma',
   'contract/redis-visit-store',
+  'contract/server-settings',
   'test/consumer',
 ];
 /** What shows most of what can be seen without a server, in a minute. */

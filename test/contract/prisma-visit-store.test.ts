@@ -21,7 +21,7 @@ const NEVER = 8_640_000_000_000_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const runner = { describe, test };
 /** Its races are those of the databases, which the store of TypeORM runs more often. */
-const rounds = isSoak ? 15 : 5;
+const rounds = isSoak ? 15 : 3;
 const capabilities = { atomic: true, revocable: true, shared: true, durable: true };
 
 async function empty(store: VisitStore): Promise<void> {
