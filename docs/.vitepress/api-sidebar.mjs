@@ -1,23 +1,32 @@
-// The names of the API reference, module by module. It is generated, so the list is what is there.
+// The names of the API reference. It is generated, so the list is what is there. A page lists all modules, and the names
+// of its own one: each page has its sidebar in its HTML.
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { docs } from './repository.mjs';
 
 const api = join(docs, 'api');
 
-export function apiSidebar() {
-  if (!existsSync(api)) return [];
+/** `{ '/api/nest-visit/redis/': [ … ] }`, and one for the start page. */
+export function apiSidebars() {
+  if (!existsSync(api)) return {};
   const pages = readdirSync(api, { recursive: true, encoding: 'utf8' }).filter(
     (file) => file.endsWith('.md') && file !== 'index.md',
   );
   const modules = pages.filter((page) => page.endsWith('/index.md')).map((page) => dirname(page));
-  return modules.toSorted().map((module) => ({
-    text: module,
-    link: `/api/${module}/`,
-    collapsed: module !== 'nest-visit',
-    // Those of a kind, such as classes, are in a folder of the module.
-    items: itemsOf(pages.filter((page) => dirname(dirname(page)) === module && !page.endsWith('/index.md'))),
-  }));
+  const sidebarWith = (current) =>
+    modules.toSorted().map((module) => ({
+      text: module,
+      link: `/api/${module}/`,
+      // Those of a kind, such as classes, are in a folder of the module.
+      items:
+        module === current
+          ? itemsOf(pages.filter((page) => dirname(dirname(page)) === module && !page.endsWith('/index.md')))
+          : [],
+    }));
+  return Object.fromEntries([
+    ['/api/', sidebarWith(undefined)],
+    ...modules.map((module) => [`/api/${module}/`, sidebarWith(module)]),
+  ]);
 }
 
 function itemsOf(pages) {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defineConfig } from 'vitepress';
-import { apiSidebar } from './api-sidebar.mjs';
+import { apiSidebars } from './api-sidebar.mjs';
 import { errorPages } from './error-pages.mjs';
 import { writeLlms } from './llms.mjs';
 import { published } from './published.mjs';
@@ -52,7 +52,7 @@ export default defineConfig({
           { text: 'Changes', link: `${REPOSITORY}/blob/main/CHANGELOG.md` },
           // Without a site of several versions, the pages of an older one are those of its tag.
           site
-            ? { text: 'All versions', link: `${site}versions.html`, target: '_self' }
+            ? { text: 'All versions', link: `${site}versions.html`, target: '_self', noIcon: true }
             : { text: 'Older versions', link: `${REPOSITORY}/tags` },
           { text: 'Contributing', link: `${REPOSITORY}/blob/main/CONTRIBUTING.md` },
         ],
@@ -60,7 +60,7 @@ export default defineConfig({
     ],
     // For the notice of the theme.
     published: { version: published.version, latest: site },
-    sidebar: { '/api/': apiSidebar(), '/': sidebar },
+    sidebar: { ...apiSidebars(), '/': sidebar },
     outline: [2, 3],
     search: {
       provider: 'local',

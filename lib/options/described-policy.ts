@@ -62,8 +62,8 @@ export function describePolicy(options: ResolvedVisitOptions, handlers: readonly
   const limit =
     maxVisitsPerUser === false
       ? 'A user may be signed in any number of times.'
-      : `A user may be signed in ${maxVisitsPerUser} times; beyond that ` +
-        `${onLimit === 'refuse' ? 'a sign-in is refused' : 'the oldest sign-in ends'}.`;
+      : `A user may be signed in ${maxVisitsPerUser} times at once; ` +
+        `${onLimit === 'refuse' ? 'a further sign-in is refused' : 'a further sign-in ends the oldest one'}.`;
   const isSecure = secure === 'auto' ? 'Secure over https' : secure && 'Secure';
   const attributes = [
     isSecure,
@@ -86,16 +86,16 @@ export function describePolicy(options: ResolvedVisitOptions, handlers: readonly
     text: [
       `A visit ends after ${inWords(timeout)} without a request${permanentTimeout === timeout ? '' : `, a permanent one after ${inWords(permanentTimeout)}`}.`,
       absoluteTimeout === false
-        ? 'No limit is set to how long a visit lasts that is in use.'
-        : `It ends ${inWords(absoluteTimeout)} after its user proved who they are, whatever happens in it.`,
-      'Its key is replaced when its user signs in, signs out or proves again who they are' +
-        `${renewAfter === false ? '' : `, and at an age of ${inWords(renewAfter)}`}.`,
+        ? 'A visit that is in use has no time limit.'
+        : `It ends ${inWords(absoluteTimeout)} after its user authenticated, even if it is in use.`,
+      'Its key is replaced when its user signs in, signs out or authenticates again' +
+        `${renewAfter === false ? '' : `, and when it is ${inWords(renewAfter)} old`}.`,
       limit,
       ...handlers.flatMap(inSentences),
       `The cookie "${name}" is sent with ${attributes.filter(Boolean).join(', ')}.`,
       nist.length === 0
-        ? 'These limits suffice for no level of NIST SP 800-63B-4.'
-        : `These limits suffice for ${nist.join(', ')} of NIST SP 800-63B-4.`,
+        ? 'These limits meet no level of NIST SP 800-63B-4.'
+        : `These limits meet ${nist.join(', ')} of NIST SP 800-63B-4.`,
     ].join(' '),
   };
 }
@@ -104,7 +104,7 @@ function inSentences({ name, idleTimeout, passive, skip, source, cookiePath }: D
   if (skip) return [`${name} has no visit.`];
   return [
     idleTimeout === undefined ? '' : `After ${name} a visit ends after ${inWords(idleTimeout)} without a request.`,
-    passive ? `Requests to ${name} keep no visit alive.` : '',
+    passive ? `Requests to ${name} do not keep a visit alive.` : '',
     source ? `${name} takes keys from ${source.join(', ')}.` : '',
     cookiePath === undefined ? '' : `${name} sends the cookie with Path=${cookiePath}.`,
   ].filter(Boolean);

@@ -235,7 +235,7 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
     expect(policy.nist).toEqual(['AAL1']);
     expect(policy.text).toContain(
       'After Asking.long() a visit ends after 7 days without a request. Asking.long() takes keys from cookie, query. ' +
-        'Asking.long() sends the cookie with Path=/asks. Requests to Asking.poll() keep no visit alive. ' +
+        'Asking.long() sends the cookie with Path=/asks. Requests to Asking.poll() do not keep a visit alive. ' +
         'Asking.health() has no visit.',
     );
     const plain = (await start({ ...nistPolicies.aal2 })).app.get(VisitService).describePolicy();

@@ -287,13 +287,13 @@ describeStacks('The policy for visits', (stack: Stack) => {
         maxVisitsPerUser: 3,
       });
       expect(policy.text).toBe(
-        'A visit ends after 15 minutes without a request. It ends 12 hours after its user proved who they are, ' +
-          'whatever happens in it. ' +
-          'Its key is replaced when its user signs in, signs out or proves again who they are, and at an age of 15 ' +
-          'minutes. ' +
-          'A user may be signed in 3 times; beyond that the oldest sign-in ends. ' +
-          'The cookie "visit" is sent with Secure over https, HttpOnly, SameSite=lax, Path=/. These limits suffice ' +
-          'for AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
+        'A visit ends after 15 minutes without a request. It ends 12 hours after its user authenticated, ' +
+          'even if it is in use. ' +
+          'Its key is replaced when its user signs in, signs out or authenticates again, and when it is 15 minutes ' +
+          'old. ' +
+          'A user may be signed in 3 times at once; a further sign-in ends the oldest one. ' +
+          'The cookie "visit" is sent with Secure over https, HttpOnly, SameSite=lax, Path=/. These limits meet ' +
+          'AAL1, AAL2, AAL3 of NIST SP 800-63B-4.',
       );
     });
   });
