@@ -72,6 +72,15 @@ describeDatabases(
       return end;
     }
 
+    /** Whether a statement waits for the lock of a row or a table. */
+    async function isWaiting(): Promise<boolean> {
+      const sql = isMariaDb
+        ? `SELECT 1 FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p
+           ON p.ID = t.trx_mysql_thread_id WHERE p.DB = DATABASE() AND t.trx_state = 'LOCK WAIT'`
+        : "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+      return (await direct.query<unknown[]>(sql)).length > 0;
+    }
+
     const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
 
     test('B44: after all were lost in silence, the first calls detect it, and the next ones are served', async () => {
@@ -269,6 +278,23 @@ describeDatabases(
       await store.close();
       for (const { status } of await asked) expect(status).toBe('rejected');
     });
+
+    // TypeORM ends the connections of `pg` at once.
+    test.runIf(isMariaDb)(
+      'B82: a pool that is closed while a statement waits for a lock gives its answer',
+      async () => {
+        const { store, dataSource } = await open();
+        const visit = newVisit();
+        await store.create([visit]);
+        const release = await holding(visit.id);
+        const ended = store.end([visit.id], { reason: 'x', at: NOW });
+        await expect.poll(isWaiting).toBe(true);
+        const closed = dataSource.destroy();
+        await release();
+        expect(await ended).toEqual([visit.id]);
+        await closed;
+      },
+    );
 
     // A sign-in is a transaction: whether it was done is decided by its end.
     const isCommit = (text: string): boolean => text.includes('COMMIT');

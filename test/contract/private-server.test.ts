@@ -16,6 +16,7 @@ import { openKysely } from '../support/kysely.js';
 import { openPrisma } from '../support/prisma-client.mjs';
 import { findMariaDb, startMariaDb, type TestServer } from '../support/servers.mjs';
 import { endAllOf } from '../../lib/testing/many.js';
+import { useAll } from '../support/use-all.js';
 
 const PACKET = 1_048_576;
 
@@ -65,16 +66,41 @@ describeUnlessMissing(
       const own = new TypeOrmVisitStore(fresh);
       const visit = newVisit();
       await own.create([visit]);
-      const look = async (): Promise<number> => {
-        expect(await own.find([visit.id])).toMatchObject([{ id: visit.id }]);
+      const executed = async (): Promise<number> => {
         const [row] = await fresh.query<{ Value: string }[]>("SHOW SESSION STATUS LIKE 'Com_stmt_execute'");
         return Number(row!.Value);
+      };
+      const before = await executed();
+      const look = async (): Promise<number> => {
+        expect(await own.find([visit.id])).toMatchObject([{ id: visit.id }]);
+        return (await executed()) - before;
       };
       await dataSource.query('SET GLOBAL max_prepared_stmt_count = 0');
       onTestFinished(async () => void (await dataSource.query('SET GLOBAL max_prepared_stmt_count = DEFAULT')));
       expect(await look()).toBe(0);
       await dataSource.query('SET GLOBAL max_prepared_stmt_count = DEFAULT');
       expect(await look()).toBe(1);
+    });
+
+    test('B80: everything works while the server has no room for prepared statements, and rare ones do not stay prepared', async () => {
+      const prepared = async (): Promise<number> => {
+        const [row] = await dataSource.query<{ Value: string }[]>("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'");
+        return Number(row!.Value);
+      };
+      const fresh = await openMigrated({ type: 'mariadb', url: server.url, poolSize: 1 } as DataSourceOptions);
+      onTestFinished(() => fresh.destroy());
+      const own = new TypeOrmVisitStore(fresh);
+      for (const table of ['visit_identity', 'visit', 'visit_revocation']) await fresh.query(`DELETE FROM ${table}`);
+      const before = await prepared();
+      for (let times = 0; times < 3; times++) await useAll(own, store);
+      // Look-ups, saves and touches of one visit, and of a few.
+      expect((await prepared()) - before).toBeLessThanOrEqual(12);
+      await dataSource.query('SET GLOBAL max_prepared_stmt_count = 0');
+      onTestFinished(async () => void (await dataSource.query('SET GLOBAL max_prepared_stmt_count = DEFAULT')));
+      const full = await openMigrated({ type: 'mariadb', url: server.url, poolSize: 1 } as DataSourceOptions);
+      onTestFinished(() => full.destroy());
+      await useAll(new TypeOrmVisitStore(full), store);
+      expect((await prepared()) - before).toBeLessThanOrEqual(12);
     });
 
     test('one by STATEMENT is refused at startup, because a sign-in would fail', async () => {

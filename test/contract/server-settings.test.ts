@@ -89,7 +89,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
     'the charset utf8mb3': { options: { charset: 'UTF8_GENERAL_CI' }, refused: 'character_set_' },
     'the charset cp1251': { options: { charset: 'CP1251_GENERAL_CI' }, refused: 'character_set_' },
     'results in latin1': { set: ['character_set_results = latin1'], refused: 'character_set_' },
-    'statements in latin1': { set: ['character_set_connection = latin1'] },
+    'statements in latin1': { set: ['character_set_connection = latin1'], refused: 'character_set_' },
     'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
   },
   postgres: {

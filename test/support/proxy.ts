@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { mysqlRequests } from './statements.js';
 
 interface Link {
   readonly client: Socket;
@@ -29,7 +30,7 @@ export interface Proxy {
    * The next connection on which the application sends something ends: `asked` before the database gets it, `answered`
    * when it has answered, but before the application gets that.
    *
-   * @param which by what is sent; by default anything
+   * @param which by what is sent, a prepared statement of MySQL by what is executed; by default anything
    */
   cut(moment: 'asked' | 'answered', which?: (text: string) => boolean): Promise<void>;
   /**
@@ -43,6 +44,7 @@ export interface Proxy {
 export async function startProxy(target: string): Promise<Proxy> {
   const url = new URL(target);
   let { hostname, port } = url;
+  const isMysql = /^(mysql|mariadb):/.test(url.protocol);
   const links = new Set<Link>();
   let isSilent = false;
   let change = (answer: Buffer): Buffer => answer;
@@ -55,6 +57,7 @@ export async function startProxy(target: string): Promise<Proxy> {
     const server = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
     const link: Link = { client, server, isSilent };
     links.add(link);
+    const requestIn = isMysql ? mysqlRequests() : (data: Buffer): string => data.toString('latin1');
     let cutAtAnswer: ((answer: Buffer) => void) | undefined;
     const end = (): void => {
       client.destroy();
@@ -72,7 +75,8 @@ export async function startProxy(target: string): Promise<Proxy> {
     };
     client.on('data', (data) => {
       if (link.isSilent || client.destroyed) return;
-      if (cut?.which(data.toString('latin1'))) {
+      const request = requestIn(data);
+      if (cut?.which(request)) {
         const { moment, done } = cut;
         cut = undefined;
         cutAt(moment, done);

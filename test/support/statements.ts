@@ -71,15 +71,46 @@ function messages(
 
 const COM_QUERY = 0x03;
 const COM_STMT_PREPARE = 0x16;
+const COM_STMT_EXECUTE = 0x17;
 
-function statementsOfMysql(note: (text: string) => void): (data: Buffer) => void {
+/** Gathers the packets of MySQL that begin a command. */
+function commandsOfMysql(take: (packet: Buffer) => void): (data: Buffer) => void {
   return messages(
     (bytes) => (bytes.length < 4 ? undefined : 4 + bytes.readUIntLE(0, 3)),
-    (packet) => {
-      // A command is the first of its packets; those of the greeting are not.
-      if (packet[3] === 0 && [COM_QUERY, COM_STMT_PREPARE].includes(packet[4]!)) note(packet.toString('utf8', 5));
-    },
+    // A command is the first of its packets; those of the greeting are not.
+    (packet) => packet[3] === 0 && take(packet),
   );
+}
+
+function statementsOfMysql(note: (text: string) => void): (data: Buffer) => void {
+  return commandsOfMysql((packet) => {
+    if ([COM_QUERY, COM_STMT_PREPARE].includes(packet[4]!)) note(packet.toString('utf8', 5));
+  });
+}
+
+/**
+ * What a connection of MySQL asks the server to do, as text: the text of a prepared statement is in what asks to
+ * execute it, and not in what asks to prepare it.
+ */
+export function mysqlRequests(): (data: Buffer) => string {
+  const texts = new Map<number, string>();
+  let prepared = '';
+  let asked = '';
+  const read = commandsOfMysql((packet) => {
+    if (packet[4] === COM_STMT_PREPARE) prepared = packet.toString('latin1', 5);
+    else if (packet[4] === COM_STMT_EXECUTE) {
+      const id = packet.readUInt32LE(5);
+      // The driver executes at once what it has prepared.
+      const text = texts.get(id) ?? prepared;
+      texts.set(id, text);
+      asked += text;
+    } else asked += packet.toString('latin1', 5);
+  });
+  return (data) => {
+    asked = '';
+    read(data);
+    return asked;
+  };
 }
 
 function statementsOfPostgres(note: (text: string) => void): (data: Buffer) => void {

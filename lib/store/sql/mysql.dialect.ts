@@ -23,6 +23,8 @@ export class MysqlDialect extends SqlDialect {
   readonly family = 'mysql';
   protected override readonly quote = '`';
   readonly unixTime = 'UNIX_TIMESTAMP()';
+  // MySQL compares numbers as text with a parameter that nothing shows to be a number.
+  override readonly number = '? + 0';
   // MySQL has no RETURNING, MariaDB has none for UPDATE.
   override readonly returning = false;
   // Without it, MySQL may use another index or scan the whole table, lock rows in that order, and run into deadlocks.

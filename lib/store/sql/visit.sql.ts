@@ -74,6 +74,9 @@ const isNumber = ({ kind }: Column): boolean => kind === 'instant' || kind === '
 
 const asIs = <T>(value: T): T => value;
 
+/** The maximum number of visits in a touch that is kept prepared. */
+const MAX_KEPT = 64;
+
 /** The parameters of a save, for dialects that accept arrays. */
 const SAVED: readonly { name: string; type: string; of: (save: SessionSave) => unknown }[] = [
   { name: 'saved_id', type: 'text', of: ({ id }) => id },
@@ -106,6 +109,7 @@ export class VisitSql {
   /** The name of the prepared statement. */
   readonly #findName: string;
   readonly #saveName: string;
+  readonly #touchName: string;
   readonly #visitValues: (visit: VisitRecord) => unknown[];
   readonly #identityValues: (identity: IdentityRecord) => unknown[];
 
@@ -161,6 +165,7 @@ export class VisitSql {
     const shared = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
     this.#findName = `nest-visit-find-${shared}`;
     this.#saveName = `nest-visit-save-${shared}`;
+    this.#touchName = `nest-visit-touch-${shared}`;
   }
 
   /**
@@ -304,20 +309,24 @@ export class VisitSql {
   /** Sets when the visits were used and when they expire. Neither moves back, and ended visits are not changed. */
   touch(touches: readonly Required<Touch>[]): Statement {
     const { id, accessed, expiry, keyChanged } = this.#v;
-    const given = `CASE ${id} ${touches.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
-    const forward = (column: string) => `${column} = ${this.#dialect.greatest}(${column}, ${given})`;
-    const { sql: isAmong, params } = this.#isAmong(touches.map((touch) => touch.id));
+    // A long one would take a connection more memory than preparing it anew costs.
+    const isKept = !this.#dialect.arrays && touches.length <= MAX_KEPT;
+    const rows = isKept ? this.#dialect.padded(touches, (touch) => touch) : touches;
+    const chosen = `CASE ${id} ${rows.map(() => `WHEN ? THEN ${this.#dialect.number}`).join(' ')} END`;
+    const forward = (column: string) => `${column} = ${this.#dialect.greatest}(${column}, ${chosen})`;
+    const { sql: isAmong, params } = this.#isAmong(rows.map((touch) => touch.id));
     return {
       sql:
         `${this.#update} SET ${forward(accessed)}, ${forward(expiry)}` +
-        ` WHERE ${isAmong} AND ${this.#isLive} AND ${keyChanged} + 0 <= ${given}`,
+        ` WHERE ${isAmong} AND ${this.#isLive} AND ${keyChanged} + 0 <= ${chosen}`,
       params: [
-        ...touches.flatMap((touch) => [touch.id, touch.accessed]),
-        ...touches.flatMap((touch) => [touch.id, touch.expiry]),
+        ...rows.flatMap((touch) => [touch.id, touch.accessed]),
+        ...rows.flatMap((touch) => [touch.id, touch.expiry]),
         ...params,
-        ...touches.flatMap((touch) => [touch.id, touch.keyChanged]),
+        ...rows.flatMap((touch) => [touch.id, touch.keyChanged]),
       ],
       isIdempotent: true,
+      ...(isKept && { name: this.#touchName }),
     };
   }
 

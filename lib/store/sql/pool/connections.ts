@@ -77,17 +77,15 @@ export interface PoolDriver {
   fateOf(error: unknown): Fate;
 
   /**
-   * Sends a prepared statement through the driver's own connection. Undefined: it cannot.
+   * Sends a prepared statement through the driver's own connection. Undefined: this one is not prepared, or it cannot.
    *
    * @param generation statements of different generations have different names
    */
-  prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> | undefined;
+  prepared(connection: unknown, statement: Statement, generation: number): Promise<Result> | undefined;
 
   /** Whether a statement failed because it was prepared. */
   isUnprepared(error: unknown): boolean;
 }
-
-export type PreparedStatement = Statement & { readonly name: string };
 
 /**
  * Lends connections of pools: a library of SQL, or the driver itself.

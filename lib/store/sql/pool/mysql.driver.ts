@@ -1,6 +1,6 @@
 import { driverError, sqlStateOf, type DriverError } from '../driver-error.js';
-import type { Result } from '../statement.js';
-import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js';
+import type { Result, Statement } from '../statement.js';
+import type { Fate, Pool, PoolDriver } from './connections.js';
 
 /**
  * ER_UNKNOWN_STMT_HANDLER, ER_UNSUPPORTED_PS, ER_MAX_PREPARED_STMT_COUNT_REACHED, ER_NEED_REPREPARE: a proxy in between
@@ -23,8 +23,14 @@ type Answer = Record<string, unknown>[] | { affectedRows: number };
 export interface MysqlClient {
   destroy(): void;
   readonly stream?: { destroy?(): void };
+  /** Executes what has been prepared with the same text, or prepares it. */
   execute?(query: MysqlQuery, done: (error: DriverError | null, answer: Answer) => void): unknown;
+  prepare?(query: MysqlQuery, done: (error: DriverError | null) => void): unknown;
+  /** Lets the server forget what has been prepared. */
+  unprepare?(query: MysqlQuery): unknown;
 }
+
+type Preparing = Required<Pick<MysqlClient, 'prepare' | 'execute' | 'unprepare'>>;
 
 /** The format of rows, whatever the options of the pool. */
 export interface MysqlQuery {
@@ -41,6 +47,8 @@ interface MysqlPool extends Pool {
 /** `mysql2`, and `mysql`. */
 export class MysqlDriver implements PoolDriver {
   readonly opened = 'connection';
+  /** Errors of statements that were still being prepared. */
+  private readonly unexecuted = new WeakSet<object>();
 
   limitConnects({ config }: MysqlPool, milliseconds: number): void {
     const options = config?.connectionConfig;
@@ -56,22 +64,48 @@ export class MysqlDriver implements PoolDriver {
   }
 
   fateOf(error: unknown): Fate {
-    const { errno = 0, message } = driverError(error);
+    const said = driverError(error);
+    const { errno = 0, message } = said;
     if (USELESS.includes(errno)) return 'useless';
     if (message.includes('in closed state')) return 'unsent';
-    return GOING.includes(errno) || sqlStateOf(error).startsWith('08') ? 'lost' : 'fine';
+    if (!GOING.includes(errno) && !sqlStateOf(error).startsWith('08')) return 'fine';
+    return this.unexecuted.has(said) ? 'unsent' : 'lost';
   }
 
-  prepared(connection: unknown, { sql, params }: PreparedStatement, generation: number): Promise<Result> | undefined {
+  /**
+   * All that have parameters, because without preparing them, the driver writes values into the text. A connection only
+   * keeps those with a name: the server has room for a limited number.
+   */
+  prepared(connection: unknown, statement: Statement, generation: number): Promise<Result> | undefined {
     const client = connection as MysqlClient;
+    const { sql, params, name } = statement;
     // The driver `mysql` does not have it.
-    if (!client.execute) return undefined;
+    if (!client.execute || params.length === 0) return undefined;
+    if (name === undefined) return this.preparedOnce(client as Preparing, queryOf(sql, params));
     // The driver stores prepared statements by their text.
-    const text = generation === 0 ? sql : `${sql} /* ${generation} */`;
+    const query = queryOf(generation === 0 ? sql : `${sql} /* ${generation} */`, params);
     return new Promise((resolve, reject) => {
-      client.execute!({ sql: text, values: params, rowsAsArray: false, nestTables: false }, (error, answer) => {
+      client.execute!(query, (error, answer) => {
         if (error) reject(error);
         else resolve(resultOf(answer));
+      });
+    });
+  }
+
+  /** Lets the server forget the statement afterwards. Until it has been prepared, nothing has happened. */
+  private preparedOnce(client: Preparing, query: MysqlQuery): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      client.prepare(query, (reason) => {
+        if (reason) {
+          this.unexecuted.add(reason);
+          reject(reason);
+          return;
+        }
+        client.execute(query, (error, answer) => {
+          if (!error?.fatal) forget(client, query);
+          if (error) reject(error);
+          else resolve(resultOf(answer));
+        });
       });
     });
   }
@@ -79,6 +113,19 @@ export class MysqlDriver implements PoolDriver {
   isUnprepared(error: unknown): boolean {
     return UNPREPARED.includes(driverError(error).errno ?? 0);
   }
+}
+
+/** A connection that is being closed refuses this by the event `error`, to which nobody may listen any more. */
+function forget(client: Preparing, query: MysqlQuery): void {
+  try {
+    client.unprepare(query);
+  } catch {
+    // The server forgets the statement with the connection.
+  }
+}
+
+export function queryOf(sql: string, values: readonly unknown[]): MysqlQuery {
+  return { sql, values, rowsAsArray: false, nestTables: false };
 }
 
 export function resultOf(answer: Answer): Result {

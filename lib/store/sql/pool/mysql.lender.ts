@@ -2,7 +2,7 @@ import { withoutValues, type DriverError } from '../driver-error.js';
 import type { SqlDialect } from '../sql.dialect.js';
 import type { Result, Statement } from '../statement.js';
 import type { Held, Lender, Pool } from './connections.js';
-import { resultOf, type MysqlClient, type MysqlQuery } from './mysql.driver.js';
+import { queryOf, resultOf, type MysqlClient, type MysqlQuery } from './mysql.driver.js';
 
 /** A pool of `mysql2` with callbacks. */
 export interface Mysql2Pool extends Pool {
@@ -52,7 +52,7 @@ export class MysqlLender implements Lender<undefined> {
   send({ connection }: Held<undefined>, statement: Statement): Promise<Result> {
     this.onStatement?.(statement);
     const { sql, params } = statement;
-    const query = { sql, values: this.dialect.valuesOf(params), rowsAsArray: false, nestTables: false } as const;
+    const query = queryOf(sql, this.dialect.valuesOf(params));
     return new Promise((resolve, reject) => {
       (connection as Mysql2Client).query(query, (error, answer) =>
         error ? reject(withoutValues(error)) : resolve(resultOf(answer)),

@@ -2,14 +2,7 @@ import { retryOnConflict } from '../../retry-on-conflict.js';
 import type { SqlConnection } from '../sql.connection.js';
 import type { SqlDialect } from '../sql.dialect.js';
 import { runSteps, type Result, type Statement, type Step } from '../statement.js';
-import {
-  Connections,
-  type Held,
-  type KnownConnection,
-  type Lender,
-  type PoolDriver,
-  type PreparedStatement,
-} from './connections.js';
+import { Connections, type Held, type KnownConnection, type Lender, type PoolDriver } from './connections.js';
 
 /**
  * The pause after the second failure of a prepared statement on a connection, in milliseconds; each further failure
@@ -50,34 +43,31 @@ export class PooledConnection<R> implements SqlConnection {
     return retryOnConflict(() => this.connections.use(work), this.isTransient);
   }
 
-  private async send(held: Held<R>, statement: Statement): Promise<Result> {
-    const { name } = statement;
-    if (name !== undefined && mayPrepare(held)) {
-      const result = await this.sendPrepared(held, { ...statement, name });
-      if (result) return result;
-    }
-    return this.lender.send(held, statement);
+  /** Prepared statements go through the driver, because libraries of SQL do not prepare statements. */
+  private send(held: Held<R>, statement: Statement): Promise<Result> {
+    const { connection, known } = held;
+    const sent = mayPrepare(held)
+      ? this.driver.prepared(connection, statement, known.unprepared?.generation ?? 0)
+      : undefined;
+    return sent ? this.resultOf(sent, held, statement) : this.lender.send(held, statement);
   }
 
   /**
-   * Sends a prepared statement, through the driver, because libraries of SQL do not prepare statements. This saves more
-   * than the statement itself costs. Undefined: it was not possible, and nothing has happened. The connection then
-   * prepares again, under other names: after `DISCARD ALL` or a change of a column, this works. If it fails again,
-   * plain statements are used for a while.
+   * The result of a prepared statement. If it was not possible to prepare it, nothing has happened, and it is sent as it
+   * is. The connection then prepares again, under other names: after `DISCARD ALL` or a change of a column, this works.
+   * If it fails again, plain statements are used for a while.
    */
-  private async sendPrepared(held: Held<R>, statement: PreparedStatement): Promise<Result | undefined> {
+  private async resultOf(sent: Promise<Result>, held: Held<R>, statement: Statement): Promise<Result> {
     const { driver, lender } = this;
-    const { connection, known } = held;
     try {
-      const sent = driver.prepared(connection, statement, known.unprepared?.generation ?? 0);
-      if (sent) lender.log?.(held, statement);
+      lender.log?.(held, statement);
       return await sent;
     } catch (error) {
       if (!this.dialect.isUnmet(error)) lender.logError?.(held, statement, error as Error);
       if (!driver.isUnprepared(error)) throw lender.errorOf ? lender.errorOf(error) : error;
-      noteUnprepared(known);
-      return undefined;
+      noteUnprepared(held.known);
     }
+    return lender.send(held, statement);
   }
 
   private async transact(held: Held<R>, steps: readonly Step[]): Promise<Result[] | null> {

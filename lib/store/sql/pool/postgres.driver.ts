@@ -1,7 +1,7 @@
 import { driverError, sqlStateOf } from '../driver-error.js';
 import type { SqlDialect } from '../sql.dialect.js';
-import type { Result } from '../statement.js';
-import type { Fate, Pool, PoolDriver, PreparedStatement } from './connections.js';
+import type { Result, Statement } from '../statement.js';
+import type { Fate, Pool, PoolDriver } from './connections.js';
 
 /** read_only_sql_transaction. */
 const USELESS = ['25006'];
@@ -102,18 +102,22 @@ export class PostgresDriver implements PoolDriver {
   }
 
   // PostgreSQL needs longer to plan this statement than to execute it.
-  async prepared(connection: unknown, statement: PreparedStatement, generation: number): Promise<Result> {
-    const { sql, params } = statement;
-    let text = this.texts.get(statement.name);
-    if (text === undefined) this.texts.set(statement.name, (text = this.dialect.textOf(sql)));
-    const name = generation === 0 ? statement.name : `${statement.name}-${generation}`;
-    const { rows } = await (connection as PostgresClient).query({ name, text, values: params });
-    return { rows, affected: 0 };
+  prepared(connection: unknown, statement: Statement, generation: number): Promise<Result> | undefined {
+    const { sql, params, name: usual } = statement;
+    if (usual === undefined) return undefined;
+    let text = this.texts.get(usual);
+    if (text === undefined) this.texts.set(usual, (text = this.dialect.textOf(sql)));
+    const name = generation === 0 ? usual : `${usual}-${generation}`;
+    return (connection as PostgresClient).query({ name, text, values: params }).then(readResult);
   }
 
   isUnprepared(error: unknown): boolean {
     return UNPREPARED.includes(driverError(error).code ?? '');
   }
+}
+
+function readResult({ rows }: { readonly rows: Result['rows'] }): Result {
+  return { rows, affected: 0 };
 }
 
 function ignore(): void {}
