@@ -2,9 +2,9 @@ import { MAX_ROWS } from '../options/max-rows.js';
 import type { CommandName } from './arguments.js';
 import { BATCH_SIZE, KEEP_DAYS, LIST_LIMIT } from './defaults.js';
 
-const STORE = `  --data-source <file>   a file whose default export is a DataSource of typeorm, its options, a visit store, a promise of one of
-                         these, or a function that returns one. For a file in TypeScript: Node 22.18 or later, or
-                         NODE_OPTIONS="--import tsx"
+const STORE = `  --data-source <file>   a file whose default export is a DataSource of typeorm, its options, a visit store,
+                         a promise of one of these, or a function that returns one. For a file in TypeScript:
+                         Node 22.18 or later, or NODE_OPTIONS="--import tsx"
   --store <file>         the same option under another name, for visits that are not stored with typeorm`;
 
 const JSON_OPTION = '  --json                 print the result as one line of JSON';
@@ -73,9 +73,9 @@ ${JSON_OPTION}`,
 
   end: page(
     'end <id>... | --user <id> | --all --data-source <file> [options]',
-    `Ends visits, as \`visits.end()\` does: their keys never work again, and their session data is deleted. A running application closes
-their sockets and event streams within the option streams.interval. Plugins are not called, because they are part of the
-application.`,
+    `Ends visits, as \`visits.end()\` does: their keys never work again, and their session data is deleted. A running
+application closes their sockets and event streams within the option streams.interval. Plugins are not called, because
+they are part of the application.`,
     `${STORE}
   --user <id>            all visits of this user
   --all                  all visits of the store
@@ -100,8 +100,8 @@ ${QUIET}`,
   move: page(
     'move --from <file> --to <file> [options]',
     `Moves live visits to another store. The application can keep running if all its processes use both stores through a
-MovingVisitStore. You can interrupt the command and run it again. If the new store refuses a visit, the command skips it, prints its id
-at the end, and exits with 1. The new store must be shared or durable.`,
+MovingVisitStore. You can interrupt the command and run it again. If the new store refuses a visit, the command skips
+it, prints its id at the end, and exits with 1. The new store must be shared or durable.`,
     `  --from <file>          a file whose default export is a visit store, or a data source as for the other commands
   --to <file>            the same, for the new store
 ${IN_BATCHES}`,
@@ -110,9 +110,9 @@ ${IN_BATCHES}`,
 
   doctor: page(
     'doctor [--options <file>] [--data-source <file>] [--url <address>] [options]',
-    `Checks the options; the store with its tables, migrations, indexes and server settings; the difference between the clocks; and the
-cookie that a running application sends, as it arrives through all proxies. It changes nothing. It reports an error as "failed" and a
-possible problem as "warning"; the exit code is 1 if a check has failed.`,
+    `Checks the options; the store with its tables, migrations, indexes and server settings; the difference between the
+clocks; and the cookie that a running application sends, as it arrives through all proxies. It changes nothing. It
+reports an error as "failed" and a possible problem as "warning"; the exit code is 1 if a check has failed.`,
     `  --options <file>       a file whose default export is the options of VisitModule, or a function that returns them
 ${STORE}
   --url <address>        a page of the running application that starts a visit; it is requested twice, without cookies

@@ -40,7 +40,7 @@ export interface VisitTelemetry {
    */
   lookup<T>(visitId: string, work: () => Promise<T>): Promise<T>;
 
-  /** A call of the store, on behalf of any number of requests, in the context of none of them. Gives what `work` gives. */
+  /** A call of the store for any number of requests, outside of their contexts. Returns the result of `work`. */
   storeCall<T>(call: ObservedCall, work: () => Promise<T>): Promise<T>;
 
   /** Something has happened that is worth counting. */

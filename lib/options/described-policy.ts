@@ -84,7 +84,8 @@ export function describePolicy(options: ResolvedVisitOptions, handlers: readonly
     handlers,
     nist,
     text: [
-      `A visit ends after ${inWords(timeout)} without a request${permanentTimeout === timeout ? '' : `, a permanent one after ${inWords(permanentTimeout)}`}.`,
+      `A visit ends after ${inWords(timeout)} without a request` +
+        (permanentTimeout === timeout ? '.' : `, a permanent one after ${inWords(permanentTimeout)}.`),
       absoluteTimeout === false
         ? 'A visit that is in use has no time limit.'
         : `It ends ${inWords(absoluteTimeout)} after its user authenticated, even if it is in use.`,

@@ -43,7 +43,8 @@ function resolveTable(table: OptionTable, given: unknown, prefix: string, proble
   for (const name of Object.keys(values)) {
     if (!Object.hasOwn(table, name)) {
       problems.push(
-        `option "${prefix}${name}" is unknown; ${prefix ? `"${prefix.slice(0, -1)}" has` : 'there are'} ${Object.keys(table).join(', ')}`,
+        `option "${prefix}${name}" is unknown; ` +
+          `${prefix ? `"${prefix.slice(0, -1)}" has` : 'there are'} ${Object.keys(table).join(', ')}`,
       );
     }
   }

@@ -58,7 +58,9 @@ export function unsupportedByStore(
     },
   ];
   const isWrong = store.clients !== undefined && !suitsClients(options.source);
-  const cookieNeeded = `option "source" must have "cookie" and no "header" with a store that keeps visits in cookies, got ${options.source.join(', ')}`;
+  const cookieNeeded =
+    'option "source" must have "cookie" and no "header" with a store that keeps visits in cookies, ' +
+    `got ${options.source.join(', ')}`;
   const lacking = needs
     .filter(({ isOn, feature }) => isOn && !supports(store, feature))
     .map(

@@ -88,7 +88,8 @@ function unsupportedHandlers(
     const ofRequest = (['source', 'path'] as const).filter((option) => isField && policy[option] !== undefined);
     if (ofRequest.length > 0) {
       problems.push(
-        `@UseVisit() of ${name} cannot have ${ofRequest.map((option) => `"${option}"`).join(' and ')}: all fields of a GraphQL request ` +
+        `@UseVisit() of ${name} cannot have ${ofRequest.map((option) => `"${option}"`).join(' and ')}: ` +
+          'all fields of a GraphQL request ' +
           'have one visit and one cookie; use the option of the module',
       );
     }

@@ -5,9 +5,9 @@ import { reasonOf } from '../errors/failure.js';
 /*
  * A session entry that is more than plain JSON data is written as a list of nodes, the entry itself first:
  *
- *   node      {"key": value, …} for an object, else [tag, …]: ["Array", value, …], ["Set", value, …], ["Map", key, value, …],
- *             ["Date", milliseconds or null], ["Buffer", base64], likewise ArrayBuffer, DataView and the typed arrays,
- *             whose bytes are in the order of the machine (little-endian wherever it matters)
+ *   node      {"key": value, …} for an object, else [tag, …]: ["Array", value, …], ["Set", value, …],
+ *             ["Map", key, value, …], ["Date", milliseconds or null], ["Buffer", base64], likewise ArrayBuffer, DataView
+ *             and the typed arrays, whose bytes are in the order of the machine (little-endian wherever it matters)
  *   value     a JSON string, number, boolean or null as it is, [3] for node 3, or a constant
  *   constant  ["undefined"], ["NaN"], ["Infinity"], ["-Infinity"], ["-0"], ["BigInt", "12"]; may also stand as a node
  *

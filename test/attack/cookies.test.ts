@@ -155,7 +155,7 @@ describeStacks(
       }
     });
 
-    test('R9, R21: thousands of cookies, and very long ones, are read or refused, and never belong to another visitor', async () => {
+    test('R9, R21: thousands of cookies, and very long ones, never identify another visitor', async () => {
       const app = await start();
       const { browser, user } = await victimOf(app);
       const own = `visit=${keyOf(browser)}`;

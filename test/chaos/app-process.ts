@@ -11,20 +11,20 @@ const FIXTURE = fileURLToPath(new URL('fixtures/app.mjs', import.meta.url));
 
 export interface AppSetting {
   readonly platform: PlatformName;
-  /** The database; its tables are there already, or are made by options. */
+  /** The database; its tables exist, or are created according to the options. */
   readonly dataSource?: object;
   /** Or Redis. */
   readonly redis?: { readonly connection: string; readonly prefix: string };
-  /** Options of the library that JSON can say. */
+  /** Options of the library that can be written in JSON. */
   readonly visits?: VisitSettings;
   /**
-   * A clock that goes ten times slower, the same in all processes: how long a request counts as late, or an old key
-   * works, is not what is tested, and on a busy machine requests take seconds.
+   * A clock that is ten times slower, the same in all processes. The tests are not about how long a request counts as
+   * late, or an old key works, and requests take seconds on a busy machine.
    */
   readonly hasSlowClock?: boolean;
-  /** Or one that is so many milliseconds ahead as this file says, which must be there. */
+  /** Or a clock that is ahead by the number of milliseconds in this file, which must exist. */
   readonly clockFile?: string;
-  /** Hears each line that the process prints, also before it listens. */
+  /** Receives each line that the process prints, even before it listens. */
   readonly onLine?: (line: string, child: { kill(signal: NodeJS.Signals): void }) => void;
 }
 
@@ -33,7 +33,7 @@ export interface Ended {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** What no process may print, whatever becomes of its servers. */
+/** What no process may print, whatever happens to its servers. */
 const NEGLECTED = /unhandled|uncaught|MaxListenersExceeded|^Node\.js v\d/i;
 
 /** One process of an application, from the built package. */
@@ -43,7 +43,7 @@ export class AppProcess {
   private constructor(
     private readonly child: ChildProcess,
     private readonly lines: readonly string[],
-    /** Of all that it printed. */
+    /** Of everything that it has printed. */
     private readonly neglected: readonly string[],
     readonly platform: PlatformName,
     readonly address: string,
@@ -52,7 +52,7 @@ export class AppProcess {
   static async start({ platform, visits = {}, onLine, ...more }: AppSetting): Promise<AppProcess> {
     const setting = JSON.stringify({ platform, visits: { storeTimeout: PATIENCE, ...visits }, ...more });
     const env = { ...process.env, NO_COLOR: '1', NODE_ENV: 'test' };
-    // The pipe of stdin ends with this process, and then the child ends itself.
+    // The pipe of stdin closes with this process, and then the child exits.
     const child = spawn(process.execPath, ['--expose-gc', FIXTURE, setting], { stdio: ['pipe', 'pipe', 'pipe'], env });
     child.stdin.on('error', () => {});
     const lines: string[] = [];
@@ -92,7 +92,7 @@ export class AppProcess {
     return vi.waitUntil(() => this.log.includes(text), { timeout: PATIENCE });
   }
 
-  /** What is told by a handler that needs no visit. */
+  /** The response of a handler that needs no visit. */
   async tell<T>(path: '/alive' | '/ends' | '/heap'): Promise<T> {
     const response = await fetch(`${this.address}${path}`);
     const text = await response.text();
@@ -106,7 +106,8 @@ export class AppProcess {
   }
 
   /**
-   * Ends it, if it runs still. Fails if it ended by itself, as with a rejection that nobody handles, or spoke of one.
+   * Ends it if it is still running. Fails if it has exited by itself, for example because of an unhandled rejection, or
+   * has logged one.
    */
   async end(signal: NodeJS.Signals): Promise<Ended> {
     const endedItself = !this.running && !this.child.killed;
@@ -123,7 +124,7 @@ export class AppProcess {
     if (!this.running) return { code: this.child.exitCode, signal: this.child.signalCode };
     const ended = once(this.child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
     this.child.kill(signal);
-    // One that does not end by itself shows in the signal.
+    // A process that did not exit by itself has a signal.
     const timer = setTimeout(() => this.child.kill('SIGKILL'), PATIENCE);
     const [code, by] = await ended;
     clearTimeout(timer);
@@ -131,7 +132,7 @@ export class AppProcess {
   }
 }
 
-/** Starts several, at the same time. If one does not start, none is left. */
+/** Starts several at the same time. If one does not start, all are ended. */
 export async function startApps(settings: readonly AppSetting[]): Promise<AppProcess[]> {
   const started = await Promise.allSettled(settings.map((setting) => AppProcess.start(setting)));
   const apps = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));

@@ -2,41 +2,41 @@ import type { Visit } from 'nest-visit/typeorm';
 import { Browser } from '../support/browser.js';
 import { idOf, type Reply, type Visitor } from './visitor.js';
 
-/** What clients have been told about one visit. */
+/** What clients know about one visit. */
 interface Account {
   /** The last key that a client was given. */
   key: string;
   user: string | null;
-  /** What each acknowledged increment came to. */
+  /** The result of each acknowledged increment. */
   readonly sums: number[];
-  /** The session, as far as it is not the sum. */
+  /** The session without the sum. */
   readonly data: Map<string, unknown>;
 }
 
-/** Answers of one visit that a complaint shows. */
+/** Responses of one visit that a complaint shows. */
 const SHOWN = 40;
 
 interface Closing {
   readonly visitors: readonly Visitor[];
   /** All of the visit table. */
   readonly rows: readonly Visit[];
-  /** The ends that all processes have told their plugins. */
+  /** The ends that all processes have reported to their plugins. */
   readonly announced: readonly { id: string; reason: string }[];
   readonly addressOf: () => string;
 }
 
 /**
- * What visitors did and what they were told, to be compared with the database afterwards. Every request of theirs goes
- * through here. What depends on when another visitor did something is judged at the end, when that is known.
+ * Records requests of visitors and their responses, to compare them with the database afterwards. All their requests
+ * pass through here. Results that depend on the time of other requests are checked at the end, when these are known.
  */
 export class Books {
   readonly complaints: string[] = [];
   private readonly accounts = new Map<string, Account>();
-  /** Answers that are right only if the visit they were sent with has ended. */
+  /** Responses that are correct only if the visit of the request has ended. */
   private readonly onlyIfEnded: { readonly reply: Reply; readonly claim: string }[] = [];
   private readonly leftTokens = new Map<string, string>();
   private readonly taken = new Map<string, number>();
-  /** By visit, what has been answered, the last one at the end. */
+  /** Responses by visit, the last one at the end. */
   private readonly history = new Map<string, string[]>();
   private requests = 0;
   private counter = 0;
@@ -60,7 +60,7 @@ export class Books {
     this.account(reply, visitor).data.set(key, value);
   }
 
-  /** Leaves something in the session that is to be taken once. Its name. */
+  /** Stores something in the session that can be taken once. Returns its name. */
   async leaveToken(visitor: Visitor): Promise<string> {
     const token = `token ${++this.counter}`;
     const reply = await visitor.post('/set', { key: token, value: token });
@@ -110,7 +110,7 @@ export class Books {
     this.accept(await visitor.post('/end-all', { user }), { mayChangeCookie: true, mayBeLate: true });
   }
 
-  /** Compares with what is stored. */
+  /** Compares with the stored data. */
   async close({ visitors, rows, announced, addressOf }: Closing): Promise<void> {
     const stored = new Map(rows.map((row) => [row.id, row]));
     const isEnded = (id: string): boolean => stored.get(id)?.endedAt != null;
@@ -120,7 +120,7 @@ export class Books {
         this.complain(`${claim}, though the visit it was sent with has not ended`, reply);
     }
 
-    // Every visit is known to a client, and every end was told once.
+    // Every visit is known to a client, and every end was reported once.
     for (const row of rows) {
       if (row.endedAt === null && !this.accounts.has(row.id))
         this.complaints.push(`visit ${row.id} lives and nobody knows it`);
@@ -162,7 +162,7 @@ export class Books {
     if (live.length === 0) this.complaints.push('no visit lives: nothing was compared');
   }
 
-  /** The session as its client knows it, and as the application now reads it. */
+  /** The session as its client knows it, and as the application reads it now. */
   private async compare(id: string, { key, user, sums, data }: Account, address: string): Promise<void> {
     const { status, text, cookies } = await new Browser(address).get('/data', { cookie: `visit=${key}` });
     const expected = { ...Object.fromEntries(data), ...(sums.length > 0 ? { n: sums.length } : {}) };
@@ -180,7 +180,7 @@ export class Books {
     );
   }
 
-  /** Whether the request was done; complains about an answer that can never be right. */
+  /** Whether the request was executed; complains about a response that can never be correct. */
   private accept(reply: Reply, { mayChangeCookie = false, mayBeLate = false } = {}): boolean {
     this.requests++;
     const { status, given, body, sent } = reply;
@@ -216,7 +216,7 @@ export class Books {
       this.complaints.push(`visit ${JSON.stringify(body['id'])} was answered with a cookie for ${id}`);
   }
 
-  /** The account of the visit that the answer is about. */
+  /** The account of the visit of this response. */
   private account(reply: Reply, visitor: Visitor): Account {
     const id = reply.body!['id'] as string;
     const account = this.accounts.get(id);

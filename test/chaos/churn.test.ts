@@ -8,15 +8,16 @@ import { startApps, type AppProcess } from './app-process.js';
 import { describeServerOfToday } from './servers.js';
 import { Visitor } from './visitor.js';
 
-// Visits come, sign in, write and end, for as long as ten minutes: what is kept of each in a process goes with it.
+// Visits begin, sign in, write and end, for up to ten minutes: a process must release everything that it has stored for
+// them.
 
 const SECONDS = isSoak ? Number(process.env['VISIT_TEST_CHURN_SECONDS'] ?? 600) : 4;
-/** How often the heap is looked at. The first look is at a process that is warm. */
+/** How often the heap is measured. The first time, the process is warm. */
 const LOOKS = 5;
 const VISITORS = 20;
 /**
- * What a look may find more than the first one, in bytes. In ten minutes, half a kilobyte for each visit would be more.
- * A short run sees the compiler, too.
+ * The allowed growth since the first measurement, in bytes. In ten minutes, half a kilobyte for each visit would exceed
+ * it. A short run also measures the compiler.
  */
 const MOST_MORE = (isSoak ? 4 : 16) * 2 ** 20;
 
@@ -41,7 +42,7 @@ describeServerOfToday('Visits that begin and end', (db) => {
 
   test('B19: do not make the heap grow', async () => {
     let lives = 0;
-    /** A whole life. */
+    /** The whole life of a visit. */
     const live = async (index: number): Promise<void> => {
       const visitor = new Visitor(() => apps[lives % apps.length]!.address);
       const replies = [

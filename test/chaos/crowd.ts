@@ -6,7 +6,7 @@ import { platforms, startApp } from '../support/app.js';
 import type { Answer, Browser } from '../support/browser.js';
 import { PATIENCE } from '../support/patience.js';
 
-/** Of each application. */
+/** The options of each application. */
 const VISITORS = 6;
 
 @Controller()
@@ -24,11 +24,11 @@ export class Counter {
   }
 }
 
-/** Somebody who counts, one request after the other. */
+/** A visitor who counts, one request after the other. */
 export class Visitor {
-  /** What acknowledged increments came to. */
+  /** The sum of the acknowledged increments. */
   readonly sums: number[] = [];
-  /** Increments of which nobody knows. */
+  /** Increments with an unknown outcome. */
   unknown = 0;
   /** Requests since `Crowd.reaches` was called. */
   served = 0;
@@ -36,7 +36,9 @@ export class Visitor {
 
   constructor(private readonly browser: Browser) {}
 
-  /** Counts, and reads now and then. Whether it was served; if not, it is told so as it must be. */
+  /**
+   * Counts, and sometimes reads. Returns whether the request was served; if not, the response must be a correct error.
+   */
   async act(): Promise<boolean> {
     const reads = this.served % 4 === 3;
     const answer = await (reads ? this.browser.get('/') : this.browser.post('/'));
@@ -55,7 +57,7 @@ export class Visitor {
     return numberIn(await this.browser.post('/'));
   }
 
-  /** What is stored; waits until it can be read. */
+  /** The stored value; waits until it can be read. */
   async stored(): Promise<number> {
     const answer = await vi.waitUntil(
       async () => {
@@ -67,7 +69,7 @@ export class Visitor {
     return numberIn(answer);
   }
 
-  /** Nothing that was acknowledged is lost, and nothing was done twice. */
+  /** No acknowledged increment is lost, and none was executed twice. */
   async settle(): Promise<void> {
     expectBalance(this, await this.stored());
   }
@@ -108,7 +110,7 @@ export class Crowd {
     return new Crowd(visitors);
   }
 
-  /** All work while `events` happen, and are at rest when this resolves. */
+  /** All visitors work while `events` happen, and have stopped when this resolves. */
   async during(events: () => Promise<void>): Promise<void> {
     this.#isOver = false;
     this.#working = Promise.all(this.visitors.map((visitor) => this.#work(visitor)));
@@ -121,15 +123,15 @@ export class Crowd {
   }
 
   async #work(visitor: Visitor): Promise<void> {
-    // Nobody hammers a service that is away.
+    // Clients wait while a service is unavailable.
     while (!this.#isOver) await pause((await visitor.act()) ? 20 : 100);
   }
 
-  /** Resolves when the condition, of requests from now on, holds of each. */
+  /** Resolves when each visitor fulfills the condition, counted from now on. */
   async reaches(condition: (visitor: Visitor) => boolean): Promise<void> {
     for (const visitor of this.visitors) Object.assign(visitor, { served: 0, refused: 0 });
     const reached = vi.waitUntil(() => this.visitors.every(condition), { timeout: PATIENCE, interval: 20 });
-    // Whoever got an answer that must not be ends the work.
+    // An incorrect response ends the work.
     await Promise.race([reached, this.#working]);
   }
 

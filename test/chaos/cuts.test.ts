@@ -14,13 +14,13 @@ import { Shopper } from './shopper.js';
 import { Dice, SEED } from './visitor.js';
 
 const SHOPPERS = isSoak ? 40 : 20;
-/** Redis has one connection for each process: all that is under way ends with it. */
+/** Redis has one connection for each process, and all running calls end with it. */
 const CUTS = isSoak ? { sql: 1000, redis: 300 } : { sql: 50, redis: 10 };
-/** What is sent one time of so many ends its connection. */
+/** One of this many messages closes its connection. */
 const ONE_OF = { sql: 25, redis: 60 };
 const MOMENTS: readonly Moment[] = ['asked', 'answered', 'amid'];
 
-/** Where the applications keep visits; `url` leads there past the network that breaks. */
+/** Where the applications store visits; `url` points there through the failing network. */
 interface Place {
   readonly url: string;
   readonly through: (url: string) => Pick<AppSetting, 'dataSource' | 'redis'>;
@@ -41,7 +41,7 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
         platform,
         ...place.through(proxy.url),
         hasSlowClock: true,
-        // A key gets old while its browser does a few things.
+        // A key is due for renewal after a few requests of its browser.
         visits: { renewAfter: 50, touch: { interval: 200, resolution: 1 } },
       })),
     );
@@ -71,7 +71,7 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
       shoppers.map(async (shopper) => {
         while (!isOver()) {
           await shopper.act();
-          // What two processors can bear.
+          // As many as two processors can handle.
           await pause(dice.below(20));
         }
       }),
@@ -80,14 +80,14 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
     const known = await Promise.all(shoppers.map((shopper) => shopper.close()));
     expect(complaints, `VISIT_TEST_SEED=${SEED}`).toEqual([]);
 
-    // No visit is linked that nobody is signed in to.
+    // No visit has a user without a client that is signed in to it.
     const users = new Map(known.filter(({ user }) => user !== null).map(({ id, user }) => [id!, user!]));
     const linked = await place.linked?.();
     if (linked) expect([...linked].filter(([id, user]) => users.get(id) !== user)).toEqual([]);
     const sum = (of: (shopper: Shopper) => number): number =>
       shoppers.reduce((total, shopper) => total + of(shopper), 0);
     console.log(`${cuts} cuts, ${sum((one) => one.requests)} requests, ${sum((one) => one.failures)} of them failed`);
-    // Most have not noticed.
+    // Most were not affected.
     expect(sum((one) => one.failures)).toBeLessThan(sum((one) => one.requests) / 4);
   });
 }

@@ -7,7 +7,7 @@ import { startProxy } from '../support/proxy.js';
 import { findRedis, startRedis, type TestServer } from '../support/servers.mjs';
 import { Crowd } from './crowd.js';
 
-/** No call that is answered may take as long, on a machine that is busy, too. */
+/** Longer than any call that is answered, even on a busy machine. */
 const STORE_TIMEOUT = 3000;
 
 async function connect(server: TestServer) {
@@ -23,7 +23,7 @@ type Client = Awaited<ReturnType<typeof connect>>;
 const until = (condition: () => Promise<boolean>): Promise<boolean> =>
   vi.waitUntil(condition, { timeout: PATIENCE, interval: 20 });
 
-/** Follows the server at this address; resolves when it has all that this one has. */
+/** Replicates the server at this address; resolves when it has all of its data. */
 async function follow(follower: Client, leader: Client, address: string): Promise<void> {
   const { hostname, port } = new URL(address);
   await follower.replicaOf(hostname, Number(port));
@@ -38,14 +38,15 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'A R
     const [first, second] = servers;
     const [one, other] = [await connect(first), await connect(second)];
     await follow(other, one, first.url);
-    // What the name of the server leads to.
+    // The server that its name points to.
     const proxy = await startProxy(first.url);
     onTestFinished(() => proxy.close());
     const crowd = await Crowd.gather(() => new RedisVisitStore({ connection: proxy.url }), STORE_TIMEOUT);
 
     await crowd.during(async () => {
       await crowd.reaches(({ served }) => served >= 5);
-      // Writes wait until the replica has them all. The old one keeps its connections, and is read only from then on.
+      // Writes wait until the replica has all of them. The old primary keeps its connections, and is read-only from
+      // then on.
       proxy.lead(second.url);
       await one.sendCommand(['FAILOVER']);
       await until(async () => (await one.info('replication')).includes('role:slave'));
@@ -54,7 +55,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'A R
     await crowd.settle();
     expect((await other.info('replication')).includes('role:master')).toBe(true);
 
-    // Every replica lags behind for a moment, and acknowledgements do not wait for it. This one is cut off.
+    // Every replica lags behind for a moment, and acknowledgements do not wait for it. This one is disconnected.
     const line = await startProxy(second.url);
     onTestFinished(() => line.close());
     await follow(one, other, line.url);
@@ -68,7 +69,7 @@ describeUnlessMissing(findRedis() ? [] : ['redis-server or valkey-server'], 'A R
     });
     await one.sendCommand(['REPLICAOF', 'NO', 'ONE']);
     proxy.lead(first.url);
-    // Lost is what it had not got yet, as the page on this store says, and nothing else.
+    // Only writes that it had not yet received are lost, as documented for this store.
     expect(await Promise.all(crowd.visitors.map((visitor) => visitor.stored()))).toEqual(before);
     await crowd.during(() => crowd.reaches(({ served }) => served >= 5));
     expect(await Promise.all(crowd.visitors.map((visitor) => visitor.stored()))).not.toContain(0);

@@ -11,53 +11,51 @@ import { findMariaDb, findPostgres, startMariaDb, startPostgres, type TestServer
 
 type Row = Record<string, unknown>;
 
-/** A connection of its own, beside those of the application. */
+/** A separate connection, besides those of the application. */
 export interface Session {
   query(sql: string): Promise<Row[]>;
   close(): Promise<void>;
 }
 
-/** A database server that a test may break; the application connects to it without an operator's rights. */
+/** A database server that a test can break; the application connects to it without administrator privileges. */
 export interface FaultServer {
   readonly name: 'mariadb' | 'postgres';
   readonly server: TestServer;
   /** For a TypeORM DataSource. */
   readonly dataSource: { type: 'mariadb' | 'postgres'; url: string };
-  /** As the operator, or as the application. */
+  /** As the administrator, or as the application. */
   connect(as?: 'operator' | 'application'): Promise<Session>;
-  /** As the operator, with a connection for this one query. */
+  /** As the administrator, with a connection for this one query. */
   ask(sql: string): Promise<Row[]>;
   setReadOnly(on: boolean): Promise<void>;
-  /** Closes the connections of the application, from the server's side. How many. */
+  /** Closes the connections of the application, from the side of the server. Returns their number. */
   dropConnections(): Promise<number>;
-  /** Lets no connection of the application in; those it has go. */
+  /** Refuses new connections of the application, and closes its existing ones. */
   refuseConnections(on: boolean): Promise<void>;
   /** Resolves when a statement of the application waits for a lock of this session. */
   isWaitedFor(holder: Session): Promise<void>;
-  /** How often the server has undone something because of a deadlock. */
+  /** How often the server has rolled something back because of a deadlock. */
   deadlocks(): Promise<number>;
-  /** Leaves no room for more data, until the function that this gives is called. */
+  /** Leaves no space for more data, until the returned function is called. */
   fill(): Promise<() => Promise<void>>;
-  /** The server's processes stand still, until the function that this gives is called. */
+  /** Suspends the processes of the server, until the returned function is called. */
   hang(): Promise<() => Promise<void>>;
   stop(): Promise<void>;
 }
 
-/** Whether all threads of a process have stopped, as far as the system tells. */
+/** Whether all threads of a process have stopped, according to the system. */
 function standsStill(pid: number): boolean {
   const tasks = `/proc/${pid}/task`;
   if (!existsSync(tasks)) return true;
   try {
     return readdirSync(tasks).every((task) => /^State:\tT/m.test(readFileSync(join(tasks, task, 'status'), 'utf8')));
   } catch {
-    // One has ended meanwhile.
+    // One has ended in the meantime.
     return false;
   }
 }
 
-/**
- * Stops processes where they are. The shell goes on with them when its stdin ends, so also when this process is killed.
- */
+/** Suspends processes. The shell resumes them when its stdin closes, even if this process is killed. */
 async function standStill(pids: readonly number[]): Promise<() => Promise<void>> {
   const script = 'kill -STOP "$@"; echo stopped; read line; kill -CONT "$@"';
   const shell = spawn('/bin/sh', ['-c', script, 'sh', ...pids.map(String)], {
@@ -65,7 +63,7 @@ async function standStill(pids: readonly number[]): Promise<() => Promise<void>>
     detached: true,
   });
   await once(shell.stdout, 'data');
-  // Threads stop one after the other, each when it is next on a processor.
+  // Threads stop one after the other, each when it is scheduled next.
   await vi.waitUntil(() => pids.every(standsStill), { timeout: PATIENCE, interval: 5 });
   return async () => {
     const ended = once(shell, 'exit');
@@ -76,7 +74,7 @@ async function standStill(pids: readonly number[]): Promise<() => Promise<void>>
 
 const APPLICATION = 'app';
 const MOST_CONNECTIONS = 100;
-/** In bytes, on PostgreSQL. Its log is written in files of this size, which must stay writable. */
+/** In bytes, on PostgreSQL. Its log is written in files of this size, which must remain writable. */
 const LARGEST_FILE = 16 * 2 ** 20;
 
 function asApplication(url: string): string {
@@ -87,14 +85,14 @@ function asApplication(url: string): string {
 
 async function startFaultyMariaDb(): Promise<FaultServer> {
   const server = await startMariaDb({
-    // The second: so that a wait for a lock is over within a test; the default is 50.
+    // The second option: a wait for a lock must end within a test; the default is 50.
     args: [`--max-connections=${MOST_CONNECTIONS}`, '--innodb-lock-wait-timeout=1'],
   });
   const urls = { operator: server.url, application: asApplication(server.url) };
   const hogs: Session[] = [];
   const connect = async (as: keyof typeof urls = 'operator'): Promise<Session> => {
     const connection = await createConnection(urls[as]);
-    // Emitted when the server goes away; the query that is under way, or the next one, tells.
+    // Emitted when the server closes the connection; the current or next query reports it.
     connection.on('error', () => {});
     return { query: async (sql) => (await connection.query(sql))[0] as Row[], close: async () => connection.destroy() };
   };
@@ -103,7 +101,7 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
   await ask(`GRANT ALL PRIVILEGES ON visit.* TO '${APPLICATION}'@'127.0.0.1'`);
   const dropConnections = async (): Promise<number> => {
     const rows = await ask(`SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`);
-    // One that has ended meanwhile is an error.
+    // A connection that has ended in the meantime is an error.
     await Promise.all(rows.map(({ id }) => ask(`KILL ${Number(id)}`).catch(() => {})));
     return rows.length;
   };
@@ -121,7 +119,7 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
         await Promise.all(hogs.splice(0).map((hog) => hog.close()));
         return;
       }
-      // Fewer than ten places cannot be had. An operator has one place more, so that this one can stay, too.
+      // The minimum is ten connections. Administrators have one more, so that this connection can stay, too.
       const operator = await connect();
       hogs.push(operator);
       await operator.query('SET GLOBAL max_connections = 10');
@@ -132,7 +130,7 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
           hogs.push(hog);
           places.push((await hog.query('SELECT CONNECTION_ID() AS id'))[0]!['id']);
         } catch {
-          // Full: those go that are not ours.
+          // Full: close the connections of others.
           const rows = await operator.query(
             `SELECT id FROM information_schema.processlist WHERE user = '${APPLICATION}'`,
           );
@@ -143,11 +141,11 @@ async function startFaultyMariaDb(): Promise<FaultServer> {
     },
     async isWaitedFor() {
       const sql = "SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-      // InnoDB renews what it shows only when nobody has looked for a tenth of a second.
+      // InnoDB updates this view only if it was not read within the last tenth of a second.
       await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE, interval: 250 });
     },
     deadlocks: async () => Number((await ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'"))[0]!['Value']),
-    // A stand-in for a full disk: with one, InnoDB may end the server itself.
+    // Simulates a full disk: with a real one, InnoDB may end the server itself.
     async fill() {
       const refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table visit is full'";
       const grows = 'LENGTH(NEW.session_data) > COALESCE(LENGTH(OLD.session_data), 0)';
@@ -233,7 +231,7 @@ async function startFaultyPostgres(): Promise<FaultServer> {
     },
     async hang() {
       const session = await connect();
-      // First the one that starts the others.
+      // First the process that starts the others.
       const resumeFirst = await standStill([server.pid]);
       const rows = await session.query('SELECT pid FROM pg_stat_activity');
       const resumeOthers = await standStill(rows.map(({ pid }) => Number(pid)));
@@ -264,8 +262,8 @@ const KINDS = {
 };
 
 /**
- * Runs a suite for a kind of server. It needs one of its own, even where the tests were given one of somebody else's,
- * which must not be broken.
+ * Runs a suite for a kind of server. It needs its own server, even if the tests were given an existing one, which must
+ * not be broken.
  */
 export function describeFaultServer(
   title: string,

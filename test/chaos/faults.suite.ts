@@ -15,14 +15,14 @@ const STORE_TIMEOUT = 2000;
 
 const HOUR = 3_600_000;
 
-/** A file for each kind of server, so that they run side by side. */
+/** One file for each kind of server, so that they run in parallel. */
 export function describeFaults(name: FaultServer['name']): void {
   describeFaultServer('Faults', name, (startServer) => {
     let db: FaultServer;
     let apps: AppProcess[] = [];
     /**
-     * With which options they were started: those that a test has left in order serve the next one, as they would go on
-     * after a fault. Tests with the same options follow each other.
+     * The options with which they were started. Applications that a test has left in order are used by the next one, as
+     * they would continue after a fault. Tests with the same options follow each other.
      */
     let started = '';
     const endApps = async (): Promise<void> => {
@@ -42,7 +42,7 @@ export function describeFaults(name: FaultServer['name']): void {
       await db?.stop();
     });
 
-    /** Only those that are missing, where the options are still the same. */
+    /** Only the missing ones, if the options are still the same. */
     async function start(visits: VisitSettings): Promise<void> {
       const options = { storeTimeout: STORE_TIMEOUT, touch: { interval: 100, resolution: 1 }, ...visits };
       if (started !== JSON.stringify(options)) await endApps();
@@ -54,7 +54,7 @@ export function describeFaults(name: FaultServer['name']): void {
       started = JSON.stringify(options);
     }
 
-    /** An application of each platform, with visitors who use it, before, during and after what `fault` does. */
+    /** One application of each platform, with visitors who use it before, during and after `fault`. */
     async function expectNothingLost(
       fault: (load: Load) => Promise<void>,
       { visits = {}, mayBreak = false }: { visits?: VisitSettings; mayBreak?: boolean } = {},
@@ -71,7 +71,7 @@ export function describeFaults(name: FaultServer['name']): void {
       return load;
     }
 
-    /** Expiry updates are written: the writer has not died. */
+    /** Expiry updates are written, so the writer is alive. */
     async function touchesArrive(load: Load): Promise<void> {
       const since = Date.now();
       const ids = load.clients.map(({ key }) => `'${idOf(key)}'`).join();
@@ -99,7 +99,7 @@ export function describeFaults(name: FaultServer['name']): void {
           const goOn = await db.hang();
           try {
             await load.suffers();
-            // Nothing else of the application hangs with it.
+            // The rest of the application does not hang.
             for (const app of apps) expect(await app.tell('/alive')).toBe('yes');
             const reply = await load.clients[0]!.visitor.get('/who');
             complainAboutFailure(reply, (what) => expect.fail(`${what}: ${reply.text}`));
@@ -147,7 +147,7 @@ export function describeFaults(name: FaultServer['name']): void {
           } finally {
             await makeRoom();
           }
-          // Servers do not give room back at once.
+          // Servers do not free space immediately.
           for (const app of apps)
             await load.until(async () => (await writeToNew(app)).status === 201, 'there is room again');
           await load.thrives();
@@ -157,7 +157,7 @@ export function describeFaults(name: FaultServer['name']): void {
 
       test('B18, B19: it drops connections repeatedly', async () => {
         await expectNothingLost(async (load) => {
-          // Hardly a request fails of it: what has not been written is asked again on another connection.
+          // Few requests fail: statements that were not executed are retried on another connection.
           let dropped = 0;
           const most = isSoak ? 200 : 60;
           await load.until(async () => (dropped += await db.dropConnections()) >= most, `${most} were dropped`);
@@ -220,14 +220,14 @@ export function describeFaults(name: FaultServer['name']): void {
             const dice = new Dice(SEED);
             const ids = load.clients.map(({ key }) => idOf(key));
             const session = await db.connect();
-            // PostgreSQL undoes the one who notices, InnoDB the one who has written less: not this one. A waiter looks
-            // once, after a second: a circle that closes later is noticed by this session only, long before
-            // storeTimeout.
+            // PostgreSQL rolls back the transaction that detects the deadlock, InnoDB the one that has written less:
+            // not this one. A waiting transaction checks once, after a second: a deadlock that forms later is only
+            // detected by this session, long before storeTimeout.
             if (name === 'postgres') await session.query("SET deadlock_timeout = '3s'");
             const before = await db.deadlocks();
             let own = 0;
             const disturb = async (): Promise<void> => {
-              // Against the order in which the library takes them.
+              // In the reverse of the order that the library uses.
               const some = new Set(Array.from({ length: 8 }, () => dice.pick(ids)));
               try {
                 await session.query('BEGIN');
@@ -302,7 +302,7 @@ export function describeFaults(name: FaultServer['name']): void {
               const later = new Visitor(() => rest.address);
               later.key = visitor.key;
               expect((await later.get('/data')).body).toMatchObject({ data: { n: 2 } });
-              // The other one writes its own in an hour, and knows of no more than its own.
+              // The other one writes its updates in an hour, and has no others.
               const [row] = await db.ask(`SELECT accessed FROM visit WHERE id = '${idOf(touched.key)}'`);
               expect(Number(row!['accessed'])).toBeGreaterThanOrEqual(since);
               await load.thrives();
@@ -329,7 +329,7 @@ export function describeFaults(name: FaultServer['name']): void {
         ]));
         const visitor = new Visitor(() => app!.address);
         await visitor.post('/add');
-        // A visit that is long over, whose row somebody holds.
+        // A visit that expired long ago, with a locked row.
         const stale = new Visitor(() => app!.address);
         await stale.post('/add');
         const id = idOf(stale.key!);

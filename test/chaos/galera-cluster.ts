@@ -9,10 +9,10 @@ import { findGalera, findMariaDb, startMariaDb, temporaryFolder, type TestServer
 type Row = Record<string, unknown>;
 
 const NODES = 3;
-/** The method of state transfer; MariaDB runs the program `wsrep_sst_<method>`. */
+/** The method of state transfer; MariaDB starts the program `wsrep_sst_<method>`. */
 const METHOD = 'by_files';
 
-/** What is missing for a cluster, by name. */
+/** The programs that are missing for a cluster, by name. */
 export function missingForGalera(): string[] {
   return [
     ...(findMariaDb() ? [] : ['MariaDB, installed']),
@@ -81,7 +81,7 @@ case "$role" in
 esac
 `;
 
-/** A node that a test may break. */
+/** A node that a test can break. */
 export class GaleraNode {
   constructor(private readonly server: TestServer) {}
 
@@ -110,7 +110,7 @@ export class GaleraNode {
     return String((await this.ask(`SHOW GLOBAL STATUS LIKE '${name}'`))[0]?.['Value']);
   }
 
-  /** Resolves when it serves applications, as one of so many. */
+  /** Resolves when it serves applications, in a cluster of this size. */
   async isMemberOf(size: number): Promise<void> {
     const expected = { wsrep_cluster_size: String(size), wsrep_ready: 'ON', wsrep_local_state_comment: 'Synced' };
     let found = {};
@@ -132,8 +132,7 @@ export class GaleraNode {
   }
 
   /**
-   * From now on it stores nothing of what other nodes have stored, until `catchUp`. `ask` tells what it knows, without
-   * waiting.
+   * From now on, it does not apply writes of other nodes, until `catchUp`. `ask` queries it without waiting for them.
    */
   async fallBehind(): Promise<{ ask(sql: string): Promise<Row[]>; catchUp(): Promise<void> }> {
     const connection = await createConnection(this.server.url);
@@ -152,7 +151,7 @@ export class GaleraNode {
     return this.server.kill();
   }
 
-  /** After `kill`. Not of the first node: it would begin a cluster of its own. */
+  /** Call it after `kill`, but not for the first node, which would begin a new cluster. */
   restart(): Promise<void> {
     return this.server.restart();
   }
@@ -164,24 +163,24 @@ export class GaleraNode {
 
 export interface GaleraCluster {
   readonly nodes: readonly GaleraNode[];
-  /** Of all nodes together. */
+  /** The sum of all nodes. */
   sum(counter: string): Promise<number>;
   stop(): Promise<void>;
 }
 
-/** Starts MariaDB three times, as one cluster. `args` are further arguments of each server. */
+/** Starts three MariaDB servers as one cluster. `args` are further arguments of each server. */
 export async function startGalera({ args = [] }: { args?: readonly string[] } = {}): Promise<GaleraCluster> {
   const folder = temporaryFolder('galera');
   const program = join(folder.path, `wsrep_sst_${METHOD}`);
   writeFileSync(program, STATE_TRANSFER);
   chmodSync(program, 0o755);
   const path = process.env['PATH'] ?? '';
-  // Servers inherit it, and look for the program there.
+  // Servers inherit it, and search the program there.
   process.env['PATH'] = [path, folder.path].filter(Boolean).join(delimiter);
 
   const nodes: GaleraNode[] = [];
   const stop = async (): Promise<void> => {
-    // One after the other: the last one knows that it was the last.
+    // One after the other, so that the last one knows that it was the last.
     for (const node of nodes.splice(0)) await node.stop();
     process.env['PATH'] = path;
     await folder.remove();
@@ -214,7 +213,7 @@ export async function startGalera({ args = [] }: { args?: readonly string[] } = 
           '--default-storage-engine=InnoDB',
           '--innodb-autoinc-lock-mode=2',
           '--innodb-flush-log-at-trx-commit=1',
-          // There is to be little to copy when a node joins.
+          // Little data must be copied when a node joins.
           '--innodb-log-file-size=8M',
           '--innodb-buffer-pool-size=32M',
           ...(index === 0 ? ['--wsrep-new-cluster'] : []),
@@ -240,10 +239,7 @@ export async function startGalera({ args = [] }: { args?: readonly string[] } = 
   };
 }
 
-/**
- * Ports that nothing listens on, below the range that systems take the ports of outgoing connections from: they stay
- * free for a restart.
- */
+/** Unused ports below the range of ephemeral ports, so that they stay free for a restart. */
 async function freePorts(count: number): Promise<number[]> {
   const probes = new Map<number, Server>();
   while (probes.size < count) {

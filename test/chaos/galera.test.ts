@@ -13,15 +13,15 @@ import { Dice, idOf, SEED, Visitor } from './visitor.js';
 
 const VISITORS = 60;
 const SECONDS = isSoak ? 90 : 4;
-/** Between what one visitor does and the next thing. */
+/** The pause between the actions of a visitor. */
 const THINKING = 60;
 const USERS = Array.from({ length: 30 }, (_, i) => `user ${i}`);
-/** What a node counts when it undoes something because another node has written the same row. */
+/** The counter of rollbacks because another node has written the same row. */
 const CONFLICTS = ['wsrep_local_cert_failures', 'wsrep_local_bf_aborts'];
 
 type Request = () => Promise<unknown>;
 
-/** What visitors do, and how often; these requests are on their way at the same time. */
+/** The actions of visitors and their frequency; these requests are in flight at the same time. */
 const habits: readonly { often: number; act: (visitor: Visitor, others: Others) => Request[] }[] = [
   { often: 40, act: (visitor, { books, dice }) => Array<Request>(1 + dice.below(3)).fill(() => books.add(visitor)) },
   { often: 15, act: (visitor, { books }) => ['a', 'b', 'c'].map((key) => () => books.set(visitor, key)) },
@@ -70,9 +70,9 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
   const dice = new Dice(SEED);
 
   beforeAll(async () => {
-    // Without this a node may not know yet what another one has acknowledged.
+    // Without this, a node may not have the acknowledged writes of other nodes yet.
     cluster = await startGalera({ args: ['--wsrep-sync-wait=1'] });
-    // A server would try a single statement a second time itself; here all but the third leave that to the library.
+    // A server would retry a single statement itself; here, all but the third leave that to the library.
     for (const node of cluster.nodes.slice(0, 2)) await node.ask('SET GLOBAL wsrep_retry_autocommit = 0');
     dataSource = await openMigrated(cluster.nodes[0]!.dataSource);
     apps = await startApps(
@@ -80,7 +80,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
         platform: index % 2 ? 'fastify' : 'express',
         dataSource: node,
         hasSlowClock: true,
-        // Everything that is written by the way is written often.
+        // All background writes happen frequently.
         visits: { touch: { interval: 200, resolution: 1 } },
       })),
     );
@@ -171,7 +171,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
       expect(await node.ask(`SELECT id FROM visit WHERE id = '${idOf(newcomer.key!)}'`)).toEqual([]);
       turn = 1;
       replies = Promise.all([newcomer.get('/data'), writer.post('/add'), user.get('/who'), leaver.get('/who')]);
-      // Long enough for them to arrive there; if they do not, the test shows less.
+      // Long enough for them to arrive there; otherwise, the test proves less.
       await pause(300);
     } finally {
       await node.catchUp();
@@ -221,7 +221,8 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
     await Promise.all(
       visitors.map(async (visitor) => {
         while (performance.now() < until && books.complaints.length === 0) {
-          // Browsers load a page before they send its forms: without this, four first requests were four visits.
+          // Browsers load a page before they submit its forms. Without this, the first four requests would create four
+          // visits.
           if (visitor.key === null) await books.add(visitor);
           await Promise.all(
             dice
@@ -245,15 +246,15 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
 
   test('B18, B19, R31: a node is killed: the others keep all acknowledged writes, and it rejoins', async () => {
     const [first, second, third] = cluster.nodes;
-    // As a load balancer has it.
+    // As a load balancer does.
     const inUse = [...apps];
     const load = await new Load(inUse).begin();
     try {
       await load.thrives(2);
       await third!.kill();
       await load.suffers(10);
-      // It takes the application out that cannot serve; the others wait until the rest of the cluster has agreed that
-      // it is one.
+      // It removes an application that is not ready; the others wait until the remaining nodes have agreed that they
+      // are the cluster.
       const [cutOff] = inUse.splice(2);
       await Promise.all([first!.isMemberOf(2), second!.isMemberOf(2)]);
       await load.thrives(2);
@@ -268,7 +269,7 @@ describeUnlessMissing(missingForGalera(), 'Three nodes of a Galera cluster, with
     } finally {
       await load.finish();
     }
-    // Each node has all of it.
+    // Each node has all data.
     for (const app of apps) {
       inUse.splice(0, inUse.length, app);
       await load.settle();

@@ -10,7 +10,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { Counter } from './crowd.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
 
-/** Short, because it is waited for, and long beside what a busy machine takes. */
+/** Short, because tests wait for it, but longer than calls take on a busy machine. */
 const STORE_TIMEOUT = 500;
 
 const AWAY = 'The store does not answer';
@@ -50,7 +50,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
     });
     afterEach(() => Logger.overrideLogger(false));
 
-    /** Until the function is called that this gives, or the test is over. */
+    /** Suspends it until the returned function is called, or the test ends. */
     const hang = async (): Promise<() => Promise<void>> => {
       const goOn = await db.hang();
       let going: Promise<void> | undefined;
@@ -59,7 +59,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
       return once;
     };
 
-    test('R28: requests no longer wait, one at a time tries again, and all continue when the store answers', async () => {
+    test('R28: requests no longer wait, and all continue after one of them was answered', async () => {
       const access = openAccess(store, STORE_TIMEOUT);
       const visits = Array.from({ length: 20 }, () => newVisit());
       await store.create(visits);
@@ -70,7 +70,8 @@ for (const name of ['mariadb', 'postgres'] as const) {
         await expect(access.find(visits[0]!.id)).rejects.toThrow(VisitStoreUnavailableError);
         timeouts++;
       }
-      // A request counts from when it came, a call from when it was sent: the fourth may still have come in between.
+      // For a request, time counts from its arrival; for a call, from when it was sent. So the fourth call may still
+      // have been admitted.
       expect(timeouts).toBeLessThanOrEqual(4);
 
       const began = performance.now();
@@ -87,11 +88,11 @@ for (const name of ['mariadb', 'postgres'] as const) {
         for (const result of results)
           expect(result).toMatchObject({ status: 'rejected', reason: expect.any(VisitStoreUnavailableError) });
       }
-      // One at a time, and each waits for its timeout: whatever the machine's pace, there cannot be more.
+      // One at a time, each waiting for its timeout: there cannot be more, however fast the machine is.
       expect(store.calls - before).toBeLessThanOrEqual(1 + (performance.now() - began) / STORE_TIMEOUT);
       expect(saying(AWAY)).toBe(1);
 
-      // Nobody asks: what was sent before is answered now.
+      // There are no new calls: the ones sent earlier are answered now.
       await goOn();
       await expect.poll(() => saying(BACK)).toBe(1);
       const saves = visits.map((visit) => access.save(saveOf(visit, { data: bytes('x') })));
@@ -106,7 +107,7 @@ for (const name of ['mariadb', 'postgres'] as const) {
         const options = { dataSource, expunge: { schedule: false }, wipe: { schedule: false } } as const;
         const app = await startApp(platform, { ...options, storeTimeout: STORE_TIMEOUT }, { controllers: [Counter] });
         onTestFinished(() => app.close());
-        // Of what was kept, and is there in the end, one tells that has time.
+        // An application with long timeouts reads the stored data at the end.
         const patient = await startApp(platform, options, { controllers: [Counter] });
         onTestFinished(() => patient.close());
         lines.length = 0;

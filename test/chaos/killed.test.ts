@@ -10,7 +10,7 @@ import { describeServerOfToday } from './servers.js';
 import { idOf, Visitor } from './visitor.js';
 
 const MINUTE = 60_000;
-/** The default. A quarter of it may wait in the memory of a process, and is what a user may lose. */
+/** The default. A quarter of it may wait in the memory of a process, and may be lost. */
 const TIMEOUT = 20 * MINUTE;
 const QUARTER = TIMEOUT / 4;
 
@@ -46,14 +46,14 @@ describeServerOfToday('A process that is killed with queued expiry updates', (db
     const expiryOf = async ({ key }: Visitor): Promise<number> =>
       (await dataSource.getRepository(Visit).findOneByOrFail({ id: idOf(key!) })).expiry.getTime();
 
-    // More than a quarter is gained, and written at once.
+    // More than a quarter is gained, so it is written immediately.
     const slow = await arrive();
     const first = await expiryOf(slow);
     const later = QUARTER + MINUTE;
     moveTo(later);
     expect((await slow.get('/who')).body).toMatchObject({ user: 'somebody' });
     expect(await expiryOf(slow)).toBeGreaterThanOrEqual(first + later);
-    // Less is gained, and waits.
+    // Less is gained, so it waits.
     const [brisk, late] = [await arrive(), await arrive()];
     const began = await Promise.all([brisk, late].map(expiryOf));
     const last = later + QUARTER - MINUTE;
@@ -68,7 +68,7 @@ describeServerOfToday('A process that is killed with queued expiry updates', (db
       visitor.key = key;
       return (await visitor.get('/who')).body!['user'];
     };
-    // Nothing of this one was lost.
+    // This one has lost nothing.
     expect(await userAt(later + TIMEOUT - MINUTE, slow)).toBe('somebody');
     expect(await userAt(last + TIMEOUT - QUARTER, brisk)).toBe('somebody');
     expect(await userAt(later + TIMEOUT + MINUTE, late)).toBeNull();

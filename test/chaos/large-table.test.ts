@@ -11,15 +11,15 @@ import { buildNextVersion, NEXT_MIGRATION, type NextVersion } from '../support/n
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 
-// The migration of the next version, and the clean-up, on a table that is large and in use. How it is shown: by what
-// the server was asked, by whether it has made the table anew, and by writes that began and ended while an index was
-// made. No time is asserted.
+// The migration of the next version, and the clean-up, on a large table in use. The tests check the statements that the
+// server received, whether it has rebuilt the table, and writes that began and ended while an index was created. No
+// time is asserted.
 
 const ROWS = isSoak ? 1_000_000 : 2_000;
 
 type Server = Exclude<DatabaseName, 'sqlite'>;
 
-/** Makes rows by itself. */
+/** Creates rows on the server. */
 const FILL: Readonly<Record<Server, string>> = {
   mariadb:
     `SELECT MD5(seq), REPEAT(MD5(seq), 2), ${NOW}, ${NOW}, ${NOW}, ${NOW} + seq, 0, 0, REPEAT('x', 100) FROM ` +
@@ -31,27 +31,28 @@ const FILL: Readonly<Record<Server, string>> = {
 };
 const COLUMNS = 'id, key_hash, key_changed, created, accessed, expiry, permanent, session_version, session_data';
 
-/** The number of the table's file, which is another one after the table was made anew. */
+/** The number of the table's file, which changes if the table is rebuilt. */
 const FILE: Readonly<Record<Server, string>> = {
   mariadb:
     "SELECT TABLE_ID AS file FROM information_schema.INNODB_SYS_TABLES WHERE NAME = CONCAT(DATABASE(), '/visit')",
   postgres: "SELECT pg_relation_filenode('visit') AS file",
 };
 
-/** Whether an index of this database is being made. */
+/** Whether an index of this database is being created. */
 const BUILDING: Readonly<Record<Server, string>> = {
   mariadb:
-    "SELECT COUNT(*) AS many FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE 'ALTER TABLE % ADD INDEX %'",
+    'SELECT COUNT(*) AS many FROM information_schema.PROCESSLIST ' +
+    "WHERE DB = DATABASE() AND INFO LIKE 'ALTER TABLE % ADD INDEX %'",
   postgres: 'SELECT COUNT(*) AS many FROM pg_stat_progress_create_index WHERE datname = current_database()',
 };
 
-/** What of it makes the server do it while others go on. */
+/** The part of the statement that makes the server do it without blocking. */
 const STATEMENTS: Readonly<Record<Server, readonly RegExp[]>> = {
   mariadb: [/ADD COLUMN `nickname` .* NULL, ALGORITHM=INSTANT$/, /ADD INDEX .*, ALGORITHM=INPLACE, LOCK=NONE$/],
   postgres: [/ADD COLUMN IF NOT EXISTS "nickname" varchar\(40\) NULL$/, /^CREATE INDEX CONCURRENTLY /],
 };
 
-/** What was sent, and what failed. */
+/** The statements that were sent, and those that failed. */
 class Watch implements Partial<Logger> {
   readonly sent: string[] = [];
   readonly failed: string[] = [];
@@ -130,7 +131,7 @@ describeDatabases(
       expect(await numberOf(used, FILE[server])).toBe(file);
       expect(await numberOf(used, 'SELECT COUNT(*) AS many FROM visit WHERE nickname IS NOT NULL')).toBe(0);
       if (isSoak) {
-        // Of so few rows an index is made in no time.
+        // With so few rows, an index is created immediately.
         expect(beside).toBeGreaterThan(0);
         console.log(`${server}: ${ROWS} visits migrated in ${took} ms, with ${beside} writes while the index was made`);
       }
@@ -138,7 +139,7 @@ describeDatabases(
       expect(await store.find([visit.id])).toMatchObject([{ id: visit.id }]);
     });
 
-    // Waits for a deadline of the library, of a second.
+    // Waits for a deadline of the library, which is one second.
     if (isSoak)
       test('does not block other statements while it waits for a long transaction', async () => {
         const { options, used, store } = await open();
@@ -204,7 +205,7 @@ describeDatabases(
       expect(await dataSource.query('SELECT COUNT(*) AS many FROM visit')).toMatchObject([
         { many: expect.toSatisfy((many) => Number(many) === visits.length) as unknown },
       ]);
-      // There was traffic all the while.
+      // There was traffic the whole time.
       expect(Math.min(...saved)).toBeGreaterThan(0);
       if (isSoak) {
         const sum = saved.reduce((all, one) => all + one, 0);

@@ -17,13 +17,13 @@ type Place = Pick<AppSetting, 'dataSource' | 'redis'>;
 interface Browser {
   /** The same browser at the second process. */
   readonly elsewhere: Visitor;
-  /** The answer of the first one. */
+  /** The response of the first process. */
   readonly write: Promise<Reply>;
 }
 
 /**
- * Two processes with one store and one clock. Requests of two browsers have exclusive access in the first process, which
- * stands still until their leases have run out; one of the browsers goes to the second process meanwhile.
+ * Two processes with one store and one clock. Requests of two browsers have exclusive access in the first process,
+ * which is suspended until their leases have expired. In the meantime, one of the browsers uses the second process.
  */
 function suite(place: () => Promise<Place>): void {
   let apps: AppProcess[] = [];
@@ -48,7 +48,7 @@ function suite(place: () => Promise<Place>): void {
       elsewhere.key = visitor.key;
       const write = visitor.post('/hold-alone', { by: 'first' });
       await first.printed(`${idOf(visitor.key!)} is alone`);
-      // As long as its lease lasts, nobody else gets in.
+      // While its lease lasts, no other request gets access.
       expect(await elsewhere.post('/write-alone', { by: 'second' })).toMatchObject({ status: 423 });
       return { elsewhere, write };
     };

@@ -5,22 +5,25 @@ import { isSoak } from '../support/soak.js';
 import type { AppProcess } from './app-process.js';
 import { idOf, Visitor, type Reply } from './visitor.js';
 
-/** As many as two processors can bear for hours; by day a third shows the same, and leaves room for other tests. */
+/**
+ * As many as two processors can handle for hours; in daily runs, a third proves the same, and leaves room for other
+ * tests.
+ */
 export const VISITORS = isSoak ? 40 : 15;
-/** What a visitor waits after what succeeded, and after what failed: nobody hammers a service that is away. */
+/** The pause of a visitor after a success, and after a failure: clients wait while a service is unavailable. */
 const THINKING = isSoak ? 20 : 50;
 const BACKING_OFF = 100;
 
-/** One visitor, who does one thing after the other and remembers what came of it. */
+/** One visitor, who sends one request after the other and remembers the results. */
 class Client {
   readonly visitor: Visitor;
   key = '';
   user: string | null = null;
-  /** What acknowledged increments came to. */
+  /** The sum of the acknowledged increments. */
   readonly sums: number[] = [];
-  /** Increments of which nobody knows whether they were done. */
+  /** Increments with an unknown outcome. */
   unknown = 0;
-  /** The last value that was acknowledged, and the last one that was tried. */
+  /** The last acknowledged value, and the last attempted one. */
   stored = 0;
   tried = 0;
   /** Requests that have written, since `Load.thrives` was called. */
@@ -31,8 +34,8 @@ class Client {
   }
 
   /**
-   * Begins a visit, and signs in where it has a user. False where the database was too slow for the application: then
-   * it may begin again.
+   * Begins a visit, and signs in if it has a user. False if the database was too slow for the application; then it can
+   * begin again.
    */
   async arrives(): Promise<boolean> {
     this.visitor.key = null;
@@ -52,14 +55,14 @@ class Client {
   }
 }
 
-/** Visitors who use their sessions all the time, and what they must find when the fault is over. */
+/** Visitors who use their sessions continuously, and the checks after the fault. */
 export class Load {
   readonly clients: readonly Client[];
-  /** Answers that no fault may have. */
+  /** Responses that no fault may cause. */
   readonly complaints: string[] = [];
-  /** How many requests were answered 503, or not at all. */
+  /** The number of requests with a 503 or without a response. */
   failures = 0;
-  /** Answers to requests that have only read. */
+  /** Responses to requests that have only read. */
   reads = 0;
   private isOver = false;
   private working: Promise<unknown> = Promise.resolve();
@@ -69,11 +72,11 @@ export class Load {
   constructor(
     readonly apps: readonly AppProcess[],
     count = VISITORS,
-    /** Whether a connection may break: only when an application is killed, or ends. */
+    /** Whether a connection may break: only if an application is killed or ends. */
     private readonly mayBreak = false,
   ) {
     let turn = 0;
-    // By turns, as a load balancer does it.
+    // In turns, as a load balancer does.
     const choose = (): string => {
       const serving = apps.filter((app) => app.serving);
       return (serving[turn++ % serving.length] ?? apps[0]!).address;
@@ -81,12 +84,12 @@ export class Load {
     this.clients = Array.from({ length: count }, () => new Client(choose));
   }
 
-  /** Requests under way. */
+  /** Requests in flight. */
   get underWay(): number {
     return this.waiting;
   }
 
-  /** Each visitor begins a visit, every second one signs in; then all work until `finish`. */
+  /** Each visitor begins a visit, and every second one signs in; then all work until `finish`. */
   async begin(): Promise<this> {
     await Promise.all(
       this.clients.map(async (client, index) => {
@@ -103,7 +106,7 @@ export class Load {
     for (let turn = 0; !this.isOver && this.complaints.length < 20; turn++) {
       const reads = turn % 4 === 3;
       const succeeded = await (reads ? this.read(client) : turn % 2 ? this.set(client) : this.add(client));
-      // A server that can only be read serves readers as if nothing were wrong.
+      // A read-only server serves readers normally.
       if (succeeded && !reads) client.writes++;
       await pause(succeeded ? THINKING : BACKING_OFF);
     }
@@ -149,13 +152,13 @@ export class Load {
     return reply;
   }
 
-  /** Resolves when so many more requests have failed. */
+  /** Resolves when this many more requests have failed. */
   async suffers(count = 40): Promise<void> {
     const before = this.failures;
     await this.until(() => this.failures >= before + count, `${count} requests fail`);
   }
 
-  /** Resolves when so many more requests have succeeded that write, all visitors among them. */
+  /** Resolves when this many more writing requests have succeeded, some of each visitor. */
   async thrives(rounds = 8): Promise<void> {
     for (const client of this.clients) client.writes = 0;
     await this.until(
@@ -164,7 +167,7 @@ export class Load {
     );
   }
 
-  /** Resolves when the condition holds, or when there is something to complain about. */
+  /** Resolves when the condition holds, or if there is a complaint. */
   async until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
     try {
       await vi.waitUntil(async () => this.complaints.length > 0 || (await condition()), {
@@ -177,7 +180,7 @@ export class Load {
     expect(this.complaints, this.said()).toEqual([]);
   }
 
-  /** The last words of the applications. */
+  /** The last log lines of the applications. */
   private said(): string {
     return this.apps
       .map(({ platform, running, log }) => `\n${platform} ${running ? 'runs' : 'has ended'}:\n${log.slice(-1500)}`)
@@ -189,12 +192,12 @@ export class Load {
     await this.working;
   }
 
-  /** Ends the work and compares what is stored with what was acknowledged. */
+  /** Ends the work, and compares the stored with the acknowledged data. */
   async settle(): Promise<void> {
     await this.finish();
     for (const client of this.clients) {
       let reply!: Reply;
-      // What waits for the database may be refused for a while yet.
+      // Calls that wait for the database may still be refused for a while.
       await this.until(async () => (reply = await client.visitor.get('/data')).status !== 503, 'the session is read');
       const { id, user, data } = (reply.body ?? {}) as {
         id?: string;
@@ -215,7 +218,7 @@ export class Load {
         this.complain(reply, `${client.stored} was acknowledged, ${client.tried} tried last`);
     }
     expect(this.complaints).toEqual([]);
-    // Not exact: a process that has been busy has compiled more, and its pools are full.
+    // Not exact: a busy process has compiled more code, and its pools are full.
     expect((await this.heap()) - this.heapBefore, 'bytes of the heap more than before').toBeLessThan(40 * 2 ** 20);
   }
 
@@ -230,10 +233,10 @@ export class Load {
   }
 }
 
-/** Fastify says so itself while it closes. */
+/** Fastify sends this itself while it closes. */
 const isClosing = ({ status, body }: Reply): boolean => status === 503 && body?.['code'] !== 'VISIT_STORE_UNAVAILABLE';
 
-/** A failure is to be one that a client can act on, and that tells nothing of the inside. */
+/** A failure must be one that clients can handle, and must not disclose internals. */
 export function complainAboutFailure(
   { status, body, retryAfter, text }: Reply,
   complain: (what: string) => void,

@@ -8,13 +8,13 @@ import { startApps, type AppProcess } from './app-process.js';
 import { Load } from './load.js';
 import { describeServerPairs, type ServerPair } from './server-pair.js';
 
-/** How long a request waits for a server that is gone. */
+/** How long a request waits for a lost server. */
 const STORE_TIMEOUT = 2000;
 const EVENTS = isSoak ? (['swap', 'swap', 'swap', 'failOver'] as const) : (['swap', 'failOver'] as const);
 
 describeServerPairs('A pair of servers', (start) => {
   let pair: ServerPair;
-  /** What the name of the database leads to. */
+  /** The server that the name of the database points to. */
   let proxy: Proxy;
   let apps: AppProcess[] = [];
   beforeAll(async () => {
@@ -29,7 +29,7 @@ describeServerPairs('A pair of servers', (start) => {
     await pair?.stop();
   });
 
-  test('B44, B45: they swap roles, then one is killed: service continues without intervention, and nothing is lost', async () => {
+  test('B44, B45: they swap roles, then one is killed: service continues, and nothing is lost', async () => {
     apps = await startApps(
       platforms.map((platform) => ({
         platform,
@@ -42,7 +42,8 @@ describeServerPairs('A pair of servers', (start) => {
       await load.thrives(2);
       for (const event of EVENTS) {
         await pair[event]();
-        // That of MariaDB keeps its connections when it can only be read: whoever stays with it never writes again.
+        // A MariaDB server keeps its connections when it becomes read-only: a client that stays with it never writes
+        // again.
         proxy.lead(pair.url);
         await load.thrives();
       }

@@ -11,11 +11,11 @@ import { Dice, SEED, Visitor } from './visitor.js';
 
 const VISITORS = isSoak ? 240 : 120;
 const SECONDS = isSoak ? 90 : 4;
-/** Between what one visitor does and the next thing. */
+/** The pause between the actions of a visitor. */
 const THINKING = 60;
 const USERS = Array.from({ length: VISITORS / 2 }, (_, i) => `user ${i}`);
 
-/** What visitors do, and how often. Requests of one line are on their way at the same time. */
+/** The actions of visitors and their frequency. Requests of one line are in flight at the same time. */
 const habits: readonly { often: number; act: (visitor: Visitor, others: Others) => Promise<void> }[] = [
   { often: 40, act: async (visitor, { books, dice }) => several(dice, () => books.add(visitor)) },
   { often: 12, act: async (visitor, { books }) => together(...KEYS.map((key) => () => books.set(visitor, key))) },
@@ -102,7 +102,7 @@ describeServers('Four processes', (db) => {
         platform,
         dataSource: options,
         hasSlowClock: true,
-        // Everything that is written by the way is written often.
+        // All background writes happen frequently.
         visits: { touch: { interval: 200, resolution: 1 } },
       })),
     );
@@ -121,10 +121,11 @@ describeServers('Four processes', (db) => {
     await Promise.all(
       visitors.map(async (visitor) => {
         while (performance.now() < until && books.complaints.length === 0) {
-          // Browsers load a page before they send its forms: without this, four first requests were four visits.
+          // Browsers load a page before they submit its forms. Without this, the first four requests would create four
+          // visits.
           if (visitor.key === null) await books.add(visitor);
           await dice.pick(all).act(visitor, { books, dice, someone: () => dice.pick(visitors) });
-          // Readers think; what they need no time for is what tests of load are for.
+          // Users pause to read; requests without pauses are part of the load tests.
           await pause(dice.below(2 * THINKING));
         }
       }),

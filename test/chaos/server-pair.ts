@@ -14,14 +14,14 @@ import {
   type TestServer,
 } from '../support/servers.mjs';
 
-/** Two servers, of which one follows the other: what it acknowledges, the other one has, too. */
+/** Two servers, one of which replicates the other, including all acknowledged writes. */
 export interface ServerPair {
-  /** That of the one that takes writes, without an operator's rights. */
+  /** The URL of the primary, without administrator privileges. */
   readonly url: string;
   readonly type: 'mariadb' | 'postgres';
-  /** They change their roles, as in maintenance: the one from before goes on, and can only be read. */
+  /** They swap roles, as in maintenance: the old primary continues, and is read-only. */
   swap(): Promise<void>;
-  /** The one that takes writes is killed, and the other one takes its place. */
+  /** The primary is killed, and the other server replaces it. */
   failOver(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -51,7 +51,7 @@ async function askMariaDb(server: TestServer, ...statements: string[]): Promise<
   }
 }
 
-/** By binary logs; an acknowledgement waits until the other one has it, too (semi-synchronous). */
+/** With binary logs; an acknowledgement waits until the replica has the write, too (semi-synchronous). */
 async function startMariaDbPair(): Promise<ServerPair> {
   const start = (id: number): Promise<TestServer> =>
     startMariaDb({
@@ -107,7 +107,7 @@ async function startMariaDbPair(): Promise<ServerPair> {
     },
     async failOver() {
       await first.kill();
-      // What it has received it has to apply.
+      // It must apply what it has received.
       await askMariaDb(second, 'STOP SLAVE IO_THREAD');
       await until(async () => (await slaveState(second)).includes('has read all relay log'));
       await lead(second);
@@ -117,7 +117,7 @@ async function startMariaDbPair(): Promise<ServerPair> {
   };
 }
 
-/** What the thread says that applies what was received. */
+/** The state of the thread that applies received writes. */
 async function slaveState(server: TestServer): Promise<string> {
   const connection = await createConnection(server.url);
   try {
@@ -151,7 +151,7 @@ async function askPostgres(server: TestServer, ...statements: string[]): Promise
   }
 }
 
-/** By streams; an acknowledgement waits until the other one has it, too (synchronous). */
+/** With streaming; an acknowledgement waits until the standby has the write, too (synchronous). */
 async function startPostgresPair(): Promise<ServerPair> {
   let first = await startPostgres();
   await askPostgres(first, `CREATE ROLE ${APPLICATION} LOGIN`, `ALTER DATABASE visit OWNER TO ${APPLICATION}`);
@@ -163,7 +163,7 @@ async function startPostgresPair(): Promise<ServerPair> {
     await askPostgres(first, "ALTER SYSTEM SET synchronous_standby_names = '*'", 'SELECT pg_reload_conf()');
   };
   const lead = async (server: TestServer): Promise<void> => {
-    // One that has led before would wait for a standby that nobody is any more.
+    // A former primary would wait for a standby that no longer exists.
     const alone = ["ALTER SYSTEM SET synchronous_standby_names = ''", 'SELECT pg_reload_conf()'];
     await askPostgres(server, ...alone, 'SELECT pg_promote(true, 180)');
   };
@@ -180,7 +180,7 @@ async function startPostgresPair(): Promise<ServerPair> {
       appendFileSync(settings, `primary_conninfo = 'host=127.0.0.1 port=${second.port} user=postgres'\n`);
       writeFileSync(join(data, 'standby.signal'), '');
       chownSync(join(data, 'standby.signal'), uid, gid);
-      // It sends all that it has before it stops, and follows from then on.
+      // It sends all of its data before it stops, and is a standby from then on.
       await first.restart();
       await lead(second);
       [first, second] = [second, first];
@@ -203,7 +203,7 @@ const KINDS = {
   },
 };
 
-/** Runs a suite for each kind of pair that can be had. */
+/** Runs a suite for each available kind of pair. */
 export function describeServerPairs(title: string, suite: (start: () => Promise<ServerPair>) => void): void {
   for (const [name, { missing, start }] of Object.entries(KINDS)) {
     describeUnlessMissing(missing, `${title} of ${name}`, () => suite(start));

@@ -2,17 +2,17 @@ import { complainAboutFailure } from './load.js';
 import { idOf, Visitor, type Dice, type Reply } from './visitor.js';
 
 /**
- * A browser that fills a cart, signs in and out, and whose key is renewed by the way, one request after the other. It
- * remembers what it was told, and complains when that is not so any more.
+ * A browser that fills a cart, signs in and out, and gets renewed keys, with one request after the other. It remembers
+ * the responses, and complains if they no longer apply.
  */
 export class Shopper {
   readonly visitor: Visitor;
   private id: string | undefined;
   private user: string | null = null;
-  /** What acknowledged increments came to, and those of which nobody knows. */
+  /** The sum of the acknowledged increments, and those with an unknown outcome. */
   private sums: number[] = [];
   private unknown = 0;
-  /** The last value that was acknowledged, and those since of which nobody knows. */
+  /** The last acknowledged value, and later ones with an unknown outcome. */
   private stored: number | undefined;
   private tried: number[] = [];
   private latest = 0;
@@ -59,7 +59,7 @@ export class Shopper {
   }
 
   private async signOut(): Promise<void> {
-    // It has another visit afterwards, unless it kept that one.
+    // It has another visit afterwards, unless it has kept its visit.
     const isEnded = this.dice.below(4) === 0;
     const reply = await this.send(() => this.visitor.post('/logout', { keepVisit: !isEnded }));
     if (this.judge(reply)) {
@@ -67,8 +67,8 @@ export class Shopper {
       if (isEnded) this.begin(undefined);
       return;
     }
-    // Signed out or not: what is looked up tells. A visit that has lost its user is nobody's where the new key did not
-    // arrive.
+    // Whether it is signed out shows at the next look-up. A visit that has lost its user belongs to nobody if the new
+    // key did not arrive.
     let seen: Reply;
     do seen = await this.send(() => this.visitor.get('/who'));
     while (!this.judge(seen));
@@ -79,12 +79,12 @@ export class Shopper {
     if (id !== this.id) this.begin(undefined);
   }
 
-  /** Another visit, of which nothing is known yet. */
+  /** Another visit, about which nothing is known yet. */
   private begin(id: string | undefined): void {
     Object.assign(this, { id, sums: [], unknown: 0, stored: undefined, tried: [] });
   }
 
-  /** The answer, if the request was done and is about the right visit. */
+  /** The response, if the request was executed and it is about the right visit. */
   private async ask(
     send: () => Promise<Reply>,
     change?: { user: string; isAnothers: boolean },
@@ -103,7 +103,7 @@ export class Shopper {
     return reply;
   }
 
-  /** The last answers. */
+  /** The last responses. */
   private readonly history: string[] = [];
 
   private async send(send: () => Promise<Reply>): Promise<Reply> {
@@ -117,18 +117,18 @@ export class Shopper {
     return reply;
   }
 
-  /** Whether it was done. */
+  /** Whether it was executed. */
   private judge(reply: Reply): boolean {
     if (reply.status === 200 || reply.status === 201) return true;
     this.failures++;
     complainAboutFailure(reply, (what) => this.complain(`${what}: ${this.history.join(' | ')}`));
-    // A key that was renewed by age, before that which has failed.
+    // A key that was renewed by age, before the failed one.
     if (reply.given !== undefined && (reply.sent === null || idOf(reply.given) !== idOf(reply.sent)))
       this.complain(`a failure with the cookie of another visit: ${this.history.join(' | ')}`);
     return false;
   }
 
-  /** Compares what is stored with what was acknowledged. The id of the visit, and its user. */
+  /** Compares the stored with the acknowledged data. Returns the id of the visit and its user. */
   async close(): Promise<{ readonly id: string | undefined; readonly user: string | null }> {
     const reply = await this.visitor.get('/data');
     const { id, user, data } = (reply.body ?? {}) as {

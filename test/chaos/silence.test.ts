@@ -12,12 +12,12 @@ import { WatchedStore } from '../support/watched-store.js';
 import { Crowd } from './crowd.js';
 import { describeServers } from './servers.js';
 
-/** It is waited for a few times; no call that is answered may take as long, on a machine that is busy, too. */
+/** Tests wait for it a few times; it is longer than any answered call, even on a busy machine. */
 const STORE_TIMEOUT = 3000;
-/** Of each application. */
+/** The options of each application. */
 const POOL = 4;
 
-/** The calls of a store that began after an event, and failed, in the order of what happened. */
+/** The calls of a store that began after an event, and failed, in the order of their ends. */
 function watchFailures(store: VisitStore) {
   let moment = 0;
   let since = Infinity;
@@ -51,19 +51,19 @@ function describeSilence(target: () => Promise<string>, open: (url: string) => V
     await crowd.during(async () => {
       await crowd.reaches(({ served }) => served >= 5);
       proxy.goSilent();
-      // Some have waited in vain, the others are refused at once.
+      // Some have waited in vain; the others are refused immediately.
       await crowd.reaches(({ refused }) => refused >= 5);
       proxy.comeBack();
       for (const watch of watches) watch.begin();
       await crowd.reaches(({ served }) => served >= 10);
     });
-    // A deadline for what was under way; another one for those that it has left behind; whoever comes then is served.
+    // One deadline for calls in flight, and one for those that wait for their connections; later calls are served.
     for (const { failures } of watches) {
       const first = Math.min(...failures.map(({ ended }) => ended));
       expect(failures.filter(({ began }) => began > first)).toEqual([]);
     }
     await crowd.settle();
-    // Nothing is left of the connections that led nowhere.
+    // All broken connections have been closed.
     await expect.poll(() => proxy.inUse).toBeLessThanOrEqual(platforms.length * POOL);
   });
 }

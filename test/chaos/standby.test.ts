@@ -16,7 +16,7 @@ describeUnlessMissing(
   () => {
     let server: TestServer;
     let dataSource: DataSource;
-    /** Past the pool of visits. */
+    /** Outside of the pool of visits. */
     let operator: DataSource;
     beforeAll(async () => {
       server = await startPostgres();
@@ -28,7 +28,7 @@ describeUnlessMissing(
       await server?.stop();
     });
 
-    /** Each commit waits for this one from now on. */
+    /** From now on, each commit waits for this standby. */
     async function waitFor(standby: string): Promise<void> {
       await operator.query(`ALTER SYSTEM SET synchronous_standby_names = '${standby}'`);
       await operator.query('SELECT pg_reload_conf()');
@@ -46,7 +46,7 @@ describeUnlessMissing(
       const visits = Array.from({ length: POOL * 3 }, () => newVisit());
       await store.create(visits);
       await waitFor('nobody');
-      // The processes of the server learn of it one by one.
+      // The processes of the server are notified one by one.
       const probes: Promise<unknown>[] = [];
       await expect.poll(async () => (probes.push(access.create(newVisit())), waiting())).toBeGreaterThan(0);
       const [first] = visits as [(typeof visits)[0]];

@@ -9,7 +9,7 @@ import { Visitor } from './visitor.js';
 
 const STUCK = fileURLToPath(new URL('fixtures/stuck.migration.mjs', import.meta.url));
 const PLATFORMS = ['express', 'fastify', 'express'] as const;
-/** Short, because it is waited for, and long beside what a busy machine takes to connect. */
+/** Short, because tests wait for it, but longer than connecting takes on a busy machine. */
 const STORE_TIMEOUT = 3000;
 
 describeServerOfToday('Processes that start on an empty database', (db) => {
@@ -24,7 +24,7 @@ describeServerOfToday('Processes that start on an empty database', (db) => {
     return dataSource.query('SELECT name FROM migrations');
   }
 
-  /** Each serves what another one has stored. */
+  /** Each application serves data that another one has stored. */
   async function expectAllToServe(): Promise<void> {
     let turn = 0;
     const visitor = new Visitor(() => apps[turn++ % apps.length]!.address);

@@ -1,15 +1,15 @@
 import { Browser } from '../support/browser.js';
 
-/** What was sent and what came back, as the books need it. */
+/** A request and its response, as needed for the comparison. */
 export interface Reply {
   readonly path: string;
-  /** The key it was sent with, or null. */
+  /** The key of the request, or null. */
   readonly sent: string | null;
-  /** 0: there was no answer, because the connection broke. */
+  /** 0: there was no response, because the connection broke. */
   readonly status: number;
-  /** What the answer does with the cookie: a new key, `''` takes it away, undefined leaves it. */
+  /** The effect of the response on the cookie: a new key, `''` deletes it, undefined keeps it. */
   readonly given: string | undefined;
-  /** The JSON of the answer, or null if it was none. */
+  /** The JSON of the response, or null if it was not JSON. */
   readonly body: Readonly<Record<string, unknown>> | null;
   readonly text: string;
   readonly retryAfter: string | null;
@@ -17,7 +17,7 @@ export interface Reply {
 
 export const idOf = (key: string): string => key.slice(0, 32);
 
-/** A browser whose requests go to one of several addresses, as a load balancer has it. */
+/** A browser whose requests are sent to one of several addresses, as by a load balancer. */
 export class Visitor {
   /** The cookie. */
   key: string | null = null;
@@ -58,7 +58,7 @@ function parse(text: string): Record<string, unknown> | null {
   }
 }
 
-/** Random numbers that a seed repeats (mulberry32). */
+/** Random numbers that can be reproduced by their seed (mulberry32). */
 export class Dice {
   private state: number;
 
@@ -66,7 +66,7 @@ export class Dice {
     this.state = seed;
   }
 
-  /** 0 or more, below 1. */
+  /** At least 0, and less than 1. */
   roll(): number {
     this.state = (this.state + 0x6d2b79f5) | 0;
     let t = Math.imul(this.state ^ (this.state >>> 15), 1 | this.state);

@@ -38,7 +38,7 @@ const olderNests = OLDER_NESTS.map((older) => (place: string) => {
   describe(`An application with Nest ${older.nest} and gateways`, () => {
     beforeAll(() => installOlder(older, place, packed.tarball));
 
-    test('has the visit of the handshake, refuses other sites, closes with the visit: by ws and socket.io', async () => {
+    test('has its visit, refuses other sites, and closes with the visit: by ws and socket.io', async () => {
       await expect(expectGateways(place)).resolves.toBeUndefined();
     });
 

@@ -422,7 +422,8 @@ describeDatabases(
     async function executed(dataSource: DataSource): Promise<number> {
       const sql = isMariaDb
         ? "SHOW SESSION STATUS LIKE 'Com_stmt_execute'"
-        : "SELECT SUM(generic_plans + custom_plans) AS n FROM pg_prepared_statements WHERE name LIKE 'nest-visit-find-%'";
+        : 'SELECT SUM(generic_plans + custom_plans) AS n FROM pg_prepared_statements ' +
+          "WHERE name LIKE 'nest-visit-find-%'";
       const [row] = await dataSource.query<Record<string, string>[]>(sql);
       return Number(row!['Value'] ?? row!['n']);
     }

@@ -264,7 +264,7 @@ describeDatabases('Groups, with TypeORM,', (db) => {
 
   if (db.name !== 'mariadb') return;
 
-  test('a new visit that exceeds the packet size, and makes the server disconnect, does not fail its neighbors', async () => {
+  test('a new visit that exceeds the packet size, so that the server disconnects, fails alone', async () => {
     const [{ most }] = await dataSource.query<[{ most: string }]>('SELECT CAST(@@max_allowed_packet AS CHAR) AS most');
     const visits = ALL.map((place) => newVisit(place === 7 ? { sessionData: new Uint8Array(Number(most) + 1) } : {}));
     const some = access(store);

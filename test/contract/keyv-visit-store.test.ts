@@ -99,7 +99,7 @@ describeWith('memcached', 'Keyv with memcached', () => {
     expect(await other.save([saveOf(visit, { version: 1 })])).toEqual([{ outcome: 'refused', reason: 'ended' }]);
   });
 
-  test('of two processes that write at the same time, one may overwrite the other: this is the meaning of "not atomic"', async () => {
+  test('of two concurrent processes, one may overwrite the other: this is what "not atomic" means', async () => {
     const space = namespace();
     const [one, other] = [open(space), open(space)];
     const visit = newVisit();

@@ -286,7 +286,7 @@ describeDatabases(
         title,
         library,
         ...one,
-        // The `begin` by which Kysely opens transactions is a block of PL/SQL in this mode. The pool of Drizzle has ours.
+        // In this mode, the `begin` of Kysely is a block of PL/SQL; the pool of Drizzle uses that of the library.
         refused: title === 'ORACLE' && library === 'Drizzle' ? undefined : one.refused,
       })),
     );

@@ -101,7 +101,8 @@ async function untilOneWaits(dataSource: DataSource): Promise<void> {
       'p.id = t.trx_mysql_thread_id' +
       " WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
     postgres:
-      "SELECT COUNT(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+      'SELECT COUNT(*) AS waiting FROM pg_stat_activity ' +
+      "WHERE datname = current_database() AND wait_event_type = 'Lock'",
     // It does not show; the one that waits does so in this process, by timer.
     'better-sqlite3': 'SELECT 1 AS waiting',
   }[dataSource.options.type as 'mariadb'];
@@ -117,7 +118,8 @@ async function tablesOf(dataSource: DataSource): Promise<string[]> {
   const sql = {
     mariadb: 'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()',
     postgres:
-      "SELECT table_name AS name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')",
+      'SELECT table_name AS name FROM information_schema.tables ' +
+      "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')",
     'better-sqlite3': "SELECT name FROM sqlite_master WHERE type = 'table'",
   }[dataSource.options.type as 'mariadb'];
   const rows: { name: string }[] = await dataSource.query(sql);

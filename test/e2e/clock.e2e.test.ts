@@ -65,7 +65,7 @@ describe('The clock of a process', () => {
       expect(await visits.endAll()).toBeGreaterThan(0);
     });
 
-    test('B77: an end of all visits in the future locks nobody out, except within the allowed clock difference', async () => {
+    test('B77: an end of all visits in the future locks nobody out beyond the allowed difference', async () => {
       const user = stack.platform;
       const right = await start(0);
       const [soon, late] = [await start(30_000, false), await start(60 * MINUTE, false)];

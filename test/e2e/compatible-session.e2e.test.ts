@@ -247,7 +247,7 @@ describe.each(platforms)('The session of a request under %s, for third-party cod
       });
     });
 
-    test('every other name is free for data, including those of our methods, and is undefined without data', async () => {
+    test('every other name is free for data, including those of Session methods', async () => {
       const names = [
         'flash',
         'size',

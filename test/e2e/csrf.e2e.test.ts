@@ -151,7 +151,7 @@ function requestsAcrossSites(stack: Stack): void {
     }
   });
 
-  test('R60, F2: behind a proxy, the framework’s trust setting decides; an http page is foreign if cookies are secure', async () => {
+  test('R60, F2: a proxy must be trusted; an http page is foreign if cookies are secure', async () => {
     const app = await start();
     const proxied = { 'x-forwarded-host': 'shop.example', origin: 'https://shop.example' };
     expect((await buy(app.browser(), proxied)).status).toBe(403);
@@ -329,7 +329,7 @@ function requestsAcrossSites(stack: Stack): void {
     expect((await buy(browser, { ...SAME, 'x-form-token': token })).status).toBe(403);
   });
 
-  test('R59, B13, N8: @RequireFormToken() processes a form once that is submitted twice, even at the same time on two machines', async () => {
+  test('R59, B13, N8: @RequireFormToken() processes a repeated form once, even on two machines', async () => {
     const apps = [await start(), await start()];
     const browser = apps[0]!.browser();
     const json = { form_token: await newToken(browser) };

@@ -440,7 +440,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
     expect(left.hasClosed()).toBe(false);
   });
 
-  test('closes without a message when another machine has ended its visit, within the interval of streams', async () => {
+  test('closes without a message, within `streams.interval`, when another machine ends its visit', async () => {
     const [here, other] = [await start({ streams: { interval: '20ms' } }), await start()];
     const client = await open(await signIn('ann', here), {}, here);
     await run(client, 'user');

@@ -569,7 +569,7 @@ describeStacks('The module', (stack: Stack) => {
     expect(store.dataSource.isInitialized).toBe(false);
   });
 
-  test('R71: no unexpected DDL: a missing table is reported at startup, with the migration that creates it', async () => {
+  test('R71: no unexpected DDL: a missing table is reported at startup, with its migration', async () => {
     const { migrationsRun: _, ...dataSource } = (await ownOptions()) as DataSourceOptions & { migrationsRun: boolean };
     await expect(startApp(stack.platform, { dataSource: dataSource }, parts)).rejects.toMatchObject({
       code: 'VISIT_SCHEMA',
@@ -690,7 +690,7 @@ describeStacks('The module', (stack: Stack) => {
       expect(answer).toMatchObject({ status: 503, cookies: [] });
     });
 
-    test('B18: a hanging database counts as unavailable: 503 in bounded time, and recovery when it answers', async () => {
+    test('B18: a hanging database counts as unavailable: 503 in bounded time, then recovery', async () => {
       // Impatient, so that the test is not long; who is asked what was kept has time.
       const [app, patient] = [await stack.start(parts, { storeTimeout: 50 }), await stack.start(parts)];
       const browser = patient.browser();

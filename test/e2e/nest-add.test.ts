@@ -161,7 +161,9 @@ const CASES: Record<string, Case> = {
   },
   'a root module that is empty, in main.ts': {
     files: {
-      'src/main.ts': `import { Module } from '@nestjs/common';\nimport { NestFactory } from '@nestjs/core';\n\n@Module()\nclass Root {}\nvoid NestFactory.create(Root);\n`,
+      'src/main.ts':
+        "import { Module } from '@nestjs/common';\nimport { NestFactory } from '@nestjs/core';\n\n" +
+        '@Module()\nclass Root {}\nvoid NestFactory.create(Root);\n',
       'src/app.module.ts': '',
     },
     has: ['@Module({\n  imports: [\n    VisitModule.forRoot('],
@@ -169,7 +171,9 @@ const CASES: Record<string, Case> = {
   'a root module of another name, created elsewhere': {
     files: {
       'src/main.ts': "import './server/start.js';\n",
-      'src/server/start.ts': `import { NestFactory } from '@nestjs/core';\nimport { Shop as Root } from '../shop/index.js';\nvoid NestFactory.create(Root);\n`,
+      'src/server/start.ts':
+        "import { NestFactory } from '@nestjs/core';\nimport { Shop as Root } from '../shop/index.js';\n" +
+        'void NestFactory.create(Root);\n',
       'src/shop/index.ts': APP.replace('AppModule', 'Shop'),
     },
     has: ['[VisitModule.forRoot({ store: new MemoryVisitStore() })],\n})\nexport class Shop'],

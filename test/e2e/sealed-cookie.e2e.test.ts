@@ -389,7 +389,7 @@ describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
     expect([status, cookies]).toEqual([409, []]);
   });
 
-  test('a renewed key works with the data sent beside it, and the previous key works during its grace period', async () => {
+  test('a renewed key works with the data sent beside it, and the previous key for its grace period', async () => {
     const browser = (await start()).browser();
     await browser.get('/count');
     const { arrived, open } = gate('grace');

@@ -289,7 +289,7 @@ for (const platform of platforms) {
       });
 
     describe.each(Object.entries(kinds))('with %s not yet saved', (kind, makeUnsaved) => {
-      // What wraps the response sees what leaves, and not why it was kept back: each way of sending with some of the kinds.
+      // Code that wraps the response sees what is sent, not why it waited: each way of sending with some of the kinds.
       const shift = Object.keys(kinds).indexOf(kind);
       const some = variant === 'plain' ? paths : paths.filter((_, index) => isForToday(index + shift, 3));
 

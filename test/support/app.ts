@@ -24,14 +24,14 @@ export const platforms = Object.keys(adapters) as PlatformName[];
 export interface RunningApp {
   readonly app: INestApplication;
   readonly address: string;
-  /** A client without cookies yet. */
+  /** A new client without cookies. */
   browser(): Browser;
   close(): Promise<void>;
 }
 
 /**
- * No deadline is the machine's, clocks are the tests' own, and no clean-up comes by the wall clock between the calls of
- * the store that a test compares.
+ * Deadlines do not depend on the speed of the machine, clocks belong to the tests, and no scheduled clean-up runs
+ * between the calls of the store that a test compares.
  */
 const UNDISTURBED = {
   storeTimeout: PATIENCE,
@@ -50,7 +50,7 @@ export function startApp(
   return startOn(adapters[platform](), options, parts, configure);
 }
 
-/** As `startApp`, and its framework believes what a proxy says of where requests come from. */
+/** Like `startApp`, with a framework that trusts what a proxy reports about the origin of requests. */
 export function startBehindProxy(
   platform: PlatformName,
   options: VisitModuleOptions,
@@ -80,21 +80,21 @@ async function startOn(
   return { app, address, browser: () => new Browser(address), close: () => app.close() };
 }
 
-/** One database and one platform, for a suite that has to hold on each. */
+/** One database and one platform, for a suite that must pass on each. */
 export interface Stack {
   readonly platform: PlatformName;
   readonly database: TestDatabase['name'];
   readonly clock: ManualClock;
-  /** Open, with the tables. */
+  /** An open data source with the tables. */
   dataSource(): DataSource;
   /** The SQL statements that `work` causes. */
   statements(work: () => Promise<unknown>): Promise<string[]>;
   /** The rows of the visit table. */
   rows(): Promise<Visit[]>;
   /**
-   * An application that no other part of this test has. It may have served earlier tests, with the same parts and
-   * options: to start one costs more than most tests. With `configure`, or options that are more than text, it is a new
-   * one.
+   * An application that is used by only one part of this test at a time. It may have served earlier tests with the same
+   * parts and options, because starting one costs more than most tests. With `configure`, or options that are not plain
+   * text, it is always a new one.
    */
   start(
     parts: ModuleMetadata,
@@ -104,11 +104,11 @@ export interface Stack {
 }
 
 /**
- * Runs a suite on MariaDB, PostgreSQL and SQLite: under Express on one of the servers, under Fastify on the other, and on
- * SQLite under one of them each day. Where it does not run on both servers, SQLite has both platforms. Applications it
+ * Runs a suite on MariaDB, PostgreSQL and SQLite: with Express on one of the servers, with Fastify on the other, and on
+ * SQLite with one of them each day. If a server is missing, SQLite has both platforms. Applications that the suite
  * starts are closed after it.
  *
- * @param names of the databases, where not all of them matter
+ * @param names of the databases, if not all of them matter
  */
 export function describeStacks(
   title: string,
@@ -119,7 +119,7 @@ export function describeStacks(
     title,
     (db) => {
       let dataSource: DataSource;
-      // One for both platforms: what one has written must not lie in the future of the other.
+      // One clock for both platforms, so that nothing that one has written lies in the future of the other.
       const clock = new ManualClock();
       beforeAll(async () => {
         const { options } = await db.open();
@@ -131,7 +131,7 @@ export function describeStacks(
           const running: RunningApp[] = [];
           const [free, lent] = [new Pool(), new Pool()];
           afterAll(() => Promise.all(running.map((one) => one.close())));
-          // What a suite starts for all of its tests stays with them.
+          // Applications that a suite starts for all of its tests stay open.
           let isInTest = false;
           afterEach(() => {
             isInTest = false;
@@ -181,7 +181,7 @@ export function describeStacks(
   );
 }
 
-/** One: the next suite has the other one on the same database. */
+/** One platform: the next suite has the other one on the same database. */
 function platformsFor(
   database: TestDatabase['name'],
   title: string,
@@ -193,7 +193,7 @@ function platformsFor(
   return [platforms[turn % platforms.length]!];
 }
 
-/** Options as text; undefined where they have functions, or objects with a class. */
+/** Options as text; undefined if they contain functions, or objects with a class. */
 function textOf(options: object): string | undefined {
   let isPlain = true;
   const text = JSON.stringify(options, (_key, value: unknown) => {
@@ -219,7 +219,7 @@ class Pool {
     return found < 0 ? undefined : this.members.splice(found, 1)[0]!.app;
   }
 
-  /** Takes all of another pool, but those that were closed. */
+  /** Moves all applications of another pool to this one, except those that were closed. */
   takeOver(other: Pool): void {
     const isOpen = ({ app: { app } }: (typeof this.members)[number]): boolean =>
       (app.getHttpServer() as { listening: boolean }).listening;

@@ -2,8 +2,7 @@ import type { DataSource } from 'typeorm';
 import { vi } from 'vitest';
 
 /**
- * Makes every statement of a data source fail, until `vi.restoreAllMocks()`. Stands in for a server that cannot be
- * reached.
+ * Makes every statement of a data source fail, until `vi.restoreAllMocks()`. Simulates a server that cannot be reached.
  */
 export function breakDatabase(dataSource: DataSource, message: string): void {
   const fail = (): never => {

@@ -16,12 +16,12 @@ export interface Ask {
   readonly json?: unknown;
   /** Sent as a form. */
   readonly form?: Record<string, string>;
-  /** Instead of the jar's cookies; the answer's cookies are not kept either. */
+  /** Sent instead of the cookies of the jar; cookies of the response are not stored either. */
   readonly cookie?: string | null;
 }
 
 /**
- * An HTTP client with a cookie jar, as far as one site needs one: a cookie is kept by name, and goes when its life is
+ * An HTTP client with a simple cookie jar for one site: a cookie is stored by its name, and deleted if its lifetime is
  * 0.
  */
 export class Browser {
@@ -38,14 +38,14 @@ export class Browser {
     return this.send(path, { method: 'POST', ...ask });
   }
 
-  /** A second tab: the same cookies, kept apart from here on. */
+  /** A second browser with a copy of the cookies. */
   clone(): Browser {
     const other = new Browser(this.address);
     for (const [name, value] of this.jar) other.jar.set(name, value);
     return other;
   }
 
-  /** The same browser, jar and all, at another machine. */
+  /** The same browser, with the same cookies, on another machine. */
   via({ address }: { readonly address: string }): Browser {
     const other = new Browser(address, this.jar);
     return other;
@@ -81,17 +81,15 @@ export class Browser {
   }
 }
 
-/** What `fetch` of Node sends by itself. */
+/** The headers that `fetch` of Node sends by default. */
 const DEFAULTS = { accept: '*/*', 'accept-language': '*', 'sec-fetch-mode': 'cors', 'user-agent': 'node' };
 
-/**
- * Connections stay open for less time than servers keep them: otherwise a request may meet the end of its connection.
- */
+/** Connections are closed earlier than by servers: otherwise a request might use a connection that is being closed. */
 const agent = new Agent({ keepAlive: true, timeout: 3000 });
 
 /**
- * As `fetch` without redirects and compression, at a third of its CPU time: most of what an end-to-end test takes would
- * be its client's.
+ * Like `fetch` without redirects and compression, but with a third of its CPU time, which would otherwise be most of an
+ * end-to-end test.
  */
 function exchange(
   url: string,

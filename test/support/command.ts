@@ -9,7 +9,7 @@ import { PATIENCE } from './patience.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** What the built command is started by. */
+/** The file that starts the built command. */
 export const main = join(root, 'dist/esm/cli/main.js');
 
 export interface Outcome {
@@ -18,7 +18,7 @@ export interface Outcome {
   readonly err: string;
 }
 
-/** Runs the built command in a process of its own. */
+/** Runs the built command in a separate process. */
 export function program(args: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
   return new Promise((resolve) => {
     execFile(
@@ -33,8 +33,7 @@ export function program(args: readonly string[], env: Record<string, string> = {
 }
 
 /**
- * For the tests of one file: one process that runs all their commands, because to start one takes longer than most of
- * them do.
+ * For the tests of one file: one process runs all their commands, because starting one takes longer than most commands.
  */
 export function useCommands() {
   let host: ChildProcess;
@@ -50,7 +49,7 @@ export function useCommands() {
     await rm(folder, { recursive: true, force: true });
   });
   return {
-    /** Where the files of these tests are. */
+    /** The folder of the files of these tests. */
     get folder(): string {
       return folder;
     },

@@ -14,14 +14,14 @@ export type DatabaseName = 'mariadb' | 'postgres' | 'sqlite';
 export interface OpenDatabase {
   /** For a TypeORM DataSource; add entities and migrations. */
   readonly options: DataSourceOptions;
-  /** Deletes the database, whoever is still connected. May be called twice. */
+  /** Deletes the database, even if there are connections. May be called twice. */
   readonly drop: () => Promise<void>;
 }
 
 /** A kind of database that suites run on. */
 export interface TestDatabase {
   readonly name: DatabaseName;
-  /** False where the machine lacks the server. */
+  /** False if the machine does not have the server. */
   readonly available: boolean;
   /** Creates a fresh, empty database. */
   readonly open: () => Promise<OpenDatabase>;
@@ -45,16 +45,16 @@ function isAvailable(name: DatabaseName): boolean {
   return need === undefined || has(need);
 }
 
-/** Creates a fresh, empty database. Whoever opens it drops it. */
+/** Creates a new, empty database. The caller drops it. */
 export function openDatabase(name: DatabaseName): Promise<OpenDatabase> {
   return openers[name].open();
 }
 
 /**
- * Runs a suite on each database, as `<title> on mariadb` and so on; where a server is missing, see `describeWith`.
- * Databases that the suite opens by `db.open()` are dropped after it.
+ * Runs a suite on each database, as `<title> on mariadb` and so on; if a server is missing, see `describeWith`.
+ * Databases that the suite opens with `db.open()` are dropped after it.
  *
- * @param names of the databases, where not all of them matter
+ * @param names of the databases, if not all of them matter
  */
 export function describeDatabases(
   title: string,
@@ -89,7 +89,7 @@ function uniqueName(): string {
   return `visit_${randomBytes(8).toString('hex')}`;
 }
 
-/** Lets a function run once: later calls get the first one's promise. */
+/** Makes a function run once: later calls get the promise of the first one. */
 function once(work: () => Promise<void>): () => Promise<void> {
   let running: Promise<void> | undefined;
   return () => (running ??= work());
@@ -110,14 +110,14 @@ async function openMariaDb(): Promise<OpenDatabase> {
   await askMariaDb(async (query) => {
     const version = JSON.stringify(await query('SELECT VERSION()'));
     if (!version.includes('MariaDB')) type = 'mysql';
-    // Without a COLLATE: the server's usual one, which does not tell upper from lower case.
+    // Without a COLLATE: the default of the server, which ignores case.
     await query(`CREATE DATABASE ${name} CHARACTER SET utf8mb4`);
   });
   return {
     options: { type, url },
     drop: once(() =>
       askMariaDb(async (query) => {
-        // A transaction that a test left open holds its tables; the default is to wait for it for a day.
+        // A transaction that a test left open locks its tables; by default, the server waits for it for a day.
         await query(`SET lock_wait_timeout = ${PATIENCE / 1000}`);
         await query(`DROP DATABASE IF EXISTS ${name}`);
       }),

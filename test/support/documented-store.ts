@@ -10,7 +10,7 @@ export function documentedFiles(): ReadonlyMap<string, string> {
   return new Map([...blocks].map(([, name, text]) => [name!, text!]));
 }
 
-/** The same as JavaScript. */
+/** The same files as JavaScript. */
 export function transpiled(text: string, module: ts.ModuleKind): string {
   return ts.transpileModule(text, {
     compilerOptions: { target: ts.ScriptTarget.ES2022, module, esModuleInterop: true },

@@ -29,7 +29,7 @@ export interface TestDrizzle {
 
 export const visitTables = { mariadb: mysqlVisitTables, postgres: pgVisitTables, sqlite: sqliteVisitTables };
 
-/** Drizzle with connections of its own, and these options of its driver. Whoever opens it closes it. */
+/** Drizzle with its own connections, and these options of its driver. The caller closes it. */
 export function openDrizzle(
   name: DatabaseName,
   { options }: Pick<OpenDatabase, 'options'>,
@@ -46,7 +46,7 @@ export function openDrizzle(
     return { db, execute: (statement) => db.execute(sql.raw(statement)), close: () => pool.end() };
   }
   const pool = new Pool({ connectionString: url, ...more });
-  // A test drops its database while the pool is open.
+  // A test drops its database while the pool is still open.
   pool.on('error', () => {});
   const db = drizzlePg(pool);
   return { db, execute: (statement) => db.execute(sql.raw(statement)), close: () => pool.end() };
@@ -59,8 +59,8 @@ interface SqliteClient {
 }
 
 /**
- * As `drizzle()` of drizzle-orm/better-sqlite3 does, which cannot be loaded without better-sqlite3: of that, libsql has
- * all that is used.
+ * Like `drizzle()` of drizzle-orm/better-sqlite3, which cannot be loaded without better-sqlite3; libsql has the part of
+ * it that is used.
  */
 function openSqlite(file: string, more: object): TestDrizzle {
   const Libsql = require('libsql') as new (path: string, options: object) => SqliteClient;
@@ -75,7 +75,7 @@ function openSqlite(file: string, more: object): TestDrizzle {
   return { db, execute: async (statement) => client.exec(statement), close: async () => client.close() };
 }
 
-/** Makes the tables of Drizzle's definitions, as the SQL of `drizzle-kit generate` does. */
+/** Creates the tables of Drizzle's definitions, like the SQL of `drizzle-kit generate`. */
 export async function createDrizzleTables(
   name: DatabaseName,
   { execute }: TestDrizzle,

@@ -5,10 +5,10 @@ import http2 from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { installGate, type Gatekeeper, type Replacement } from '../../lib/request/response.gate.js';
 
-/** What becomes of a response: `bare` has no gate at all. */
+/** The outcome of a response: `bare` has no gate at all. */
 export type Outcome = 'bare' | 'nothing unsaved' | 'saved' | 'failed';
 
-/** A keeper whose save the test settles. */
+/** A keeper whose save is settled by the test. */
 export class Keeper implements Gatekeeper {
   readonly log: string[] = [];
   private asked!: () => void;
@@ -45,9 +45,9 @@ export class Keeper implements Gatekeeper {
 export interface Answer {
   readonly status: number;
   readonly headers: Record<string, unknown>;
-  /** Its beginning. */
+  /** The beginning of the body. */
   readonly body: string;
-  /** Of the whole body: comparing large buffers takes seconds. */
+  /** A hash of the whole body, because comparing large buffers takes seconds. */
   readonly digest: string;
 }
 
@@ -57,9 +57,9 @@ export type Listener = (req: IncomingMessage, res: ServerResponse) => void;
 export interface Host {
   readonly name: string;
   readonly port: number;
-  /** Called where the gate belongs among the middleware of this host. */
+  /** Called at the position of the gate among the middleware of this host. */
   install: Listener;
-  /** Called last, where the host has no handlers of its own. */
+  /** Called last, in place of handlers of the host. */
   handle: Listener;
   ask(method: string, path?: string, headers?: Record<string, string>): Promise<Answer>;
   close(): Promise<void>;
@@ -77,7 +77,7 @@ async function readAnswer(
   return { status, headers, body: body.subarray(0, 500).toString('latin1'), digest };
 }
 
-/** Asks a server that listens on 127.0.0.1, with connections that are kept. */
+/** Sends requests to a server on 127.0.0.1, with connections that are kept open. */
 export function http1Client(port: number): Pick<Host, 'ask' | 'close'> {
   const agent = new http.Agent({ keepAlive: true });
   return {
@@ -90,7 +90,7 @@ export function http1Client(port: number): Pick<Host, 'ask' | 'close'> {
   };
 }
 
-/** @param build puts `install` and `handle` where this host has them */
+/** @param build adds `install` and `handle` to this host */
 export async function http1Host(
   name: string,
   build: (install: Listener, handle: Listener) => Listener,
@@ -161,7 +161,7 @@ interface Asked {
   readonly method?: string;
   readonly path?: string;
   readonly headers?: Record<string, string>;
-  /** Gets the events of the response. */
+  /** Receives the events of the response. */
   readonly notes?: string[];
 }
 
@@ -173,7 +173,7 @@ const IDLE: Gatekeeper = {
   },
 };
 
-/** Sends one request and settles its save once something has tried to leave; nothing arrives before. */
+/** Sends one request, and settles its save after the first attempt to send something; nothing may arrive earlier. */
 export async function exchange(
   host: Host,
   outcome: Outcome,
@@ -185,7 +185,7 @@ export async function exchange(
       if (outcome !== 'bare') {
         keeper = new Keeper(res, outcome);
         installGate(res, keeper);
-        // Of another application in which this one is mounted, which has nothing to save.
+        // The gate of an outer application, which has nothing to save.
         installGate(res, IDLE);
       }
       for (const event of EVENTS) res.on(event, () => notes.push(event));
@@ -210,7 +210,7 @@ export async function exchange(
   return { answer, notes };
 }
 
-/** Lets whatever could have gone wrong happen: a few turns of the event loop. */
+/** Waits for a few turns of the event loop, in which errors would show. */
 export async function turns(): Promise<void> {
   for (let i = 0; i < 4; i++) await new Promise(setImmediate);
 }

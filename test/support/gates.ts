@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 
-/** Lets a test hold a request in its handler until it says go. */
+/** Lets a test hold a request in its handler until the test releases it. */
 @Injectable()
 export class Gates {
   private readonly gates = new Map<string, { arrived: () => void; go: Promise<void> }>();
@@ -15,7 +15,7 @@ export class Gates {
     return { arrived, open };
   }
 
-  /** Waits at the gate, if there is one of this name. */
+  /** Waits at the gate, if one with this name exists. */
   async pass(name: string | undefined): Promise<void> {
     const gate = name === undefined ? undefined : this.gates.get(name);
     gate?.arrived();

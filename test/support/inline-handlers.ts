@@ -13,13 +13,13 @@ import { FormTokenService, IdentityService, Session, VisitService, type VisitMod
 import { startApp, type PlatformName, type RunningApp } from './app.js';
 import type { Answer, Ask, Browser } from './browser.js';
 
-/** What a handler that is written in a test has at hand. */
+/** The tools of a handler that is written in a test. */
 export interface Tools {
   readonly session: Session;
   readonly identity: IdentityService;
   readonly visits: VisitService;
   readonly tokens: FormTokenService;
-  // The framework's own: their types differ.
+  // The objects of the framework, whose types differ.
   readonly request: any;
   readonly reply: any;
   /** Node's response. */
@@ -67,7 +67,7 @@ class InlineController {
   }
 }
 
-/** An application whose handlers are written where they are called. */
+/** An application whose handlers are written at the place of their calls. */
 export class InlineApp {
   private readonly handlers: Handlers;
   private count = 0;
@@ -91,7 +91,7 @@ export class InlineApp {
     return { ...parts, controllers: [InlineController, ...controllers], providers: [Handlers, ...providers] };
   }
 
-  /** One that has been started otherwise, with `parts()`. */
+  /** For an application that was started in another way, with `parts()`. */
   static of(running: RunningApp): InlineApp {
     return new InlineApp(running);
   }
@@ -114,7 +114,7 @@ export class InlineApp {
     return `/sent/${this.add(handler)}`;
   }
 
-  /** Calls a handler, whose value is sent. */
+  /** Calls a handler whose value is sent. */
   async call(browser: Browser, handler: Handler, ask: Ask = {}): Promise<Answer> {
     return browser.get(this.path(handler), ask);
   }
@@ -124,7 +124,7 @@ export class InlineApp {
     return browser.get(this.sendingPath(handler), ask);
   }
 
-  /** What a handler gives, whatever it is; or what it throws. */
+  /** The result of a handler, of any type; or the error that it throws. */
   async ask<T>(browser: Browser, handler: (tools: Tools) => T | Promise<T>, ask: Ask = {}): Promise<T> {
     let outcome: { value: T } | undefined;
     const answer = await this.call(

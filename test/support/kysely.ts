@@ -5,11 +5,11 @@ import type { DatabaseName, OpenDatabase } from './databases.js';
 
 const require = createRequire(import.meta.url);
 
-/** As an application would have it: of any tables. */
+/** As in an application: with any tables. */
 // oxlint-disable-next-line typescript/no-explicit-any -- Kysely is invariant in its tables, and tests ask for several
 export type TestKysely = Kysely<any>;
 
-/** Opens an instance of Kysely on a database. Whoever opens it destroys it. @param more options of the pool */
+/** Opens an instance of Kysely on a database. The caller destroys it. @param more options of the pool */
 export function openKysely(
   name: DatabaseName,
   { options }: Pick<OpenDatabase, 'options'>,

@@ -1,6 +1,6 @@
 import type { Clock } from 'nest-visit';
 
-/** A clock that goes on only when it is told to. */
+/** A clock that only advances when a test advances it. */
 export class ManualClock implements Clock {
   private time = Date.now();
 

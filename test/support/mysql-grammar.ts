@@ -21,8 +21,8 @@ interface Recognizer {
 }
 
 /**
- * The part of the packages that is used here: their own types are thousands of lines, which every check of types would
- * read.
+ * The part of the packages that is used here: their own types have thousands of lines, which would slow down every type
+ * check.
  */
 interface Packages {
   readonly MySQLLexer: new (input: object) => Recognizer;
@@ -37,7 +37,7 @@ let packages: Packages | undefined;
 function load(): Packages {
   const grammar = 'antlr4ts-sql/dist/src/grammar-output/mysql';
   const of = (file: string): Packages => require(file) as Packages;
-  // In this order: they import each other in circles.
+  // In this order, because they import each other in cycles.
   const { MySQLLexer } = of(`${grammar}/MySQLLexer.js`);
   const { MultiQueryMySQLParser } = of(`${grammar}/MultiQueryMySQLParser.js`);
   const { CaseChangingStream } = of('antlr4ts-sql/dist/src/models/CaseChangingStream.js');
@@ -46,9 +46,8 @@ function load(): Packages {
 }
 
 /**
- * What the grammar of MySQL 8 has to say against a statement. It is of MySQL 8.0.21: words that were reserved since are
- * looked for by themselves. It takes no text in double quotes for the name of a charset, which MySQL does: to it, both
- * quotes are the same.
+ * The objections of the grammar of MySQL 8 to a statement. The grammar is of MySQL 8.0.21, so words that were reserved
+ * later are searched separately. Unlike MySQL, it does not accept text in double quotes as the name of a charset.
  */
 export function complaintsOf(sql: string): string[] {
   const { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream } = (packages ??=
@@ -75,10 +74,10 @@ export function complaintsOf(sql: string): string[] {
   return complaints;
 }
 
-/** Reserved words that came after 8.0.21, up to 8.4. None of them stands in our statements outside of quotes. */
+/** Words that were reserved after 8.0.21, up to 8.4. No statement of the library contains them outside of quotes. */
 const RESERVED_SINCE = /\b(INTERSECT|MANUAL|PARALLEL|QUALIFY|TABLESAMPLE)\b/i;
 
-/** Keeps what is sent, each text once: rows more or less of a list make no other one. */
+/** Collects the statements, each text once, regardless of the number of rows in a list. */
 export class StatementLog implements Logger {
   readonly statements = new Set<string>();
 
@@ -98,5 +97,5 @@ export class StatementLog implements Logger {
   log(): void {}
 }
 
-/** One case after the other. */
+/** Cases are checked one after the other. */
 const CASES = /( WHEN \? THEN (?:(?! WHEN | END).)*)( WHEN \? THEN (?:(?! WHEN | END).)*)+/g;

@@ -1,8 +1,8 @@
 import { describe, test } from 'vitest';
 
 /**
- * The parts of a test run that a machine may lack. `npm test` (test/run.mjs) finds or starts them and says so in the
- * environment.
+ * The servers that a machine may not have. `npm test` (test/run.mjs) finds or starts them, and passes their addresses
+ * in the environment.
  */
 export type Need = 'mysql' | 'postgres' | 'redis' | 'redisCluster' | 'memcached' | 'chromium';
 
@@ -32,17 +32,17 @@ const needs: Record<Need, { there: boolean; name: string }> = {
 };
 
 const isCi = ['true', '1'].includes(process.env['CI'] ?? '');
-/** They are left out on purpose: `npm run test:quick`. */
+/** They are omitted intentionally: `npm run test:quick`. */
 const isWithoutServers = process.env['VISIT_TEST_WITHOUT_SERVERS'] === '1';
 
-/** Whether the machine has it. */
+/** Whether the machine has this server. */
 export function has(need: Need): boolean {
   return needs[need].there;
 }
 
 /**
- * `describe`, for a suite that needs something a machine may lack, or several such things. Without it the suite is
- * replaced by one test that says so: skipped on a developer's machine, failed where CI=true.
+ * `describe`, for a suite that needs one or more servers. If one is missing, the suite is replaced by one test that
+ * reports this: skipped on a developer's machine, failed if CI=true.
  */
 export function describeWith(need: Need | readonly Need[], title: string, suite: () => void): void {
   describeUnlessMissing(
@@ -52,13 +52,13 @@ export function describeWith(need: Need | readonly Need[], title: string, suite:
   );
 }
 
-/** The same for anything that may be missing, by its name. */
+/** The same for anything that may be missing, by name. */
 export function describeUnlessMissing(missing: readonly string[], title: string, suite: () => void): void {
   if (missing.length === 0) {
     describe(title, suite);
     return;
   }
-  // test/run.mjs lists the tests whose title begins so.
+  // test/run.mjs lists the tests whose titles begin with this.
   const reason = `${isWithoutServers ? '' : 'could not run: '}needs ${missing.join(' and ')}`;
   describe(title, () => {
     if (isCi && !isWithoutServers) {

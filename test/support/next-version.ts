@@ -3,8 +3,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
 
-// The next version of the library: that of today, and a visit has another column. It is said in the three places that
-// name columns.
+// The next version of the library: the current one, with a new column of visits. It is added in the three places that
+// list columns.
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -36,7 +36,7 @@ class ${NEXT_MIGRATION} implements MigrationInterface {
 export type Place = 'record' | 'list' | 'migration';
 const PLACES: readonly Place[] = ['record', 'list', 'migration'];
 
-/** The files that change, as they are with what is said in these places. */
+/** The changed files, with the new column in these places. */
 export function changedFiles(places: readonly Place[] = PLACES): Map<string, string> {
   const texts = new Map<string, string>();
   const change = (file: string, what: string, into: string): void => {
@@ -71,7 +71,7 @@ export interface NextVersion {
   remove(): void;
 }
 
-/** Makes it where it finds its packages, in a folder that git ignores. A module is built when somebody loads it. */
+/** Creates it where it finds its packages, in a folder that git ignores. A module is built when it is first loaded. */
 export function buildNextVersion(): NextVersion {
   mkdirSync(join(root, 'artifacts'), { recursive: true });
   const folder = mkdtempSync(join(root, 'artifacts/next-version-'));

@@ -3,7 +3,7 @@ import { StoreAccess } from '../../lib/store/store-access.js';
 import type { VisitStore } from '../../lib/store/visit.store.js';
 
 /**
- * The way to a store, as an application has it. It is silent when the test is over: files share a process, and some
+ * The access to a store, as in an application. It logs nothing after the test, because files share a process, and some
  * read its log.
  */
 export function openAccess(store: VisitStore, storeTimeout: number): StoreAccess {

@@ -1,5 +1,5 @@
 /**
- * How long tests wait for what has to happen, in milliseconds. Only what never happens takes as long: what does happen
- * is waited for as long as a busy machine needs for it.
+ * How long tests wait for something that must happen, in milliseconds. Only a failure takes this long: otherwise, the
+ * wait ends as soon as it happens, however busy the machine is.
  */
 export const PATIENCE = 180_000;

@@ -22,14 +22,14 @@ import { Observable } from 'rxjs';
 import type { PlatformName } from './app.js';
 import { addMiddleware, type Recipe } from './ways.js';
 
-/** Where code of an application meets a request, in the order in which it does. */
+/** The places where application code meets a request, in order. */
 export type Place =
   /** Middleware that `main.ts` adds; under Fastify a hook. */
   | 'main.ts'
-  /** The one after it. */
+  /** The next one. */
   | 'main.ts, second'
   | 'module middleware'
-  /** The one after it. */
+  /** The next one. */
   | 'module middleware, second'
   /** `APP_GUARD` of a module that is imported before VisitModule. */
   | 'guard of an earlier module'
@@ -43,7 +43,7 @@ export type Place =
   | 'interceptor of the class'
   | 'pipe'
   | 'handler'
-  /** What comes back from the handler. */
+  /** The result of the handler. */
   | 'interceptor on the way back'
   | 'filter';
 
@@ -61,7 +61,7 @@ export const GUARDS: readonly Place[] = [
   'guard of the method',
 ];
 export const AROUND: readonly Place[] = ['interceptor of main.ts', 'interceptor of the class', 'pipe'];
-/** In a request whose handler succeeds. */
+/** The places in a request whose handler succeeds. */
 export const ALL_THE_WAY: readonly Place[] = [
   ...MIDDLEWARE,
   ...GUARDS,
@@ -70,7 +70,7 @@ export const ALL_THE_WAY: readonly Place[] = [
   'interceptor on the way back',
 ];
 
-/** What the platforms give alike. */
+/** The part that both platforms have in common. */
 export interface SeenRequest {
   readonly headers: Record<string, string | undefined>;
   readonly raw?: unknown;
@@ -95,10 +95,10 @@ export class Services {
 export interface Sight {
   readonly place: Place;
   readonly request: SeenRequest;
-  /** Where there is one. */
+  /** If there is one. */
   readonly execution?: ExecutionContext;
   readonly services: Services;
-  /** What the decorators have given to the handler. */
+  /** The values of the decorators in the handler. */
   readonly given?: Given;
 }
 
@@ -108,13 +108,13 @@ export interface Given {
   readonly userId: string | null;
 }
 
-/** What a test does at the places. */
+/** The actions of a test at the places. */
 export interface Watcher {
-  /** Awaited. What it throws is thrown there. */
+  /** Awaited. Its errors are thrown at the place. */
   see?(sight: Sight): unknown;
-  /** How middleware, hooks and interceptors go on. */
+  /** How middleware, hooks and interceptors continue. */
   goOn?(place: Place, request: SeenRequest, next: () => void): void;
-  /** Whether the handler fails: then the filter sees the request. */
+  /** Whether the handler fails, so that the filter sees the request. */
   fails?(request: SeenRequest): Error | undefined;
 }
 
@@ -215,7 +215,7 @@ class SeeingPipe implements PipeTransform {
   }
 }
 
-/** The request, by way of a pipe. */
+/** The request, passed through a pipe. */
 const RequestParameter = createParamDecorator((_: unknown, execution: ExecutionContext) => requestIn(execution));
 export const SeenInPipe = (): ParameterDecorator => RequestParameter(SeeingPipe);
 
@@ -258,7 +258,7 @@ export function atEveryPlace(
       ...(recipe.providers ?? []),
     ],
     configure: (consumer) => {
-      // The places are there when the application is.
+      // The places exist once the application does.
       const at = (place: Place) => (request: SeenRequest, response: unknown, next: () => void) =>
         places.middleware(place)(request, response, next);
       consumer.apply(at('module middleware'), at('module middleware, second')).forRoutes('{*path}');

@@ -11,8 +11,8 @@ import {
 } from 'nest-visit';
 
 /**
- * A store whose visits are kept by browsers, together with their cookies: each call is a request that brings what the
- * jar has, and takes home what it is given. Two of these on one jar are two processes.
+ * A store whose visits are stored in browsers, together with their cookies. Each call is a request that sends the
+ * cookies of the jar and stores those of the response. Two of these with one jar are two processes.
  */
 export class PretendedBrowser extends VisitStore {
   override readonly capabilities: VisitStoreCapabilities;
@@ -50,7 +50,7 @@ export class PretendedBrowser extends VisitStore {
     return this.store.close();
   }
 
-  /** Takes more than real ones: what the contract asks for besides is not a matter of size. */
+  /** Accepts more than real browsers: the other requirements of the contract do not depend on the size. */
   private async request<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
     const storage = this.store.clients!.openStorage(Infinity);
     try {

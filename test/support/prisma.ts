@@ -3,11 +3,11 @@ import { createPrismaTables, openPrisma, type TestPrisma } from './prisma-client
 
 export interface PrismaDatabase {
   readonly name: 'mariadb' | 'postgres';
-  /** A fresh database without tables. */
+  /** A new database without tables. */
   open(): Promise<OpenDatabase>;
-  /** A client with connections of its own, and these options of its adapter. Whoever opens it disconnects it. */
+  /** A client with its own connections, and these options of its adapter. The caller disconnects it. */
   connect(database: OpenDatabase, adapter?: object): Promise<TestPrisma>;
-  /** The tables as `prisma migrate` makes them of the documented models. */
+  /** Creates the tables as `prisma migrate` does from the documented models. */
   createTables(prisma: TestPrisma): Promise<void>;
 }
 

@@ -10,31 +10,31 @@ interface Link {
 
 export type Moment = 'asked' | 'answered' | 'amid';
 
-/** Stands between an application and its database, as a network that fails in the ways of networks. */
+/** A proxy between an application and its database, which simulates failures of networks. */
 export interface Proxy {
-  /** The URL of the database, through this. */
+  /** The URL of the database through the proxy. */
   readonly url: string;
-  /** How many connections are open, those that are silent too. */
+  /** The number of open connections, including silent ones. */
   readonly open: number;
-  /** Those of them that the application has not ended. */
+  /** The number of these that the application has not closed. */
   readonly inUse: number;
-  /** No connection that is open, or is opened from now on, leads anywhere. Neither side is told. */
+  /** Silently drops everything on open and new connections. */
   goSilent(): void;
-  /** What is opened from now on leads to another server. */
+  /** Connects new connections to another server. */
   lead(target: string): void;
-  /** Changes what the database answers from now on. */
+  /** Changes the following responses of the database. */
   rewrite(change: (answer: Buffer) => Buffer): void;
-  /** What is opened from now on works. What was silent stays so. */
+  /** Lets new connections work. Silent ones stay silent. */
   comeBack(): void;
   /**
-   * The next connection on which the application sends something ends: `asked` before the database gets it, `answered`
-   * when it has answered, but before the application gets that.
+   * Closes the next connection on which the application sends something: `asked` before the database receives it,
+   * `answered` after it has answered, but before the application receives the answer.
    *
-   * @param which by what is sent, a prepared statement of MySQL by what is executed; by default anything
+   * @param which selects by the content, for a prepared statement of MySQL by what it executes; by default anything
    */
   cut(moment: 'asked' | 'answered', which?: (text: string) => boolean): Promise<void>;
   /**
-   * Whatever the application sends may end its connection from now on, at the moment that this gives. `amid`: in the
+   * Anything that the application sends may close its connection, at the moment that this returns. `amid`: in the
    * middle of the answer.
    */
   cutAtTimes(choose: () => Moment | undefined): void;
@@ -52,7 +52,7 @@ export async function startProxy(target: string): Promise<Proxy> {
   let cut:
     | { readonly moment: Moment; readonly which: (text: string) => boolean; readonly done: () => void }
     | undefined;
-  // What has gone silent answers no farewell either.
+  // A silent connection does not answer a close either.
   const listener = createServer({ allowHalfOpen: true }, (client) => {
     const server = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
     const link: Link = { client, server, isSilent };

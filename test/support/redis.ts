@@ -12,20 +12,20 @@ import { describeWith, redisClusterUrls, redisUrl } from './needs.js';
 /** A server or a cluster that suites run on. */
 export interface TestRedis {
   readonly name: 'redis' | 'redis cluster';
-  /** A client of its own, connected; closed after the suite. */
+  /** A new connected client, which is closed after the suite. */
   readonly connect: () => Promise<RedisVisitClient | RedisVisitCluster>;
-  /** A store with a client of its own, and without visits unless the prefix has been used before. */
+  /** A store with its own client, and without visits unless the prefix has been used before. */
   readonly open: (options?: Partial<RedisVisitStoreOptions>) => Promise<RedisVisitStore>;
-  /** Sends a command that is about one key. */
+  /** Sends a command for one key. */
   readonly send: (key: string, ...args: string[]) => Promise<unknown>;
 }
 
-/** A prefix for keys that no other test has. */
+/** A key prefix that no other test has. */
 export function uniquePrefix(): string {
   return `nest-visit-test-${randomBytes(8).toString('hex')}:`;
 }
 
-/** Runs a suite on a server and on a cluster; where one is missing, see `describeWith`. */
+/** Runs a suite on a server and on a cluster; if one is missing, see `describeWith`. */
 export function describeRedis(title: string, suite: (redis: TestRedis) => void): void {
   describeWith('redis', `${title} on redis`, () => suite(testRedis('redis')));
   describeWith('redisCluster', `${title} on a redis cluster`, () => suite(testRedis('redis cluster')));

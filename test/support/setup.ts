@@ -1,2 +1,2 @@
-// Decorators record the types of parameters and properties through it, so it must be there before any class.
+// Decorators use it to record the types of parameters and properties, so it must be loaded before any class.
 import 'reflect-metadata';

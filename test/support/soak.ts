@@ -1,2 +1,2 @@
-/** Whether tests that look for rare things are to take their time: hours, not seconds. */
+/** Whether tests that search for rare failures may take hours instead of seconds. */
 export const isSoak = process.env['VISIT_TEST_SOAK'] === '1';

@@ -8,14 +8,14 @@ export interface SocketAnswer {
   readonly data: any;
 }
 
-/** A client of a gateway, alike for both transports. */
+/** A client of a gateway, with the same interface for both transports. */
 export interface SocketClient {
-  /** The next answer, or the error in its place. The connection may close before there is one. */
+  /** The next response, or the error instead of it. The connection may close first. */
   ask(event: string, data?: unknown): Promise<SocketAnswer>;
   send(event: string, data?: unknown): void;
-  /** Answers that nobody has asked for by `ask`. */
+  /** Messages that do not answer a call of `ask`. */
   readonly heard: SocketAnswer[];
-  /** The code that the connection was closed with; undefined: without one. */
+  /** The code with which the connection was closed; undefined: without one. */
   readonly closed: Promise<number | undefined>;
   hasClosed(): boolean;
   leave(): void;
@@ -29,8 +29,8 @@ const headersOf = (browser: Browser | undefined, more: Record<string, string>): 
 };
 
 /**
- * Opens a connection with the cookies of this browser. It is open, and so far not closed. Rejected with the status
- * where it is refused.
+ * Opens a connection with the cookies of this browser. Resolves when it is open; rejects with the status if it is
+ * refused.
  */
 export async function connect(
   transport: Transport,
@@ -87,14 +87,14 @@ export async function connect(
     socket.on('disconnect', () => settle(code));
     await new Promise<void>((resolve, reject) => {
       socket.on('connect', resolve);
-      // The reason is that of the transport.
+      // The reason is set by the transport.
       socket.on('connect_error', (error: Error & { description?: Error }) =>
         reject(new Error((error.description ?? error).message)),
       );
     });
     return {
       send: (event: string, data?: unknown) => {
-        // As clients send that want an answer of their own.
+        // As sent by clients that expect a response of their own.
         socket.emit(event, data ?? null, (answer: unknown) => hear({ event: 'ack', data: answer }));
       },
       leave: () => void socket.disconnect(),

@@ -2,16 +2,16 @@ import { createRequire } from 'node:module';
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo } from 'node:net';
 
-/** Sees the text of each statement that goes to a database. */
+/** Records the text of each statement that is sent to a database. */
 export interface StatementTap {
-  /** The URL of the database, through this. */
+  /** The URL of the database through the proxy. */
   readonly url: string;
   close(): Promise<void>;
 }
 
 const PROTOCOLS = { mariadb: statementsOfMysql, postgres: statementsOfPostgres };
 
-/** Between an application and its database: what it tells is what the server gets, whichever driver sends it. */
+/** A proxy between an application and its database: it records what the server receives from any driver. */
 export async function tapStatements(
   name: 'mariadb' | 'postgres',
   target: string,
@@ -54,7 +54,7 @@ export async function tapStatements(
   };
 }
 
-/** Gathers what comes into messages, whose length the function tells from their beginning; undefined: not yet. */
+/** Collects data into messages, whose length the function reads from their beginning; undefined: not yet known. */
 function messages(
   lengthOf: (bytes: Buffer) => number | undefined,
   take: (message: Buffer) => void,
@@ -77,7 +77,7 @@ const COM_STMT_EXECUTE = 0x17;
 function commandsOfMysql(take: (packet: Buffer) => void): (data: Buffer) => void {
   return messages(
     (bytes) => (bytes.length < 4 ? undefined : 4 + bytes.readUIntLE(0, 3)),
-    // A command is the first of its packets; those of the greeting are not.
+    // A command is the first of its packets; those of the greeting are not commands.
     (packet) => packet[3] === 0 && take(packet),
   );
 }
@@ -121,9 +121,9 @@ function statementsOfPostgres(note: (text: string) => void): (data: Buffer) => v
       return bytes.length < 5 ? undefined : 1 + bytes.readUInt32BE(1);
     },
     (message) => {
-      // A request for TLS would come first; none of our drivers sends one here.
+      // A request for TLS would come first; none of these drivers sends one here.
       if (isGreeting) isGreeting = false;
-      // Query; Parse, where the name of the prepared statement comes first.
+      // Query; or Parse, which begins with the name of the prepared statement.
       else if (message[0] === 0x51) note(message.toString('utf8', 5, message.length - 1));
       else if (message[0] === 0x50) {
         const from = message.indexOf(0, 5) + 1;
@@ -137,7 +137,7 @@ interface Libsql {
   prototype: Record<'prepare' | 'exec' | 'pragma', (text: string, ...more: unknown[]) => unknown>;
 }
 
-/** The same for SQLite, in the driver itself. Gives what ends it. */
+/** The same for SQLite, in the driver itself. Returns a function that ends it. */
 export function tapSqlite(note: (text: string) => void): () => void {
   const { prototype } = createRequire(import.meta.url)('libsql') as Libsql;
   const names = ['prepare', 'exec'] as const;

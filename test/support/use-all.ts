@@ -13,7 +13,7 @@ const NOW = Date.now();
 const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
 const BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
 
-/** What somebody would send who knows how the statement goes on. */
+/** Input of an attacker who knows how the statement continues. */
 export const HOSTILE =
   "x', NULL, 7), (0x6161, 0x62, NULL, NULL, 1, 1, 1, 1, NULL, NULL, NULL, 0, NULL, (SELECT CURRENT_USER()), NULL, 0) #";
 
@@ -33,15 +33,13 @@ function newVisit(userId: string): VisitRecord {
 
 export type TableStore = TypeOrmVisitStore | PrismaVisitStore | KyselyVisitStore | DrizzleVisitStore;
 
-/**
- * All that is asked of a store, with text and bytes of every kind. Fails where a setting keeps anything from working.
- */
+/** Everything that is required of a store, with text and bytes of every kind. Fails if a setting prevents any of it. */
 export async function useAll(store: TableStore, elsewhere: TableStore): Promise<void> {
   const user = `o'brien \\ "é" 😀 \n ${randomUUID()}`;
   const [one, two] = [newVisit(user), newVisit(user)];
   const nobody = { ...newVisit(''), identity: null };
   await store.create([one, two, nobody]);
-  // Somebody else sees it: it is committed.
+  // Another connection sees it, so it is committed.
   expect((await elsewhere.find([one.id]))[0]).toMatchObject({
     sessionData: BYTES,
     userAgent: HOSTILE,

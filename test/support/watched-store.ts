@@ -8,7 +8,7 @@ import {
   type VisitStore,
 } from 'nest-visit';
 
-/** A method of the store, or of what it has. */
+/** A method of the store, or of one of its facets. */
 export type Method =
   | keyof VisitStore
   | keyof UserVisits
@@ -17,17 +17,17 @@ export type Method =
   | keyof VisitCleanup
   | keyof VisitClients;
 
-/** A call of a method of the store that waits for something. */
+/** A waiting call of a method of the store. */
 export interface StoreCall {
   readonly method: Method;
   readonly args: readonly unknown[];
 }
 
-/** A store whose calls a test sees, and may hold, refuse or fail. */
+/** A store whose calls a test can observe, hold, refuse or fail. */
 export class WatchedStore {
   /** The methods called so far. */
   readonly calls: string[] = [];
-  /** Called for each call; `go` makes it. */
+  /** Called for each call; `go` executes it. */
   around: (call: StoreCall, go: () => Promise<unknown>) => Promise<unknown> = (_, go) => go();
   /** For the option `store`. */
   readonly store: VisitStore;
@@ -36,7 +36,7 @@ export class WatchedStore {
     this.store = new Proxy(inner, {
       get: (target, method: Method, proxy) => {
         const value: unknown = Reflect.get(target, method, target);
-        // Its facets are the store itself.
+        // The facets are the store itself.
         if (value === target) return proxy as unknown;
         if (typeof value !== 'function' || method === 'openStorage')
           return typeof value === 'function' ? (value.bind(target) as unknown) : value;
@@ -67,7 +67,7 @@ export class WatchedStore {
     return { held, release };
   }
 
-  /** From now on calls of these methods fail; of all that a request makes, if none is named. */
+  /** Makes calls of these methods fail; without arguments, all methods that requests call. */
   away(...methods: Method[]): void {
     this.around = async ({ method }, go) => {
       if (methods.length === 0 || methods.includes(method)) throw new Error('the store is away');
@@ -75,7 +75,7 @@ export class WatchedStore {
     };
   }
 
-  /** From now on everything passes. */
+  /** Lets all calls succeed again. */
   pass(): void {
     this.around = (_, go) => go();
   }

@@ -18,47 +18,47 @@ import { ManualClock } from './manual-clock.js';
 import { PATIENCE } from './patience.js';
 import { isForToday } from './today.js';
 
-/** How an application comes into being: as in `main.ts`, or as in a test. */
+/** How an application is created: as in `main.ts`, or as in a test. */
 export type Maker = 'NestFactory' | 'createTestingModule';
 
-/** What there is to an application besides VisitModule. */
+/** The parts of an application besides VisitModule. */
 export interface Recipe extends ModuleMetadata {
   /** Modules that are imported before VisitModule. */
   readonly earlier?: NonNullable<ModuleMetadata['imports']>;
   readonly options?: VisitSettings;
   /** Middleware of the module. */
   readonly configure?: (consumer: MiddlewareConsumer) => void;
-  /** What `main.ts` does with the application before it listens. */
+  /** The actions of `main.ts` before the application listens. */
   readonly main?: (app: INestApplication) => unknown;
 }
 
-/** A running application with a store and a clock of its own. */
+/** A running application with its own store and clock. */
 export interface WayApp {
   readonly app: INestApplication;
   readonly address: string;
   readonly store: WatchedStore;
   readonly clock: ManualClock;
-  /** A client without cookies yet. */
+  /** A new client without cookies. */
   browser(): Browser;
 }
 
-/** A platform and a way to make applications on it. */
+/** A platform and a way to create applications on it. */
 export interface Way {
   readonly platform: PlatformName;
   readonly maker: Maker;
-  /** Starts an application, which is closed after the suite. */
+  /** Starts an application that is closed after the suite. */
   start(recipe: Recipe): Promise<WayApp>;
 }
 
-/** A store that says what it was asked, and that can be away. */
+/** A store that records its calls, and that can be unavailable. */
 export class WatchedStore extends MemoryVisitStore {
-  /** The calls since the test has emptied it, such as `find`. */
+  /** The calls since the test has cleared it, such as `find`. */
   readonly calls: string[] = [];
   isAway = false;
 
   constructor() {
     super();
-    // Each method of the contract that touches visits.
+    // All methods of the contract that use visits.
     for (const name of [
       'find',
       'create',
@@ -82,14 +82,14 @@ export class WatchedStore extends MemoryVisitStore {
     }
   }
 
-  /** What it was asked while `work` was done. */
+  /** The calls during `work`. */
   async callsOf(work: () => Promise<unknown>): Promise<string[]> {
     const before = this.calls.length;
     await work();
     return this.calls.slice(before);
   }
 
-  /** The visit that this cookie leads to, whatever has become of it. */
+  /** The visit of this cookie, in any state. */
   async visitOf(browser: Browser) {
     const [record] = await MemoryVisitStore.prototype.find.call(this, [browser.jar.get('visit')!.slice(0, 32)]);
     return record!;
@@ -135,8 +135,8 @@ export async function startWay(platform: PlatformName, maker: Maker, recipe: Rec
 }
 
 /**
- * Runs a suite on each platform, with applications made in each of these ways: with two ways, each day under each
- * platform another one of them.
+ * Runs a suite on each platform, with applications created in each of these ways. With two ways, each platform has
+ * another one each day.
  */
 export function describeWays(
   title: string,
@@ -177,7 +177,7 @@ export function addMiddleware(
   else (app.getHttpAdapter().getInstance() as FastifyLike).addHook('onRequest', middleware as never);
 }
 
-/** What a reader sees, or the code of the error that it meets. */
+/** The value that a reader gets, or the code of its error. */
 export async function seenBy(read: () => unknown): Promise<unknown> {
   try {
     return await read();

@@ -156,7 +156,7 @@ describe('The touch queue', () => {
     expect(batches.slice(1).map(({ length }) => length)).toEqual([250, 251]);
   });
 
-  test('R27, B62: urgent updates are awaited, in the next batch with all others, except while writes fail', async () => {
+  test('R27, B62: urgent updates are awaited, with all others in a batch, unless writes fail', async () => {
     const { queue: touches, batches, answerWith } = queue();
     for (let i = 0; i < 700; i++) touches.add(touch(String(i), 10));
     const [one, other] = [touches.addNow(touch('a', 10)), touches.addNow(touch('b', 10))];

@@ -29,7 +29,8 @@ export async function listVisits(store: VisitStore, { userId, limit }: Wishes['l
     plain(visit.remoteAddress ?? '-'),
     plain(deviceOf(visit.userAgent) ?? '-'),
   ]);
-  const summary = `${many(found.length, 'visit')}${isAll ? '' : ', and there are more: --limit says how many are listed'}`;
+  const more = isAll ? '' : ', and there are more: use --limit to list them';
+  const summary = `${many(found.length, 'visit')}${more}`;
   report.result(rows.length > 0 ? `${table([HEAD, ...rows])}\n${summary}` : summary, {
     visits: found.map(described),
     isAll,

@@ -63,7 +63,10 @@ export class DrizzleVisitStore extends SqlVisitStore {
 
   protected remedyFor(): string {
     const { make } = DEFINITIONS[this.#access.connection.dialect.family];
-    return `export \`${make.name}()\` of nest-visit/drizzle from the schema of the application, then run \`drizzle-kit generate\` and \`drizzle-kit migrate\``;
+    return (
+      `export \`${make.name}()\` of nest-visit/drizzle from the schema of the application, then run ` +
+      '`drizzle-kit generate` and `drizzle-kit migrate`'
+    );
   }
 }
 

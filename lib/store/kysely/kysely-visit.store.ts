@@ -64,7 +64,7 @@ export class KyselyVisitStore extends SqlVisitStore {
     const pooled = accessToPool(used.family, pool);
     if (pool !== undefined && !pooled) {
       throw new VisitOptionError(
-        'option "pool" must be the pool of `pg` or `mysql2` that the dialect of "db" was given; leave it out for others',
+        'option "pool" must be the pool of `pg` or `mysql2` that the dialect of "db" uses; omit it for other drivers',
       );
     }
     const connection = pooled?.connection ?? connectionOf(db, used);

@@ -56,8 +56,8 @@ export interface MemoryVisitStoreOptions {
 }
 
 /**
- * Keeps visits in the memory of one process, for tests and for applications that may lose them at a restart. It fulfills
- * the whole contract otherwise.
+ * Stores visits in the memory of one process, for tests and for applications that may lose them at a restart.
+ * Otherwise, it fulfills the whole contract.
  */
 export class MemoryVisitStore extends VisitStore implements UserVisits, VisitPages, VisitLocks, VisitCleanup {
   override readonly capabilities: VisitStoreCapabilities = {

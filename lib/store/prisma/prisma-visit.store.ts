@@ -85,7 +85,8 @@ export class PrismaVisitStore extends TableVisitStore implements UserVisits, Vis
     );
     if (missing.length > 0) {
       throw new VisitOptionError(
-        `the Prisma client has no model for ${missing.map((model) => `\`${model}\``).join(', ')}: add the models of nest-visit to ` +
+        `the Prisma client has no model for ${missing.map((model) => `\`${model}\``).join(', ')}: ` +
+          'add the models of nest-visit to ' +
           'schema.prisma, and run `prisma generate`',
       );
     }

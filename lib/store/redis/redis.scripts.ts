@@ -24,7 +24,9 @@ local function whole(text)
 end
 local function read()
   if redis.call('TYPE', key).ok ~= 'hash' then return nil end
-  local v = redis.call('HMGET', key, 'keyHash', 'previousKeyHash', 'previousKeyUntil', 'endedAt', 'sessionVersion', 'accessed', 'expiry')
+  local v = redis.call(
+    'HMGET', key, 'keyHash', 'previousKeyHash', 'previousKeyUntil', 'endedAt', 'sessionVersion', 'accessed', 'expiry'
+  )
   local version, accessed, expiry = whole(v[5]), whole(v[6]), whole(v[7])
   if not (v[1] and version and accessed and expiry) then return nil end
   return {
@@ -65,7 +67,9 @@ export const UNDO_CREATE = script(
   READ,
   `
 local visit = read()
-if visit and visit.keyHash == ARGV[1] and visit.version == tonumber(ARGV[2]) and not visit.ended then return redis.call('DEL', key) end
+if visit and visit.keyHash == ARGV[1] and visit.version == tonumber(ARGV[2]) and not visit.ended then
+  return redis.call('DEL', key)
+end
 return 0`,
 );
 
@@ -89,7 +93,9 @@ local visit = read()
 local reason = refusal(visit, ARGV[1], ARGV[2])
 if reason then return {'refused', reason} end
 if ARGV[6] ~= '' and not holds(ARGV[6], ARGV[2]) then return {'refused', 'unlocked'} end
-if visit.version ~= tonumber(ARGV[3]) then return {'conflict', visit.version, redis.call('HGET', key, 'sessionData')} end
+if visit.version ~= tonumber(ARGV[3]) then
+  return {'conflict', visit.version, redis.call('HGET', key, 'sessionData')}
+end
 local version = redis.call('HINCRBY', key, 'sessionVersion', 1)
 if ARGV[4] ~= '1' then
   redis.call('HDEL', key, 'sessionData')
@@ -137,8 +143,10 @@ export const REKEY = script(
 local visit = read()
 local reason = refusal(visit, ARGV[1], ARGV[2])
 if reason then return {'refused', reason} end
-redis.call('HSET', key, 'previousKeyHash', ARGV[14] ~= '' and ARGV[14] or visit.keyHash, 'keyHash', ARGV[3], 'keyChanged', ARGV[5])
-if ARGV[4] == '' then redis.call('HDEL', key, 'previousKeyUntil') else redis.call('HSET', key, 'previousKeyUntil', ARGV[4]) end
+local previousKeyHash = ARGV[14] ~= '' and ARGV[14] or visit.keyHash
+redis.call('HSET', key, 'previousKeyHash', previousKeyHash, 'keyHash', ARGV[3], 'keyChanged', ARGV[5])
+if ARGV[4] == '' then redis.call('HDEL', key, 'previousKeyUntil')
+else redis.call('HSET', key, 'previousKeyUntil', ARGV[4]) end
 if ARGV[6] == 'link' then redis.call('HSET', key, 'userId', ARGV[7], 'linked', ARGV[8], 'authenticatedAt', ARGV[9]) end
 if ARGV[6] == 'unlink' then redis.call('HDEL', key, 'userId', 'linked', 'authenticatedAt') end
 if ARGV[10] ~= '' then redis.call('HSET', key, 'permanent', ARGV[10]) end
@@ -173,7 +181,9 @@ return {'locked'}`,
 export const UNLOCK = script(
   READ,
   `
-if read() and redis.call('HGET', key, 'lockOwner') == ARGV[1] then return redis.call('HDEL', key, 'lockOwner', 'lockedUntil') end
+if read() and redis.call('HGET', key, 'lockOwner') == ARGV[1] then
+  return redis.call('HDEL', key, 'lockOwner', 'lockedUntil')
+end
 return 0`,
 );
 
@@ -235,7 +245,8 @@ export const INSPECT = script(
   `
 local visit = read()
 if not visit then return false end
-return {visit.expiryText, visit.ended, redis.call('HEXISTS', key, 'userId'), redis.call('HEXISTS', key, 'sessionData')}`,
+local hasUser, hasData = redis.call('HEXISTS', key, 'userId'), redis.call('HEXISTS', key, 'sessionData')
+return {visit.expiryText, visit.ended, hasUser, hasData}`,
 );
 
 // ---- Sorted sets of ids
@@ -263,7 +274,8 @@ export const SETTLE = script(`
 for i = 1, #ARGV, 3 do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
   if score and tonumber(score) == tonumber(ARGV[i + 1]) then
-    if ARGV[i + 2] == '' then redis.call('ZREM', KEYS[1], ARGV[i]) else redis.call('ZADD', KEYS[1], ARGV[i + 2], ARGV[i]) end
+    if ARGV[i + 2] == '' then redis.call('ZREM', KEYS[1], ARGV[i])
+    else redis.call('ZADD', KEYS[1], ARGV[i + 2], ARGV[i]) end
   end
 end
 return 0`);

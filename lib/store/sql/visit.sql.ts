@@ -267,9 +267,12 @@ export class VisitSql {
     return {
       sql:
         `${this.#update} SET ${v.sessionData} = saves.saved_data, ${v.sessionVersion} = ${v.sessionVersion} + 1` +
-        ` FROM unnest(${values}) AS saves (${names}) WHERE ${v.id} = saves.saved_id AND ${isAmong} AND ${this.#isLive}` +
+        ` FROM unnest(${values}) AS saves (${names})` +
+        ` WHERE ${v.id} = saves.saved_id AND ${isAmong} AND ${this.#isLive}` +
         ` AND ${v.sessionVersion} = saves.saved_version AND ${this.#guard('saves.saved_key', 'saves.saved_at')}` +
-        ` AND (saves.saved_owner IS NULL OR (${v.lockOwner} = saves.saved_owner AND ${v.lockedUntil} > saves.saved_at)) RETURNING ${v.id} AS "id"`,
+        ' AND (saves.saved_owner IS NULL' +
+        ` OR (${v.lockOwner} = saves.saved_owner AND ${v.lockedUntil} > saves.saved_at))` +
+        ` RETURNING ${v.id} AS "id"`,
       params: [...SAVED.map(({ of }) => saves.map(of)), ...params],
       name: this.#saveName,
     };
@@ -289,7 +292,8 @@ export class VisitSql {
     const isLive = this.#dialect.allOrNone(`${this.#isLive} AND CASE ${v.id} ${conditions} END`, v.sessionVersion);
     return {
       sql:
-        `${this.#update} SET ${v.sessionData} = CASE ${v.id} ${saves.map(() => `WHEN ? THEN ${bytes}`).join(' ')} END,` +
+        `${this.#update} SET ${v.sessionData} = CASE ${v.id}` +
+        ` ${saves.map(() => `WHEN ? THEN ${bytes}`).join(' ')} END,` +
         ` ${v.sessionVersion} = ${v.sessionVersion} + 1 WHERE ${isAmong} AND ${isLive}` +
         (returning ? ` RETURNING ${v.id} AS "id"` : ''),
       params: [
@@ -377,14 +381,17 @@ export class VisitSql {
   /** Releases the lock if this owner still has it. */
   unlock(visitId: string, owner: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
-    const sql = `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
+    const sql =
+      `${this.#update} SET ${lockOwner} = NULL, ${lockedUntil} = NULL` +
+      ` WHERE ${id} = ? AND ${this.#isLive} AND ${lockOwner} = ?`;
     return { sql, params: [visitId, owner], isIdempotent: true };
   }
 
   /** The owner of the lock, and its expiry. */
   lease(visitId: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
-    const sql = `SELECT ${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil" FROM ${this.#visit} WHERE ${id} = ?`;
+    const sql =
+      `SELECT ${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil"` + ` FROM ${this.#visit} WHERE ${id} = ?`;
     return { sql, params: [visitId] };
   }
 
@@ -449,7 +456,9 @@ export class VisitSql {
   /** The ids of visits that have not ended, in order, after `after`. */
   liveIds(after: string, limit: number): Statement {
     const { id, endedAt } = this.#v;
-    const sql = `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${endedAt} IS NULL AND ${id} > ? ORDER BY ${id} LIMIT ${limit}`;
+    const sql =
+      `SELECT ${id} AS "id" FROM ${this.#visit} WHERE ${endedAt} IS NULL AND ${id} > ?` +
+      ` ORDER BY ${id} LIMIT ${limit}`;
     return { sql, params: [after] };
   }
 

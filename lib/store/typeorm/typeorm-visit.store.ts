@@ -118,7 +118,8 @@ function warnOfType({ options: { type } }: DataSource, settings: Settings): void
   const real = version.includes('MariaDB') ? 'mariadb' : 'mysql';
   if (type !== real) {
     new Logger('Visit').warn(
-      `The data source has type "${type}" and its server is ${version}: set type "${real}", or TypeORM's \`synchronize\` alters columns at every start`,
+      `The data source has type "${type}" and its server is ${version}: set type "${real}", or TypeORM's ` +
+        '`synchronize` alters columns at every start',
     );
   }
 }

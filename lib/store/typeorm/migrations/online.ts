@@ -166,7 +166,8 @@ class OnlineChange {
     const name = this.indexName(columns);
     if (this.family === 'mysql') {
       if (!(await this.hasIndexInMysql(name))) return;
-      const sql = `ALTER TABLE ${this.escape(this.table)} DROP INDEX ${this.escape(name)}, ALGORITHM=INPLACE, LOCK=NONE`;
+      const drop = `DROP INDEX ${this.escape(name)}`;
+      const sql = `ALTER TABLE ${this.escape(this.table)} ${drop}, ALGORITHM=INPLACE, LOCK=NONE`;
       await this.inMysql(() => this.queryRunner.query(sql));
     } else if (this.family === 'postgres') {
       const index = `IF EXISTS ${this.escape(this.pathOf(name))}`;
