@@ -15,13 +15,13 @@ const ways: Record<string, (victim: Browser, key: string) => { path: string; mor
 
 /** Whose key it is. */
 const plants: Record<string, (app: RunningApp) => Promise<string>> = {
-  'their own': async (app) => {
+  'an own key': async (app) => {
     const attacker = app.browser();
     await attacker.post('/set', { json: { planted: true } });
     return keyOf(attacker);
   },
-  'their own, signed in': async (app) => keyOf((await victimOf(app)).browser),
-  'their own, ended': async (app) => {
+  'an own key, signed in': async (app) => keyOf((await victimOf(app)).browser),
+  'an own key, ended': async (app) => {
     const { browser } = await victimOf(app);
     const key = keyOf(browser);
     await browser.post('/logout');
@@ -85,7 +85,7 @@ describeStacks(
 
     test('ASVS 7.2.4, RFC 6265bis R5: neither a planted nor an own key, in any order, survives a sign-in', async () => {
       for (const isFirst of [true, false]) {
-        const planted = await plants['their own']!(app);
+        const planted = await plants['an own key']!(app);
         const browser = app.browser();
         await browser.post('/set', { json: { cart: 1 } });
         const own = keyOf(browser);

@@ -110,8 +110,8 @@ const MANNERS: readonly [method: string, headers: string][] = [
 
 /** Routers take more for the same path when they are told to. */
 const routers: Record<string, Record<PlatformName, () => ExpressAdapter | FastifyAdapter>> = {
-  'as they come': { express: () => new ExpressAdapter(), fastify: () => new FastifyAdapter() },
-  'made lenient': {
+  'with their defaults': { express: () => new ExpressAdapter(), fastify: () => new FastifyAdapter() },
+  'that are lenient': {
     express: () => new ExpressAdapter(),
     fastify: () =>
       new FastifyAdapter({

@@ -30,16 +30,16 @@ const ends: Record<string, (scene: Scene) => Promise<unknown>> = {
   'a new proof of identity': ({ browser }) => browser.post('/reauthenticate'),
   'a sign-out': ({ browser }) => browser.post('/logout'),
   'a sign-out that keeps the visit': ({ browser }) => browser.post('/logout', { json: { keep: true } }),
-  'a renewal and its grace': async ({ browser, wait }) => {
+  'a renewal and its grace period': async ({ browser, wait }) => {
     await browser.post('/renew');
     // The old key has its grace until a while after the new one was first seen.
     await browser.get('/me');
     wait(30_000);
   },
-  'its end from elsewhere': ({ app, browser }) =>
+  'its end by another client': ({ app, browser }) =>
     app.app.get(VisitService).end(idOf(browser), 'revoked', { anyUser: true }),
   'the end of all visits of its user': ({ app, user }) => app.app.get(VisitService).endAllForUser(user),
-  'the end of everything': ({ app }) => app.app.get(VisitService).endAll(),
+  'the end of all visits': ({ app }) => app.app.get(VisitService).endAll(),
 };
 
 describeStacks('Replay', (stack) => {
@@ -84,7 +84,7 @@ describeStacks('Replay', (stack) => {
 
   test.each([
     ['idle for too long', {}, 1],
-    ['older than it may be', { absoluteTimeout: '30m' }, 3],
+    ['older than its absolute timeout', { absoluteTimeout: '30m' }, 3],
   ] as const)(
     'ASVS 7.3.1, 7.3.2: a key of a visit that was %s gives no user and no data',
     async (_, options, steps) => {

@@ -84,7 +84,7 @@ async function withData<P extends { readonly visits: readonly ListedVisit[] }>(
 
 /** By what is wrong with them: mistakes that are easily made. */
 const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
-  'find gives a visit that has ended as it was before': ({ store }) => {
+  'find returns an ended visit as it was before': ({ store }) => {
     const seen = new Map<string, VisitRecord>();
     return {
       find: async (ids) =>
@@ -94,21 +94,21 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
         }),
     };
   },
-  'find answers in an order of its own': ({ store }) => ({ find: (ids) => store.find([...ids].sort()) }),
-  'find leaves out what is not there': ({ store }) => ({
+  'find returns visits in another order': ({ store }) => ({ find: (ids) => store.find([...ids].sort()) }),
+  'find omits unknown ids': ({ store }) => ({
     find: async (ids) => (await store.find(ids)).filter(Boolean),
   }),
-  'find leaves out what has expired': ({ store }) => ({
+  'find omits expired visits': ({ store }) => ({
     find: async (ids) => (await store.find(ids)).map((visit) => (visit && visit.expiry < visit.created ? null : visit)),
   }),
-  'find takes ids in another case for the same': ({ store }) => ({
+  'find ignores the case of ids': ({ store }) => ({
     find: (ids) => store.find(ids.map((id) => id.toLowerCase())),
   }),
-  'find gives instants in whole seconds': ({ store }) => ({
+  'find returns instants in whole seconds': ({ store }) => ({
     find: async (ids) =>
       (await store.find(ids)).map((visit) => visit && { ...visit, accessed: visit.accessed - (visit.accessed % 1000) }),
   }),
-  'create keeps the bytes of its caller': ({ store, forge }) => ({
+  "create stores the caller's bytes without a copy": ({ store, forge }) => ({
     create: async (visits) => {
       await store.create(visits);
       for (const { id, sessionData } of visits) if (sessionData) forge(id, { sessionData });
@@ -122,14 +122,14 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       }
     },
   }),
-  'create stores half of a call that fails': ({ store }) => ({
+  'create stores a part of a failing call': ({ store }) => ({
     create: async (visits) => {
       for (const visit of visits) await store.create([visit]);
     },
   }),
 
   'save ignores the version': savingEach((save, { sessionVersion }) => ({ ...save, version: sessionVersion })),
-  'save compares, and then writes': ({ store, find }) => ({
+  'save compares and writes in two steps': ({ store, find }) => ({
     save: async (saves) => {
       const first = await Promise.all(saves.map(({ id }) => find(id)));
       await turn();
@@ -142,11 +142,11 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     },
   }),
   'save ignores the key': savingEach((save, { keyHash }) => ({ ...save, keyHash })),
-  'save takes a replaced key after its grace': savingEach((save) => ({ ...save, now: 0 })),
-  'save takes the key from before a sign-in': savingEach((save, { previousKeyHash, keyHash }) =>
+  'save accepts a replaced key after its grace period': savingEach((save) => ({ ...save, now: 0 })),
+  'save accepts the key from before a sign-in': savingEach((save, { previousKeyHash, keyHash }) =>
     save.keyHash === previousKeyHash ? { ...save, keyHash } : save,
   ),
-  'save asks for the key, and then writes with whichever is there': ({ store, find }) => ({
+  'save checks the key and writes in two steps': ({ store, find }) => ({
     save: async (saves) => {
       const first = await Promise.all(saves.map(({ id }) => find(id)));
       await turn();
@@ -156,7 +156,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       );
     },
   }),
-  'save revives a visit that has ended': ({ store, find, forge }) => ({
+  'save revives an ended visit': ({ store, find, forge }) => ({
     save: async (saves) => {
       for (const { id, data } of saves) {
         const visit = await find(id);
@@ -165,7 +165,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return store.save(saves);
     },
   }),
-  'save asks whether the visit has ended, and then writes': ({ store, find, forge }) => ({
+  'save checks the end and writes in two steps': ({ store, find, forge }) => ({
     save: async (saves) => {
       const first = await Promise.all(saves.map(({ id }) => find(id)));
       await turn();
@@ -174,17 +174,17 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return store.save(saves);
     },
   }),
-  'save forgets the lock that it relies on': savingEach((save) => ({ ...save, lockOwner: undefined })),
-  'save answers in an order of its own': ({ store }) => ({
+  'save ignores the lock that it requires': savingEach((save) => ({ ...save, lockOwner: undefined })),
+  'save returns results in another order': ({ store }) => ({
     save: async (saves) => (await store.save(saves)).toReversed(),
   }),
-  'save tells the version from before': ({ store }) => ({
+  'save returns the previous version': ({ store }) => ({
     save: async (saves) =>
       (await store.save(saves)).map((result) =>
         result.outcome === 'saved' ? { ...result, version: result.version - 1 } : result,
       ),
   }),
-  'save tells a conflict without what is stored': ({ store }) => ({
+  'save returns a conflict without the stored data': ({ store }) => ({
     save: async (saves) =>
       (await store.save(saves)).map((result) => (result.outcome === 'conflict' ? { ...result, data: null } : result)),
   }),
@@ -196,18 +196,21 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   }),
 
   'rekey accepts the old key': rekeyingEach((change, { keyHash }) => ({ ...change, keyHash })),
-  'rekey renews with a key in its grace': rekeyingEach((change, { previousKeyHash, keyHash }) =>
+  'rekey accepts a key in its grace period': rekeyingEach((change, { previousKeyHash, keyHash }) =>
     change.previousKeyUntil !== null && change.keyHash === previousKeyHash ? { ...change, keyHash } : change,
   ),
-  'rekey forgets the previous key that it is to keep': rekeyingEach((change, { keyHash }) =>
+  'rekey does not keep the specified previous key': rekeyingEach((change, { keyHash }) =>
     change.previousKeyHash === undefined ? change : { ...change, previousKeyHash: keyHash },
   ),
-  'rekey gives the key from before a sign-in a grace': rekeyingEach((change) => ({
+  'rekey gives the key from before a sign-in a grace period': rekeyingEach((change) => ({
     ...change,
     previousKeyUntil: change.previousKeyUntil ?? change.now + 1_000,
   })),
-  'rekey unlinks who is not named': rekeyingEach((change) => ({ ...change, identity: change.identity ?? null })),
-  'rekey links before it looks': ({ store, forge }) => ({
+  'rekey unlinks the user if no identity is given': rekeyingEach((change) => ({
+    ...change,
+    identity: change.identity ?? null,
+  })),
+  'rekey links before it checks the key': ({ store, forge }) => ({
     rekey: async (changes) => {
       for (const { id, identity } of changes) if (identity !== undefined) forge(id, { identity });
       return store.rekey(changes);
@@ -224,13 +227,13 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       ? { ...change, absoluteExpiry: Math.max(absoluteExpiry, change.absoluteExpiry) }
       : change,
   ),
-  'rekey gives no absolute expiry to a visit without': rekeyingEach((change, { absoluteExpiry }) =>
+  'rekey sets no absolute expiry if there was none': rekeyingEach((change, { absoluteExpiry }) =>
     change.absoluteExpiry && absoluteExpiry === null ? { ...change, absoluteExpiry } : change,
   ),
   'rekey keeps the later expiry': rekeyingEach((change, { expiry }) =>
     change.expiry === undefined ? change : { ...change, expiry: Math.max(expiry, change.expiry) },
   ),
-  'rekey lets both of two win': ({ store, find }) => ({
+  'rekey lets two concurrent calls win': ({ store, find }) => ({
     rekey: async (changes) => {
       const first = await Promise.all(changes.map(({ id }) => find(id)));
       await turn();
@@ -241,25 +244,25 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     },
   }),
 
-  'a lock is given to everybody': ({ store }) => ({
+  'a lock is given to every owner': ({ store }) => ({
     lock: async (lock) => {
       const result = await store.lock(lock);
       return result.outcome === 'held' ? { outcome: 'locked' } : result;
     },
   }),
-  'a lock is never free again by itself': ({ store }) => ({
+  'a lock never expires': ({ store }) => ({
     lock: (lock) => store.lock({ ...lock, until: Number.MAX_SAFE_INTEGER }),
   }),
-  'a lock is free a moment early': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: lock.until - 1 }) }),
-  'a lease that has run out is renewed': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, renews: false }) }),
-  'a lease is renewed by whoever had it last': ({ store }) => ({
+  'a lock expires too early': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, until: lock.until - 1 }) }),
+  'an expired lease is renewed': ({ store }) => ({ lock: (lock) => store.lock({ ...lock, renews: false }) }),
+  'a lease is renewed by its last owner': ({ store }) => ({
     lock: (lock) => store.lock(lock.renews ? { ...lock, now: 0 } : lock),
   }),
-  'a save relies on a lease that has run out': savingEach((save) => ({
+  'a save accepts an expired lease': savingEach((save) => ({
     ...save,
     now: save.lockOwner === undefined ? save.now : 0,
   })),
-  'a lock is given back by anybody': ({ store }) => {
+  'a lock is released by any owner': ({ store }) => {
     const owners = new Map<string, string>();
     return {
       lock: async (lock) => {
@@ -271,17 +274,17 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     };
   },
 
-  'lock takes only the current key': ({ store, find }) => ({
+  'lock accepts only the current key': ({ store, find }) => ({
     lock: async (lock) => {
       const isCurrent = (await find(lock.id))?.keyHash === lock.keyHash;
       const result = await store.lock(lock);
       return isCurrent || result.outcome === 'refused' ? result : { outcome: 'refused', reason: 'retired' };
     },
   }),
-  'lock takes a key after its grace': ({ store }) => ({
+  'lock accepts a key after its grace period': ({ store }) => ({
     lock: (lock) => store.lock(lock.renews ? lock : { ...lock, now: NOW }),
   }),
-  'lock takes the key from before a sign-in': ({ store, find }) => ({
+  'lock accepts the key from before a sign-in': ({ store, find }) => ({
     lock: async (lock) => {
       const visit = await find(lock.id);
       return store.lock(
@@ -312,7 +315,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     ]),
   ),
 
-  'save keeps the bytes of its caller': ({ store, forge }) => ({
+  "save stores the caller's bytes without a copy": ({ store, forge }) => ({
     save: async (saves) => {
       const results = await store.save(saves);
       for (const [index, { id, data }] of saves.entries())
@@ -320,7 +323,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return results;
     },
   }),
-  'a conflict gives away what is stored': ({ store, forge }) => ({
+  'a conflict returns the stored bytes without a copy': ({ store, forge }) => ({
     save: async (saves) => {
       const results = await store.save(saves);
       for (const [index, result] of results.entries())
@@ -335,7 +338,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return store.rekey(changes);
     },
   }),
-  'rekey begins the visit anew': ({ store, forge }) => ({
+  'rekey resets the creation time': ({ store, forge }) => ({
     rekey: async (changes) => {
       for (const { id, now } of changes) forge(id, { created: now });
       return store.rekey(changes);
@@ -348,16 +351,16 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return store.touch(touches);
     },
   }),
-  'touch takes the last of a list': ({ store }) => ({
+  'touch uses the last one of a list': ({ store }) => ({
     touch: (touches) => store.touch([...new Map(touches.map((touch) => [touch.id, touch])).values()]),
   }),
-  'touch extends what has ended': ({ store, find, forge }) => ({
+  'touch extends an ended visit': ({ store, find, forge }) => ({
     touch: async (touches) => {
       for (const { id, ...instants } of touches) if ((await find(id))?.endedAt) forge(id, instants);
       return store.touch(touches);
     },
   }),
-  'touch brings a visit in': ({ store, find }) => ({
+  'touch inserts a visit': ({ store, find }) => ({
     touch: async (touches) => {
       for (const { id, accessed, expiry } of touches) {
         if (await find(id)) continue;
@@ -367,13 +370,13 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     },
   }),
 
-  'end is told twice': ({ store, find }) => ({
+  'end is reported twice': ({ store, find }) => ({
     end: async (ids, ending) => {
       await store.end(ids, ending);
       return (await Promise.all(ids.map(find))).flatMap((visit) => visit?.id ?? []);
     },
   }),
-  'end looks, and then ends': ({ store, find }) => ({
+  'end checks and ends in two steps': ({ store, find }) => ({
     end: async (ids, ending) => {
       const live = (await Promise.all(ids.map(find))).flatMap((visit) => (visit?.endedAt === null ? visit.id : []));
       await turn();
@@ -381,7 +384,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return live;
     },
   }),
-  'end tells the last instant and reason': ({ store, find, forge }) => ({
+  'end overwrites instant and reason': ({ store, find, forge }) => ({
     end: async (ids, ending) => {
       for (const id of ids) if (await find(id)) forge(id, { endedAt: ending.at, endReason: ending.reason });
       return store.end(ids, ending);
@@ -394,13 +397,13 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return store.end(ids, ending);
     },
   }),
-  'end forgets whose the visit was': ({ store, forge }) => ({
+  'end deletes the identity': ({ store, forge }) => ({
     end: async (ids, ending) => {
       for (const id of ids) forge(id, { identity: null });
       return store.end(ids, ending);
     },
   }),
-  'end spares what has expired': ({ store, find }) => ({
+  'end does not end expired visits': ({ store, find }) => ({
     end: async (ids, ending) => {
       const visits = await Promise.all(ids.map(find));
       return store.end(
@@ -413,39 +416,41 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     end: (ids, ending) => store.end(ids, { ...ending, retiresKey: false }),
   }),
 
-  'listForUser gives those of others': ({ store }) => ({
+  'listForUser returns visits of other users': ({ store }) => ({
     listForUser: async (list) => {
       const names = new Set([list.userId, list.userId.toLowerCase(), list.userId.toUpperCase()]);
       const pages = await Promise.all([...names].map((userId) => store.listForUser({ ...list, userId })));
       return { visits: pages.flatMap(({ visits }) => visits), next: null };
     },
   }),
-  'listForUser gives the expired': ({ store }) => ({ listForUser: (list) => store.listForUser({ ...list, now: 0 }) }),
-  'listForUser gives the least recently used first': ({ store }) => ({
+  'listForUser returns expired visits': ({ store }) => ({
+    listForUser: (list) => store.listForUser({ ...list, now: 0 }),
+  }),
+  'listForUser returns the least recently used first': ({ store }) => ({
     listForUser: async (list) => ({ visits: (await listAll(store, list.userId, list.now)).toReversed(), next: null }),
   }),
-  'listForUser keeps to no limit': ({ store }) => ({
+  'listForUser ignores the limit': ({ store }) => ({
     listForUser: (list) => store.listForUser({ ...list, limit: 1000 }),
   }),
-  'listForUser goes on with the visit that it ended with': ({ store }) => ({
+  'listForUser repeats the last visit of a page': ({ store }) => ({
     listForUser: ({ after, ...list }) => store.listForUser({ ...list, after: after && { ...after, id: '' } }),
   }),
-  'listForUser goes on behind all that were used at that instant': ({ store }) => ({
+  'listForUser skips visits with the same instant': ({ store }) => ({
     listForUser: ({ after, ...list }) => store.listForUser({ ...list, after: after && { ...after, id: 'g' } }),
   }),
-  'listForUser says too early that there are no more': ({ store }) => ({
+  'listForUser stops too early': ({ store }) => ({
     listForUser: async (list) => ({ ...(await store.listForUser(list)), next: null }),
   }),
   'listForUser loads session data': ({ store, find }) => ({
     listForUser: async (list) => withData(await store.listForUser(list), find),
   }),
-  'listForUser loads session data of whoever has none': ({ store }) => ({
+  'listForUser returns session data as null': ({ store }) => ({
     listForUser: async (list) => withData(await store.listForUser(list), async () => ({ sessionData: null })),
   }),
   'liveVisits loads session data': ({ store, find }) => ({
     liveVisits: async (page) => withData(await store.liveVisits(page), find),
   }),
-  'listForUser misses who was linked later': ({ store }) => {
+  'listForUser misses visits that were linked later': ({ store }) => {
     const ids = new Set<string>();
     return {
       create: async (visits) => {
@@ -487,7 +492,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       },
     ]),
   ),
-  'endAllForUser ends what was linked to the user before': ({ store, find }) => {
+  'endAllForUser ends visits that were linked to the user before': ({ store, find }) => {
     const before = new Map<string, string>();
     return {
       rekey: async (changes) => {
@@ -510,46 +515,46 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
   'endAll retires no key': ({ store }) => ({
     endAll: (batch) => store.endAll({ ...batch, ending: { ...batch.ending, retiresKey: false } }),
   }),
-  'endAllForUser knows no limit': ({ store }) => ({
+  'endAllForUser ignores the limit': ({ store }) => ({
     endAllForUser: (batch) => store.endAllForUser({ ...batch, limit: Infinity }),
   }),
-  'endAll knows no limit': ({ store }) => ({ endAll: (batch) => store.endAll({ ...batch, limit: Infinity }) }),
-  'endAllForUser says too early that it is done': ({ store }) => ({
+  'endAll ignores the limit': ({ store }) => ({ endAll: (batch) => store.endAll({ ...batch, limit: Infinity }) }),
+  'endAllForUser stops too early': ({ store }) => ({
     endAllForUser: async (batch) => ({ ...(await store.endAllForUser(batch)), next: null }),
   }),
-  'endAll says too early that it is done': ({ store }) => ({
+  'endAll stops too early': ({ store }) => ({
     endAll: async (batch) => ({ ...(await store.endAll(batch)), next: null }),
   }),
-  'userAgentsOf knows only live visits': ({ store }) => ({
+  'userAgentsOf returns only those of live visits': ({ store }) => ({
     userAgentsOf: async (userId, before) => {
       const earlier = (await listAll(store, userId, 0)).filter(({ identity }) => identity!.created < before);
       return [...new Set(earlier.map(({ userAgent }) => userAgent))];
     },
   }),
-  'liveVisits passes some by': ({ store }) => ({
+  'liveVisits skips some visits': ({ store }) => ({
     liveVisits: async (page) => {
       const { visits, next } = await store.liveVisits(page);
       return { visits: visits.slice(1), next };
     },
   }),
-  'liveVisits gives the expired': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, now: 0 }) }),
-  'liveVisits keeps to no limit': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, limit: 1000 }) }),
+  'liveVisits returns expired visits': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, now: 0 }) }),
+  'liveVisits ignores the limit': ({ store }) => ({ liveVisits: (page) => store.liveVisits({ ...page, limit: 1000 }) }),
   'a visit that moves in loses its version': ({ store }) => ({
     create: (visits) => store.create(visits.map((visit) => ({ ...visit, sessionVersion: 0 }))),
   }),
   'a visit that moves in loses its previous key': ({ store }) => ({
     create: (visits) => store.create(visits.map((visit) => ({ ...visit, previousKeyHash: null }))),
   }),
-  'userAgentsOf gives each as often as it is there': ({ store }) => ({
+  'userAgentsOf returns duplicates': ({ store }) => ({
     userAgentsOf: async (userId, before) =>
       (await listAll(store, userId, 0))
         .filter(({ identity }) => identity!.created < before)
         .map(({ userAgent }) => userAgent),
   }),
-  'endAllForUser ends the one that is to stay': ({ store }) => ({
+  'endAllForUser ends the excepted visit': ({ store }) => ({
     endAllForUser: (batch) => store.endAllForUser({ ...batch, except: undefined }),
   }),
-  'endAllForUser spares the expired': ({ store }) => ({
+  'endAllForUser does not end expired visits': ({ store }) => ({
     endAllForUser: async ({ userId, except, ending }) => {
       const visits = await listAll(store, userId, ending.at);
       const ended = await store.end(
@@ -559,8 +564,8 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       return { ended, next: null };
     },
   }),
-  'endAllForUser is not remembered': () => ({ revokedAt: async () => null }),
-  'endAllForUser looks first, and remembers then': ({ store }) => {
+  'endAllForUser stores no revocation': () => ({ revokedAt: async () => null }),
+  'endAllForUser stores the revocation too late': ({ store }) => {
     const remembered = new Map<string, number>();
     return {
       endAllForUser: async ({ userId, except, ending }) => {
@@ -576,7 +581,7 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       revokedAt: async (userId) => remembered.get(userId) ?? null,
     };
   },
-  'endAll tells of what had ended': ({ store }) => {
+  'endAll returns visits that had already ended': ({ store }) => {
     const all: string[] = [];
     return {
       create: (visits) => {
@@ -590,25 +595,25 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
     };
   },
 
-  'expunge deletes the living': ({ store }) => ({
+  'expunge deletes live visits': ({ store }) => ({
     expunge: (batch) => store.expunge({ ...batch, before: batch.before + DAY }),
   }),
-  'expunge deletes what has just ended': ({ store }) => ({
+  'expunge deletes visits that have just ended': ({ store }) => ({
     expunge: (batch) => store.expunge({ ...batch, before: batch.before + 1 }),
   }),
-  'expunge knows no limit': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, limit: Infinity }) }),
+  'expunge ignores the limit': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, limit: Infinity }) }),
   'expunge counts no identities': ({ store }) => ({
     expunge: async (batch) => ({ ...(await store.expunge(batch)), identities: 0 }),
   }),
-  'a dry run of expunge counts the living': ({ store }) => ({
+  'a dry run of expunge counts live visits': ({ store }) => ({
     expunge: (batch) => store.expunge({ ...batch, before: batch.dryRun ? batch.before + DAY : batch.before }),
   }),
   'a dry run of expunge deletes': ({ store }) => ({ expunge: (batch) => store.expunge({ ...batch, dryRun: false }) }),
-  'a dry run of wipe empties': ({ store }) => ({ wipe: (batch) => store.wipe({ ...batch, dryRun: false }) }),
-  'expunge says too early that it is done': ({ store }) => ({
+  'a dry run of wipe deletes data': ({ store }) => ({ wipe: (batch) => store.wipe({ ...batch, dryRun: false }) }),
+  'expunge stops too early': ({ store }) => ({
     expunge: async (batch) => ({ ...(await store.expunge(batch)), next: null }),
   }),
-  'clean-up goes on where another one was': ({ store }) => {
+  'clean-up continues at the position of another one': ({ store }) => {
     let last: { before: number } | undefined;
     return {
       expunge: (batch) => {
@@ -617,17 +622,19 @@ const mistakes: Record<string, (sound: Sound) => Partial<MemoryVisitStore>> = {
       },
     };
   },
-  'wipe empties the living': ({ store }) => ({ wipe: (batch) => store.wipe({ ...batch, before: batch.before + DAY }) }),
-  'wipe knows no limit': ({ store }) => ({ wipe: (batch) => store.wipe({ ...batch, limit: Infinity }) }),
+  'wipe deletes the data of live visits': ({ store }) => ({
+    wipe: (batch) => store.wipe({ ...batch, before: batch.before + DAY }),
+  }),
+  'wipe ignores the limit': ({ store }) => ({ wipe: (batch) => store.wipe({ ...batch, limit: Infinity }) }),
   'wipe deletes the row': ({ store }) => ({ wipe: (batch) => store.expunge(batch) }),
 
-  'it says that it is shared, and has no second': () => ({
+  'it claims to be shared, without a second object': () => ({
     capabilities: { atomic: true, revocable: true, shared: true, durable: false },
   }),
-  'it says that it cannot end, and does': () => ({
+  'it claims not to be revocable, but is': () => ({
     capabilities: { atomic: true, revocable: false, shared: false, durable: false },
   }),
-  'it says that it cannot lock, and does': () => ({
+  'it claims not to be atomic, but has locks': () => ({
     capabilities: { atomic: false, revocable: true, shared: false, durable: false },
   }),
 };

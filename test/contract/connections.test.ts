@@ -201,11 +201,11 @@ describeDatabases(
 
     test.each<[string, (store: TypeOrmVisitStore, id: string) => Promise<unknown>]>([
       ['a touch', (store, id) => store.touch([{ id, accessed: NOW, expiry: NOW + DAY }])],
-      ['a lock that is given back', (store, id) => store.unlock(id, 'x')],
+      ['the release of a lock', (store, id) => store.unlock(id, 'x')],
       ['a group of look-ups', (store, id) => store.find([newVisit().id, id])],
       ['one look-up', (store, id) => store.find([id])],
       ['a list', (store) => listAll(store, 'reader', NOW)],
-      ['what is remembered of ends', (store) => store.revokedAt('reader')],
+      ['a revocation', (store) => store.revokedAt('reader')],
     ])('B83: %s is retried if its connection closes while it is used', async (_, read) => {
       const { store } = await open();
       const visit = newVisit({ identity: { ...identity, userId: 'reader' } });

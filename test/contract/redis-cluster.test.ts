@@ -83,7 +83,7 @@ describeUnlessMissing(
     };
 
     describe.each([
-      ['stands still', standsStill],
+      ['hangs', standsStill],
       ['was killed', isKilled],
     ])('that %s', (_, goAway) => {
       test.each(['own', 'lent'] as const)('fails only the visits on it, with a client that is %s', async (whose) => {

@@ -69,10 +69,10 @@ const isolations = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'];
 
 const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
   mariadb: {
-    'the settings as they are': {},
+    'the default settings': {},
     'no SQL mode': { set: ["sql_mode = ''"] },
     ...Object.fromEntries(SQL_MODES.map((mode) => [mode, { set: [`sql_mode = '${mode}'`] }])),
-    'all that hinders at once': {
+    'all difficult settings at once': {
       set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL,ORACLE'", 'sql_safe_updates = 1'],
     },
     sql_safe_updates: { set: ['sql_safe_updates = 1'] },
@@ -93,7 +93,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
     'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
   },
   postgres: {
-    'the settings as they are': {},
+    'the default settings': {},
     ...Object.fromEntries(
       [...isolations, 'READ UNCOMMITTED'].map((level) => [
         level,
@@ -101,7 +101,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
       ]),
     ),
     'a read-only session': { set: ['default_transaction_read_only = on'], refused: 'transaction_read_only' },
-    'a role that may only read': { set: ['ROLE reader'], refused: 'privileges' },
+    'a read-only role': { set: ['ROLE reader'], refused: 'privileges' },
     standard_conforming_strings: { set: ['standard_conforming_strings = off', "backslash_quote = 'off'"] },
     array_nulls: { set: ['array_nulls = off'], refused: 'array_nulls' },
     transform_null_equals: { set: ['transform_null_equals = on'] },
@@ -109,7 +109,7 @@ const CASES: Record<'mariadb' | 'postgres', Record<string, Case>> = {
     'dates and intervals': {
       set: ["DateStyle = 'German'", "IntervalStyle = 'sql_standard'", "TimeZone = 'Asia/Kathmandu'"],
     },
-    'plans for everybody': {
+    'generic plans': {
       set: ["plan_cache_mode = 'force_generic_plan'", 'enable_indexscan = off', 'enable_seqscan = off'],
     },
     'text in LATIN1': { set: ["client_encoding = 'LATIN1'"], refused: 'client_encoding' },
@@ -230,11 +230,11 @@ describeDatabases(
 const BY_OTHERS = {
   mariadb: {
     ORACLE: { set: ["sql_mode = 'ORACLE'"], refused: 'sql_mode' },
-    'much that hinders at once': {
+    'many difficult settings at once': {
       set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'],
     },
     ...chosen(CASES.mariadb, [
-      'the settings as they are',
+      'the default settings',
       'ANSI_QUOTES',
       'PAD_CHAR_TO_FULL_LENGTH',
       'autocommit',
@@ -247,10 +247,10 @@ const BY_OTHERS = {
     ]),
   },
   postgres: chosen(CASES.postgres, [
-    'the settings as they are',
+    'the default settings',
     'SERIALIZABLE',
     'a read-only session',
-    'a role that may only read',
+    'a read-only role',
     'array_nulls',
     'bytea_output',
     'dates and intervals',
@@ -346,7 +346,7 @@ const OF_PRISMA: typeof CASES = {
         { set: [`sql_mode = '${mode}'`], ...(mode === 'ORACLE' && { refused: 'sql_mode' }) },
       ]),
     ),
-    'much that hinders at once': {
+    'many difficult settings at once': {
       set: ["sql_mode = 'NO_BACKSLASH_ESCAPES,EMPTY_STRING_IS_NULL,TRADITIONAL'", 'sql_safe_updates = 1'],
     },
     'completion_type CHAIN': CASES.mariadb['completion_type CHAIN']!,
@@ -354,7 +354,7 @@ const OF_PRISMA: typeof CASES = {
     'a read-only session': CASES.mariadb['a read-only session']!,
     'names in latin1': { set: ['NAMES latin1'], refused: 'character_set_' },
     'results in latin1': CASES.mariadb['results in latin1']!,
-    'usual transactions that see what is not committed': {
+    'transactions that see uncommitted data by default': {
       set: ["tx_isolation = 'READ-UNCOMMITTED'"],
       refused: '_isolation',
     },
@@ -366,7 +366,7 @@ const OF_PRISMA: typeof CASES = {
     'dates and intervals': CASES.postgres['dates and intervals']!,
     SERIALIZABLE: CASES.postgres['SERIALIZABLE']!,
     'a read-only session': CASES.postgres['a read-only session']!,
-    'a role that may only read': { set: ['ROLE = reader'], refused: 'privileges' },
+    'a read-only role': { set: ['ROLE = reader'], refused: 'privileges' },
   },
 };
 

@@ -257,7 +257,7 @@ function requestsAcrossSites(stack: Stack): void {
     ['images', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'image' }],
     ['scripts', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'script' }],
     ['windows that another site opens', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' }],
-    ['images of a browser that says less', { accept: 'image/avif,image/webp,*/*' }],
+    ['images of a browser that sends fewer headers', { accept: 'image/avif,image/webp,*/*' }],
   ])('F5: %s cannot evict the tokens of open forms', async (_, headers) => {
     const app = await start();
     const browser = app.browser();

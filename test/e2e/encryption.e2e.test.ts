@@ -404,9 +404,9 @@ describe('The option session.encryption', () => {
   const hex = bytes.toString('hex');
 
   test.each<[string, unknown, string]>([
-    ['a key by itself', key, 'must be an object such as { keys: [key] }, got a string of 44 characters'],
-    ['a Buffer by itself', bytes, 'must be an object such as { keys: [key] }, got 32 bytes'],
-    ['a list by itself', [key], 'must be an object such as { keys: [key] }, got a list'],
+    ['a key without a list', key, 'must be an object such as { keys: [key] }, got a string of 44 characters'],
+    ['a Buffer without a list', bytes, 'must be an object such as { keys: [key] }, got 32 bytes'],
+    ['a list without an object', [key], 'must be an object such as { keys: [key] }, got a list'],
     ['null', null, 'must be an object such as { keys: [key] }, got null'],
     ['true', true, 'must be an object such as { keys: [key] }, got a boolean'],
     ['no keys', {}, 'must be an object with a list of keys, got undefined for keys'],
@@ -423,7 +423,7 @@ describe('The option session.encryption', () => {
       { keys: [hex.slice(0, 32)] },
       'keys are 32 bytes each: a Buffer, 64 hexadecimal digits, or base64',
     ],
-    ['a key that is cut', { keys: [key.slice(0, 42)] }, 'got a string of 42 characters for keys[0]'],
+    ['a truncated key', { keys: [key.slice(0, 42)] }, 'got a string of 42 characters for keys[0]'],
     ['half a Buffer', { keys: [bytes.subarray(16)] }, 'got 16 bytes for keys[0]'],
     ['a number', { keys: [7] }, 'got a number for keys[0]'],
     ['the same key twice', { keys: [key, newKey(), hex] }, 'with different keys, got the same for keys[0] and keys[2]'],

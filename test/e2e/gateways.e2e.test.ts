@@ -406,7 +406,7 @@ describe.each(transports)('Gateways by %s under %s', (transport, platform) => {
 
   test.each([
     ['a sign-out', '/logout'],
-    ['a sign-in as somebody else', '/login?user=eve'],
+    ['a sign-in as another user', '/login?user=eve'],
     ['a sign-in again, whose key alone has rights from then on', '/reauthenticate'],
   ])('closes immediately with its visit in the same process: by %s', async (_, path) => {
     const ann = await signIn();

@@ -39,18 +39,18 @@ const acts: Record<string, Act> = {
     make: ({ identity }) => identity.login('ann'),
     after: { user: 'ann', session: 'kept' },
   },
-  'a sign-in again': {
+  'another sign-in of the same user': {
     before: 'ann',
     make: ({ identity }) => identity.login('ann'),
     after: { user: 'ann', session: 'kept' },
   },
-  'a sign-in as somebody else': {
+  'a sign-in as another user': {
     before: 'bob',
     make: ({ identity }) => identity.login('ann'),
     after: { user: 'ann', session: 'empty' },
     ends: true,
   },
-  'a new proof': {
+  'a re-authentication': {
     before: 'ann',
     make: ({ identity }) => identity.reauthenticate(),
     after: { user: 'ann', session: 'kept' },
@@ -79,7 +79,7 @@ const acts: Record<string, Act> = {
     ends: true,
   },
   'a renewal': { before: 'ann', make: ({ visits }) => visits.renew(), after: { user: 'ann', session: 'kept' } },
-  'a life that gets shorter': {
+  'a shorter lifetime': {
     before: 'ann',
     permanent: true,
     make: async ({ request, session }) => {

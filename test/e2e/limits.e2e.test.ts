@@ -190,8 +190,8 @@ describe.each(platforms)('Time limits, under %s', (platform) => {
 
   test.each<[string, VisitSettings, string, string]>([
     ['was remembered', { permanentTimeout: '30d' }, '/login?remember=1', '/login?remember=0'],
-    ['was remembered, and nothing is said', { permanentTimeout: '30d' }, '/login?remember=1', '/login'],
-    ['is permanent as all are', { permanentTimeout: '30d', cookie: { permanent: true } }, '/cart', '/login?remember=0'],
+    ['was remembered, with the default', { permanentTimeout: '30d' }, '/login?remember=1', '/login'],
+    ['is permanent by default', { permanentTimeout: '30d', cookie: { permanent: true } }, '/cart', '/login?remember=0'],
   ])(
     'a sign-in without "remember me" revokes the long lifetime: a visit that %s',
     async (_, options, first, second) => {

@@ -230,8 +230,8 @@ describe.each(platforms)('A client that stores its own key, under %s', (platform
   });
 
   describe.each([
-    ['a handler that takes keys from headers only', () => cookiesOnly],
-    ['an application that does', () => headersOnly],
+    ['a handler that accepts only keys in headers', () => cookiesOnly],
+    ['an application that accepts only keys in headers', () => headersOnly],
   ] as const)('with %s', (_, at) => {
     const post = (path: string, ask: Ask = {}, browser?: Browser): Promise<Answer> =>
       (browser ?? at().browser()).post(path, ask);

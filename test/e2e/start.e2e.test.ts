@@ -55,10 +55,10 @@ describe('Startup checks the imports of the module', () => {
   });
 
   test.each<[string, unknown[], string]>([
-    ['bare, alone', [VisitModule], 'VisitModule is imported without options'],
-    ['bare, in a feature module alone', [BareModule], 'VisitModule is imported without options'],
-    ['bare, beside the one of the root', [usual(), BareModule], 'VisitModule is imported '],
-    ['bare, before the one of the root', [BareModule, usual()], 'VisitModule is imported '],
+    ['without options', [VisitModule], 'VisitModule is imported without options'],
+    ['without options, in a feature module', [BareModule], 'VisitModule is imported without options'],
+    ['without options, after that of the root module', [usual(), BareModule], 'VisitModule is imported '],
+    ['without options, before that of the root module', [BareModule, usual()], 'VisitModule is imported '],
     ['twice', [usual(), SecondModule], 'VisitModule is imported 2 times'],
     [
       'by a factory that returns nothing',
@@ -185,8 +185,8 @@ describe('Startup reports why a data source cannot be opened', () => {
 
   const nowhere = { host: '127.0.0.1', port: 1, username: 'root', password: 'SECRET/1', database: 'SECRET/1' };
   test.each<[string, object]>([
-    ['in an address', { type: 'mysql', url: 'mysql://root:SECRET%2F1@127.0.0.1:1/none' }],
-    ['by itself', { type: 'postgres', ...nowhere }],
+    ['in a URL', { type: 'mysql', url: 'mysql://root:SECRET%2F1@127.0.0.1:1/none' }],
+    ['alone', { type: 'postgres', ...nowhere }],
     ['of a primary', { type: 'mysql', replication: { master: nowhere, slaves: [] } }],
     [
       'of the driver',

@@ -103,7 +103,7 @@ describe.each(platforms)('Streams under %s', (platform) => {
     ['its end', '/end'],
     ['a sign-out', '/logout'],
     ['a sign-out that keeps the visit', '/logout?keepVisit=1'],
-    ['a sign-in as somebody else', '/login?user=eve'],
+    ['a sign-in as another user', '/login?user=eve'],
     ['the end of everything', '/everything'],
   ])('B56, ASVS 7.4.1: end immediately with their visit in the same process: by %s', async (_, path) => {
     const ann = await signIn('ann');

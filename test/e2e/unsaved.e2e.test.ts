@@ -48,9 +48,9 @@ let injected: Session;
 
 const kinds: Record<string, typeof make> = {
   'a change': (session) => void (session['note'] = 'kept'),
-  'a change within': (session) => void (session['list'] as string[]).push('kept'),
-  'an update that nobody awaits': () => void injected.update('note', () => 'kept'),
-  'a sign-in that nobody awaits': (session, identity) => {
+  'a nested change': (session) => void (session['list'] as string[]).push('kept'),
+  'an update that is not awaited': () => void injected.update('note', () => 'kept'),
+  'a sign-in that is not awaited': (session, identity) => {
     session['note'] = 'kept';
     void identity.login('ann');
   },
@@ -316,7 +316,7 @@ for (const platform of platforms) {
             data: Object.fromEntries(session.entries()),
             user: identity.userId,
           }));
-          expect(after.data).toMatchObject(kind === 'a change within' ? { list: ['kept'] } : { note: 'kept' });
+          expect(after.data).toMatchObject(kind === 'a nested change' ? { list: ['kept'] } : { note: 'kept' });
           expect(after.user).toBe(kind.startsWith('a sign-in') ? 'ann' : null);
           const text = await response.text();
           expect(`${text} ${response.headers.get('location')} ${response.status}`).toMatch(/meant|403/);
@@ -389,7 +389,7 @@ for (const platform of platforms) {
     test.each(paths)(
       'law 7: %s contains the key of a new visit, even if the sign-in was not awaited',
       async (_, path) => {
-        make = kinds['a sign-in that nobody awaits']!;
+        make = kinds['a sign-in that is not awaited']!;
         const browser = app.browser();
         const response = await open(
           browser,

@@ -8,7 +8,7 @@ type List = unknown[];
 /** How a callback changes what it gets: each adds one to a count when it is called once. */
 const changes: Record<string, { start: () => unknown; add: (value: any) => unknown; count: (value: any) => number }> = {
   'an array': { start: () => [0], add: (list: List) => (list.push(1), list), count: (list: List) => list.length - 1 },
-  'an object within': {
+  'a nested object': {
     start: () => ({ of: { n: 0 } }),
     add: (value) => (value.of.n++, value),
     count: (value) => value.of.n,
@@ -36,9 +36,9 @@ interface Before {
 const before: Record<string, Before> = {
   nothing: { stored: 'the value', act: () => {} },
   'set it': { stored: 'another one', act: ({ session }, start) => void session.set('value', start()) },
-  'set it to what it is': { stored: 'the value', act: ({ session }, start) => void session.set('value', start()) },
-  'looked at it': { stored: 'the value', act: ({ session }) => void session.get('value') },
-  'emptied the session': {
+  'set it to the same value': { stored: 'the value', act: ({ session }, start) => void session.set('value', start()) },
+  'read it': { stored: 'the value', act: ({ session }) => void session.get('value') },
+  'cleared the session': {
     stored: 'another one',
     act: ({ session }, start) => {
       session.clear();

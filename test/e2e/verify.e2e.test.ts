@@ -35,7 +35,7 @@ class Listener implements VisitPluginHooks {
 
 const stores: [string, () => VisitStore][] = [
   ['a store on the server', () => new MemoryVisitStore()],
-  ['a store at the clients', () => new SealedCookieVisitStore({ secrets: ['b'.repeat(64)] })],
+  ['a store in clients', () => new SealedCookieVisitStore({ secrets: ['b'.repeat(64)] })],
 ];
 
 describe.each(stores)('visits.verify() with %s', (_, makeStore) => {

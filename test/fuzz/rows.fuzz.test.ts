@@ -157,7 +157,7 @@ describe('Stored session data, read by the serializer', () => {
 
   const kinds: Record<string, (random: Random) => Buffer> = {
     'like those that are written, with any names, tags, references and cycles': almostFormat1,
-    'with wounds': (random) => damaged(random, genuine),
+    'with damage': (random) => damaged(random, genuine),
     'of noise': (random) =>
       Buffer.concat([Buffer.from(random.chance(0.7) ? [1] : []), random.bytes(random.below(120))]),
   };
@@ -203,7 +203,7 @@ describe('Stored session data, read by the serializer', () => {
       'long text': `[{"a":"${fill('\\ud800')}"}]`,
       'text without an end': `[{"a":"${fill('\\u0000')}`,
       'long bytes': `[{},{"a":[["Buffer","${fill('AAAA')}"]]}]`,
-      'bytes that are none': `[{},{"a":[["Float64Array","${fill('= -_')}"]]}]`,
+      'invalid bytes': `[{},{"a":[["Float64Array","${fill('= -_')}"]]}]`,
       'a Set of many': `[{},{"a":[["Set",${many(140_000, (index) => String(index))}]]}]`,
       spaces: `[${fill(' ')}`,
     };

@@ -30,13 +30,13 @@ const { userAgent: _, ...older } = whole;
 
 const rows: Record<string, object> = {
   whole,
-  'of nobody': { ...whole, userId: null, linked: null, authenticatedAt: null },
-  'from before a column came': older,
-  'without a value that it must have': { ...whole, expiry: null },
-  'with an instant that is none': { ...whole, endedAt: 'soon' },
-  'with half a version': { ...whole, sessionVersion: 1.5 },
-  'with an identity that was spoiled': { ...whole, linked: 'x' },
-  'with a text that is none': { ...whole, id: 5 },
+  'without an identity': { ...whole, userId: null, linked: null, authenticatedAt: null },
+  'from before a column was added': older,
+  'without a required value': { ...whole, expiry: null },
+  'with an invalid instant': { ...whole, endedAt: 'soon' },
+  'with a fraction as its version': { ...whole, sessionVersion: 1.5 },
+  'with a damaged identity': { ...whole, linked: 'x' },
+  'with a text that is not a string': { ...whole, id: 5 },
 };
 
 describe('A row', () => {
@@ -51,8 +51,8 @@ describe('A row', () => {
       permanent: false,
       identity: { userId, created: 5, authenticatedAt },
     });
-    expect(read(rows['of nobody']!)).toMatchObject({ id: 'a', identity: null });
-    expect(read(rows['from before a column came']!)).toMatchObject({ userAgent: null });
+    expect(read(rows['without an identity']!)).toMatchObject({ id: 'a', identity: null });
+    expect(read(rows['from before a column was added']!)).toMatchObject({ userAgent: null });
   });
 
   test('becomes no record if it is damaged', () => {

@@ -36,7 +36,7 @@ test.each<[string, Shown, string, 'own' | 'foreign']>([
   ["the other scheme's own port", DEFAULT_PORT, 'http://shop.example', 'foreign'],
   ['IPv6', IPV6, 'http://[::1]:3000', 'own'],
   ['IPv6, another port', IPV6, 'http://[::1]', 'foreign'],
-  ['a host that is none', { host: '%%%', hostname: '%%%' }, 'http://shop.example', 'foreign'],
+  ['an invalid host', { host: '%%%', hostname: '%%%' }, 'http://shop.example', 'foreign'],
 ])(
   'R60, F2: %s: whether a request comes from its own origin: %#',
   (_, { host, forwarded, hostname }, origin, expected) => {

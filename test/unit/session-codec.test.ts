@@ -79,7 +79,7 @@ const kept: Record<string, unknown> = {
   'an ArrayBuffer': new Uint8Array([1, 2, 3]).buffer,
   'a DataView': new DataView(new Uint8Array([1, 2, 3]).buffer, 1),
   'empty containers': [{}, [], new Map(), new Set(), new Uint8Array(0)],
-  'what looks like a node or a tag': [
+  'data that looks like a node or a tag': [
     { a: [0] },
     ['Date', 1],
     ['undefined'],
@@ -288,7 +288,7 @@ class Price extends Money {
 const instances: [what: string, value: object, found: RegExp][] = [
   ['a class', new Money(5), /an instance of Money/],
   ['a class without a name', new (class {})(), /an instance of a class without a name/],
-  ['a prototype of its own', Object.create({ inherited: 1 }) as object, /an instance of Object/],
+  ['an own prototype', Object.create({ inherited: 1 }) as object, /an instance of Object/],
 ];
 
 describe('R53 instances', () => {
@@ -312,9 +312,9 @@ const refused: [what: string, value: unknown, found: RegExp][] = [
   ['a class', Money, /a function/],
   ['a symbol', Symbol('s'), /a symbol/],
   ['an instance with toJSON', new Price(5), /an instance of Price.*toJSON/],
-  ['a Date of a class', new (class Day extends Date {})(), /an instance of Day/],
-  ['a Map of a class', new (class Bag extends Map {})(), /an instance of Bag/],
-  ['an array of a class', new (class List extends Array {})(), /an instance of List/],
+  ['a subclass of Date', new (class Day extends Date {})(), /an instance of Day/],
+  ['a subclass of Map', new (class Bag extends Map {})(), /an instance of Bag/],
+  ['a subclass of Array', new (class List extends Array {})(), /an instance of List/],
   ['an Error', new TypeError('x'), /an instance of TypeError.*message/],
   ['a RegExp', /x/, /an instance of RegExp.*source/],
   ['a URL', new URL('http://localhost'), /an instance of URL.*string/],
@@ -565,7 +565,7 @@ describe('R54 unreadable data', () => {
     ['no bytes', new Uint8Array(0), /no bytes/],
     ['another format', Buffer.from('{"json":1}'), /0x7b/],
     ['a later format', Buffer.from('\u0002[{}]'), /0x02/],
-    ['no text', Buffer.from([1, 0x5b, 0xff, 0xfe, 0x5d]), /UTF-8/],
+    ['invalid text', Buffer.from([1, 0x5b, 0xff, 0xfe, 0x5d]), /UTF-8/],
     ['a string', '\u0001[{}]' as unknown as Uint8Array, /string/],
     ['null', null as unknown as Uint8Array, /null/],
   ])('%s is reported as unreadable', (_, bytes, message) => {

@@ -127,7 +127,7 @@ describe('A key', () => {
     ['hexadecimal digits in capitals', first.toString('hex').toUpperCase()],
     ['base64', first.toString('base64')],
     ['base64url', first.toString('base64url')],
-    ['what a command has printed, with a line break', `${first.toString('base64')}\n`],
+    ['the output of a command, with a line break', `${first.toString('base64')}\n`],
   ])('R55: may be %s', (_, key) => {
     expect(Buffer.from(encryption([key]).decrypt(encrypt([first]), VISIT))).toEqual(plain);
   });

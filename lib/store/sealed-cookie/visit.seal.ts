@@ -29,7 +29,7 @@ const SAME = { hex: asIs, text: asIs, exact: asIs, instant: asIs, count: asIs, b
 const visitValues = rowWriter<VisitRecord>(SEALED_COLUMNS, { ...SAME, flag: flag.toNumber });
 const identityValues = rowWriter<IdentityRecord>(IDENTITY_COLUMNS, { ...SAME, flag: flag.toNumber });
 
-/** The values before those of the columns: a copy from before a column came ends sooner. */
+/** The values before those of the columns: a copy from before a column was added ends sooner. */
 type Head = readonly [format: number, revision: number, hasData: 0 | 1, owner: unknown[] | null];
 const HEAD_LENGTH = 4;
 const places = new Map(namesIn(SEALED_COLUMNS).map((name, index): [string, number] => [name, HEAD_LENGTH + index]));
