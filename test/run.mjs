@@ -12,26 +12,28 @@ import { temporaryFolder, unwatch, watch } from './support/servers.mjs';
 
 const HELP = `npm test [-- [--quick] [arguments and filters of vitest]]
 
-Installs the dependencies where that is due, builds, starts private database servers on free ports of 127.0.0.1, runs the
-tests, checks types, formatting and documentation and lints beside them, and removes all of it again. The last line is "N passed, N failed", with
-", N skipped" where tests were skipped; the exit code is 0 only when something passed and nothing failed.
+Installs the dependencies if necessary, builds, starts private database servers on free ports of 127.0.0.1, runs the
+tests, meanwhile checks types, lint, formatting and documentation, and removes the servers. The last line is
+"N passed, N failed", with ", N skipped" if tests were skipped; the exit code is 0 only if at least one test passed and
+none failed.
 
   npm test -- --quick                  only the tests; those of the built package use the last build
   npm test -- test/unit                only the files whose path contains this
   npm test -- -t "signs in"            only the tests whose name matches
-  npm test -- --coverage               what else vitest knows
-  npm run test:quick                   all that needs no server: types, lint, units, whole applications on SQLite and in memory
-  npm run test:soak                    the tests that look for rare things, for an hour or two: every order of statements,
-                                       longer load, more random input; takes filters, too
-  npm run matrix                       the packed package with many versions of what it stands on; --help tells more
+  npm test -- --coverage               any other option of vitest
+  npm run test:quick                   everything that needs no server: types, lint, units, applications on SQLite
+                                       and in memory
+  npm run test:soak                    the tests that search for rare failures, for an hour or two: every order of
+                                       statements, longer load, more random input; accepts filters, too
+  npm run matrix                       the packed package with many versions of its dependencies; see --help
 
-On Debian and Ubuntu, root gets missing servers and the browser installed by apt-get; on a terminal it is asked first. Suites
-whose server is missing are skipped and named; with CI=true they fail.
+On Debian and Ubuntu, missing servers and the browser are installed with apt-get if the user is root; on a terminal, the
+command asks first. Suites whose server is missing are skipped and listed; with CI=true they fail.
 
 Environment:
   CI=true                   a suite that could not run is a failure
-  VISIT_TEST_SEED           the seed that a test with random input, or a run for its samples of the day, has printed: the
-                            same input again
+  VISIT_TEST_SEED           the seed that a test with random input, or a run with the samples of a day, has printed, to
+                            repeat the same input
   VISIT_TEST_ARTIFACTS      a folder for screenshots of the sample; without it there are none
   VISIT_TEST_NO_INSTALL=1   do not install servers or the browser
   VISIT_TEST_PATH           look for servers and the browser in these folders only, and install none; the path of an

@@ -96,7 +96,8 @@ async function openPostgres() {
     const [{ server_version: version }] = await run('SHOW server_version');
     if (counts) await run('CREATE EXTENSION pg_stat_statements');
     const count = counts
-      ? "SELECT sum(calls) AS count FROM pg_stat_statements WHERE dbid <> (SELECT oid FROM pg_database WHERE datname = 'visit')"
+      ? 'SELECT sum(calls) AS count FROM pg_stat_statements ' +
+        "WHERE dbid <> (SELECT oid FROM pg_database WHERE datname = 'visit')"
       : "SELECT sum(xact_commit + xact_rollback) AS count FROM pg_stat_database WHERE datname <> 'visit'";
     return {
       title: `PostgreSQL ${/[\d.]+/.exec(version)[0]}`,

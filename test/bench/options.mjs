@@ -3,27 +3,28 @@ import { ROUTES } from './variants.mjs';
 
 export const HELP = `node test/bench/run.mjs [options]
 
-Starts private database servers on free ports of 127.0.0.1, measures nest-visit and what else there is in interleaved
-rounds, prints ratios, compares them with the aims and writes docs/benchmarks.md and docs/benchmarks.svg. Measures the
-package as it was built last (npm run build). Takes about a quarter of an hour; close other programs meanwhile.
+Starts private database servers on free ports of 127.0.0.1, measures nest-visit and other libraries in interleaved
+rounds, prints ratios, compares them with the goals, and writes docs/benchmarks.md and docs/benchmarks.svg. Measures the
+last build of the package (npm run build). Takes about a quarter of an hour; close other programs in the meantime.
 
-  --cpu                only the CPU time that a request takes, which other programs move less than requests per second, and the
-                       latency of one connection; few variants, some minutes; writes nothing
-  --stores             only the CPU time that a request takes with each store; some minutes; writes nothing
-  --quick              only whether all works: few variants, one short round, about a minute; writes nothing
-  --only <regex>       only variants whose key, such as express/visit-mariadb/node20, matches; and the bare application, or
-                       MariaDB by TypeORM for --stores
-  --route <names>      of static, read and write only these, such as read,write
+  --cpu                only the CPU time of a request, which other programs affect less than requests per second, and
+                       the latency of one connection; few variants, some minutes; writes nothing
+  --stores             only the CPU time of a request with each store; some minutes; writes nothing
+  --quick              only checks that everything works: few variants, one short round, about a minute; writes nothing
+  --only <regex>       only variants whose key, such as express/visit-mariadb/node20, matches; and the bare application,
+                       or MariaDB with TypeORM for --stores
+  --route <names>      only these of static, read and write, such as read,write
   --rounds <n>         rounds, 3 by default, or 5 for --cpu and --stores
-  --seconds <s>        of each measuring; by default as many as fit into the time, or 1 for --cpu and --stores
-  --node <20,24>       on these versions of Node; others than the running one are fetched by npx
+  --seconds <s>        the duration of each measurement; by default as long as the time permits, or 1 for --cpu and
+                       --stores
+  --node <20,24>       on these versions of Node; npx downloads them, except the running one
   --scale              also a large table, which takes long to fill
   --expunge            also three processes that expunge old visits while others are in use
-  --memory             also ten minutes of reading, each of other visits, and what memory the process has after each
-  --codec              also what encoding sessions costs, beside other serializers
-  --rows <n>           of those tables, by default ten million, or one million for --expunge and --memory
-  --only-extras        nothing but what --scale, --expunge, --memory and --codec add
-  --load <name>        wrk or autocannon; by default wrk where it is installed
+  --memory             also ten minutes of reading, each with other visits, and the memory of the process after each
+  --codec              also the cost of encoding sessions, compared with other serializers
+  --rows <n>           the size of these tables, by default ten million, or one million for --expunge and --memory
+  --only-extras        only the additions of --scale, --expunge, --memory and --codec
+  --load <name>        wrk or autocannon; by default wrk, if it is installed
   --write              write the report after --quick, too
   --help               this text`;
 

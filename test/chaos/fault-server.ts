@@ -206,7 +206,8 @@ async function startFaultyPostgres(): Promise<FaultServer> {
     },
     async isWaitedFor(holder) {
       const [own] = await holder.query('SELECT pg_backend_pid() AS pid');
-      const sql = `SELECT COUNT(*) AS n FROM pg_stat_activity WHERE ${Number(own!['pid'])} = ANY (pg_blocking_pids(pid))`;
+      const pid = Number(own!['pid']);
+      const sql = `SELECT COUNT(*) AS n FROM pg_stat_activity WHERE ${pid} = ANY (pg_blocking_pids(pid))`;
       await vi.waitUntil(async () => Number((await ask(sql))[0]!['n']) > 0, { timeout: PATIENCE });
     },
     deadlocks: async () =>

@@ -11,8 +11,8 @@ import { isForToday, TODAY } from '../support/today.js';
 import { nestAdd, nestAddInstalled } from './nest-add.js';
 import { expectGateways, expectMissing, expectStoreSuite, installOlder, OLDER_NESTS } from './older-nests.js';
 
-// An application every third day, installed as users install it, because an installation takes half a minute; all of
-// them in test:soak. `npm run matrix`, which runs once a week (.github/workflows/ci.yml), writes what it has seen into
+// One application every third day, installed as users install it, because an installation takes half a minute, and all of
+// them in test:soak. `npm run matrix`, which runs once a week (.github/workflows/ci.yml), writes its results to
 // docs/compatibility.md.
 
 const EVERY = 3;

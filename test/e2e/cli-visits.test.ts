@@ -178,7 +178,8 @@ describeWith('redis', 'The command and visits in Redis', () => {
     await store.check();
     const source = await file(
       `import { RedisVisitStore } from ${here('dist/esm/store/redis/index.js')};
-       export default () => new RedisVisitStore({ connection: ${JSON.stringify(redisUrl)}, prefix: ${JSON.stringify(prefix)} });`,
+       export default () =>
+          new RedisVisitStore({ connection: ${JSON.stringify(redisUrl)}, prefix: ${JSON.stringify(prefix)} });`,
     );
     return { store, source, close: () => store.close() };
   });
@@ -189,7 +190,8 @@ describe('The command', () => {
     const keyv = await file(
       `import { KeyvVisitStore } from ${here('dist/esm/store/keyv/index.js')};
        import { Keyv } from ${here('node_modules/keyv/dist/index.js')};
-       export default () => new KeyvVisitStore({ keyv: new Keyv({ throwOnErrors: true }), shared: false, durable: false, evicts: false });`,
+       const keyv = new Keyv({ throwOnErrors: true });
+        export default () => new KeyvVisitStore({ keyv, shared: false, durable: false, evicts: false });`,
     );
     for (const [args, feature] of [
       [['list', '--user', 'ann'], 'users'],

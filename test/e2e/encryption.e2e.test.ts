@@ -352,7 +352,9 @@ describeStacks('Encryption of session data', (stack) => {
       }
       Logger.overrideLogger(false);
       const text = lines.join('\n');
-      const about = `session data of visit ${idOf(browser)} cannot be read: [visit] session data cannot be read: it was encrypted with a key that is not`;
+      const about =
+        `session data of visit ${idOf(browser)} cannot be read: [visit] session data cannot be read: ` +
+        'it was encrypted with a key that is not';
       expect(text.split(about)).toHaveLength(3);
       for (const form of ['base64', 'base64url', 'hex'] as const)
         expect(text).not.toContain(Buffer.from(key, 'base64').toString(form));

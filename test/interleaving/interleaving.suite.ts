@@ -9,7 +9,7 @@ import { operations, type OperationName } from './operations.js';
 import { KNOWN_ORDERS, scenes } from './orders.js';
 
 /**
- * All orders of the simplest pairs; of the others, and of three at once, there are too many for every day: each day has others.
+ * All orders of the simplest pairs. Other pairs, and three at once, have too many orders: each day runs a share of them.
  * Servers show their locks in fewer.
  */
 function mostOrders(name: DatabaseName, { operations: { length } }: Scene): number {

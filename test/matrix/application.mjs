@@ -9,7 +9,7 @@ import { visit } from './visit.mjs';
 
 const fixture = fileURLToPath(new URL('application', import.meta.url));
 
-/** The compilers of the time of each version of Nest, and the oldest TypeORM that anybody has beside the oldest Nest. */
+/** The compiler for each version of Nest, and the oldest TypeORM in use with the oldest Nest. */
 const TYPESCRIPT = { 10: '~5.4.0', 11: '~5.9.0', 12: '~6.0.3' };
 const TYPEORM = { 0.3: (nest) => (nest === '10' ? '0.3.20' : '^0.3.27'), 1: () => '^1.0.0' };
 
@@ -156,12 +156,12 @@ async function testRun(row, runtime, packager) {
 }
 
 /**
- * Does all that a row asks for, in a folder of its own. What is fetched once for several rows goes to `folder`.
- * `onStep` hears of each step when it begins. With `checksTypes` the declarations of the package are compiled with the
- * application's compiler, too; without it, only as far as the application uses them.
+ * Tries a row, in a folder of its own. Downloads for several rows are stored in `folder`. `onStep` is called at the
+ * beginning of each step. With `checksTypes`, the application's compiler also checks the declarations of the package;
+ * without it, only those that the application uses.
  *
- * @returns the outcome: `works`, perhaps with a remark; `fails` with step and reason; or `not run`, with the reason, where this machine cannot
- *   have the runtime
+ * @returns the outcome: `works`, perhaps with a remark; `fails` with step and reason; or `not run` with the reason, if
+ *   this machine cannot have the runtime
  */
 export async function tryRow(row, { place, folder, tarball, checksTypes = true, onStep = () => {} }) {
   let step;

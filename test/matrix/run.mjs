@@ -15,22 +15,23 @@ import { stopAll } from './tools.mjs';
 
 const HELP = `npm run matrix [-- options]
 
-Packs the package, and tries it in ${rows.length} small applications: versions of Nest, TypeORM and Node, Bun, Express and Fastify,
-both module formats, Jest and vitest, bundles by esbuild and webpack, npm, pnpm, and Yarn's Plug'n'Play. Each two of
-these meet in some application, which is installed, compiled, started, visited over HTTP, and tested by its own test.
+Packs the package, and tries it in ${rows.length} small applications: versions of Nest, TypeORM and Node, Bun, Express and
+Fastify, both module formats, Jest and vitest, bundles by esbuild and webpack, npm, pnpm, and Yarn's Plug'n'Play. Each
+pair of these occurs in some application, which is installed, compiled, started, visited over HTTP, and tested by its
+own test.
 
-It takes about a minute for each. What has worked with the same package before is not tried again, so that a run which
-was interrupted goes on where it was. When every row has been tried, the table in docs/compatibility.md is written.
+Each application takes about a minute. Rows that have worked with the same package before are skipped, so an interrupted
+run continues where it was. When every row has been tried, the table in docs/compatibility.md is written.
 
-  --only WORDS   only the rows whose name has all of these, with commas between: --only "nest 12,bun"; may be repeated
-  --again        try them even if they have worked before
-  --jobs N       so many at a time (1)
-  --keep         leave the folders of the applications, and say where they are
-  --list         print the names of the rows, and try nothing
+  --only WORDS   only the rows whose names have all of these words: --only "nest 12,bun"; may be repeated
+  --again        try rows even if they have worked before
+  --jobs N       the number of applications at a time (1)
+  --keep         keep the folders of the applications, and print their paths
+  --list         only print the names of the rows
   --help
 
-Needs npm and a registry that it can reach; nothing is installed outside of temporary folders and npm's own cache. Node
-and Bun of each version come from npm. Results are kept in artifacts/matrix.json. The exit code is 0 when no row failed.`;
+Needs npm and access to a registry; nothing is installed outside of temporary folders and npm's own cache. Each version
+of Node and Bun is installed from npm. Results are stored in artifacts/matrix.json. The exit code is 0 if no row failed.`;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const RESULTS = join(root, 'artifacts/matrix.json');

@@ -23,9 +23,10 @@ export interface TestServer {
  */
 export function startMariaDb(options?: { args?: string[] }): Promise<TestServer>;
 
-/** Starts a PostgreSQL of its own. Throws when none is installed. `args` are further arguments of the server; no file of it
- * gets longer than `largestFile` bytes, as on a disk that is full; with `standbyOf`, the URL of another one, it follows
- * that. */
+/**
+ * Starts a private PostgreSQL. Throws if none is installed. `args` are further arguments of the server. Its files cannot
+ * exceed `largestFile` bytes, as on a full disk. With `standbyOf`, the URL of another server, it is a standby of that.
+ */
 export function startPostgres(options?: {
   args?: string[];
   largestFile?: number;
