@@ -27,7 +27,7 @@ describe('The check of the built site', () => {
     expect(mistakesIn(folder, '/site/v1/')).toEqual([]);
   });
 
-  test('finds what leads nowhere, and what another host would send', () => {
+  test('finds broken links, and URLs that point to another host', () => {
     write('index.html', '<a href="/session"><a href="/site/gone"><a href="/site/session#gone">');
     write('session.html', '<script src="https://example.org/a.js"></script><img src="/site/gone.svg">');
     write('session.md', '![figure](/site/gone.svg)');

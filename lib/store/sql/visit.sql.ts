@@ -390,8 +390,8 @@ export class VisitSql {
   /** The owner of the lock, and its expiry. */
   lease(visitId: string): Statement {
     const { id, lockOwner, lockedUntil } = this.#v;
-    const sql =
-      `SELECT ${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil"` + ` FROM ${this.#visit} WHERE ${id} = ?`;
+    const columns = `${lockOwner} AS "lockOwner", ${lockedUntil} AS "lockedUntil"`;
+    const sql = `SELECT ${columns} FROM ${this.#visit} WHERE ${id} = ?`;
     return { sql, params: [visitId] };
   }
 
