@@ -81,6 +81,15 @@ describeDatabases(
       return (await direct.query<unknown[]>(sql)).length > 0;
     }
 
+    /** How many statements wait for the lock of a table. */
+    async function waitingForTables(): Promise<number> {
+      const sql = isMariaDb
+        ? `SELECT COUNT(*) AS n FROM information_schema.PROCESSLIST
+           WHERE DB = DATABASE() AND STATE = 'Waiting for table metadata lock'`
+        : "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+      return Number((await direct.query<{ n: string }[]>(sql))[0]!.n);
+    }
+
     const identity = { userId: 'a', created: NOW, authenticatedAt: NOW };
 
     test('B44: after all were lost in silence, the first calls detect it, and the next ones are served', async () => {
@@ -262,6 +271,30 @@ describeDatabases(
       await backup.release();
       const results = await Promise.all(writes);
       expect(results.slice(0, visits.length)).toEqual(visits.map(() => ({ outcome: 'done' })));
+    });
+
+    test('B84: while everything waits behind an ALTER TABLE, other tables are read, and then everything is done', async () => {
+      const { store } = await open();
+      const access = openAccess(store, PATIENCE);
+      const visits = Array.from({ length: POOL * 3 }, () => newVisit());
+      await store.create(visits);
+      const [reader, operator] = [direct.createQueryRunner(), direct.createQueryRunner()];
+      await reader.startTransaction();
+      await reader.query('SELECT 1 FROM visit');
+      // It waits for the reader, and all that comes later waits for it.
+      const altered = operator.query('ALTER TABLE visit ADD COLUMN extra INT NULL');
+      await expect.poll(waitingForTables).toBe(1);
+      const writes = visits.map((visit) => access.rekey(rekeyOf(visit)));
+      await expect.poll(waitingForTables).toBeGreaterThan(1);
+      const finds = visits.map(({ id }) => access.find(id));
+      expect(await access.read((one) => one.users!.revokedAt('nobody'))).toBeNull();
+      expect(await waitingForTables()).toBeLessThanOrEqual(POOL);
+      await reader.commitTransaction();
+      await altered;
+      expect(await Promise.all(writes)).toEqual(visits.map(() => ({ outcome: 'done' })));
+      expect(await Promise.all(finds)).toMatchObject(visits.map(({ id }) => ({ id })));
+      await operator.query('ALTER TABLE visit DROP COLUMN extra');
+      await Promise.all([reader.release(), operator.release()]);
     });
 
     test('B82: a pool that was opened for visits can be closed while its database hangs', async () => {
