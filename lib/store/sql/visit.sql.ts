@@ -107,6 +107,7 @@ export class VisitSql {
   readonly #list: string;
   readonly #isLive: string;
   /** The name of the prepared statement. */
+  readonly #createName: string;
   readonly #findName: string;
   readonly #saveName: string;
   readonly #touchName: string;
@@ -163,6 +164,7 @@ export class VisitSql {
     this.#list = select(LISTED_COLUMNS);
     // Stores with other tables may share the connections.
     const shared = hashOf(`${this.#select} ${this.#v.lockOwner}`).slice(0, 12);
+    this.#createName = `nest-visit-create-${shared}`;
     this.#findName = `nest-visit-find-${shared}`;
     this.#saveName = `nest-visit-save-${shared}`;
     this.#touchName = `nest-visit-touch-${shared}`;
@@ -238,11 +240,14 @@ export class VisitSql {
 
   /** New visits, all or none. */
   insertVisits(visits: readonly VisitRecord[]): Statement {
-    return insert(
+    const statement = insert(
       this.#visit,
       VISIT_NAMES.map((name) => this.#v[name]),
       visits.map(this.#visitValues),
     );
+    // The usual one. With an identity, it is part of a transaction, which would not survive a statement that can no
+    // longer be prepared.
+    return visits.length === 1 && !visits[0]?.identity ? { ...statement, name: this.#createName } : statement;
   }
 
   /** The identities of new visits that have one. */
