@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 import { openAccess } from '../support/open-access.js';
 import { bytes, DAY, newVisit, NOW, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { describeDatabases } from '../support/databases.js';
+import { untilOneWaits } from '../support/lock-waits.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
@@ -70,15 +71,6 @@ describeDatabases(
       const end = (): Promise<void> => (ended ??= other.rollbackTransaction().then(() => other.release()));
       onTestFinished(end);
       return end;
-    }
-
-    /** Whether a statement waits for the lock of a row or a table. */
-    async function isWaiting(): Promise<boolean> {
-      const sql = isMariaDb
-        ? `SELECT 1 FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p
-           ON p.ID = t.trx_mysql_thread_id WHERE p.DB = DATABASE() AND t.trx_state = 'LOCK WAIT'`
-        : "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-      return (await direct.query<unknown[]>(sql)).length > 0;
     }
 
     /** How many statements wait for the lock of a table. */
@@ -321,7 +313,7 @@ describeDatabases(
         await store.create([visit]);
         const release = await holding(visit.id);
         const ended = store.end([visit.id], { reason: 'x', at: NOW });
-        await expect.poll(isWaiting).toBe(true);
+        await untilOneWaits(direct);
         const closed = dataSource.destroy();
         await release();
         expect(await ended).toEqual([visit.id]);

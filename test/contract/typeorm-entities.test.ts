@@ -21,6 +21,7 @@ import { Visit } from '../../lib/store/typeorm/visit.entity.js';
 import type { VisitRecord, Rekey } from '../../lib/store/visit.store.js';
 import { countStale, countUnwiped, expungeAll } from '../../lib/testing/cleanup.js';
 import { describeDatabases } from '../support/databases.js';
+import { untilOneWaits } from '../support/lock-waits.js';
 import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
 import { created } from '../../lib/store/visit.record.js';
 
@@ -91,27 +92,6 @@ function collectFailures(): { failures: string[]; logger: Logger } {
       logQueryError,
     },
   };
-}
-
-/** Until somebody in this database waits for a lock that somebody else holds. */
-async function untilOneWaits(dataSource: DataSource): Promise<void> {
-  const sql = {
-    mariadb:
-      'SELECT COUNT(*) AS waiting FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON ' +
-      'p.id = t.trx_mysql_thread_id' +
-      " WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
-    postgres:
-      'SELECT COUNT(*) AS waiting FROM pg_stat_activity ' +
-      "WHERE datname = current_database() AND wait_event_type = 'Lock'",
-    // It does not show; the one that waits does so in this process, by timer.
-    'better-sqlite3': 'SELECT 1 AS waiting',
-  }[dataSource.options.type as 'mariadb'];
-  const waiting = async (): Promise<number> => {
-    const [row]: { waiting: number | string }[] = await dataSource.query(sql);
-    return Number(row?.waiting);
-  };
-  // InnoDB renews what it shows only when nobody has looked for a tenth of a second.
-  await expect.poll(waiting, { interval: 250 }).toBeGreaterThan(0);
 }
 
 async function tablesOf(dataSource: DataSource): Promise<string[]> {
