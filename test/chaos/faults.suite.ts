@@ -5,6 +5,7 @@ import { openMigrated } from '../support/open-migrated.js';
 import { platforms } from '../support/app.js';
 import { PATIENCE } from '../support/patience.js';
 import { isSoak } from '../support/soak.js';
+import { isForToday } from '../support/today.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { describeFaultServer, type FaultServer } from './fault-server.js';
 import { complainAboutFailure, Load, VISITORS } from './load.js';
@@ -17,6 +18,8 @@ const HOUR = 3_600_000;
 
 /** One file for each kind of server, so that they run in parallel. */
 export function describeFaults(name: FaultServer['name']): void {
+  // What is the application's doing rather than the database's is tested on one kind of server each day.
+  const isOfToday = isForToday(name === 'mariadb' ? 0 : 1, 2);
   describeFaultServer('Faults', name, (startServer) => {
     let db: FaultServer;
     let apps: AppProcess[] = [];
@@ -180,7 +183,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     });
 
-    describe('of an application', () => {
+    describe.runIf(isOfToday)('of an application', () => {
       test('B21: it is killed while it writes: all acknowledged writes are stored', async () => {
         await expectNothingLost(
           async (load) => {
@@ -193,7 +196,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     });
 
-    describe('of other clients of the same rows', () => {
+    describe.runIf(isOfToday)('of other clients of the same rows', () => {
       test('B21: a lock that is held for a long time causes delays, but no loss', async () => {
         await expectNothingLost(async (load) => {
           const session = await db.connect();
@@ -277,7 +280,7 @@ export function describeFaults(name: FaultServer['name']): void {
       });
     }
 
-    describe('at shutdown of an application', () => {
+    describe.runIf(isOfToday)('at shutdown of an application', () => {
       test.each(platforms)(
         'R29, B39: %s shuts down gracefully under load: requests are finished, pending updates are written',
         async (platform) => {
