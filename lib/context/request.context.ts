@@ -444,14 +444,20 @@ export function requestOf(source: FrameworkRequest | ExecutionContext): Framewor
 /**
  * The context of a request or of a handler.
  *
- * @throws VisitNotResolvedError if the request did not pass the entry of the module
+ * @throws VisitNotResolvedError if there is no request, or if it did not pass the entry of the module
  */
 export function contextOf(source: FrameworkRequest | ExecutionContext): RequestContext {
+  // In a GraphQL context, for example, there may be no request. A text may be a key, and is not shown.
+  if (typeof source !== 'object' || source === null)
+    throw new VisitNotResolvedError(
+      `a request or an execution context is needed, got ${source === null ? 'null' : typeof source}`,
+    );
   const context = 'getArgByIndex' in source ? findContextIn(source) : findContext(source);
   if (context) return context;
   if (!('getArgByIndex' in source) || source.getType() !== 'ws') requestOf(source);
   throw new VisitNotResolvedError(
-    'this request has no visit: is VisitModule imported by the application that serves it?',
+    'this request has no visit: is VisitModule imported by the application that serves it? The handshake of a socket ' +
+      'is no request; use visits.verify() for it',
   );
 }
 

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import http from 'node:http';
+import { Socket } from 'node:net';
 import { inspect } from 'node:util';
 import {
   Controller,
@@ -274,6 +275,21 @@ describe('Outside of requests', () => {
     Symbol('of a library'),
   ])('Nest and other code can probe the injected session by %s, without effect', (name) => {
     expect(Reflect.get(services.session, name)).toBeUndefined();
+  });
+
+  // As JavaScript, or a context of GraphQL without a request, passes them.
+  test.each([undefined, null, 'a secret', 1, true, {}])(
+    'visits.resolve(%j) throws, and shows no text',
+    async (source) => {
+      const refused = { code: 'VISIT_NOT_RESOLVED', message: expect.not.stringContaining('secret') };
+      await expect(services.visits.resolve(source as never)).rejects.toMatchObject(refused);
+    },
+  );
+
+  test('visits.resolve() of a handshake names visits.verify()', async () => {
+    const handshake = Object.assign(new http.IncomingMessage(new Socket()), { method: 'GET', url: '/' });
+    const refused = { code: 'VISIT_NOT_RESOLVED', message: expect.stringContaining('visits.verify()') };
+    await expect(services.visits.resolve(handshake)).rejects.toMatchObject(refused);
   });
 
   test('the injected session can be awaited, injected and printed', async () => {
