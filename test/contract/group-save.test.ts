@@ -109,6 +109,20 @@ describeDatabases('A group of saves', (db) => {
     expect(statements).toBe(1);
   });
 
+  test('B15: saves whose statement could not be sent completely are written in smaller groups', async () => {
+    const saves = await group(4, []);
+    let statements = 0;
+    gate.pass = async (sql, execute) => {
+      if (sql.startsWith('UPDATE') && ++statements === 1)
+        throw Object.assign(new Error('write ECONNRESET'), { code: 'ECONNRESET', syscall: 'write', fatal: true });
+      return execute(sql);
+    };
+    const results = await store.save(saves);
+    delete gate.pass;
+    expect(results).toEqual(saves.map(() => ({ outcome: 'saved', version: 1 })));
+    expect(statements).toBe(3);
+  });
+
   test('saves that were written are not repeated if they cannot be read afterwards', async () => {
     const saves = await group(4, []);
     await dataSource.query(`DELETE FROM visit WHERE id = '${saves[3]!.id}'`);

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { expect, test } from 'vitest';
-import { driverError, sqlStateOf, withoutValues } from '../../lib/store/sql/driver-error.js';
+import { driverError, isUnsent, sqlStateOf, withoutValues } from '../../lib/store/sql/driver-error.js';
 import { MysqlDialect } from '../../lib/store/sql/mysql.dialect.js';
 import { PostgresDialect } from '../../lib/store/sql/postgres.dialect.js';
 import { SqliteDialect } from '../../lib/store/sql/sqlite.dialect.js';
@@ -13,10 +13,11 @@ test('B15: an error of a socket is not an answer of the server: the statement ma
     expect(sqlStateOf(failed({ code })), code).toBe('08000');
     for (const dialect of dialects) {
       expect(dialect.isRefusal(failed({ code })), code).toBe(false);
-      expect(dialect.isRefusal(failed({ code, syscall: 'read' })), code).toBe(false);
-      // The rest of the statement could not be sent.
-      expect(dialect.isRefusal(failed({ code, syscall: 'write' })), code).toBe(true);
+      expect(dialect.isRefusal(failed({ code, syscall: 'write' })), code).toBe(false);
     }
+    // Only an error while the rest of the statement was sent shows that it cannot have been executed.
+    expect(isUnsent(failed({ code, syscall: 'read' })), code).toBe(false);
+    expect(isUnsent(failed({ code, syscall: 'write' })), code).toBe(true);
   }
   expect(dialects[0]!.isRefusal(failed({ errno: 1406, sqlState: '22001' }))).toBe(true);
   expect(dialects[1]!.isRefusal(failed({ code: '22P02' }))).toBe(true);

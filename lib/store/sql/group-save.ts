@@ -3,6 +3,7 @@ import { bytesFor, mostBytes, tooLong } from '../statement-size.js';
 import { byId, MAX_UNEXPLAINED, unexplainedRefusal } from '../table-visit.store.js';
 import { verdictOn } from '../visit.record.js';
 import type { SaveResult, SessionSave, VisitRecord } from '../visit.store.js';
+import { isUnsent } from './driver-error.js';
 import type { SqlAccess } from './sql.connection.js';
 
 /** The maximum number of saves in one statement. A longer condition costs more than a second statement. */
@@ -38,7 +39,7 @@ export async function saveInGroups(
     } catch (error) {
       // The refused saves are found by splitting the group in halves. Saves that may have been written are never
       // repeated.
-      const lost = dialect.isRefusal(error) ? (group.length === 1 ? group : []) : waiting;
+      const lost = dialect.isRefusal(error) || isUnsent(error) ? (group.length === 1 ? group : []) : waiting;
       for (const { index } of lost) results[index] = { outcome: 'failed', error };
       waiting = waiting.filter(({ index }) => !(index in results));
       mostInGroup = Math.max(1, group.length >> 1);

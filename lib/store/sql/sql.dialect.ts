@@ -1,5 +1,5 @@
 import type { Reference } from '../table-visit.store.js';
-import { driverError, isUnsent, sqlStateOf, type DriverError } from './driver-error.js';
+import { driverError, sqlStateOf, type DriverError } from './driver-error.js';
 import type { Statement } from './statement.js';
 
 /** Databases with the same SQL dialect. */
@@ -122,12 +122,12 @@ export abstract class SqlDialect {
   abstract isMissing(error: unknown): boolean;
 
   /**
-   * Whether the database has refused the statement itself, or did not get all of it, so that it has certainly changed
-   * nothing. False if the connection was lost later or the server stopped: then the statement may have been executed.
+   * Whether the database has refused the statement itself, so that it has certainly changed nothing. False if the
+   * connection was lost or the server stopped: then the statement may have been executed.
    */
   isRefusal(error: unknown): boolean {
     // Connection exceptions, interventions of the operator, interruptions.
-    return isUnsent(error) || !/^(08|57|70|XX)/.test(sqlStateOf(error));
+    return !/^(08|57|70|XX)/.test(sqlStateOf(error));
   }
 
   /**
