@@ -457,7 +457,7 @@ export function contextOf(source: FrameworkRequest | ExecutionContext): RequestC
   if (!('getArgByIndex' in source) || source.getType() !== 'ws') requestOf(source);
   throw new VisitNotResolvedError(
     'this request has no visit: is VisitModule imported by the application that serves it? The handshake of a socket ' +
-      'is no request; use visits.verify() for it',
+      'is not a request: use visits.verify() for it',
   );
 }
 

@@ -35,7 +35,7 @@ export function parseEncryption(value: unknown): ResolvedEncryption {
   }
   const { keys, plain = 'refuse', ...others } = value as Record<string, unknown>;
   const [other] = Object.keys(others);
-  // A name as short as this is no key.
+  // A name as short as this is not a key.
   if (other !== undefined)
     throw new InvalidOption('an object with keys and plain', /^\w{1,20}$/.test(other) ? `"${other}"` : 'another name');
   if (!PLAIN_DATA.includes(plain)) {
