@@ -111,7 +111,8 @@ async function run({ command, args, shell = false, env, patient = false, output 
       console.error(`${command} could not be started: ${error.message}`);
       resolve(1);
     });
-    child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
+    // What it has printed may come after its end.
+    child.once(output ? 'close' : 'exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
   });
   if (!child.pid) return ended;
 
