@@ -38,7 +38,19 @@ export interface RedisVisitCluster {
 export type RedisVisitConnection = string | redis.RedisClientOptions | redis.RedisClusterOptions;
 
 type Client = RedisVisitClient | RedisVisitCluster;
-type OwnClient = ReturnType<typeof redis.createClient> | ReturnType<typeof redis.createCluster>;
+
+/**
+ * The part of a client opened here that the connection uses. The types of the package itself have so many parameters
+ * that the compiler takes longer to compare two of them than for all else.
+ */
+type OwnClient = Client & {
+  readonly isOpen: boolean;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  once(event: 'error', listener: (error: Error) => void): unknown;
+  connect(): Promise<unknown>;
+  close(): Promise<unknown>;
+  destroy(): void;
+};
 
 /**
  * Session data is returned as bytes, and everything else is converted to text where it is read, whatever the options of
@@ -224,7 +236,7 @@ export class RedisConnection {
     try {
       // A server that hangs accepts connections, and does not answer the greeting.
       await withDeadline(
-        connected.then(() => requirePrimary(own as Client)),
+        connected.then(() => requirePrimary(own)),
         this.#deadline,
       );
     } catch (error) {
@@ -296,8 +308,8 @@ function createOwn(library: typeof redis, connection: RedisVisitConnection): Own
   const defaults = { disableOfflineQueue: true };
   if (typeof connection === 'string') return library.createClient({ ...defaults, url: connection });
   if ('rootNodes' in connection)
-    return library.createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } }) as OwnClient;
-  return library.createClient({ ...defaults, ...connection }) as OwnClient;
+    return library.createCluster({ ...connection, defaults: { ...defaults, ...connection.defaults } });
+  return library.createClient({ ...defaults, ...connection });
 }
 
 function checkServer(info: string, allowEviction: boolean): void {
