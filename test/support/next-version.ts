@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import ts from 'typescript';
+import { transpile } from './transpile.mjs';
 
 // The next version of the library: the current one, with a new column of visits. It is added in the three places that
 // list columns.
@@ -76,22 +76,17 @@ export function buildNextVersion(): NextVersion {
   mkdirSync(join(root, 'artifacts'), { recursive: true });
   const folder = mkdtempSync(join(root, 'artifacts/next-version-'));
   const texts = changedFiles();
-  const compilerOptions = {
-    target: ts.ScriptTarget.ES2022,
-    module: ts.ModuleKind.ES2022,
-    experimentalDecorators: true,
-  };
   const built = new Set<string>();
   /** Builds a file of `lib`, named without its extension, and all that it imports. */
   const build = (module: string): void => {
     if (built.has(module)) return;
     built.add(module);
     const source = join(root, 'lib', `${module}.ts`);
-    const { outputText } = ts.transpileModule(texts.get(source) ?? readFileSync(source, 'utf8'), { compilerOptions });
+    const code = transpile(source, texts.get(source) ?? readFileSync(source, 'utf8'));
     const target = join(folder, `${module}.js`);
     mkdirSync(dirname(target), { recursive: true });
-    writeFileSync(target, outputText);
-    for (const [, imported] of outputText.matchAll(/(?:from |import |import\()'(\.[^']+)\.js'/g))
+    writeFileSync(target, code);
+    for (const [, imported] of code.matchAll(/(?:from |import |import\()["'](\.[^"']+)\.js["']/g))
       build(join(dirname(module), imported!));
   };
   return {

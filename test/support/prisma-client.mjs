@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
+import { transpile } from './transpile.mjs';
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -61,16 +62,10 @@ export async function prismaClientFile(provider) {
  * stays.
  */
 async function compile(folder) {
-  const { transpileModule, ModuleKind, ScriptTarget } = await import('typescript').then(
-    (typescript) => typescript.default,
-  );
   const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.ts'));
   for (const file of files) {
     const source = await readFile(join(folder, file), 'utf8');
-    const { outputText } = transpileModule(source, {
-      compilerOptions: { module: ModuleKind.ESNext, target: ScriptTarget.ES2023 },
-    });
-    await writeFile(join(folder, file.replace(/ts$/, 'js')), outputText);
+    await writeFile(join(folder, file.replace(/ts$/, 'js')), transpile(file, source));
   }
 }
 
