@@ -9,7 +9,7 @@ import { startProxy, type Moment, type Proxy } from '../support/proxy.js';
 import { uniquePrefix } from '../support/redis.js';
 import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess, type AppSetting } from './app-process.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { Shopper } from './shopper.js';
 import { Dice, SEED } from './visitor.js';
 
@@ -92,7 +92,7 @@ function describeCuts(kind: 'sql' | 'redis', open: () => Promise<Place>): void {
   });
 }
 
-describeServers('A network that cuts connections', (db) => {
+describeServerOfToday('A network that cuts connections', (db) => {
   let dataSource: DataSource;
   afterAll(() => dataSource?.destroy());
   describeCuts('sql', async () => {

@@ -8,6 +8,7 @@ import { vi } from 'vitest';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { findMariaDb, findPostgres, startMariaDb, startPostgres, type TestServer } from '../support/servers.mjs';
+import { isForToday } from '../support/today.js';
 
 type Row = Record<string, unknown>;
 
@@ -273,4 +274,13 @@ export function describeFaultServer(
 ): void {
   const { missing, start } = KINDS[name];
   describeUnlessMissing(missing, `${title} on ${name}`, () => suite(start));
+}
+
+/** The same on one kind of server each day, and on each in `npm run test:soak`. */
+export function describeFaultServerOfToday(
+  title: string,
+  suite: (name: FaultServer['name'], start: () => Promise<FaultServer>) => void,
+): void {
+  for (const [index, name] of (['mariadb', 'postgres'] as const).entries())
+    if (isForToday(title.length + index, 2)) describeFaultServer(title, name, (start) => suite(name, start));
 }

@@ -6,13 +6,13 @@ import { startProxy, type Proxy } from '../support/proxy.js';
 import { isSoak } from '../support/soak.js';
 import { startApps, type AppProcess } from './app-process.js';
 import { Load } from './load.js';
-import { describeServerPairs, type ServerPair } from './server-pair.js';
+import { describeServerPairOfToday, type ServerPair } from './server-pair.js';
 
 /** How long a request waits for a lost server. */
 const STORE_TIMEOUT = 2000;
 const EVENTS = isSoak ? (['swap', 'swap', 'swap', 'failOver'] as const) : (['swap', 'failOver'] as const);
 
-describeServerPairs('A pair of servers', (start) => {
+describeServerPairOfToday('A pair of servers', (start) => {
   let pair: ServerPair;
   /** The server that the name of the database points to. */
   let proxy: Proxy;

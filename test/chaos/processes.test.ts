@@ -4,7 +4,7 @@ import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startApps, type AppProcess } from './app-process.js';
 import { Books } from './books.js';
-import { describeServers } from './servers.js';
+import { describeServerOfToday } from './servers.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { isSoak } from '../support/soak.js';
 import { Dice, SEED, Visitor } from './visitor.js';
@@ -90,7 +90,7 @@ async function together(...requests: (() => Promise<unknown>)[]): Promise<void> 
 const several = (dice: Dice, request: () => Promise<unknown>): Promise<void> =>
   together(...Array.from({ length: 1 + dice.below(4) }, () => request));
 
-describeServers('Four processes', (db) => {
+describeServerOfToday('Four processes', (db) => {
   let dataSource: DataSource;
   let apps: AppProcess[] = [];
 

@@ -1,3 +1,0 @@
-import { describeFaults } from './faults.suite.js';
-
-describeFaults('mariadb');
