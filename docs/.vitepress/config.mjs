@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defineConfig } from 'vitepress';
 import { apiSidebars } from './api-sidebar.mjs';
+import { commitTimes } from './commit-times.mjs';
 import { errorPages } from './error-pages.mjs';
 import { writeLlms } from './llms.mjs';
 import { published } from './published.mjs';
@@ -12,6 +13,7 @@ import { summary } from './summary.mjs';
 
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const { base, site } = published;
+const lastUpdated = commitTimes();
 const errors = new Map(errorPages().map(({ params, content }) => [`errors/${params.code}.md`, content]));
 
 export default defineConfig({
@@ -25,7 +27,6 @@ export default defineConfig({
     ...(published.version ? [['meta', { name: 'robots', content: 'noindex' }]] : []),
   ],
   cleanUrls: true,
-  lastUpdated: true,
   buildEnd: writeLlms,
   transformPageData: ({ relativePath, filePath, frontmatter }) => {
     const text = errors.get(relativePath) ?? readFileSync(join(docs, filePath), 'utf8');
@@ -33,8 +34,9 @@ export default defineConfig({
     // The API reference and the pages of error codes are generated: there is nothing to edit, and no order.
     if (relativePath.startsWith('api/')) frontmatter.editLink = false;
     if (errors.has(relativePath)) Object.assign(frontmatter, { prev: false, next: false });
-    if (relativePath !== 'index.md') return { description };
-    return { description, title: 'nest-visit', titleTemplate: 'Sessions and identity for NestJS' };
+    const data = { description, lastUpdated: lastUpdated.get(filePath) };
+    if (relativePath !== 'index.md') return data;
+    return { ...data, title: 'nest-visit', titleTemplate: 'Sessions and identity for NestJS' };
   },
   markdown: {
     anchor: { slugify },
@@ -67,6 +69,12 @@ export default defineConfig({
       options: {
         // What a guide says comes before the names of the API.
         miniSearch: { searchOptions: { boostDocument: (page) => (page.includes('/api/') ? 0.3 : 1) } },
+        // The index contains text: colors of code take most of the time of a page.
+        _render: async (text, env, markdown) => {
+          markdown.set({ highlight: null });
+          const html = await markdown.renderAsync(text, env);
+          return env.frontmatter?.search === false ? '' : html;
+        },
       },
     },
     notFound: {
