@@ -139,7 +139,7 @@ async function run({ command, args, shell = false, env, patient = false, output 
   stops.delete(stop);
   // What it has started and not ended.
   if (!patient) sendSignal('SIGKILL');
-  await unwatch(entry);
+  unwatch(entry);
   if (interruptedBy) throw new Interrupted();
   return code;
 }

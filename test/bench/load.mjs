@@ -97,7 +97,7 @@ export function openLoad({ folder, signal, wanted }) {
           return await load.result();
         } finally {
           clearInterval(timer);
-          await unwatch(entry);
+          unwatch(entry);
         }
       },
     };

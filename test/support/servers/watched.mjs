@@ -9,14 +9,14 @@ import { fileURLToPath } from 'node:url';
 export const isRoot = process.getuid?.() === 0;
 
 let watchdog;
-const watched = new Set();
 
 /**
  * Has `entry` ("process <id>" or "folder <path>") removed should this process end without `unwatch`, even by SIGKILL.
  */
 export function watch(entry) {
   if (!watchdog) {
-    // In a group of its own: Ctrl-C in a terminal must not reach it.
+    // In a group of its own: Ctrl-C in a terminal must not reach it. It ends after this process: to start another one
+    // for each folder would take longer than many tests.
     watchdog = spawn(process.execPath, [fileURLToPath(new URL('watchdog.mjs', import.meta.url))], {
       stdio: ['pipe', 'ignore', 'inherit'],
       detached: true,
@@ -25,21 +25,12 @@ export function watch(entry) {
     watchdog.unref();
     watchdog.stdin.unref?.();
   }
-  watched.add(entry);
   watchdog.stdin.write(`+${entry}\n`);
 }
 
-/** Says that `entry` is gone. The promise is that of the watchdog's end, when that was the last one. */
-export async function unwatch(entry) {
-  if (!watched.delete(entry)) return;
-  const dog = watchdog;
-  dog.stdin.write(`-${entry}\n`);
-  if (watched.size > 0) return;
-  watchdog = undefined;
-  const ended = new Promise((resolve) => dog.once('exit', resolve));
-  dog.ref();
-  dog.stdin.end();
-  await ended;
+/** Says that `entry` is gone. */
+export function unwatch(entry) {
+  watchdog?.stdin.write(`-${entry}\n`);
 }
 
 /** A fresh folder in the system's folder for such, removed with this process at the latest. */
@@ -53,7 +44,7 @@ export function temporaryFolder(name) {
     path,
     async remove() {
       rmSync(path, { recursive: true, force: true, maxRetries: 5 });
-      await unwatch(entry);
+      unwatch(entry);
     },
   };
 }
