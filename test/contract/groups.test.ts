@@ -8,10 +8,10 @@ import type { StoreAccess } from '../../lib/store/store-access.js';
 import { openAccess } from '../support/open-access.js';
 import { bytes, newVisit, saveOf } from '../../lib/testing/samples.js';
 import { gateOf, type Gate } from '../interleaving/gate.js';
-import { describeDatabases, type DatabaseName } from '../support/databases.js';
+import { databasesOfToday, describeDatabases, type DatabaseName } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import type { TestPrisma } from '../support/prisma-client.mjs';
-import { describePrisma } from '../support/prisma.js';
+import { describePrisma, PRISMA_DATABASES } from '../support/prisma.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 
 // What requests of one moment ask of a store goes there in one call. None of them fails because of another one's.
@@ -275,22 +275,26 @@ describeDatabases('Groups, with TypeORM,', (db) => {
   });
 });
 
-describePrisma('Groups, with Prisma,', (db) => {
-  let prisma: TestPrisma;
-  afterAll(() => prisma?.$disconnect());
-  describeGroups(async () => {
-    prisma = await db.connect(await db.open());
-    await db.createTables(prisma);
-    const query = (sql: string): Promise<unknown> => prisma.$executeRawUnsafe(sql);
-    await query(REFUSING[db.name]);
-    const whileUnreadable = unreadable(db.name, query);
-    return {
-      store: new PrismaVisitStore(prisma),
-      refused: async () => newVisit({ userAgent: 'refused' }),
-      whileUnreadable,
-    };
-  });
-});
+describePrisma(
+  'Groups, with Prisma,',
+  (db) => {
+    let prisma: TestPrisma;
+    afterAll(() => prisma?.$disconnect());
+    describeGroups(async () => {
+      prisma = await db.connect(await db.open());
+      await db.createTables(prisma);
+      const query = (sql: string): Promise<unknown> => prisma.$executeRawUnsafe(sql);
+      await query(REFUSING[db.name]);
+      const whileUnreadable = unreadable(db.name, query);
+      return {
+        store: new PrismaVisitStore(prisma),
+        refused: async () => newVisit({ userAgent: 'refused' }),
+        whileUnreadable,
+      };
+    });
+  },
+  databasesOfToday(1, PRISMA_DATABASES),
+);
 
 describe('While the store is unavailable', () => {
   /** Counts its calls, and fails all from a certain one on. */

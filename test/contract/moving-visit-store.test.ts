@@ -396,7 +396,7 @@ const VISITORS = 6;
 const ROUNDS = events.length;
 
 for (const [turn, places] of pairs.entries()) {
-  if (turn > 0 && !isForToday(turn, 2)) continue;
+  if (turn > 0 && !isForToday(turn, 3)) continue;
   const [source, target] = places;
   const needs = [...new Set(places.flatMap(({ need }) => need ?? []))];
   describeWith(needs, `Visits that move while they are used, from ${source.name} to ${target.name}`, () => {

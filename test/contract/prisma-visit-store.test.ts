@@ -10,10 +10,11 @@ import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { expungeAll } from '../../lib/testing/cleanup.js';
+import { databasesOfToday } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
 import { describeWith } from '../support/needs.js';
-import { describePrisma } from '../support/prisma.js';
+import { describePrisma, PRISMA_DATABASES } from '../support/prisma.js';
 import { isSoak } from '../support/soak.js';
 import { endAll } from '../../lib/testing/many.js';
 
@@ -38,8 +39,10 @@ describePrisma('R65: Prisma', (db) => {
   };
   afterAll(() => Promise.all(clients.map((prisma) => prisma.$disconnect())));
 
-  // The whole contract twice on each database takes minutes: by turns, but for long runs.
-  const [isAlone, isBeside] = [isSoak || db.name === 'postgres', isSoak || db.name === 'mariadb'];
+  // The whole contract twice on each database takes minutes: one of two halves each day, but for long runs.
+  const isOfToday = databasesOfToday(0, PRISMA_DATABASES).includes(db.name);
+  const isAlone = isSoak || (isOfToday && db.name === 'postgres');
+  const isBeside = isSoak || (isOfToday && db.name === 'mariadb');
 
   if (isAlone)
     describe('alone, on tables that Prisma has created', () => {

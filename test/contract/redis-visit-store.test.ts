@@ -11,6 +11,7 @@ import { PATIENCE } from '../support/patience.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { describeRedis, uniquePrefix } from '../support/redis.js';
 import { isSoak } from '../support/soak.js';
+import { isForToday } from '../support/today.js';
 import { findRedis, startRedis, startRedisCluster, type TestServer } from '../support/servers.mjs';
 import { endAll, endAllOf, listAll } from '../../lib/testing/many.js';
 import { created } from '../../lib/store/visit.record.js';
@@ -254,84 +255,85 @@ describeRedis('R67: RedisVisitStore', (redis) => {
       });
     });
 
-    test('R42, B7: the sets lose no live visit, whatever happens concurrently', async () => {
-      const prefixOfItsOwn = uniquePrefix();
-      const stores = [await redis.open({ prefix: prefixOfItsOwn }), await redis.open({ prefix: prefixOfItsOwn })];
-      const users = ['ada', 'grace', 'joan'];
-      const ids: string[] = [];
-      let clock = NOW;
-      /** The n-th thing that somebody does, the same in each run; how they meet is left to chance. */
-      const act = async (who: number, step: number, own: Map<string, string>): Promise<void> => {
-        const one = stores[who % 2]!;
-        const now = clock++;
-        const user = users[(who + step) % 3]!;
-        const any = ids[ids.length - 1 - ((who * 31 + step * 17) % Math.min(60, ids.length || 1))];
-        const [id, keyHash] = [...own][step % (own.size || 1)] ?? [];
-        switch ((who + step * 5) % 9) {
-          case 0:
-          case 1: {
-            const visit = newVisit({
-              accessed: now,
-              expiry: now + 200,
-              identity: step % 2 ? identityOf(user) : null,
-              sessionData: bytes('x'),
-            });
-            await one.create([visit]);
-            own.set(visit.id, visit.keyHash);
-            ids.push(visit.id);
-            break;
+    if (isForToday(redis.name === 'redis' ? 0 : 1, 2))
+      test('R42, B7: the sets lose no live visit, whatever happens concurrently', async () => {
+        const prefixOfItsOwn = uniquePrefix();
+        const stores = [await redis.open({ prefix: prefixOfItsOwn }), await redis.open({ prefix: prefixOfItsOwn })];
+        const users = ['ada', 'grace', 'joan'];
+        const ids: string[] = [];
+        let clock = NOW;
+        /** The n-th thing that somebody does, the same in each run; how they meet is left to chance. */
+        const act = async (who: number, step: number, own: Map<string, string>): Promise<void> => {
+          const one = stores[who % 2]!;
+          const now = clock++;
+          const user = users[(who + step) % 3]!;
+          const any = ids[ids.length - 1 - ((who * 31 + step * 17) % Math.min(60, ids.length || 1))];
+          const [id, keyHash] = [...own][step % (own.size || 1)] ?? [];
+          switch ((who + step * 5) % 9) {
+            case 0:
+            case 1: {
+              const visit = newVisit({
+                accessed: now,
+                expiry: now + 200,
+                identity: step % 2 ? identityOf(user) : null,
+                sessionData: bytes('x'),
+              });
+              await one.create([visit]);
+              own.set(visit.id, visit.keyHash);
+              ids.push(visit.id);
+              break;
+            }
+            case 2:
+            case 3: {
+              if (!id || !keyHash) break;
+              const change = rekeyOf(newVisit({ id, keyHash }), {
+                identity: step % 4 ? identityOf(user) : null,
+                now,
+                expiry: now + 200,
+              });
+              const [result] = await one.rekey([change]);
+              if (result!.outcome === 'done') own.set(id, change.newKeyHash);
+              break;
+            }
+            case 4:
+              if (any) await one.touch([{ id: any, accessed: now, expiry: now + 200 }]);
+              break;
+            case 5:
+              await listAll(one, user, now);
+              break;
+            case 6:
+              if (any && step % 3 === 0) await one.end([any], { reason: 'x', at: now });
+              break;
+            case 7:
+              await one.wipe({ before: now, limit: 3 });
+              break;
+            case 8:
+              await one.expunge({ before: now - 50, limit: 3 });
           }
-          case 2:
-          case 3: {
-            if (!id || !keyHash) break;
-            const change = rekeyOf(newVisit({ id, keyHash }), {
-              identity: step % 4 ? identityOf(user) : null,
-              now,
-              expiry: now + 200,
-            });
-            const [result] = await one.rekey([change]);
-            if (result!.outcome === 'done') own.set(id, change.newKeyHash);
-            break;
-          }
-          case 4:
-            if (any) await one.touch([{ id: any, accessed: now, expiry: now + 200 }]);
-            break;
-          case 5:
-            await listAll(one, user, now);
-            break;
-          case 6:
-            if (any && step % 3 === 0) await one.end([any], { reason: 'x', at: now });
-            break;
-          case 7:
-            await one.wipe({ before: now, limit: 3 });
-            break;
-          case 8:
-            await one.expunge({ before: now - 50, limit: 3 });
+        };
+        await Promise.all(
+          Array.from({ length: 12 }, async (_, who) => {
+            const own = new Map<string, string>();
+            for (let step = 0; step < 120; step++) await act(who, step, own);
+          }),
+        );
+        const left = (await stores[0]!.find(ids)).filter((visit) => visit !== null);
+        const live = left.filter(({ endedAt }) => endedAt === null);
+        expect(live.length).toBeGreaterThan(20);
+        for (const user of users) {
+          const expected = live
+            .filter(({ identity, expiry }) => identity?.userId === user && expiry > clock)
+            .map(({ id }) => id);
+          expect(expected.length).toBeGreaterThan(0);
+          expect((await listAll(stores[1]!, user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
         }
-      };
-      await Promise.all(
-        Array.from({ length: 12 }, async (_, who) => {
-          const own = new Map<string, string>();
-          for (let step = 0; step < 120; step++) await act(who, step, own);
-        }),
-      );
-      const left = (await stores[0]!.find(ids)).filter((visit) => visit !== null);
-      const live = left.filter(({ endedAt }) => endedAt === null);
-      expect(live.length).toBeGreaterThan(20);
-      for (const user of users) {
-        const expected = live
-          .filter(({ identity, expiry }) => identity?.userId === user && expiry > clock)
-          .map(({ id }) => id);
-        expect(expected.length).toBeGreaterThan(0);
-        expect((await listAll(stores[1]!, user, clock)).map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
-      }
-      const stale = left.filter(({ expiry, endedAt }) => expiry < clock || (endedAt !== null && endedAt < clock));
-      // One that ended while clean-up was looking at it may have to wait for its expiry, or for Redis to forget it.
-      const { visits: counted } = await countStale({ store: stores[0]! }, clock);
-      expect(counted).toBeLessThanOrEqual(stale.length);
-      expect(counted).toBeGreaterThan(stale.length * 0.8);
-      expect(await endAll(stores[1]!, { reason: 'incident', at: NOW })).toHaveLength(live.length);
-    });
+        const stale = left.filter(({ expiry, endedAt }) => expiry < clock || (endedAt !== null && endedAt < clock));
+        // One that ended while clean-up was looking at it may have to wait for its expiry, or for Redis to forget it.
+        const { visits: counted } = await countStale({ store: stores[0]! }, clock);
+        expect(counted).toBeLessThanOrEqual(stale.length);
+        expect(counted).toBeGreaterThan(stale.length * 0.8);
+        expect(await endAll(stores[1]!, { reason: 'incident', at: NOW })).toHaveLength(live.length);
+      });
 
     test('liveVisits finds all visits page by page, even those that are only listed as past', async () => {
       const fresh = await redis.open();

@@ -7,6 +7,7 @@ import { afterAll, describe } from 'vitest';
 import { describeWith, has, mysqlUrl, postgresUrl, type Need } from './needs.js';
 import { PATIENCE } from './patience.js';
 import { temporaryFolder } from './servers.mjs';
+import { isForToday } from './today.js';
 
 export type DatabaseName = 'mariadb' | 'postgres' | 'sqlite';
 
@@ -33,8 +34,11 @@ const openers: Record<DatabaseName, { need?: Need; open: () => Promise<OpenDatab
   sqlite: { open: openSqlite },
 };
 
+/** Their names. */
+export const ALL_DATABASES: readonly DatabaseName[] = ['mariadb', 'postgres', 'sqlite'];
+
 /** The databases that the library supports, to run the same suite on each. */
-export const databases: readonly TestDatabase[] = (Object.keys(openers) as DatabaseName[]).map((name) => ({
+export const databases: readonly TestDatabase[] = ALL_DATABASES.map((name) => ({
   name,
   available: isAvailable(name),
   open: () => openDatabase(name),
@@ -83,6 +87,18 @@ export function describeDatabases(
     if (need === undefined) describe(name, define);
     else describeWith(need, name, define);
   }
+}
+
+/**
+ * Of these databases, the one that a suite runs on today, for suites of stores whose statements other stores send to all
+ * databases: another one each day, and all of them in `npm run test:soak`. One whose server is missing has no turn.
+ *
+ * @param shift another number for each suite, so that they are not all on the same database
+ */
+export function databasesOfToday<Name extends DatabaseName>(shift: number, names: readonly Name[]): readonly Name[] {
+  const present = names.filter(isAvailable);
+  const possible = present.length > 0 ? present : names;
+  return possible.filter((_, index) => isForToday(index + shift, possible.length));
 }
 
 function uniqueName(): string {

@@ -26,10 +26,14 @@ interface Recognizer {
  */
 interface Packages {
   readonly MySQLLexer: new (input: object) => Recognizer;
-  readonly MultiQueryMySQLParser: new (tokens: Tokens) => Recognizer & { query(): unknown };
+  readonly MultiQueryMySQLParser: new (tokens: Tokens) => Recognizer & {
+    readonly interpreter: { setPredictionMode(mode: unknown): void };
+    query(): unknown;
+  };
   readonly CaseChangingStream: new (input: object, isUpper: boolean) => object;
   readonly CharStreams: { fromString(text: string): object };
   readonly CommonTokenStream: new (lexer: Recognizer) => Tokens;
+  readonly PredictionMode: { readonly SLL: unknown; readonly LL: unknown };
 }
 
 let packages: Packages | undefined;
@@ -42,14 +46,32 @@ function load(): Packages {
   const { MultiQueryMySQLParser } = of(`${grammar}/MultiQueryMySQLParser.js`);
   const { CaseChangingStream } = of('antlr4ts-sql/dist/src/models/CaseChangingStream.js');
   const { CharStreams, CommonTokenStream } = of('antlr4ts');
-  return { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream };
+  const { PredictionMode } = of('antlr4ts/atn/PredictionMode.js');
+  return { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream, PredictionMode };
 }
+
+/** By text: the stores over SQL send the same statements. */
+const known = new Map<string, readonly string[]>();
 
 /**
  * The objections of the grammar of MySQL 8 to a statement. The grammar is of MySQL 8.0.21, so words that were reserved
  * later are searched separately. Unlike MySQL, it does not accept text in double quotes as the name of a charset.
  */
-export function complaintsOf(sql: string): string[] {
+export function complaintsOf(sql: string): readonly string[] {
+  const complaints = known.get(sql) ?? examine(sql);
+  known.set(sql, complaints);
+  return complaints;
+}
+
+function examine(sql: string): readonly string[] {
+  const { SLL, LL } = (packages ??= load()).PredictionMode;
+  // What the quicker mode accepts is correct; what it does not understand may still be.
+  const complaints = parse(sql, SLL).length === 0 ? [] : parse(sql, LL);
+  const reserved = RESERVED_SINCE.exec(sql.replaceAll(/`[^`]*`|'[^']*'|"[^"]*"/g, ''));
+  return reserved ? [...complaints, `${reserved[0]} is a reserved word`] : complaints;
+}
+
+function parse(sql: string, mode: unknown): string[] {
   const { MySQLLexer, MultiQueryMySQLParser, CaseChangingStream, CharStreams, CommonTokenStream } = (packages ??=
     load());
   const complaints: string[] = [];
@@ -67,10 +89,9 @@ export function complaintsOf(sql: string): string[] {
     recognizer.removeErrorListeners();
     recognizer.addErrorListener(listener);
   }
+  parser.interpreter.setPredictionMode(mode);
   parser.query();
   if (complaints.length === 0 && tokens.LA(1) !== END_OF_FILE) complaints.push(`it ends before ${tokens.LT(1).text}`);
-  const reserved = RESERVED_SINCE.exec(sql.replaceAll(/`[^`]*`|'[^']*'|"[^"]*"/g, ''));
-  if (reserved) complaints.push(`${reserved[0]} is a reserved word`);
   return complaints;
 }
 

@@ -1,8 +1,8 @@
-import { describeDatabases, type OpenDatabase, type TestDatabase } from './databases.js';
+import { describeDatabases, type DatabaseName, type OpenDatabase } from './databases.js';
 import { createPrismaTables, openPrisma, type TestPrisma } from './prisma-client.mjs';
 
 export interface PrismaDatabase {
-  readonly name: 'mariadb' | 'postgres';
+  readonly name: Exclude<DatabaseName, 'sqlite'>;
   /** A new database without tables. */
   open(): Promise<OpenDatabase>;
   /** A client with its own connections, and these options of its adapter. The caller disconnects it. */
@@ -11,8 +11,15 @@ export interface PrismaDatabase {
   createTables(prisma: TestPrisma): Promise<void>;
 }
 
-/** Runs a suite on each database that `PrismaVisitStore` supports. */
-export function describePrisma(title: string, suite: (db: PrismaDatabase) => void): void {
+/** The databases that `PrismaVisitStore` supports, and tests run on. */
+export const PRISMA_DATABASES: readonly PrismaDatabase['name'][] = ['mariadb', 'postgres'];
+
+/** Runs a suite on each of these databases. */
+export function describePrisma(
+  title: string,
+  suite: (db: PrismaDatabase) => void,
+  names: readonly PrismaDatabase['name'][] = PRISMA_DATABASES,
+): void {
   describeDatabases(
     title,
     (db) => {
@@ -25,6 +32,6 @@ export function describePrisma(title: string, suite: (db: PrismaDatabase) => voi
         createTables: (prisma) => createPrismaTables(name, prisma),
       });
     },
-    ['mariadb', 'postgres'] satisfies TestDatabase['name'][],
+    names,
   );
 }
