@@ -94,7 +94,8 @@ export async function compile(place: string, { name, type, sources, options = {}
     ...program.getGlobalDiagnostics(),
     ...ours.flatMap((file) => [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)]),
   ];
-  if (!all.noEmit) program.emit();
+  // One by one: to emit all at once, the compiler checks the declarations of all packages.
+  if (!all.noEmit) for (const file of files) program.emit(program.getSourceFile(file));
   return found.map(
     ({ file, messageText }) => `${file?.fileName}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`,
   );
