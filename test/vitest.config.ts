@@ -16,10 +16,10 @@ const timeout = (isSoak ? 60 : 5) * PATIENCE;
  */
 const LONG = [
   'consumer/',
-  'interleaving/sqlite',
-  'interleaving/',
   'browser/',
   'fuzz/',
+  'interleaving/sqlite',
+  'interleaving/',
   'contract/prisma',
   'contract/',
   'model/',
@@ -72,10 +72,10 @@ export default defineConfig({
   },
   test: {
     projects: [
-      kind('long', 0, ['interleaving', 'consumer', 'fuzz', 'browser']),
+      kind('separate', 0, ['consumer', 'fuzz', 'browser']),
       // Files share processes: to load Nest and the databases' drivers again for each of them takes longer than most of
       // them do.
-      kind('quick', 0, ['unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
+      kind('shared', 0, ['interleaving', 'unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
       // Servers and several processes, for each test file. Most of the time they wait for what those do.
       kind('chaos', 1, ['chaos'], { isolate: false, maxWorkers: 2 * availableParallelism() }),
     ],
