@@ -47,6 +47,7 @@ describeDatabases(
       // Connections that lead nowhere never end.
       onTestFinished(() => void dataSource.destroy().catch(() => {}));
       const store = new TypeOrmVisitStore(dataSource);
+      onTestFinished(() => store.close());
       store.setDeadline(deadline);
       return { store, dataSource };
     }

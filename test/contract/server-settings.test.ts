@@ -138,6 +138,7 @@ describeDatabases(
         const one = db.name === 'mariadb' ? { connectionLimit: 1 } : { max: 1 };
         const dataSource = new DataSource({ ...options, ...more, extra: one, entities: visitEntities });
         await dataSource.initialize();
+        const store = new TypeOrmVisitStore(dataSource);
         try {
           const statements = set.map(inSession);
           for (const statement of statements) await dataSource.query(statement);
@@ -146,7 +147,6 @@ describeDatabases(
           (pool ?? master)!.on(pool ? 'connection' : 'connect', (connection: { query(sql: string): void }) => {
             for (const statement of statements) connection.query(statement);
           });
-          const store = new TypeOrmVisitStore(dataSource);
           if (refused === undefined) {
             await store.check();
             await useAll(store, new TypeOrmVisitStore(usual));
@@ -154,6 +154,7 @@ describeDatabases(
             await expectRefused(store, refused);
           }
         } finally {
+          await store.close();
           await dataSource.destroy();
         }
       },
@@ -212,13 +213,13 @@ describeDatabases(
       if (db.name !== 'mariadb') return;
       const dataSource = new DataSource({ ...options, extra: { connectionLimit: 1 }, entities: visitEntities });
       await dataSource.initialize();
+      const store = new TypeOrmVisitStore(dataSource);
       try {
         await dataSource.query("SET SESSION autocommit = 0, completion_type = 'CHAIN'");
-        const error = (await new TypeOrmVisitStore(dataSource)
-          .check()
-          .catch((reason: unknown) => reason)) as VisitServerSettingError;
+        const error = (await store.check().catch((reason: unknown) => reason)) as VisitServerSettingError;
         expect(error.settings.map(({ name }) => name)).toEqual(['autocommit', 'completion_type']);
       } finally {
+        await store.close();
         await dataSource.destroy();
       }
     });

@@ -3,7 +3,7 @@ import { Logger } from '@nestjs/common';
 import { MemoryVisitStore, type VisitStore } from 'nest-visit';
 import { TypeOrmVisitStore, visitEntities } from 'nest-visit/typeorm';
 import { DataSource } from 'typeorm';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { StoreAccess } from '../../lib/store/store-access.js';
 import { openAccess } from '../support/open-access.js';
 import { newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
@@ -17,6 +17,7 @@ import { listAll } from '../../lib/testing/many.js';
 Logger.overrideLogger(false);
 
 const request = new AsyncLocalStorage<string>();
+afterAll(() => request.disable());
 
 const HOUR = 3_600_000;
 

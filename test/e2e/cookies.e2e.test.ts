@@ -10,7 +10,7 @@ import {
   type VisitSettings,
   type VisitsInStore,
 } from 'nest-visit';
-import { afterAll, afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { platforms, startApp, startBehindProxy, type RunningApp } from '../support/app.js';
 import { WatchedStore } from '../support/watched-store.js';
 
@@ -59,11 +59,9 @@ class Cookies {
 const parts = { controllers: [Cookies], providers: [Alarm] };
 
 describe.each(platforms)('Cookies and keys, under %s', (platform) => {
-  const running: RunningApp[] = [];
-  afterAll(() => Promise.all(running.map((app) => app.close())));
   const start = async (options: VisitSettings & Partial<VisitsInStore> = {}): Promise<RunningApp> => {
     const app = await startApp(platform, { store: new MemoryVisitStore(), ...options }, parts);
-    running.push(app);
+    onTestFinished(() => app.close());
     return app;
   };
   beforeEach(() => {

@@ -11,7 +11,7 @@ import {
   type VisitSettings,
   type VisitsInStore,
 } from 'nest-visit';
-import { afterAll, describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { ManualClock } from '../support/manual-clock.js';
@@ -65,15 +65,13 @@ class Asking {
 }
 
 describe.each(platforms)('Time limits, under %s', (platform) => {
-  const running: RunningApp[] = [];
-  afterAll(() => Promise.all(running.map((app) => app.close())));
   const clock = new ManualClock();
   const start = async (
     options: VisitSettings & Partial<VisitsInStore>,
     controllers = [Limits] as (new (...args: never[]) => object)[],
   ): Promise<RunningApp> => {
     const app = await startApp(platform, { store: new MemoryVisitStore(), clock, ...options }, { controllers });
-    running.push(app);
+    onTestFinished(() => app.close());
     return app;
   };
   const see = async (browser: Browser): Promise<string> => (await browser.get('/me')).text;

@@ -32,6 +32,7 @@ type Detour = (go: () => void) => void;
 
 /** Whose context code runs in, by a variable of the test's own: to see that a detour leads where it says. */
 const control = new AsyncLocalStorage<string>();
+afterAll(() => control.disable());
 const nobody = new AsyncResource('nobody');
 const emitter = new EventEmitter();
 

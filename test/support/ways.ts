@@ -11,7 +11,7 @@ import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { Test } from '@nestjs/testing';
 import { MemoryVisitStore, VisitModule, type VisitSettings } from 'nest-visit';
-import { afterAll, describe } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe } from 'vitest';
 import { platforms, type PlatformName } from './app.js';
 import { Browser } from './browser.js';
 import { ManualClock } from './manual-clock.js';
@@ -147,14 +147,23 @@ export function describeWays(
     for (const [turn, maker] of makers.entries()) {
       if (!isForToday(title.length + index + turn, makers.length)) continue;
       describe(`${title} under ${platform}, made by ${maker}`, () => {
-        const running: WayApp[] = [];
-        afterAll(() => Promise.all(running.map(({ app }) => app.close())));
+        const [running, ending]: [WayApp[], WayApp[]] = [[], []];
+        const closeAll = (some: WayApp[]): Promise<unknown> =>
+          Promise.all(some.splice(0).map(({ app }) => app.close()));
+        afterAll(() => closeAll(running));
+        // One that a test has started ends with it.
+        let isInTest = false;
+        beforeEach(() => void (isInTest = true));
+        afterEach(() => {
+          isInTest = false;
+          return closeAll(ending);
+        });
         suite({
           platform,
           maker,
           start: async (recipe) => {
             const started = await startWay(platform, maker, recipe);
-            running.push(started);
+            (isInTest ? ending : running).push(started);
             return started;
           },
         });

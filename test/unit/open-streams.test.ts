@@ -120,6 +120,7 @@ describe('Open streams', () => {
     vi.useRealTimers();
     streams = open({ interval: 1 });
     const running = new AsyncLocalStorage<string>();
+    onTestFinished(() => running.disable());
     const one = await visit();
     await end(one);
     const seen = await new Promise<unknown>((resolve) => {

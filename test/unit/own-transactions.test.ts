@@ -2,13 +2,17 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { createRequire } from 'node:module';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { OwnTransactions } from '../../lib/store/typeorm/own-transactions.js';
+import type * as Module from '../../lib/store/typeorm/own-transactions.js';
 
 const driver = createRequire(import.meta.url)('libsql') as unknown;
 
+// A module of its own: other files of this process may have left a store open.
+const own = '../../lib/store/typeorm/own-transactions.js?own';
+const { OwnTransactions } = (await import(own)) as typeof Module;
+
 describe('Transactions of the application', () => {
   let sources: DataSource[];
-  let stores: OwnTransactions[];
+  let stores: Module.OwnTransactions[];
   beforeEach(async () => {
     const open = () => new DataSource({ type: 'better-sqlite3', driver, database: ':memory:' }).initialize();
     sources = await Promise.all([open(), open()]);

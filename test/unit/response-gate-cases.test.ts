@@ -162,6 +162,7 @@ describe('While a response waits', () => {
 
   test('callbacks run in the asynchronous context of their calls', async () => {
     const storage = new AsyncLocalStorage<string>();
+    onTestFinished(() => storage.disable());
     const seen: (string | undefined)[] = [];
     const { ask, requests } = await serve(({ res }) => {
       storage.run('written', () => res.write('a', () => seen.push(storage.getStore())));

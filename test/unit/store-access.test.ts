@@ -1,7 +1,7 @@
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { Logger } from '@nestjs/common';
 import { MemoryVisitStore, VisitError, VisitStoreUnavailableError, type VisitStore } from 'nest-visit';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { VisitHealth } from '../../lib/observe/visit-health.js';
 import type { StoreAccess } from '../../lib/store/store-access.js';
 import { openAccess } from '../support/open-access.js';
@@ -17,6 +17,7 @@ type Mood = 'answers' | 'hangs' | 'refuses' | 'refuses late';
  * failures tick on.
  */
 const own = new AsyncLocalStorage<object>();
+afterAll(() => own.disable());
 let current = {};
 const isOwn = (): boolean => own.getStore() === current;
 
