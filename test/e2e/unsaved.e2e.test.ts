@@ -405,17 +405,19 @@ for (const platform of platforms) {
       },
     );
 
-    test('law 7: each of 200 redirects finds its state immediately', async () => {
-      watched.around = async (_, call) => (await new Promise((resolve) => setImmediate(resolve)), call());
-      let found = 0;
-      for (let index = 0; index < 200; index++) {
-        const browser = app.browser();
-        const state = String(index);
-        await app.send(browser, ({ session, reply }) => ((session['state'] = state), reply.redirect('/callback')));
-        if ((await app.ask(browser, ({ session }) => session['state'])) === state) found++;
-      }
-      expect(found).toBe(200);
-    });
+    // On each platform, with and without what wraps its responses, every second day.
+    if (isForToday(platforms.indexOf(platform) + Object.keys(variants).indexOf(variant), 2))
+      test('law 7: each of 200 redirects finds its state immediately', async () => {
+        watched.around = async (_, call) => (await new Promise((resolve) => setImmediate(resolve)), call());
+        let found = 0;
+        for (let index = 0; index < 200; index++) {
+          const browser = app.browser();
+          const state = String(index);
+          await app.send(browser, ({ session, reply }) => ((session['state'] = state), reply.redirect('/callback')));
+          if ((await app.ask(browser, ({ session }) => session['state'])) === state) found++;
+        }
+        expect(found).toBe(200);
+      });
   });
 
   describe(`A session after the headers have been sent, under ${platform}`, () => {
