@@ -1,7 +1,7 @@
 // What `npm test` runs, on a fresh clone too. Built-in modules only, until the dependencies are installed.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { constants } from 'node:os';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
 import { join, relative } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -100,9 +100,10 @@ class Interrupted extends Error {}
 
 /**
  * Runs a program to its end and gives its exit code. Ctrl-C ends it, with all processes it started; one that must not
- * be left half-way (`patient`) is waited for instead. What it prints is added to `output`, if that is given.
+ * be left half-way (`patient`) is waited for instead. One that `givesWay` has what others leave of the processors. What
+ * it prints is added to `output`, if that is given.
  */
-async function run({ command, args, shell = false, env, patient = false, output }) {
+async function run({ command, args, shell = false, env, patient = false, givesWay = false, output }) {
   if (interruptedBy) throw new Interrupted();
   // In a group of its own, so that a signal reaches whatever it started, and reaches it once.
   const detached = process.platform !== 'win32';
@@ -118,6 +119,7 @@ async function run({ command, args, shell = false, env, patient = false, output 
     child.once(output ? 'close' : 'exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
   });
   if (!child.pid) return ended;
+  if (givesWay) giveWay(child.pid);
 
   const group = detached ? -child.pid : child.pid;
   const sendSignal = (signal) => {
@@ -147,11 +149,23 @@ async function run({ command, args, shell = false, env, patient = false, output 
   return code;
 }
 
+/** Leaves the processors to whoever else wants them. */
+function giveWay(pid) {
+  const niceness = constants.priority.PRIORITY_BELOW_NORMAL;
+  setPriority(pid, niceness);
+  try {
+    // Linux divides them among sessions before it looks at the processes of each.
+    writeFileSync(`/proc/${pid}/autogroup`, String(niceness));
+  } catch {
+    // Another system, or a kernel that does not.
+  }
+}
+
 const node = (...args) => ({ command: process.execPath, args });
 
 /** What some tests need. The linter checks its types. */
 const BUILD = node(at('lib/build.mjs'), '--noCheck');
-/** What is no test, beside the tests. */
+/** What is no test, beside the tests, with what these leave of the processors. */
 const CHECKS = [
   // Both from one program of the linter's compiler: tsc finds the same in three times the processor time.
   ['types and lint', npm('run', '--silent', 'lint', '--', '--type-check')],
@@ -335,7 +349,10 @@ async function main(given) {
       isWithoutServers ? nothing : provide(servers),
       isQuick ? undefined : check('build', BUILD),
     ]);
-    await allOf([runTests(args, env, folder.path), ...checks.map(([name, program]) => check(name, program))]);
+    await allOf([
+      runTests(args, env, folder.path),
+      ...checks.map(([name, program]) => check(name, { ...program, givesWay: true })),
+    ]);
   } finally {
     await Promise.all(servers.map((server) => server.stop()));
     await othersGone(folder.path);
