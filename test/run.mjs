@@ -46,28 +46,18 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const at = (path) => join(root, path);
 const isCi = ['true', '1'].includes(process.env.CI ?? '');
 
+/** Where cases take turns, or some run longer in `test:soak`. */
 const SOAKED = [
+  'test/attack',
+  'test/browser',
+  'test/chaos',
+  'test/consumer',
+  'test/contract',
+  'test/e2e',
+  'test/fuzz',
   'test/interleaving',
   'test/model',
-  'test/chaos',
-  'test/fuzz',
-  'test/browser',
-  'test/attack/flooding',
   'test/unit/session-codec',
-  'test/e2e/turns',
-  'test/e2e/entry',
-  'test/e2e/handler-policy',
-  'test/e2e/outside',
-  'test/e2e/right-request',
-  'test/e2e/unsaved',
-  'contract/drizzle',
-  'contract/groups',
-  'contract/kysely',
-  'contract/moving',
-  'contract/prisma',
-  'contract/redis-visit-store',
-  'contract/server-settings',
-  'test/consumer',
 ];
 /** What shows most of what can be seen without a server, in a minute. */
 const WITHOUT_SERVERS = ['test/unit', 'test/contract', 'test/e2e', 'test/attack', 'test/model'];
@@ -149,15 +139,13 @@ async function run({ command, args, shell = false, env, patient = false, givesWa
   return code;
 }
 
-/** Leaves the processors to whoever else wants them. */
+/** Leaves the processors to others. Linux divides them among sessions before it looks at the processes of each. */
 function giveWay(pid) {
-  const niceness = constants.priority.PRIORITY_BELOW_NORMAL;
-  setPriority(pid, niceness);
   try {
-    // Linux divides them among sessions before it looks at the processes of each.
-    writeFileSync(`/proc/${pid}/autogroup`, String(niceness));
+    setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    writeFileSync(`/proc/${pid}/autogroup`, String(constants.priority.PRIORITY_BELOW_NORMAL));
   } catch {
-    // Another system, or a kernel that does not.
+    // It has ended, or is on another system.
   }
 }
 
