@@ -75,7 +75,9 @@ describe('Transactions of the application', () => {
     }
   });
 
-  test('the storage is in use until the last store is closed', async () => {
+  test('the storage is in use until the last store is closed, even one whose data source was opened again', async () => {
+    await sources[0]!.destroy();
+    await sources[0]!.initialize();
     const disabled = vi.spyOn(AsyncLocalStorage.prototype, 'disable');
     try {
       stores[0]!.close();

@@ -30,16 +30,20 @@ export class OwnTransactions {
       running.enterWith([...open().filter((one) => one.queryRunner !== queryRunner), { owner: this, queryRunner }]),
   };
 
+  private isClosed = false;
+
   constructor(private readonly dataSource: DataSource) {
     dataSource.subscribers.push(this.subscriber);
     users++;
   }
 
   close(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    // A data source that was initialized again has other subscribers.
     const { subscribers } = this.dataSource;
     const index = subscribers.indexOf(this.subscriber);
-    if (index < 0) return;
-    subscribers.splice(index, 1);
+    if (index >= 0) subscribers.splice(index, 1);
     if (--users === 0) running.disable();
   }
 
