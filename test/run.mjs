@@ -1,7 +1,7 @@
 // What `npm test` runs, on a fresh clone too. Built-in modules only, until the dependencies are installed.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { constants, setPriority } from 'node:os';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join, relative } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -90,10 +90,9 @@ class Interrupted extends Error {}
 
 /**
  * Runs a program to its end and gives its exit code. Ctrl-C ends it, with all processes it started; one that must not
- * be left half-way (`patient`) is waited for instead. One that `givesWay` has what others leave of the processors. What
- * it prints is added to `output`, if that is given.
+ * be left half-way (`patient`) is waited for instead. What it prints is added to `output`, if that is given.
  */
-async function run({ command, args, shell = false, env, patient = false, givesWay = false, output }) {
+async function run({ command, args, shell = false, env, patient = false, output }) {
   if (interruptedBy) throw new Interrupted();
   // In a group of its own, so that a signal reaches whatever it started, and reaches it once.
   const detached = process.platform !== 'win32';
@@ -109,7 +108,6 @@ async function run({ command, args, shell = false, env, patient = false, givesWa
     child.once(output ? 'close' : 'exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
   });
   if (!child.pid) return ended;
-  if (givesWay) giveWay(child.pid);
 
   const group = detached ? -child.pid : child.pid;
   const sendSignal = (signal) => {
@@ -139,21 +137,11 @@ async function run({ command, args, shell = false, env, patient = false, givesWa
   return code;
 }
 
-/** Leaves the processors to others. Linux divides them among sessions before it looks at the processes of each. */
-function giveWay(pid) {
-  try {
-    setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL);
-    writeFileSync(`/proc/${pid}/autogroup`, String(constants.priority.PRIORITY_BELOW_NORMAL));
-  } catch {
-    // It has ended, or is on another system.
-  }
-}
-
 const node = (...args) => ({ command: process.execPath, args });
 
 /** What some tests need. The linter checks its types. */
 const BUILD = node(at('lib/build.mjs'), '--noCheck');
-/** What is no test, beside the tests, with what these leave of the processors. */
+/** What is no test, beside the tests. */
 const CHECKS = [
   // Both from one program of the linter's compiler: tsc finds the same in three times the processor time.
   ['types and lint', npm('run', '--silent', 'lint', '--', '--type-check')],
@@ -337,10 +325,7 @@ async function main(given) {
       isWithoutServers ? nothing : provide(servers),
       isQuick ? undefined : check('build', BUILD),
     ]);
-    await allOf([
-      runTests(args, env, folder.path),
-      ...checks.map(([name, program]) => check(name, { ...program, givesWay: true })),
-    ]);
+    await allOf([runTests(args, env, folder.path), ...checks.map(([name, program]) => check(name, program))]);
   } finally {
     await Promise.all(servers.map((server) => server.stop()));
     await othersGone(folder.path);
