@@ -8,7 +8,7 @@ import { vi } from 'vitest';
 import { describeUnlessMissing } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { findMariaDb, findPostgres, startMariaDb, startPostgres, type TestServer } from '../support/servers.mjs';
-import { isForToday } from '../support/today.js';
+import { ofToday } from '../support/today.js';
 
 type Row = Record<string, unknown>;
 
@@ -281,6 +281,6 @@ export function describeFaultServerOfToday(
   title: string,
   suite: (name: FaultServer['name'], start: () => Promise<FaultServer>) => void,
 ): void {
-  for (const [index, name] of (['mariadb', 'postgres'] as const).entries())
-    if (isForToday(title.length + index, 2)) describeFaultServer(title, name, (start) => suite(name, start));
+  for (const name of ofToday(['mariadb', 'postgres'] as const, title.length))
+    describeFaultServer(title, name, (start) => suite(name, start));
 }

@@ -64,7 +64,7 @@ interface Others {
   someone(): Visitor;
 }
 
-// Every second day: four processes and three servers are much for one suite.
+// Every second day: three servers and as many applications are much for one suite.
 describe.runIf(isForToday(1, 2))('Three nodes of a Galera cluster', () => {
   describeUnlessMissing(missingForGalera(), 'with an application on each', () => {
     let cluster: GaleraCluster;

@@ -13,7 +13,7 @@ import {
   startPostgres,
   type TestServer,
 } from '../support/servers.mjs';
-import { isForToday } from '../support/today.js';
+import { ofToday } from '../support/today.js';
 
 /** Two servers, one of which replicates the other, including all acknowledged writes. */
 export interface ServerPair {
@@ -206,8 +206,6 @@ const KINDS = {
 
 /** Runs a suite for one kind of pair each day, and for each in `npm run test:soak`. */
 export function describeServerPairOfToday(title: string, suite: (start: () => Promise<ServerPair>) => void): void {
-  for (const [index, [name, { missing, start }]] of Object.entries(KINDS).entries()) {
-    if (!isForToday(title.length + index, Object.keys(KINDS).length)) continue;
+  for (const [name, { missing, start }] of ofToday(Object.entries(KINDS), title.length))
     describeUnlessMissing(missing, `${title} of ${name}`, () => suite(start));
-  }
 }

@@ -1,7 +1,7 @@
 import { afterAll } from 'vitest';
 import { openDatabase, type DatabaseName, type OpenDatabase } from '../support/databases.js';
 import { describeWith, type Need } from '../support/needs.js';
-import { isForToday } from '../support/today.js';
+import { ofToday } from '../support/today.js';
 
 const SERVERS: readonly { name: Exclude<DatabaseName, 'sqlite'>; need: Need }[] = [
   { name: 'mariadb', need: 'mysql' },
@@ -18,12 +18,7 @@ export function describeServers(title: string, suite: Suite): void {
 /** The same on one of them each day, and on all of them in `npm run test:soak`: for what takes many processes. */
 export function describeServerOfToday(title: string, suite: Suite): void {
   // Not all suites on the same one.
-  const first = title.length;
-  describeOn(
-    SERVERS.filter((_, index) => isForToday(first + index, SERVERS.length)),
-    title,
-    suite,
-  );
+  describeOn(ofToday(SERVERS, title.length), title, suite);
 }
 
 function describeOn(servers: typeof SERVERS, title: string, suite: Suite): void {

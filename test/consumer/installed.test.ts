@@ -11,15 +11,16 @@ import { Browser } from '../support/browser.js';
 import { openDatabase } from '../support/databases.js';
 import { describeWith, redisUrl } from '../support/needs.js';
 import { temporaryFolder } from '../support/servers.mjs';
+import { isSoak } from '../support/soak.js';
 import { isForToday } from '../support/today.js';
-import { compile, exampleWithRedis, linkedFolder, packagesIn, root } from './linked.js';
+import { compile, exampleWithRedis, linkedFolder, MATRIX_EVERY, packagesIn, root } from './linked.js';
 import { MISSING_SAID, missingFiles, TYPED, WITHOUT_TYPEORM, WITHOUT_TYPEORM_STARTS } from './fixtures/sources.js';
 
 // What is true of the package with any version of what it stands on: seen once, beside the packages of the repository.
 // Other versions, installed as users do, are the subject of the matrix. On its days nothing is compiled here: an
 // application of the matrix is, also with the example of the README; package.test.ts sees the types in all resolutions.
 
-const describeCompiled = describe.runIf(isForToday(1, 3) || isForToday(2, 3));
+const describeCompiled = describe.runIf(isSoak || !isForToday(0, MATRIX_EVERY));
 
 const run = promisify(execFile);
 const folder = temporaryFolder('installed');

@@ -4,6 +4,9 @@ import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { firstExample } from '../matrix/application.mjs';
 
+/** An application of the matrix has its turn once in so many days. */
+export const MATRIX_EVERY = 3;
+
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** The module of docs/store-redis.md, in the first example. */

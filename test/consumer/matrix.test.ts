@@ -8,14 +8,13 @@ import { installByNpm } from '../matrix/tools.mjs';
 import { temporaryFolder } from '../support/servers.mjs';
 import { isSoak } from '../support/soak.js';
 import { isForToday, TODAY } from '../support/today.js';
+import { MATRIX_EVERY } from './linked.js';
 import { nestAdd, nestAddInstalled } from './nest-add.js';
 import { expectGateways, expectMissing, expectStoreSuite, installOlder, OLDER_NESTS } from './older-nests.js';
 
 // One application every third day, installed as users install it, because an installation takes half a minute, and all of
 // them in test:soak. `npm run matrix`, which runs once a week (.github/workflows/ci.yml), writes its results to
 // docs/compatibility.md.
-
-const EVERY = 3;
 
 const folder = temporaryFolder('matrix');
 let packed: Packed;
@@ -82,7 +81,7 @@ if (isSoak) {
   for (const [index, define] of [...all, nestAdd].entries()) define(join(folder.path, `app-${index}`));
   nestAddInstalled(folder.path, () => packed.tarball);
 } else {
-  describe.runIf(isForToday(0, EVERY))('Installed as users do', () => {
-    byDay[Math.floor(TODAY / EVERY) % byDay.length]!(join(folder.path, 'app'));
+  describe.runIf(isForToday(0, MATRIX_EVERY))('Installed as users do', () => {
+    byDay[Math.floor(TODAY / MATRIX_EVERY) % byDay.length]!(join(folder.path, 'app'));
   });
 }

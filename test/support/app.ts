@@ -128,24 +128,18 @@ export function describeStacks(
       afterAll(() => dataSource?.destroy());
       for (const platform of platformsFor(db.name, title, names)) {
         describe(`under ${platform}`, () => {
-          const running = new Set<RunningApp>();
+          const [running, ending]: [RunningApp[], RunningApp[]] = [[], []];
+          const closeAll = (some: RunningApp[]): Promise<unknown> =>
+            Promise.all(some.splice(0).map((one) => one.close()));
           const [free, lent] = [new Pool(), new Pool()];
-          const closeAll = (some: Iterable<RunningApp>): Promise<unknown> =>
-            Promise.all(
-              [...some].map((one) => {
-                running.delete(one);
-                return one.close();
-              }),
-            );
           afterAll(() => closeAll(running));
           // Applications that a suite starts for all of its tests stay open, and so do some that later tests may use. All
           // others end with their test: as long as they are open, they make every promise of the process slower.
           let isInTest = false;
-          const ending: RunningApp[] = [];
           afterEach(async () => {
             isInTest = false;
             free.takeOver(lent);
-            await closeAll([...ending.splice(0), ...free.surplus()]);
+            await closeAll(ending);
           });
           beforeEach(() => {
             isInTest = true;
@@ -179,8 +173,7 @@ export function describeStacks(
                   parts,
                   configure,
                 ));
-              running.add(app);
-              if (isInTest && description === undefined) ending.push(app);
+              if (!known) (isInTest && description === undefined ? ending : running).push(app);
               if (description !== undefined) lent.add(parts, description, app);
               return app;
             },
@@ -217,9 +210,6 @@ function textOf(options: object): string | undefined {
   return isPlain ? text : undefined;
 }
 
-/** How many applications wait for later tests. */
-const MOST_FREE = 12;
-
 /** Applications by their parts and options. */
 class Pool {
   private members: { parts: ModuleMetadata; description: string; app: RunningApp }[] = [];
@@ -238,10 +228,5 @@ class Pool {
     const isOpen = ({ app: { app } }: (typeof this.members)[number]): boolean =>
       (app.getHttpServer() as { listening: boolean }).listening;
     this.members.push(...other.members.splice(0).filter(isOpen));
-  }
-
-  /** Takes out those that were used least recently, as far as there are too many. */
-  surplus(): RunningApp[] {
-    return this.members.splice(0, Math.max(0, this.members.length - MOST_FREE)).map(({ app }) => app);
   }
 }

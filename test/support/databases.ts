@@ -7,7 +7,7 @@ import { afterAll, describe } from 'vitest';
 import { describeWith, has, mysqlUrl, postgresUrl, type Need } from './needs.js';
 import { PATIENCE } from './patience.js';
 import { temporaryFolder } from './servers.mjs';
-import { isForToday } from './today.js';
+import { ofToday } from './today.js';
 
 export type DatabaseName = 'mariadb' | 'postgres' | 'sqlite';
 
@@ -97,8 +97,7 @@ export function describeDatabases(
  */
 export function databasesOfToday<Name extends DatabaseName>(shift: number, names: readonly Name[]): readonly Name[] {
   const present = names.filter(isAvailable);
-  const possible = present.length > 0 ? present : names;
-  return possible.filter((_, index) => isForToday(index + shift, possible.length));
+  return ofToday(present.length > 0 ? present : names, shift);
 }
 
 function uniqueName(): string {

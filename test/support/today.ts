@@ -13,3 +13,8 @@ export const TODAY = Number(process.env['VISIT_TEST_SEED'] ?? Math.floor(Date.no
 export function isForToday(index: number, oneOf: number): boolean {
   return isSoak || (index + TODAY) % oneOf === 0;
 }
+
+/** Of these cases, the one for today; all of them in `npm run test:soak`. Suites with another `shift` have another one. */
+export function ofToday<Case>(cases: readonly Case[], shift: number): readonly Case[] {
+  return cases.filter((_, index) => isForToday(shift + index, cases.length));
+}
