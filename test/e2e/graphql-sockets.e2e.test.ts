@@ -269,7 +269,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
       feed.publish('last');
       if (feed.readers.size > 0) throw new Error('subscriptions go on');
     };
-    await vi.waitFor(quiet, { timeout: PATIENCE });
+    await vi.waitFor(quiet, { timeout: PATIENCE, interval: 1 });
   });
   afterAll(() => Promise.all(apps.map((one) => one.close())));
 
@@ -288,7 +288,7 @@ describe.each(drivers)('GraphQL on sockets by %s', (_, platform, graphql) => {
   const subscribe = async (client: Client, query: string) => {
     const before = feed.readers.size;
     const next = client.begin(`subscription { ${query} }`);
-    await expect.poll(() => feed.readers.size, { timeout: PATIENCE }).toBe(before + 1);
+    await expect.poll(() => feed.readers.size, { timeout: PATIENCE, interval: 1 }).toBe(before + 1);
     return next;
   };
   const one = async (client: Client, query: string) => client.begin(query)();

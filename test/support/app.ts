@@ -1,3 +1,5 @@
+import type { Server } from 'node:http';
+import type { Socket } from 'node:net';
 import type { INestApplication, ModuleMetadata } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
@@ -77,7 +79,26 @@ async function startOn(
   configure?.(app);
   await app.listen(0, '127.0.0.1');
   const address = (await app.getUrl()).replace('[::1]', '127.0.0.1');
-  return { app, address, browser: () => new Browser(address), close: () => app.close() };
+  const closeUnused = unusedConnectionsOf(app.getHttpServer() as Server);
+  const close = (): Promise<void> => {
+    closeUnused();
+    return app.close();
+  };
+  return { app, address, browser: () => new Browser(address), close };
+}
+
+/**
+ * Closes the connections that no request came over. `fetch` opens one after another has been aborted, and a server that
+ * closes would wait four seconds for its first request.
+ */
+function unusedConnectionsOf(server: Server): () => void {
+  const unused = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    unused.add(socket);
+    socket.once('close', () => unused.delete(socket));
+  });
+  server.on('request', ({ socket }) => unused.delete(socket));
+  return () => unused.forEach((socket) => socket.destroy());
 }
 
 /** One database and one platform, for a suite that must pass on each. */
