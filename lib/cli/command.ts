@@ -1,10 +1,4 @@
 import { readArguments, type Wish } from './arguments.js';
-import { expunge, wipe } from './commands/clean-up.js';
-import { endVisits } from './commands/end.js';
-import { listVisits } from './commands/list.js';
-import { moveVisits } from './commands/move.js';
-import { countVisits } from './commands/stats.js';
-import { examine } from './doctor/doctor.js';
 import { GENERAL_HELP, HELP_OF } from './help.js';
 import { withStore } from './opened.store.js';
 import { Report, type Terminal } from './terminal.js';
@@ -32,20 +26,45 @@ export async function runCommand(
     terminal.out(wish.is === 'version' ? version() : wish.command ? HELP_OF[wish.command] : GENERAL_HELP);
     return true;
   }
-  const report = new Report(terminal, wish, isInterrupted);
-  if (wish.is === 'doctor') return examine(wish, report);
-  await act(wish, report);
-  return true;
+  return run(wish, new Report(terminal, wish, isInterrupted));
 }
 
-type Act = Exclude<Wish, { readonly is: 'version' | 'help' | 'doctor' }>;
+type Work = Exclude<Wish, { readonly is: 'version' | 'help' }>;
 
-function act(wish: Act, report: Report): Promise<void> {
-  if (wish.is === 'move') return moveVisits(wish, report);
-  return withStore(wish.source, (store) => {
-    if (wish.is === 'expunge') return expunge(store, wish, report);
-    if (wish.is === 'wipe') return wipe(store, wish, report);
-    if (wish.is === 'list') return listVisits(store, wish, report);
-    return wish.is === 'end' ? endVisits(store, wish, report) : countVisits(store, wish, report);
-  });
+/** Loads the command alone: what all of them need takes longer to load than most of them run. */
+async function run(wish: Work, report: Report): Promise<boolean> {
+  switch (wish.is) {
+    case 'doctor': {
+      const { examine } = await import('./doctor/doctor.js');
+      return examine(wish, report);
+    }
+    case 'move': {
+      const { moveVisits } = await import('./commands/move.js');
+      await moveVisits(wish, report);
+      break;
+    }
+    case 'expunge':
+    case 'wipe': {
+      const { expunge, wipe } = await import('./commands/clean-up.js');
+      await withStore(wish.source, (store) =>
+        wish.is === 'expunge' ? expunge(store, wish, report) : wipe(store, wish, report),
+      );
+      break;
+    }
+    case 'list': {
+      const { listVisits } = await import('./commands/list.js');
+      await withStore(wish.source, (store) => listVisits(store, wish, report));
+      break;
+    }
+    case 'end': {
+      const { endVisits } = await import('./commands/end.js');
+      await withStore(wish.source, (store) => endVisits(store, wish, report));
+      break;
+    }
+    case 'stats': {
+      const { countVisits } = await import('./commands/stats.js');
+      await withStore(wish.source, (store) => countVisits(store, wish, report));
+    }
+  }
+  return true;
 }
