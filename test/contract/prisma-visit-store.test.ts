@@ -249,7 +249,11 @@ describeWith('postgres', 'PrismaVisitStore', () => {
       const compilerOptions = { noEmit: true, rewriteRelativeImportExtensions: true, paths: {} };
       const config = { extends: relative(folder, join(root, 'tsconfig.json')), compilerOptions, include: ['.'] };
       await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
-      const tsc = promisify(execFile)(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder]);
+      const tsc = promisify(execFile)(process.execPath, [
+        join(root, 'node_modules/@typescript/native/bin/tsc'),
+        '-p',
+        folder,
+      ]);
       expect(
         await tsc.then(
           () => '',

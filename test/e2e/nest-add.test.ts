@@ -284,7 +284,9 @@ describe('nest add', () => {
     const compilerOptions = { noUnusedLocals: false, paths, rootDir: '../..', noEmit: true };
     const config = { extends: '../../tsconfig.json', compilerOptions, include: ['.'] };
     await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
-    const tsc = run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder], { cwd: root });
+    const tsc = run(process.execPath, [join(root, 'node_modules/@typescript/native/bin/tsc'), '-p', folder], {
+      cwd: root,
+    });
     expect(results.size).toBe(Object.keys(CASES).length);
     await expect(tsc.catch((error: { stdout: string }) => error)).resolves.toMatchObject({ stdout: '' });
   });
