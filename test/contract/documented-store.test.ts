@@ -1,4 +1,5 @@
-import { basename } from 'node:path';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileFunction } from 'node:vm';
 import * as library from 'nest-visit';
@@ -6,43 +7,16 @@ import * as kit from 'nest-visit/store-kit';
 import { describeVisitStore } from 'nest-visit/testing';
 import { Pool } from 'pg';
 import ts from 'typescript';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { expungeAll } from '../../lib/testing/cleanup.js';
 import { endAll } from '../../lib/testing/many.js';
+import { complaintsAbout } from '../support/compiler.js';
 import { describeDatabases } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedFiles, transpiled } from '../support/documented-store.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const files = documentedFiles();
-
-/** What the compiler says of files that lie beside this one in its eyes only. */
-function complaintsAbout(texts: ReadonlyMap<string, string>): string[] {
-  const { config } = ts.readConfigFile(`${root}tsconfig.json`, (path) => ts.sys.readFile(path));
-  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root);
-  // As for the author of a store, the types of the package are those of its build.
-  options.paths = {};
-  const virtual = new Map([...texts].map(([name, text]) => [`${root}test/contract/${name}`, text]));
-  const host = ts.createCompilerHost(options);
-  const [readFile, fileExists, getSourceFile] = [
-    host.readFile.bind(host),
-    host.fileExists.bind(host),
-    host.getSourceFile.bind(host),
-  ];
-  host.fileExists = (path) => virtual.has(path) || fileExists(path);
-  host.readFile = (path) => virtual.get(path) ?? readFile(path);
-  host.getSourceFile = (path, version, ...rest) => {
-    const text = virtual.get(path);
-    return text === undefined ? getSourceFile(path, version, ...rest) : ts.createSourceFile(path, text, version);
-  };
-  const program = ts.createProgram([...virtual.keys()], options, host);
-  return [...virtual.keys()].flatMap((path) => {
-    const source = program.getSourceFile(path)!;
-    return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map(
-      ({ messageText }) => `${basename(path)}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`,
-    );
-  });
-}
 
 function load<Exports>(text: string): Exports {
   const exports = {};
@@ -62,13 +36,21 @@ describe('docs/writing-a-store.md', () => {
     ]);
   });
 
-  test('R66: its code compiles under strict rules', () => {
+  test('R66: its code compiles under strict rules', async () => {
     // CommonJS, as Jest has it, may leave the end of a file's name out.
-    const named = [...files].map(
-      ([name, text]) => [name, text.replace(/'\.\/[\w.-]+\.store'/, "'./map-visit.store.js'")] as const,
-    );
-    const complaints = complaintsAbout(new Map([['wrong.ts', 'export const one: string = 1;'], ...named]));
-    expect(complaints).toEqual(["wrong.ts: Type 'number' is not assignable to type 'string'."]);
+    await mkdir(join(root, 'artifacts'), { recursive: true });
+    const folder = await mkdtemp(join(root, 'artifacts/documented-store-'));
+    onTestFinished(() => rm(folder, { recursive: true }));
+    for (const [name, text] of files)
+      await writeFile(join(folder, name), text.replace(/'\.\/[\w.-]+\.store'/, "'./map-visit.store.js'"));
+    await writeFile(join(folder, 'wrong.ts'), 'export const one: string = 1;\n');
+    // As for the author of a store, the types of the package are those of its build.
+    const config = { extends: '../../tsconfig.json', compilerOptions: { paths: {} }, include: ['.'] };
+    await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
+    const complaints = (await complaintsAbout(folder)).trim().split('\n');
+    expect(complaints).toEqual([
+      expect.stringMatching(/wrong\.ts\(1,14\): error TS2322: Type 'number' is not assignable to type 'string'\./),
+    ]);
   });
 
   const { MapVisitStore } = load<{ MapVisitStore: new () => library.VisitStore }>(files.get('map-visit.store.ts')!);

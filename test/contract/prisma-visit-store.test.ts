@@ -1,8 +1,6 @@
-import { execFile } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { VisitOptionError, VisitSchemaError, type VisitStore } from 'nest-visit';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { PrismaVisitStore, type PrismaVisitClient } from 'nest-visit/prisma';
@@ -10,6 +8,7 @@ import { describeVisitStore, type VisitStoreFixture } from 'nest-visit/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bytes, identityOf, newVisit, rekeyOf, saveOf } from '../../lib/testing/samples.js';
 import { expungeAll } from '../../lib/testing/cleanup.js';
+import { complaintsAbout } from '../support/compiler.js';
 import { databasesOfToday } from '../support/databases.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { documentedPrisma, prismaClientFile, type TestPrisma } from '../support/prisma-client.mjs';
@@ -249,17 +248,7 @@ describeWith('postgres', 'PrismaVisitStore', () => {
       const compilerOptions = { noEmit: true, rewriteRelativeImportExtensions: true, paths: {} };
       const config = { extends: relative(folder, join(root, 'tsconfig.json')), compilerOptions, include: ['.'] };
       await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
-      const tsc = promisify(execFile)(process.execPath, [
-        join(root, 'node_modules/@typescript/native/bin/tsc'),
-        '-p',
-        folder,
-      ]);
-      expect(
-        await tsc.then(
-          () => '',
-          ({ stdout }: { stdout: string }) => stdout,
-        ),
-      ).toBe('');
+      expect(await complaintsAbout(folder)).toBe('');
     } finally {
       await rm(folder, { recursive: true });
     }

@@ -12,7 +12,7 @@ import { openMigrated } from './open-migrated.js';
 import { Browser } from './browser.js';
 import { describeDatabases, type TestDatabase } from './databases.js';
 import { ManualClock } from './manual-clock.js';
-import { has } from './needs.js';
+import { has, isWithoutServers } from './needs.js';
 import { PATIENCE } from './patience.js';
 import { isSoak } from './soak.js';
 import { TODAY } from './today.js';
@@ -126,8 +126,8 @@ export interface Stack {
 
 /**
  * Runs a suite on MariaDB, PostgreSQL and SQLite: with Express on one of the servers, with Fastify on the other, and on
- * SQLite with one of them each day. If a server is missing, SQLite has both platforms. Applications that the suite
- * starts are closed after it.
+ * SQLite with one of them each day. If a server is missing on this machine, SQLite has both platforms. Applications that
+ * the suite starts are closed after it.
  *
  * @param names of the databases, if not all of them matter
  */
@@ -213,7 +213,7 @@ function platformsFor(
   names: readonly TestDatabase['name'][] = ['mariadb', 'postgres', 'sqlite'],
 ): readonly PlatformName[] {
   const areBothServed = has('mysql') && has('postgres') && names.includes('mariadb') && names.includes('postgres');
-  if (database === 'sqlite' && (isSoak || !areBothServed)) return platforms;
+  if (database === 'sqlite' && (isSoak || !(areBothServed || isWithoutServers))) return platforms;
   const turn = title.length + { mariadb: 0, postgres: 1, sqlite: TODAY }[database];
   return [platforms[turn % platforms.length]!];
 }
