@@ -1,44 +1,18 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { TypeOrmVisitStore } from 'nest-visit/typeorm';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { newVisit } from '../../lib/testing/samples.js';
+import { program, useCommands } from '../support/command.js';
 import { openDatabase } from '../support/databases.js';
 import { describeWith, redisUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
-import { PATIENCE } from '../support/patience.js';
 import { uniquePrefix } from '../support/redis.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const here = (path: string): string => JSON.stringify(pathToFileURL(join(root, path)).href);
 
-/** Runs the built command. One that does not end by itself has the code null. */
-function command(...args: string[]): Promise<{ code: unknown; out: string; err: string }> {
-  return new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      [join(root, 'dist/esm/cli/main.js'), ...args],
-      { cwd: root, timeout: PATIENCE },
-      (error, out, err) => resolve({ code: error ? error.code : 0, out, err }),
-    );
-  });
-}
-
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'nest-visit-move-'));
-});
-afterAll(() => rm(folder, { recursive: true, force: true }));
-
-let files = 0;
-async function file(text: string): Promise<string> {
-  const path = join(folder, `store-${++files}.mjs`);
-  await writeFile(path, text);
-  return path;
-}
+const { command, file } = useCommands();
 
 /** A database with tables, and a file that exports its options. */
 async function opened() {
@@ -104,11 +78,11 @@ describe('The command exits by itself', () => {
     const open = await file(
       `setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`,
     );
-    expect(await command('expunge', '--data-source', open)).toMatchObject({
+    expect(await program(['expunge', '--data-source', open])).toMatchObject({
       code: 0,
       out: expect.stringMatching(/^expunged /) as string,
     });
-    expect(await command('expunge', '--data-source', open, '--keep-days', 'x')).toMatchObject({ code: 2 });
+    expect(await program(['expunge', '--data-source', open, '--keep-days', 'x'])).toMatchObject({ code: 2 });
   });
 
   describeWith('redis', 'with the application’s own Redis client', () => {
@@ -121,12 +95,12 @@ describe('The command exits by itself', () => {
       );
       const { source, store } = await opened();
       await store.create([newVisit(live), newVisit(live)]);
-      expect(await command('move', '--from', source, '--to', lent)).toEqual({
+      expect(await program(['move', '--from', source, '--to', lent])).toEqual({
         code: 0,
         out: 'moved 2 visits\n',
         err: '',
       });
-      expect(await command('wipe', '--data-source', lent, '--json')).toEqual({
+      expect(await program(['wipe', '--data-source', lent, '--json'])).toEqual({
         code: 0,
         out: '{"visits":0}\n',
         err: '',

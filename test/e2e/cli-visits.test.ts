@@ -287,13 +287,13 @@ describe('The doctor', () => {
 
   test('R63: names each invalid option, and the features that the store lacks', async () => {
     const wrong = await options(`, timeout: 'soon', cookie: { secure: 'yes' }, dataSource: undefined`);
-    const { code, out } = await program(['doctor', '--options', wrong]);
+    const { code, out } = await command('doctor', '--options', wrong);
     expect(out).toMatch(
       /^failed +options +option "timeout" must be a duration[^\n]*\nfailed +options +option "cookie\.secure" must be/,
     );
     expect(code).toBe(1);
     const none = await file('export const options = { timeout: 5 };');
-    expect(await program(['doctor', '--options', none])).toMatchObject({
+    expect(await command('doctor', '--options', none)).toMatchObject({
       code: 2,
       err: expect.stringContaining('is not the options of VisitModule') as string,
     });
@@ -306,7 +306,7 @@ describe('The doctor', () => {
        Object.defineProperty(store, 'server', { value: { serverTime: async () => Date.now() - 3_600_000 } });
        export default { store };`,
     );
-    const { code, out } = await program(['doctor', '--options', hourApart]);
+    const { code, out } = await command('doctor', '--options', hourApart);
     expect(out).toMatch(
       /\nfailed +clock +that of this machine is \d+ s ahead of that of the store, so clean-up is refused: synchronize both with NTP/,
     );
@@ -314,21 +314,21 @@ describe('The doctor', () => {
   });
 
   test('R63: reports a missing cookie, and an address that does not respond, without passwords', async () => {
-    const { out, code } = await program([
+    const { out, code } = await command(
       'doctor',
       '--url',
       `${app.address.replace('//', '//ann:hunter2@')}/nothing?password=hunter2`,
-    ]);
+    );
     expect(out).toMatch(/^warning +cookie +http:\/\/127\.0\.0\.1:\d+\/nothing answered 200 without the cookie "visit"/);
     expect(code).toBe(0);
-    const away = await program(['doctor', '--url', 'http://ann:hunter2@127.0.0.1:9/']);
+    const away = await command('doctor', '--url', 'http://ann:hunter2@127.0.0.1:9/');
     expect(away.out).toMatch(/^failed +cookie +http:\/\/127\.0\.0\.1:9\/ does not answer: /);
     expect(out + away.out + away.err).not.toContain('hunter2');
     expect(away.code).toBe(1);
   });
 
   test('R63: finds a cache that gives one key to two visitors, and a proxy that changes responses', async () => {
-    const cached = await program(['doctor', '--url', `${await behind(() => {}, true)}/begin`]);
+    const cached = await command('doctor', '--url', `${await behind(() => {}, true)}/begin`);
     expect(cached).toMatchObject({
       code: 1,
       out: expect.stringContaining('two visitors received the same key') as string,
@@ -339,7 +339,7 @@ describe('The doctor', () => {
       headers.delete('set-cookie');
       for (const cookie of changed) headers.append('set-cookie', cookie);
     });
-    const changed = await program(['doctor', '--url', `${proxy}/begin`]);
+    const changed = await command('doctor', '--url', `${proxy}/begin`);
     expect(changed.out).toMatch(
       /failed [^\n]*no HttpOnly[^]*failed [^\n]*Domain=inner\.example does not match 127[^]*failed [^\n]*no-store/,
     );
@@ -352,7 +352,7 @@ describe('The doctor', () => {
       Object.assign(answer, { status: 302 });
       answer.headers.set('location', '/begin');
     });
-    const { out, code } = await program(['doctor', '--url', `${led}/nothing`]);
+    const { out, code } = await command('doctor', '--url', `${led}/nothing`);
     expect(out).toMatch(/^ok +cookie +"visit" with /);
     expect(code).toBe(0);
   });
