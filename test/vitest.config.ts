@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
@@ -6,6 +8,13 @@ import { PATIENCE } from './support/patience.js';
 import { isSoak } from './support/soak.js';
 
 const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
+
+/** Transformed sources, by their content; a folder for each tsconfig.json, which tells how decorators are transformed. */
+const transformed = path(
+  `../node_modules/.cache/vitest/${createHash('sha1')
+    .update(readFileSync(path('../tsconfig.json')))
+    .digest('hex')}`,
+);
 
 /** Not how long a test may take, but after how long nobody believes any more that it ends. */
 const timeout = (isSoak ? 60 : 5) * PATIENCE;
@@ -86,6 +95,7 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],
     pool: 'forks',
+    experimental: { fsModuleCache: true, fsModuleCachePath: transformed },
     maxWorkers: availableParallelism(),
     testTimeout: timeout,
     hookTimeout: timeout,

@@ -64,8 +64,9 @@ export function describeSave({ check, needing }: Suite): void {
 
   check('accepts more and larger saves than fit into one statement', async ({ store, madeMany }) => {
     const visits = await madeMany(260);
+    const large = randomBytes(400_000);
     const results = await store.save(
-      visits.map((visit, index) => saveOf(visit, { data: index < 25 ? randomBytes(400_000) : bytes(visit.id) })),
+      visits.map((visit, index) => saveOf(visit, { data: index < 25 ? large : bytes(visit.id) })),
     );
     same(new Set(results.map(({ outcome }) => outcome)), new Set(['saved']));
     const found = await store.find(visits.map(({ id }) => id));
