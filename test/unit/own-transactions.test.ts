@@ -75,6 +75,17 @@ describe('Transactions of the application', () => {
     }
   });
 
+  test('those of a data source that was opened again are known from the next call on', async () => {
+    await sources[0]!.destroy();
+    await sources[0]!.initialize();
+    expect(refusing()).toEqual([]);
+    await sources[0]!.transaction(() => {
+      expect(refusing()).toEqual([0]);
+      return Promise.resolve();
+    });
+    expect(sources[0]!.subscribers).toHaveLength(1);
+  });
+
   test('the storage is in use until the last store is closed, even one whose data source was opened again', async () => {
     await sources[0]!.destroy();
     await sources[0]!.initialize();

@@ -33,7 +33,7 @@ export class OwnTransactions {
   private isClosed = false;
 
   constructor(private readonly dataSource: DataSource) {
-    dataSource.subscribers.push(this.subscriber);
+    this.subscribe();
     users++;
   }
 
@@ -47,8 +47,16 @@ export class OwnTransactions {
     if (--users === 0) running.disable();
   }
 
+  private subscribe(): void {
+    const { subscribers } = this.dataSource;
+    if (!subscribers.includes(this.subscriber)) subscribers.push(this.subscriber);
+  }
+
   /** @throws VisitOpenTransactionError in the asynchronous context of a transaction that has not ended */
   refuse(): void {
+    // A data source that was initialized again has forgotten its subscribers. Until the next call of the store, it tells
+    // of no transactions.
+    if (!this.isClosed) this.subscribe();
     if (open().some(({ owner }) => owner === this)) throw new VisitOpenTransactionError();
   }
 }
