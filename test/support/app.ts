@@ -88,17 +88,16 @@ async function startOn(
 }
 
 /**
- * Closes the connections that no request came over. `fetch` opens one after another has been aborted, and a server that
+ * Closes the connections that nothing came over. `fetch` opens one after another has been aborted, and a server that
  * closes would wait four seconds for its first request.
  */
 function unusedConnectionsOf(server: Server): () => void {
-  const unused = new Set<Socket>();
+  const open = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
-    unused.add(socket);
-    socket.once('close', () => unused.delete(socket));
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
   });
-  server.on('request', ({ socket }) => unused.delete(socket));
-  return () => unused.forEach((socket) => socket.destroy());
+  return () => open.forEach((socket) => socket.bytesRead === 0 && socket.destroy());
 }
 
 /** One database and one platform, for a suite that must pass on each. */
