@@ -31,7 +31,7 @@ export async function runCommand(
 
 type Work = Exclude<Wish, { readonly is: 'version' | 'help' }>;
 
-/** Loads the command alone: what all of them need takes longer to load than most of them run. */
+/** Loads only the command that is run: to load them all, and Nest for the clean-up, takes longer than most of them run. */
 async function run(wish: Work, report: Report): Promise<boolean> {
   switch (wish.is) {
     case 'doctor': {

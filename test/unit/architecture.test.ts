@@ -231,6 +231,14 @@ describe('Imports of lib', () => {
     expect(wrong.sort()).toEqual(Object.keys(EXCEPTIONS).sort());
   });
 
+  test('of the command load the commands late: only the one that is run', () => {
+    const loaded = new Set(['cli/main.ts']);
+    for (const file of loaded)
+      for (const one of inLib) if (one.file === file && !one.isLate && !one.typeOnly) loaded.add(one.target);
+    expect([...loaded]).toContain('cli/command.ts');
+    expect([...loaded].filter((file) => /^cli\/(commands|doctor)\//.test(file))).toEqual([]);
+  });
+
   test('name typeorm only in its store, and as a type where a data source is accepted', () => {
     const isAllowed = ({ file, typeOnly }: { file: string; typeOnly: boolean }): boolean =>
       file.startsWith('store/typeorm/') || (typeOnly && /^(options|cli)\/|^store\/open-data-source\.ts$/.test(file));
