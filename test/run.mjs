@@ -349,7 +349,7 @@ async function othersGone(folder) {
   const deadline = Date.now() + 15_000;
   const left = () => readdirSync(folder).filter((name) => name.startsWith('nest-visit-'));
   while (Date.now() < deadline && left().length > 0) await pause(50);
-  // Which test has left it, its name tells in part; each one costs the time of this deadline.
+  // Tests that leave something cost each run the time of this deadline. The name tells in part which ones they are.
   for (const name of left()) remarks.push(`left behind by a test, and removed: ${name}`);
 }
 

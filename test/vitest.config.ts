@@ -24,13 +24,13 @@ const timeout = (isSoak ? 60 : 5) * PATIENCE;
  * each come before all others: whoever follows one of them needs a fresh process.
  */
 const LONG = [
-  // Start other processes, which takes longer the more a process has loaded.
-  'e2e/cli',
-  'e2e/process',
-  'unit/release',
   'consumer/',
   'browser/',
   'fuzz/',
+  // They start processes, which takes longer the more a process has loaded.
+  'e2e/cli',
+  'e2e/process',
+  'unit/release',
   'interleaving/sqlite',
   'interleaving/',
   'contract/prisma',

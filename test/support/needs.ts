@@ -32,8 +32,7 @@ const needs: Record<Need, { there: boolean; name: string }> = {
 };
 
 const isCi = ['true', '1'].includes(process.env['CI'] ?? '');
-/** They are omitted intentionally: `npm run test:quick`. */
-/** Whether this is `npm run test:quick`. */
+/** Whether servers are omitted intentionally, as in `npm run test:quick`. */
 export const isWithoutServers = process.env['VISIT_TEST_WITHOUT_SERVERS'] === '1';
 
 /** Whether the machine has this server. */
