@@ -99,6 +99,7 @@ export default defineConfig({
     maxWorkers: availableParallelism(),
     testTimeout: timeout,
     hookTimeout: timeout,
-    expect: { poll: { timeout: PATIENCE } },
+    // What is polled for has mostly happened after a few milliseconds; the default interval would be most of the time.
+    expect: { poll: { timeout: PATIENCE, interval: 5 } },
   },
 });

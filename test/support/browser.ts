@@ -1,12 +1,18 @@
-import { Agent, request } from 'node:http';
+import { Agent, request, type IncomingMessage } from 'node:http';
+import { pipeline } from 'node:stream';
+import { createGunzip } from 'node:zlib';
 
-/** A response as a test reads it. */
-export interface Answer {
+/** A response whose head has arrived. */
+export interface Head {
   readonly status: number;
   readonly headers: Headers;
-  readonly text: string;
   /** The `Set-Cookie` headers, whole. */
   readonly cookies: readonly string[];
+}
+
+/** A response as a test reads it. */
+export interface Answer extends Head {
+  readonly text: string;
 }
 
 export interface Ask {
@@ -51,7 +57,17 @@ export class Browser {
     return other;
   }
 
-  private async send(path: string, { method = 'GET', headers = {}, json, form, cookie }: Ask): Promise<Answer> {
+  /** Like `get()`, but there as soon as the head of the response is. The rest has to be read. */
+  open(path: string, ask: Ask = {}): Promise<Head & { readonly rest: () => Promise<string> }> {
+    return this.begin(path, ask);
+  }
+
+  private async send(path: string, ask: Ask): Promise<Answer> {
+    const head = await this.begin(path, ask);
+    return Object.assign(head, { text: await head.rest() });
+  }
+
+  private async begin(path: string, { method = 'GET', headers = {}, json, form, cookie }: Ask) {
     const sent = cookie === undefined ? [...this.jar].map(([name, value]) => `${name}=${value}`).join('; ') : cookie;
     const body = json === undefined ? form && String(new URLSearchParams(form)) : JSON.stringify(json);
     const type = json === undefined ? form && 'application/x-www-form-urlencoded;charset=UTF-8' : 'application/json';
@@ -88,34 +104,45 @@ const DEFAULTS = { accept: '*/*', 'accept-language': '*', 'sec-fetch-mode': 'cor
 const agent = new Agent({ keepAlive: true, timeout: 3000 });
 
 /**
- * Like `fetch` without redirects and compression, but with a third of its CPU time, which would otherwise be most of an
+ * Like `fetch` without redirects, and with compression only if it is asked for, but with a third of its CPU time, which would otherwise be most of an
  * end-to-end test.
  */
 function exchange(
   url: string,
   { body, ...options }: { method: string; headers: Record<string, string>; body: string | undefined },
-): Promise<Answer> {
+): Promise<Head & { readonly rest: () => Promise<string> }> {
   return new Promise((resolve, reject) => {
     const asked = request(url, { ...options, agent }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (part: string) => (text += part));
-      response.on('error', reject);
-      response.on('end', () => {
-        let all: Headers | undefined;
-        resolve({
-          status: response.statusCode!,
-          get headers() {
-            return (all ??= headersOf(response.rawHeaders));
-          },
-          text,
-          cookies: response.headers['set-cookie'] ?? [],
-        });
+      response.on('error', ignore);
+      let all: Headers | undefined;
+      resolve({
+        status: response.statusCode!,
+        get headers() {
+          return (all ??= headersOf(response.rawHeaders));
+        },
+        cookies: response.headers['set-cookie'] ?? [],
+        rest: () => textOf(response),
       });
     });
     asked.on('error', reject);
     asked.end(body);
   });
 }
+
+function textOf(response: IncomingMessage): Promise<string> {
+  return new Promise((resolve, reject) => {
+    if (response.errored) return reject(response.errored);
+    const body =
+      response.headers['content-encoding'] === 'gzip' ? pipeline(response, createGunzip(), ignore) : response;
+    let text = '';
+    body.setEncoding('utf8').on('data', (part: string) => (text += part));
+    body.on('error', reject);
+    body.on('end', () => resolve(text));
+  });
+}
+
+/** Whoever reads the rest is told of errors. */
+const ignore = (): void => {};
 
 function headersOf(raw: readonly string[]): Headers {
   const headers = new Headers();

@@ -33,7 +33,7 @@ import { exchange, http1Client, Keeper, turns, type Host } from '../support/gate
 
 const FILE = fileURLToPath(import.meta.url);
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
-const LARGE = 'meant '.repeat(500_000);
+const LARGE = 'meant '.repeat(80_000);
 const chunks = function* (): Generator<Buffer> {
   const bytes = Buffer.from(LARGE);
   for (let at = 0; at < bytes.length; at += 50_000) yield bytes.subarray(at, at + 50_000);

@@ -17,7 +17,7 @@ import {
 
 type Handler = (req: IncomingMessage, res: ServerResponse, note: (what: string) => void) => unknown;
 
-const LARGE = Buffer.alloc(3_000_000, 'abcdefghij');
+const LARGE = Buffer.alloc(500_000, 'abcdefghij');
 const chunks = function* (): Generator<Buffer> {
   for (let at = 0; at < LARGE.length; at += 50_000) yield LARGE.subarray(at, at + 50_000);
 };
