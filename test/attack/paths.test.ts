@@ -6,6 +6,7 @@ import { IdentityService, MemoryVisitStore, RequireIdentity, UseVisit, VisitModu
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { send } from '../fuzz/wire.js';
 import { platforms, type PlatformName } from '../support/app.js';
+import { ofToday } from '../support/today.js';
 import { target } from './target.js';
 
 /** The guard that the documentation shows. */
@@ -127,7 +128,9 @@ const routers: Record<string, Record<PlatformName, () => ExpressAdapter | Fastif
 
 describe.each(platforms)('Paths under %s', (platform) => {
   describe.each(Object.keys(routers))('with routers %s', (kind) => {
-    describe.each(['', 'api'])('and the prefix "%s"', (prefix) => {
+    const shift = platforms.indexOf(platform) + Object.keys(routers).indexOf(kind);
+
+    describe.each(ofToday(['', 'api'], shift))('and the prefix "%s"', (prefix) => {
       let app: Awaited<ReturnType<typeof open>>;
       let port: number;
       let key: string;

@@ -29,7 +29,7 @@ export class PretendedBrowser extends VisitStore {
     return this.store.check();
   }
   find(ids: readonly string[]): Promise<(VisitRecord | null)[]> {
-    return this.request(ids, () => this.store.find(ids));
+    return this.carried(ids, () => this.store.find(ids));
   }
   create(visits: readonly VisitRecord[]): Promise<void> {
     return this.request(idsOf(visits), () => this.store.create(visits));
@@ -50,14 +50,8 @@ export class PretendedBrowser extends VisitStore {
     return this.store.close();
   }
 
-  /** Accepts more than real browsers: the other requirements of the contract do not depend on the size. */
-  private async request<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
-    const storage = this.store.clients!.openStorage(Infinity);
-    try {
-      await storage.load(
-        ids,
-        ids.flatMap((id) => this.jar.get(id) ?? []),
-      );
+  private request<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
+    return this.carried(ids, async (storage) => {
       const result = await work();
       for (const record of await this.store.find(ids)) {
         if (!record) continue;
@@ -65,6 +59,21 @@ export class PretendedBrowser extends VisitStore {
         if (copy) this.jar.set(record.id, copy.text);
       }
       return result;
+    });
+  }
+
+  /** Accepts more than real browsers: the other requirements of the contract do not depend on the size. */
+  private async carried<T>(
+    ids: readonly string[],
+    work: (storage: ReturnType<NonNullable<VisitStore['clients']>['openStorage']>) => Promise<T>,
+  ): Promise<T> {
+    const storage = this.store.clients!.openStorage(Infinity);
+    try {
+      await storage.load(
+        ids,
+        ids.flatMap((id) => this.jar.get(id) ?? []),
+      );
+      return await work(storage);
     } finally {
       storage.close();
     }
