@@ -10,7 +10,7 @@ import { TypeOrmVisitStore } from 'nest-visit/typeorm';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { DAY, identityOf, MINUTE, newVisit } from '../../lib/testing/samples.js';
 import { startApp, type RunningApp } from '../support/app.js';
-import { program, useCommands, type Outcome } from '../support/command.js';
+import { useCommands, type Outcome } from '../support/command.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { describeWith, redisUrl } from '../support/needs.js';
 import { openMigrated } from '../support/open-migrated.js';
@@ -277,7 +277,7 @@ describe('The doctor', () => {
     );
 
   test('R63: checks options, store and the cookie that a running application sends', async () => {
-    const outcome = await program(['doctor', '--options', await options(), '--url', `${app.address}/begin`]);
+    const outcome = await command('doctor', '--options', await options(), '--url', `${app.address}/begin`);
     expect(outcome.err).toBe('');
     expect(outcome.out).toMatch(
       /^ok +options +valid [^]*\nwarning +store +other processes cannot see its visits[^]*\nok +cookie +"visit" with HttpOnly, SameSite=lax, Path=\/\n/,

@@ -42,7 +42,7 @@ describe('The command', () => {
         ),
       );
     }
-    expect((await program(['--version'])).out).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect((await command('--version')).out).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
   // What is wrong with arguments is told by test/unit/cli-arguments.test.ts.
@@ -96,7 +96,7 @@ describe('The command', () => {
 
   test('R63: a file that cannot be loaded is reported in one line, and with a stack trace on request', async () => {
     const broken = await file(`require('./nowhere.js')`, 'cjs');
-    const { code, err } = await program(['expunge', '--data-source', broken]);
+    const { code, err } = await command('expunge', '--data-source', broken);
     expect(code).toBe(2);
     expect(err).toMatch(/^nest-visit: [^\n]*cannot be loaded: Cannot find module '\.\/nowhere\.js'\nTry: [^\n]*\n$/);
     const asked = await program(['expunge', '--data-source', broken], { NODE_DEBUG: 'nest-visit' });
@@ -242,7 +242,7 @@ describeDatabases('The command', (db) => {
       out: 'would wipe the session data of 3 visits\n',
       err: '',
     });
-    expect(await program(['wipe', '--data-source', asOptions, '--json'])).toEqual({
+    expect(await command('wipe', '--data-source', asOptions, '--json')).toEqual({
       code: 0,
       out: '{"visits":3}\n',
       err: '',

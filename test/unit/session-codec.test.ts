@@ -203,14 +203,16 @@ describe('R53 the default serializer keeps', () => {
   });
 
   test('anything that fast-check generates, with the same bytes the second time', () => {
+    // Any UTF-16 code units, half surrogate pairs too. Unlike `fc.string()`, it does not list all of Unicode first.
+    const text = fc.array(fc.nat(0xffff), { maxLength: 10 }).map((units) => String.fromCharCode(...units));
     const anything = fc.anything({
       withBigInt: true,
       withMap: true,
       withSet: true,
       withTypedArray: true,
-      key: fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('__proto__', 'constructor', 'toJSON', '0', '')),
+      key: fc.oneof(text, fc.constantFrom('__proto__', 'constructor', 'toJSON', '0', '')),
       values: [
-        fc.string({ unit: 'binary' }),
+        text,
         fc.double(),
         fc.integer(),
         fc.boolean(),
@@ -219,7 +221,7 @@ describe('R53 the default serializer keeps', () => {
         fc.date({ noInvalidDate: true }),
       ],
     });
-    const entries = fc.array(fc.tuple(fc.string({ unit: 'binary' }), anything), { maxLength: 6 });
+    const entries = fc.array(fc.tuple(text, anything), { maxLength: 6 });
 
     fc.assert(
       fc.property(entries, (pairs) => {
@@ -229,7 +231,7 @@ describe('R53 the default serializer keeps', () => {
         expect(isDeepStrictEqual([...read], [...data])).toBe(true);
         expect(Buffer.compare(serializer.encode(read), bytes)).toBe(0);
       }),
-      { numRuns: 2_000 },
+      { numRuns: isSoak ? 20_000 : 1_000 },
     );
   });
 });
@@ -458,7 +460,7 @@ describe('B15 text of any length and content is stored', () => {
     ['lone surrogates', '\ud83d and \ude00'],
     ['control characters and separators', '\u0000\u0001\u2028\u2029\ufeff\\"'],
     ['200 KB', 'ü'.repeat(200_000)],
-    ['5 MB of emoji', '😀'.repeat(1_250_000)],
+    ['1 MB of emoji', '😀'.repeat(250_000)],
   ])('%s, as a value, a key and a session key', (_, text) => {
     const read = serializer.decode(
       bytesOf({ text, [text]: { [text]: [text] }, rich: new Map([[text, new Set([text])]]) }),
@@ -469,12 +471,15 @@ describe('B15 text of any length and content is stored', () => {
     expect((read.get('rich') as Map<string, Set<string>>).get(text)!.has(text)).toBe(true);
   });
 
-  test('a list of 300,000 values, plain and rich', () => {
-    const list = Array.from({ length: 300_000 }, (_, index) => index);
+  test('a list of 150,000 values, plain and rich', () => {
+    const list = Array.from({ length: 150_000 }, (_, index) => index);
 
-    expect(back(list)).toHaveLength(300_000);
-    expect(back([...list, new Date(0)])).toHaveLength(300_001);
-    expect(back(new Set(list)).size).toBe(300_000);
+    // More than a function can be called with.
+    expect(() => Math.max(...list)).toThrow(RangeError);
+
+    expect(back(list)).toHaveLength(150_000);
+    expect(back([...list, new Date(0)])).toHaveLength(150_001);
+    expect(back(new Set(list)).size).toBe(150_000);
   });
 });
 
@@ -688,7 +693,7 @@ describe('R54 unreadable data', () => {
     let read = 0;
     let unread = 0;
     const at = (round: number): string => `row ${round} of VISIT_TEST_SEED=${TODAY}`;
-    const rounds = isSoak ? 1_000_000 : 20_000;
+    const rounds = isSoak ? 1_000_000 : 8_000;
     for (let round = 0; round < rounds; round++) {
       let bytes: Uint8Array;
       if (round % 4 === 0) {
