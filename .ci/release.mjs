@@ -3,6 +3,7 @@
 // integration publishes.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -50,33 +51,39 @@ export function releaseNotes(changelog, version, date) {
   return { notes, changelog: `${changelog.slice(0, match.index)}${entry}${rest}`.trimEnd() + '\n' };
 }
 
-function main(args) {
+/**
+ * Releases what is checked out in a folder.
+ *
+ * @param args of the command line
+ * @throws ReleaseError if it is not to be released
+ */
+export function release(args, { folder = '.', env = process.env, print = console.log } = {}) {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
     options: { 'dry-run': { type: 'boolean' }, tested: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
-  if (values.help) return console.log(USAGE);
+  if (values.help) return print(USAGE);
   if (positionals.length !== 1) throw new ReleaseError(USAGE);
 
   const run = (command, ...given) => {
-    console.log(`> ${[command, ...given].join(' ')}`);
+    print(`> ${[command, ...given].join(' ')}`);
     if (values['dry-run']) return;
-    const { status } = spawnSync(command, given, { stdio: 'inherit' });
+    const { status } = spawnSync(command, given, { cwd: folder, stdio: 'inherit' });
     if (status !== 0) throw new ReleaseError(`${command} ${given[0]} failed; nothing that comes after it was done`);
   };
   const git = (...given) => {
-    const { status, stdout, stderr } = spawnSync('git', given, { encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync('git', given, { cwd: folder, encoding: 'utf8' });
     if (status !== 0) throw new ReleaseError(`git ${given.join(' ')}: ${stderr.trim()}`);
     return stdout.trim();
   };
 
   // All checks come before the first change.
-  const manifest = JSON.parse(readFileSync('package.json', 'utf8'));
+  const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
   const version = nextVersion(manifest.version, positionals[0]);
   const tag = `v${version}`;
   const { notes, changelog } = releaseNotes(
-    readFileSync('CHANGELOG.md', 'utf8'),
+    readFileSync(join(folder, 'CHANGELOG.md'), 'utf8'),
     version,
     new Date().toISOString().slice(0, 10),
   );
@@ -86,25 +93,25 @@ function main(args) {
     throw new ReleaseError('main is not what the remote "origin" has: pull or push first');
   }
   if (git('ls-remote', 'origin', `refs/tags/${tag}`) !== '') throw new ReleaseError(`there is a tag ${tag} already`);
-  if (!values['dry-run'] && !process.env.CI)
+  if (!values['dry-run'] && !env.CI)
     throw new ReleaseError('only continuous integration publishes: start the workflow "Release"');
 
-  console.log(`${manifest.name} ${manifest.version} -> ${version}\n\n${notes}\n`);
+  print(`${manifest.name} ${manifest.version} -> ${version}\n\n${notes}\n`);
   if (!values.tested) run('npm', 'test');
   run('npm', 'run', 'build');
   run('npm', 'run', 'size');
-  if (!values['dry-run']) writeFileSync('CHANGELOG.md', changelog);
+  if (!values['dry-run']) writeFileSync(join(folder, 'CHANGELOG.md'), changelog);
   run('npm', 'version', version, '--no-git-tag-version');
   run('git', 'commit', '--all', '--message', `Version ${version}`);
   run('git', 'tag', '--annotate', tag, '--message', tag);
   run('npm', 'publish', '--provenance', '--access', 'public', '--tag', numbersOf(version).stage ? 'next' : 'latest');
   run('git', 'push', '--atomic', 'origin', 'main', tag);
-  console.log(values['dry-run'] ? 'A dry run: nothing was done.' : `${version} is published.`);
+  print(values['dry-run'] ? 'A dry run: nothing was done.' : `${version} is published.`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    main(process.argv.slice(2));
+    release(process.argv.slice(2));
   } catch (error) {
     console.error(error instanceof ReleaseError ? `release: ${error.message}` : error);
     process.exitCode = 1;

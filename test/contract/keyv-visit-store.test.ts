@@ -14,6 +14,7 @@ import { platforms, startApp } from '../support/app.js';
 import { describeWith, memcachedUrl } from '../support/needs.js';
 import { PATIENCE } from '../support/patience.js';
 import { startMemcached, temporaryFolder } from '../support/servers.mjs';
+import { ofToday } from '../support/today.js';
 
 const runner = { describe, test };
 const namespace = (): string => `nest-visit-test-${randomBytes(8).toString('hex')}`;
@@ -32,11 +33,13 @@ function memcachedKeyv(space = namespace(), url = memcachedUrl!): Keyv {
   return new Keyv({ store, throwOnErrors: true, namespace: space });
 }
 
-describeVisitStore('Keyv in memory', () => ({ store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) }), {
-  runner,
-});
+function describeInMemory(): void {
+  describeVisitStore('Keyv in memory', () => ({ store: new KeyvVisitStore({ keyv: memoryKeyv(), ...inMemory }) }), {
+    runner,
+  });
+}
 
-describe('Keyv with a file', () => {
+function describeInFile(): void {
   const folder = temporaryFolder('keyv');
   afterAll(() => folder.remove());
   describeVisitStore(
@@ -51,7 +54,10 @@ describe('Keyv with a file', () => {
     },
     { runner },
   );
-});
+}
+
+// The store does the same with both: one a day.
+for (const describeKeyv of ofToday([describeInMemory, describeInFile], 0)) describe('Keyv', describeKeyv);
 
 describeWith('memcached', 'Keyv with memcached', () => {
   const opened: Keyv[] = [];

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { nextVersion, releaseNotes } from '../../.ci/release.mjs';
+import { nextVersion, release, ReleaseError, releaseNotes } from '../../.ci/release.mjs';
 
 const script = fileURLToPath(new URL('../../.ci/release.mjs', import.meta.url));
 
@@ -100,13 +100,18 @@ describe('A dry run', () => {
   let checkout: string;
 
   const git = (...args: string[]): string => execFileSync('git', args, { cwd: checkout, encoding: 'utf8' });
-  const release = (args: string[], env: Record<string, string> = {}) => {
+  const run = (...args: string[]) => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [script, ...args], {
       cwd: checkout,
       encoding: 'utf8',
-      env: { ...process.env, ...env },
     });
     return { status, stdout, stderr };
+  };
+  /** The same without another process: what it prints. */
+  const released = (...args: string[]): string => {
+    const printed: string[] = [];
+    release(args, { folder: checkout, env: {}, print: (text) => void printed.push(`${text}\n`) });
+    return printed.join('');
   };
   const change = (file: string, text: string): void => {
     writeFileSync(join(checkout, file), text);
@@ -128,7 +133,7 @@ describe('A dry run', () => {
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   test('prints all steps in order, and executes none', () => {
-    const { status, stdout, stderr } = release(['minor', '--dry-run']);
+    const { status, stdout, stderr } = run('minor', '--dry-run');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain('some-package 0.1.0 -> 0.2.0\n\n### Added\n\n- Something.\n');
     expect(stdout.split('\n').filter((line) => line.startsWith('> '))).toEqual([
@@ -146,30 +151,38 @@ describe('A dry run', () => {
       '',
       CHANGELOG,
     ]);
-    expect(release(['0.2.0-beta.1', '--dry-run']).stdout).toContain('--tag next');
-    expect(release(['minor', '--dry-run', '--tested']).stdout).not.toContain('npm test');
+    expect(released('0.2.0-beta.1', '--dry-run')).toContain('--tag next');
+    expect(stdout).toContain('npm test');
+    expect(released('minor', '--dry-run', '--tested')).not.toContain('npm test');
   });
 
   test('refuses anything that is not a release', () => {
-    const refusal = (args: string[], env?: Record<string, string>) => {
-      const { status, stdout, stderr } = release(args, env);
-      expect({ status, stdout }, stderr).toEqual({ status: 1, stdout: '' });
-      return stderr;
+    const refusal = (...args: string[]): string => {
+      const printed: string[] = [];
+      try {
+        release(args, { folder: checkout, env: {}, print: (text) => void printed.push(text) });
+      } catch (error) {
+        expect([error, printed]).toEqual([expect.any(ReleaseError), []]);
+        return (error as ReleaseError).message;
+      }
+      return expect.fail(`it was not refused: ${printed.join()}`);
     };
-    expect(refusal([])).toContain('npm run release -- <patch | minor | major | version>');
-    expect(refusal(['0.1.0', '--dry-run'])).toContain('0.1.0 is not later than 0.1.0');
-    expect(refusal(['minor'], { CI: '' })).toContain('start the workflow "Release"');
+    const { status, stdout, stderr } = run();
+    expect({ status, stdout }, stderr).toEqual({ status: 1, stdout: '' });
+    expect(stderr).toContain('npm run release -- <patch | minor | major | version>');
+    expect(refusal('0.1.0', '--dry-run')).toContain('0.1.0 is not later than 0.1.0');
+    expect(refusal('minor')).toContain('start the workflow "Release"');
 
     git('push', '--quiet', 'origin', 'HEAD:refs/tags/v0.2.0');
-    expect(refusal(['minor', '--dry-run'])).toContain('there is a tag v0.2.0 already');
+    expect(refusal('minor', '--dry-run')).toContain('there is a tag v0.2.0 already');
     git('switch', '--quiet', '--create', 'elsewhere');
-    expect(refusal(['major', '--dry-run'])).toContain('releases are made from main');
+    expect(refusal('major', '--dry-run')).toContain('releases are made from main');
     git('switch', '--quiet', 'main');
     change('more', '');
-    expect(refusal(['major', '--dry-run'])).toContain('main is not what the remote "origin" has');
+    expect(refusal('major', '--dry-run')).toContain('main is not what the remote "origin" has');
     writeFileSync(join(checkout, 'more'), 'not committed');
-    expect(refusal(['major', '--dry-run'])).toContain('not committed');
+    expect(refusal('major', '--dry-run')).toContain('not committed');
     writeFileSync(join(checkout, 'CHANGELOG.md'), '# Changelog\n\n## Unreleased\n');
-    expect(refusal(['major', '--dry-run'])).toContain('nothing under "Unreleased"');
+    expect(refusal('major', '--dry-run')).toContain('nothing under "Unreleased"');
   });
 });
