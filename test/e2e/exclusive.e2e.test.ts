@@ -21,6 +21,7 @@ import type { Browser } from '../support/browser.js';
 import { Gates } from '../support/gates.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { PATIENCE } from '../support/patience.js';
+import { ofToday } from '../support/today.js';
 
 /** Tells when a request is about to wait for its access. */
 @VisitPlugin()
@@ -126,7 +127,7 @@ const parts = {
   providers: [Gates, Arrivals, RemembersProblem, { provide: APP_INTERCEPTOR, useClass: GivesUp }],
 };
 
-describe.each(platforms)('Exclusive access under %s', (platform) => {
+describe.each(ofToday(platforms, 0))('Exclusive access under %s', (platform) => {
   const store = new MemoryVisitStore();
   const clock = new ManualClock();
   let app: RunningApp;

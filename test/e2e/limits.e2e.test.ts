@@ -15,6 +15,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { ofToday } from '../support/today.js';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -64,7 +65,7 @@ class Asking {
   plain() {}
 }
 
-describe.each(platforms)('Time limits, under %s', (platform) => {
+describe.each(ofToday(platforms, 0))('Time limits, under %s', (platform) => {
   const clock = new ManualClock();
   const start = async (
     options: VisitSettings & Partial<VisitsInStore>,

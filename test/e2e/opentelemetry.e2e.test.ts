@@ -28,6 +28,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { platforms, startApp, type PlatformName, type RunningApp } from '../support/app.js';
 import type { Answer } from '../support/browser.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { ofToday } from '../support/today.js';
 import { WatchedStore } from '../support/watched-store.js';
 
 @Controller()
@@ -177,7 +178,7 @@ class Observed {
 beforeAll(() => void context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable()));
 afterAll(() => context.disable());
 
-describe.each(platforms)('OpenTelemetry under %s', (platform) => {
+describe.each(ofToday(platforms, 0))('OpenTelemetry under %s', (platform) => {
   let observed: Observed;
   const start = async (options?: OpenTelemetryOptions): Promise<Observed> => {
     observed = new Observed();

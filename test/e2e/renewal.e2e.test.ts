@@ -13,6 +13,7 @@ import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Browser } from '../support/browser.js';
 import { Gates } from '../support/gates.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { ofToday } from '../support/today.js';
 
 const MINUTE = 60_000;
 const refused: RefusedKey[] = [];
@@ -57,7 +58,7 @@ class Renewals {
   }
 }
 
-describe.each(platforms)('B46, B47: the renewal of a key, under %s', (platform) => {
+describe.each(ofToday(platforms, 1))('B46, B47: the renewal of a key, under %s', (platform) => {
   const clock = new ManualClock();
   let app: RunningApp;
   beforeAll(async () => {

@@ -30,6 +30,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { platforms, startApp, type RunningApp } from '../support/app.js';
 import type { Answer, Browser } from '../support/browser.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { ofToday } from '../support/today.js';
 
 const MINUTE = 60_000;
 
@@ -152,7 +153,7 @@ const json = async (browser: Browser, path: string): Promise<Record<string, unkn
   return JSON.parse(text) as Record<string, unknown>;
 };
 
-describe.each(platforms)('Visits in sealed cookies under %s', (platform) => {
+describe.each(ofToday(platforms, 1))('Visits in sealed cookies under %s', (platform) => {
   const clock = new ManualClock();
   const secret = randomBytes(32);
   const running: RunningApp[] = [];

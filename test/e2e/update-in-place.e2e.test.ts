@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { platforms } from '../support/app.js';
 import { InlineApp, type Tools } from '../support/inline-handlers.js';
+import { ofToday } from '../support/today.js';
 import { WatchedStore } from '../support/watched-store.js';
 
 type List = unknown[];
@@ -47,7 +48,9 @@ const before: Record<string, Before> = {
   },
 };
 
-describe.each(platforms)('B59: update() whose callback changes its value in place, under %s', (platform) => {
+const todays = ofToday(platforms, 1);
+
+describe.each(todays)('B59: update() whose callback changes its value in place, under %s', (platform) => {
   const watched = new WatchedStore();
   let app: InlineApp;
   let other: InlineApp;
