@@ -1,17 +1,19 @@
 import { visitEntities, visitMigrations } from 'nest-visit/typeorm';
 import { DataSource, type DataSourceOptions } from 'typeorm';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { MysqlDialect } from '../../lib/store/sql/mysql.dialect.js';
 import { VisitSql, visitTablesIn } from '../../lib/store/sql/visit.sql.js';
 import { addColumn, addIndex, dropColumn, dropIndex } from '../../lib/store/typeorm/migrations/online.js';
 import { openTypeOrmVisitStore } from '../../lib/store/typeorm/open-typeorm-visit-store.js';
 import { describeDatabases } from '../support/databases.js';
 import { complaintsOf, StatementLog } from '../support/mysql-grammar.js';
+import { describeWith } from '../support/needs.js';
 
 // The tests run on MariaDB. What is sent to a server of type "mysql" is also held against the grammar of MySQL. The
 // statements of the store are looked at where the contract of stores is tested.
 
-describe("MySQL's grammar", () => {
+// To load the grammar takes longer than to use it, and it is used only for what is sent to a server.
+describeWith('mysql', "MySQL's grammar", () => {
   test('accepts the syntax of MySQL, but not that of MariaDB alone', () => {
     for (const sql of [
       'SELECT `a` AS "b" FROM `t` FORCE INDEX (PRIMARY) WHERE `id` = ? FOR UPDATE',
