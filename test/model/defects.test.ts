@@ -124,7 +124,7 @@ describe('Random histories find', () => {
     expect(without, `it is not the defect that was found: ${without?.message}`).toBeNull();
   };
 
-  test.each(Object.entries(defects).filter((_, index) => isForToday(index, 3)))('%s', async (_title, Store) => {
+  test.each(Object.entries(defects).filter((_, index) => isForToday(index, 4)))('%s', async (_title, Store) => {
     await expectFound(await open(Store));
   });
 
