@@ -391,7 +391,6 @@ if (isSoak) {
 /** What happens to a visit while it moves. */
 const events = ['none', 'login', 'logout'] as const;
 
-const VISITORS = 6;
 /** Visits that each of them begins, so that everybody meets every event. */
 const ROUNDS = events.length;
 
@@ -399,6 +398,8 @@ for (const [turn, places] of pairs.entries()) {
   if (turn > 0 && !isForToday(turn, 3)) continue;
   const [source, target] = places;
   const needs = [...new Set(places.flatMap(({ need }) => need ?? []))];
+  // Two with the mover alone, and two without. More of them meet at the same moment only where stores are servers.
+  const visitors = isSoak || needs.length > 0 ? 6 : 4;
   describeWith(needs, `Visits that move while they are used, from ${source.name} to ${target.name}`, () => {
     test('no acknowledged write is lost, nobody is signed out, and signed-out users stay so', async () => {
       const [from, to] = [await source.make(), await target.make()];
@@ -484,7 +485,7 @@ for (const [turn, places] of pairs.entries()) {
         }
         return () => expectAll(browser.jar.size > 0 ? { count, user } : { count: null, user: null });
       };
-      const uses = await Promise.allSettled(Array.from({ length: VISITORS }, (_, index) => use(`user${index}`, index)));
+      const uses = await Promise.allSettled(Array.from({ length: visitors }, (_, index) => use(`user${index}`, index)));
       const ends = uses.map((one) => {
         if (one.status === 'rejected') throw one.reason;
         return one.value;
