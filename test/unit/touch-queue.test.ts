@@ -84,14 +84,14 @@ describe('The touch queue', () => {
   test('R28: memory is bounded while the database is unavailable', async () => {
     const { queue: touches, batches, answerWith } = queue();
     answerWith(() => Promise.reject(new Error('away')));
-    for (let i = 0; i < 150_000; i++) touches.add(touch(String(i), i));
+    for (let i = 0; i < 101_000; i++) touches.add(touch(String(i), i));
     await touches.flush();
     answerWith(async () => {});
     const failed = batches.length;
     await touches.flush();
     const written = batches.slice(failed).flat();
     expect(written).toHaveLength(100_000);
-    expect(written.map(({ id }) => Number(id)).reduce((one, other) => Math.min(one, other))).toBe(50_000);
+    expect(written.map(({ id }) => Number(id)).reduce((one, other) => Math.min(one, other))).toBe(1000);
   });
 
   test('R28: updates are written in batches with their own deadlines; completed ones are not repeated', async () => {
