@@ -5,7 +5,7 @@ import { findFailure } from './histories.js';
 import { World } from './world.js';
 
 /** Servers show that they do the same; what a history comes to is looked for on SQLite, which is quick. */
-const historiesOn = (name: DatabaseName): number => (isSoak ? 2400 : name === 'sqlite' ? 60 : 40);
+const historiesOn = (name: DatabaseName): number => (isSoak ? 2400 : name === 'sqlite' ? 80 : 40);
 
 const { VISIT_TEST_SEED: seed, VISIT_TEST_PATH: path, VISIT_TEST_REPLAY_PATH: replayPath } = process.env;
 
