@@ -37,12 +37,14 @@ export function program(args: readonly string[], env: Record<string, string> = {
  */
 export function useCommands() {
   let host: ChildProcess;
+  let ended: Promise<unknown>;
   let last: Promise<unknown> = Promise.resolve();
   let folder: string;
   let files = 0;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'nest-visit-cli-'));
     host = fork(fileURLToPath(new URL('fixtures/command-host.mjs', import.meta.url)), { cwd: root, execArgv: [] });
+    ended = once(host, 'exit');
   });
   afterAll(async () => {
     host?.disconnect();
@@ -56,7 +58,7 @@ export function useCommands() {
     /** Runs the built command. */
     command: (...args: string[]): Promise<Outcome> => {
       const outcome = last.then(async () => {
-        const [ended, answered] = [once(host, 'exit'), once(host, 'message')];
+        const answered = once(host, 'message');
         host.send(args);
         const [answer] = (await Promise.race([answered, ended])) as [Outcome];
         return answer;
