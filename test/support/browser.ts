@@ -104,8 +104,8 @@ const DEFAULTS = { accept: '*/*', 'accept-language': '*', 'sec-fetch-mode': 'cor
 const agent = new Agent({ keepAlive: true, timeout: 3000 });
 
 /**
- * Like `fetch` without redirects, and with compression only if it is asked for, but with a third of its CPU time, which would otherwise be most of an
- * end-to-end test.
+ * Like `fetch` without redirects, and with compression only if it is asked for, but with a third of its CPU time, which
+ * would otherwise be most of an end-to-end test.
  */
 function exchange(
   url: string,
