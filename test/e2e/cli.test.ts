@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { type VisitRecord } from 'nest-visit';
@@ -11,18 +12,23 @@ import { countStale, expungeAll } from '../../lib/testing/cleanup.js';
 import { openMigrated } from '../support/open-migrated.js';
 import { describeDatabases, openDatabase } from '../support/databases.js';
 import { main, program, useCommands } from '../support/command.js';
+import { describeWith, redisUrl } from '../support/needs.js';
+import { uniquePrefix } from '../support/redis.js';
 import { created } from '../../lib/store/visit.record.js';
 import { endAll, listAll } from '../../lib/testing/many.js';
+import { DAY, newVisit } from '../../lib/testing/samples.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const DAY = 86_400_000;
+const here = (path: string): string => JSON.stringify(pathToFileURL(join(root, path)).href);
+
+const now = Date.now();
 
 const commands = useCommands();
 const { command, file } = commands;
 
 describe('The command', () => {
   test('R63: prints help, for all commands and for each one', async () => {
-    const { code, out } = await program(['--help']);
+    const { code, out } = await command('--help');
     expect(code).toBe(0);
     expect(out).toMatch(
       /nest-visit expunge [^]*nest-visit wipe [^]*nest-visit doctor [^]*Exit codes:\n {2}0 [^]* 1 [^]* 2 [^]* 130 /,
@@ -42,7 +48,12 @@ describe('The command', () => {
         ),
       );
     }
-    expect((await command('--version')).out).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  // In a process of its own, because it is the version of the package whose file was started.
+  test('R63: prints its version', async () => {
+    const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+    expect(await program(['--version'])).toEqual({ code: 0, out: `${version}\n`, err: '' });
   });
 
   // What is wrong with arguments is told by test/unit/cli-arguments.test.ts.
@@ -99,8 +110,11 @@ describe('The command', () => {
     const { code, err } = await command('expunge', '--data-source', broken);
     expect(code).toBe(2);
     expect(err).toMatch(/^nest-visit: [^\n]*cannot be loaded: Cannot find module '\.\/nowhere\.js'\nTry: [^\n]*\n$/);
-    const asked = await program(['expunge', '--data-source', broken], { NODE_DEBUG: 'nest-visit' });
-    expect(asked.err).toMatch(/\n\s+at /);
+    // It exits by itself, too, with what the file has left open.
+    const open = await file(`setInterval(() => {}, 1000); require('./nowhere.js')`, 'cjs');
+    const asked = await program(['expunge', '--data-source', open], { NODE_DEBUG: 'nest-visit' });
+    expect(asked.err).toMatch(/\n\s+at [^]*\nnest-visit: [^\n]*cannot be loaded: /);
+    expect(asked.code).toBe(2);
   });
 
   test('R63: a TypeScript file is loaded if Node supports it; otherwise the error says what to do', async () => {
@@ -122,7 +136,7 @@ describe('The command', () => {
     );
   });
 
-  const typeorm = JSON.stringify(pathToFileURL(join(root, 'node_modules/typeorm/index.js')).href);
+  const typeorm = here('node_modules/typeorm/index.js');
   test.each([
     ['options with a url', `export default { type: 'mysql', url: 'mysql://root:secret@127.0.0.1:9/none' }`],
     [
@@ -165,12 +179,11 @@ describeDatabases('The command', (db) => {
   const esm = (body: string): Promise<string> =>
     file(`
       import { createRequire } from 'node:module';
-      import { visitEntities } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/store/typeorm/index.js')).href)};
-      import typeorm from ${JSON.stringify(pathToFileURL(join(root, 'node_modules/typeorm/index.js')).href)};
+      import { visitEntities } from ${here('dist/esm/store/typeorm/index.js')};
+      import typeorm from ${here('node_modules/typeorm/index.js')};
       const options = { ...${optionsText}${libsql} };
       ${body}`);
 
-  const now = Date.now();
   const visit = (expiry: number, user?: string): VisitRecord =>
     created({
       id: randomBytes(16).toString('hex'),
@@ -212,7 +225,7 @@ describeDatabases('The command', (db) => {
     // A file may export a store, too: of its own kind, or opened in its own way. Each command closes what it gets.
     const to = () =>
       esm(
-        `import { TypeOrmVisitStore } from ${JSON.stringify(pathToFileURL(join(root, 'dist/esm/store/typeorm/index.js')).href)};
+        `import { TypeOrmVisitStore } from ${here('dist/esm/store/typeorm/index.js')};
        const source = new typeorm.DataSource({ ...${JSON.stringify({ ...other.options, driver: undefined })}, driver: ${driver}, entities: visitEntities });
        await source.initialize();
        export default new TypeOrmVisitStore(source, { owned: true });`,
@@ -327,5 +340,98 @@ describeDatabases('The command', (db) => {
       );
       expect(code).toBe(1);
     }
+  });
+});
+
+/** A database with tables, and a file that exports its options. */
+async function opened() {
+  const database = await openDatabase('sqlite');
+  onTestFinished(() => database.drop());
+  const dataSource = await openMigrated(database.options);
+  onTestFinished(() => dataSource.destroy());
+  const options = JSON.stringify({ ...database.options, driver: undefined });
+  const source = await file(
+    `import { createRequire } from 'node:module';
+     export default { ...${options}, driver: createRequire(${JSON.stringify(join(root, 'package.json'))})('libsql') };`,
+  );
+  return { dataSource, source, store: new TypeOrmVisitStore(dataSource) };
+}
+
+const live = {
+  created: now,
+  accessed: now,
+  expiry: now + DAY,
+  sessionData: Buffer.from('what only its owner may know'),
+};
+
+describe('The command move', () => {
+  test('R63: skips visits that the new store refuses, and lists them at the end', async () => {
+    const [from, to] = [await opened(), await opened()];
+    const visits = Array.from({ length: 5 }, () => newVisit(live));
+    const refused = visits[2]!.id;
+    await from.store.create(visits);
+    const raise = `SELECT RAISE(ABORT, 'what only its owner may know')`;
+    await to.dataSource.query(
+      `CREATE TRIGGER refuse BEFORE INSERT ON visit WHEN NEW.id = '${refused}' BEGIN ${raise}; END`,
+    );
+    const move = (...more: string[]) => command('move', '--from', from.source, '--to', to.source, ...more);
+    const first = await move('--batch-size', '2');
+    expect(first).toMatchObject({ code: 1, out: 'moved 4 visits\n' });
+    expect(first.err).toMatch(
+      new RegExp(`^nest-visit: the new store refused 1 visit, now left in the old one: ${refused} \\(\\w+`),
+    );
+    expect(first.err).not.toContain('owner');
+    expect(await move('--json')).toMatchObject({ code: 1, out: `{"visits":0,"refused":["${refused}"]}\n` });
+    await to.dataSource.query('DROP TRIGGER refuse');
+    expect(await move()).toEqual({ code: 0, out: 'moved 1 visit\n', err: '' });
+    const found = await to.store.find(visits.map(({ id }) => id));
+    expect(found.map((visit) => String(visit?.sessionData))).toEqual(visits.map(() => 'what only its owner may know'));
+  });
+
+  test('R63: refuses a store whose data is lost with the process', async () => {
+    const from = await opened();
+    const memory = await file(
+      `import { MemoryVisitStore } from ${here('dist/esm/index.js')}; export default new MemoryVisitStore();`,
+    );
+    expect(await command('move', '--from', from.source, '--to', memory)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('MemoryVisitStore, which is neither shared nor durable') as string,
+    });
+  });
+});
+
+describe('The command exits by itself', () => {
+  test('R63: whatever the loaded file has left open', async () => {
+    const { source } = await opened();
+    const open = await file(
+      `setInterval(() => {}, 1000); export { default } from ${JSON.stringify(pathToFileURL(source).href)};`,
+    );
+    expect(await program(['expunge', '--data-source', open])).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^expunged /) as string,
+    });
+  });
+
+  describeWith('redis', 'with the application’s own Redis client', () => {
+    test('R63: and its whole output arrives', async () => {
+      const lent = await file(
+        `import { createClient } from ${here('node_modules/redis/dist/index.js')};
+         import { RedisVisitStore } from ${here('dist/esm/store/redis/index.js')};
+         const client = await createClient({ url: ${JSON.stringify(redisUrl)} }).connect();
+         export default new RedisVisitStore({ client, prefix: ${JSON.stringify(uniquePrefix())} });`,
+      );
+      const { source, store } = await opened();
+      await store.create([newVisit(live), newVisit(live)]);
+      expect(await program(['move', '--from', source, '--to', lent])).toEqual({
+        code: 0,
+        out: 'moved 2 visits\n',
+        err: '',
+      });
+      expect(await program(['wipe', '--data-source', lent, '--json'])).toEqual({
+        code: 0,
+        out: '{"visits":0}\n',
+        err: '',
+      });
+    });
   });
 });
