@@ -36,7 +36,7 @@ describe('A write whose answer was lost', () => {
     pauses = [];
     vi.spyOn(timers, 'setTimeout').mockImplementation(async (milliseconds, value) => {
       pauses.push(milliseconds);
-      return value as never;
+      return value;
     });
     syncBuiltinESMExports();
   });
