@@ -26,6 +26,8 @@ export class TouchQueue {
   /** Updates that callers wait for: they are in the next batch. */
   private readonly urgent = new Map<string, Touch>();
   private readonly queued = new Map<string, Touch>();
+  /** Those to be dropped first, while the queue is full. */
+  private oldest: Iterator<string, undefined> | undefined;
   /** The updates that are being written. */
   private inFlight = NOTHING;
   private timer: NodeJS.Timeout | undefined;
@@ -49,7 +51,7 @@ export class TouchQueue {
     const other = this.queued.get(id) ?? this.urgent.get(id);
     if (other && !isLater(touch, other)) return;
     this.queued.set(id, touch);
-    if (this.queued.size > MOST_WAITING) this.queued.delete(this.queued.keys().next().value!);
+    if (this.queued.size > MOST_WAITING) this.dropOldest();
     if (this.closed) void this.flush();
     else this.schedule();
   }
@@ -125,6 +127,15 @@ export class TouchQueue {
     if (this.queued.size > 0 && !this.closed) this.schedule();
   }
 
+  /**
+   * Continues where it has stopped: a new iterator would first pass the empty places of all that were dropped before,
+   * which are as many as the queue is long.
+   */
+  private dropOldest(): void {
+    this.oldest ??= this.queued.keys();
+    this.queued.delete(this.oldest.next().value!);
+  }
+
   private inOrder<T>(work: () => Promise<T>): Promise<T> {
     return this.scope.runInAsyncScope(() => {
       const turn = this.last.then(work);
@@ -190,6 +201,8 @@ export class TouchQueue {
   }
 
   private take(): Batch {
+    // An iterator that is not used retains what the map was made of before it grew.
+    this.oldest = undefined;
     const batch = new Map<string, Touch>();
     for (const from of [this.urgent, this.queued]) {
       for (const [id, touch] of from) {
