@@ -9,6 +9,9 @@ export const TODAY = Number(process.env['VISIT_TEST_SEED'] ?? Math.floor(Date.no
 /**
  * Whether this case is for today: one of `oneOf` cases, and another one each day, so that all are run within as many
  * days. `npm run test:soak` runs all of them each time.
+ *
+ * Within a suite that takes turns itself, such as one with one of the two platforms a day, `oneOf` must be odd: if it
+ * were 2, each case would always meet the same platform.
  */
 export function isForToday(index: number, oneOf: number): boolean {
   return isSoak || (index + TODAY) % oneOf === 0;
