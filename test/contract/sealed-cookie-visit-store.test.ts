@@ -4,6 +4,7 @@ import { VisitOptionError, VisitStoreUnsupportedError, type VisitRecord } from '
 import { SealedCookieVisitStore } from 'nest-visit/sealed-cookie';
 import { describeVisitStore } from 'nest-visit/testing';
 import { describe, expect, test } from 'vitest';
+import { runnerInTurns } from '../support/large-visits.js';
 import { PretendedBrowser } from '../support/pretended-browser.js';
 import { created } from '../../lib/store/visit.record.js';
 
@@ -24,7 +25,8 @@ describeVisitStore(
       close: () => assert.equal((store.store as SealedCookieVisitStore).size, 0),
     };
   },
-  { runner: { describe, test }, capabilities: { atomic: false, revocable: false, shared: true, durable: true } },
+  // Each visit of the large tests is encrypted several times.
+  { runner: runnerInTurns(0), capabilities: { atomic: false, revocable: false, shared: true, durable: true } },
 );
 
 const ROOM = 4000;
