@@ -1,5 +1,6 @@
 import {
   VisitStore,
+  type ClientStorage,
   type Ending,
   type VisitRecord,
   type Rekey,
@@ -63,10 +64,7 @@ export class PretendedBrowser extends VisitStore {
   }
 
   /** Accepts more than real browsers: the other requirements of the contract do not depend on the size. */
-  private async carried<T>(
-    ids: readonly string[],
-    work: (storage: ReturnType<NonNullable<VisitStore['clients']>['openStorage']>) => Promise<T>,
-  ): Promise<T> {
+  private async carried<T>(ids: readonly string[], work: (storage: ClientStorage) => Promise<T>): Promise<T> {
     const storage = this.store.clients!.openStorage(Infinity);
     try {
       await storage.load(
