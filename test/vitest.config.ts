@@ -55,7 +55,7 @@ function kind(
   name: string,
   groupOrder: number,
   folders: readonly string[],
-  more: { isolate?: boolean; maxWorkers?: number } = {},
+  more: { isolate?: boolean; maxWorkers?: number; globalSetup?: string } = {},
 ) {
   const include = folders.map((folder) => `test/${folder}/**/*.test.ts`);
   return {
@@ -90,7 +90,11 @@ export default defineConfig({
       // them do.
       kind('shared', 0, ['interleaving', 'unit', 'contract', 'e2e', 'attack', 'model'], { isolate: false }),
       // Servers and several processes, for each test file. Most of the time they wait for what those do.
-      kind('chaos', 1, ['chaos'], { isolate: false, maxWorkers: 2 * availableParallelism() }),
+      kind('chaos', 1, ['chaos'], {
+        isolate: false,
+        maxWorkers: 2 * availableParallelism(),
+        globalSetup: path('chaos/bundle-app.ts'),
+      }),
     ],
     sequence: { sequencer: LongestFirst },
     setupFiles: [path('support/setup.ts')],

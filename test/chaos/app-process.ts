@@ -1,13 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import type { VisitSettings } from 'nest-visit';
-import { vi } from 'vitest';
+import { inject, vi } from 'vitest';
 import type { PlatformName } from '../support/app.js';
 import { PATIENCE } from '../support/patience.js';
-
-const FIXTURE = fileURLToPath(new URL('fixtures/app.mjs', import.meta.url));
 
 export interface AppSetting {
   readonly platform: PlatformName;
@@ -53,7 +50,10 @@ export class AppProcess {
     const setting = JSON.stringify({ platform, visits: { storeTimeout: PATIENCE, ...visits }, ...more });
     const env = { ...process.env, NO_COLOR: '1', NODE_ENV: 'test' };
     // The pipe of stdin closes with this process, and then the child exits.
-    const child = spawn(process.execPath, ['--expose-gc', FIXTURE, setting], { stdio: ['pipe', 'pipe', 'pipe'], env });
+    const child = spawn(process.execPath, ['--expose-gc', inject('appFile'), setting], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env,
+    });
     child.stdin.on('error', () => {});
     const lines: string[] = [];
     const neglected: string[] = [];
