@@ -36,6 +36,7 @@ const LONG = [
   'contract/prisma',
   'contract/',
   'model/',
+  'chaos/faults',
 ];
 
 class LongestFirst extends BaseSequencer {

@@ -124,7 +124,7 @@ export class Crowd {
 
   async #work(visitor: Visitor): Promise<void> {
     // Clients wait while a service is unavailable.
-    while (!this.#isOver) await pause((await visitor.act()) ? 20 : 100);
+    while (!this.#isOver) await pause((await visitor.act()) ? 50 : 100);
   }
 
   /** Resolves when each visitor fulfills the condition, counted from now on. */

@@ -11,7 +11,7 @@ import { idOf, Visitor, type Reply } from './visitor.js';
  */
 export const VISITORS = isSoak ? 40 : 15;
 /** The pause of a visitor after a success, and after a failure: clients wait while a service is unavailable. */
-const THINKING = isSoak ? 20 : 50;
+const THINKING = isSoak ? 20 : 100;
 const BACKING_OFF = 100;
 
 /** One visitor, who sends one request after the other and remembers the results. */
