@@ -14,7 +14,7 @@ export interface TestServer {
   kill(): Promise<void>;
   /** Starts it again after `kill`, or stops it in order and starts it. Resolves when it answers. */
   restart(): Promise<void>;
-  /** Stops it in order and removes its data. May be called twice. */
+  /** Ends it for good (SIGKILL) and removes its data. May be called twice. */
   stop(): Promise<void>;
 }
 

@@ -12,7 +12,7 @@ import { isRoot } from './watched.mjs';
 export async function startMariaDb({ args: more = [] } = {}) {
   const program = findMariaDb();
   if (!program) throw new Error('Neither MariaDB nor MySQL is installed');
-  return startServer('mariadb', (folder) => {
+  return startServer('mariadb', async (folder) => {
     const data = join(folder, 'data');
     const asRoot = isRoot ? ['--user=root'] : [];
     const isMariaDb = spawnSync(program, ['--no-defaults', '--version'], { encoding: 'utf8' }).stdout?.includes(
@@ -25,9 +25,9 @@ export async function startMariaDb({ args: more = [] } = {}) {
     if (isMariaDb) {
       const install = find(['mariadb-install-db', 'mysql_install_db']);
       if (!install) throw new Error(`${program} is installed, but mariadb-install-db is not`);
-      runToEnd(install, [...common, '--auth-root-authentication-method=normal', '--skip-test-db']);
+      await runToEnd(install, [...common, '--auth-root-authentication-method=normal', '--skip-test-db']);
     } else {
-      runToEnd(program, [...common, '--initialize-insecure']);
+      await runToEnd(program, [...common, '--initialize-insecure']);
     }
 
     // Read at every start, before the server answers. MySQL has no root@127.0.0.1 of its own.

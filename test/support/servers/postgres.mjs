@@ -23,20 +23,17 @@ function postgresAccount() {
 export async function startPostgres({ args: more = [], largestFile, standbyOf } = {}) {
   const programs = findPostgres();
   if (!programs) throw new Error('PostgreSQL is not installed');
-  return startServer('postgres', (folder) => {
+  return startServer('postgres', async (folder) => {
     const data = join(folder, 'data');
     const account = postgresAccount();
     if (account) chownSync(folder, account.uid, account.gid);
     // No variable such as PGPORT or LC_ALL of whoever runs the tests may change the server or the language of its log.
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name)));
     const options = { ...account, cwd: folder, env: { ...env, LC_ALL: 'C' } };
-    if (standbyOf) runToEnd(findPgBaseBackup(), ['-D', data, '-R', '-c', 'fast', '-d', serverOnly(standbyOf)], options);
-    else
-      runToEnd(
-        programs.initdb,
-        ['-D', data, '-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync'],
-        options,
-      );
+    const [program, args] = standbyOf
+      ? [findPgBaseBackup(), ['-R', '-c', 'fast', '-d', serverOnly(standbyOf)]]
+      : [programs.initdb, ['-A', 'trust', '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--no-sync']];
+    await runToEnd(program, ['-D', data, ...args], options);
     return {
       name: 'PostgreSQL',
       command: programs.postgres,

@@ -1,8 +1,9 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { temporaryFolder, unwatch, watch } from './watched.mjs';
 
 /** How long a server may take to start, on a busy machine. */
@@ -27,10 +28,15 @@ async function freePort() {
   }
 }
 
-/** Runs a program to its end; an error carries what it printed. */
-export function runToEnd(command, args, options) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', ...options });
-  if (status !== 0) throw new Error(`${command} failed: ${error?.message ?? `${stdout}\n${stderr}`}`);
+const execute = promisify(execFile);
+
+/** Runs a program to its end, beside those of other servers; an error carries what it printed. */
+export async function runToEnd(command, args, options) {
+  try {
+    await execute(command, args, options);
+  } catch (error) {
+    throw new Error(`${command} failed: ${error.message}\n${error.stdout ?? ''}`, { cause: error });
+  }
 }
 
 /**
@@ -157,11 +163,11 @@ class Server {
     clearTimeout(timer);
   }
 
-  /** Stops it, waits for its end and removes its data. */
+  /** Ends it for good and removes its data, so it need not leave them in order: that takes a server seconds. */
   async stop() {
     if (this.#stopped) return;
     this.#stopped = true;
-    await this.#end();
+    await this.kill();
     this.#recipe.cleanUp?.();
     await this.#folder.remove();
   }
@@ -193,7 +199,7 @@ export async function startServer(name, recipeFor) {
   const folder = temporaryFolder(name);
   let server;
   try {
-    server = new Server(recipeFor(folder.path), folder);
+    server = new Server(await recipeFor(folder.path), folder);
     return await server.start();
   } catch (error) {
     await server?.stop();
