@@ -37,6 +37,11 @@ const LONG = [
   'contract/',
   'model/',
   'chaos/faults',
+  // What computes, and what waits, in turn.
+  'chaos/starting',
+  'chaos/silence',
+  'chaos/pair',
+  'chaos/hanging',
 ];
 
 class LongestFirst extends BaseSequencer {
